@@ -1,0 +1,156 @@
+"""One exception class for each stage, all under `HarnessError`.
+
+An error carries what a reader needs in order: one line that says what happened, what to do
+next (`remedy`), and the tool's log after it (`log`). The class names the stage that failed, so
+that a known failure can be declared for one stage and no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+LOG_TAIL_LINES = 40
+
+
+class HarnessError(Exception):
+    """Something that a stage could not do; never a verdict about a model."""
+
+    stage: ClassVar[str] = "harness"
+
+    def __init__(self, message: str, *, remedy: str = "", log: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+        self.log = log
+
+    def __str__(self) -> str:
+        text = f"[{self.stage}] {self.message}"
+        if self.remedy:
+            text += f"\n  what to do: {self.remedy}"
+        if self.log:
+            tail = "\n".join(f"  | {line}" for line in self.log.splitlines()[-LOG_TAIL_LINES:])
+            text += f"\n  log:\n{tail}"
+        return text
+
+    def to_json(self) -> dict[str, Any]:
+        """The error as a JSON object, for records and for crossing a process boundary."""
+        return {
+            "type": type(self).__name__,
+            "stage": self.stage,
+            "message": self.message,
+            "remedy": self.remedy,
+            "log": self.log,
+        }
+
+
+class ConfigError(HarnessError):
+    """Options, variables or files of the command line that do not fit together."""
+
+    stage = "configuration"
+
+
+class CatalogError(HarnessError):
+    """`baselines.yaml` is not what it must be."""
+
+    stage = "catalog"
+
+
+class DataError(HarnessError):
+    """Images or labels that cannot be used."""
+
+    stage = "data"
+
+
+class CheckpointError(HarnessError):
+    """Weights that are absent, damaged, unsafe or not those of the network."""
+
+    stage = "checkpoint"
+
+
+class NetworkError(HarnessError):
+    """A network that no library supplies under the name in the catalog."""
+
+    stage = "network"
+
+
+class ExportError(HarnessError):
+    """PyTorch to ONNX."""
+
+    stage = "export"
+
+
+class SimplifyError(HarnessError):
+    """onnxsim at one fixed batch size."""
+
+    stage = "simplify"
+
+
+class CompileError(HarnessError):
+    """The target's compiler."""
+
+    stage = "compile"
+
+
+class LoadError(HarnessError):
+    """A compiled model that no session opens, or that has other tensors than it must."""
+
+    stage = "load"
+
+
+class InferError(HarnessError):
+    """A session that failed, hung or died while it ran."""
+
+    stage = "infer"
+
+
+class DeviceError(HarnessError):
+    """A device that is absent, busy, lost or unhealthy."""
+
+    stage = "device"
+
+
+class EagerError(HarnessError):
+    """The eager PyTorch reference could not be had."""
+
+    stage = "eager"
+
+
+class RehearsalError(HarnessError):
+    """Stand-in weights or generated images that cannot tell a good artifact from a bad one."""
+
+    stage = "rehearsal"
+
+
+class StoreError(HarnessError):
+    """The artifact store cannot be read or written."""
+
+    stage = "store"
+
+
+class RecordError(HarnessError):
+    """Records of a run that cannot be written, read or joined."""
+
+    stage = "records"
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first few of many names, for messages: `a, b, c, ...`."""
+    return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
+
+
+def _all_classes(root: type[HarnessError]) -> dict[str, type[HarnessError]]:
+    found = {root.__name__: root}
+    for child in root.__subclasses__():
+        found.update(_all_classes(child))
+    return found
+
+
+def from_json(data: dict[str, Any]) -> HarnessError:
+    """The error that `HarnessError.to_json` wrote; an unknown type becomes `HarnessError`."""
+    cls = _all_classes(HarnessError).get(str(data.get("type")), HarnessError)
+    return cls(
+        str(data.get("message", "")),
+        remedy=str(data.get("remedy", "")),
+        log=str(data.get("log", "")),
+    )
