@@ -1,0 +1,381 @@
+"""`baselines.yaml` against the five guides: every figure, copied here a second time by hand.
+
+The tables below were written from the guides and not from the catalog. A figure that was typed
+wrongly in one of the two places fails a test; so does one that a guide derives from another.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from harness import catalog as module
+from harness.catalog import Baseline, Catalog, Model, load_catalog
+from harness.checkpoints import LAYOUTS
+
+ROOT = Path(__file__).resolve().parents[2]
+DOC = ROOT / "docs" / "baselines.md"
+
+# Guide 000, section 4: batch size, 310, T4, 310P, 310P/310, 310P/T4.
+SERESNEXT101 = """
+1   182.224  346.484  529.115  2.904  1.527
+4   207.960  604.421  903.506  4.345  1.495
+8   218.401  648.682  815.805  3.735  1.258
+16  225.180  723.749  729.260  3.238  1.008
+32  222.117  771.672  419.361  1.888  0.543
+64  223.843  789.784  603.140  2.694  0.764
+"""
+SERESNEXT101_BEST = (225.180, 789.784, 903.506, 4.012, 1.144)
+
+# Every throughput figure: model, target, unit, tuning -> {batch size: fps}.
+FIGURES: dict[tuple[str, str, str, str], dict[int, float]] = {
+    ("seresnext101", "ascend310p3", "chip", "none"): {
+        1: 529.115, 4: 903.506, 8: 815.805, 16: 729.260, 32: 419.361, 64: 603.140,
+    },
+    ("seresnext101", "ascend310", "chip", "not-stated"): {
+        1: 182.224, 4: 207.960, 8: 218.401, 16: 225.180, 32: 222.117, 64: 223.843,
+    },
+    ("seresnext101", "cuda", "card", "none"): {
+        1: 346.484, 4: 604.421, 8: 648.682, 16: 723.749, 32: 771.672, 64: 789.784,
+    },
+    ("fixres", "ascend310p3", "card", "RL,GA"): {1: 893.562},
+    ("fixres", "ascend310", "card", "RL,GA"): {1: 733.052},
+    ("fixres", "cuda", "card", "none"): {1: 200.616},
+    ("resnest50", "ascend310p3", "chip", "none"): {
+        1: 435, 4: 1704, 8: 1630, 16: 1326, 32: 1161, 64: 1107,
+    },
+    ("squeezenet1_1", "ascend310", "card", "none"): {1: 4589.72, 16: 9414.68},
+    ("squeezenet1_1", "ascend310", "card", "RL,GA"): {16: 10022.44},
+    ("squeezenet1_1", "ascend310", "card", "not-stated"): {4: 8345.68, 8: 9061, 32: 9222.28},
+    ("inceptionv4", "ascend310p3", "chip", "none"): {
+        1: 761.4, 4: 1498.5, 8: 1315.3, 16: 1181.3, 32: 1163.6, 64: 1168.9,
+    },
+}  # fmt: skip
+COUNTS = {"seresnext101": 18, "fixres": 3, "resnest50": 6, "squeezenet1_1": 6, "inceptionv4": 6}
+
+# One chip's figures, of which a card's are four times as much: guides 001 and 003.
+CHIP_FIGURES = {
+    "fixres": {1: 183.263},
+    "squeezenet1_1": {1: 1147.43, 4: 2086.42, 8: 2265.25, 16: 2505.61, 32: 2305.57},
+}
+
+# Target (top-1, top-5), rule (percent, side), and the guide's own compiled model.
+ACCURACY = {
+    "seresnext101": ((78.26, None), (1, "both"), [("ascend310p3", 78.24, 94.23, (1, 16))]),
+    "fixres": (
+        (79.0, 94.6),
+        (1, "both"),
+        [("ascend310p3", 79.1, None, (1,)), ("ascend310", 79.1, None, (1,))],
+    ),
+    "resnest50": (
+        (81.13, None),
+        (1, "both"),
+        [("ascend310p3", 80.98, None, (1, 4, 8, 16, 32, 64))],
+    ),
+    "squeezenet1_1": ((58.178, 80.624), (1, "drop"), [("ascend310", 58.19, 80.61, (1, 16))]),
+    "inceptionv4": (
+        (80.062, 94.926),
+        (1, "both"),
+        [("ascend310p3", 79.99, 94.86, (1, 4, 8, 16, 32, 64))],
+    ),
+}
+MIDDLE_RANKS = {
+    "seresnext101": (87.99, 91.32, 93.14),
+    "squeezenet1_1": (69.67, 75.08, 78.28),
+}
+
+# guide, network, file, input, size, output, classes, offset, resize, crop's offset, toolchains
+IDENTITY = {
+    "seresnext101": (
+        "guide-000", "timm:seresnext101_32x4d", "state_dict.pth", "image", 224, "class", 1000, 0,
+        ("resize_short", 256), "round", {"CANN 5.1.RC2"},
+    ),
+    "fixres": (
+        "guide-001", "torchvision:resnet50", "ResNetFinetune.pth", "image", 384, "class", 1000, 0,
+        ("resize_height", 438), "round", {"CANN 5.1.RC1"},
+    ),
+    "resnest50": (
+        "guide-002", "timm:resnest50d", "resnest50-528c19ca.pth", "actual_input_1", 224, "output1",
+        1000, 0, ("resize_square", 256), "floor", {"CANN 6.0.RC1"},
+    ),
+    "squeezenet1_1": (
+        "guide-003", "torchvision:squeezenet1_1", "squeezenet1_1-f364aa15.pth", "image", 224,
+        "class", 1000, 0, ("resize_short", 256), "round", {"CANN 5.0.1"},
+    ),
+    "inceptionv4": (
+        "guide-004", "timm:inception_v4", "inceptionv4-8e4777a0.pth", "image", 299, "class", 1001,
+        1, ("resize_short", 342), "floor", {"CANN 6.0.RC1"},
+    ),
+}  # fmt: skip
+CHECKPOINTS = {
+    "seresnext101": ("huawei-seresnext", "0c94ea7067268cb66d74001d8b01f7f8", None),
+    "fixres": ("fixres", None, None),
+    "resnest50": ("plain", None, "528c19ca"),
+    "squeezenet1_1": ("plain", "46a44d32d2c5c07f7f66324bef4c7266", "f364aa15"),
+    "inceptionv4": ("plain", None, "8e4777a0"),
+}
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+LOG_LEVELS = {
+    "seresnext101": "error", "fixres": "debug", "resnest50": None, "squeezenet1_1": "debug",
+    "inceptionv4": "error",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def catalog() -> Catalog:
+    return load_catalog(ROOT / "baselines.yaml")
+
+
+@pytest.fixture(params=list(IDENTITY))
+def model(request: pytest.FixtureRequest, catalog: Catalog) -> Model:
+    return catalog.model(request.param)
+
+
+def figure(catalog: Catalog, model: str, target: str, batch_size: int) -> Baseline:
+    found = catalog.model(model).baseline(target, batch_size)
+    assert found is not None
+    return found
+
+
+def test_the_five_models_in_the_order_of_their_guides(catalog: Catalog) -> None:
+    assert list(catalog.models) == list(IDENTITY)
+    assert catalog.targets() == ("ascend310", "ascend310p3", "cuda")
+
+
+def test_every_throughput_figure(catalog: Catalog) -> None:
+    found: dict[tuple[str, str, str, str], dict[int, float]] = {}
+    for model in catalog.models.values():
+        for entry in model.figures():
+            place = (entry.model, entry.target, entry.unit, entry.tuning)
+            figures = found.setdefault(place, {})
+            assert entry.batch_size not in figures
+            figures[entry.batch_size] = entry.fps
+    assert found == FIGURES
+
+
+def test_how_many_figures_each_model_has(catalog: Catalog) -> None:
+    assert {name: len(model.figures()) for name, model in catalog.models.items()} == COUNTS
+
+
+def test_figures_of_one_chip_and_of_the_card(catalog: Catalog) -> None:
+    for name, expected in CHIP_FIGURES.items():
+        figures = catalog.model(name).figures("ascend310")
+        chips = {f.batch_size: f.chip_fps for f in figures if f.chip_fps is not None}
+        assert chips == expected
+        for entry in figures:
+            assert (entry.unit, entry.chips_per_card, entry.factor) == ("card", 4, 4)
+            if entry.chip_fps is not None:
+                assert entry.fps == pytest.approx(4 * entry.chip_fps, abs=1e-6)
+
+
+def test_each_accuracy(model: Model) -> None:
+    target, rule, measured = ACCURACY[model.id]
+    accuracy = model.accuracy
+    assert (accuracy.published.top1, accuracy.published.top5) == target
+    assert (accuracy.rule.tolerance_percent, accuracy.rule.side) == rule
+    assert [
+        (entry.target, entry.top1, entry.top5, entry.batch_sizes)
+        for entry in accuracy.guide_measured
+    ] == measured
+    first = accuracy.guide_measured[0]
+    ranks = (first.top2, first.top3, first.top4)
+    assert ranks == MIDDLE_RANKS.get(model.id, (None, None, None))
+
+
+def test_each_guide_measured_an_accuracy_that_its_own_rule_accepts(model: Model) -> None:
+    published, rule = model.accuracy.published.top1, model.accuracy.rule
+    for entry in model.accuracy.guide_measured:
+        relative = 100 * (entry.top1 - published) / published
+        assert relative >= -rule.tolerance_percent
+        assert rule.side == "drop" or relative <= rule.tolerance_percent
+
+
+def test_each_network_input_and_output(model: Model) -> None:
+    steps = model.preprocessing
+    tools = {t.toolchain for t in model.throughput if t.target == "ascend310p3"}
+    tools = tools or {t.toolchain for t in model.throughput}
+    assert (
+        model.guide,
+        model.network.source,
+        model.checkpoint.file,
+        model.input.name,
+        model.input.size,
+        model.output.name,
+        model.classes,
+        model.label_offset,
+        (steps.resize.op, steps.resize.size),
+        steps.crop.offset,
+        tools,
+    ) == IDENTITY[model.id]
+    assert steps.resize.interpolation == "bilinear"
+    expected = HALVES if model.id == "inceptionv4" else IMAGENET
+    assert (steps.normalize.mean, steps.normalize.std) == expected
+    assert model.ascend.log == LOG_LEVELS[model.id]
+
+
+def test_each_checkpoint(model: Model) -> None:
+    checkpoint = model.checkpoint
+    assert (checkpoint.layout, checkpoint.md5, checkpoint.sha256_prefix) == CHECKPOINTS[model.id]
+    assert checkpoint.layout in LAYOUTS
+    assert checkpoint.url is not None
+    assert checkpoint.url.endswith(f"/{checkpoint.file}")
+    assert checkpoint.sha256 is None  # nobody publishes one; a figure here would be made up
+
+
+def test_the_rules_name_the_guide_that_states_them(catalog: Catalog) -> None:
+    sources = {name: model.accuracy.rule.source for name, model in catalog.models.items()}
+    # Guides 001, 002 and 004 state no rule.
+    assert sources.pop("squeezenet1_1") == "guide-003"
+    assert set(sources.values()) == {"guide-000"}
+    for name in ("fixres", "resnest50", "inceptionv4"):
+        assert "no rule" in catalog.model(name).accuracy.rule.note
+
+
+def test_every_source_is_used_and_every_guide_is_there(catalog: Catalog) -> None:
+    text = catalog.path.read_text(encoding="utf-8").partition("\nmodels:")[2]
+    used = set(re.findall(r"(?:source|guide): ([a-z0-9-]+)", text))
+    assert set(catalog.sources) == used
+    assert {f"guide-{n:03}" for n in range(5)} <= used
+
+
+# --- What the guides derive from their own figures ------------------------------------------
+
+
+def test_guide_000_ratios_come_out(catalog: Catalog) -> None:
+    rows = [line.split() for line in SERESNEXT101.split("\n") if line]
+    assert len(rows) == 6
+    for batch_size, *_, per_310, per_t4 in rows:
+        at = int(batch_size)
+        p3, old, t4 = (
+            figure(catalog, "seresnext101", target, at).fps
+            for target in ("ascend310p3", "ascend310", "cuda")
+        )
+        assert p3 / old == pytest.approx(float(per_310), abs=6e-4)
+        assert p3 / t4 == pytest.approx(float(per_t4), abs=6e-4)
+
+
+def test_guide_000_best_batch_sizes(catalog: Catalog) -> None:
+    model = catalog.model("seresnext101")
+    old, t4, p3 = (
+        max(b.fps for b in model.baselines(target).values())
+        for target in ("ascend310", "cuda", "ascend310p3")
+    )
+    assert (old, t4, p3) == SERESNEXT101_BEST[:3]
+    assert (p3 / old, p3 / t4) == pytest.approx(SERESNEXT101_BEST[3:], abs=6e-4)
+
+
+def test_guide_000_throughput_comes_from_the_mean_time_of_its_log(catalog: Catalog) -> None:
+    computed = 1000 * 16 / 21.94005001068115
+    assert computed == pytest.approx(729.2599603105127, rel=1e-12)
+    fps = figure(catalog, "seresnext101", "ascend310p3", 16).fps
+    assert fps == pytest.approx(729.2599603105127, abs=5e-4)
+
+
+def test_figures_of_the_310p3_and_the_t4_are_of_one_chip(model: Model) -> None:
+    for target in ("ascend310p3", "cuda"):
+        assert all(entry.factor == 1 for entry in model.figures(target))
+
+
+@pytest.mark.parametrize("name", ["seresnext101", "resnest50", "inceptionv4"])
+def test_batch_4_is_the_fastest_on_the_310p3(name: str, catalog: Catalog) -> None:
+    figures = catalog.model(name).baselines("ascend310p3")
+    assert max(figures.values(), key=lambda b: b.fps).batch_size == 4
+
+
+# --- Contradictions of the guides: both sides are kept --------------------------------------
+
+
+def test_fixres_claims_against_its_own_figures(catalog: Catalog) -> None:
+    p3, old, t4 = (
+        figure(catalog, "fixres", target, 1) for target in ("ascend310p3", "ascend310", "cuda")
+    )
+    assert p3.fps / old.fps == pytest.approx(1.219, abs=1e-3)  # the guide says 1.2: holds
+    assert p3.fps / t4.fps == pytest.approx(4.454, abs=1e-3)  # the guide says 1.6: does not
+    assert "1.6" in p3.note
+    assert "4.454" in p3.note
+    assert "224" in t4.not_comparable
+    assert not t4.judged
+    assert p3.judged
+    assert old.judged
+
+
+def test_seresnext_target_is_another_networks_row(catalog: Catalog) -> None:
+    note = catalog.model("seresnext101").accuracy.published.note
+    assert "SE-ResNet-101" in note
+    assert "94.07" in note
+
+
+def test_seresnext_310_column_is_read_as_a_chips(catalog: Catalog) -> None:
+    model = catalog.model("seresnext101")
+    ratios = []
+    for at, old in model.baselines("ascend310").items():
+        assert (old.unit, old.chips_per_card, old.factor) == ("chip", 4, 1)
+        assert "a chip's or a card's" in old.note
+        ratios.append(figure(catalog, "seresnext101", "ascend310p3", at).fps / (4 * old.fps))
+    # The reason that the note gives: times four, the older chip would win nearly everywhere.
+    assert sum(ratio < 1 for ratio in ratios) == 5
+
+
+def test_resnest_keeps_both_published_figures(catalog: Catalog) -> None:
+    accuracy = catalog.model("resnest50").accuracy
+    assert (accuracy.published.top1, accuracy.published.source) == (81.13, "guide-002")
+    others = {(other.source, other.top1, other.top5) for other in accuracy.also_published}
+    assert others == {("resnest-readme", 81.03, None), ("mmcls", 81.13, 95.59)}
+    assert "81.03" in accuracy.published.note
+    assert "80.98" in accuracy.published.note
+
+
+def test_resnest_figures_have_no_unit_in_the_guide(catalog: Catalog) -> None:
+    for entry in catalog.model("resnest50").figures():
+        assert "no unit" in entry.note
+
+
+def test_inception_target_is_not_the_guides(catalog: Catalog) -> None:
+    assert catalog.model("inceptionv4").accuracy.published.source == "cadene-readme"
+
+
+def test_squeezenet_judges_batches_1_and_16_and_16_tuned(catalog: Catalog) -> None:
+    model = catalog.model("squeezenet1_1")
+    figures = model.baselines("ascend310")
+    assert [at for at, entry in figures.items() if entry.judged] == [1, 16]
+    assert (figures[16].fps, figures[16].tuning) == (10022.44, "RL,GA")
+    untuned = [b.fps for b in model.figures() if b.batch_size == 16 and b.tuning == "none"]
+    assert untuned == [9414.68]
+
+
+def test_judged_ascend_figures_are_tuned_as_the_model_is_compiled(model: Model) -> None:
+    for target in ("ascend310", "ascend310p3"):
+        for at, entry in model.baselines(target).items():
+            if entry.judged and entry.tuning != "not-stated":
+                assert entry.tuning == model.ascend.tuning(at)
+                flag = ("--auto_tune_mode=RL,GA",) if entry.tuning == "RL,GA" else ()
+                assert entry.compiler_flags == flag
+
+
+def test_throughput_may_not_fall_short_by_default(model: Model) -> None:
+    assert {entry.tolerance_percent for entry in model.figures()} == {0}
+    assert {entry.provenance for entry in model.figures()} == {"real"}
+
+
+# --- The document ---------------------------------------------------------------------------
+
+
+def sections() -> list[type[module._Section]]:
+    values = vars(module).values()
+    return [v for v in values if isinstance(v, type) and issubclass(v, module._Section)]
+
+
+def test_the_document_names_every_key() -> None:
+    text = DOC.read_text(encoding="utf-8")
+    keys = {key for section in sections() for key in section.known_keys()}
+    assert len(keys) > 40
+    assert sorted(key for key in keys if f"`{key}`" not in text) == []
+
+
+def test_the_document_names_every_word_that_a_key_may_have() -> None:
+    text = DOC.read_text(encoding="utf-8")
+    words = [*module.TARGETS, *module.FAILURE_STAGES, *LAYOUTS, "whole-dataset", "pure-inference"]
+    assert [word for word in words if f"`{word}`" not in text] == []
