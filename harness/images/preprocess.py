@@ -1,0 +1,259 @@
+"""Preprocessing: from an image file to the numbers that a network is fed.
+
+Executes a `steps.Preprocessing` with Pillow and NumPy alone, bit for bit as the guides' scripts
+do (`docs/preprocessing.md`). It is done in two halves. The first, `load_crop`, is slow and gives
+`uint8[S, S, 3]`, a quarter of the size of the result: this is what is worth keeping. The second,
+`normalize_into`, is one look-up in a table of 256 values for each channel.
+"""
+
+from __future__ import annotations
+
+import stat
+import threading
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from harness.errors import DataError
+from harness.images.steps import Normalize, Preprocessing, ResizeHeight, ResizeShort, ResizeSquare
+
+UInt8 = npt.NDArray[np.uint8]
+Float32 = npt.NDArray[np.float32]
+
+# A sliver costs seconds and gigabytes once its short side is 256 pixels (2 x 3000 becomes
+# 256 x 384000), and FixRes' rule leaves it no width at all. ImageNet has none.
+MAX_ASPECT = 8
+
+# Pillow's own limit, where it begins to warn. It fails at twice as much only. Whether a warning
+# stops a program depends on the interpreter's filters; a measurement must not, so one pixel
+# above the limit is an error here.
+MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
+
+# What ImageNet and its copies hold. Pillow would also start other programs (Ghostscript, for a
+# PostScript file) for what only calls itself an image.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
+
+_COPY_AGAIN = "copy the file again, or take it out of the set"
+
+_FILTERS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the pixels of a crop come from, in pixels.
+
+    resized: width and height after the resize.
+    padding: black columns and rows added to that on the left, top, right and bottom.
+    crop: left and top of the square crop within the padded image.
+    """
+
+    resized: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    crop: tuple[int, int]
+
+
+def geometry(pre: Preprocessing, width: int, height: int) -> Geometry:
+    """What `pre` does to an image of `width` x `height` pixels. No pixel is touched.
+
+    Raises:
+        DataError: a side is not positive, the sides differ by more than `MAX_ASPECT` to one,
+            or the resized image has no width left.
+    """
+    if min(width, height) < 1:
+        raise DataError(f"an image of {width} x {height} pixels has nothing in it")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise DataError(
+            f"{width} x {height} pixels is past {MAX_ASPECT}:1, which no preprocessing of the "
+            "guides was made for",
+            remedy="take the image out of the set, or replace a damaged file",
+        )
+    resized = _resized(pre, width, height)
+    if min(resized) < 1:
+        raise DataError(
+            f"{width} x {height} pixels resized to {resized[0]} x {resized[1]} leaves nothing",
+            remedy="take the image out of the set",
+        )
+    size = pre.crop.size
+    missing = tuple(max(size - side, 0) for side in resized)
+    padding = (missing[0] // 2, missing[1] // 2, (missing[0] + 1) // 2, (missing[1] + 1) // 2)
+    left, top = (_margin(max(side, size) - size, pre.crop.offset) for side in resized)
+    return Geometry(resized, padding, (left, top))
+
+
+def crop(image: Image.Image, pre: Preprocessing) -> UInt8:
+    """The crop of an image in any mode: `uint8[S, S, 3]`, RGB.
+
+    The EXIF orientation is ignored, as in the guides' scripts and in the published figures.
+
+    Raises:
+        DataError: as `geometry`, or pixels that cannot be decoded.
+    """
+    return _despite_warnings(lambda: _crop(image, pre))
+
+
+def load_crop(path: Path, pre: Preprocessing) -> UInt8:
+    """The crop of an image file: `uint8[S, S, 3]`, RGB. What the file calls itself is ignored.
+
+    Raises:
+        DataError: names the file when it is absent, not a regular file, empty, truncated, not an
+            image, of more than `MAX_PIXELS` pixels, or of a shape that `geometry` refuses.
+    """
+    try:
+        return _despite_warnings(lambda: _load(path, pre))
+    except DataError as error:
+        raise DataError(
+            f"image {path}: {error.message}", remedy=error.remedy or _COPY_AGAIN
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"image {path}: cannot be read: {_reason(error)}", remedy=_COPY_AGAIN
+        ) from error
+
+
+def normalization_table(normalize: Normalize) -> Float32:
+    """`float32[3, 256]`: what each byte of each channel becomes.
+
+    Each of the three operations is rounded to float32, in the order of the guides' scripts, which
+    is that of torchvision's `ToTensor` and `Normalize`.
+    """
+    mean = np.asarray(normalize.mean, np.float32)[:, None]
+    std = np.asarray(normalize.std, np.float32)[:, None]
+    return np.asarray((np.arange(256, dtype=np.float32) / np.float32(255) - mean) / std)
+
+
+def normalize_into(crops: UInt8, table: Float32, out: Float32) -> None:
+    """Write `uint8[N, S, S, 3]` as `float32[N, 3, S, S]` into a buffer of the caller.
+
+    Every value comes from the table, so the result is exact on any processor. Runs in threads:
+    NumPy holds the interpreter's lock for little of the time.
+
+    Raises:
+        ValueError: shapes or dtypes that do not fit together.
+    """
+    if crops.ndim != 4 or crops.shape[3] != 3 or crops.dtype != np.uint8:
+        raise ValueError(f"crops are {crops.dtype}{list(crops.shape)}, not uint8[N, S, S, 3]")
+    if table.shape != (3, 256) or table.dtype != np.float32:
+        raise ValueError(f"the table is {table.dtype}{list(table.shape)}, not float32[3, 256]")
+    count, height, width, _ = crops.shape
+    if out.shape != (count, 3, height, width) or out.dtype != np.float32:
+        raise ValueError(
+            f"out is {out.dtype}{list(out.shape)}, not float32{[count, 3, height, width]}"
+        )
+    # `take` wants wide indices. Widening into one small buffer that stays in the cache is faster
+    # than letting it make a new one for each plane. No byte is past 255: `wrap`, the mode with
+    # the cheapest check, never wraps.
+    index = np.empty((height, width), np.intp)
+    for image, planes in zip(crops, out, strict=True):
+        for channel in range(3):
+            np.copyto(index, image[:, :, channel])
+            table[channel].take(index, mode="wrap", out=planes[channel])
+
+
+def normalize(crops: UInt8, table: Float32) -> Float32:
+    """`float32[N, 3, S, S]` from `uint8[N, S, S, 3]`: `normalize_into` with a buffer of its own."""
+    out = np.empty((len(crops), 3, *crops.shape[1:3]), np.float32)
+    normalize_into(crops, table, out)
+    return out
+
+
+def _resized(pre: Preprocessing, width: int, height: int) -> tuple[int, int]:
+    # The products are formed before the division, and the division is Python's, as in every
+    # script: another order can round to the next pixel.
+    resize = pre.resize
+    match resize:
+        case ResizeShort(size=size):
+            if width <= height:
+                return size, int(size * height / width)
+            return int(size * width / height), size
+        case ResizeHeight(size=size):
+            return int(size * width / height), size
+        case ResizeSquare(size=size):
+            return size, size
+        case _:
+            assert_never(resize)
+
+
+def _margin(spare: int, rule: str) -> int:
+    return round(spare / 2) if rule == "round" else spare // 2
+
+
+def _crop(image: Image.Image, pre: Preprocessing) -> UInt8:
+    plan = geometry(pre, *image.size)
+    try:
+        rgb = image if image.mode == "RGB" else image.convert("RGB")
+        # The whole image is resized, then cropped: resizing only the part that is kept rounds
+        # the filter's positions in another way and changes bytes.
+        resized = rgb.resize(plan.resized, _FILTERS[pre.resize.interpolation])
+        # Pillow gives zeros for what lies outside: this is the padding.
+        left, top = plan.crop[0] - plan.padding[0], plan.crop[1] - plan.padding[1]
+        return np.array(resized.crop((left, top, left + pre.size, top + pre.size)))
+    except Warning:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever their parsers stumble over.
+        raise DataError(f"pixels that cannot be decoded: {_reason(error)}") from error
+
+
+def _load(path: Path, pre: Preprocessing) -> UInt8:
+    # Opening a pipe would wait for a writer for ever.
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError("not a regular file", remedy="take it out of the set")
+    if status.st_size == 0:
+        raise DataError("empty, 0 bytes", remedy="copy the file again")
+    with _open(path) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise _too_large()
+        return _crop(image, pre)
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        return Image.open(path, formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large() from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"not an image of a known format ({', '.join(FORMATS)})") from error
+    except (OSError, Warning):
+        raise
+    except Exception as error:  # Pillow's parsers of headers raise whatever they stumble over.
+        raise DataError(f"a header that cannot be read: {_reason(error)}") from error
+
+
+_WARNINGS = threading.Lock()
+
+
+def _despite_warnings(step: Callable[[], UInt8]) -> UInt8:
+    """`step`, also where the interpreter's filters make errors of warnings, as pytest's do.
+
+    Pillow warns of what harms no pixel: damaged EXIF, a transparent palette. The filters belong
+    to the whole process, so they are changed only for an image that needs it, by one thread at a
+    time.
+    """
+    try:
+        return step()
+    except Warning:
+        with _WARNINGS, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return step()
+
+
+def _too_large() -> DataError:
+    return DataError(
+        f"more than {MAX_PIXELS:,} pixels, Pillow's limit against decompression bombs",
+        remedy="take the image out of the set",
+    )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

@@ -1,0 +1,200 @@
+"""Generated images: all kinds of file, the same bytes each time, classes that can be learnt."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from harness.errors import DataError
+from harness.images.dataset import ImageSet, find_image_set
+from harness.images.generated import (
+    CLASSES,
+    KINDS,
+    VERSION,
+    kind_of,
+    label_slots,
+    make_image,
+    training_images,
+    write_set,
+)
+from harness.images.preprocess import crop
+from harness.images.steps import CenterCrop, Normalize, Preprocessing, ResizeShort
+
+COUNT = 62
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
+    root = tmp_path_factory.mktemp("generated")
+    write_set(root, COUNT, seed=3)
+    return find_image_set(root)
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()
+    }
+
+
+def test_classes_are_spread_over_the_thousand() -> None:
+    assert len(CLASSES) == len(set(CLASSES)) == 40
+    assert list(CLASSES) == sorted(CLASSES)
+    assert CLASSES[0] == 0
+    assert CLASSES[-1] == 999
+
+
+def test_the_set_is_in_imagenets_layout(generated: ImageSet) -> None:
+    assert len(generated) == COUNT
+    assert generated.names[0] == "ILSVRC2012_val_00000001.JPEG"
+    assert generated.names[-1] == f"ILSVRC2012_val_{COUNT:08d}.JPEG"
+    assert generated.label_source == "val_label.txt"
+    assert sorted(path.name for path in generated.root.iterdir()) == ["val", "val_label.txt"]
+    assert all((generated.root / "val" / name).is_file() for name in generated.names)
+
+
+def test_every_class_comes_in_forty_images_and_the_order_is_shuffled() -> None:
+    slots = label_slots(100, 3)
+    assert sorted(slots[:40]) == sorted(slots[40:80]) == list(range(40))
+    assert slots[:40] != slots[40:80]
+    assert list(slots[:40]) != list(range(40))
+    assert label_slots(100, 3)[:50] == label_slots(50, 3)
+    assert label_slots(100, 4) != slots
+
+
+def test_every_kind_of_file_is_in_a_small_set(generated: ImageSet) -> None:
+    modes: Counter[str] = Counter()
+    shapes: Counter[str] = Counter()
+    turned = 0
+    for path in generated.paths:
+        with Image.open(path) as image:
+            assert image.format == "JPEG"
+            modes[image.mode] += 1
+            small, large = sorted(image.size)
+            assert large <= 8 * small
+            shapes["tiny" if large < 100 else "tall" if image.height > image.width else "wide"] += 1
+            assert large <= 40 or 160 <= small <= large <= 520
+            exif = dict(image.getexif())
+            assert exif in ({}, {0x0112: 6})
+            turned += bool(exif)
+    assert modes["L"] >= 1
+    assert modes["CMYK"] >= 1
+    assert modes["RGB"] > COUNT / 2
+    assert shapes["tiny"] >= 1
+    assert shapes["tall"] >= 1
+    assert shapes["wide"] > COUNT / 2
+    assert turned >= 1
+    assert {kind_of(index) for index in range(50)} == set(KINDS)
+
+
+def test_shares_of_the_kinds() -> None:
+    counts = Counter(kind_of(index) for index in range(1000))
+    assert counts["portrait"] == 100
+    assert counts["tiny"] == 60
+    assert counts["grey"] == counts["cmyk"] == 40
+    assert counts["blend"] + counts["noise"] == 60
+
+
+def test_workers_and_runs_do_not_change_a_byte(tmp_path: Path) -> None:
+    for name, workers in (("one", 1), ("again", 1), ("three", 3)):
+        write_set(tmp_path / name, 12, seed=5, workers=workers)
+    write_set(tmp_path / "other", 12, seed=6)
+    one = contents(tmp_path / "one")
+    assert len(one) == 13
+    assert one == contents(tmp_path / "again") == contents(tmp_path / "three")
+    assert one != contents(tmp_path / "other")
+
+
+def test_a_longer_set_begins_with_the_shorter_one(tmp_path: Path) -> None:
+    write_set(tmp_path / "short", 6, seed=5)
+    write_set(tmp_path / "long", 9, seed=5)
+    short, long = contents(tmp_path / "short"), contents(tmp_path / "long")
+    labels = long.pop("val_label.txt")
+    assert labels.startswith(short.pop("val_label.txt"))
+    assert short.items() <= long.items()
+
+
+def test_the_pixels_of_this_version_never_change() -> None:
+    # Pixels, not files: another JPEG library may encode them in other bytes.
+    digest = hashlib.sha256()
+    for index in range(0, 50, 3):
+        digest.update(make_image(0, index, index % 40).tobytes())
+    assert (VERSION, digest.hexdigest()[:16]) == (1, "fd187860996aab3b"), (
+        "raise VERSION with every change"
+    )
+
+
+def test_images_of_a_class_differ_and_a_given_kind_is_made() -> None:
+    pixels = {make_image(1, index, 8, "landscape").tobytes() for index in range(5)}
+    assert len(pixels) == 5
+    assert make_image(1, 0, 8, "grey").mode == "L"
+    assert make_image(1, 0, 8, "cmyk").mode == "CMYK"
+    assert max(make_image(1, 0, 8, "tiny").size) <= 40
+
+
+def test_training_images_are_balanced_and_not_those_of_the_set() -> None:
+    images = list(training_images(1, seed=3))
+    assert Counter(label for _, label in images) == dict.fromkeys(CLASSES, 1)
+    in_set = {make_image(3, index, index % 40, "landscape").tobytes() for index in range(40)}
+    assert not in_set & {image.tobytes() for image, _ in images}
+
+
+@pytest.mark.parametrize(
+    ("count", "seed", "message"),
+    [(0, 0, "of 0 images"), (50_001, 0, "of 50001 images"), (5, -1, "seed")],
+)
+def test_impossible_sets_are_refused(tmp_path: Path, count: int, seed: int, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        write_set(tmp_path / "set", count, seed)
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_set_is_never_mixed_with_other_files(tmp_path: Path) -> None:
+    write_set(tmp_path, 2, seed=0)
+    with pytest.raises(DataError, match="holds files already"):
+        write_set(tmp_path, 2, seed=1)
+
+
+def test_a_place_that_cannot_be_written_is_a_data_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DataError, match="cannot write"):
+        write_set(tmp_path / "file", 2, seed=0)
+
+
+def features(images: list[Image.Image]) -> npt.NDArray[np.float64]:
+    """Random filters over a small crop, means and spreads: what a network's first layers see."""
+    pre = Preprocessing(
+        resize=ResizeShort(size=72, interpolation="bilinear"),
+        crop=CenterCrop(size=64, offset="round"),
+        normalize=Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+    )
+    filters = np.random.default_rng(0).standard_normal((7 * 7 * 3, 64)).astype(np.float32)
+    rows = []
+    for image in images:
+        pixels = crop(image, pre).astype(np.float32) / 255 - 0.5
+        patches = np.lib.stride_tricks.sliding_window_view(pixels, (7, 7), axis=(0, 1))[::6, ::6]
+        answers = patches.reshape(-1, 7 * 7 * 3) @ filters
+        answers = np.maximum(answers, 0)
+        rows.append(np.concatenate([answers.mean(0), answers.std(0), pixels.mean((0, 1))]))
+    return np.asarray(rows, np.float64)
+
+
+def test_random_features_tell_the_classes_apart_but_not_all_images(generated: ImageSet) -> None:
+    images, classes = zip(*training_images(3, seed=9), strict=True)
+    known = features(list(images))
+    center, spread = known.mean(0), known.std(0) + 1e-6
+    known = (known - center) / spread
+    targets = np.array(classes)[:, None] == np.array(CLASSES)
+    weights = np.linalg.solve(known.T @ known + np.eye(known.shape[1]), known.T @ targets)
+    seen = (features([Image.open(path) for path in generated.paths]) - center) / spread
+    predicted = np.array(CLASSES)[(seen @ weights).argmax(1)]
+    right = predicted == np.array(generated.labels)
+    assert 0.4 < right.mean() < 0.99
+    # The images that are hard on purpose are: no luck makes a set perfect.
+    hard = [kind_of(index) in ("blend", "noise") for index in range(COUNT)]
+    assert right[hard].mean() < 0.5
