@@ -1,0 +1,1 @@
+"""Artifacts: the store, and the stages that make ONNX files and stand-ins."""

@@ -1,0 +1,425 @@
+"""The artifact store: content-addressed, one builder under a lock, verified when read.
+
+An entry is a folder `<root>/v1/<kind>/<key>/` with its files and a `manifest.json`. The key is a
+hash over *everything* that can change the bytes, so that an entry is never stale; who changes an
+input gets another key. An entry is built in a staging folder and published by one rename, so that
+no reader ever sees half of it. It is verified when it is read: a damaged entry is set aside,
+reported and built again. A failed build is remembered for the run, so that six batch sizes do not
+wait for the same failure six times.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness import locks
+from harness.errors import HarnessError, StoreError, from_json
+from harness.records import now
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+LOCK_TIMEOUT_S = 3600.0
+_CHUNK = 1 << 20
+_GC_GRACE_S = 3600.0
+
+Inputs = Mapping[str, Any]
+Builder = Callable[[Path], str]
+
+
+def canonical(inputs: Inputs) -> str:
+    """The inputs of a key as JSON with sorted names: equal inputs give equal text."""
+    return json.dumps(inputs, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+
+
+def key_of(kind: str, inputs: Inputs) -> str:
+    """The key of an entry: 32 hex digits over kind, format and every input."""
+    text = canonical({"format": FORMAT, "kind": kind, "inputs": dict(inputs)})
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def source_digest(*modules: str) -> str:
+    """sha256 over the source of the modules that make an artifact: a key's `recipe`.
+
+    Without importing them: a build's code is part of what can change its bytes, and importing
+    it may cost seconds.
+    """
+    root = Path(__file__).resolve().parents[1]
+    sha = hashlib.sha256()
+    for module in modules:
+        path = root.joinpath(*module.split(".")[1:]).with_suffix(".py")
+        sha.update(path.read_bytes())
+    return sha.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One published artifact."""
+
+    kind: str
+    key: str
+    directory: Path
+    inputs: Mapping[str, Any]
+    files: Mapping[str, Mapping[str, Any]]  # name -> {"sha256", "bytes"}
+    seconds: float  # what building it took
+    created: str
+    log: str
+    cached: bool
+
+    def file(self, name: str | None = None) -> Path:
+        """A file of the entry; without a name, its only or first one."""
+        return self.directory / (name if name is not None else next(iter(self.files)))
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the only file; of the names and digests when there are several."""
+        if len(self.files) == 1:
+            return str(next(iter(self.files.values()))["sha256"])
+        text = canonical({name: info["sha256"] for name, info in self.files.items()})
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files, in bytes."""
+        return sum(int(info["bytes"]) for info in self.files.values())
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a key is in the store or not: the inputs that differ from the nearest entry."""
+
+    kind: str
+    key: str
+    present: bool
+    nearest: str | None
+    differences: tuple[tuple[str, Any, Any], ...]  # (input, wanted, in the nearest entry)
+
+
+@dataclass
+class Store:
+    """A store below `root`. `failures` is a folder of the run that remembers failed builds."""
+
+    root: Path
+    failures: Path | None = None
+    on_wait: Callable[[str], None] | None = None
+    on_damage: Callable[[str], None] | None = None
+    _verified: dict[Path, tuple[tuple[int, int, int], ...]] = field(default_factory=dict)
+
+    # Reading -----------------------------------------------------------------------------
+
+    def get(self, kind: str, inputs: Inputs) -> Entry | None:
+        """The verified entry for these inputs, or None. A damaged entry is set aside."""
+        key = key_of(kind, inputs)
+        return self._read(kind, key)
+
+    def _directory(self, kind: str, key: str) -> Path:
+        return self.root / f"v{FORMAT}" / kind / key
+
+    def _lock_path(self, kind: str, key: str) -> Path:
+        return self.root / "locks" / f"{kind}-{key}.lock"
+
+    def _read(self, kind: str, key: str) -> Entry | None:
+        directory = self._directory(kind, key)
+        if not directory.is_dir():
+            return None
+        problem: str
+        try:
+            entry = _load(kind, key, directory)
+            problem = self._verify(entry)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            problem = f"its manifest cannot be used ({type(error).__name__}: {error})"
+        else:
+            if not problem:
+                # The time of last use decides what `gc` removes first.
+                _touch(directory / MANIFEST)
+                return entry
+        self._set_aside(directory, problem)
+        return None
+
+    def _verify(self, entry: Entry) -> str:
+        """What is wrong with an entry's bytes; empty when nothing is."""
+        if key_of(entry.kind, entry.inputs) != entry.key:
+            return "its manifest names other inputs than its key"
+        stats = []
+        for name, info in entry.files.items():
+            path = entry.directory / name
+            if not path.is_file():
+                return f"{name} is missing"
+            stat = path.stat()
+            stats.append((stat.st_size, stat.st_mtime_ns, stat.st_ino))
+            if stat.st_size != info["bytes"]:
+                return f"{name} has {stat.st_size} bytes instead of {info['bytes']}"
+        signature = tuple(stats)
+        # Once in a process for unchanged files: crops of a whole data set are gigabytes.
+        if self._verified.get(entry.directory) == signature:
+            return ""
+        for name, info in entry.files.items():
+            if file_digest(entry.directory / name) != info["sha256"]:
+                return f"the bytes of {name} are not those that were published"
+        self._verified[entry.directory] = signature
+        return ""
+
+    def _set_aside(self, directory: Path, problem: str) -> None:
+        target = self.root / "damaged" / f"{directory.parent.name}-{directory.name}"
+        target = target.with_name(f"{target.name}-{secrets.token_hex(4)}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            directory.rename(target)
+        except FileNotFoundError:
+            return  # another process was first
+        except OSError as error:
+            raise StoreError(
+                f"the entry {directory} is damaged ({problem}) and cannot be set aside: {error}",
+                remedy=f"remove {directory} by hand",
+            ) from error
+        if self.on_damage is not None:
+            self.on_damage(f"{directory}: {problem}; set aside as {target}, building it again")
+
+    # Building ----------------------------------------------------------------------------
+
+    def get_or_build(self, kind: str, inputs: Inputs, build: Builder) -> Entry:
+        """The entry for these inputs, built by `build(staging)` when it is not there.
+
+        `build` writes its files into the staging folder and returns its log. One process builds,
+        the others wait for it.
+
+        Raises:
+            HarnessError: what `build` raised, now or earlier in this run.
+            StoreError: the store cannot be written.
+        """
+        key = key_of(kind, inputs)
+        found = self._read(kind, key)
+        if found is not None:
+            return found
+        self._raise_remembered(kind, key)
+        try:
+            with locks.locked(
+                self._lock_path(kind, key),
+                timeout_s=LOCK_TIMEOUT_S,
+                what=f"building {kind} {key}",
+                on_wait=self.on_wait,
+            ):
+                found = self._read(kind, key)
+                if found is not None:
+                    return found
+                self._raise_remembered(kind, key)
+                return self._build(kind, key, inputs, build)
+        except locks.LockTimeout as error:
+            raise StoreError(
+                f"waited {LOCK_TIMEOUT_S:.0f} s for another process to build {kind} {key}: {error}",
+                remedy="end the process that holds the lock, then run again",
+            ) from error
+
+    def _build(self, kind: str, key: str, inputs: Inputs, build: Builder) -> Entry:
+        staging = self.root / "staging" / f"{kind}-{key}-{os.getpid()}-{secrets.token_hex(4)}"
+        try:
+            staging.mkdir(parents=True)
+            started = time.monotonic()
+            try:
+                log = build(staging)
+            except HarnessError as error:
+                self._remember(kind, key, error)
+                raise
+            entry = self._publish(kind, key, inputs, staging, log, time.monotonic() - started)
+        except OSError as error:
+            raise StoreError(
+                f"cannot write the {kind} entry {key}: {error}",
+                remedy=f"check space and rights of {self.root}, or choose --store DIR",
+            ) from error
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        return entry
+
+    def _publish(
+        self, kind: str, key: str, inputs: Inputs, staging: Path, log: str, seconds: float
+    ) -> Entry:
+        files: dict[str, dict[str, Any]] = {}
+        for path in sorted(p for p in staging.rglob("*") if p.is_file()):
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+            files[path.relative_to(staging).as_posix()] = {
+                "sha256": file_digest(path),
+                "bytes": path.stat().st_size,
+            }
+            path.chmod(0o444)
+        if not files:
+            raise StoreError(f"building {kind} {key} left no file", log=log)
+        manifest = {
+            "format": FORMAT,
+            "kind": kind,
+            "key": key,
+            "inputs": dict(inputs),
+            "files": files,
+            "seconds": round(seconds, 3),
+            "created": now(),
+            "host": socket.gethostname(),
+            "log": log[-20000:],
+        }
+        with (staging / MANIFEST).open("w", encoding="utf-8") as stream:
+            json.dump(manifest, stream, indent=1)
+            stream.flush()
+            os.fsync(stream.fileno())
+        directory = self._directory(kind, key)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        staging.rename(directory)
+        entry = _load(kind, key, directory, cached=False)
+        # The bytes were hashed a moment ago: the first reader of this process trusts that.
+        self._verified[directory] = tuple(
+            (s.st_size, s.st_mtime_ns, s.st_ino)
+            for s in ((directory / name).stat() for name in entry.files)
+        )
+        return entry
+
+    def _failure_file(self, kind: str, key: str) -> Path | None:
+        return None if self.failures is None else self.failures / f"{kind}-{key}.json"
+
+    def _remember(self, kind: str, key: str, error: HarnessError) -> None:
+        path = self._failure_file(kind, key)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(error.to_json()), encoding="utf-8")
+
+    def _raise_remembered(self, kind: str, key: str) -> None:
+        path = self._failure_file(kind, key)
+        if path is None or not path.is_file():
+            return
+        try:
+            error = from_json(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, AttributeError):
+            return
+        error.message += " (failed earlier in this run; not tried again)"
+        raise error
+
+    # Looking after it --------------------------------------------------------------------
+
+    def entries(self) -> Iterator[Entry]:
+        """Every entry with a readable manifest, not verified."""
+        base = self.root / f"v{FORMAT}"
+        for manifest in sorted(base.glob(f"*/*/{MANIFEST}")):
+            directory = manifest.parent
+            try:
+                yield _load(directory.parent.name, directory.name, directory)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                continue
+
+    def explain(self, kind: str, inputs: Inputs) -> Explanation:
+        """Which input keeps a key from being in the store."""
+        key = key_of(kind, inputs)
+        wanted = _flatten(inputs)
+        best: tuple[int, str, tuple[tuple[str, Any, Any], ...]] | None = None
+        for entry in self.entries():
+            if entry.kind != kind:
+                continue
+            if entry.key == key:
+                return Explanation(kind, key, True, key, ())
+            have = _flatten(entry.inputs)
+            names = sorted(wanted.keys() | have.keys())
+            differing = tuple(
+                (name, wanted.get(name), have.get(name))
+                for name in names
+                if wanted.get(name) != have.get(name)
+            )
+            if best is None or len(differing) < best[0]:
+                best = (len(differing), entry.key, differing)
+        if best is None:
+            return Explanation(kind, key, False, None, ())
+        return Explanation(kind, key, False, best[1], best[2])
+
+    def last_used(self, entry: Entry) -> float:
+        """When an entry was last read, seconds since the epoch."""
+        return (entry.directory / MANIFEST).stat().st_mtime
+
+    def gc(
+        self, *, max_bytes: int | None = None, older_than_s: float | None = None
+    ) -> list[tuple[Entry, str]]:
+        """Remove entries: those not used for `older_than_s`, then the least recently used until
+        at most `max_bytes` remain. Leftovers of dead builds and damaged entries go as well.
+        Entries used within the last hour stay when only a size is asked for: a run may be about
+        to open them. Returns what was removed, with the reason.
+        """
+        removed: list[tuple[Entry, str]] = []
+        moment = time.time()
+        for folder in ("staging", "damaged"):
+            for leftover in (self.root / folder).glob("*"):
+                if moment - leftover.stat().st_mtime > _GC_GRACE_S:
+                    shutil.rmtree(leftover, ignore_errors=True)
+        entries = sorted(self.entries(), key=self.last_used)
+        total = sum(entry.bytes for entry in entries)
+        for entry in entries:
+            age = moment - self.last_used(entry)
+            if older_than_s is not None and age > older_than_s:
+                reason = f"not used for {age / 86400:.1f} days"
+            elif max_bytes is not None and total > max_bytes and age > _GC_GRACE_S:
+                reason = "least recently used, over the size limit"
+            else:
+                continue
+            if self._remove(entry):
+                total -= entry.bytes
+                removed.append((entry, reason))
+        return removed
+
+    def _remove(self, entry: Entry) -> bool:
+        try:
+            with locks.locked(self._lock_path(entry.kind, entry.key), timeout_s=0.0, what="gc"):
+                # Renamed first: a reader sees the whole entry or none of it.
+                grave = self.root / "staging" / f"gc-{entry.key}-{secrets.token_hex(4)}"
+                grave.parent.mkdir(parents=True, exist_ok=True)
+                entry.directory.rename(grave)
+                shutil.rmtree(grave, ignore_errors=True)
+        except (locks.LockTimeout, OSError):
+            return False
+        return True
+
+
+def _load(kind: str, key: str, directory: Path, *, cached: bool = True) -> Entry:
+    data = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+    if data["kind"] != kind or data["key"] != key:
+        raise ValueError(f"it is the manifest of {data['kind']} {data['key']}")
+    files: dict[str, dict[str, Any]] = data["files"]
+    for name in files:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"it names a file outside the entry: {name!r}")
+    if not files:
+        raise ValueError("it names no file")
+    return Entry(
+        kind=kind,
+        key=key,
+        directory=directory,
+        inputs=data["inputs"],
+        files=files,
+        seconds=float(data["seconds"]),
+        created=str(data["created"]),
+        log=str(data.get("log", "")),
+        cached=cached,
+    )
+
+
+def _touch(path: Path) -> None:
+    try:
+        os.utime(path)
+    except OSError:
+        pass  # a read-only store is fine to read from
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        flat: dict[str, Any] = {}
+        for name, inner in value.items():
+            flat.update(_flatten(inner, f"{prefix}.{name}" if prefix else str(name)))
+        return flat
+    return {prefix: value}

@@ -1,0 +1,172 @@
+"""The plan: catalog x target x selection -> cases, and what has no figure to be held against."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from harness.catalog import Catalog, Model
+from harness.errors import ConfigError
+from harness.records import Check, PlannedCase
+from harness.settings import DEFAULT_BATCH_SIZES, Settings
+
+CHECKS: tuple[Check, ...] = ("accuracy", "throughput")
+# Targets that this version can run on; `baselines.yaml` knows figures for more.
+AVAILABLE_TARGETS = ("cpu",)
+
+
+@dataclass(frozen=True, order=True)
+class Case:
+    """One pytest item: (model, batch size, target, check)."""
+
+    model: str
+    batch_size: int
+    target: str
+    check: Check
+
+    @property
+    def id(self) -> str:
+        """`squeezenet1_1-bs4-cpu`: the item's parameter id."""
+        return f"{self.model}-bs{self.batch_size}-{self.target}"
+
+    @property
+    def name(self) -> str:
+        """`accuracy of squeezenet1_1-bs4-cpu`, for messages."""
+        return f"{self.check} of {self.id}"
+
+    def planned(self, nodeid: str) -> PlannedCase:
+        """The record's form of the case."""
+        return PlannedCase(
+            nodeid=nodeid,
+            case=self.id,
+            model=self.model,
+            batch_size=self.batch_size,
+            target=self.target,
+            check=self.check,
+        )
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A thing that the selected cases need and that nobody supplied."""
+
+    thing: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cases of a command line, in the order in which they run."""
+
+    cases: tuple[Case, ...]
+
+    def of(self, check: Check) -> tuple[Case, ...]:
+        return tuple(case for case in self.cases if case.check == check)
+
+
+def make_plan(catalog: Catalog, settings: Settings) -> Plan:
+    """Cases for the chosen models, batch sizes and target.
+
+    Without a target the plan holds what could be run: every target that has a figure.
+
+    Raises:
+        ConfigError: an unknown model or target, with the closest name.
+    """
+    names = settings.models or tuple(catalog.models)
+    for name in (*names, *(n for n, _ in settings.onnx), *settings.trust_checkpoint):
+        _known(name, catalog.models, "model")
+    if settings.target is not None:
+        _known(settings.target, [*AVAILABLE_TARGETS, *catalog.targets()], "target")
+    return Plan(
+        tuple(
+            Case(name, batch_size, target, check)
+            for check in CHECKS
+            for name in names
+            for target in _targets(catalog.models[name], settings)
+            for batch_size in _batch_sizes(catalog.models[name], target, settings)
+        )
+    )
+
+
+def _known(name: str, names: Iterable[str], what: str) -> None:
+    known = list(dict.fromkeys(names))
+    if name in known:
+        return
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise ConfigError(f"no {what} is named {name!r}", remedy=f"{hint}{what}s: {', '.join(known)}")
+
+
+def _targets(model: Model, settings: Settings) -> tuple[str, ...]:
+    if settings.target is not None:
+        return (settings.target,)
+    return tuple(dict.fromkeys(table.target for table in model.throughput)) or AVAILABLE_TARGETS
+
+
+def _batch_sizes(model: Model, target: str, settings: Settings) -> tuple[int, ...]:
+    if settings.batch_sizes is not None:
+        return settings.batch_sizes
+    return tuple(sorted(model.baselines(target))) or DEFAULT_BATCH_SIZES
+
+
+def without_baseline(catalog: Catalog, plan: Plan) -> tuple[tuple[Case, str], ...]:
+    """Throughput cases that nothing comparable is published for, with the reason."""
+    found = []
+    for case in plan.of("throughput"):
+        baseline = catalog.models[case.model].baseline(case.target, case.batch_size)
+        if baseline is None:
+            found.append((case, "no figure is published"))
+        elif baseline.not_comparable:
+            found.append((case, f"not comparable: {baseline.not_comparable}"))
+    return tuple(found)
+
+
+def missing(settings: Settings, cases: Iterable[Case]) -> tuple[Missing, ...]:
+    """What the cases need besides what the settings say; a rehearsal needs nothing."""
+    selected = tuple(cases)
+    if settings.rehearsal or not selected:
+        return ()
+    found = []
+    if settings.target is None:
+        found.append(
+            Missing(
+                "target: where compiled models run",
+                f"--target NAME ({', '.join(AVAILABLE_TARGETS)}), $HARNESS_TARGET, or "
+                "harness_target in pytest.ini",
+            )
+        )
+    elif settings.target not in AVAILABLE_TARGETS:
+        found.append(
+            Missing(
+                f"target: {settings.target} cannot be run by this version",
+                f"--target with one of: {', '.join(AVAILABLE_TARGETS)}",
+            )
+        )
+    if settings.imagenet is None and any(case.check == "accuracy" for case in selected):
+        found.append(
+            Missing(
+                "data set: the ImageNet validation images and val_label.txt",
+                "--imagenet DIR or $IMAGENET_DIR",
+            )
+        )
+    given = {name for name, _ in settings.onnx}
+    if settings.checkpoints is None:
+        models = sorted({case.model for case in selected} - given)
+        if models:
+            found.append(
+                Missing(
+                    f"checkpoints: the original weights of {', '.join(models)}",
+                    "--checkpoints DIR or $HARNESS_CHECKPOINTS; their addresses: "
+                    "python -m harness doctor",
+                )
+            )
+    return tuple(found)
+
+
+def missing_text(found: Iterable[Missing], count: int) -> str:
+    """The text of the error that ends a run which is not configured."""
+    lines = [f"{count} case{'s' if count != 1 else ''} selected, but not everything is there:"]
+    lines += [f"  - {item.thing}\n      give {item.remedy}" for item in found]
+    lines.append("To try the whole chain on this machine without any of them: pytest --rehearsal")
+    return "\n".join(lines)

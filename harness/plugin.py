@@ -1,0 +1,575 @@
+"""All of pytest: options, parametrisation, fixtures, records of cases, the report at the end.
+
+Hooks delegate in a line or two to `Acceptance`, the state of one pytest process. Everything below
+this module can be used from Python without pytest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable, Generator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import host, records, settings
+from harness.cases import Case, Plan, make_plan, missing, missing_text
+from harness.catalog import Catalog, load_catalog
+from harness.errors import HarnessError
+from harness.progress import Progress
+from harness.records import ArtifactRef, CaseLine, ErrorInfo, Outcome, PlannedCase, VerdictInfo
+from harness.settings import OPTIONS, ROOT, Settings
+from harness.verdicts import Verdict
+
+STATE = pytest.StashKey["Acceptance"]()
+RESULT = pytest.StashKey["CaseResult"]()
+_NODEID = re.compile(r"::test_(accuracy|throughput)\[(?P<id>[^\]]+)\]$")
+_OUTCOME_OF: dict[str, Outcome] = {
+    "PASS": "passed",
+    "FAIL": "failed",
+    "INCONCLUSIVE": "inconclusive",
+    "RECORDED": "recorded",
+}
+
+
+class CaseResult:
+    """What one item did, gathered over its phases and written as one line when it ends."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.started = records.now()
+        self.begin = time.monotonic()
+        self.bench: Any = None  # a CaseBench; typed loosely: imported only when cases run
+        self.error: ErrorInfo | None = None
+
+
+class Acceptance:
+    """Settings, catalog, plan and run directory of one pytest process."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        # Attributes that xdist sets on its workers.
+        self.worker: dict[str, Any] = getattr(config, "workerinput", {})
+        self.is_worker = bool(self.worker)
+        option = {o.name: config.getoption(o.name, default=None) for o in OPTIONS}
+        ini = {o.name: str(config.getini(o.ini) or "") for o in OPTIONS}
+        self.settings: Settings = settings.resolve(
+            option, ini={o.ini: ini[o.name] for o in OPTIONS}, base=config.invocation_params.dir
+        )
+        self.run_id: str = self.worker.get("acceptance_run", "") or records.new_run_id()
+        self.run_dir: Path = self.settings.runs / self.run_id
+        self.begin = time.monotonic()
+        self.active = False
+        self.finished = False
+        self.planned: tuple[PlannedCase, ...] = ()
+        self._catalog: Catalog | None = None
+        self._plan: Plan | None = None
+        self.progress = self._make_progress()
+
+    def _make_progress(self) -> Progress:
+        # pytest's capture is suspended while plugins are configured: this is the real stderr.
+        worker = self.worker.get("workerid", "")
+        fd = os.dup(2)
+        terminal = not self.is_worker and os.isatty(fd) and os.environ.get("TERM") != "dumb"
+        return Progress(fd, terminal=terminal, prefix=f"[{worker}] " if worker else "  ... ")
+
+    @property
+    def catalog(self) -> Catalog:
+        if self._catalog is None:
+            self._catalog = load_catalog(self.settings.catalog)
+        return self._catalog
+
+    @property
+    def plan(self) -> Plan:
+        if self._plan is None:
+            self._plan = make_plan(self.catalog, self.settings)
+        return self._plan
+
+    # The run -----------------------------------------------------------------------------
+
+    def begin_run(self, nodeids: Sequence[str]) -> None:
+        """Note the cases that were asked for, or end with what they lack.
+
+        Called once the selection is known, on the side that reports: not in xdist's workers.
+        """
+        if self.active:
+            return
+        by_id = {(case.check, case.id): case for case in self.plan.cases}
+        chosen: list[tuple[str, Case]] = []
+        for nodeid in nodeids:
+            match = _NODEID.search(nodeid)
+            case = by_id.get((match[1], match["id"])) if match else None  # type: ignore[arg-type]
+            if case is not None:
+                chosen.append((nodeid, case))
+        if not chosen:
+            return
+        lacking = missing(self.settings, [case for _, case in chosen])
+        if lacking:
+            raise pytest.UsageError(missing_text(lacking, len(chosen)))
+        self.active = True
+        self.planned = tuple(case.planned(nodeid) for nodeid, case in chosen)
+        try:
+            self.run_dir.mkdir(parents=True)
+            _point_latest(self.settings.runs, self.run_id)
+        except OSError as error:
+            raise pytest.UsageError(
+                f"cannot make the run directory {self.run_dir}: {error.strerror or error}\n"
+                "  choose another place with --runs DIR"
+            ) from error
+        records.append(
+            self.run_dir,
+            records.RunLine(
+                run=self.run_id,
+                provenance=self.settings.provenance,
+                started=records.now(),
+                command=["pytest", *map(str, self.config.invocation_params.args)],
+                directory=str(self.run_dir),
+                git=host.git_revision(ROOT),
+                catalog_digest=self.catalog.digest,
+                machine=host.machine(),
+                versions=host.versions(),
+                settings=self.settings.to_json(),
+            ),
+        )
+        records.append(self.run_dir, records.PlanLine(run=self.run_id, cases=list(self.planned)))
+
+    def finish_run(self, session: pytest.Session) -> None:
+        """Check the sum, write the last line and the report; a lost case fails the run."""
+        if self.is_worker or not self.active or self.finished:
+            return
+        self.finished = True
+        found = records.read(self.run_dir)
+        counts = found.counts()
+        complete = (
+            len(found.cases) == len(self.planned)
+            and counts["not_run"] == 0
+            and sum(counts.values()) == len(self.planned)
+        )
+        bad = ["failed", "error", "crashed", "not_run"]
+        if not self.settings.allow_inconclusive:
+            bad.append("inconclusive")
+        # pytest counts a skipped case as no failure; here nothing skips to green.
+        good = complete and not any(counts[outcome] for outcome in bad)
+        if not good and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        records.append(
+            self.run_dir,
+            records.EndLine(
+                run=self.run_id,
+                finished=records.now(),
+                planned=len(self.planned),
+                counts=counts,
+                complete=complete,
+                exit_status=int(session.exitstatus),
+                seconds=round(time.monotonic() - self.begin, 3),
+            ),
+        )
+        from harness.report import write_report
+
+        write_report(self.run_dir)
+
+    # Cases -------------------------------------------------------------------------------
+
+    def case_line(self, item_nodeid: str, result: CaseResult) -> CaseLine:
+        """The one line of a case that ended on this side, as far as it has come."""
+        case, bench, verdict = result.case, result.bench, None
+        if bench is not None:
+            verdict = bench.verdict
+        outcome, sentence = _outcome(result.error, verdict)
+        return CaseLine(
+            run=self.run_id,
+            nodeid=item_nodeid,
+            case=case.id,
+            model=case.model,
+            title=self.catalog.models[case.model].title,
+            batch_size=case.batch_size,
+            target=case.target,
+            check=case.check,
+            provenance=self.settings.provenance,
+            outcome=outcome,
+            sentence=sentence,
+            error=result.error,
+            preprocessing=self.catalog.models[case.model].preprocessing.describe(),
+            machine=host.machine(),
+            versions=host.versions(),
+            worker=self.worker.get("workerid", ""),
+            started=result.started,
+            seconds=round(time.monotonic() - result.begin, 3),
+            repeat=self._repeat(case),
+            **({} if bench is None else _of_bench(bench)),
+            **({} if verdict is None else _of_verdict(verdict)),
+        )
+
+    def write_crash(self, nodeid: str, text: str) -> None:
+        """The line of a case whose xdist worker died."""
+        planned = next((p for p in self.planned if p.nodeid == nodeid), None)
+        if planned is None:
+            return
+        error = ErrorInfo(
+            type="Crash",
+            stage="worker",
+            message="the pytest worker that ran the case died",
+            remedy="look at the worker's last log in the run directory; memory may have run out",
+            log=text,
+        )
+        records.append(
+            self.run_dir,
+            CaseLine(
+                run=self.run_id,
+                nodeid=nodeid,
+                case=planned.case,
+                model=planned.model,
+                title=self.catalog.models[planned.model].title,
+                batch_size=planned.batch_size,
+                target=planned.target,
+                check=planned.check,
+                provenance=self.settings.provenance,
+                outcome="crashed",
+                sentence=f"{error.message}: {text.splitlines()[0] if text else ''}",
+                error=error,
+                machine=host.machine(),
+                versions=host.versions(),
+                repeat=self._repeat(
+                    Case(planned.model, planned.batch_size, planned.target, planned.check)
+                ),
+            ),
+        )
+
+    def _repeat(self, case: Case) -> list[str]:
+        chosen = "--rehearsal" if self.settings.rehearsal else f"--target {case.target}"
+        images = ""
+        if self.settings.rehearsal_images != settings.DEFAULT_REHEARSAL_IMAGES:
+            images = f" --rehearsal-images {self.settings.rehearsal_images}"
+        return [
+            f"pytest {chosen} --models {case.model} --batch-sizes {case.batch_size} "
+            f"-m {case.check}{images}"
+        ]
+
+
+def _outcome(error: ErrorInfo | None, verdict: Verdict | None) -> tuple[Outcome, str]:
+    if error is not None:
+        return "error", f"[{error.stage}] {error.message}"
+    if verdict is None:
+        return "error", "the case ended without a verdict"
+    return _OUTCOME_OF[verdict.kind], verdict.sentence
+
+
+def _of_bench(bench: Any) -> dict[str, Any]:
+    artifacts: list[ArtifactRef] = list(bench.artifacts)
+    return {
+        "measurement": bench.measurement,
+        "checkpoint": bench.checkpoint_info,
+        "images": bench.image_info,
+        "artifacts": artifacts,
+        "stages": list(bench.stages),
+        "device": bench.device_info,
+    }
+
+
+def _of_verdict(verdict: Verdict) -> dict[str, Any]:
+    difference = verdict.difference_percent
+    return {
+        "unit": verdict.unit,
+        "measured": verdict.measured,
+        "reference": verdict.reference,
+        "difference_percent": None if difference is None else round(difference, 4),
+        "verdict": VerdictInfo(
+            kind=verdict.kind,
+            sentence=verdict.sentence,
+            rule=verdict.rule,
+            figures=dict(verdict.figures),
+        ),
+    }
+
+
+def _point_latest(runs: Path, run_id: str) -> None:
+    """`runs/latest` follows the newest run, for commands and bookmarks."""
+    link = runs / "latest"
+    fresh = runs / f".latest-{run_id}"
+    with contextlib.suppress(OSError):
+        fresh.symlink_to(run_id, target_is_directory=True)
+        fresh.replace(link)
+
+
+def _state(config: pytest.Config) -> Acceptance:
+    return config.stash[STATE]
+
+
+# Options ---------------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The harness's options, each with a variable and a key of `pytest.ini`."""
+    group = parser.getgroup(
+        "acceptance", "acceptance of deployed models (e.g. pytest --rehearsal -m accuracy)"
+    )
+    for option in OPTIONS:
+        text = f"{option.help} [${option.environment}]"
+        if option.kind == "flag":
+            group.addoption(
+                option.flag, dest=option.name, action="store_true", default=None, help=text
+            )
+        else:
+            repeats = option.kind in ("list", "pairs")
+            group.addoption(
+                option.flag,
+                dest=option.name,
+                action="append" if repeats else "store",
+                default=None,
+                metavar=option.metavar,
+                help=text,
+            )
+        parser.addini(option.ini, help=option.help.replace("%%", "%"), default="")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the settings; `junit.xml` goes to the run directory unless asked for elsewhere."""
+    try:
+        state = Acceptance(config)
+    except HarnessError as error:
+        raise pytest.UsageError(str(error)) from None
+    config.stash[STATE] = state
+    wanted = state.settings.configured and not config.option.collectonly
+    if wanted and not state.is_worker and not config.option.xmlpath:
+        config.option.xmlpath = str(state.run_dir / "junit.xml")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Read the catalog before anything is collected: its errors are errors of usage."""
+    try:
+        _ = _state(session.config).plan
+    except HarnessError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+# Collection ------------------------------------------------------------------------------
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One item for each case of the test's check."""
+    if "bench" not in metafunc.fixturenames:
+        return
+    for check in ("accuracy", "throughput"):
+        if metafunc.definition.get_closest_marker(check) is not None:
+            cases = _state(metafunc.config).plan.of(check)
+            metafunc.parametrize("case", cases, ids=[case.id for case in cases])
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Without xdist the selection is known here."""
+    state = _state(session.config)
+    if not state.is_worker and not session.config.option.collectonly:
+        state.begin_run([item.nodeid for item in session.items])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """xdist's workers write into the run of the controller."""
+    node.workerinput["acceptance_run"] = _state(node.config).run_id
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: Sequence[str]) -> None:
+    """With xdist the selection is known when a worker has collected."""
+    _state(node.config).begin_run(ids)
+
+
+# Fixtures --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def workbench(request: pytest.FixtureRequest) -> Any:
+    """Store, target and run directory of this process."""
+    from harness.workbench import Workbench
+
+    state = _state(request.config)
+    return Workbench(state.settings, state.catalog, state.run_dir, state.progress)
+
+
+@pytest.fixture
+def bench(case: Case, workbench: Any, request: pytest.FixtureRequest) -> Any:
+    """The case's view of the workbench."""
+    found = workbench.for_case(case)
+    request.node.stash[RESULT].bench = found
+    return found
+
+
+@pytest.fixture
+def prepared(bench: Any) -> Any:
+    """Everything that the check needs, built or taken from the store."""
+    return bench.prepare()
+
+
+@pytest.fixture
+def session(bench: Any, prepared: Any) -> Iterator[Any]:
+    """The compiled model on a leased device; a throughput case has it alone."""
+    exclusive = bench.case.check == "throughput"
+    with bench.session(prepared.compiled, exclusive=exclusive) as opened:
+        yield opened
+
+
+@pytest.fixture
+def accept(bench: Any, request: pytest.FixtureRequest) -> Callable[[Verdict], None]:
+    """Take a verdict: a FAIL, or an INCONCLUSIVE one, fails the test with its sentence."""
+    allow = _state(request.config).settings.allow_inconclusive
+
+    def take(verdict: Verdict) -> None:
+        bench.verdict = verdict
+        if verdict.kind == "FAIL" or (verdict.kind == "INCONCLUSIVE" and not allow):
+            pytest.fail(f"{verdict.kind}: {verdict.sentence}", pytrace=False)
+
+    return take
+
+
+# Outcomes --------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Gather what a case does, and write its line when it ends."""
+    callspec = getattr(item, "callspec", None)
+    case = None if callspec is None else callspec.params.get("case")
+    if isinstance(case, Case):
+        item.stash[RESULT] = CaseResult(case)
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, Any, Any]:
+    """Errors of the harness become one readable text; the last phase writes the case's line."""
+    report = yield
+    result = item.stash.get(RESULT, None)
+    if result is None:
+        return report
+    if call.excinfo is not None:
+        error = call.excinfo.value
+        if isinstance(error, HarnessError):
+            report.longrepr = f"{result.case.name}: {error}"
+        if not isinstance(error, pytest.fail.Exception):
+            result.error = result.error or _error_info(error)
+    state = _state(item.config)
+    line = state.case_line(item.nodeid, result)
+    if call.when == "teardown":
+        records.append(state.run_dir, line)
+    elif call.when == "call" or report.failed:
+        report.acceptance = _columns(line)
+        item.user_properties.extend(report.acceptance.items())
+        report.user_properties = list(item.user_properties)
+    return report
+
+
+def _columns(line: CaseLine) -> dict[str, str]:
+    """What pytest-html's columns and junit's properties say of a case."""
+    difference = line.difference_percent
+    return {
+        "outcome": line.outcome,
+        "measured": _figure(line.measured, line.unit),
+        "reference": _figure(line.reference.value if line.reference else None, line.unit),
+        "difference": "" if difference is None else f"{difference:+.2f} %",
+        "sentence": line.sentence,
+        "provenance": line.provenance,
+    }
+
+
+def _error_info(error: BaseException) -> ErrorInfo:
+    if isinstance(error, HarnessError):
+        return ErrorInfo(**error.to_json())
+    lines = str(error).strip().splitlines() or ["no message"]
+    return ErrorInfo(
+        type=type(error).__name__,
+        stage="harness",
+        message=f"{type(error).__name__}: {lines[0]}",
+        remedy="this is a fault of the harness: please report it with the log",
+        log="".join(traceback.format_exception(error))[-8000:],
+    )
+
+
+def _figure(value: float | None, unit: str) -> str:
+    return "" if value is None else f"{value:.4g} {unit}".strip()
+
+
+def pytest_report_teststatus(report: Any) -> tuple[str, str, Any] | None:
+    """Words and letters of outcomes that pytest does not know."""
+    outcome = getattr(report, "acceptance", {}).get("outcome")
+    if report.when == "call" and outcome == "recorded" and report.passed:
+        return "recorded", "r", ("RECORDED", {"blue": True})
+    if report.when == "call" and outcome == "inconclusive":
+        return "inconclusive", "i", ("INCONCLUSIVE", {"yellow": True})
+    return None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_handlecrashitem(crashitem: str, report: Any, sched: Any) -> None:
+    """xdist lost a worker: its case still gets its line."""
+    state = _state(sched.config)
+    if state.active:
+        state.write_crash(crashitem, str(report.longrepr))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logreport(report: Any) -> None:
+    """pytest-html drops reports of no phase: a crashed case ends in its teardown."""
+    if report.when == "???":
+        report.when = "teardown"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """The sum, the last line and the report."""
+    try:
+        _state(session.config).finish_run(session)
+    except HarnessError as error:
+        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+        sys.stderr.write(f"\n{error}\n")
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """The run in a few lines, and where its report is."""
+    state = _state(config)
+    if state.is_worker or not state.finished:
+        return
+    from harness.report import summary_lines
+
+    terminalreporter.section("acceptance")
+    for line in summary_lines(records.read(state.run_dir)):
+        terminalreporter.write_line(line)
+    terminalreporter.write_line(f"report: {state.run_dir / 'report.html'}")
+
+
+# pytest-html -----------------------------------------------------------------------------
+
+_COLUMNS = ("Verdict", "Measured", "Reference", "Difference", "Why")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_html_results_table_header(cells: list[str]) -> None:
+    """Our columns after the test's name."""
+    cells[2:2] = [f"<th>{name}</th>" for name in _COLUMNS]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_html_results_table_row(report: Any, cells: list[str]) -> None:
+    """Figures of a case; other tests have empty cells."""
+    from html import escape
+
+    found = getattr(report, "acceptance", {})
+    values = [
+        found.get("outcome", ""),
+        found.get("measured", ""),
+        found.get("reference", ""),
+        found.get("difference", ""),
+        found.get("sentence", ""),
+    ]
+    if found.get("provenance", "real") != "real":
+        values[0] = f"{values[0]} ({found['provenance']})"
+    cells[2:2] = [f"<td>{escape(value)}</td>" for value in values]

@@ -1,0 +1,330 @@
+"""The run directory and its records: one JSON line for each case, the source of every report.
+
+`results.jsonl` holds, in the order of writing, one `run` line, one `plan` line, one `case` line
+for each case as it ends (on the side that ran it), and one `end` line. Lines are appended under a
+lock with a single write, so that several processes can share the file and a kill loses at most
+the case that was running. Nothing here imports pytest, torch or a runtime.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.errors import RecordError
+
+SCHEMA = 1
+RESULTS = "results.jsonl"
+
+Provenance = Literal["real", "rehearsal", "simulated"]
+Outcome = Literal[
+    "passed",
+    "failed",
+    "inconclusive",
+    "recorded",
+    "known_failure",
+    "error",
+    "crashed",
+    "not_run",
+]
+OUTCOMES: tuple[Outcome, ...] = (
+    "passed",
+    "failed",
+    "inconclusive",
+    "recorded",
+    "known_failure",
+    "error",
+    "crashed",
+    "not_run",
+)
+Check = Literal["accuracy", "throughput"]
+
+
+class _Line(BaseModel):
+    # Unknown keys are kept out rather than refused: an older harness reads a newer run.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    schema_version: int = SCHEMA
+
+
+class Machine(BaseModel):
+    """The host that ran a case."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    hostname: str = ""
+    system: str = ""
+    architecture: str = ""
+    processor: str = ""
+    cores: int = 0
+    memory_gib: float = 0.0
+
+
+class RunLine(_Line):
+    """The first line: what was asked for, where, with what."""
+
+    kind: Literal["run"] = "run"
+    run: str
+    provenance: Provenance
+    started: str
+    command: list[str] = Field(default_factory=list)
+    directory: str = ""
+    git: str = ""
+    catalog_digest: str = ""
+    machine: Machine = Field(default_factory=Machine)
+    versions: dict[str, str] = Field(default_factory=dict)
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
+class PlannedCase(BaseModel):
+    """One case that was asked for."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    nodeid: str
+    case: str
+    model: str
+    batch_size: int
+    target: str
+    check: Check
+
+
+class PlanLine(_Line):
+    """The cases that were asked for; each must end in exactly one `case` line."""
+
+    kind: Literal["plan"] = "plan"
+    run: str
+    cases: list[PlannedCase] = Field(default_factory=list)
+
+
+class StageTime(BaseModel):
+    """One stage of a case. `cached` means that the store had the artifact."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    stage: str
+    seconds: float
+    cached: bool = False
+
+
+class ArtifactRef(BaseModel):
+    """An artifact that a case stood on."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    kind: str  # checkpoint, onnx, simplified, compiled, eager, crops
+    key: str
+    digest: str  # sha256 of the file
+    bytes: int = 0
+    cached: bool = False
+    log: str = ""  # tail of the build's log
+    log_file: str = ""  # relative to the run directory, when there is one
+
+
+class ErrorInfo(BaseModel):
+    """A `HarnessError`, as its `to_json` gives it, or an unexpected exception."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    type: str
+    stage: str
+    message: str
+    remedy: str = ""
+    log: str = ""
+
+
+class VerdictInfo(BaseModel):
+    """A verdict as a record keeps it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    kind: Literal["PASS", "FAIL", "INCONCLUSIVE", "RECORDED"]
+    sentence: str
+    rule: str = ""  # the rule that was applied, in words, with its source
+    figures: dict[str, Any] = Field(default_factory=dict)
+
+
+class ReferenceInfo(BaseModel):
+    """What a measurement was held against.
+
+    kind: `published`, `eager` (same images), `baseline`, `eager-speed`; `none` when nothing
+    comparable exists. `value` is in percent for accuracy, in frames a second for throughput.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    kind: str
+    value: float | None = None
+    unit: str = ""
+    source: str = ""
+    note: str = ""
+    provenance: Provenance = "real"
+
+
+class CaseLine(_Line):
+    """One case, whole: what is needed to redo it or to dispute it."""
+
+    kind: Literal["case"] = "case"
+    run: str
+    nodeid: str
+    case: str  # squeezenet1_1-bs4-cpu
+    model: str
+    title: str = ""
+    batch_size: int
+    target: str
+    check: Check
+    provenance: Provenance
+    outcome: Outcome
+    sentence: str
+    unit: str = ""  # "%" or "fps"
+    measured: float | None = None  # top-1 in percent, or frames a second
+    reference: ReferenceInfo | None = None
+    difference_percent: float | None = None  # 100 * (measured - reference) / reference
+    verdict: VerdictInfo | None = None
+    error: ErrorInfo | None = None
+    measurement: dict[str, Any] = Field(default_factory=dict)
+    checkpoint: dict[str, Any] = Field(default_factory=dict)
+    images: dict[str, Any] = Field(default_factory=dict)
+    preprocessing: str = ""
+    artifacts: list[ArtifactRef] = Field(default_factory=list)
+    stages: list[StageTime] = Field(default_factory=list)
+    device: dict[str, Any] = Field(default_factory=dict)
+    machine: Machine = Field(default_factory=Machine)
+    versions: dict[str, str] = Field(default_factory=dict)
+    worker: str = ""
+    started: str = ""
+    seconds: float = 0.0
+    repeat: list[str] = Field(default_factory=list)  # commands that do the case again
+
+
+class EndLine(_Line):
+    """The last line: the sum that must come out."""
+
+    kind: Literal["end"] = "end"
+    run: str
+    finished: str
+    planned: int
+    counts: dict[str, int] = Field(default_factory=dict)
+    complete: bool = False
+    exit_status: int = 0
+    seconds: float = 0.0
+
+
+Line = RunLine | PlanLine | CaseLine | EndLine
+_KINDS: dict[str, type[RunLine] | type[PlanLine] | type[CaseLine] | type[EndLine]] = {
+    "run": RunLine,
+    "plan": PlanLine,
+    "case": CaseLine,
+    "end": EndLine,
+}
+
+
+def now() -> str:
+    """This moment in UTC, ISO 8601 with seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def new_run_id() -> str:
+    """`20261120-073000-1a2b`: sorts by time, unique on a host."""
+    return datetime.now(UTC).strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
+
+
+def append(directory: Path, line: Line) -> None:
+    """Append one line to the run's records and flush it to disk.
+
+    Raises:
+        RecordError: the file cannot be written.
+    """
+    payload = (line.model_dump_json() + "\n").encode()
+    try:
+        fd = os.open(directory / RESULTS, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            # A process killed in the middle of a write leaves half a line: the next line must
+            # not be glued to it.
+            size = os.fstat(fd).st_size
+            if size and os.pread(fd, 1, size - 1) != b"\n":
+                payload = b"\n" + payload
+            view = memoryview(payload)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise RecordError(
+            f"cannot append to {directory / RESULTS}: {error}",
+            remedy="free disk space or choose another place with --runs DIR",
+        ) from error
+
+
+@dataclass(frozen=True)
+class RunRecords:
+    """Everything one run wrote, in order; damaged lines are counted, never hidden."""
+
+    directory: Path
+    run: RunLine | None
+    plan: tuple[PlannedCase, ...]
+    cases: tuple[CaseLine, ...]
+    end: EndLine | None
+    damaged: tuple[str, ...] = field(default=())
+
+    def counts(self) -> dict[str, int]:
+        """Cases for each outcome; planned cases without a line count as `not_run`."""
+        return count(self.plan, self.cases)
+
+
+def count(plan: Sequence[PlannedCase], cases: Iterable[CaseLine]) -> dict[str, int]:
+    """How many cases ended how. The sum equals the number of planned cases when all is well."""
+    counts: dict[str, int] = dict.fromkeys(OUTCOMES, 0)
+    seen: set[str] = set()
+    for case in cases:
+        counts[case.outcome] += 1
+        seen.add(case.nodeid)
+    counts["not_run"] += sum(1 for planned in plan if planned.nodeid not in seen)
+    return counts
+
+
+def read(directory: Path) -> RunRecords:
+    """Read a run's records.
+
+    A case that was written twice (a crash noticed by both sides) keeps its first line; a line
+    that cannot be read is reported in `damaged`.
+
+    Raises:
+        RecordError: the run has no records at all.
+    """
+    path = directory if directory.is_file() else directory / RESULTS
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise RecordError(
+            f"no records of a run at {path}: {error.strerror or error}",
+            remedy="name a run directory, e.g. runs/latest",
+        ) from error
+    run: RunLine | None = None
+    end: EndLine | None = None
+    plan: dict[str, PlannedCase] = {}
+    cases: dict[str, CaseLine] = {}
+    damaged: list[str] = []
+    for number, raw in enumerate(text.splitlines(), 1):
+        if not raw.strip():
+            continue
+        try:
+            data = json.loads(raw)
+            line = _KINDS[data["kind"]].model_validate(data)
+        except (ValueError, KeyError, TypeError, ValidationError) as error:
+            damaged.append(f"line {number}: {str(error).splitlines()[0][:160]}")
+            continue
+        if isinstance(line, RunLine):
+            run = run or line
+        elif isinstance(line, PlanLine):
+            plan.update((planned.nodeid, planned) for planned in line.cases)
+        elif isinstance(line, CaseLine):
+            cases.setdefault(line.nodeid, line)
+        else:
+            end = line
+    return RunRecords(
+        path.parent, run, tuple(plan.values()), tuple(cases.values()), end, tuple(damaged)
+    )

@@ -1,0 +1,254 @@
+"""Settings of a run: command line, then environment, then `pytest.ini`, then defaults.
+
+One table of options serves pytest, `python -m harness plan` and the documentation.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.errors import ConfigError
+from harness.records import Provenance
+
+ROOT = Path(__file__).resolve().parents[1]
+DEFAULT_REHEARSAL_IMAGES = 50
+DEFAULT_BATCH_SIZES = (1, 4)
+MAX_BATCH_SIZE = 1024
+
+Kind = Literal["flag", "text", "path", "list", "int", "float", "pairs"]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One setting: its flag, its variable, its key in `pytest.ini` and its help."""
+
+    name: str
+    kind: Kind
+    help: str
+    metavar: str | None = None
+    variable: str | None = None
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def environment(self) -> str:
+        return self.variable or "HARNESS_" + self.name.upper()
+
+    @property
+    def ini(self) -> str:
+        return "harness_" + self.name
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option(
+        "rehearsal",
+        "flag",
+        "run the whole chain on this machine: ONNX Runtime, generated images, stand-in weights",
+    ),
+    Option("target", "text", "where compiled models run: cpu", "NAME"),
+    Option("models", "list", "models to run, separated by commas (default: all)", "A,B"),
+    Option(
+        "batch_sizes",
+        "list",
+        "batch sizes, separated by commas (default: those with a figure; 1,4 where none has)",
+        "N,M",
+    ),
+    Option(
+        "imagenet",
+        "path",
+        "folder of the ImageNet validation images",
+        "DIR",
+        variable="IMAGENET_DIR",
+    ),
+    Option("labels", "path", "label file, when it does not lie beside the images", "FILE"),
+    Option("checkpoints", "path", "folder of the original checkpoints (.pth)", "DIR"),
+    Option("onnx", "pairs", "use this ONNX file in place of the export (repeatable)", "MODEL=FILE"),
+    Option(
+        "trust_checkpoint",
+        "list",
+        "models whose checkpoint may run code while it is read; only for files you made",
+        "A,B",
+    ),
+    Option("store", "path", "folder of the artifact store (default: .store)", "DIR"),
+    Option("runs", "path", "folder of the run directories (default: runs)", "DIR"),
+    Option("leases", "path", "folder of the host's device locks, shared by containers", "DIR"),
+    Option("catalog", "path", "the catalog (default: baselines.yaml)", "FILE"),
+    Option(
+        "rehearsal_images",
+        "int",
+        f"generated images of a rehearsal (default: {DEFAULT_REHEARSAL_IMAGES})",
+        "N",
+    ),
+    Option(
+        "precision",
+        "float",
+        "half-width of a throughput's 99 %% interval at which rounds stop, in percent "
+        "(default: 1; 10 in a rehearsal)",
+        "PERCENT",
+    ),
+    Option(
+        "budget", "float", "seconds of timing for one throughput case (default: 120; 40)", "SECONDS"
+    ),
+    Option("deadline_factor", "float", "multiply every stage's deadline (default: 1)", "FACTOR"),
+    Option("allow_inconclusive", "flag", "an inconclusive verdict does not fail the run"),
+)
+_BY_NAME = {option.name: option for option in OPTIONS}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run was asked to do; paths are absolute."""
+
+    rehearsal: bool = False
+    target: str | None = None
+    models: tuple[str, ...] | None = None
+    batch_sizes: tuple[int, ...] | None = None
+    imagenet: Path | None = None
+    labels: Path | None = None
+    checkpoints: Path | None = None
+    onnx: tuple[tuple[str, Path], ...] = ()
+    trust_checkpoint: tuple[str, ...] = ()
+    store: Path = ROOT / ".store"
+    runs: Path = ROOT / "runs"
+    leases: Path = Path(tempfile.gettempdir()) / "npu-acceptance-leases"
+    catalog: Path = ROOT / "baselines.yaml"
+    rehearsal_images: int = DEFAULT_REHEARSAL_IMAGES
+    precision: float = 1.0
+    budget: float = 120.0
+    deadline_factor: float = 1.0
+    allow_inconclusive: bool = False
+
+    @property
+    def provenance(self) -> Provenance:
+        return "rehearsal" if self.rehearsal else "real"
+
+    @property
+    def configured(self) -> bool:
+        """Whether the run was told where to run at all."""
+        return self.rehearsal or self.target is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """For a record: JSON values, paths as text."""
+        data: dict[str, Any] = {}
+        for option in OPTIONS:
+            value = getattr(self, option.name)
+            if isinstance(value, Path):
+                value = str(value)
+            elif option.kind == "pairs":
+                value = {name: str(path) for name, path in value}
+            elif isinstance(value, tuple):
+                value = list(value)
+            data[option.name] = value
+        return data
+
+
+def resolve(
+    command_line: Mapping[str, Any],
+    environment: Mapping[str, str] | None = None,
+    ini: Mapping[str, str] | None = None,
+    *,
+    base: Path | None = None,
+) -> Settings:
+    """Settings from the command line, then variables, then `pytest.ini`.
+
+    Args:
+        command_line: option name -> value, absent or None when not given.
+        base: what relative paths are relative to; the working directory by default.
+
+    Raises:
+        ConfigError: a value that cannot be used, with the place that it came from.
+    """
+    environment = os.environ if environment is None else environment
+    ini = {} if ini is None else ini
+    base = base or Path.cwd()
+    values: dict[str, Any] = {}
+    for option in OPTIONS:
+        for source, raw in (
+            (option.flag, command_line.get(option.name)),
+            (f"${option.environment}", environment.get(option.environment)),
+            (f"pytest.ini {option.ini}", ini.get(option.ini)),
+        ):
+            if raw is None or raw == "" or raw == [] or raw is False:
+                continue
+            values[option.name] = _parse(option, raw, source, base)
+            break
+    if values.get("rehearsal"):
+        target = values.setdefault("target", "cpu")
+        if target != "cpu":
+            raise ConfigError(
+                f"a rehearsal runs on the target cpu, not on {target}",
+                remedy="leave out --rehearsal to run on a device, or leave out --target",
+            )
+        for name in ("imagenet", "labels", "checkpoints"):
+            if name in values and command_line.get(name):
+                raise ConfigError(
+                    f"{_BY_NAME[name].flag} does not go with --rehearsal: a rehearsal makes its "
+                    "own images and weights",
+                    remedy=f"leave out one of the two; real inputs on this machine: --target cpu "
+                    f"{_BY_NAME[name].flag} ...",
+                )
+            values.pop(name, None)
+        values.setdefault("precision", 10.0)
+        values.setdefault("budget", 40.0)
+    return Settings(**values)
+
+
+def _parse(option: Option, raw: Any, source: str, base: Path) -> Any:
+    def bad(expected: str) -> ConfigError:
+        return ConfigError(
+            f"{source}: {raw!r} is not {expected}", remedy=f"{option.flag}: {option.help}"
+        )
+
+    if option.kind == "flag":
+        if isinstance(raw, bool):
+            return raw
+        text = str(raw).strip().lower()
+        if text not in ("1", "true", "yes", "on", "0", "false", "no", "off"):
+            raise bad("yes or no")
+        return text in ("1", "true", "yes", "on")
+    if option.kind == "text":
+        return str(raw).strip()
+    if option.kind == "path":
+        return (base / Path(str(raw)).expanduser()).absolute()
+    if option.kind == "list":
+        items: Sequence[str] = raw if isinstance(raw, list | tuple) else [str(raw)]
+        parts = [part.strip() for item in items for part in item.split(",") if part.strip()]
+        parts = list(dict.fromkeys(parts))
+        if not parts:
+            raise bad("a list of names separated by commas")
+        if option.name != "batch_sizes":
+            return tuple(parts)
+        sizes = []
+        for part in parts:
+            if not part.isascii() or not part.isdigit() or not 1 <= int(part) <= MAX_BATCH_SIZE:
+                raise bad(f"a list of batch sizes from 1 to {MAX_BATCH_SIZE}")
+            sizes.append(int(part))
+        return tuple(dict.fromkeys(sizes))
+    if option.kind == "pairs":
+        pairs = {}
+        for item in raw if isinstance(raw, list | tuple) else str(raw).split(","):
+            name, separator, file = str(item).partition("=")
+            if not separator or not name.strip() or not file.strip():
+                raise bad("MODEL=FILE")
+            pairs[name.strip()] = (base / Path(file.strip()).expanduser()).absolute()
+        return tuple(pairs.items())
+    try:
+        number: float = int(str(raw)) if option.kind == "int" else float(str(raw))
+    except ValueError:
+        raise bad("a number") from None
+    limits = {
+        "rehearsal_images": (25, 50_000),
+        "precision": (0.01, 100.0),
+        "budget": (0.1, 86_400.0),
+        "deadline_factor": (0.1, 100.0),
+    }[option.name]
+    if not limits[0] <= number <= limits[1]:
+        raise bad(f"a number from {limits[0]:g} to {limits[1]:g}")
+    return number

@@ -1,0 +1,793 @@
+"""The workbench: every stage of a case, built through the store, from Python without pytest.
+
+A `Workbench` belongs to one process of a run; `CaseBench` is the view of one case, and notes
+which artifacts the case stood on and how long each stage took. The order is fixed: everything is
+built, then a device is leased, then a session is opened; no lock of the store is waited for while
+a lease is held.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness import accuracy, checkpoints, jobs, networks, throughput, verdicts
+from harness.accuracy import AccuracyMeasurement, Predictions
+from harness.artifacts.export import OPSET
+from harness.artifacts.store import Entry, Store, canonical, source_digest
+from harness.cases import Case
+from harness.catalog import Catalog, Model
+from harness.errors import (
+    ConfigError,
+    EagerError,
+    ExportError,
+    HarnessError,
+    LoadError,
+    RehearsalError,
+    SimplifyError,
+)
+from harness.host import required_version
+from harness.images import crops as crop_cache
+from harness.images import dataset, generated
+from harness.images.crops import Crops, FileDigests
+from harness.images.dataset import ImageSet
+from harness.images.feed import Feed
+from harness.progress import Progress
+from harness.records import ArtifactRef, StageTime
+from harness.settings import Settings
+from harness.targets import leases, sessions
+from harness.targets.onnxruntime import CpuTarget, cores
+from harness.targets.protocol import Device, Float32, Session
+from harness.targets.registry import make_target
+from harness.throughput import ThroughputMeasurement
+from harness.verdicts import Verdict
+
+LEASE_TIMEOUT_S = 3 * 3600.0
+EAGER_BATCH = 8
+EAGER_FORMATS = ("contiguous", "channels-last")
+_EAGER_BACKEND = Path(__file__).parent / "targets" / "eager_backend.py"
+_PROBE_SEED = 22
+REHEARSAL_SEED = 2026
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint file in its original layout, with its sha256."""
+
+    path: Path
+    sha256: str
+    source: str  # "stand-in" or the file's name and digests
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a check needs: built, verified, and on disk."""
+
+    compiled: Path
+    feed: Feed | None = None
+    reference: Predictions | None = None
+    probe: tuple[Float32, Float32] | None = None
+    rival: Checkpoint | None = None
+
+
+class Workbench:
+    """Settings, catalog, store, target and run directory of one process."""
+
+    def __init__(
+        self, settings: Settings, catalog: Catalog, run_dir: Path, progress: Progress | None = None
+    ) -> None:
+        if settings.target is None:
+            raise ConfigError("no target is configured", remedy="--target NAME or --rehearsal")
+        self.settings = settings
+        self.catalog = catalog
+        self.run_dir = run_dir
+        self.progress = progress or Progress.silent()
+        self.store = Store(
+            settings.store,
+            failures=run_dir / "failures",
+            on_wait=lambda who: self.progress.note(f"waiting: {who}"),
+            on_damage=lambda what: self.progress.note(f"damaged artifact: {what}"),
+        )
+        self.target = make_target(settings.target, settings)
+        self.provenance = settings.provenance
+        self._image_set: tuple[ImageSet, dict[str, Any]] | None = None
+
+    def for_case(self, case: Case) -> CaseBench:
+        """The view of one case."""
+        return CaseBench(self, case, self.catalog.models[case.model])
+
+    def host(self) -> Device:
+        """The host's CPU: builds, decoding and eager passes count as users of it."""
+        return CpuTarget().devices()[0]
+
+    @contextlib.contextmanager
+    def lease(self, device: Device, *, exclusive: bool, what: str) -> Iterator[leases.Lease]:
+        """A lease of `device`; an exclusive one takes every device of its card."""
+        group = [
+            other
+            for other in ([device] if device.target == "cpu" else self.target.devices())
+            if other.group == device.group
+        ]
+        with leases.lease(
+            device,
+            self.settings.leases,
+            exclusive=exclusive,
+            timeout_s=LEASE_TIMEOUT_S,
+            what=what,
+            on_wait=lambda who: self.progress.note(f"waiting: {who}"),
+            group=group if exclusive else (),
+        ) as held:
+            yield held
+
+    def images(self) -> tuple[ImageSet, dict[str, Any]]:
+        """The run's labelled images, and what a record says of them."""
+        if self._image_set is None:
+            if self.settings.rehearsal:
+                root = self._generated_images()
+                found = dataset.find_image_set(root)
+                source = "generated"
+            else:
+                if self.settings.imagenet is None:
+                    raise ConfigError(
+                        "no data set is configured", remedy="--imagenet DIR or $IMAGENET_DIR"
+                    )
+                found = dataset.find_image_set(self.settings.imagenet, self.settings.labels)
+                dataset.check_class_order(found)
+                source = str(self.settings.imagenet)
+            about = {
+                "source": source,
+                "count": len(found),
+                "digest": found.digest,
+                "layout": found.layout,
+                "labels": found.label_source,
+            }
+            self._image_set = (found, about)
+        return self._image_set
+
+    def _generated_images(self) -> Path:
+        inputs = {
+            "count": self.settings.rehearsal_images,
+            "seed": REHEARSAL_SEED,
+            "pillow": required_version("pillow"),
+            "numpy": required_version("numpy"),
+            "recipe": source_digest("harness.images.generated"),
+        }
+
+        def build(staging: Path) -> str:
+            with self.lease(self.host(), exclusive=False, what="generating images"):
+                generated.write_set(
+                    staging, self.settings.rehearsal_images, REHEARSAL_SEED, workers=cores()
+                )
+            return f"{self.settings.rehearsal_images} images"
+
+        with self.progress.stage("rehearsal images", "generating"):
+            return self.store.get_or_build("images", inputs, build).directory
+
+
+@dataclass
+class CaseBench:
+    """Stages of one case; `artifacts` and `stages` fill as they are used."""
+
+    bench: Workbench
+    case: Case
+    model: Model
+    artifacts: list[ArtifactRef] = field(default_factory=list)
+    stages: list[StageTime] = field(default_factory=list)
+    checkpoint_info: dict[str, Any] = field(default_factory=dict)
+    image_info: dict[str, Any] = field(default_factory=dict)
+    device_info: dict[str, Any] = field(default_factory=dict)
+    measurement: dict[str, Any] = field(default_factory=dict)
+    verdict: Verdict | None = None
+    _lease_fds: tuple[int, ...] = ()
+
+    # Artifacts ---------------------------------------------------------------------------
+
+    def checkpoint(self) -> Checkpoint:
+        """The weights: the original file, verified, or a stand-in in its layout."""
+        spec, settings = self.model.checkpoint, self.bench.settings
+        if settings.rehearsal:
+            entry = self._build("standin", self._standin_inputs(), self._make_standin)
+            made = Checkpoint(entry.file(), entry.digest, "stand-in")
+            self.checkpoint_info = {
+                "source": "stand-in (seeded weights, fitted to generated images)",
+                "file": entry.file().name,
+                "sha256": entry.digest,
+                "layout": spec.layout,
+            }
+            return made
+        if settings.checkpoints is None:
+            raise ConfigError(
+                f"no checkpoint of {self.model.id}: no folder is configured",
+                remedy="--checkpoints DIR or $HARNESS_CHECKPOINTS",
+            )
+        with self._stage("checkpoint"):
+            path = checkpoints.find_checkpoint(spec, [settings.checkpoints])
+            digests = checkpoints.verify_digest(path, spec)
+        self.checkpoint_info = {
+            "source": spec.url or "",
+            "file": path.name,
+            "sha256": digests.sha256,
+            "md5": digests.md5,
+            "verified": bool(spec.md5 or spec.sha256 or spec.sha256_prefix),
+            "layout": spec.layout,
+        }
+        return Checkpoint(path, digests.sha256, path.name)
+
+    def onnx(self) -> Path:
+        """The ONNX file: exported from the checkpoint, or the one that was given."""
+        given = dict(self.bench.settings.onnx).get(self.model.id)
+        if given is not None:
+            return self._given_onnx(given).file("model.onnx")
+        weights = self.checkpoint()
+        inputs = {**self._network_inputs(weights), **self._export_inputs()}
+
+        def build(staging: Path) -> str:
+            return self._job(
+                "export",
+                "harness.artifacts.export:export_onnx",
+                {
+                    "network": self.model.network.source,
+                    "arguments": dict(self.model.network.arguments),
+                    "checkpoint": str(weights.path),
+                    "layout": self.model.checkpoint.layout,
+                    "trust": self._trusted,
+                    **self._tensors,
+                    "output": str(staging / "model.onnx"),
+                },
+                ExportError,
+                600.0,
+            )
+
+        return self._build("onnx", inputs, build).file("model.onnx")
+
+    def simplified(self) -> Path:
+        """The ONNX file simplified at the case's batch size."""
+        source = self.onnx()
+        inputs = {
+            "onnx": self._digest("onnx"),
+            "batch_size": self.case.batch_size,
+            "onnxsim": required_version("onnxsim"),
+            "onnx_version": required_version("onnx"),
+            **self._tensors,
+            "recipe": source_digest("harness.artifacts.export"),
+        }
+
+        def build(staging: Path) -> str:
+            return self._job(
+                "simplify",
+                "harness.artifacts.export:simplify_onnx",
+                {
+                    "source": str(source),
+                    **self._tensors,
+                    "batch_size": self.case.batch_size,
+                    "output": str(staging / "model.onnx"),
+                },
+                SimplifyError,
+                600.0,
+            )
+
+        return self._build("simplified", inputs, build).file("model.onnx")
+
+    def compiled(self) -> Path:
+        """The compiled model of the case."""
+        source = self.simplified()
+        inputs = self._compile_inputs()
+
+        def build(staging: Path) -> str:
+            log = self._log("compile")
+            self.bench.target.compile(source, self.case.batch_size, staging, log=log)
+            return _read(log)
+
+        return self._build("compiled", inputs, build).file()
+
+    def images(self) -> ImageSet:
+        """The run's images; cases of other models use the same."""
+        with self._stage("images"):
+            found, about = self.bench.images()
+        self.image_info = dict(about)
+        return found
+
+    def crops(self) -> Crops:
+        """The model's crops of the run's images."""
+        images = self.images()
+
+        def progress(done: int, total: int) -> None:
+            self.bench.progress.update(done, total, "images")
+
+        with self._stage("decode") as note:
+            found = crop_cache.crops(
+                self.bench.store,
+                images,
+                self.model.preprocessing,
+                using_host=lambda: self._sharing_host("decoding"),
+                progress=progress,
+            )
+            note.cached = all(entry.cached for entry in found.entries)
+        for entry in found.entries:
+            self._note(entry)
+        return found
+
+    def feed(self) -> Feed:
+        """Normalised batches of the case's size."""
+        return Feed(self.crops(), self.model.preprocessing.normalize, self.case.batch_size)
+
+    def eager(self) -> Predictions:
+        """Logits of eager PyTorch on the run's images.
+
+        Raises:
+            RehearsalError: stand-in weights or images that could not tell good from bad.
+        """
+        weights = self.checkpoint()
+        crops = self.crops()
+        images = self.images()
+        inputs = {
+            **self._network_inputs(weights),
+            "crops": [entry.digest for entry in crops.entries],
+            "names": _text_digest("\n".join(crops.names)),
+            "normalize": self.model.preprocessing.normalize.model_dump(),
+            "batch_size": EAGER_BATCH,
+            "recipe": source_digest(
+                "harness.targets.eager_backend", "harness.checkpoints", "harness.networks"
+            ),
+        }
+
+        def build(staging: Path) -> str:
+            feed = Feed(crops, self.model.preprocessing.normalize, EAGER_BATCH)
+            log = self._log("eager")
+            with (
+                self._sharing_host("the eager pass"),
+                self._open_eager(weights, EAGER_BATCH, log) as session,
+            ):
+                found = accuracy.infer(
+                    session, feed, progress=lambda n: self._update(n, len(images))
+                )
+            np.save(staging / "logits.npy", found.logits, allow_pickle=False)
+            (staging / "names.json").write_text(json.dumps(found.names), encoding="utf-8")
+            return f"{len(found.names)} images"
+
+        entry = self._build("eager", inputs, build)
+        names = json.loads(entry.file("names.json").read_text(encoding="utf-8"))
+        logits = np.load(entry.file("logits.npy"), mmap_mode="r", allow_pickle=False)
+        found = Predictions(tuple(names), np.asarray(logits))
+        if self.bench.settings.rehearsal:
+            self._check_rehearsal(found, images)
+        return found
+
+    def probe(self) -> tuple[Float32, Float32]:
+        """Seeded input `float32[B, 3, S, S]` and what the simplified ONNX file makes of it."""
+        source = self.simplified()
+        size, batch_size = self.model.input.size, self.case.batch_size
+        images = np.random.default_rng(_PROBE_SEED).standard_normal(
+            (batch_size, 3, size, size), np.float32
+        )
+        inputs = {
+            "simplified": self._digest("simplified"),
+            "seed": _PROBE_SEED,
+            "numpy": required_version("numpy"),
+            "onnxruntime": required_version("onnxruntime"),
+        }
+
+        def build(staging: Path) -> str:
+            log = self._log("probe")
+            with self._sharing_host("the output check"):
+                # The graph as it is, not as the target's compiler changed it.
+                session = sessions.open_session(
+                    source,
+                    backend="onnxruntime",
+                    options={"threads": cores()},
+                    log=log,
+                    deadline_open_s=self._deadline(120.0),
+                    deadline_run_s=self._deadline(300.0),
+                )
+                with contextlib.closing(session):
+                    (outputs,) = session.stream([images])
+            np.save(staging / "outputs.npy", outputs, allow_pickle=False)
+            return ""
+
+        entry = self._build("probe", inputs, build)
+        return images, np.load(entry.file("outputs.npy"), allow_pickle=False)
+
+    def prepare(self) -> Prepared:
+        """Build everything that the case's check needs, before a device is leased."""
+        rehearsal = self.bench.settings.rehearsal
+        if self.case.check == "accuracy":
+            feed = self.feed()
+            # A real run is held to the published figure; an eager pass over a whole data set
+            # would take a CPU hours.
+            reference = self.eager() if rehearsal else None
+            return Prepared(self.compiled(), feed=feed, reference=reference)
+        weights = self.checkpoint() if rehearsal else None
+        return Prepared(self.compiled(), probe=self.probe(), rival=weights)
+
+    # Sessions ----------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def session(self, compiled: Path, *, exclusive: bool) -> Iterator[Session]:
+        """The compiled model on a leased device. Everything must have been built before."""
+        device = self.bench.target.devices()[0]
+        with self._stage("lease"):
+            manager = self.bench.lease(device, exclusive=exclusive, what=self.case.name)
+            lease = manager.__enter__()
+            self._lease_fds = lease.fds
+        with contextlib.ExitStack() as stack:
+            stack.push(manager)
+            self.device_info = {
+                "id": device.id,
+                "name": device.name,
+                "alone": exclusive,
+                "waited_s": round(lease.waited_s, 3),
+            }
+            with self._stage("open"):
+                session = self.bench.target.open(
+                    compiled, device, log=self._log("session"), lease_fds=lease.fds
+                )
+                stack.callback(session.close)
+                self._check_tensors(session)
+            try:
+                yield session
+            finally:
+                self._lease_fds = ()
+
+    @contextlib.contextmanager
+    def _eager_rival(self, weights: Checkpoint) -> Iterator[Session]:
+        """Eager PyTorch at the case's batch size, execution `i` in format `i % 2`."""
+        with (
+            self._stage("open eager"),
+            self._open_eager(
+                weights, self.case.batch_size, self._log("eager-speed"), both_formats=True
+            ) as session,
+        ):
+            yield session
+
+    @contextlib.contextmanager
+    def _open_eager(
+        self, weights: Checkpoint, batch_size: int, log: Path, *, both_formats: bool = False
+    ) -> Iterator[Session]:
+        try:
+            session = sessions.open_session(
+                weights.path,
+                backend=_EAGER_BACKEND,
+                options={
+                    "network": self.model.network.source,
+                    "arguments": dict(self.model.network.arguments),
+                    "layout": self.model.checkpoint.layout,
+                    "trust": self._trusted,
+                    **self._tensors,
+                    "batch_size": batch_size,
+                    "threads": cores(),
+                    "both_formats": both_formats,
+                },
+                log=log,
+                deadline_open_s=self._deadline(300.0),
+                deadline_run_s=self._deadline(600.0),
+                pass_fds=self._lease_fds,
+            )
+        except LoadError as error:
+            raise EagerError(
+                f"{self.model.id}: eager PyTorch could not be opened: {error.message}",
+                remedy=error.remedy,
+                log=error.log,
+            ) from error
+        with contextlib.closing(session):
+            yield session
+
+    # Measuring ---------------------------------------------------------------------------
+
+    def accuracy(self, session: Session, prepared: Prepared) -> Verdict:
+        """One pass over every image, judged; predictions are kept in the run directory."""
+        assert prepared.feed is not None
+        images, offset = self.images(), self.model.label_offset
+        with self._stage("accuracy"):
+            begin = time.monotonic()
+            found = accuracy.infer(
+                session, prepared.feed, progress=lambda n: self._update(n, len(images))
+            )
+            measured = accuracy.measure(
+                found,
+                images,
+                offset,
+                provenance=self.bench.provenance,
+                reference=prepared.reference,
+                fidelity_bound=verdicts.FIDELITY_BOUND,
+                seconds=time.monotonic() - begin,
+            )
+        path = self.bench.run_dir / "predictions" / f"{self.case.id}.csv"
+        accuracy.write_predictions(path, found, images, offset, prepared.reference)
+        self.measurement = {
+            **measured.to_json(),
+            "predictions_file": path.relative_to(self.bench.run_dir).as_posix(),
+        }
+        return self._judge_accuracy(measured)
+
+    def throughput(self, session: Session, prepared: Prepared) -> Verdict:
+        """Execution times, judged; a rehearsal times eager PyTorch in alternation."""
+        assert prepared.probe is not None
+        settings = self.bench.settings
+        difference, problems = throughput.check_outputs(session, *prepared.probe)
+
+        def progress(rounds: int, width: float) -> None:
+            self.bench.progress.say(f"{rounds} rounds, mean known to ±{width:.1f} %")
+
+        with contextlib.ExitStack() as stack:
+            rival = None
+            if prepared.rival is not None:
+                rival = stack.enter_context(self._eager_rival(prepared.rival))
+            with self._stage("throughput"):
+                measured = throughput.measure(
+                    session,
+                    provenance=self.bench.provenance,
+                    precision_percent=settings.precision,
+                    budget_s=settings.budget,
+                    rival=rival,
+                    rival_names=EAGER_FORMATS if rival is not None else (),
+                    outputs_relative_l2=difference,
+                    problems=problems,
+                    progress=progress,
+                )
+        self.measurement = measured.to_json()
+        return self._judge_throughput(measured)
+
+    def _judge_accuracy(self, measurement: AccuracyMeasurement) -> Verdict:
+        """The verdict of an accuracy case by the rule that its provenance calls for."""
+        if self.bench.provenance == "rehearsal":
+            return verdicts.judge_rehearsal_accuracy(measurement)
+        spec = self.model.accuracy
+        return verdicts.judge_published_accuracy(measurement, spec.published, spec.rule)
+
+    def _judge_throughput(self, measurement: ThroughputMeasurement) -> Verdict:
+        """The verdict of a throughput case by the rule that its provenance calls for."""
+        if self.bench.provenance == "rehearsal":
+            return verdicts.judge_eager_speed(measurement)
+        baseline = self.model.baseline(self.case.target, self.case.batch_size)
+        if baseline is None:
+            return verdicts.record_throughput(
+                measurement, f"no figure is published for {self.case.id}"
+            )
+        if not baseline.comparable:
+            return verdicts.record_throughput(
+                measurement, f"the published figure is not comparable: {baseline.not_comparable}"
+            )
+        if not baseline.judged:
+            return verdicts.record_throughput(measurement, "its guide only records this size")
+        return verdicts.judge_baseline(measurement, baseline)
+
+    # Parts -------------------------------------------------------------------------------
+
+    @property
+    def _tensors(self) -> dict[str, Any]:
+        return {
+            "input_name": self.model.input.name,
+            "output_name": self.model.output.name,
+            "size": self.model.input.size,
+            "classes": self.model.classes,
+        }
+
+    @property
+    def _trusted(self) -> bool:
+        return self.model.id in self.bench.settings.trust_checkpoint
+
+    def _deadline(self, seconds: float) -> float:
+        return seconds * self.bench.settings.deadline_factor
+
+    def _network_inputs(self, weights: Checkpoint) -> dict[str, Any]:
+        return {
+            "checkpoint": weights.sha256,
+            "layout": self.model.checkpoint.layout,
+            "network": self.model.network.source,
+            "arguments": dict(self.model.network.arguments),
+            "library": networks.library_version(self.model.network.source),
+            "torch": required_version("torch"),
+        }
+
+    def _export_inputs(self) -> dict[str, Any]:
+        return {
+            "onnx_version": required_version("onnx"),
+            "opset": OPSET,
+            **self._tensors,
+            "recipe": source_digest(
+                "harness.artifacts.export", "harness.checkpoints", "harness.networks"
+            ),
+        }
+
+    def _standin_inputs(self) -> dict[str, Any]:
+        return {
+            "layout": self.model.checkpoint.layout,
+            "file": self.model.checkpoint.file,
+            "network": self.model.network.source,
+            "arguments": dict(self.model.network.arguments),
+            "library": networks.library_version(self.model.network.source),
+            "torch": required_version("torch"),
+            "preprocessing": self.model.preprocessing.model_dump(),
+            "classes": self.model.classes,
+            "label_offset": self.model.label_offset,
+            "recipe": source_digest(
+                "harness.artifacts.standin",
+                "harness.images.generated",
+                "harness.images.preprocess",
+                "harness.checkpoints",
+            ),
+        }
+
+    def _compile_inputs(self) -> dict[str, Any]:
+        return {
+            "simplified": self._digest("simplified"),
+            "batch_size": self.case.batch_size,
+            **self.bench.target.compile_inputs(),
+        }
+
+    def _make_standin(self, staging: Path) -> str:
+        return self._job(
+            "standin",
+            "harness.artifacts.standin:make_standin",
+            {
+                "network": self.model.network.source,
+                "arguments": dict(self.model.network.arguments),
+                "layout": self.model.checkpoint.layout,
+                "preprocessing": self.model.preprocessing.model_dump(),
+                "classes": self.model.classes,
+                "label_offset": self.model.label_offset,
+                "output": str(staging / self.model.checkpoint.file),
+            },
+            RehearsalError,
+            1200.0,
+        )
+
+    def _given_onnx(self, given: Path) -> Entry:
+        try:
+            (sha256,) = FileDigests(self.bench.store.root / "digests.sqlite").of([given])
+        except OSError as error:
+            raise ExportError(
+                f"--onnx {self.model.id}={given}: {error.strerror or error}",
+                remedy="name an ONNX file that can be read",
+            ) from error
+        self.checkpoint_info = {"source": f"the ONNX file {given}", "sha256": sha256}
+        inputs = {
+            "given": sha256,
+            **self._tensors,
+            "recipe": source_digest("harness.artifacts.export"),
+        }
+
+        def build(staging: Path) -> str:
+            copy = staging / "model.onnx"
+            shutil.copyfile(given, copy)
+            return self._job(
+                "export",
+                "harness.artifacts.export:check_onnx",
+                {"path": str(copy), **self._tensors, "batch_size": None},
+                ExportError,
+                300.0,
+            )
+
+        return self._build("onnx", inputs, build)
+
+    def _check_rehearsal(self, found: Predictions, images: ImageSet) -> None:
+        scores = accuracy.score(found, images, self.model.label_offset)
+        low, high = verdicts.REHEARSAL_TOP1_PERCENT
+        classes = len(set(accuracy.best(found.logits, 1)[:, 0].tolist()))
+        if not low <= scores.percent(1) <= high or classes < verdicts.REHEARSAL_MIN_CLASSES:
+            raise RehearsalError(
+                f"{self.model.id}: the eager stand-in has top-1 {scores.percent(1):.1f} % and "
+                f"predicts {classes} classes; a rehearsal needs {low:g} to {high:g} % and at "
+                f"least {verdicts.REHEARSAL_MIN_CLASSES}",
+                remedy="use another number of images: --rehearsal-images N",
+            )
+
+    def _check_tensors(self, session: Session) -> None:
+        batch, size = self.case.batch_size, self.model.input.size
+        wanted = (
+            ("input", self.model.input.name, (batch, 3, size, size), session.inputs),
+            ("output", self.model.output.name, (batch, self.model.classes), session.outputs),
+        )
+        for role, name, shape, found in wanted:
+            specs = [(spec.name, tuple(spec.shape), spec.dtype) for spec in found]
+            if specs != [(name, shape, "float32")]:
+                raise LoadError(
+                    f"{self.case.id}: the compiled model's {role}s are {specs}, they must be "
+                    f"[({name!r}, {shape}, 'float32')]",
+                    remedy="the compiled file is another model's or another batch size's",
+                )
+
+    def _job(
+        self,
+        stage: str,
+        function: str,
+        arguments: Mapping[str, Any],
+        error: type[HarnessError],
+        deadline_s: float,
+    ) -> str:
+        log = self._log(stage)
+        with self._sharing_host(stage):
+            answer = jobs.call(
+                function,
+                arguments,
+                deadline_s=self._deadline(deadline_s),
+                log=log,
+                error=error,
+                what=f"{stage} of {self.case.id}",
+            )
+        return f"{_read(log)}\n{canonical(answer)}".strip()
+
+    def _log(self, stage: str) -> Path:
+        path = self.bench.run_dir / "logs" / f"{self.case.check}-{self.case.id}-{stage}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @contextlib.contextmanager
+    def _sharing_host(self, what: str) -> Iterator[None]:
+        # Where the CPU is what is measured, builds and decoding are users of it.
+        with self.bench.lease(self.bench.host(), exclusive=False, what=f"{what} of {self.case.id}"):
+            yield
+
+    def _build(self, kind: str, inputs: Mapping[str, Any], build: Callable[[Path], str]) -> Entry:
+        with self._stage(kind) as note:
+            entry = self.bench.store.get_or_build(kind, inputs, build)
+            note.cached = entry.cached
+        self._note(entry)
+        return entry
+
+    def _note(self, entry: Entry) -> None:
+        if any(ref.kind == entry.kind and ref.key == entry.key for ref in self.artifacts):
+            return
+        self.artifacts.append(
+            ArtifactRef(
+                kind=entry.kind,
+                key=entry.key,
+                digest=entry.digest,
+                bytes=entry.bytes,
+                cached=entry.cached,
+                log=entry.log[-4000:],
+            )
+        )
+
+    def _digest(self, kind: str) -> str:
+        return next(ref.digest for ref in reversed(self.artifacts) if ref.kind == kind)
+
+    def _update(self, done: int, total: int) -> None:
+        self.bench.progress.update(done, total, "images")
+
+    @contextlib.contextmanager
+    def _stage(self, name: str) -> Iterator[_StageNote]:
+        note = _StageNote()
+        begin = time.monotonic()
+        with self.bench.progress.stage(self.case.id, name):
+            try:
+                yield note
+            finally:
+                seconds = time.monotonic() - begin
+                self._add_time(name, seconds, note.cached)
+
+    def _add_time(self, name: str, seconds: float, cached: bool) -> None:
+        for index, one in enumerate(self.stages):
+            if one.stage == name:
+                self.stages[index] = StageTime(
+                    stage=name,
+                    seconds=round(one.seconds + seconds, 3),
+                    cached=one.cached and cached,
+                )
+                return
+        self.stages.append(StageTime(stage=name, seconds=round(seconds, 3), cached=cached))
+
+
+@dataclass
+class _StageNote:
+    cached: bool = False
+
+
+def _read(log: Path) -> str:
+    try:
+        return log.read_text(encoding="utf-8", errors="replace")[-20000:]
+    except OSError:
+        return ""
+
+
+def _text_digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

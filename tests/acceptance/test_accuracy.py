@@ -1,0 +1,8 @@
+"""Accuracy of every (model, batch size) on the chosen target."""
+
+import pytest
+
+
+@pytest.mark.accuracy
+def test_accuracy(bench, session, prepared, accept):
+    accept(bench.accuracy(session, prepared))
