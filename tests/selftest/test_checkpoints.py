@@ -1,0 +1,728 @@
+"""Checkpoints: the five files' layouts, strict loading, and what a bad file meets.
+
+No published weights are here. `data/checkpoints/*.txt` lists the names and shapes that the
+original files hold; the tests write files of exactly that form, each tensor filled with one
+number of its own, so that a weight under a wrong name is seen.
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import io
+import os
+import pickle
+import random
+import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from harness.checkpoints import (
+    LAYOUTS,
+    State,
+    find_checkpoint,
+    load_into,
+    load_state,
+    save_checkpoint,
+    state_digest,
+    verify_digest,
+)
+from harness.errors import CheckpointError
+from harness.networks import build_network
+
+ROOT = Path(__file__).parents[2]
+KEYS = Path(__file__).parent / "data" / "checkpoints"
+Keys = dict[str, tuple[int, ...]]
+
+NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+FIDELITY_BOUND = 3e-2  # relative L2 of the logits: the harness's default gate
+
+
+def read_keys(name: str) -> Keys:
+    """Names and shapes in the order of the file, from a list in `data/checkpoints`.
+
+    A line is a name, indented under its parent, `{1-3}` standing for three siblings. A leaf ends
+    with what it holds: `weight OxI`, `biased OxI` (a weight and a bias), or `bn C` (the five
+    tensors of a batch normalisation).
+    """
+    lines = [
+        (len(line) - len(line.lstrip()), line.split())
+        for line in (KEYS / f"{name}.txt").read_text().splitlines()
+        if not line.startswith("#")
+    ]
+    return dict(_expand(lines, ""))
+
+
+def _expand(
+    lines: list[tuple[int, list[str]]], prefix: str
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    position = 0
+    while position < len(lines):
+        indent, words = lines[position]
+        end = position + 1
+        while end < len(lines) and lines[end][0] > indent:
+            end += 1
+        for sibling in _siblings(words[0]):
+            name = prefix + sibling
+            if len(words) == 1:
+                yield from _expand(lines[position + 1 : end], f"{name}.")
+                continue
+            shape = tuple(int(side) for side in words[2].split("x"))
+            if words[1] == "bn":
+                for part in NORM:
+                    yield f"{name}.{part}", () if part == NORM[-1] else shape
+            else:
+                yield f"{name}.weight", shape
+                if words[1] == "biased":
+                    yield f"{name}.bias", shape[:1]
+        position = end
+
+
+def _siblings(name: str) -> list[str]:
+    found = re.fullmatch(r"\{(\d+)-(\d+)\}", name)
+    return [str(n) for n in range(int(found[1]), int(found[2]) + 1)] if found else [name]
+
+
+def stand_in(keys: Keys) -> State:
+    """A tensor for each key, filled with the key's position; an expanded scalar costs nothing."""
+    return {
+        key: torch.tensor(position)
+        if key.endswith(".num_batches_tracked")
+        else torch.tensor(float(position)).expand(shape)
+        for position, (key, shape) in enumerate(keys.items(), start=1)
+    }
+
+
+@dataclass(frozen=True)
+class Original:
+    """One of the files, with figures from its publisher's code to hold the key list against."""
+
+    name: str
+    layout: str
+    source: str
+    tensors: int
+    counters: int
+    parameters: int
+    nest: str | None = None
+    original_key: Callable[[str], str] = lambda key: key
+
+    def wrapped(self, state: State) -> object:
+        return {self.nest: state} if self.nest else state
+
+
+def _mmcls_key(key: str) -> str:
+    if key.startswith("fc."):
+        return f"head.{key}"
+    return "backbone." + key.replace(".se.fc1.", ".se_layer.conv1.conv.").replace(
+        ".se.fc2.", ".se_layer.conv2.conv."
+    )
+
+
+SQUEEZENET = Original("squeezenet1_1", "plain", "torchvision:squeezenet1_1", 52, 0, 1_235_496)
+FIXRES = Original(
+    "fixres",
+    "fixres",
+    "torchvision:resnet50",
+    320,
+    53,
+    25_557_032,
+    nest="model",
+    original_key=lambda key: f"module.{key}",
+)
+HUAWEI = Original(
+    "seresnext101",
+    "huawei-seresnext",
+    "timm:seresnext101_32x4d",
+    758,
+    104,
+    48_955_416,
+    original_key=lambda key: key.replace(".se.", "."),
+)
+ORIGINALS = [
+    SQUEEZENET,
+    FIXRES,
+    HUAWEI,
+    replace(
+        HUAWEI,
+        name="seresnext101_mmcls",
+        layout="mmcls-seresnext",
+        nest="state_dict",
+        original_key=_mmcls_key,
+    ),
+    Original("resnest50", "plain", "timm:resnest50d", 476, 71, 27_483_240),
+    Original("inceptionv4", "plain", "timm:inception_v4", 896, 149, 42_681_353),
+]
+each_original = pytest.mark.parametrize("original", ORIGINALS, ids=lambda o: o.name)
+
+
+@cache
+def network(source: str) -> torch.nn.Module:
+    """One module for all tests, which overwrite its weights: building costs most of a test."""
+    return build_network(source, {"num_classes": 1001} if "inception" in source else {})
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that spin for each other take a minute for a second's work on a busy host."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def write(path: Path, loaded: object, **options: Any) -> Path:
+    torch.save(loaded, path, **options)
+    return path
+
+
+def logits(module: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        result: torch.Tensor = module(images)
+    return result
+
+
+def relative_l2(value: torch.Tensor, reference: torch.Tensor) -> float:
+    return float((value - reference).norm() / reference.norm())
+
+
+def images(seed: int) -> torch.Tensor:
+    return torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
+
+
+def seeded(keys: Keys, seed: int) -> State:
+    """Weights that give sensible logits: He-like, with batch statistics away from 0 and 1."""
+    generator = torch.Generator().manual_seed(seed)
+    state: State = {}
+    for key, shape in keys.items():
+        if key.endswith(".num_batches_tracked"):
+            state[key] = torch.tensor(1)
+        elif len(shape) > 1:
+            fan_in = int(np.prod(shape[1:]))
+            state[key] = torch.randn(shape, generator=generator) * (2 / fan_in) ** 0.5
+        elif key.endswith((".weight", ".running_var")):
+            state[key] = torch.rand(shape, generator=generator) + 0.5
+        else:
+            state[key] = torch.randn(shape, generator=generator) * 0.1
+    return state
+
+
+# ------------------------------------------------------------------------ the five originals
+
+
+@each_original
+def test_key_list_has_the_originals_counts(original: Original) -> None:
+    keys = read_keys(original.name)
+    counters = [key for key in keys if key.endswith(".num_batches_tracked")]
+    weights = [
+        int(np.prod(shape))
+        for key, shape in keys.items()
+        if not key.endswith((".num_batches_tracked", ".running_mean", ".running_var"))
+    ]
+    assert (len(keys), len(counters), sum(weights)) == (
+        original.tensors,
+        original.counters,
+        original.parameters,
+    )
+
+
+@each_original
+def test_original_loads_into_its_network(original: Original, tmp_path: Path) -> None:
+    stored = stand_in(read_keys(original.name))
+    path = write(tmp_path / "weights.pth", original.wrapped(stored))
+    module = network(original.source)
+    load_into(module, load_state(path, original.layout), name=original.name)
+    for key, value in module.state_dict().items():
+        wanted = stored[original.original_key(key)]
+        assert value.aminmax() == wanted.reshape(-1)[:1].aminmax(), key
+
+
+@each_original
+def test_layout_is_undone_by_its_inverse(original: Original) -> None:
+    layout = LAYOUTS[original.layout]
+    state = stand_in({k: tuple(v.shape) for k, v in network(original.source).state_dict().items()})
+    written: Any = layout.from_network(state)
+    inner = written[original.nest] if original.nest else written
+    assert {k: tuple(v.shape) for k, v in inner.items()} == read_keys(original.name)
+    back = layout.to_network(written)
+    assert list(back) == list(state)
+    assert all(torch.equal(back[key], state[key]) for key in state)
+
+
+def test_fixres_training_entries_are_passed_over(tmp_path: Path) -> None:
+    module = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+    module(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    loaded = {
+        "epoch": 3,
+        "accuracy": torch.tensor([79.0]),
+        "optimizer": optimizer.state_dict(),
+        "lr_scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 1).state_dict(),
+        "model": {"module.fc.weight": torch.ones(2, 2)},
+    }
+    assert list(load_state(write(tmp_path / "w.pth", loaded), "fixres")) == ["fc.weight"]
+
+
+def test_file_of_an_old_pytorch_loads(tmp_path: Path) -> None:
+    """squeezenet1_1-f364aa15.pth is of the format before PyTorch 1.6."""
+    stored = collections.OrderedDict(stand_in(read_keys("squeezenet1_1")))
+    path = write(tmp_path / "w.pth", stored, _use_new_zipfile_serialization=False)
+    assert path.read_bytes()[:1] == b"\x80"
+    load_into(network(SQUEEZENET.source), load_state(path, "plain"), name="squeezenet1_1")
+
+
+@pytest.mark.parametrize("layout", ["plain", "fixres"])
+def test_state_without_counters_loads(layout: str) -> None:
+    """Files older than PyTorch 0.4.1 have no `num_batches_tracked`."""
+    state = {
+        key: value
+        for key, value in stand_in(network_keys()).items()
+        if not key.endswith(".num_batches_tracked")
+    }
+    again = LAYOUTS[layout].to_network(LAYOUTS[layout].from_network(state))
+    load_into(network(FIXRES.source), again, name="resnet50")
+    assert network(FIXRES.source).state_dict()["bn1.running_var"][0] == state["bn1.running_var"][0]
+
+
+def network_keys() -> Keys:
+    return {key.removeprefix("module."): shape for key, shape in read_keys("fixres").items()}
+
+
+def test_saved_checkpoint_has_its_layout_and_steady_bytes(tmp_path: Path) -> None:
+    state = {"layer1.0.se.fc1.weight": torch.rand(4, 8, 1, 1), "fc.bias": torch.rand(9)[:3]}
+    for layout in LAYOUTS:
+        save_checkpoint(state, layout, tmp_path / "a.pth")
+        copies = {key: torch.nn.Parameter(value.clone()) for key, value in state.items()}
+        save_checkpoint(copies, layout, tmp_path / "another name.pth")
+        assert (tmp_path / "a.pth").read_bytes() == (tmp_path / "another name.pth").read_bytes()
+        loaded = load_state(tmp_path / "a.pth", layout)
+        assert {k: v.tolist() for k, v in loaded.items()} == {
+            k: v.tolist() for k, v in state.items()
+        }
+    # A view must not take the rest of its storage along.
+    save_checkpoint({"a.b": torch.zeros(1_000_000)[:3]}, "plain", tmp_path / "view.pth")
+    assert (tmp_path / "view.pth").stat().st_size < 10_000
+
+
+def test_checkpoint_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        save_checkpoint({"a.b": torch.ones(1)}, "plain", tmp_path / "absent" / "w.pth")
+
+
+# ----------------------------------------------------------------- what strict loading notices
+
+
+def fault(change: Callable[[State], object], original: Original = FIXRES) -> str:
+    """The message that a changed state dict meets at the network, which must not change."""
+    state = stand_in({k: tuple(v.shape) for k, v in network(original.source).state_dict().items()})
+    change(state)
+    module = network(original.source)
+    first = next(iter(module.parameters()))
+    with torch.no_grad():
+        first.fill_(-7.0)
+    with pytest.raises(CheckpointError) as caught:
+        load_into(module, state, name="the-model")
+    assert bool((first == -7.0).all()), "the network was changed before all was checked"
+    assert "\n" not in caught.value.message
+    return caught.value.message
+
+
+@pytest.mark.parametrize("part", ["running_mean", "running_var"])
+def test_dropped_batch_statistic_is_noticed(part: str) -> None:
+    message = fault(lambda state: state.pop(f"layer3.4.bn2.{part}"))
+    assert f"1 key missing: layer3.4.bn2.{part}" in message and "the-model" in message
+
+
+def test_extra_key_is_noticed() -> None:
+    message = fault(lambda state: state.update({"fc2.weight": torch.ones(1)}))
+    assert "1 key unknown to the network: fc2.weight" in message
+
+
+def test_misshapen_key_is_noticed() -> None:
+    message = fault(lambda state: state.update({"fc.bias": torch.ones(1001)}))
+    assert "1 key of another shape: fc.bias ([1001], the network has [1000])" in message
+
+
+def test_all_kinds_are_named_at_once_and_counted() -> None:
+    def change(state: State) -> None:
+        for key in [key for key in state if key.startswith("layer4.")]:
+            state[f"other.{key}"] = state.pop(key)
+        state["fc.weight"] = torch.ones(2, 2)
+
+    message = fault(change)
+    dropped = len([k for k in network_keys() if k.startswith("layer4.")])
+    counters = len([k for k in network_keys() if re.match(r"layer4\..*_tracked", k)])
+    assert f"{dropped - counters} keys missing: layer4.0.conv1.weight, " in message
+    assert f"{dropped} keys unknown to the network: other.layer4.0.conv1.weight, " in message
+    assert f"and {dropped - 4} more" in message and "fc.weight ([2, 2]" in message
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (torch.ones(1000, dtype=torch.float16), "dtype: fc.bias (float16, the network has float32"),
+        (torch.ones(1000, dtype=torch.bfloat16), "dtype: fc.bias (bfloat16,"),
+        (torch.ones(1000, dtype=torch.float64), "dtype: fc.bias (float64,"),
+        (torch.full((1000,), float("nan")), "with NaN or infinity: fc.bias"),
+        (torch.tensor([float("-inf")]).expand(1000), "with NaN or infinity: fc.bias"),
+        ([0.0] * 1000, "not a dense tensor: fc.bias (list)"),
+        (np.zeros(1000, np.float32), "not a dense tensor: fc.bias (ndarray)"),
+        (torch.ones(1000).to_sparse(), "not a dense tensor: fc.bias"),
+        (torch.ones(1000, device="meta"), "not a dense tensor: fc.bias"),
+    ],
+    ids=lambda value: value.split(":")[0].replace(" ", "-") if isinstance(value, str) else "",
+)
+def test_value_that_is_no_float32_weight_is_noticed(value: Any, said: str) -> None:
+    assert said in fault(lambda state: state.update({"fc.bias": value}))
+
+
+def test_negative_variance_is_noticed() -> None:
+    message = fault(lambda state: state.update({"bn1.running_var": torch.full((64,), -1.0)}))
+    assert "a variance below zero: bn1.running_var" in message
+
+
+def test_other_model_is_noticed() -> None:
+    """resnet50's weights in seresnext101_32x4d: most names are equal, few shapes are."""
+    with pytest.raises(CheckpointError, match=r"keys missing: layer1\.0\.se\.fc1\.weight"):
+        load_into(network(HUAWEI.source), stand_in(network_keys()), name="seresnext101")
+
+
+# --------------------------------------------------------- what only a comparison of outputs sees
+
+
+def test_swapped_weights_of_equal_shape_are_seen_in_the_logits_alone() -> None:
+    keys = read_keys("squeezenet1_1")
+    state = seeded(keys, seed=1)
+    module = network(SQUEEZENET.source)
+    load_into(module, state, name="squeezenet1_1")
+    reference = logits(module, images(2))
+    one, other = "features.3.expand3x3.weight", "features.4.expand3x3.weight"
+    assert keys[one] == keys[other]
+    load_into(module, {**state, one: state[other], other: state[one]}, name="squeezenet1_1")
+    assert relative_l2(logits(module, images(2)), reference) > FIDELITY_BOUND
+
+
+def test_legacy_seresnext_takes_every_weight_and_is_the_wrong_network(tmp_path: Path) -> None:
+    """Its stem pools without padding and with ceil_mode: other logits, no complaint."""
+    path = write(tmp_path / "state_dict.pth", seeded(read_keys("seresnext101"), seed=3))
+    state = load_state(path, "huawei-seresnext")
+    right = network(HUAWEI.source)
+    load_into(right, state, name="seresnext101")
+    reference = logits(right, images(4))
+
+    def renamed(key: str) -> str:
+        if key.startswith(("conv1.", "bn1.")):
+            return f"layer0.{key}"
+        if key.startswith("fc."):
+            return key.replace("fc.", "last_linear.")
+        return key.replace(".se.", ".se_module.")
+
+    wrong = network("timm:legacy_seresnext101_32x4d")
+    load_into(wrong, {renamed(key): value for key, value in state.items()}, name="legacy")
+    assert relative_l2(logits(wrong, images(4)), reference) > FIDELITY_BOUND
+    assert relative_l2(logits(right, images(4)), reference) == 0.0
+
+
+# ------------------------------------------------------------------------------ wrong layouts
+
+ONE = torch.ones(1)
+FC = torch.ones(16, 256)
+
+
+@pytest.mark.parametrize(
+    ("layout", "loaded", "said"),
+    [
+        (
+            "fixres",
+            {"module.fc.bias": ONE},
+            "no `model` at the top level, which has module.fc.bias",
+        ),
+        ("fixres", {"state_dict": {"module.fc.bias": ONE}}, "no `model`"),
+        ("fixres", {"model": {"fc.bias": ONE}}, "names without `module.` under `model`: fc.bias"),
+        ("fixres", {"model": [ONE]}, "`model` is a list"),
+        ("fixres", {"model": {}}, "`model` is an empty dict"),
+        ("fixres", {"model": {"module.a.b": ONE}, "a.b": ONE}, "and at the top level: a.b"),
+        ("plain", {"model": {"fc.bias": ONE}}, "found a dict under `model`"),
+        ("plain", {"module.a.b": ONE, "a.b": ONE}, "`module.a.b`, `a.b`"),
+        ("plain", [ONE], "is a list, not a dict"),
+        ("plain", ONE, "is a Tensor, not a dict"),
+        ("plain", {}, "is an empty dict"),
+        ("plain", {3: ONE}, "has the key 3, no weight's name"),
+        ("plain", {"\x1b[31m\n": ONE}, r"has the key '\x1b[31m\n', no weight's name"),
+        ("plain", {"x" * 5000: ONE}, "has the key 'xxx"),
+        (
+            "huawei-seresnext",
+            {"layer1.0.fc1.weight": FC, "layer1.0.se.fc1.weight": FC},
+            "`layer1.0.se.fc1.weight` is the network's own name; the layout calls it "
+            "`layer1.0.fc1.weight`",
+        ),
+        (
+            "huawei-seresnext",
+            {"layer1.0.fc1.weight": torch.ones(16, 256, 1, 1)},
+            "`layer1.0.fc1.weight` has the shape [16, 256, 1, 1]",
+        ),
+        ("huawei-seresnext", {"layer1.0.fc1.weight": "x"}, "has the shape []"),
+        ("huawei-seresnext", {"state_dict": {"fc.bias": ONE}}, "found a dict under `state_dict`"),
+        ("mmcls-seresnext", {"backbone.conv1.weight": ONE}, "no `state_dict`"),
+        ("mmcls-seresnext", {"state_dict": {"neck.a.b": ONE}}, "neck.a.b"),
+        ("mmcls-seresnext", {"state_dict": {"backbone.fc.bias": ONE}}, "backbone.fc.bias"),
+        (
+            "mmcls-seresnext",
+            {"state_dict": {"backbone.layer2.1.se.fc2.bias": ONE}},
+            "the layout calls it `layer2.1.se_layer.conv2.conv.bias`",
+        ),
+    ],
+)
+def test_wrong_layout_is_named(layout: str, loaded: object, said: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "w.pth", loaded)
+    with pytest.raises(CheckpointError) as caught:
+        load_state(path, layout)
+    assert said in caught.value.message and str(path) in caught.value.message
+    assert layout in caught.value.message and caught.value.remedy
+    assert caught.value.message.isprintable() and len(caught.value.message) < 600 + len(str(path))
+
+
+def test_two_names_that_become_one_are_both_named() -> None:
+    state = {"fc.bias": ONE, "layer1.0.se.fc1.bias": ONE, "layer1.0.fc1.bias": ONE}
+    with pytest.raises(CheckpointError, match=r"fc1\.bias` and `layer1\.0\.fc1\.bias` both name"):
+        LAYOUTS["huawei-seresnext"].from_network(state)
+
+
+def test_data_parallel_prefix_is_stripped_when_uniform() -> None:
+    loaded = LAYOUTS["plain"].to_network({"module.a.b": ONE, "module.module.c": ONE})
+    assert list(loaded) == ["a.b", "module.c"]
+
+
+def test_unknown_layout_names_the_closest(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        load_state(tmp_path / "w.pth", "huawei-seresnet")
+    assert "huawei-seresnext" in caught.value.remedy
+
+
+# ------------------------------------------------------------------- unsafe and damaged files
+
+
+class RunsCode:
+    """A pickle of this makes a folder when it is loaded."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = str(folder)
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+        return os.mkdir, (self.folder,)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old"])
+def test_code_in_a_checkpoint_is_refused_and_not_run(zipped: bool, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    loaded = {"fc.bias": ONE, "fc.weight": RunsCode(ran)}
+    path = write(tmp_path / "w.pth", loaded, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError) as caught:
+        load_state(path, "plain")
+    assert not ran.exists()
+    assert f"{os.mkdir.__module__}.mkdir" in caught.value.message
+    assert "--trust-checkpoint MODEL" in caught.value.remedy
+    # The same file is no dud: whoever trusts it runs it.
+    load_state(path, "plain", allow_unsafe=True)
+    assert ran.exists()
+
+
+def test_more_than_weights_is_refused_until_trusted(tmp_path: Path) -> None:
+    """FixRes may have kept its accuracy as a NumPy scalar."""
+    loaded = {"model": {"module.fc.bias": ONE}, "accuracy": np.float64(79.0)}
+    path = write(tmp_path / "w.pth", loaded)
+    with pytest.raises(CheckpointError, match=r"more than weights.*multiarray\.scalar") as caught:
+        load_state(path, "fixres")
+    assert "--trust-checkpoint MODEL" in caught.value.remedy
+    assert list(load_state(path, "fixres", allow_unsafe=True)) == ["fc.bias"]
+
+
+def saved(**options: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"a.b": torch.arange(1000.0)}, buffer, **options)
+    return buffer.getvalue()
+
+
+OLD = {"_use_new_zipfile_serialization": False}
+
+
+def tar_of_an_ancient_pytorch() -> bytes:
+    buffer, content = io.BytesIO(), pickle.dumps(0, protocol=2)
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name in ("sys_info", "pickle", "storages", "tensors"):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def zip_of_something_else() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("notes/readme.txt", "no weights")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        pytest.param(lambda: b"", "is empty", id="empty"),
+        pytest.param(lambda: b"\n<!DOCTYPE html><html>404</html>", "a web page", id="html"),
+        pytest.param(lambda: b"version https://git-lfs", "begins with 'version", id="pointer"),
+        pytest.param(lambda: b"\0" * 4096, "zero bytes", id="zeros"),
+        pytest.param(lambda: saved()[:2000], "damaged", id="cut zip"),
+        pytest.param(lambda: saved(**OLD)[:2000], "damaged", id="cut old file"),
+        pytest.param(lambda: saved()[:4], "damaged", id="four bytes"),
+        pytest.param(zip_of_something_else, "damaged or was not written", id="other zip"),
+        pytest.param(lambda: pickle.dumps({"a": 1}), "damaged or was not written", id="pickle"),
+        pytest.param(tar_of_an_ancient_pytorch, "no safe way to read files", id="tar"),
+    ],
+)
+def test_damaged_file_is_one_line(content: Callable[[], bytes], said: str, tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    path.write_bytes(content())
+    with pytest.raises(CheckpointError) as caught:
+        load_state(path, "plain")
+    assert said in caught.value.message and str(path) in caught.value.message
+    assert "\n" not in caught.value.message and caught.value.remedy
+    assert len(caught.value.message) < 400 + len(str(path))
+
+
+@pytest.mark.parametrize("options", [{}, OLD], ids=["zip", "old"])
+def test_flipped_bytes_never_end_in_another_exception(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    rng = random.Random(5)
+    whole, path = saved(**options), tmp_path / "w.pth"
+    for _ in range(80):
+        damaged = bytearray(whole)
+        for _ in range(4):
+            # Not only in the values, which no format check can see.
+            damaged[rng.choice((rng.randrange(400), rng.randrange(len(whole))))] = rng.randrange(
+                256
+            )
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError) as caught:
+            load_into(torch.nn.Identity(), load_state(path, "plain"), name="none")
+        assert caught.value.message.isprintable()
+
+
+# --------------------------------------------------------------------------- finding, digests
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What the catalog would say of a file."""
+
+    file: str = "w.pth"
+    url: str | None = "https://publisher.example/w.pth"
+    md5: str | None = None
+    sha256: str | None = None
+    sha256_prefix: str | None = None
+    layout: str = "plain"
+
+
+def test_file_is_found_in_the_first_folder_that_has_it(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("none", "folder", "b", "c")]
+    for folder in folders[1:]:
+        folder.mkdir()
+    (folders[1] / "w.pth").mkdir()  # a folder of that name is no file
+    (folders[2] / "w.pth").write_bytes(b"x")
+    (folders[3] / "w.pth").write_bytes(b"y")
+    assert find_checkpoint(Spec(), folders) == folders[2] / "w.pth"
+
+
+def test_missing_file_says_where_it_was_sought_and_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        find_checkpoint(Spec(), [tmp_path, tmp_path / "none"])
+    assert f"{tmp_path}, {tmp_path / 'none'} (no such folder)" in caught.value.message
+    assert "https://publisher.example/w.pth" in caught.value.remedy
+    assert "--checkpoints DIR" in caught.value.remedy
+    with pytest.raises(CheckpointError, match="no folder was given"):
+        find_checkpoint(Spec(url=None), [])
+
+
+@pytest.mark.parametrize("name", ["", "..", "../w.pth", "/etc/passwd", "a/w.pth"])
+def test_file_name_with_a_folder_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="not a bare file name"):
+        find_checkpoint(Spec(file=name), [tmp_path])
+
+
+CONTENT = b"weights" * 400_000  # more than one chunk
+MD5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "w.pth").write_bytes(CONTENT)
+    return tmp_path / "w.pth"
+
+
+def test_digests_match_in_either_case(file: Path) -> None:
+    for spec in (
+        Spec(),
+        Spec(md5=MD5.upper(), sha256=SHA256, sha256_prefix=SHA256[:8]),
+        Spec(md5=MD5, sha256=SHA256.upper(), sha256_prefix=SHA256[:8].upper()),
+    ):
+        found = verify_digest(file, spec)
+        assert (found.md5, found.sha256) == (MD5, SHA256)
+
+
+@pytest.mark.parametrize("kind", ["md5", "sha256", "sha256_prefix"])
+def test_wrong_digest_is_said_with_both_values(kind: str, file: Path) -> None:
+    right = {"md5": MD5, "sha256": SHA256, "sha256_prefix": SHA256[:8]}
+    wrong = right[kind][:-1] + ("0" if right[kind][-1] != "0" else "1")
+    with pytest.raises(CheckpointError) as caught:
+        verify_digest(file, Spec(**{**right, kind: wrong.upper()}))
+    assert right[kind] in caught.value.message and wrong in caught.value.message
+    assert "was not opened" in caught.value.message and "publisher.example" in caught.value.remedy
+
+
+@pytest.mark.parametrize("kind", ["md5", "sha256", "sha256_prefix"])
+def test_empty_digest_matches_nothing(kind: str, file: Path) -> None:
+    with pytest.raises(CheckpointError, match="not the file"):
+        verify_digest(file, Spec(**{kind: ""}))
+
+
+def test_what_is_no_regular_file_is_an_error_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pth")
+    for path in (tmp_path / "absent.pth", tmp_path, tmp_path / "pipe.pth"):
+        for read in (lambda p: verify_digest(p, Spec()), lambda p: load_state(p, "plain")):
+            with pytest.raises(CheckpointError, match="not there, or is not a regular file"):
+                read(path)
+
+
+def test_state_digest_sees_names_dtypes_shapes_and_values_but_not_order() -> None:
+    state = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3), "c": torch.ones(0)}
+    digest = state_digest(state)
+    assert re.fullmatch(r"[0-9a-f]{64}", digest)
+    assert state_digest(dict(reversed(state.items()))) == digest
+    assert state_digest(
+        {k: v.t().contiguous().t() if v.dim() else v for k, v in state.items()}
+    ) == (digest)
+    changes: list[State] = [
+        {"a": state["a"].reshape(3, 2)},
+        {"a": state["a"] + torch.finfo(torch.float32).eps},
+        {"a": state["a"].to(torch.bfloat16)},
+        {"b": torch.tensor(3, dtype=torch.int32)},
+        {"c": torch.ones(0, 1)},
+        {"d": torch.ones(0)},
+    ]
+    assert len({digest, *(state_digest({**state, **change}) for change in changes)}) == 7
+
+
+def test_importing_does_not_import_torch() -> None:
+    code = "import sys, harness.networks, harness.checkpoints; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
