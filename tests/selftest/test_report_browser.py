@@ -1,0 +1,268 @@
+"""The report in a real browser: no errors, no sideways scrolling on a phone, filters that work.
+
+One start of headless Chromium loads a page of frames. Each frame holds a copy of a report with a
+probe in it, which measures and clicks and posts what it found; two frames hold planted faults.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+import report_samples as samples
+
+from harness.records import Check, Outcome, RunRecords
+from harness.report import render_html
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+NOW = "2026-11-20T07:42:05+00:00"
+PHONE = 390
+DEADLINE_SECONDS = 90
+
+# Runs in the copy of a report: what a reader would do, one step after the other.
+PROBE = """
+<script>
+addEventListener("load", () => setTimeout(async () => {
+  const settle = () => new Promise((done) => setTimeout(done, 20));
+  const root = document.documentElement;
+  const wide = [...document.body.querySelectorAll("*")].filter((item) =>
+    !item.closest(".scroll, pre, svg, .sr, .skip") &&
+    item.getBoundingClientRect().right > innerWidth + 0.5);
+  const found = {
+    name: NAME, width: innerWidth, scroll: root.scrollWidth,
+    wide: wide.slice(0, 5).map((item) => item.outerHTML.slice(0, 80)),
+    planted: window.planted || 0,
+  };
+  const shown = () => [...document.querySelectorAll("article.case")]
+    .filter((item) => item.offsetParent !== null || item.getClientRects().length);
+  const form = document.getElementById("filter");
+  if (form) {
+    found.visible_form = form.getClientRects().length > 0;
+    found.all = shown().length;
+    const box = form.querySelector("input[value=passed]");
+    box.focus();
+    found.focused = document.activeElement === box;
+    box.click();
+    found.without_passed = shown().map((item) => item.dataset.outcome);
+    found.said = document.getElementById("shown").textContent;
+    form.querySelector("button[type=reset]").click();
+    await settle();
+    found.after_reset = shown().length;
+    const pick = (name, value) => {
+      const box = form.querySelector(`select[name=${name}]`);
+      box.value = value;
+      box.dispatchEvent(new Event("change", {bubbles: true}));
+    };
+    pick("model", "resnest50");
+    pick("check", "throughput");
+    found.picked = shown().map((item) => item.id);
+    // A link into a case that is filtered out and folded shows it and opens it.
+    location.hash = "#case-squeezenet1_1-bs1-cpu-accuracy";
+    await settle();
+    const target = document.getElementById("case-squeezenet1_1-bs1-cpu-accuracy");
+    found.followed = target ? [!target.hidden, target.querySelector("details").open] : null;
+    document.getElementById("fold").click();
+    found.open = document.querySelectorAll("article.case > details[open]").length;
+    document.getElementById("unfold").click();
+    found.closed = document.querySelectorAll("article.case > details:not([open])").length;
+    await settle();
+    found.scroll_unfolded = root.scrollWidth;
+  }
+  parent.postMessage(JSON.stringify(found), "*");
+}, 50));
+</script>
+"""
+WALL = """<!doctype html><meta charset="utf-8"><body><pre id="found"></pre>
+<script>
+const found = {};
+addEventListener("message", (event) => {
+  const one = JSON.parse(event.data);
+  found[one.name] = one;
+  document.getElementById("found").textContent = JSON.stringify(found);
+});
+</script>
+"""
+
+
+def _probed(html: str, name: str) -> str:
+    """A copy of a report that lets the probe run; the page's own policy would stop it."""
+    free = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html)
+    assert free != html
+    probe = PROBE.replace("NAME", json.dumps(name))
+    return free.replace("</body>", f"{probe}</body>")
+
+
+def _hostile() -> RunRecords:
+    evil = "<img src=x onerror='planted = 1'><script>planted = 1</script>\"'></details>" + "W" * 300
+    kinds: tuple[tuple[Check, Outcome], ...] = (
+        ("accuracy", "failed"),
+        ("throughput", "error"),
+        ("throughput", "passed"),
+    )
+    cases = [
+        samples.case(
+            "squeezenet1_1",
+            batch,
+            check,
+            outcome,
+            title=evil,
+            sentence=evil,
+            device={evil: evil},
+            checkpoint={"file": evil},
+            preprocessing=evil,
+            repeat=[evil],
+            worker=evil,
+            measurement={evil: evil, "predictions_file": "javascript:planted=1"},
+        )
+        for index, (check, outcome) in enumerate(kinds)
+        for batch in (1 + index, 4 + index, 8 + index, 16 + index, 32 + index)
+    ]
+    return samples.run_records(cases, exit_status=1)
+
+
+def _browser() -> str:
+    found = next((path for name in NAMES if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip(f"needs a Chromium to look at the page: none of {', '.join(NAMES)} on PATH")
+    return found
+
+
+def _dump(browser: str, page: Path, profile: Path) -> tuple[str, str]:
+    """The page's DOM when its scripts have ended, and the browser's log."""
+    command = [
+        browser,
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--no-first-run",
+        f"--user-data-dir={profile}",
+        "--window-size=1400,1000",
+        "--enable-logging=stderr",
+        "--v=0",
+        "--virtual-time-budget=10000",
+        "--dump-dom",
+        page.as_uri(),
+    ]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        output, log = process.communicate(timeout=DEADLINE_SECONDS)
+    except subprocess.TimeoutExpired:
+        pytest.fail(f"{browser} did not end within {DEADLINE_SECONDS} s")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=10)
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+    return output.decode(errors="replace"), log.decode(errors="replace")
+
+
+class Seen:
+    """What the probes found in each frame, and the lines that the console wrote for it."""
+
+    def __init__(self, found: dict[str, dict[str, Any]], log: str) -> None:
+        self.found = found
+        self.log = log
+
+    def console(self, name: str) -> list[str]:
+        return [line for line in self.log.splitlines() if "CONSOLE" in line and f"/{name}" in line]
+
+
+@pytest.fixture(scope="module")
+def seen() -> Iterator[Seen]:
+    browser = _browser()
+    everything = render_html(samples.all_outcomes(), now=NOW)
+    green = render_html(samples.run_records([samples.case()]), now=NOW)
+    # A short path of its own: a profile holds a socket, whose path must be short.
+    with tempfile.TemporaryDirectory(prefix="report-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        pages = {
+            "phone": (PHONE, _probed(everything, "phone")),
+            "desktop": (1280, _probed(everything, "desktop")),
+            "hostile": (PHONE, _probed(render_html(_hostile(), now=NOW), "hostile")),
+            "empty": (PHONE, _probed(render_html(samples.run_records([]), now=NOW), "empty")),
+            "untouched": (PHONE, green),
+            "planted_wide": (
+                PHONE,
+                _probed(green, "planted_wide").replace(
+                    "<main>", "<main><div style='width:900px'>wide</div>"
+                ),
+            ),
+            "planted_error": (
+                PHONE,
+                _probed(green, "planted_error").replace(
+                    "<main>", "<script>nobody()</script><main>"
+                ),
+            ),
+            "planted_policy": (PHONE, green.replace('"use strict";', '"use strict"; nobody();')),
+        }
+        frames = ""
+        for title, (width, html) in pages.items():
+            (folder / f"{title}.html").write_text(html, encoding="utf-8")
+            frames += f'<iframe src="{title}.html" style="width:{width}px;height:800px"></iframe>\n'
+        wall = folder / "wall.html"
+        wall.write_text(WALL + frames, encoding="utf-8")
+        dom, log = _dump(browser, wall, folder / "profile")
+    text = re.search(r'<pre id="found">(.*?)</pre>', dom, re.DOTALL)
+    if text is None or not text[1]:
+        pytest.fail(f"no probe reported; the browser's log ends:\n{log[-3000:]}")
+    yield Seen(json.loads(unescape(text[1])), log)
+
+
+def test_the_page_loads_without_an_error(seen: Seen) -> None:
+    for name in ("phone", "desktop", "hostile", "empty", "untouched"):
+        assert seen.console(name) == []
+    assert seen.console("planted_error") != []
+    assert seen.console("planted_policy") != []
+
+
+def test_a_phone_does_not_scroll_sideways(seen: Seen) -> None:
+    for name in ("phone", "hostile", "empty"):
+        found = seen.found[name]
+        assert found["width"] == PHONE
+        assert found["scroll"] <= PHONE, found["wide"]
+        assert found["wide"] == []
+        assert found.get("scroll_unfolded", 0) <= PHONE
+    assert seen.found["planted_wide"]["scroll"] > PHONE
+    assert seen.found["planted_wide"]["wide"] != []
+
+
+def test_nothing_planted_in_the_records_runs(seen: Seen) -> None:
+    assert seen.found["hostile"]["planted"] == 0
+
+
+@pytest.mark.parametrize("name", ["desktop", "phone"])
+def test_the_filters_work(seen: Seen, name: str) -> None:
+    found = seen.found[name]
+    assert found["visible_form"]
+    assert found["all"] == 20
+    assert found["focused"]
+    assert len(found["without_passed"]) == 7
+    assert "passed" not in found["without_passed"]
+    assert found["said"] == "7 of 20 cases shown"
+    assert found["after_reset"] == 20
+    assert found["picked"] == [
+        "case-resnest50-bs1-cpu-throughput",
+        "case-resnest50-bs4-cpu-throughput",
+    ]
+    assert found["followed"] == [True, True]
+    assert found["open"] == 0
+    assert found["closed"] == 0
