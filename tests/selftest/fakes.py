@@ -1,0 +1,73 @@
+"""Small stand-ins for what a test does not test: sessions, image sets, predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from harness.accuracy import Predictions
+from harness.images.dataset import ImageSet
+from harness.targets.protocol import Float32, TensorSpec
+
+
+class FakeSession:
+    """A session whose logits are `function(batch)`, and whose times are given."""
+
+    def __init__(
+        self,
+        function: Callable[[Float32], Float32],
+        shape: tuple[int, ...] = (4, 3, 2, 2),
+        classes: int = 10,
+        times: Iterable[float] = (),
+    ) -> None:
+        self.inputs: Sequence[TensorSpec] = (TensorSpec("image", shape, "float32"),)
+        self.outputs: Sequence[TensorSpec] = (TensorSpec("class", (shape[0], classes), "float32"),)
+        self._function = function
+        self._times = iter(times)
+        self.closed = False
+        self.warmups: list[int] = []
+
+    def stream(self, batches: Iterable[Float32]) -> Iterator[Float32]:
+        for batch in batches:
+            yield self._function(batch)
+
+    def stream_into(self, fillers: Iterable[Callable[[Float32], None]]) -> Iterator[Float32]:
+        for fill in fillers:
+            # As in shared memory, what an earlier batch left there is still there.
+            view = np.full(self.inputs[0].shape, 7.0, np.float32)
+            fill(view)
+            yield self._function(view)
+
+    def time(self, loops: int, warmup: int) -> list[float]:
+        self.warmups.append(warmup)
+        for _ in range(warmup):
+            next(self._times)
+        return [next(self._times) for _ in range(loops)]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def image_set(labels: Sequence[int]) -> ImageSet:
+    """An image set of that many images without files."""
+    names = tuple(f"ILSVRC2012_val_{i:08d}.JPEG" for i in range(1, len(labels) + 1))
+    return ImageSet(
+        root=Path("/nowhere"),
+        names=names,
+        paths=tuple(Path("/nowhere") / name for name in names),
+        labels=tuple(labels),
+        layout="flat",
+        label_source="val_label.txt",
+    )
+
+
+def predictions(
+    best: Sequence[int], classes: int = 10, *, names: Sequence[str] = ()
+) -> Predictions:
+    """Predictions whose best class is given, with a clear margin."""
+    logits = np.zeros((len(best), classes), np.float32)
+    logits[np.arange(len(best)), list(best)] = 5.0
+    logits += np.linspace(0, 0.1, classes, dtype=np.float32)
+    return Predictions(tuple(names) or image_set(list(best)).names, logits)

@@ -1,0 +1,208 @@
+"""Accuracy: scores, joins by name, padding, fidelity."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.selftest.fakes import FakeSession, image_set, predictions
+
+from harness import accuracy
+from harness.accuracy import Predictions
+from harness.errors import InferError
+
+
+class FakeBatch:
+    """A batch of the numbers `start, start + 1, ...`, one image a row."""
+
+    def __init__(self, start, names, width):
+        self.start, self.names, self.width = start, names, width
+
+    def fill(self, out):
+        out[:] = 0
+        for row in range(len(self.names)):
+            out[row] = self.start + row
+
+
+def batches(names, size):
+    return [FakeBatch(i, names[i : i + size], size) for i in range(0, len(names), size)]
+
+
+def echo(batch):
+    logits = np.zeros((len(batch), 10), np.float32)
+    for row, value in enumerate(batch[:, 0, 0, 0]):
+        logits[row, int(value) % 10] = 1.0
+    return logits
+
+
+def test_outputs_are_joined_to_names_and_padding_is_cut_off():
+    names = image_set(range(10)).names
+    found = accuracy.infer(FakeSession(echo), batches(names, 4))
+    assert found.names == names
+    assert found.logits.shape == (10, 10)
+    assert accuracy.best(found.logits, 1)[:, 0].tolist() == list(range(10))
+
+
+def test_a_session_that_swallows_a_batch_is_an_error():
+    class Swallowing(FakeSession):
+        def stream_into(self, fillers):
+            for i, logits in enumerate(super().stream_into(fillers)):
+                if i != 1:
+                    yield logits
+
+    with pytest.raises(InferError, match="2 batches of 3"):
+        accuracy.infer(Swallowing(echo), batches(image_set(range(10)).names, 4))
+
+
+def test_a_session_that_repeats_a_batch_is_an_error():
+    class Repeating(FakeSession):
+        def stream_into(self, fillers):
+            for logits in super().stream_into(fillers):
+                yield logits
+                yield logits
+
+    with pytest.raises(InferError, match="more batches"):
+        accuracy.infer(Repeating(echo), batches(image_set(range(10)).names, 4))
+
+
+def test_no_image_at_all_is_an_error():
+    with pytest.raises(InferError, match="no image"):
+        accuracy.infer(FakeSession(echo), [])
+
+
+@given(st.data())
+def test_scores_equal_counting_by_hand(data):
+    classes = data.draw(st.integers(2, 12))
+    n = data.draw(st.integers(1, 20))
+    labels = data.draw(st.lists(st.integers(0, classes - 1), min_size=n, max_size=n))
+    # Few values, so that ties occur: the lower index wins.
+    values = data.draw(
+        st.lists(
+            st.lists(st.integers(-2, 2), min_size=classes, max_size=classes),
+            min_size=n,
+            max_size=n,
+        )
+    )
+    found = accuracy.score(
+        Predictions(image_set(labels).names, np.array(values, np.float32)), image_set(labels), 0
+    )
+    for k in range(1, 6):
+        by_hand = 0
+        for row, label in zip(values, labels, strict=True):
+            order = sorted(range(classes), key=lambda c: (-row[c], c))
+            by_hand += label in order[:k]
+        assert found.correct[k - 1] == by_hand
+    assert found.images == n
+
+
+def test_scores_join_by_name_and_not_by_position():
+    images = image_set([1, 2, 3])
+    shuffled = predictions([3, 1, 2], names=[images.names[2], images.names[0], images.names[1]])
+    assert accuracy.score(shuffled, images, 0).correct[0] == 3
+
+
+@pytest.mark.parametrize(("label", "index"), [(0, 1), (999, 1000)])
+def test_the_offset_of_a_background_class_holds_at_both_ends(label, index):
+    images = image_set([label])
+    assert accuracy.score(predictions([index], 1001), images, 1).correct[0] == 1
+    assert accuracy.score(predictions([label], 1001), images, 1).correct[0] == 0
+
+
+def test_nan_is_a_problem_and_never_a_hit():
+    images = image_set([3])
+    found = predictions([3])
+    found.logits[0, 7] = np.nan
+    assert "NaN" in accuracy.problems_of(found, images)[0]
+    assert images.names[0] in accuracy.problems_of(found, images)[0]
+    assert accuracy.score(found, images, 0).correct == (0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda names: names[:-1], "have no output"),
+        (lambda names: [*names, names[0]], "counted more than once"),
+        (lambda names: [*names, "stranger.JPEG"], "belong to no image"),
+    ],
+)
+def test_rows_that_are_not_the_images_are_problems(change, words):
+    images = image_set([1, 2, 3])
+    names = change(list(images.names))
+    found = predictions([1] * len(names), names=names)
+    assert any(words in problem for problem in accuracy.problems_of(found, images))
+
+
+def test_padding_that_is_counted_is_a_problem():
+    images = image_set([1, 2, 3])
+    found = Predictions(images.names, predictions([1, 2, 3, 0]).logits)
+    assert any("rows of outputs" in problem for problem in accuracy.problems_of(found, images))
+
+
+def test_fidelity_of_equal_and_of_other_logits():
+    images = image_set([1, 2, 3])
+    reference = predictions([1, 2, 3])
+    same = accuracy.compare(reference, reference, images, 0, 3e-2)
+    assert (same.relative_l2, same.agreement, same.flips) == (0.0, 1.0, ())
+    other = accuracy.compare(predictions([1, 2, 4]), reference, images, 0, 3e-2)
+    assert other.relative_l2 > 0.1
+    assert [(flip.reference, flip.compiled) for flip in other.flips] == [(3, 4)]
+    assert not other.flips[0].excused
+    assert other.agreement == pytest.approx(2 / 3)
+
+
+def test_a_flip_within_rounding_is_excused():
+    images = image_set([0])
+    logits = np.zeros((1, 10), np.float32)
+    logits[0, :2] = (1.0, 0.999)
+    flipped = logits.copy()
+    flipped[0, :2] = (0.999, 1.0)
+    found = accuracy.compare(
+        Predictions(images.names, flipped), Predictions(images.names, logits), images, 0, 3e-2
+    )
+    assert found.flips[0].excused
+    assert found.flips[0].allowed == pytest.approx(np.sqrt(2) * 3e-2 * np.hypot(1, 0.999), rel=1e-5)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(1e-4, 0.2))
+def test_an_error_within_the_bound_flips_no_image_that_is_not_excused(seed, bound):
+    rng = np.random.default_rng(seed)
+    theirs = rng.standard_normal((20, 10)).astype(np.float32)
+    noise = rng.standard_normal((20, 10))
+    noise *= (
+        0.999
+        * bound
+        * np.linalg.norm(theirs, axis=1, keepdims=True)
+        / np.linalg.norm(noise, axis=1, keepdims=True)
+    )
+    images = image_set([0] * 20)
+    found = accuracy.compare(
+        Predictions(images.names, (theirs + noise).astype(np.float32)),
+        Predictions(images.names, theirs),
+        images,
+        0,
+        bound,
+    )
+    assert all(flip.excused for flip in found.flips)
+
+
+def test_another_number_of_classes_has_no_fidelity():
+    images = image_set([1])
+    found = accuracy.compare(predictions([1], 1001), predictions([1], 1000), images, 0, 3e-2)
+    assert found.relative_l2 == float("inf")
+
+
+def test_predictions_are_kept_for_each_image(tmp_path):
+    images = image_set([1, 2, 3])
+    accuracy.write_predictions(
+        tmp_path / "a" / "b.csv", predictions([1, 2, 4]), images, 0, predictions([1, 2, 3])
+    )
+    with (tmp_path / "a" / "b.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(r["image"], r["label"], r["eager"], r["top1"]) for r in rows] == [
+        (images.names[0], "1", "1", "1"),
+        (images.names[1], "2", "2", "2"),
+        (images.names[2], "3", "3", "4"),
+    ]
