@@ -132,7 +132,7 @@ def missing(settings: Settings, cases: Iterable[Case]) -> tuple[Missing, ...]:
         found.append(
             Missing(
                 "target: where compiled models run",
-                f"--target NAME ({', '.join(AVAILABLE_TARGETS)}), $HARNESS_TARGET, or "
+                f"--target=NAME ({', '.join(AVAILABLE_TARGETS)}), $HARNESS_TARGET, or "
                 "harness_target in pytest.ini",
             )
         )
@@ -147,7 +147,7 @@ def missing(settings: Settings, cases: Iterable[Case]) -> tuple[Missing, ...]:
         found.append(
             Missing(
                 "data set: the ImageNet validation images and val_label.txt",
-                "--imagenet DIR or $IMAGENET_DIR",
+                "--imagenet=DIR or $IMAGENET_DIR",
             )
         )
     given = {name for name, _ in settings.onnx}
@@ -157,7 +157,7 @@ def missing(settings: Settings, cases: Iterable[Case]) -> tuple[Missing, ...]:
             found.append(
                 Missing(
                     f"checkpoints: the original weights of {', '.join(models)}",
-                    "--checkpoints DIR or $HARNESS_CHECKPOINTS; their addresses: "
+                    "--checkpoints=DIR or $HARNESS_CHECKPOINTS; their addresses: "
                     "python -m harness doctor",
                 )
             )

@@ -63,7 +63,7 @@ def _python() -> Iterator[Finding]:
         there = importlib.util.find_spec(module) is not None
         needed = "" if there else _INSTALL
         if not there and name in ("torch", "torchvision", "timm"):
-            needed += " (not needed with --onnx MODEL=FILE)"
+            needed += " (not needed with --onnx=MODEL=FILE)"
         yield Finding(group, f"{name}: {why}", there, host.package_version(name), needed)
     name, _ = processor()
     yield Finding(group, "processor", True, f"{name}, {cores()} cores")
@@ -81,7 +81,7 @@ def _disk(settings: Settings, catalog: Catalog) -> Iterator[Finding]:
         f"store: about {_ARTIFACTS_GB:g} GB of artifacts",
         enough,
         f"{free:.1f} GB free at {settings.store}",
-        "" if enough else "--store DIR on a larger disk, or python -m harness cache gc",
+        "" if enough else "--store=DIR on a larger disk, or python -m harness cache gc",
     )
     for geometry, models in _geometries(catalog).items():
         size = catalog.models[models[0]].preprocessing.size
@@ -91,7 +91,7 @@ def _disk(settings: Settings, catalog: Catalog) -> Iterator[Finding]:
             f"crops of 50,000 images for {', '.join(models)}: {need:.1f} GB",
             free >= need,
             geometry,
-            "" if free >= need else "--store DIR on a larger disk",
+            "" if free >= need else "--store=DIR on a larger disk",
         )
 
 
@@ -111,7 +111,7 @@ def _real_inputs(settings: Settings, catalog: Catalog) -> Iterator[Finding]:
             "ImageNet validation set",
             False,
             "no folder given",
-            "--imagenet DIR or $IMAGENET_DIR: ILSVRC2012_val_*.JPEG and val_label.txt "
+            "--imagenet=DIR or $IMAGENET_DIR: ILSVRC2012_val_*.JPEG and val_label.txt "
             "(image-net.org, after registration)",
         )
     else:
@@ -137,7 +137,7 @@ def _real_inputs(settings: Settings, catalog: Catalog) -> Iterator[Finding]:
             f"checkpoint of {model.id}: {spec.file}",
             there,
             str(path) if there else ("not there" if path else "no folder given"),
-            "" if there else f"--checkpoints DIR or $HARNESS_CHECKPOINTS; from {spec.url}",
+            "" if there else f"--checkpoints=DIR or $HARNESS_CHECKPOINTS; from {spec.url}",
         )
 
 

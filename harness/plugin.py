@@ -120,7 +120,7 @@ class Acceptance:
         except OSError as error:
             raise pytest.UsageError(
                 f"cannot make the run directory {self.run_dir}: {error.strerror or error}\n"
-                "  choose another place with --runs DIR"
+                "  choose another place with --runs=DIR"
             ) from error
         records.append(
             self.run_dir,
@@ -337,7 +337,16 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
     config.stash[STATE] = state
     wanted = state.settings.configured and not config.option.collectonly
-    if wanted and not state.is_worker and not config.option.xmlpath:
+    if not wanted or state.is_worker:
+        return
+    try:
+        state.settings.runs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise pytest.UsageError(
+            f"cannot make {state.settings.runs}: {error.strerror or error}\n"
+            "  choose another place with --runs=DIR"
+        ) from None
+    if not config.option.xmlpath:
         config.option.xmlpath = str(state.run_dir / "junit.xml")
 
 

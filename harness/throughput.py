@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,10 @@ from harness.records import Provenance
 from harness.targets.protocol import Float32, Session
 
 MIN_ROUNDS = 5
+# Threads of a runtime spin for a while after their last execution. Without a pause they take a
+# core from the other side's turn: measured on two cores, its mean grew by half, its slowest
+# execution tenfold; after 0.1 s nothing was left of that.
+TURN_PAUSE_S = 0.1
 # Two-sided 99 % quantiles of Student's t for 1..30 degrees of freedom (any statistics table).
 _T99 = (
     63.657, 9.925, 5.841, 4.604, 4.032, 3.707, 3.499, 3.355, 3.250, 3.169,
@@ -39,6 +43,13 @@ def t99(degrees: int) -> float:
         return _T99[degrees - 1]
     z = _Z99
     return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+
+
+def _half_width_percent(values: Sequence[float]) -> float:
+    if len(values) < 2:
+        return math.inf
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    return 100.0 * t99(len(values) - 1) * error / statistics.fmean(values)
 
 
 @dataclass(frozen=True)
@@ -69,11 +80,7 @@ class Timing:
         From the means of the rounds: samples of one round share the machine's mood and are not
         independent.
         """
-        means = [statistics.fmean(one) for one in self.rounds if one]
-        if len(means) < 2:
-            return math.inf
-        error = statistics.stdev(means) / math.sqrt(len(means))
-        return 100.0 * t99(len(means) - 1) * error / statistics.fmean(means)
+        return _half_width_percent([statistics.fmean(one) for one in self.rounds])
 
     @property
     def cv_percent(self) -> float:
@@ -130,12 +137,26 @@ class ThroughputMeasurement:
         return name, self.rivals[name]
 
     @property
+    def half_width_percent(self) -> float:
+        """How well the figure that is judged is known: the mean, or the ratio to the rival.
+
+        The two are timed in turns, so that a slow moment of the machine falls on both: the ratio
+        of neighbouring rounds is known better than either mean.
+        """
+        rival = self.fastest_rival
+        if rival is None:
+            return self.timing.half_width_percent
+        return _half_width_percent(
+            [
+                statistics.fmean(theirs) / statistics.fmean(ours)
+                for ours, theirs in zip(self.timing.rounds, rival[1].rounds, strict=True)
+            ]
+        )
+
+    @property
     def precise(self) -> bool:
-        """Whether every timing that the verdict stands on is as precise as was asked for."""
-        timings = [self.timing]
-        if self.fastest_rival is not None:
-            timings.append(self.fastest_rival[1])
-        return all(t.half_width_percent <= self.precision_percent for t in timings)
+        """Whether the figure that is judged is as precise as was asked for."""
+        return self.half_width_percent <= self.precision_percent
 
     def to_json(self) -> dict[str, Any]:
         data = {
@@ -157,6 +178,7 @@ class ThroughputMeasurement:
                 "by_format": {n: round(t.fps, 3) for n, t in self.rivals.items()},
             }
             data["ratio"] = self.timing.fps / timing.fps
+            data["ratio_half_width_percent"] = self.half_width_percent
         return data
 
 
@@ -186,6 +208,7 @@ def measure(
     rival_names: tuple[str, ...] = (),
     round_s: float = 0.25,
     warmup: int = 2,
+    turn_pause_s: float = TURN_PAUSE_S,
     outputs_relative_l2: float | None = None,
     problems: tuple[str, ...] = (),
     progress: Callable[[int, float], None] | None = None,
@@ -196,6 +219,7 @@ def measure(
         precision_percent: half-width of the 99 % interval at which rounds stop.
         budget_s: seconds after which no further round begins.
         rival: a session whose execution `i` belongs to `rival_names[i % len(rival_names)]`.
+        turn_pause_s: seconds between the session's and the rival's turns.
         round_s: aim for the seconds that the session's part of a round takes.
         progress: called after each round with its number and the half-width reached.
     """
@@ -224,8 +248,11 @@ def measure(
         )
 
     while True:
+        if rival is not None:
+            time.sleep(turn_pause_s)
         rounds.append(tuple(session.time(loops, 0)))
         if rival is not None:
+            time.sleep(turn_pause_s)
             samples = rival.time(rival_loops * kinds, 0)
             for i, name in enumerate(rival_names):
                 rival_rounds[name].append(tuple(samples[i::kinds]))
@@ -233,7 +260,7 @@ def measure(
             continue
         measured = state()
         if progress is not None:
-            progress(len(rounds), measured.timing.half_width_percent)
+            progress(len(rounds), measured.half_width_percent)
         if len(rounds) >= MIN_ROUNDS and measured.precise:
             return measured
         if time.monotonic() - begin >= budget_s:

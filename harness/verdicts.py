@@ -232,6 +232,7 @@ def judge_eager_speed(
         "eager, fps": round(eager.fps, 3),
         "eager half-width of the mean, %": round(eager.half_width_percent, 3),
         "ratio to eager": round(fps / eager.fps, 4),
+        "half-width of the ratio, %": round(measurement.half_width_percent, 3),
         "smallest tolerance that passes, %": round(max(0.0, 100.0 * (1 - fps / eager.fps)), 3),
     }
     return _judge_speed(
@@ -353,14 +354,11 @@ def _judge_speed(
     if problems:
         return verdict("FAIL", _sentence(problems))
     if not measurement.precise or not math.isfinite(fps):
-        width = max(
-            [measurement.timing.half_width_percent]
-            + [t.half_width_percent for _, t in [measurement.fastest_rival or ("", None)] if t]
-        )
+        what = "mean" if measurement.fastest_rival is None else "ratio"
         return verdict(
             "INCONCLUSIVE",
-            f"{found}, but the mean is only known to ±{width:.1f} % after "
-            f"{measurement.seconds:.0f} s (asked for ±{measurement.precision_percent:g} %): "
+            f"{found}, but the {what} is only known to ±{measurement.half_width_percent:.1f} % "
+            f"after {measurement.seconds:.0f} s (asked for ±{measurement.precision_percent:g} %): "
             "other work on this machine?",
         )
     # A mean that equals the floor passes, whatever the last bit of a division says.

@@ -86,7 +86,7 @@ class Workbench:
         self, settings: Settings, catalog: Catalog, run_dir: Path, progress: Progress | None = None
     ) -> None:
         if settings.target is None:
-            raise ConfigError("no target is configured", remedy="--target NAME or --rehearsal")
+            raise ConfigError("no target is configured", remedy="--target=NAME or --rehearsal")
         self.settings = settings
         self.catalog = catalog
         self.run_dir = run_dir
@@ -138,7 +138,7 @@ class Workbench:
             else:
                 if self.settings.imagenet is None:
                     raise ConfigError(
-                        "no data set is configured", remedy="--imagenet DIR or $IMAGENET_DIR"
+                        "no data set is configured", remedy="--imagenet=DIR or $IMAGENET_DIR"
                     )
                 found = dataset.find_image_set(self.settings.imagenet, self.settings.labels)
                 dataset.check_class_order(found)
@@ -207,7 +207,7 @@ class CaseBench:
         if settings.checkpoints is None:
             raise ConfigError(
                 f"no checkpoint of {self.model.id}: no folder is configured",
-                remedy="--checkpoints DIR or $HARNESS_CHECKPOINTS",
+                remedy="--checkpoints=DIR or $HARNESS_CHECKPOINTS",
             )
         with self._stage("checkpoint"):
             path = checkpoints.find_checkpoint(spec, [settings.checkpoints])
@@ -437,16 +437,11 @@ class CaseBench:
             finally:
                 self._lease_fds = ()
 
-    @contextlib.contextmanager
-    def _eager_rival(self, weights: Checkpoint) -> Iterator[Session]:
+    def _eager_rival(self, weights: Checkpoint) -> contextlib.AbstractContextManager[Session]:
         """Eager PyTorch at the case's batch size, execution `i` in format `i % 2`."""
-        with (
-            self._stage("open eager"),
-            self._open_eager(
-                weights, self.case.batch_size, self._log("eager-speed"), both_formats=True
-            ) as session,
-        ):
-            yield session
+        return self._open_eager(
+            weights, self.case.batch_size, self._log("eager-speed"), both_formats=True
+        )
 
     @contextlib.contextmanager
     def _open_eager(
@@ -515,12 +510,13 @@ class CaseBench:
         difference, problems = throughput.check_outputs(session, *prepared.probe)
 
         def progress(rounds: int, width: float) -> None:
-            self.bench.progress.say(f"{rounds} rounds, mean known to ±{width:.1f} %")
+            self.bench.progress.say(f"{rounds} rounds, known to ±{width:.1f} %")
 
         with contextlib.ExitStack() as stack:
             rival = None
             if prepared.rival is not None:
-                rival = stack.enter_context(self._eager_rival(prepared.rival))
+                with self._stage("open eager"):
+                    rival = stack.enter_context(self._eager_rival(prepared.rival))
             with self._stage("throughput"):
                 measured = throughput.measure(
                     session,
@@ -678,7 +674,7 @@ class CaseBench:
                 f"{self.model.id}: the eager stand-in has top-1 {scores.percent(1):.1f} % and "
                 f"predicts {classes} classes; a rehearsal needs {low:g} to {high:g} % and at "
                 f"least {verdicts.REHEARSAL_MIN_CLASSES}",
-                remedy="use another number of images: --rehearsal-images N",
+                remedy="use another number of images: --rehearsal-images=N",
             )
 
     def _check_tensors(self, session: Session) -> None:

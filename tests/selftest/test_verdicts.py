@@ -6,13 +6,13 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from tests.selftest.fakes import image_set, predictions
 
 from harness import accuracy, verdicts
 from harness.accuracy import AccuracyMeasurement, Scores
 from harness.catalog import load_catalog
 from harness.throughput import ThroughputMeasurement, Timing
 from harness.verdicts import ProvenanceError
+from tests.selftest.fakes import image_set, predictions
 
 CATALOG = load_catalog(Path(__file__).resolve().parents[2] / "baselines.yaml")
 RULE_BOTH = CATALOG.models["seresnext101"].accuracy.rule

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.selftest.fakes import FakeSession, image_set, predictions
 
 from harness import accuracy
 from harness.accuracy import Predictions
 from harness.errors import InferError
+from tests.selftest.fakes import FakeSession, image_set, predictions
 
 
 class FakeBatch:

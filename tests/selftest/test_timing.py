@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.selftest.fakes import FakeSession
 
 from harness import throughput
 from harness.throughput import Timing
+from tests.selftest.fakes import FakeSession
 
 
 def timing(*rounds, batch_size=4):
@@ -60,6 +60,7 @@ def measure(session, **changes):
         "precision_percent": 1.0,
         "budget_s": 60.0,
         "round_s": 0.1,
+        "turn_pause_s": 0.0,
         **changes,
     }
     return throughput.measure(session, **options)
@@ -139,3 +140,23 @@ def test_a_fast_wrong_model_is_noticed():
     difference, problems = throughput.check_outputs(session, np.zeros((4, 3, 2, 2), "f4"), wanted)
     assert difference == pytest.approx(0.1, rel=1e-4)
     assert problems == ()
+
+
+def test_a_slow_moment_that_falls_on_both_does_not_spoil_the_ratio():
+    moods = itertools.cycle([1.0, 2.0, 1.0, 3.0, 1.5])
+    shared: list[float] = []
+
+    class Moody(FakeSession):
+        def __init__(self, base, leads):
+            super().__init__(lambda b: b)
+            self.base, self.leads = base, leads
+
+        def time(self, loops, warmup):
+            if self.leads:
+                shared.append(next(moods))
+            return [self.base * (shared[-1] if shared else 1.0)] * loops
+
+    found = measure(Moody(5.0, True), rival=Moody(10.0, False), rival_names=("a",))
+    assert found.precise
+    assert len(found.timing.rounds) == throughput.MIN_ROUNDS
+    assert found.timing.half_width_percent > 10

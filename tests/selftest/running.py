@@ -1,0 +1,68 @@
+"""Running pytest and Python as a user does, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import records
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = Path(__file__).parent / "tiny.yaml"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A pytest run that ended: exit code, output, and its run directory if it made one."""
+
+    code: int
+    output: str
+    runs: Path
+
+    @property
+    def run_dir(self) -> Path:
+        return (self.runs / "latest").resolve()
+
+    def records(self) -> records.RunRecords:
+        return records.read(self.run_dir)
+
+    def outcomes(self) -> dict[str, str]:
+        return {f"{case.check} {case.case}": case.outcome for case in self.records().cases}
+
+
+def run_python(command: list[str], env: dict[str, str] | None = None) -> tuple[int, str]:
+    """Exit code and output of Python with these arguments, in the project's folder."""
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("HARNESS_", "PYTEST_", "IMAGENET_", "GITHUB_"))
+    }
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env={**clean, "PYTHONPATH": str(ROOT), **(env or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        preexec_fn=_on_one_core,
+    )
+    return done.returncode, done.stdout
+
+
+def _on_one_core() -> None:
+    # Two runs side by side whose threads spin on each other's cores take many times as long.
+    cores = sorted(os.sched_getaffinity(0))
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    os.sched_setaffinity(0, {cores[worker % len(cores)]})
+
+
+def last_json(output: str) -> Any:
+    """The JSON value on the last line of an output."""
+    return json.loads(output.strip().splitlines()[-1])
