@@ -1,9 +1,9 @@
 """`baselines.yaml` -> typed, validated values: every model, figure, rule and provenance.
 
-Three steps, each with one kind of fault: the text becomes plain data with a line for every path
-(a subset of YAML), the data becomes values (types and ranges), and the values are held against
-each other (sources that exist, crops that fit, one judging figure for a batch size). All that is
-wrong is reported at once in one `CatalogError`, whose first line names the first fault.
+Three steps, each with one kind of fault: the text becomes plain data with lines
+(`yaml_document`), the data becomes values (types and ranges), and the values are held against each
+other (sources that exist, crops that fit, one judging figure for a batch size). All that is wrong
+is reported at once in one `CatalogError`, whose first line names the first fault.
 
 What each key means, and why: `docs/baselines.md`. Nothing here imports torch, timm or onnx.
 """
@@ -13,17 +13,14 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 import hashlib
-import json
 import re
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -33,7 +30,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
 from harness import errors
 from harness.checkpoints import LAYOUTS
@@ -48,6 +45,17 @@ from harness.images.steps import (
 )
 from harness.networks import RESERVED_ARGUMENTS
 from harness.records import Check, Provenance
+from harness.yaml_document import (
+    Document,
+    KeyPath,
+    Problem,
+    SyntaxFault,
+    problem_of,
+    read_document,
+    shown,
+    suggest,
+    unknown_key,
+)
 
 TargetName = Literal["ascend310", "ascend310p3", "cpu", "cuda"]
 TARGETS: tuple[TargetName, ...] = ("ascend310", "ascend310p3", "cpu", "cuda")
@@ -72,11 +80,7 @@ FAILURE_STAGES: tuple[str, ...] = (
     VERDICT_STAGE,
 )
 
-# Bounds on what is read at all: another file, given by mistake, ends at once and not in minutes.
-# The five models take 15 kB and 550 values.
-MAX_BYTES = 1 << 18
-MAX_VALUES = 10_000
-MAX_DEPTH = 16  # the schema needs seven levels
+MAX_BYTES = 1 << 18  # what is read at all; the five models take 15 kB
 MAX_BATCH_SIZE = 4096  # ais_bench's own limit
 # The guides allow 1 % for accuracy and nothing for throughput. Ten times that still tells a sound
 # conversion from a broken one; beyond it a rule would pass nearly anything.
@@ -208,9 +212,7 @@ class _Section(_Value):
         if isinstance(data, dict):
             for key in data:
                 if key not in cls.model_fields:
-                    raise PydanticCustomError(
-                        "unknown_key", "unknown key", {"key": key, "known": cls.known_keys()}
-                    )
+                    raise unknown_key(key, cls.known_keys())
         return data
 
 
@@ -545,7 +547,7 @@ class Catalog(_Contents):
         except KeyError:
             raise CatalogError(
                 f"there is no model {name!r} in {self.path}",
-                remedy=_suggest(name, self.models),
+                remedy=suggest(name, self.models),
             ) from None
 
     def targets(self) -> tuple[TargetName, ...]:
@@ -554,361 +556,13 @@ class Catalog(_Contents):
         return tuple(target for target in TARGETS if target in named)
 
 
-# --- Text -> data with lines ----------------------------------------------------------------
-
-_Path = tuple[str | int, ...]
-_Key = str | int
-
-
-@dataclass(frozen=True)
-class _Document:
-    """Plain data (dict, tuple, str, int, float, bool, None) and the line of every path."""
-
-    data: Any
-    lines: Mapping[_Path, int]
-
-    def line(self, path: _Path) -> int:
-        """The line of a path, or of the closest section around it."""
-        while path not in self.lines:
-            path = path[:-1]
-        return self.lines[path]
-
-    def written(self, path: _Path) -> str:
-        """`models.fixres.throughput[0].fps.1`."""
-        in_list, node = [], self.data
-        for part in path:
-            in_list.append(isinstance(node, tuple))
-            node = _child(node, part)
-        return _written(path, in_list)
-
-
-@dataclass(frozen=True)
-class _Problem:
-    path: _Path
-    text: str
-    hint: str = ""
-    first: bool = False  # an unknown key often explains the others
-
-
-class _SyntaxFault(Exception):
-    """The text is not the YAML that a catalog may use; `line` counts from 1."""
-
-    def __init__(self, line: int, text: str, hint: str = "") -> None:
-        super().__init__(text)
-        self.line, self.text, self.hint = line, text, hint
-
-
-def _written(path: _Path, in_list: Iterable[bool]) -> str:
-    parts = zip(path, in_list, strict=False)
-    return "".join(f"[{p}]" if listed else f".{p}" for p, listed in parts).removeprefix(".")
-
-
-def _child(node: Any, part: _Key) -> Any:
-    if isinstance(node, dict):
-        return node.get(part)
-    if isinstance(node, tuple) and isinstance(part, int) and part < len(node):
-        return node[part]
-    return None
-
-
-# JSON's scalars and YAML's usual spellings of them. Not here, on purpose: yes/no, octal, base 60,
-# 1_000 and dates, which readers of YAML 1.1 and 1.2 understand differently. They stay text.
-_PLAIN: Mapping[str, bool | None] = {
-    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
-    **dict.fromkeys(("true", "True", "TRUE"), True),
-    **dict.fromkeys(("false", "False", "FALSE"), False),
-}
-_INT = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-_CONTROL = re.compile(
-    "[^\\t\\n\\r\\x20-\\x7e\\x85\\xa0-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]"
-)
-
-
-def _scalar(text: str) -> Any:
-    if text in _PLAIN:
-        return _PLAIN[text]
-    if _INT.fullmatch(text):
-        return int(text)
-    if _FLOAT.fullmatch(text):
-        return float(text)
-    if _NOT_FINITE.fullmatch(text):
-        return float(text.replace(".", ""))
-    return text
-
-
-@dataclass
-class _Open:
-    """A mapping or a list whose end has not been read."""
-
-    path: _Path
-    items: dict[_Key, Any] | list[Any]
-    key: _Key | None = None  # of a mapping: the key that waits for its value
-
-    def next_path(self, line: int) -> _Path:
-        if isinstance(self.items, list):
-            return (*self.path, len(self.items))
-        if self.key is None:
-            raise _SyntaxFault(line, "found a list or a mapping as a key; expected a name")
-        return (*self.path, self.key)
-
-    def add(self, value: Any) -> None:
-        if isinstance(self.items, list):
-            self.items.append(value)
-        elif self.key is not None:
-            self.items[self.key] = value
-            self.key = None
-
-
-@dataclass
-class _Builder:
-    """Events of the YAML parser -> `_Document`, without recursion.
-
-    Depth is bounded here: the C parser's own way of building nested data has no limit but the
-    stack's. Aliases are refused, and with them every document that grows when it is read.
-    """
-
-    lines: dict[_Path, int] = field(default_factory=lambda: {(): 1})
-    stack: list[_Open] = field(default_factory=list)
-    data: Any = None
-    documents: int = 0
-
-    def feed(self, event: Any) -> None:
-        line = event.start_mark.line + 1
-        if len(self.lines) > MAX_VALUES:
-            raise _SyntaxFault(line, f"more than {MAX_VALUES} values")
-        if isinstance(event, yaml.DocumentStartEvent):
-            self.documents += 1
-            if self.documents > 1:
-                raise _SyntaxFault(line, "a second document begins; expected one")
-        elif isinstance(event, yaml.AliasEvent):
-            raise _SyntaxFault(line, f"found the alias *{event.anchor}", "write the value out")
-        elif isinstance(event, yaml.CollectionStartEvent):
-            self._open(event, line)
-        elif isinstance(event, yaml.ScalarEvent):
-            self._refuse_properties(event, line)
-            plain = event.implicit[0] and not event.style
-            self._scalar(_scalar(event.value) if plain else event.value, line)
-        elif isinstance(event, yaml.CollectionEndEvent):
-            closed = self.stack.pop()
-            items = closed.items
-            self._place(tuple(items) if isinstance(items, list) else items)
-
-    @staticmethod
-    def _refuse_properties(event: Any, line: int) -> None:
-        if event.anchor is not None:
-            raise _SyntaxFault(
-                line, f"found the anchor &{event.anchor}", "write each value where it is used"
-            )
-        if event.tag is not None:
-            raise _SyntaxFault(line, f"found the tag {event.tag}", "remove the tag")
-
-    def _open(self, event: Any, line: int) -> None:
-        self._refuse_properties(event, line)
-        if len(self.stack) == MAX_DEPTH:
-            raise _SyntaxFault(line, f"nested more than {MAX_DEPTH} levels deep")
-        path: _Path = ()
-        if self.stack:
-            path = self.stack[-1].next_path(line)
-            # A mapping's entry stands at its key, which has been noted already.
-            self.lines.setdefault(path, line)
-        is_list = isinstance(event, yaml.SequenceStartEvent)
-        self.stack.append(_Open(path, [] if is_list else {}))
-
-    def _scalar(self, value: Any, line: int) -> None:
-        if isinstance(value, str) and _CONTROL.search(value):
-            raise _SyntaxFault(line, "found a control character in a text")
-        top = self.stack[-1] if self.stack else None
-        if top is not None and isinstance(top.items, dict) and top.key is None:
-            self._key(top, value, line)
-            return
-        if top is not None:
-            self.lines.setdefault(top.next_path(line), line)
-        self._place(value)
-
-    def _key(self, top: _Open, key: Any, line: int) -> None:
-        where = f" in {self._written(top.path)}" if top.path else ""
-        if key == "<<":
-            raise _SyntaxFault(line, f"found the merge key <<{where}", "write the values out")
-        if type(key) not in (str, int):
-            raise _SyntaxFault(
-                line, f"found the key {_shown(key)}{where}; expected a name or a whole number"
-            )
-        path = (*top.path, key)
-        if path in self.lines:
-            raise _SyntaxFault(
-                line,
-                f"the key {key!r} stands twice{where}, first at line {self.lines[path]}",
-                "keep one of the two",
-            )
-        self.lines[path] = line
-        top.key = key
-
-    def _written(self, path: _Path) -> str:
-        parents = (opened.items for opened in self.stack)
-        return _written(path, [isinstance(items, list) for items in parents])
-
-    def _place(self, value: Any) -> None:
-        if self.stack:
-            self.stack[-1].add(value)
-        else:
-            self.data = value
-
-
-def _read_document(text: str) -> _Document:
-    """Text -> data and lines. Raises `_SyntaxFault`."""
-    found = _CONTROL.search(text)
-    if found:
-        line = text.count("\n", 0, found.start()) + 1
-        raise _SyntaxFault(line, f"found the control character U+{ord(found[0]):04X}")
-    # libyaml is a few times faster than the parser in Python; both give the same events.
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    builder = _Builder()
-    try:
-        for event in yaml.parse(text, Loader=loader):
-            builder.feed(event)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        begun = error.context_mark
-        context = f" {error.context}" if error.context else ""
-        if begun and begun.line + 1 != line:
-            context += f" that begins at line {begun.line + 1}"
-        raise _SyntaxFault(line, f"not YAML: {error.problem}{context}") from error
-    except (yaml.YAMLError, ValueError, OverflowError) as error:
-        # The parser in Python lets ValueError and OverflowError through for absurd escapes.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise _SyntaxFault(1, f"not YAML: {reason}") from error
-    if builder.data is None:
-        raise _SyntaxFault(1, "the file is empty; expected version, sources and models")
-    if not isinstance(builder.data, dict):
-        raise _SyntaxFault(
-            1, f"found {_shown(builder.data)} at the top; expected version, sources and models"
-        )
-    return _Document(builder.data, builder.lines)
-
-
-# --- Faults in words ------------------------------------------------------------------------
-
-
-def _shown(value: Any) -> str:
-    """A value as the file would write it, short."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, dict):
-        return "a mapping" if value else "an empty mapping"
-    if isinstance(value, tuple | list):
-        return "a list" if value else "an empty list"
-    if isinstance(value, str):
-        return json.dumps(value if len(value) <= 60 else value[:57] + "...", ensure_ascii=False)
-    return json.dumps(value) if isinstance(value, bool) else repr(value)
-
-
-def _suggest(found: object, names: Collection[object]) -> str:
-    known = [str(name) for name in islice(names, 500)]
-    close = difflib.get_close_matches(str(found)[:100], known, n=1, cutoff=0.5)
-    text = f"did you mean {close[0]!r}? " if close else ""
-    listed = ", ".join(known[:30]) + (", ..." if len(known) > 30 else "")
-    return f"{text}known: {listed}" if known else text.strip()
-
-
-_EXPECTED: Mapping[str, str] = {
-    "dict_type": "a mapping",
-    "mapping_type": "a mapping",
-    "model_type": "a mapping",
-    "model_attributes_type": "a mapping",
-    "tuple_type": "a list",
-    "string_type": "text",
-    "int_type": "a whole number",
-    "float_type": "a number",
-    "bool_type": "true or false",
-    "finite_number": "a finite number",
-}
-_BOUNDS: Mapping[str, tuple[str, str]] = {
-    "greater_than": ("more than", "gt"),
-    "greater_than_equal": ("at least", "ge"),
-    "less_than_equal": ("at most", "le"),
-}
-# Sections that another module defines: the known keys behind an "extra_forbidden".
-_STEP_KEYS: Mapping[str, type[BaseModel]] = {
-    "preprocessing": Preprocessing,
-    "resize_short": ResizeShort,
-    "resize_height": ResizeHeight,
-    "resize_square": ResizeSquare,
-    "crop": CenterCrop,
-    "normalize": Normalize,
-}
-
-
-def _problem_of(document: _Document, error: ErrorDetails) -> _Problem:
-    """One fault that pydantic found, at its place in the file and in the file's words."""
-    kind, loc, context = error["type"], error["loc"], error.get("ctx", {})
-    path: _Path = ()
-    node: Any = document.data
-    for part in loc:
-        # A part that the file does not have is the tag of a union, or the key that is missing.
-        if part == "[key]":
-            node = path[-1]
-            break
-        if (isinstance(node, dict) and part in node) or (
-            isinstance(node, tuple) and isinstance(part, int) and part < len(node)
-        ):
-            path, node = (*path, part), _child(node, part)
-    if kind == "unknown_key":
-        key, known = context["key"], context["known"]
-        return _Problem((*path, key), "unknown key", _suggest(key, known), first=True)
-    if kind == "extra_forbidden":
-        section = _STEP_KEYS.get(str(loc[-2])) if len(loc) > 1 else None
-        names = tuple(section.model_fields) if section else ()
-        return _Problem(path, "unknown key", _suggest(loc[-1], names), first=True)
-    if kind == "missing":
-        what = "entry" if isinstance(loc[-1], int) else "key"
-        return _Problem((*path, loc[-1]), f"this {what} is missing")
-    if kind == "union_tag_not_found":
-        names = tuple(_STEP_KEYS)[1:4]
-        return _Problem((*path, "op"), "this key is missing", _suggest("", names))
-    if kind == "union_tag_invalid":
-        path, node = (*path, "op"), context["tag"]
-    expected, hint = _expectation(error, node)
-    found = "the key " if loc and loc[-1] == "[key]" else ""
-    return _Problem(path, f"found {found}{_shown(node)}; {expected}", hint)
-
-
-def _expectation(error: ErrorDetails, found: Any) -> tuple[str, str]:
-    kind, context = error["type"], error.get("ctx", {})
-    names = str(context.get("expected") or context.get("expected_tags") or "")
-    if names:
-        quoted = re.findall(r"'([^']*)'", names)
-        hint = _suggest(found, quoted) if quoted and isinstance(found, str) else ""
-        return f"expected {names}", hint
-    if kind in _BOUNDS:
-        words, bound = _BOUNDS[kind]
-        return f"expected {words} {context[bound]:g}", ""
-    if kind == "too_short":
-        return f"expected at least {context.get('min_length', 1)} entry", ""
-    expected = _EXPECTED.get(kind)
-    if expected is None:
-        return error["msg"].replace("Input should be", "expected"), ""
-    if found is None:
-        return f"expected {expected}", "write a value, or remove the key"
-    if kind == "string_type" and isinstance(found, int | float):
-        return f"expected {expected}", "put it in quotes"
-    if kind in ("int_type", "float_type") and isinstance(found, str):
-        if type(_scalar(found)) in (int, float):
-            return f"expected {expected}", "remove the quotes"
-        if isinstance(_scalar(re.sub(r"[_,\s]", "", found).lstrip("0")), int | float):
-            return f"expected {expected}", "write plain digits, such as 16 or 903.506"
-    return f"expected {expected}", ""
-
-
 # --- Values against each other --------------------------------------------------------------
 
 
-def _relations(contents: _Contents) -> Iterator[_Problem]:
+def _relations(contents: _Contents) -> Iterator[Problem]:
     """Faults that no section can see alone."""
     for name, model in contents.models.items():
-        base: _Path = ("models", name)
+        base: KeyPath = ("models", name)
         yield from _source_problems(contents, base, model)
         yield from _network_problems(base, model)
         yield from _preprocessing_problems((*base, "preprocessing"), model)
@@ -918,14 +572,14 @@ def _relations(contents: _Contents) -> Iterator[_Problem]:
         yield from _known_failure_problems(("known_failures", index), failure, contents)
 
 
-def _source_problems(contents: _Contents, base: _Path, model: Model) -> Iterator[_Problem]:
+def _source_problems(contents: _Contents, base: KeyPath, model: Model) -> Iterator[Problem]:
     accuracy = model.accuracy
-    named: list[tuple[_Path, str]] = [
+    named: list[tuple[KeyPath, str]] = [
         (("guide",), model.guide),
         (("accuracy", "published", "source"), accuracy.published.source),
         (("accuracy", "rule", "source"), accuracy.rule.source),
     ]
-    lists: Mapping[_Path, Iterable[Published | GuideAccuracy | BaselineTable]] = {
+    lists: Mapping[KeyPath, Iterable[Published | GuideAccuracy | BaselineTable]] = {
         ("accuracy", "also_published"): accuracy.also_published,
         ("accuracy", "guide_measured"): accuracy.guide_measured,
         ("throughput",): model.throughput,
@@ -934,42 +588,42 @@ def _source_problems(contents: _Contents, base: _Path, model: Model) -> Iterator
         named += [((*place, i, "source"), entry.source) for i, entry in enumerate(entries)]
     for path, source in named:
         if source not in contents.sources:
-            yield _Problem(
+            yield Problem(
                 (*base, *path),
-                f"found {_shown(source)}; expected a name defined under sources",
-                _suggest(source, contents.sources),
+                f"found {shown(source)}; expected a name defined under sources",
+                suggest(source, contents.sources),
             )
 
 
-def _network_problems(base: _Path, model: Model) -> Iterator[_Problem]:
+def _network_problems(base: KeyPath, model: Model) -> Iterator[Problem]:
     checkpoint = model.checkpoint
     if checkpoint.layout not in LAYOUTS:
-        yield _Problem(
+        yield Problem(
             (*base, "checkpoint", "layout"),
-            f"found {_shown(checkpoint.layout)}; expected a known layout",
-            _suggest(checkpoint.layout, LAYOUTS),
+            f"found {shown(checkpoint.layout)}; expected a known layout",
+            suggest(checkpoint.layout, LAYOUTS),
         )
     prefix = checkpoint.sha256_prefix
     if prefix and checkpoint.sha256 and not checkpoint.sha256.startswith(prefix):
-        yield _Problem(
+        yield Problem(
             (*base, "checkpoint", "sha256_prefix"),
             f"found {prefix}; expected the first 8 digits of sha256, {checkpoint.sha256[:8]}",
         )
     hub_name = re.search(r"-([0-9a-f]{8})\.[a-z]+$", checkpoint.file)
     if prefix and hub_name and hub_name[1] != prefix:
-        yield _Problem(
+        yield Problem(
             (*base, "checkpoint", "sha256_prefix"),
             f"found {prefix}; expected {hub_name[1]}, as the file's name says",
         )
     consistent = model.classes == IMAGENET_CLASSES + model.label_offset
     if not consistent:
-        yield _Problem(
+        yield Problem(
             (*base, "label_offset"),
             f"found {model.label_offset} with {model.classes} classes; expected 0 with 1000, or 1 "
             "with 1001 (index 0 is the background, so that a label is found one further)",
         )
     for name in RESERVED_ARGUMENTS.intersection(model.network.arguments):
-        yield _Problem(
+        yield Problem(
             (*base, "network", "arguments", name),
             "found an argument by which the library would fetch weights",
             "remove it: weights come from `checkpoint`",
@@ -977,25 +631,25 @@ def _network_problems(base: _Path, model: Model) -> Iterator[_Problem]:
     outputs = model.network.arguments.get("num_classes", IMAGENET_CLASSES)
     if consistent and outputs != model.classes:
         given = "num_classes" in model.network.arguments
-        place: _Path = ("network", "arguments", "num_classes") if given else ("network",)
-        yield _Problem(
+        place: KeyPath = ("network", "arguments", "num_classes") if given else ("network",)
+        yield Problem(
             (*base, *place),
-            f"the network has {_shown(outputs)} outputs; expected {model.classes}, as `classes` "
+            f"the network has {shown(outputs)} outputs; expected {model.classes}, as `classes` "
             "says",
             f"write arguments: {{num_classes: {model.classes}}}",
         )
 
 
-def _preprocessing_problems(base: _Path, model: Model) -> Iterator[_Problem]:
+def _preprocessing_problems(base: KeyPath, model: Model) -> Iterator[Problem]:
     steps = model.preprocessing
     crop, resize = steps.crop.size, steps.resize
     if crop != model.input.size:
-        yield _Problem(
+        yield Problem(
             (*base, "crop", "size"),
             f"found {crop}; expected the size of the input, {model.input.size}",
         )
     if crop > resize.size and resize.op != "resize_height":
-        yield _Problem(
+        yield Problem(
             (*base, "crop", "size"),
             f"found {crop}, larger than the resized image ({resize.size}); only resize_height "
             "leaves a side that the crop pads",
@@ -1006,14 +660,14 @@ def _preprocessing_problems(base: _Path, model: Model) -> Iterator[_Problem]:
             low_enough = -1 <= value <= 1 if key == "mean" else 0 < value <= 1
             if not low_enough:
                 wanted = "-1 to 1" if key == "mean" else "above 0, at most 1"
-                yield _Problem(
+                yield Problem(
                     (*base, "normalize", key, index),
                     f"found {value!r}; expected {wanted} (pixels are divided by 255 first)",
                 )
 
 
-def _accuracy_problems(base: _Path, accuracy: Accuracy) -> Iterator[_Problem]:
-    entries: list[tuple[_Path, Published | GuideAccuracy]] = [
+def _accuracy_problems(base: KeyPath, accuracy: Accuracy) -> Iterator[Problem]:
+    entries: list[tuple[KeyPath, Published | GuideAccuracy]] = [
         (("published",), accuracy.published),
         *((("also_published", i), entry) for i, entry in enumerate(accuracy.also_published)),
         *((("guide_measured", i), entry) for i, entry in enumerate(accuracy.guide_measured)),
@@ -1025,24 +679,24 @@ def _accuracy_problems(base: _Path, accuracy: Accuracy) -> Iterator[_Problem]:
             if value is None:
                 continue
             if value < held:
-                yield _Problem(
+                yield Problem(
                     (*base, *place, rank),
                     f"found {value:g}; expected at least {held:g}, the figure of a lower rank",
                 )
             held = value
 
 
-def _throughput_problems(base: _Path, model: Model) -> Iterator[_Problem]:
+def _throughput_problems(base: KeyPath, model: Model) -> Iterator[Problem]:
     judged_by: dict[tuple[str, int], int] = {}
     for index, table in enumerate(model.throughput):
-        here: _Path = (*base, index)
+        here: KeyPath = (*base, index)
         yield from _table_problems(here, table)
         for batch_size in table.fps:
             if not table.judges(batch_size):
                 continue
             other = judged_by.setdefault((table.target, batch_size), index)
             if other != index:
-                yield _Problem(
+                yield Problem(
                     (*here, "fps", batch_size),
                     f"batch size {batch_size} of {table.target} is judged by throughput[{other}] "
                     "already; expected one judging figure",
@@ -1050,39 +704,39 @@ def _throughput_problems(base: _Path, model: Model) -> Iterator[_Problem]:
                 )
 
 
-def _table_problems(here: _Path, table: BaselineTable) -> Iterator[_Problem]:
+def _table_problems(here: KeyPath, table: BaselineTable) -> Iterator[Problem]:
     for index, batch_size in enumerate(table.judged or ()):
         if batch_size not in table.fps:
-            yield _Problem(
+            yield Problem(
                 (*here, "judged", index),
                 f"found {batch_size}; expected a batch size that has a figure",
-                _suggest(batch_size, table.fps),
+                suggest(batch_size, table.fps),
             )
     if table.judged and table.not_comparable:
-        yield _Problem(
+        yield Problem(
             (*here, "judged"), "a table that is not comparable judges nothing", "remove `judged`"
         )
     flag = next((f for f in table.compiler_flags if f.startswith("--auto_tune_mode=")), None)
     flagged = flag.partition("=")[2] if flag else "none"
     if table.tuning != flagged and not (table.tuning == "not-stated" and flag is None):
-        yield _Problem(
+        yield Problem(
             (*here, "tuning"),
-            f"found {_shown(table.tuning)}, while compiler_flags say {_shown(flagged)}",
+            f"found {shown(table.tuning)}, while compiler_flags say {shown(flagged)}",
             "let `tuning` and `--auto_tune_mode` agree",
         )
     if table.chip_fps and table.unit == "chip":
-        yield _Problem(
+        yield Problem(
             (*here, "chip_fps"), "found figures of a chip beside `unit: chip`", "keep `fps` alone"
         )
     for batch_size, chip_fps in table.chip_fps.items():
         card_fps = table.fps.get(batch_size)
         wanted = chip_fps * table.chips_per_card
         if card_fps is None:
-            yield _Problem(
+            yield Problem(
                 (*here, "chip_fps", batch_size), "a card's figure for it is missing in `fps`"
             )
         elif abs(card_fps - wanted) > 0.005 * table.chips_per_card:
-            yield _Problem(
+            yield Problem(
                 (*here, "chip_fps", batch_size),
                 f"{chip_fps:g} times {table.chips_per_card} is {wanted:.2f}, while `fps` says "
                 f"{card_fps:g}",
@@ -1090,13 +744,13 @@ def _table_problems(here: _Path, table: BaselineTable) -> Iterator[_Problem]:
 
 
 def _known_failure_problems(
-    here: _Path, failure: KnownFailure, contents: _Contents
-) -> Iterator[_Problem]:
+    here: KeyPath, failure: KnownFailure, contents: _Contents
+) -> Iterator[Problem]:
     if failure.stage not in FAILURE_STAGES:
-        yield _Problem(
+        yield Problem(
             (*here, "stage"),
-            f"found {_shown(failure.stage)}; expected a stage at which a case can fail",
-            _suggest(failure.stage, FAILURE_STAGES),
+            f"found {shown(failure.stage)}; expected a stage at which a case can fail",
+            suggest(failure.stage, FAILURE_STAGES),
         )
     # Any batch size can be asked for: those that the pattern could mean, and the usual ones.
     sizes = {1, 4, 8, 16, 32, 64}
@@ -1105,15 +759,32 @@ def _known_failure_problems(
     cases = [f"{name}-bs{n}-{t}" for name in contents.models for n in sizes for t in TARGETS]
     if not any(fnmatchcase(case, failure.case) for case in cases):
         close = difflib.get_close_matches(failure.case, cases, n=1, cutoff=0.5)
-        yield _Problem(
+        yield Problem(
             (*here, "case"),
-            f"found {_shown(failure.case)}, which no case can match; expected a pattern over "
+            f"found {shown(failure.case)}, which no case can match; expected a pattern over "
             "model-bsN-target",
             f"did you mean {close[0]!r}?" if close else "",
         )
 
 
 # --- Loading --------------------------------------------------------------------------------
+
+_RESIZES: Mapping[str, type[BaseModel]] = {
+    "resize_short": ResizeShort,
+    "resize_height": ResizeHeight,
+    "resize_square": ResizeSquare,
+}
+_STEPS: Mapping[str, type[BaseModel]] = {
+    "preprocessing": Preprocessing,
+    "crop": CenterCrop,
+    "normalize": Normalize,
+    **_RESIZES,
+}
+# The steps are no `_Section`s: what pydantic does not tell of them, for `problem_of`.
+_STEP_NAMES: Mapping[str, Collection[str]] = {
+    "op": tuple(_RESIZES),
+    **{name: tuple(step.model_fields) for name, step in _STEPS.items()},
+}
 
 
 def load_catalog(path: Path) -> Catalog:
@@ -1145,18 +816,18 @@ def parse_catalog(content: bytes, path: Path) -> Catalog:
     if len(content) > MAX_BYTES:
         raise CatalogError(f"{path}: more than {MAX_BYTES} bytes", remedy="name another file")
     try:
-        document = _read_document(_decoded(content))
-    except _SyntaxFault as fault:
+        document = read_document(content, expected="version, sources and models")
+    except SyntaxFault as fault:
         raise CatalogError(
             f"{path}:{fault.line}: {fault.text}", remedy=fault.hint or GUIDE_DOC
         ) from fault
-    problems: list[_Problem] = []
+    problems: list[Problem] = []
     contents: _Contents | None = None
     try:
         contents = _Contents.model_validate(_with_ids(document.data, problems))
     except ValidationError as error:
         details = error.errors(include_url=False)
-        problems += [_problem_of(document, detail) for detail in details]
+        problems += [problem_of(document, detail, _STEP_NAMES) for detail in details]
     if contents is not None and not problems:
         problems += islice(_relations(contents), 100)
     if contents is None or problems:
@@ -1171,17 +842,7 @@ def parse_catalog(content: bytes, path: Path) -> Catalog:
     )
 
 
-def _decoded(content: bytes) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise _SyntaxFault(
-            line, f"not UTF-8: the byte 0x{content[error.start]:02x}", "save the file as UTF-8"
-        ) from error
-
-
-def _with_ids(data: dict[str, Any], problems: list[_Problem]) -> dict[str, Any]:
+def _with_ids(data: dict[str | int, Any], problems: list[Problem]) -> dict[str | int, Any]:
     """The data with every model's key as its `id`; an `id` in the file is an unknown key."""
     models = data.get("models")
     if not isinstance(models, dict):
@@ -1190,19 +851,19 @@ def _with_ids(data: dict[str, Any], problems: list[_Problem]) -> dict[str, Any]:
     for name, entry in models.items():
         if isinstance(entry, dict):
             if "id" in entry:
-                path: _Path = ("models", name, "id")
+                path: KeyPath = ("models", name, "id")
                 problems.append(
-                    _Problem(path, "unknown key", "the key above it is the id", first=True)
+                    Problem(path, "unknown key", "the key above it is the id", first=True)
                 )
             entry = {**entry, "id": str(name)}
         named[name] = entry
     return {**data, "models": named}
 
 
-def _catalog_error(path: Path, document: _Document, problems: Iterable[_Problem]) -> CatalogError:
+def _catalog_error(path: Path, document: Document, problems: Iterable[Problem]) -> CatalogError:
     """One error out of all that is wrong: unknown keys first, then by line, once for a path."""
     ordered = sorted(problems, key=lambda p: (not p.first, document.line(p.path)))
-    once: dict[_Path, _Problem] = {}
+    once: dict[KeyPath, Problem] = {}
     for problem in ordered:
         once.setdefault(problem.path, problem)
     texts = [

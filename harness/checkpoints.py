@@ -20,7 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from harness.errors import CheckpointError
+from harness.errors import CheckpointError, some
 from harness.networks import import_torch
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 State = dict[str, "torch.Tensor"]
 
-NAMED_KEYS = 4  # how many keys an error names before it counts the rest
 _CHUNK_BYTES = 1 << 20
 _LONGEST_NAME = 200  # characters; a name is printed in messages
 _COUNTER = ".num_batches_tracked"
@@ -111,7 +110,7 @@ def find_checkpoint(spec: CheckpointSource, directories: Sequence[Path]) -> Path
     source = f"download {spec.url}" if spec.url else f"get {spec.file} from its publisher"
     raise CheckpointError(
         f"{spec.file} is not there; searched: {searched or 'no folder was given'}",
-        remedy=f"{source} into a folder and name that folder with `--checkpoints DIR`",
+        remedy=f"{source} into a folder and name that folder with `--checkpoints=DIR`",
     )
 
 
@@ -250,7 +249,7 @@ def _require_regular_file(path: Path) -> None:
     if not path.is_file():  # a pipe would be waited for
         raise CheckpointError(
             f"{path} is not there, or is not a regular file",
-            remedy="put the checkpoint there, or name its folder with `--checkpoints DIR`",
+            remedy="put the checkpoint there, or name its folder with `--checkpoints=DIR`",
         )
 
 
@@ -370,7 +369,7 @@ def _faults(torch: Any, expected: State, state: Mapping[str, Any]) -> list[str]:
         "with NaN or infinity": values,
         "a variance below zero": variances,
     }
-    return [f"{_count(keys)} {kind}: {_some(keys)}" for kind, keys in kinds.items() if keys]
+    return [f"{_count(keys)} {kind}: {some(keys)}" for kind, keys in kinds.items() if keys]
 
 
 def _dtype(value: torch.Tensor) -> str:
@@ -379,11 +378,6 @@ def _dtype(value: torch.Tensor) -> str:
 
 def _count(keys: Sequence[str]) -> str:
     return "1 key" if len(keys) == 1 else f"{len(keys)} keys"
-
-
-def _some(keys: Sequence[str]) -> str:
-    more = len(keys) - NAMED_KEYS
-    return ", ".join(keys[:NAMED_KEYS]) + (f" and {more} more" if more > 0 else "")
 
 
 # -------------------------------------------------------------------------------------- layouts
@@ -423,11 +417,11 @@ def _nested(loaded: object, nest: str) -> dict[str, Any]:
     torch = import_torch()
     top = _mapping(loaded, "the file's object")
     if nest not in top:
-        raise CheckpointError(f"no `{nest}` at the top level, which has {_some(list(top))}")
+        raise CheckpointError(f"no `{nest}` at the top level, which has {some(list(top))}")
     # A dot tells a weight from an accuracy that was kept as a tensor.
     loose = [k for k, value in top.items() if "." in k and isinstance(value, torch.Tensor)]
     if loose:
-        raise CheckpointError(f"weights under `{nest}` and at the top level: {_some(loose)}")
+        raise CheckpointError(f"weights under `{nest}` and at the top level: {some(loose)}")
     return _mapping(top[nest], f"`{nest}`")
 
 
@@ -470,7 +464,7 @@ def _fixres_to_network(loaded: object) -> State:
     state = _nested(loaded, "model")
     bare = [key for key in state if not key.startswith(_PREFIX)]
     if bare:
-        raise CheckpointError(f"names without `{_PREFIX}` under `model`: {_some(bare)}")
+        raise CheckpointError(f"names without `{_PREFIX}` under `model`: {some(bare)}")
     return _renamed(state, lambda key: key.removeprefix(_PREFIX))
 
 
@@ -559,7 +553,7 @@ def _mmcls_to_network(loaded: object) -> State:
     if outside:
         raise CheckpointError(
             f"names that are neither the backbone's under `{_BACKBONE}` nor the classifier's "
-            f"under `{_HEAD}{_CLASSIFIER}`: {_some(outside)}"
+            f"under `{_HEAD}{_CLASSIFIER}`: {some(outside)}"
         )
     return _renamed(
         state,

@@ -135,8 +135,9 @@ class RecordError(HarnessError):
 
 
 def some(names: Sequence[str], most: int = 3) -> str:
-    """The first few of many names, for messages: `a, b, c, ...`."""
-    return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
+    """The first few of many names, and how many are left, for messages: `a, b, c and 9 more`."""
+    left = len(names) - most
+    return ", ".join(names[:most]) + (f" and {left} more" if left > 0 else "")
 
 
 def _all_classes(root: type[HarnessError]) -> dict[str, type[HarnessError]]:

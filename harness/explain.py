@@ -47,6 +47,9 @@ def explain(settings: Settings, catalog: Catalog, check: str | None) -> Iterator
 
 
 def _differences(missing: Explanation) -> Iterator[str]:
+    if missing.present:
+        yield "  the entry is there, but damaged"
+        return
     if missing.nearest is None:
         yield f"  there is no {missing.kind} in the store at all"
         return

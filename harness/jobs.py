@@ -48,7 +48,6 @@ def call(
     Raises:
         HarnessError: the function's own, or `error`.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
         spec = Path(folder) / "spec.json"
         result = Path(folder) / "result.json"
@@ -71,10 +70,10 @@ def call(
             log=log,
             env=env,
         )
-        tail = log.read_text(encoding="utf-8", errors="replace")[-20000:]
+        tail = done.output()[-20000:]
         if done.timed_out:
             raise error(
-                f"{what}: not finished after {deadline_s:.0f} s, ended",
+                f"{what}: not finished after {deadline_s:g} s, ended",
                 remedy="look at the log; a machine under load needs --deadline-factor",
                 log=tail,
             )
@@ -89,7 +88,7 @@ def call(
     if "error" in answer:
         failure = from_json(answer["error"])
         if type(failure) is HarnessError:  # not one of ours: an exception of a library
-            failure = error(f"{what}: {failure.message}", remedy=failure.remedy)
+            failure = error(f"{what}: {failure.message}", remedy=failure.remedy, log=failure.log)
         failure.log = failure.log or tail
         raise failure
     return answer["value"]
@@ -105,6 +104,8 @@ def _ending(returncode: int) -> str:
 def _watch_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
+    if os.getpgrp() == os.getpid():  # the group is ours: a compiler that was started ends as well
+        os.killpg(0, signal.SIGKILL)
     os._exit(70)
 
 
@@ -113,23 +114,18 @@ def main(spec_file: str) -> int:
     spec = json.loads(Path(spec_file).read_text(encoding="utf-8"))
     threading.Thread(target=_watch_parent, args=(spec["parent"],), daemon=True).start()
     module, _, name = spec["function"].partition(":")
-    answer: dict[str, Any]
     try:
         function = getattr(importlib.import_module(module), name)
-        answer = {"value": function(**spec["arguments"])}
+        answer = json.dumps({"value": function(**spec["arguments"])})
     except HarnessError as error:
-        answer = {"error": error.to_json()}
+        answer = json.dumps({"error": error.to_json()})
     except Exception as error:
         traceback.print_exc()
         lines = str(error).strip().splitlines() or ["no message"]
-        answer = {
-            "error": {
-                "type": type(error).__name__,
-                "message": f"{type(error).__name__}: {lines[0]}",
-            }
-        }
+        # Without a type: a library's class may have the name of one of ours.
+        answer = json.dumps({"error": {"message": f"{type(error).__name__}: {lines[0]}"}})
     partial = Path(spec["result"] + ".part")
-    partial.write_text(json.dumps(answer), encoding="utf-8")
+    partial.write_text(answer, encoding="utf-8")
     partial.rename(spec["result"])
     return 0
 

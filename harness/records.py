@@ -18,7 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import PydanticSerializationError
 
 from harness.errors import RecordError
 
@@ -236,7 +237,7 @@ def append(directory: Path, line: Line) -> None:
     Raises:
         RecordError: the file cannot be written.
     """
-    payload = (line.model_dump_json() + "\n").encode()
+    payload = _encoded(line)
     try:
         fd = os.open(directory / RESULTS, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
@@ -255,8 +256,17 @@ def append(directory: Path, line: Line) -> None:
     except OSError as error:
         raise RecordError(
             f"cannot append to {directory / RESULTS}: {error}",
-            remedy="free disk space or choose another place with --runs DIR",
+            remedy="free disk space or choose another place with --runs=DIR",
         ) from error
+
+
+def _encoded(line: Line) -> bytes:
+    try:
+        text = line.model_dump_json()
+    except PydanticSerializationError:
+        # A name that is not UTF-8: Python holds its bytes as lone surrogates.
+        text = json.dumps(line.model_dump(mode="json"), ensure_ascii=False)
+    return f"{text}\n".encode(errors="replace")
 
 
 @dataclass(frozen=True)
@@ -308,13 +318,14 @@ def read(directory: Path) -> RunRecords:
     plan: dict[str, PlannedCase] = {}
     cases: dict[str, CaseLine] = {}
     damaged: list[str] = []
-    for number, raw in enumerate(text.splitlines(), 1):
+    # Not `splitlines`: for it a line also ends at U+2028 or U+0085, which JSON leaves as they are.
+    for number, raw in enumerate(text.split("\n"), 1):
         if not raw.strip():
             continue
         try:
             data = json.loads(raw)
             line = _KINDS[data["kind"]].model_validate(data)
-        except (ValueError, KeyError, TypeError, ValidationError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             damaged.append(f"line {number}: {str(error).splitlines()[0][:160]}")
             continue
         if isinstance(line, RunLine):

@@ -29,11 +29,21 @@ from harness.records import now
 FORMAT = 1
 MANIFEST = "manifest.json"
 LOCK_TIMEOUT_S = 3600.0
-_CHUNK = 1 << 20
 _GC_GRACE_S = 3600.0
+# What reading a manifest of any content can raise.
+_UNUSABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 
 Inputs = Mapping[str, Any]
 Builder = Callable[[Path], str]
+_Signature = tuple[int, int, int, str]
 
 
 def canonical(inputs: Inputs) -> str:
@@ -118,38 +128,36 @@ class Store:
     failures: Path | None = None
     on_wait: Callable[[str], None] | None = None
     on_damage: Callable[[str], None] | None = None
-    _verified: dict[Path, tuple[tuple[int, int, int], ...]] = field(default_factory=dict)
+    _verified: dict[Path, tuple[_Signature, ...]] = field(default_factory=dict)
 
     # Reading -----------------------------------------------------------------------------
 
     def get(self, kind: str, inputs: Inputs) -> Entry | None:
-        """The verified entry for these inputs, or None. A damaged entry is set aside."""
-        key = key_of(kind, inputs)
-        return self._read(kind, key)
+        """The verified entry for these inputs; None where there is none, or a damaged one."""
+        found = self._look(kind, key_of(kind, inputs))
+        return found if isinstance(found, Entry) else None
 
     def _directory(self, kind: str, key: str) -> Path:
         return self.root / f"v{FORMAT}" / kind / key
 
-    def _lock_path(self, kind: str, key: str) -> Path:
-        return self.root / "locks" / f"{kind}-{key}.lock"
+    def _lock_path(self, name: str) -> Path:
+        return self.root / "locks" / f"{name}.lock"
 
-    def _read(self, kind: str, key: str) -> Entry | None:
+    def _look(self, kind: str, key: str) -> Entry | str | None:
+        """The verified entry, or what is wrong with it, or None where there is none."""
         directory = self._directory(kind, key)
-        if not directory.is_dir():
+        if not os.path.isdir(directory):  # false, not an error, where nothing may be read
             return None
-        problem: str
         try:
             entry = _load(kind, key, directory)
             problem = self._verify(entry)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            problem = f"its manifest cannot be used ({type(error).__name__}: {error})"
-        else:
-            if not problem:
-                # The time of last use decides what `gc` removes first.
-                _touch(directory / MANIFEST)
-                return entry
-        self._set_aside(directory, problem)
-        return None
+        except _UNUSABLE as error:
+            return f"its manifest cannot be used ({type(error).__name__}: {error})"
+        if problem:
+            return problem
+        # The time of last use decides what `gc` removes first.
+        _touch(directory / MANIFEST)
+        return entry
 
     def _verify(self, entry: Entry) -> str:
         """What is wrong with an entry's bytes; empty when nothing is."""
@@ -161,7 +169,7 @@ class Store:
             if not path.is_file():
                 return f"{name} is missing"
             stat = path.stat()
-            stats.append((stat.st_size, stat.st_mtime_ns, stat.st_ino))
+            stats.append(_signature(stat, info))
             if stat.st_size != info["bytes"]:
                 return f"{name} has {stat.st_size} bytes instead of {info['bytes']}"
         signature = tuple(stats)
@@ -175,13 +183,12 @@ class Store:
         return ""
 
     def _set_aside(self, directory: Path, problem: str) -> None:
+        """Only under the entry's lock: another process may have built it again meanwhile."""
         target = self.root / "damaged" / f"{directory.parent.name}-{directory.name}"
         target = target.with_name(f"{target.name}-{secrets.token_hex(4)}")
-        target.parent.mkdir(parents=True, exist_ok=True)
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             directory.rename(target)
-        except FileNotFoundError:
-            return  # another process was first
         except OSError as error:
             raise StoreError(
                 f"the entry {directory} is damaged ({problem}) and cannot be set aside: {error}",
@@ -203,20 +210,22 @@ class Store:
             StoreError: the store cannot be written.
         """
         key = key_of(kind, inputs)
-        found = self._read(kind, key)
-        if found is not None:
+        found = self._look(kind, key)
+        if isinstance(found, Entry):
             return found
         self._raise_remembered(kind, key)
         try:
             with locks.locked(
-                self._lock_path(kind, key),
+                self._lock_path(f"{kind}-{key}"),
                 timeout_s=LOCK_TIMEOUT_S,
                 what=f"building {kind} {key}",
                 on_wait=self.on_wait,
             ):
-                found = self._read(kind, key)
-                if found is not None:
+                found = self._look(kind, key)
+                if isinstance(found, Entry):
                     return found
+                if found is not None:
+                    self._set_aside(self._directory(kind, key), found)
                 self._raise_remembered(kind, key)
                 return self._build(kind, key, inputs, build)
         except locks.LockTimeout as error:
@@ -224,6 +233,8 @@ class Store:
                 f"waited {LOCK_TIMEOUT_S:.0f} s for another process to build {kind} {key}: {error}",
                 remedy="end the process that holds the lock, then run again",
             ) from error
+        except OSError as error:
+            raise self._unwritable(kind, key, error) from error
 
     def _build(self, kind: str, key: str, inputs: Inputs, build: Builder) -> Entry:
         staging = self.root / "staging" / f"{kind}-{key}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -237,13 +248,16 @@ class Store:
                 raise
             entry = self._publish(kind, key, inputs, staging, log, time.monotonic() - started)
         except OSError as error:
-            raise StoreError(
-                f"cannot write the {kind} entry {key}: {error}",
-                remedy=f"check space and rights of {self.root}, or choose --store DIR",
-            ) from error
+            raise self._unwritable(kind, key, error) from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         return entry
+
+    def _unwritable(self, kind: str, key: str, error: OSError) -> StoreError:
+        return StoreError(
+            f"cannot write the {kind} entry {key}: {error}",
+            remedy=f"check space and rights of {self.root}, or choose --store=DIR",
+        )
 
     def _publish(
         self, kind: str, key: str, inputs: Inputs, staging: Path, log: str, seconds: float
@@ -280,8 +294,7 @@ class Store:
         entry = _load(kind, key, directory, cached=False)
         # The bytes were hashed a moment ago: the first reader of this process trusts that.
         self._verified[directory] = tuple(
-            (s.st_size, s.st_mtime_ns, s.st_ino)
-            for s in ((directory / name).stat() for name in entry.files)
+            _signature((directory / name).stat(), info) for name, info in entry.files.items()
         )
         return entry
 
@@ -290,9 +303,13 @@ class Store:
 
     def _remember(self, kind: str, key: str, error: HarnessError) -> None:
         path = self._failure_file(kind, key)
-        if path is not None:
+        if path is None:
+            return
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(error.to_json()), encoding="utf-8")
+        except OSError:
+            pass  # it is only tried again; the failure itself must be seen
 
     def _raise_remembered(self, kind: str, key: str) -> None:
         path = self._failure_file(kind, key)
@@ -314,7 +331,7 @@ class Store:
             directory = manifest.parent
             try:
                 yield _load(directory.parent.name, directory.name, directory)
-            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            except _UNUSABLE:
                 continue
 
     def explain(self, kind: str, inputs: Inputs) -> Explanation:
@@ -341,8 +358,8 @@ class Store:
         return Explanation(kind, key, False, best[1], best[2])
 
     def last_used(self, entry: Entry) -> float:
-        """When an entry was last read, seconds since the epoch."""
-        return (entry.directory / MANIFEST).stat().st_mtime
+        """When an entry was last read, seconds since the epoch; 0 for one that is gone."""
+        return _mtime(entry.directory / MANIFEST)
 
     def gc(
         self, *, max_bytes: int | None = None, older_than_s: float | None = None
@@ -354,10 +371,12 @@ class Store:
         """
         removed: list[tuple[Entry, str]] = []
         moment = time.time()
-        for folder in ("staging", "damaged"):
-            for leftover in (self.root / folder).glob("*"):
-                if moment - leftover.stat().st_mtime > _GC_GRACE_S:
-                    shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in (self.root / "damaged").glob("*"):
+            if moment - _mtime(leftover) > _GC_GRACE_S:
+                shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in (self.root / "staging").glob("*"):
+            if moment - _mtime(leftover) > _GC_GRACE_S:
+                self._remove_if_free(leftover.name.rsplit("-", 2)[0], leftover)
         entries = sorted(self.entries(), key=self.last_used)
         total = sum(entry.bytes for entry in entries)
         for entry in entries:
@@ -368,20 +387,21 @@ class Store:
                 reason = "least recently used, over the size limit"
             else:
                 continue
-            if self._remove(entry):
+            if self._remove_if_free(f"{entry.kind}-{entry.key}", entry.directory):
                 total -= entry.bytes
                 removed.append((entry, reason))
         return removed
 
-    def _remove(self, entry: Entry) -> bool:
+    def _remove_if_free(self, name: str, directory: Path) -> bool:
+        """Remove an entry or a staging folder of `name`, unless somebody is building it."""
+        grave = self.root / "staging" / f"{name}-gc-{secrets.token_hex(4)}"
         try:
-            with locks.locked(self._lock_path(entry.kind, entry.key), timeout_s=0.0, what="gc"):
+            with locks.locked(self._lock_path(name), timeout_s=0.0, what="gc"):
                 # Renamed first: a reader sees the whole entry or none of it.
-                grave = self.root / "staging" / f"gc-{entry.key}-{secrets.token_hex(4)}"
                 grave.parent.mkdir(parents=True, exist_ok=True)
-                entry.directory.rename(grave)
+                directory.rename(grave)
                 shutil.rmtree(grave, ignore_errors=True)
-        except (locks.LockTimeout, OSError):
+        except OSError:  # a `LockTimeout` is one
             return False
         return True
 
@@ -407,6 +427,18 @@ def _load(kind: str, key: str, directory: Path, *, cached: bool = True) -> Entry
         log=str(data.get("log", "")),
         cached=cached,
     )
+
+
+def _signature(stat: os.stat_result, info: Mapping[str, Any]) -> _Signature:
+    # The time of change of the inode cannot be set back, as that of the contents can.
+    return stat.st_ino, stat.st_size, stat.st_ctime_ns, str(info["sha256"])
+
+
+def _mtime(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _touch(path: Path) -> None:

@@ -13,7 +13,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.artifacts.store import Entry, Store, file_digest, source_digest
+from harness.errors import DataError
 from harness.images import preprocess
 from harness.images.dataset import ImageSet
 from harness.images.steps import Preprocessing
@@ -58,7 +59,8 @@ class Crops:
 class FileDigests:
     """sha256 of image files, remembered by path, size and time of change.
 
-    Nobody wants to hash 50,000 unchanged files every night.
+    Nobody wants to hash 50,000 unchanged files every night. A memory that is damaged, busy or
+    cannot be written is only a slower start.
     """
 
     def __init__(self, path: Path) -> None:
@@ -66,53 +68,58 @@ class FileDigests:
 
     def of(self, files: Sequence[Path]) -> list[str]:
         """Digest of each file, in order. Raises `OSError` for a file that cannot be read."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         stats = [file.stat() for file in files]
         signatures = [f"{s.st_size}-{s.st_mtime_ns}-{s.st_ino}" for s in stats]
-        with closing(self._connect()) as connection:
-            known: dict[str, tuple[str, str]] = {}
-            for start in range(0, len(files), 500):
-                part = [str(file) for file in files[start : start + 500]]
+        known = self._recall([str(file) for file in files])
+        missing = [
+            i for i, file in enumerate(files) if known.get(str(file), ("", ""))[0] != signatures[i]
+        ]
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            fresh = dict(
+                zip(missing, pool.map(file_digest, [files[i] for i in missing]), strict=True)
+            )
+        if fresh:
+            self._remember([(str(files[i]), signatures[i], sha) for i, sha in fresh.items()])
+        return [fresh[i] if i in fresh else known[str(file)][1] for i, file in enumerate(files)]
+
+    def _recall(self, paths: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """What is remembered: signature and digest by path."""
+        known: dict[str, tuple[str, str]] = {}
+
+        def select(connection: sqlite3.Connection) -> None:
+            for start in range(0, len(paths), 500):
+                part = paths[start : start + 500]
                 marks = ",".join("?" * len(part))
                 # Only placeholders are put into the text; the paths are parameters.
                 query = f"SELECT path, signature, sha256 FROM digests WHERE path IN ({marks})"  # noqa: S608
                 for path, signature, sha in connection.execute(query, part):
                     known[path] = (signature, sha)
-            missing = [
-                i
-                for i, file in enumerate(files)
-                if known.get(str(file), ("", ""))[0] != signatures[i]
-            ]
-            with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-                fresh = dict(
-                    zip(missing, pool.map(file_digest, [files[i] for i in missing]), strict=True)
-                )
-            if fresh:
-                with connection:
-                    connection.executemany(
-                        "INSERT OR REPLACE INTO digests VALUES (?, ?, ?)",
-                        [(str(files[i]), signatures[i], sha) for i, sha in fresh.items()],
-                    )
-        return [fresh[i] if i in fresh else known[str(file)][1] for i, file in enumerate(files)]
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=60)
-        try:
-            self._create(connection)
-        except sqlite3.DatabaseError:
-            # A damaged memory is only a slower start.
-            connection.close()
-            self._path.unlink(missing_ok=True)
-            connection = sqlite3.connect(self._path, timeout=60)
-            self._create(connection)
-        return connection
+        self._use(select)
+        return known
 
-    @staticmethod
-    def _create(connection: sqlite3.Connection) -> None:
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS digests "
-            "(path TEXT PRIMARY KEY, signature TEXT, sha256 TEXT)"
+    def _remember(self, rows: Sequence[tuple[str, str, str]]) -> None:
+        self._use(
+            lambda connection: connection.executemany(
+                "INSERT OR REPLACE INTO digests VALUES (?, ?, ?)", rows
+            )
         )
+
+    def _use(self, step: Callable[[sqlite3.Connection], object]) -> None:
+        """One transaction with the memory, given up where it fails."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self._path, timeout=60)) as connection, connection:
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS digests "
+                    "(path TEXT PRIMARY KEY, signature TEXT, sha256 TEXT)"
+                )
+                step(connection)
+        except (sqlite3.Error, OSError, UnicodeError) as error:  # a path need not be UTF-8
+            # Its subclasses mean a file that is busy, full or read-only; this one a damaged file.
+            if type(error) is sqlite3.DatabaseError:
+                with suppress(OSError):
+                    self._path.unlink()
 
 
 def crops(
@@ -126,9 +133,15 @@ def crops(
     """Crops of every image, decoded where the store has none; `using_host` is held meanwhile.
 
     Raises:
-        DataError: an image that cannot be decoded, by name.
+        DataError: an image that cannot be read or decoded, by name.
     """
-    digests = FileDigests(store.root / "digests.sqlite").of(images.paths)
+    try:
+        digests = FileDigests(store.root / "digests.sqlite").of(images.paths)
+    except OSError as error:
+        raise DataError(
+            f"image {error.filename or images.root}: cannot be read: {error.strerror or error}",
+            remedy="copy the file again, or take it out of the set",
+        ) from error
     geometry = preprocessing.model_dump(include={"resize", "crop"})
     entries: list[Entry] = []
     for start in range(0, len(images), CHUNK):

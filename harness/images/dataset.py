@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.errors import DataError
+from harness.errors import DataError, some
 
 CLASS_COUNT = 1000
 """Labels count from 0 to 999, in the order of the sorted WordNet identifiers."""
@@ -38,7 +38,6 @@ _IMAGE_FOLDERS = (".", "val", "ILSVRC2012_img_val")
 _VAL_NAME = re.compile(r"ILSVRC2012_val_\d+\.jpe?g", re.IGNORECASE)
 _IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 _LINE = re.compile(r"(\S+)\s+([+-]?\d{1,9})", re.ASCII)
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def find_image_set(root: Path, labels: Path | None = None) -> ImageSet:
             found = recognise(root, labels)
             if found is not None:
                 return found
-        inside = _sample(sorted(entry.name for entry in _entries(root)))
+        inside = some(sorted(entry.name for entry in _entries(root)))
     except OSError as error:
         raise DataError(
             f"{error.filename or root} cannot be read: {error.strerror or error}",
@@ -143,7 +142,7 @@ def check_class_order(image_set: ImageSet) -> None:
         shifted = all(label == right + 1 for _, label, right in pairs)
         raise DataError(
             f"the labels in {image_set.label_source} are not in ImageNet's class order: "
-            f"{_sample(wrong)}",
+            f"{some(wrong)}",
             remedy="the list counts from 1: subtract one from every label"
             if shifted
             else "use labels that count from 0 in the order of the sorted WordNet identifiers; "
@@ -159,7 +158,7 @@ def check_class_order(image_set: ImageSet) -> None:
         if uneven:
             raise DataError(
                 f"ImageNet has {IMAGES_PER_CLASS} validation images of each class; by "
-                f"{image_set.label_source} {_sample(uneven)}",
+                f"{image_set.label_source} {some(uneven)}",
                 remedy="replace the label file",
             )
 
@@ -219,15 +218,14 @@ def _images(folder: Path) -> list[Path]:
     odd = sorted(entry.name for entry in entries if not entry.is_file())
     if odd:
         raise DataError(
-            f"named as images in {folder}, but no files (a folder or a broken link?): "
-            f"{_sample(odd)}",
+            f"named as images in {folder}, but no files (a folder or a broken link?): {some(odd)}",
             remedy="take them away, or put the files in their place",
         )
     names = sorted(entry.name for entry in entries)
     twice = [stem for stem, count in Counter(map(_stem, names)).items() if count > 1]
     if twice:
         raise DataError(
-            f"images of the same name in {folder}, apart from the suffix: {_sample(twice)}",
+            f"images of the same name in {folder}, apart from the suffix: {some(twice)}",
             remedy="keep one of each",
         )
     return [folder / name for name in names]
@@ -251,7 +249,7 @@ def _labels_of(
         differ = [stem for stem in stems if first[stem] != second[stem]]
         if differ:
             raise DataError(
-                f"{sources[0]} and {other} disagree on {_sample(differ)}",
+                f"{sources[0]} and {other} disagree on {some(differ)}",
                 remedy="remove the wrong one, or name the label file",
             )
     return sources[0], first
@@ -270,7 +268,7 @@ def _read_for(path: Path, stems: Sequence[str]) -> dict[str, int]:
     missing = [stem for stem in stems if stem not in labels]
     if missing:
         raise DataError(
-            f"{len(missing)} of {len(stems)} images have no label in {path}: {_sample(missing)}",
+            f"{len(missing)} of {len(stems)} images have no label in {path}: {some(missing)}",
             remedy="use the label file of these images, or take the images out of the set",
         )
     return {stem: labels[stem] for stem in stems}
@@ -290,7 +288,7 @@ def _read_lines(path: Path, text: str) -> dict[str, int]:
             pairs.append((f"line {number}", _stem(match[1]), int(match[2])))
     if malformed:
         raise DataError(
-            f"malformed in {path}: {_sample(malformed)}",
+            f"malformed in {path}: {some(malformed)}",
             remedy="each line is a file name, a space and a class index: "
             "`ILSVRC2012_val_00000001.JPEG 65`",
         )
@@ -314,9 +312,7 @@ def _read_json(path: Path, text: str) -> dict[str, int]:
         if type(value) is not int
     ]
     if malformed:
-        raise DataError(
-            f"labels that are no integers in {path}: {_sample(malformed)}", remedy=remedy
-        )
+        raise DataError(f"labels that are no integers in {path}: {some(malformed)}", remedy=remedy)
     return _checked(path, [(name, _stem(name), value) for name, value in data])
 
 
@@ -337,12 +333,12 @@ def _checked(path: Path, entries: Iterable[tuple[str, str, int]]) -> dict[str, i
         labels[stem] = label
     if twice:
         raise DataError(
-            f"more than one label for an image in {path}: {_sample(twice)}",
+            f"more than one label for an image in {path}: {some(twice)}",
             remedy="keep one of each",
         )
     if outside:
         raise DataError(
-            f"no classes of 0..{CLASS_COUNT - 1} in {path}: {_sample(outside)}",
+            f"no classes of 0..{CLASS_COUNT - 1} in {path}: {some(outside)}",
             remedy=_outside_remedy(labels),
         )
     if not labels:
@@ -381,9 +377,3 @@ def _text(path: Path) -> str:
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         return list(entries)
-
-
-def _sample(items: Sequence[str]) -> str:
-    """The first few of many, and how many there are."""
-    shown = ", ".join(items[:_SHOWN])
-    return shown if len(items) <= _SHOWN else f"{shown}, ... ({len(items)} in all)"

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness import catalog as module
+from harness import yaml_document
 from harness.catalog import Catalog, KnownFailure, load_catalog, parse_catalog
 from harness.errors import CatalogError
 
@@ -595,7 +596,7 @@ def test_many_faults_stay_readable() -> None:
         (b"[" * 100_000, "some.yaml:1: "),
         (b"a: &a [x, x]\nb: &b [*a, *a]\n", "some.yaml:1: found the anchor &a"),
         (b"version: 1\n" + b"#" * module.MAX_BYTES, "more than"),
-        (b"a: [" + b"1," * module.MAX_VALUES + b"]", "some.yaml:1: more than"),
+        (b"a: [" + b"1," * yaml_document.MAX_VALUES + b"]", "some.yaml:1: more than"),
         (b'a: "\\Uffffffff"\n', "some.yaml:1: not YAML"),
         (b"%YAML " + b"9" * 5000 + b".1\n---\na: 1\n", "some.yaml:1: not YAML"),
         (b"version: " + b"9" * 5000 + b"\n", "some.yaml:1: version: found inf"),

@@ -174,11 +174,8 @@ class _Padded:
 def test_a_resize_of_another_kind_fails(prepared):
     case, _ = prepared
     resize = case.model.preprocessing.resize
-    square = ResizeSquare(size=resize.size, interpolation=resize.interpolation)
-    if isinstance(resize, ResizeSquare):
-        other = ResizeHeight(size=resize.size, interpolation=resize.interpolation)
-    else:
-        other = square
+    kind = ResizeHeight if isinstance(resize, ResizeSquare) else ResizeSquare
+    other = kind(size=resize.size, interpolation=resize.interpolation)
     steps = case.model.preprocessing.model_copy(update={"resize": other})
     verdict = judge(prepared, feed=feed_with(case, steps))
     assert verdict.kind == "FAIL"

@@ -227,8 +227,10 @@ def test_a_stage_that_fails_is_an_error_with_a_remedy_and_no_traceback(run_pytes
 
 
 def test_inconclusive_fails_unless_it_is_allowed(run_pytest):
-    vague = ("--rehearsal", "-m", "throughput", "--batch-sizes", "1", "--budget", "0.1")
-    vague += ("--precision", "0.01")
+    vague = (
+        *("--rehearsal", "-m", "throughput", "--batch-sizes", "1"),
+        *("--budget", "0.1", "--precision", "0.01"),
+    )
     done = run_pytest(*vague)
     assert done.code == 1
     assert set(done.outcomes().values()) == {"inconclusive"}

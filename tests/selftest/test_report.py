@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import report_samples as samples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -36,6 +35,7 @@ from harness.records import (
 from harness.report import charts, figures, provenance, render_html, summary_lines, write_report
 from harness.report.cases import safe_href, tail, web_href
 from harness.report.headline import LOOKS, headline, reconcile
+from tests.selftest import report_samples as samples
 
 NOW = "2026-11-20T07:42:05+00:00"
 CHECKS: tuple[Check, ...] = ("accuracy", "throughput")

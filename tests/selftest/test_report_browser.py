@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import report_samples as samples
 
 from harness.records import Check, Outcome, RunRecords
 from harness.report import render_html
+from tests.selftest import report_samples as samples
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 NOW = "2026-11-20T07:42:05+00:00"

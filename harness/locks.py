@@ -1,0 +1,278 @@
+"""Locks between processes: `flock` on files, with the holder's name in the file.
+
+The kernel frees such a lock when the last process that has the descriptor is gone, however it
+went. A child that inherits the descriptor holds the lock too. Lock files are never deleted: two
+processes would then hold "the" lock on two files of one name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import math
+import os
+import secrets
+import socket
+import stat
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+FIRST_PAUSE_S = 0.002
+LONGEST_PAUSE_S = 0.1
+NOTICE_S = 5.0  # between two calls of `on_wait`
+NAMES_BYTES = 16 * 1024  # a lock file of shared holders is started afresh past this size
+
+OnWait = Callable[[str], None]
+
+
+class LockTimeout(TimeoutError):
+    """A lock that was not free in time; `holder` says who has it, in words."""
+
+    def __init__(self, path: Path, holder: str, seconds: float) -> None:
+        super().__init__(f"{path} was not free within {seconds:g} s: held by {holder}")
+        self.path = path
+        self.holder = holder
+        self.seconds = seconds
+
+
+class FileLock:
+    """One lock file, held shared or exclusive by this object or not at all.
+
+    Two objects exclude each other within one process as between two. Not for sharing between
+    threads.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd: int | None = None
+        self._exclusive = False
+        self._token = ""
+
+    @property
+    def held(self) -> bool:
+        """Whether this object holds the lock."""
+        return self._fd is not None
+
+    @property
+    def fd(self) -> int:
+        """The descriptor: a child that inherits it (`pass_fds`) holds the lock too.
+
+        Raises:
+            ValueError: the lock is not held.
+        """
+        if self._fd is None:
+            raise ValueError(f"{self.path} is not held")
+        return self._fd
+
+    def acquire(
+        self,
+        *,
+        exclusive: bool = True,
+        timeout_s: float = math.inf,
+        what: str,
+        on_wait: OnWait | None = None,
+        notice_s: float = NOTICE_S,
+    ) -> None:
+        """Take the lock; `what` tells those who wait what it is held for.
+
+        It is tried without blocking and again after short pauses, since a blocking `flock` has
+        no timeout. `on_wait` gets the holder, in words, every `notice_s` seconds of waiting.
+
+        Raises:
+            LockTimeout: it was not free within `timeout_s` seconds.
+            OSError: the file cannot be made or locked.
+            ValueError: this object holds it already.
+        """
+        if self._fd is not None:
+            raise ValueError(f"{self.path} is held already")
+        began = time.monotonic()
+        notice = began + notice_s
+        pause = FIRST_PAUSE_S
+        fd = _open(self.path)
+        try:
+            while True:
+                if _try(fd, exclusive):
+                    if _is_current(fd, self.path):
+                        break
+                    # A cleaner deleted the file while we waited: others lock its successor.
+                    os.close(fd)
+                    fd = -1
+                    fd = _open(self.path)
+                now = time.monotonic()
+                if now - began >= timeout_s:
+                    raise LockTimeout(self.path, holder_of(self.path), timeout_s)
+                if on_wait is not None and now >= notice:
+                    on_wait(holder_of(self.path))
+                    notice = now + notice_s
+                time.sleep(max(0.0, min(pause, began + timeout_s - now)))
+                pause = min(1.5 * pause, LONGEST_PAUSE_S)
+            token = secrets.token_hex(8)
+            _write_name(fd, exclusive=exclusive, what=what, token=token)
+        except BaseException:
+            if fd >= 0:
+                os.close(fd)
+            raise
+        self._fd, self._exclusive, self._token = fd, exclusive, token
+
+    def release(self) -> None:
+        """Free the lock, for children that inherited it too; safe to call twice."""
+        if self._fd is None:
+            return
+        fd, self._fd = self._fd, None
+        try:
+            _remove_name(fd, self._token, alone=self._exclusive)
+            fcntl.flock(fd, fcntl.LOCK_UN)
+        finally:
+            os.close(fd)
+
+    def leave(self) -> None:
+        """Close our descriptor only: the lock is free when the last heir of it is gone."""
+        if self._fd is None:
+            return
+        fd, self._fd = self._fd, None
+        try:
+            _remove_name(fd, self._token, alone=False)
+        finally:
+            os.close(fd)
+
+
+@contextlib.contextmanager
+def locked(
+    path: Path,
+    *,
+    exclusive: bool = True,
+    timeout_s: float = math.inf,
+    what: str,
+    on_wait: OnWait | None = None,
+) -> Iterator[FileLock]:
+    """Hold the lock at `path` for the length of a `with` block; see `FileLock.acquire`."""
+    lock = FileLock(path)
+    lock.acquire(exclusive=exclusive, timeout_s=timeout_s, what=what, on_wait=on_wait)
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
+@dataclass(frozen=True)
+class _Name:
+    """What a holder wrote into the lock file."""
+
+    pid: int
+    host: str
+    what: str
+    since: str
+    token: str
+
+    def __str__(self) -> str:
+        return f"{self.what} (process {self.pid} on {self.host}, since {self.since})"
+
+    def may_live(self) -> bool:
+        if self.host != socket.gethostname():  # another container: not ours to see
+            return True
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except (PermissionError, OverflowError):
+            return True
+        return True
+
+
+def holder_of(path: Path) -> str:
+    """Who holds the lock at `path`, in words, as far as the file tells. For messages only."""
+    names, gone = _read_names(path)
+    if names:
+        return " and ".join(map(str, names))
+    if gone:
+        return f"what is left of {gone[-1]}: that process is done, a child of it may not be"
+    return "a process that left no name"
+
+
+def _open(path: Path) -> int:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    flags = os.O_APPEND | os.O_NOFOLLOW
+    try:
+        # Without O_CREAT first: in a sticky directory the kernel refuses it for the existing file
+        # of another user (fs.protected_regular).
+        fd = os.open(path, os.O_RDWR | flags)
+    except FileNotFoundError:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o666)
+    except PermissionError:  # another user's file: it can be locked, but not signed
+        fd = os.open(path, os.O_RDONLY | flags)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "a lock file must be a regular file", str(path))
+    return fd
+
+
+def _try(fd: int, exclusive: bool) -> bool:
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_current(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat(follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
+# The names are written while the lock is held, one JSON line for each taking and one for each
+# leaving. Whatever goes wrong with them only makes a message poorer, hence the suppressed errors.
+
+
+def _write_name(fd: int, *, exclusive: bool, what: str, token: str) -> None:
+    name = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "what": what,
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        "token": token,
+    }
+    with contextlib.suppress(OSError):
+        if exclusive or os.fstat(fd).st_size > NAMES_BYTES:
+            os.ftruncate(fd, 0)
+        os.write(fd, json.dumps(name).encode() + b"\n")
+
+
+def _remove_name(fd: int, token: str, *, alone: bool) -> None:
+    with contextlib.suppress(OSError):
+        if alone:
+            os.ftruncate(fd, 0)
+        else:
+            os.write(fd, json.dumps({"left": token}).encode() + b"\n")
+
+
+def _read_names(path: Path) -> tuple[list[_Name], list[_Name]]:
+    """Holders that seem to live, and those that left or died, in the order of taking."""
+    try:
+        with path.open("rb") as file:
+            lines = file.read(4 * NAMES_BYTES).splitlines()
+    except OSError:
+        return [], []
+    found: dict[str, _Name] = {}
+    left: set[str] = set()
+    for line in lines:
+        try:
+            data: dict[str, Any] = json.loads(line)
+            if "left" in data:
+                left.add(str(data["left"]))
+                continue
+            token = str(data["token"])
+            found[token] = _Name(
+                int(data["pid"]), str(data["host"]), str(data["what"]), str(data["since"]), token
+            )
+        except (ValueError, KeyError, TypeError):  # half a line, or not ours
+            continue
+    here = [name for token, name in found.items() if token not in left and name.may_live()]
+    return here, [name for name in found.values() if name not in here]

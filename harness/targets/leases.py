@@ -1,0 +1,147 @@
+"""Host-wide leases of devices: who may use an NPU, a GPU or the host's CPU now.
+
+A lease is a shared or an exclusive lock on `<target>-<index>.lock`. The device worker inherits
+its descriptors, so a device is free exactly when the last process that could touch it is dead,
+also after `kill -9` of the harness. Whoever wants a lease passes through `<target>-<index>.gate`
+first: one who waits for an exclusive lease keeps the gate, so that a stream of shared holders
+cannot starve it. One directory for all who share the devices, containers included.
+
+Take a lease last: builds are done, and no lock of the store is waited for, while one is held.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import DeviceError
+from harness.locks import NOTICE_S, FileLock, LockTimeout, OnWait, holder_of
+from harness.targets.protocol import Device
+
+_TARGET = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to use `devices`, for as long as this process or an heir of `fds` lives.
+
+    Give `fds` to every process that may touch a device (`pass_fds`).
+    """
+
+    devices: tuple[Device, ...]
+    exclusive: bool
+    fds: tuple[int, ...]
+    waited_s: float
+
+
+@contextlib.contextmanager
+def lease(
+    device: Device,
+    directory: Path,
+    *,
+    exclusive: bool,
+    timeout_s: float,
+    what: str,
+    on_wait: OnWait | None = None,
+    group: Sequence[Device] = (),
+    notice_s: float = NOTICE_S,
+) -> Iterator[Lease]:
+    """Hold `device` for the length of a `with` block.
+
+    Throughput is measured under an exclusive lease, with all devices that share power and memory
+    (`Device.group`) given as `group`. Accuracy, builds, decoding and eager passes share. `what`
+    is what others read while they wait, e.g. a case's name; `on_wait` gets the same of the holder
+    every `notice_s` seconds.
+
+    Not re-entrant: an exclusive lease within a lease of the same device waits for itself.
+
+    Raises:
+        DeviceError: not free within `timeout_s` seconds, or the lock cannot be used.
+    """
+    devices = _checked(device, group)
+    began = time.monotonic()
+    limit = began + timeout_s
+    fds = []
+    with contextlib.ExitStack() as stack:
+        # In one order for everybody: two who want the same card cannot wait for each other.
+        for one in devices:
+            lock = _take(one, directory, exclusive, limit, timeout_s, what, on_wait, notice_s)
+            # Left, not released: a worker that would not die keeps its device.
+            stack.callback(lock.leave)
+            fds.append(lock.fd)
+        yield Lease(devices, exclusive, tuple(fds), time.monotonic() - began)
+
+
+def _take(
+    device: Device,
+    directory: Path,
+    exclusive: bool,
+    limit: float,
+    timeout_s: float,
+    what: str,
+    on_wait: OnWait | None,
+    notice_s: float,
+) -> FileLock:
+    gate = FileLock(directory / f"{device.id}.gate")
+    main = FileLock(directory / f"{device.id}.lock")
+
+    def tell(_: str) -> None:
+        # Who waits at the gate waits for the holder of the device all the same.
+        if on_wait is not None:
+            on_wait(f"{device.id} is held by {holder_of(main.path)}")
+
+    try:
+        for lock, alone in ((gate, exclusive), (main, exclusive)):
+            lock.acquire(
+                exclusive=alone,
+                timeout_s=max(0.0, limit - time.monotonic()),
+                what=what,
+                on_wait=tell,
+                notice_s=notice_s,
+            )
+    except LockTimeout as error:
+        kind = "alone" if exclusive else "shared"
+        raise DeviceError(
+            f"{what}: {device.id} ({device.name}) was not free ({kind}) within {timeout_s:g} s: "
+            f"held by {_holders(error, gate, main)}",
+            remedy=f"wait for the holder or end it; the lock is {main.path}",
+        ) from error
+    except OSError as error:
+        raise DeviceError(
+            f"{what}: the lease of {device.id} cannot be taken in {directory}: "
+            f"{error.strerror or error}",
+            remedy="choose a directory for leases that you may write to, on a file system that "
+            "supports flock, the same for all who share the device",
+        ) from error
+    finally:
+        gate.release()
+    return main
+
+
+def _holders(error: LockTimeout, gate: FileLock, main: FileLock) -> str:
+    if error.path == gate.path:
+        return f"{holder_of(main.path)}; next in line is {error.holder}"
+    return error.holder
+
+
+def _checked(device: Device, group: Sequence[Device]) -> tuple[Device, ...]:
+    """The devices to lock, each once, in the order of locking."""
+    for one in (device, *group):
+        if not _TARGET.fullmatch(one.target) or one.index < 0:
+            raise DeviceError(
+                f"no lease for a device called {one.id!r}",
+                remedy="a target's name is lower-case letters, digits, - and _; "
+                "an index is not negative",
+            )
+        if one.group != device.group:
+            raise DeviceError(
+                f"{one.id} is of group {one.group!r}, {device.id} of {device.group!r}: "
+                "one lease is for one group",
+                remedy="pass the devices that share power and memory with the leased one",
+            )
+    by_id = {one.id: one for one in (device, *group)}
+    return tuple(sorted(by_id.values(), key=lambda one: (one.target, one.index)))

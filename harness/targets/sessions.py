@@ -1,0 +1,626 @@
+"""A session on a model that is open in a device worker, seen from the harness.
+
+Batches cross through three slots of shared memory: two are submitted while the third is filled,
+so that the device does not wait for the host. Every wait for the worker has a deadline; past it
+the worker's process group is killed, and whatever happened to it becomes one `InferError` or
+`LoadError` with the worker's log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import json
+import math
+import mmap
+import os
+import select
+import struct
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+import numpy as np
+
+from harness.errors import DeviceError, HarnessError, InferError, LoadError
+from harness.processes import abandon, describe_exit, has_ended, kill_group, tail, wait_ended
+from harness.targets.protocol import Float32, TensorSpec
+
+SLOTS = 3
+ALIGNMENT = 64  # bytes: a cache line, and what vector instructions want
+CLOSE_S = 5.0  # how long a worker may take to end by itself
+SEND_S = 10.0  # commands are small: a pipe that stays full is a worker that reads nothing
+LOOK_S = 0.2  # between two looks whether a silent worker is alive
+REPLY_BYTES = 64 * 1024 * 1024
+
+# Past this the worker ends by itself, should it hang with its interpreter locked after the parent
+# was killed. Alive, the parent kills it earlier.
+LIMIT_FACTOR = 2.0
+LIMIT_MARGIN_S = 5.0
+
+WORKER = Path(__file__).with_name("worker.py")
+_ROOT = Path(__file__).resolve().parents[2]
+_LENGTH = struct.Struct(">I")
+
+Filler = Callable[[Float32], None]
+
+
+def open_session(
+    file: Path,
+    *,
+    backend: str | Path,
+    options: Mapping[str, Any],
+    log: Path,
+    deadline_open_s: float,
+    deadline_run_s: float,
+    pass_fds: Sequence[int] = (),
+    python: str | Path = sys.executable,
+    env: Mapping[str, str] | None = None,
+    expect_input: tuple[int, ...] | None = None,
+    expect_output: tuple[int, ...] | None = None,
+) -> WorkerSession:
+    """Open `file` in a device worker of its own.
+
+    `backend` is `onnxruntime` or a Python file as `worker.py` describes it; `options` are the
+    backend's. `python` may be another interpreter of 3.7 or later. The worker inherits `pass_fds`
+    (a lease's) and appends what it prints to `log`. `deadline_open_s` is for its start and the
+    opening together, `deadline_run_s` for the wait for one batch. `expect_input` and
+    `expect_output` are shapes with the batch axis.
+
+    Raises:
+        LoadError: no worker, no model, or a model with other tensors than one float32 input and
+            one float32 output of the expected shapes.
+        DeviceError: a worker that failed so and would not die.
+    """
+    name = file.name
+    worker = _start(
+        backend,
+        log,
+        name=name,
+        pass_fds=pass_fds,
+        python=str(python),
+        env=env,
+        limit_s=LIMIT_FACTOR * max(deadline_open_s, deadline_run_s) + LIMIT_MARGIN_S,
+    )
+    try:
+        opened = worker.ask(
+            {"op": "open", "file": str(file.absolute()), "options": dict(options)},
+            deadline_open_s,
+        )
+        inputs, outputs = _specs(opened["inputs"]), _specs(opened["outputs"])
+        _check_tensors(name, inputs, outputs, expect_input, expect_output)
+        memory = _allocate(worker.memory_fd, inputs[0], outputs[0])
+        worker.ask({"op": "map", "size": memory.size, "slots": memory.layout}, deadline_open_s)
+    except _WorkerTrouble as trouble:
+        message = f"{name} could not be opened: {trouble}"
+        _give_up(worker, LoadError(message, remedy=trouble.remedy), trouble)
+    except LoadError as error:
+        _give_up(worker, error, None)
+    except (OSError, MemoryError) as error:
+        message = f"{name}: no shared memory for its batches: {error}"
+        remedy = "take a smaller batch size, or free memory"
+        _give_up(worker, LoadError(message, remedy=remedy), error)
+    except BaseException:
+        worker.end(polite_s=0.0)
+        raise
+    return WorkerSession(name, worker, memory, inputs, outputs, opened["info"], deadline_run_s)
+
+
+class WorkerSession:
+    """A `protocol.Session` in a device worker; made by `open_session`.
+
+    After a failure of the worker the session is closed and every further use raises `InferError`.
+    NaN and infinity are passed through: judging them is not the session's business. Not for
+    sharing between threads.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        worker: _Worker,
+        memory: _Memory,
+        inputs: tuple[TensorSpec, ...],
+        outputs: tuple[TensorSpec, ...],
+        info: Mapping[str, Any],
+        deadline_run_s: float,
+    ) -> None:
+        self.name = name
+        self.inputs: Sequence[TensorSpec] = inputs
+        self.outputs: Sequence[TensorSpec] = outputs
+        self.info = info  # versions, providers: what the backend says of itself
+        self.slots: tuple[Float32, ...] = memory.inputs  # views of the inputs' shape, writable
+        self._results = memory.outputs
+        self._worker: _Worker | None = worker
+        self._deadline_s = deadline_run_s
+        self._submitted: deque[tuple[int, int]] = deque()  # (request, slot), oldest first
+        self._stream = 0  # number of the stream that may collect
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process; None once the session is closed."""
+        return None if self._worker is None else self._worker.process.pid
+
+    def write(self, slot: int, batch: Float32) -> None:
+        """Copy `float32[B, 3, S, S]` into a slot that is not submitted.
+
+        Raises:
+            InferError: another shape or dtype than the model's, or a slot in use.
+        """
+        self._alive()
+        self._check_free(slot)
+        self._fill(self.slots[slot], batch)
+
+    def _fill(self, view: Float32, batch: Float32) -> None:
+        spec = self.inputs[0]
+        if batch.shape != spec.shape or batch.dtype != np.float32:
+            raise InferError(
+                f"{self.name}: a batch of {batch.dtype}{list(batch.shape)} for the input "
+                f"{spec.name!r}, which is {spec.dtype}{list(spec.shape)}",
+                remedy="fill the last batch up to the model's batch size",
+            )
+        np.copyto(view, batch)
+
+    def submit(self, slot: int) -> None:
+        """Queue the batch in a slot; the slot is the worker's until `collect` returns it."""
+        self._check_free(slot)
+        try:
+            request = self._alive().send({"op": "run", "slot": slot})
+        except _WorkerTrouble as trouble:
+            self._fail(trouble)
+        self._submitted.append((request, slot))
+
+    def collect(self) -> tuple[Float32, float]:
+        """Wait for the oldest submitted batch: a copy of its logits, and milliseconds.
+
+        Raises:
+            InferError: see `protocol.Session.stream`.
+        """
+        worker = self._alive()
+        if not self._submitted:
+            raise InferError(f"{self.name}: no batch was submitted")
+        request, slot = self._submitted[0]
+        try:
+            reply = worker.receive(request, self._deadline_s)
+        except _WorkerTrouble as trouble:
+            self._fail(trouble)
+        self._submitted.popleft()
+        return self._results[slot].copy(), float(reply["ms"])
+
+    def stream(self, batches: Iterable[Float32]) -> Iterator[Float32]:
+        """See `protocol.Session.stream`; each batch is copied into the next free slot."""
+        return self.stream_into(functools.partial(self._fill, batch=batch) for batch in batches)
+
+    def stream_into(self, fillers: Iterable[Filler]) -> Iterator[Float32]:
+        """Like `stream`; each filler writes a batch into the slot's `float32[B, 3, S, S]`.
+
+        The slot holds an older batch before. While a filler runs, two batches are in flight.
+        A stream that is given up half way leaves nothing behind; one session has one stream at
+        a time, a new one ends the older.
+        """
+        self._drain()
+        self._stream += 1
+        mine = self._stream
+        in_flight = 0
+        for count, fill in enumerate(fillers):
+            self._check_stream(mine)
+            slot = count % SLOTS
+            fill(self.slots[slot])
+            self._check_stream(mine)
+            result = None
+            if in_flight == SLOTS - 1:
+                result, _ = self.collect()
+                in_flight -= 1
+            self.submit(slot)  # before the result is handed out: the consumer may take its time
+            in_flight += 1
+            if result is not None:
+                yield result
+                self._check_stream(mine)
+        while in_flight:
+            result, _ = self.collect()
+            in_flight -= 1
+            yield result
+            self._check_stream(mine)
+
+    def time(self, loops: int, warmup: int) -> list[float]:
+        """Milliseconds of `loops` executions on the batch in slot 0, after `warmup` others.
+
+        Slot 0 holds zeros until something is written to it. The worker reports after every few
+        executions, two at least: its silence may be as long as two deadlines of a run.
+
+        Raises:
+            InferError: as `stream`.
+        """
+        if loops < 1 or warmup < 0:
+            raise InferError(
+                f"{self.name}: cannot time {loops} executions after a warm-up of {warmup}",
+                remedy="ask for at least one execution",
+            )
+        self._drain()
+        self._stream += 1
+        command = {
+            "op": "time",
+            "loops": int(loops),
+            "warmup": int(warmup),
+            "pulse_s": min(1.0, self._deadline_s / 4),
+        }
+        try:
+            worker = self._alive()
+            request = worker.send(command)
+            while True:
+                reply = worker.receive(request, 2 * self._deadline_s)
+                if "ms" in reply:
+                    return [float(ms) for ms in reply["ms"]]
+        except _WorkerTrouble as trouble:
+            self._fail(trouble)
+
+    def close(self) -> None:
+        """End the worker: politely, then by force. Safe to call twice and in `finally`.
+
+        Raises:
+            DeviceError: the worker would not die; its device stays leased.
+        """
+        if self._worker is None:
+            return
+        worker = self._let_go()
+        if not worker.end(polite_s=CLOSE_S):
+            raise _undead(self.name, worker)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _alive(self) -> _Worker:
+        if self._worker is None:
+            raise InferError(f"the session of {self.name} is closed", remedy="open the model again")
+        return self._worker
+
+    def _let_go(self) -> _Worker:
+        """Close for good: the views go, too, since slots can be hundreds of megabytes."""
+        worker = self._alive()
+        self._worker = None
+        self._submitted.clear()
+        self.slots = self._results = ()
+        return worker
+
+    def _check_free(self, slot: int) -> None:
+        if slot not in range(SLOTS):
+            raise InferError(f"{self.name}: no slot {slot}", remedy=f"0 to {SLOTS - 1}")
+        if any(slot == used for _, used in self._submitted):
+            raise InferError(f"{self.name}: slot {slot} is in use", remedy="collect it first")
+
+    def _check_stream(self, mine: int) -> None:
+        self._alive()
+        if self._stream != mine:
+            raise InferError(
+                f"{self.name}: the session was used for something else before this stream's end",
+                remedy="read one stream to its end, or open a session for each",
+            )
+
+    def _drain(self) -> None:
+        """Wait for what a stream that was given up has left in flight."""
+        while self._submitted:
+            self.collect()
+
+    def _fail(self, trouble: _WorkerTrouble) -> NoReturn:
+        worker = self._let_go()
+        _give_up(worker, InferError(f"{self.name}: {trouble}", remedy=trouble.remedy), trouble)
+
+
+# --- the worker's process ---------------------------------------------------------------------
+
+
+class _WorkerTrouble(Exception):
+    """What went wrong with a worker, before it is known what it was doing for whom."""
+
+    def __init__(self, message: str, remedy: str = "see the log of the worker") -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+
+class _Worker:
+    """The worker's process and the parent's ends of what is shared with it."""
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        command_fd: int,
+        reply_fd: int,
+        memory_fd: int,
+        log: Path,
+        log_start: int,
+    ) -> None:
+        self.process = process
+        self.memory_fd = memory_fd
+        self._command_fd = command_fd
+        self._reply_fd = reply_fd
+        self._log = log
+        self._log_start = log_start
+        self._requests = 0
+        self._received = bytearray()
+        os.set_blocking(command_fd, False)
+        os.set_blocking(reply_fd, False)
+
+    def tail(self) -> str:
+        """The last lines that this worker printed."""
+        return tail(self._log, start=self._log_start)
+
+    def ask(self, command: dict[str, Any], deadline_s: float) -> dict[str, Any]:
+        """Send a command and wait for its reply."""
+        return self.receive(self.send(command), deadline_s)
+
+    def send(self, command: dict[str, Any]) -> int:
+        """Queue a command; the number of the request."""
+        self._requests += 1
+        body = json.dumps(dict(command, id=self._requests)).encode()
+        data = memoryview(_LENGTH.pack(len(body)) + body)
+        limit = time.monotonic() + SEND_S
+        poll = select.poll()
+        poll.register(self._command_fd, select.POLLOUT)
+        while data:
+            try:
+                data = data[os.write(self._command_fd, data) :]
+            except BlockingIOError:
+                if time.monotonic() >= limit:
+                    raise _WorkerTrouble(f"took no command for {SEND_S:g} s") from None
+                poll.poll(1000 * LOOK_S)
+            except BrokenPipeError:
+                raise self._death() from None
+        return self._requests
+
+    def receive(self, request: int, deadline_s: float) -> dict[str, Any]:
+        """The next reply, which must be to `request`."""
+        body = self._read_message(deadline_s)
+        try:
+            reply: dict[str, Any] = json.loads(body)
+            of, failure = reply["id"], reply.get("error")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise _WorkerTrouble(f"the worker replied nonsense: {body[:80]!r}") from None
+        if of != request:
+            raise _WorkerTrouble(f"the worker replied to request {of} in place of {request}")
+        if failure:
+            raise _WorkerTrouble(f"{failure['type']}: {failure['message']}")
+        return reply
+
+    def _read_message(self, deadline_s: float) -> bytes:
+        limit = time.monotonic() + deadline_s
+        poll = select.poll()
+        poll.register(self._reply_fd, select.POLLIN)
+        while True:
+            body = self._take_message()
+            if body is not None:
+                return body
+            left = limit - time.monotonic()
+            if left <= 0:
+                raise _WorkerTrouble(
+                    f"did not answer in {deadline_s:g} s and was stopped",
+                    "look in the log where it hangs; raise the deadline if the machine is slow",
+                )
+            # The pipe's end says that the worker died, unless a child of it keeps the pipe open.
+            ended = has_ended(self.process)
+            if not ended and not poll.poll(1000 * min(left, LOOK_S)):
+                continue
+            try:
+                chunk = os.read(self._reply_fd, 1 << 16)
+            except BlockingIOError:
+                chunk = b""
+                if not ended:
+                    continue
+            if not chunk:
+                raise self._death()
+            self._received += chunk
+
+    def _take_message(self) -> bytes | None:
+        """One whole message out of what was received."""
+        if len(self._received) < _LENGTH.size:
+            return None
+        (size,) = _LENGTH.unpack_from(self._received)
+        if size > REPLY_BYTES:
+            raise _WorkerTrouble(f"the worker announced a reply of {size} bytes")
+        end = _LENGTH.size + size
+        if len(self._received) < end:
+            return None
+        body = bytes(self._received[_LENGTH.size : end])
+        del self._received[:end]
+        return body
+
+    def _death(self) -> _WorkerTrouble:
+        # A dump of memory can delay the end of a process whose pipes are closed already.
+        if not wait_ended(self.process, CLOSE_S):
+            return _WorkerTrouble("the worker closed its end of the pipes")
+        kill_group(self.process, 0.0)
+        code = self.process.returncode
+        return _WorkerTrouble(f"the worker {'died' if code is None else describe_exit(code)}")
+
+    def end(self, polite_s: float) -> bool:
+        """Stop the worker and all that it started, free descriptors; False if it lives on."""
+        try:
+            if polite_s > 0 and not has_ended(self.process):
+                with contextlib.suppress(_WorkerTrouble):
+                    self.send({"op": "close"})
+                    wait_ended(self.process, polite_s)
+            dead = kill_group(self.process, grace_s=min(polite_s, 1.0))
+            if not dead:
+                abandon(self.process)
+            return dead
+        finally:
+            for fd in (self._command_fd, self._reply_fd, self.memory_fd):
+                os.close(fd)
+
+
+def _start(
+    backend: str | Path,
+    log: Path,
+    *,
+    name: str,
+    pass_fds: Sequence[int],
+    python: str,
+    env: Mapping[str, str] | None,
+    limit_s: float,
+) -> _Worker:
+    environment = dict(os.environ if env is None else env)
+    if isinstance(backend, Path):
+        # Last, so that it hides nothing: a backend of the harness may import the harness.
+        paths = [environment.get("PYTHONPATH", ""), str(_ROOT)]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        backend = str(backend.absolute())
+    ours: list[int] = []
+    theirs: list[int] = []
+    try:
+        command_read, command_write = os.pipe()
+        theirs.append(command_read)
+        ours.append(command_write)
+        reply_read, reply_write = os.pipe()
+        theirs.append(reply_write)
+        ours.append(reply_read)
+        memory = os.memfd_create("batches", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        ours.append(memory)
+        argv = [python, "-u", str(WORKER), "--backend", backend, "--limit", f"{limit_s:g}"]
+        argv += ["--command-fd", str(command_read), "--reply-fd", str(reply_write)]
+        argv += ["--memory-fd", str(memory)]
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as out:
+            start = out.tell()
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                pass_fds=(command_read, reply_write, memory, *pass_fds),
+                start_new_session=True,
+            )
+    except BaseException as error:
+        for fd in ours:
+            os.close(fd)
+        if isinstance(error, OSError):
+            raise LoadError(
+                f"no worker could be started for {name}: {error}",
+                remedy=f"check that {python} is a Python of 3.7 or later and {log} can be written",
+            ) from error
+        raise
+    finally:
+        for fd in theirs:
+            os.close(fd)
+    return _Worker(process, command_write, reply_read, memory, log, start)
+
+
+def _give_up(worker: _Worker, error: HarnessError, cause: BaseException | None) -> NoReturn:
+    """Kill the worker and raise `error` with its log; `DeviceError` if the worker lives on."""
+    dead = worker.end(polite_s=0.0)
+    error.log = worker.tail()
+    if not dead:
+        raise _undead(error.message, worker) from cause
+    raise error from cause
+
+
+def _undead(message: str, worker: _Worker) -> DeviceError:
+    return DeviceError(
+        f"{message}; its worker, process {worker.process.pid}, would not die",
+        remedy="the device stays leased until that process ends; its driver may need a reset",
+        log=worker.tail(),
+    )
+
+
+# --- tensors ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """The slots in shared memory: views of their inputs and outputs, and where they lie."""
+
+    size: int  # bytes
+    layout: list[dict[str, list[int]]]
+    inputs: tuple[Float32, ...]
+    outputs: tuple[Float32, ...]
+
+
+def _count(spec: TensorSpec) -> int:
+    return math.prod(spec.shape)
+
+
+def _allocate(fd: int, given: TensorSpec, returned: TensorSpec) -> _Memory:
+    """Lay out and map the slots.
+
+    The file is sealed: pages that the worker could take away would be a SIGBUS in this process.
+    Its pages come as they are touched. The kernel lets it have any size and ends processes when
+    that was too much, hence the check against the machine's memory.
+
+    Raises:
+        MemoryError: the slots are larger than the machine's memory.
+        OSError: the kernel refuses them.
+    """
+    offset = 0
+    layout = []
+    for _ in range(SLOTS):
+        slot = {}
+        for key, spec in (("inputs", given), ("outputs", returned)):
+            slot[key] = [offset]
+            size = _count(spec) * np.dtype(spec.dtype).itemsize
+            offset += -(-size // ALIGNMENT) * ALIGNMENT
+        layout.append(slot)
+    if offset > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
+        raise MemoryError(f"{offset / 2**30:.0f} GiB are more than this machine has")
+    os.ftruncate(fd, offset)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    # Unmapped when the last view is gone: whoever holds one after `close` reads stale numbers,
+    # not freed memory.
+    memory = mmap.mmap(fd, offset)
+
+    def view(spec: TensorSpec, at: int) -> Float32:
+        return np.frombuffer(memory, np.float32, _count(spec), at).reshape(spec.shape)
+
+    return _Memory(
+        offset,
+        layout,
+        tuple(view(given, slot["inputs"][0]) for slot in layout),
+        tuple(view(returned, slot["outputs"][0]) for slot in layout),
+    )
+
+
+def _specs(data: Any) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(str(name), tuple(shape), str(dtype)) for name, shape, dtype in data)
+
+
+def _check_tensors(
+    name: str,
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+    expect_input: tuple[int, ...] | None,
+    expect_output: tuple[int, ...] | None,
+) -> None:
+    for kind, specs, expected in (
+        ("input", inputs, expect_input),
+        ("output", outputs, expect_output),
+    ):
+        if len(specs) != 1:
+            names = ", ".join(spec.name for spec in specs) or "none"
+            raise LoadError(
+                f"{name} has {len(specs)} {kind}s ({names}); a classifier has one",
+                remedy="export the network's logits alone",
+            )
+        spec = specs[0]
+        if spec.dtype != "float32":
+            raise LoadError(
+                f"{name}: the {kind} {spec.name!r} is {spec.dtype}, not float32",
+                remedy="compile it with float32 inputs and outputs",
+            )
+        if expected is not None and spec.shape != expected:
+            raise LoadError(
+                f"{name}: the {kind} {spec.name!r} has shape {list(spec.shape)}, "
+                f"expected {list(expected)}",
+                remedy="compile it from the ONNX file of this model and batch size",
+            )

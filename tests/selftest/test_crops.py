@@ -1,0 +1,474 @@
+"""`harness.images.crops` and `feed`: each image decoded once, and fed in the order of the set."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from harness.artifacts.store import Store, file_digest
+from harness.errors import DataError
+from harness.images import crops as module
+from harness.images import preprocess
+from harness.images.crops import Crops, FileDigests, crops
+from harness.images.dataset import ImageSet
+from harness.images.feed import Feed
+from harness.images.steps import CenterCrop, Normalize, Preprocessing, ResizeShort
+
+COUNT = 7
+IMAGENET = Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+STEPS = Preprocessing(
+    resize=ResizeShort(size=14, interpolation="bilinear"),
+    crop=CenterCrop(size=12, offset="round"),
+    normalize=IMAGENET,
+)
+
+
+def noise(width: int, height: int, seed: int) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    return Image.fromarray(pixels)
+
+
+def put_images(root: Path, count: int = COUNT) -> ImageSet:
+    """Small images of several sizes and kinds; BMP files of one size have equally many bytes."""
+    root.mkdir(exist_ok=True)
+    paths = []
+    for index in range(count):
+        image = noise(15 + index, 20, index)
+        if index % 3 == 1:
+            image = image.convert("L")
+        path = root / f"{index}.{'png' if index % 3 else 'bmp'}"
+        image.save(path)
+        paths.append(path)
+    return image_set(root, paths)
+
+
+def image_set(root: Path, paths: list[Path]) -> ImageSet:
+    return ImageSet(
+        root=root,
+        names=tuple(path.name for path in paths),
+        paths=tuple(paths),
+        labels=tuple(range(len(paths))),
+        layout="flat folder",
+        label_source="val_label.txt",
+    )
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> ImageSet:
+    return put_images(tmp_path / "images")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the images that were decoded, as it happens."""
+    names: list[str] = []
+    load = preprocess.load_crop
+
+    def counted(path: Path, pre: Preprocessing) -> Any:
+        names.append(path.name)
+        return load(path, pre)
+
+    monkeypatch.setattr(preprocess, "load_crop", counted)
+    return names
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the images that were hashed, as it happens."""
+    names: list[str] = []
+
+    def counted(path: Path) -> str:
+        names.append(path.name)
+        return file_digest(path)
+
+    monkeypatch.setattr(module, "file_digest", counted)
+    return names
+
+
+def all_rows(found: Crops) -> Any:
+    return np.concatenate(found.rows(0, len(found)))
+
+
+def wanted(images: ImageSet, pre: Preprocessing = STEPS) -> Any:
+    return np.stack([preprocess.load_crop(path, pre) for path in images.paths])
+
+
+def rewrite(path: Path, seed: int) -> None:
+    """Other pixels in as many bytes, a second later."""
+    before = path.stat()
+    with Image.open(path) as image:
+        size = image.size
+    noise(*size, seed).save(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 10**9))
+    assert path.stat().st_size == before.st_size
+
+
+# Crops.
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, COUNT, 1024])
+def test_crops_are_those_of_preprocessing(
+    chunk: int, store: Store, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHUNK", chunk)
+    found = crops(store, images, STEPS)
+    assert (len(found), found.size, found.names) == (COUNT, 12, images.names)
+    assert len(found.chunks) == len(found.entries) == -(-COUNT // chunk)
+    assert all(one.dtype == np.uint8 and one.shape[1:] == (12, 12, 3) for one in found.chunks)
+    np.testing.assert_array_equal(all_rows(found), wanted(images))
+
+
+def test_rows_across_the_borders_of_chunks(
+    store: Store, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHUNK", 3)
+    found = crops(store, images, STEPS)
+    right = wanted(images)
+    for start in range(COUNT + 1):
+        assert found.rows(start, start) == []
+        for stop in range(start + 1, COUNT + 1):
+            rows = found.rows(start, stop)
+            np.testing.assert_array_equal(np.concatenate(rows), right[start:stop])
+            assert len(rows) == (stop - 1) // 3 - start // 3 + 1
+            for row, chunk in zip(rows, found.chunks[start // 3 :], strict=False):
+                assert np.shares_memory(row, chunk)  # views, no copies
+
+
+def test_chunks_cannot_be_changed(store: Store, images: ImageSet) -> None:
+    found = crops(store, images, STEPS)
+    assert isinstance(found.chunks[0], np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        found.chunks[0][0] = 0
+
+
+def test_no_images_are_no_chunks(store: Store, tmp_path: Path) -> None:
+    found = crops(store, image_set(tmp_path, []), STEPS)
+    assert (len(found), found.chunks, found.rows(0, 0)) == (0, (), [])
+
+
+def test_a_second_call_builds_nothing(store: Store, images: ImageSet, decoded: list[str]) -> None:
+    first = crops(store, images, STEPS)
+    assert sorted(decoded) == sorted(images.names)
+    decoded.clear()
+    for again in (crops(store, images, STEPS), crops(Store(store.root), images, STEPS)):
+        assert all(entry.cached for entry in again.entries)
+        assert [e.digest for e in again.entries] == [e.digest for e in first.entries]
+        np.testing.assert_array_equal(all_rows(again), all_rows(first))
+    assert decoded == []
+
+
+def test_the_place_of_the_images_does_not_matter(
+    store: Store, images: ImageSet, tmp_path: Path, decoded: list[str]
+) -> None:
+    crops(store, images, STEPS)
+    decoded.clear()
+    elsewhere = put_images(tmp_path / "copy")
+    assert crops(store, elsewhere, STEPS).names == images.names
+    assert decoded == []
+
+
+def test_another_geometry_is_another_entry_and_another_mean_is_not(
+    store: Store, images: ImageSet
+) -> None:
+    (first,) = crops(store, images, STEPS).entries
+    halves = Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    (shared,) = crops(store, images, STEPS.model_copy(update={"normalize": halves})).entries
+    assert shared.key == first.key
+    smaller = STEPS.model_copy(update={"crop": CenterCrop(size=10, offset="round")})
+    floor = STEPS.model_copy(update={"crop": CenterCrop(size=12, offset="floor")})
+    for other in (smaller, floor):
+        found = crops(store, images, other)
+        assert found.entries[0].key != first.key
+        np.testing.assert_array_equal(all_rows(found), wanted(images, other))
+
+
+def test_a_changed_image_is_decoded_again(
+    store: Store, images: ImageSet, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHUNK", 3)
+    before = crops(store, images, STEPS)
+    rewrite(images.paths[3], seed=99)
+    decoded.clear()
+    after = crops(store, images, STEPS)
+    assert sorted(decoded) == sorted(images.names[3:6])  # its chunk alone
+    assert [e.cached for e in after.entries] == [True, False, True]
+    np.testing.assert_array_equal(all_rows(after), wanted(images))
+    assert not np.array_equal(all_rows(after)[3], all_rows(before)[3])
+
+
+def test_another_order_is_another_entry(store: Store, images: ImageSet) -> None:
+    crops(store, images, STEPS)
+    turned = image_set(images.root, list(reversed(images.paths)))
+    np.testing.assert_array_equal(all_rows(crops(store, turned, STEPS)), wanted(images)[::-1])
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, MemoryError])
+def test_filling_goes_on_where_it_was_ended(
+    end: type[BaseException],
+    store: Store,
+    images: ImageSet,
+    decoded: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "CHUNK", 2)
+    load = preprocess.load_crop
+
+    def ended(path: Path, pre: Preprocessing) -> Any:
+        if path == images.paths[5]:
+            raise end
+        return load(path, pre)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preprocess, "load_crop", ended)
+        with pytest.raises(end):
+            crops(store, images, STEPS)
+    decoded.clear()
+    found = crops(store, images, STEPS)
+    assert sorted(decoded) == sorted(images.names[4:])
+    np.testing.assert_array_equal(all_rows(found), wanted(images))
+
+
+def test_progress_and_the_host_only_while_decoding(
+    store: Store, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHUNK", 3)
+    told: list[tuple[int, int]] = []
+    held: list[int] = []
+
+    @contextlib.contextmanager
+    def using_host() -> Iterator[None]:
+        begun = len(told)
+        yield
+        held.append(len(told) - begun)
+
+    for _ in range(2):
+        crops(
+            store,
+            images,
+            STEPS,
+            using_host=using_host,
+            progress=lambda done, total: told.append((done, total)),
+        )
+    assert told == [(done, COUNT) for done in range(1, COUNT + 1)]
+    assert held == [3, 3, 1]
+
+
+# Images that cannot be used.
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda path: os.truncate(path, 100), "pixels that cannot be decoded"),
+        (lambda path: os.truncate(path, 0), "empty, 0 bytes"),
+        (lambda path: path.write_text("<html>"), "not an image of a known format"),
+        (lambda path: path.unlink(), "cannot be read: No such file"),
+    ],
+    ids=["truncated", "empty", "web page", "absent"],
+)
+def test_a_bad_image_is_named_and_the_rest_is_kept(
+    spoil: Callable[[Path], object],
+    says: str,
+    store: Store,
+    images: ImageSet,
+    decoded: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "CHUNK", 2)
+    crops(store, image_set(images.root, list(images.paths[:4])), STEPS)
+    bad = images.paths[5]
+    content = bad.read_bytes()
+    spoil(bad)
+    with pytest.raises(DataError) as caught:
+        crops(store, images, STEPS)
+    assert f"image {bad}: " in caught.value.message
+    assert says in caught.value.message
+    assert caught.value.remedy
+    bad.write_bytes(content)
+    decoded.clear()
+    found = crops(store, images, STEPS)
+    assert sorted(decoded) == sorted(images.names[4:])
+    np.testing.assert_array_equal(all_rows(found), wanted(images))
+
+
+# Digests of files.
+
+
+def test_digests_are_of_the_bytes_and_in_order(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in "bca"]
+    for file in files:
+        file.write_text(file.name)
+    found = FileDigests(tmp_path / "new" / "memory.sqlite").of(files)
+    assert found == [file_digest(file) for file in files]
+    assert found[0].startswith("3e23e8160039594a")  # sha256 of "b"
+
+
+def test_unchanged_files_are_hashed_once(tmp_path: Path, hashed: list[str]) -> None:
+    files = [tmp_path / f"{number:03}" for number in range(501)]  # more than one query takes
+    for file in files:
+        file.write_text(file.name)
+    memory = tmp_path / "memory.sqlite"
+    first = FileDigests(memory).of(files)
+    assert len(hashed) == len(set(first)) == 501
+    hashed.clear()
+    assert FileDigests(memory).of(files[::-1]) == first[::-1]
+    assert FileDigests(memory).of([]) == []
+    assert hashed == []
+
+
+def test_only_a_changed_file_is_hashed_again(
+    tmp_path: Path, images: ImageSet, hashed: list[str]
+) -> None:
+    memory = FileDigests(tmp_path / "memory.sqlite")
+    before = memory.of(images.paths)
+    hashed.clear()
+    rewrite(images.paths[3], seed=99)
+    after = memory.of(images.paths)
+    assert hashed == [images.names[3]]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [i != 3 for i in range(COUNT)]
+    assert memory.of(images.paths) == after
+    assert hashed == [images.names[3]]
+
+
+def test_a_file_that_took_anothers_place_is_hashed_again(
+    tmp_path: Path, images: ImageSet, hashed: list[str]
+) -> None:
+    """By a rename, with the size and the time of the old one."""
+    memory = FileDigests(tmp_path / "memory.sqlite")
+    (before,) = memory.of([images.paths[3]])
+    stat = images.paths[3].stat()
+    other = tmp_path / "other.bmp"
+    noise(18, 20, seed=99).save(other)
+    os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    other.rename(images.paths[3])
+    assert images.paths[3].stat().st_size == stat.st_size
+    assert memory.of([images.paths[3]]) != [before]
+
+
+def garble_the_rows(memory: Path) -> None:
+    content = bytearray(memory.read_bytes())
+    content[4096:] = b"\xff" * len(content[4096:])  # past the first page, which has the schema
+    memory.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda memory: memory.write_bytes(b"no database at all" * 100),
+        lambda memory: os.truncate(memory, 5000),
+        lambda memory: os.truncate(memory, 0),
+        garble_the_rows,
+        lambda memory: (memory.unlink(), Path(f"{memory}-journal").write_bytes(b"x" * 600)),
+    ],
+    ids=["garbage", "truncated", "empty", "garbled rows", "left-over journal"],
+)
+def test_a_damaged_memory_is_only_slower(
+    damage: Callable[[Path], object], tmp_path: Path, images: ImageSet, hashed: list[str]
+) -> None:
+    memory = tmp_path / "memory.sqlite"
+    right = FileDigests(memory).of(images.paths)
+    damage(memory)
+    hashed.clear()
+    assert FileDigests(memory).of(images.paths) == right
+    assert len(hashed) == COUNT
+    assert FileDigests(memory).of(images.paths) == right
+    assert len(hashed) == COUNT  # and it remembers again
+
+
+def test_a_memory_that_cannot_be_used_is_only_slower(tmp_path: Path, images: ImageSet) -> None:
+    right = FileDigests(tmp_path / "memory.sqlite").of(images.paths)
+    (tmp_path / "folder.sqlite").mkdir()
+    assert FileDigests(tmp_path / "folder.sqlite").of(images.paths) == right
+    (tmp_path / "file").write_text("x")
+    assert FileDigests(tmp_path / "file" / "memory.sqlite").of(images.paths) == right
+
+
+def test_a_busy_memory_is_kept(
+    tmp_path: Path, images: ImageSet, hashed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = tmp_path / "memory.sqlite"
+    right = FileDigests(memory).of(images.paths)
+    inode = memory.stat().st_ino
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda path, timeout: connect(path, timeout=0.01))
+    hashed.clear()
+    with contextlib.closing(connect(memory)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert FileDigests(memory).of(images.paths) == right
+        other.rollback()
+    assert memory.stat().st_ino == inode  # what others remembered is not lost
+    assert len(hashed) == COUNT
+    assert FileDigests(memory).of(images.paths) == right
+    assert len(hashed) == COUNT
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    file = tmp_path / os.fsdecode(b"caf\xe9.bmp")
+    file.write_text("x")
+    assert FileDigests(tmp_path / "memory.sqlite").of([file]) == [file_digest(file)]
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        FileDigests(tmp_path / "memory.sqlite").of([tmp_path / "absent"])
+
+
+# The feed.
+
+
+@pytest.mark.parametrize("chunk", [2, 3, 1024])
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 4, COUNT, 16])
+def test_batches_follow_the_set_and_end_in_zeros(
+    batch_size: int,
+    chunk: int,
+    store: Store,
+    images: ImageSet,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "CHUNK", chunk)
+    feed = Feed(crops(store, images, STEPS), IMAGENET, batch_size)
+    assert feed.images == COUNT
+    right = preprocess.normalize(wanted(images), preprocess.normalization_table(IMAGENET))
+    for _ in range(2):  # as often as one likes
+        names: list[str] = []
+        rows = []
+        for batch in feed:
+            # What an earlier batch left in the buffer must not stay.
+            out = np.full((batch_size, 3, 12, 12), 7.0, np.float32)
+            batch.fill(out)
+            assert len(batch.names) <= batch_size
+            assert not out[len(batch.names) :].any()
+            names += batch.names
+            rows.append(out[: len(batch.names)])
+        assert tuple(names) == images.names
+        np.testing.assert_array_equal(np.concatenate(rows), right)
+        assert len(rows) == -(-COUNT // batch_size)
+
+
+def test_only_the_last_batch_is_padded(store: Store, images: ImageSet) -> None:
+    batches = list(Feed(crops(store, images, STEPS), IMAGENET, 4))
+    assert [len(batch.names) for batch in batches] == [4, 3]
+    assert [batch.start for batch in batches] == [0, 4]
+
+
+def test_a_feed_of_no_images(store: Store, tmp_path: Path) -> None:
+    assert list(Feed(crops(store, image_set(tmp_path, []), STEPS), IMAGENET, 4)) == []
+
+
+def test_a_buffer_of_another_size_is_refused(store: Store, images: ImageSet) -> None:
+    (batch, *_) = Feed(crops(store, images, STEPS), IMAGENET, 4)
+    with pytest.raises(ValueError, match="out is"):
+        batch.fill(np.empty((4, 3, 10, 10), np.float32))

@@ -1,0 +1,237 @@
+"""`harness.locks`: who holds what, and who may not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from harness import locks
+from harness.locks import FileLock, LockTimeout, holder_of, locked
+
+ROOT = Path(__file__).parents[2]
+
+
+def is_free(path: Path, *, exclusive: bool = True) -> bool:
+    lock = FileLock(path)
+    try:
+        lock.acquire(exclusive=exclusive, timeout_s=0, what="look")
+    except LockTimeout:
+        return False
+    lock.release()
+    return True
+
+
+def test_exclusive_excludes_everybody(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "a.lock"
+    with locked(path, what="build"):
+        assert not is_free(path)
+        assert not is_free(path, exclusive=False)
+    assert is_free(path)
+    assert path.exists()  # never deleted
+
+
+def test_shared_holders_keep_an_exclusive_one_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    with locked(path, exclusive=False, what="one"), locked(path, exclusive=False, what="two"):
+        assert not is_free(path)
+        assert is_free(path, exclusive=False)
+    assert is_free(path)
+
+
+def test_released_after_an_exception(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    with pytest.raises(RuntimeError), locked(path, what="build"):
+        raise RuntimeError
+    assert is_free(path)
+
+
+def test_timeout_names_the_holder(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    with locked(path, what="compiling resnest50-bs4"), pytest.raises(LockTimeout) as caught:
+        FileLock(path).acquire(timeout_s=0.05, what="other")
+    assert isinstance(caught.value, TimeoutError)
+    assert "compiling resnest50-bs4" in caught.value.holder
+    assert str(os.getpid()) in caught.value.holder
+    assert socket.gethostname() in caught.value.holder
+    assert caught.value.holder in str(caught.value)
+
+
+def test_timeout_names_every_shared_holder_that_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    with locked(path, exclusive=False, what="one"), locked(path, exclusive=False, what="two"):
+        with locked(path, exclusive=False, what="gone"):
+            pass
+        text = holder_of(path)
+    assert "one" in text and "two" in text and "gone" not in text
+
+
+def test_a_name_left_by_the_dead_is_said_to_be_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    name = {"host": socket.gethostname(), "what": "old", "since": "then", "token": "t"}
+    path.write_text(json.dumps({**name, "pid": gone.pid}) + "\n")
+    assert "what is left of old" in holder_of(path)
+    path.write_text(json.dumps({**name, "pid": gone.pid, "host": "elsewhere"}) + "\n")
+    assert "old" in holder_of(path) and "left of" not in holder_of(path)
+
+
+@pytest.mark.parametrize("text", [b"", b"{half", b"[]\n7\nnull\n", b'{"pid": "x"}\n', b"\xff\xfe"])
+def test_a_damaged_name_is_not_an_error(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "a.lock"
+    path.write_bytes(text)
+    assert holder_of(path) == "a process that left no name"
+    assert is_free(path)
+
+
+def test_names_of_shared_holders_do_not_fill_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "NAMES_BYTES", 1000)
+    path = tmp_path / "a.lock"
+    for _ in range(50):
+        with locked(path, exclusive=False, what="case"):
+            pass
+    assert path.stat().st_size < 2000
+
+
+def test_who_waits_hears_of_it_and_then_gets_the_lock(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    holder = FileLock(path)
+    holder.acquire(what="the build of another run")
+    heard: list[str] = []
+
+    def told(text: str) -> None:
+        heard.append(text)
+        holder.release()
+
+    lock = FileLock(path)
+    lock.acquire(what="case", timeout_s=30, on_wait=told, notice_s=0.02)
+    lock.release()
+    assert len(heard) == 1 and "the build of another run" in heard[0]
+
+
+def test_waiting_takes_turns_with_other_processes(tmp_path: Path) -> None:
+    # No update of a counter is lost between processes.
+    path, counter = tmp_path / "a.lock", tmp_path / "n"
+    counter.write_text("0")
+    code = (
+        "import sys; from pathlib import Path; from harness.locks import locked\n"
+        "for _ in range(20):\n"
+        " with locked(Path(sys.argv[1]), timeout_s=60, what='count'):\n"
+        "  p = Path(sys.argv[2]); p.write_text(str(int(p.read_text()) + 1))\n"
+    )
+    argv = [sys.executable, "-c", code, str(path), str(counter)]
+    children = [subprocess.Popen(argv, cwd=ROOT) for _ in range(3)]
+    assert [child.wait(60) for child in children] == [0, 0, 0]
+    assert counter.read_text() == "60"
+
+
+def test_free_after_kill_9(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    code = (
+        "import sys, time; from pathlib import Path; from harness.locks import FileLock\n"
+        "FileLock(Path(sys.argv[1])).acquire(what='victim'); print('held', flush=True)\n"
+        "time.sleep(600)"
+    )
+    # The lock object is garbage at once: a lock lives as long as its descriptor, not its object.
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], cwd=ROOT, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"held\n"
+        assert not is_free(path)
+        assert "victim" in holder_of(path)
+        child.send_signal(signal.SIGKILL)
+    assert is_free(path)
+
+
+def test_an_heir_holds_on_after_leave_and_not_after_release(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    for leave in (True, False):
+        lock = FileLock(path)
+        lock.acquire(what="worker of a case")
+        child = subprocess.Popen(["sleep", "600"], pass_fds=[lock.fd])
+        try:
+            lock.leave() if leave else lock.release()
+            assert is_free(path) is not leave
+            if leave:
+                assert "what is left of worker of a case" in holder_of(path)
+        finally:
+            child.kill()
+            child.wait()
+        assert is_free(path)
+
+
+def test_children_do_not_inherit_unless_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    lock = FileLock(path)
+    lock.acquire(what="case")
+    with subprocess.Popen(["sleep", "600"], close_fds=False) as child:
+        lock.leave()
+        assert is_free(path)
+        child.kill()
+
+
+def test_a_deleted_file_is_not_locked_in_vain(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    old = FileLock(path)
+    old.acquire(what="old")
+    waiter = FileLock(path)
+    thread = threading.Thread(
+        target=lambda: waiter.acquire(
+            what="new", timeout_s=30, on_wait=lambda _: swap(), notice_s=0
+        )
+    )
+    swapped: list[bool] = []
+
+    def swap() -> None:
+        if not swapped:
+            swapped.append(True)
+            path.unlink()
+            path.touch()
+            old.release()
+
+    thread.start()
+    thread.join(30)
+    assert waiter.held and swapped
+    assert not is_free(path)  # the file that is there now
+    waiter.release()
+
+
+def test_misuse_is_refused(tmp_path: Path) -> None:
+    lock = FileLock(tmp_path / "a.lock")
+    with pytest.raises(ValueError, match="not held"):
+        _ = lock.fd
+    lock.acquire(what="case")
+    with pytest.raises(ValueError, match="held already"):
+        lock.acquire(what="case")
+    lock.release()
+    lock.release()
+    lock.leave()
+    assert not lock.held
+
+
+def test_only_a_regular_file_is_a_lock(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "pipe"):
+        with pytest.raises(OSError, match=name):
+            FileLock(tmp_path / name).acquire(what="case", timeout_s=0)
+    assert not (tmp_path / "target").exists()
+
+
+def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    before = len(os.listdir("/proc/self/fd"))
+    with locked(path, what="case"), pytest.raises(LockTimeout):
+        FileLock(path).acquire(what="case", timeout_s=0)
+    assert len(os.listdir("/proc/self/fd")) == before

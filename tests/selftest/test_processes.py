@@ -1,0 +1,247 @@
+"""`harness.processes`: what is started also ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness import processes
+from harness.errors import HarnessError
+from harness.processes import describe_exit, kill_group, run, tail, wait_ended
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-S", "-E", "-c", textwrap.dedent(code)]
+
+
+def alive(pid: int) -> bool:
+    """Running, and not a zombie that nobody reaps."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+    limit = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > limit:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def test_exit_code_output_and_log(tmp_path: Path) -> None:
+    log = tmp_path / "new" / "tool.log"
+    code = "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)"
+    done = run(python(code), deadline_s=60, log=log)
+    assert (done.returncode, done.timed_out, done.ok, done.unkillable) == (3, False, False, False)
+    assert sorted(done.output().splitlines()) == ["err", "out"]
+    assert done.describe().endswith("ended with exit code 3")
+
+
+def test_a_second_program_appends_and_reads_only_its_own(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert run(["echo", "first"], deadline_s=60, log=log).ok
+    second = run(["echo", "second"], deadline_s=60, log=log)
+    assert second.output() == second.tail() + "\n" == "second\n"
+    assert log.read_text() == "first\nsecond\n"
+
+
+def test_arguments_are_not_a_shells(tmp_path: Path) -> None:
+    done = run(["echo", "$HOME; exit 3", "*"], deadline_s=60, log=tmp_path / "log")
+    assert done.output() == "$HOME; exit 3 *\n"
+
+
+def test_standard_input_is_empty(tmp_path: Path) -> None:
+    assert run(["cat"], deadline_s=60, log=tmp_path / "log").ok
+
+
+def test_environment_directory_and_descriptors(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    try:
+        code = f"import os; os.write({write}, (os.getcwd() + os.environ['A']).encode())"
+        argv = python(code)
+        done = run(
+            argv,
+            deadline_s=60,
+            log=tmp_path / "log",
+            cwd=tmp_path,
+            env={"A": "b"},
+            pass_fds=[write],
+        )
+        assert done.ok, done.output()
+        assert os.read(read, 4096).decode() == f"{tmp_path}b"
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [(["/no/such/atc"], 127), (["/etc"], 126), (["a\0b"], 126)],
+    ids=["absent", "not a program", "NUL in the name"],
+)
+def test_a_program_that_cannot_be_started(tmp_path: Path, argv: list[str], code: int) -> None:
+    done = run(argv, deadline_s=60, log=tmp_path / "log")
+    assert (done.returncode, done.ok) == (code, False)
+    assert "cannot start" in done.tail()
+
+
+def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(HarnessError, match="cannot write the log of echo"):
+        run(["echo"], deadline_s=60, log=tmp_path / "file" / "log")
+
+
+@pytest.fixture
+def deadline_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Let the deadline pass when a file is complete: a busy machine may take its time."""
+
+    def set_deadline(file: Path) -> None:
+        def wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
+            assert eventually(lambda: file.exists() and file.read_text().endswith("\n"), 60)
+            return False
+
+        monkeypatch.setattr(processes, "wait_ended", wait)
+
+    return set_deadline
+
+
+def test_deadline_ends_a_program(tmp_path: Path) -> None:
+    done = run(["sleep", "600"], deadline_s=0.1, log=tmp_path / "log")
+    assert done.timed_out and not done.ok and not done.unkillable
+    assert done.returncode == -signal.SIGTERM
+    assert "sleep was stopped after" in done.describe()
+
+
+def test_deadline_kills_grandchildren(tmp_path: Path, deadline_at: Callable[[Path], None]) -> None:
+    pids = tmp_path / "pids"
+    deadline_at(pids)
+    argv = ["sh", "-c", f"sleep 600 & echo $! $$ > {pids}; wait"]
+    assert run(argv, deadline_s=60, log=tmp_path / "log").timed_out
+    assert [pid for pid in map(int, pids.read_text().split()) if alive(pid)] == []
+
+
+def test_grandchildren_that_ignore_sigterm_or_make_a_group_die_too(
+    tmp_path: Path, deadline_at: Callable[[Path], None]
+) -> None:
+    pids = tmp_path / "pids"
+    deadline_at(pids)
+    code = f"""
+        import os, signal, subprocess, time
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        child = subprocess.Popen(["sleep", "600"], preexec_fn=os.setpgrp)
+        open({str(pids)!r}, "w").write(f"{{child.pid}} {{os.getpid()}}\\n")
+        time.sleep(600)
+        """
+    done = run(python(code), deadline_s=60, log=tmp_path / "log", grace_s=0.1)
+    assert done.timed_out and done.returncode == -signal.SIGKILL
+    assert [pid for pid in map(int, pids.read_text().split()) if alive(pid)] == []
+
+
+def test_what_outlives_a_program_that_ended_well_is_killed(tmp_path: Path) -> None:
+    done = run(["sh", "-c", "sleep 600 & echo $!"], deadline_s=60, log=tmp_path / "log")
+    assert done.ok and not done.timed_out
+    assert not alive(int(done.output()))
+
+
+def test_an_interrupted_caller_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def interrupted(process: subprocess.Popen[bytes], seconds: float) -> bool:
+        started.append(process)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(processes, "wait_ended", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(["sleep", "600"], deadline_s=60, log=tmp_path / "log")
+    assert not alive(started[0].pid)
+
+
+def test_a_second_interrupt_kills_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = subprocess.Popen(
+        ["sh", "-c", "trap '' TERM; echo; sleep 600"],
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+    )
+    with process:
+        assert process.stdout is not None
+        process.stdout.readline()  # the trap is set
+
+        def interrupted(seconds: float) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(time, "sleep", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            kill_group(process, grace_s=60)
+        monkeypatch.undo()
+        try:
+            assert wait_ended(process, 10)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_kill_group_reaps_and_can_be_repeated() -> None:
+    process = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    assert kill_group(process) and kill_group(process)
+    assert process.returncode == -signal.SIGTERM
+
+
+def test_what_will_not_die_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deadline_at: Callable[[Path], None]
+) -> None:
+    pid = tmp_path / "pid"
+    deadline_at(pid)
+    monkeypatch.setattr(processes, "_signal_all", lambda leader, number: None)
+    monkeypatch.setattr(processes, "KILL_WAIT_S", 0.1)
+    argv = ["sh", "-c", f"echo $$ > {pid}; exec sleep 600"]
+    done = run(argv, deadline_s=60, log=tmp_path / "log", grace_s=0.0)
+    os.kill(int(pid.read_text()), signal.SIGKILL)
+    assert done.unkillable and done.timed_out and not done.ok
+    assert "would not die" in done.describe()
+
+
+def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
+    def count() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = count()
+    run(["true"], deadline_s=60, log=tmp_path / "log")
+    run(["/no/such/program"], deadline_s=60, log=tmp_path / "log")
+    run(["sleep", "600"], deadline_s=0.05, log=tmp_path / "log")
+    assert count() == before
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (0, "ended with exit code 0"),
+        (-signal.SIGSEGV, "was killed by SIGSEGV (segmentation fault)"),
+        (-signal.SIGKILL, "was killed by SIGKILL (perhaps out of memory)"),
+        (-signal.SIGHUP, "was killed by SIGHUP"),
+        (139, "ended with exit code 139 (how a shell reports SIGSEGV)"),
+        (187, "ended with exit code 187"),
+        (-250, "was killed by signal 250"),
+    ],
+)
+def test_describe_exit(code: int, text: str) -> None:
+    assert describe_exit(code) == text
+
+
+def test_tail_takes_the_end_and_splits_progress_bars(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"x" * 200_000 + b"\none\rtwo\n\xff three\n")
+    assert tail(log, lines=3) == "one\ntwo\n\ufffd three"
+    assert tail(log, start=log.stat().st_size) == ""
+    assert tail(tmp_path / "absent") == ""
