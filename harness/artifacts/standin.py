@@ -21,6 +21,7 @@ _BATCH = 16
 _RIDGE = 0.1
 # Scores of a fit to one-hot targets lie between 0 and 1; logits of classifiers are wider.
 _LOGIT_SCALE = 10.0
+_RESIDUAL_GAIN = 0.25
 
 
 def make_standin(
@@ -90,8 +91,10 @@ def _initialise(torch: Any, module: Any) -> None:
             if part.bias is not None:
                 torch.nn.init.zeros_(part.bias)
         elif isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
-            # timm starts some residual branches at zero: they would not matter then.
-            torch.nn.init.ones_(part.weight)
+            # timm starts residual branches at zero: they would not matter then. At one, a deep
+            # network amplifies rounding until float32 and float64 disagree (SE-ResNeXt101).
+            starts_at_zero = bool((part.weight == 0).all())
+            torch.nn.init.constant_(part.weight, _RESIDUAL_GAIN if starts_at_zero else 1.0)
             torch.nn.init.zeros_(part.bias)
 
 
