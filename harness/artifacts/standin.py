@@ -138,11 +138,13 @@ def _fit_head(
     for row, label in enumerate(targets.tolist()):
         wanted[row, column[label]] = 1.0
     mean, std = features.mean(0), features.std(0)
-    scaled = (features - mean) / (std + 1e-6 * std.max() + 1e-12)
+    # A feature that hardly varies must not get a weight that amplifies rounding.
+    scale = std + 0.1 * std.mean()
+    scaled = (features - mean) / scale
     gram = scaled @ scaled.T / scaled.shape[1]
     ridge = _RIDGE * torch.eye(len(gram), dtype=torch.float64)
     dual = torch.linalg.solve(gram + ridge, wanted - wanted.mean(0))
-    weights = (scaled.T @ dual / scaled.shape[1]).T / (std + 1e-6 * std.max() + 1e-12)
+    weights = (scaled.T @ dual / scaled.shape[1]).T / scale
     bias = wanted.mean(0) - weights @ mean
     head.weight.zero_()
     if head.bias is None:
