@@ -560,6 +560,33 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 _COLUMNS = ("Verdict", "Measured", "Reference", "Difference", "Why")
 
 
+_WARNING = {
+    "rehearsal": "REHEARSAL: generated images and stand-in weights. "
+    "Says nothing about any published figure.",
+    "simulated": "SIMULATED NPU. Says nothing about any published figure.",
+}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_html_report_title(report: Any) -> None:
+    """The page says what it is before anything else."""
+    report.title = "Acceptance of deployed models"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_html_results_summary(
+    prefix: list[str], summary: list[str], postfix: list[str], session: pytest.Session
+) -> None:
+    """A banner that no one misses, where figures are not what they seem."""
+    state = _state(session.config)
+    warning = _WARNING.get(state.settings.provenance) if state.active else None
+    if warning is not None:
+        prefix.append(
+            '<p style="padding:.6em;font-weight:bold;color:#000;background:#ffd21f;'
+            f'border:4px dashed #000">{warning}</p>'
+        )
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_html_results_table_header(cells: list[str]) -> None:
     """Our columns after the test's name."""

@@ -153,6 +153,7 @@ def test_a_second_run_with_two_workers_builds_nothing_and_loses_nothing(run_pyte
     text = html.read_text()
     assert "Verdict" in text
     assert "predictions equal eager" in text
+    assert "REHEARSAL: generated images" in text
     assert "rehearsal" in text
 
 
