@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pytest
 
 from harness import host, records, settings
 from harness.cases import Case, Plan, make_plan, missing, missing_text
-from harness.catalog import Catalog, load_catalog
+from harness.catalog import Catalog, KnownFailure, load_catalog
 from harness.errors import HarnessError
 from harness.progress import Progress
 from harness.records import ArtifactRef, CaseLine, ErrorInfo, Outcome, PlannedCase, VerdictInfo
@@ -181,7 +182,7 @@ class Acceptance:
         case, bench, verdict = result.case, result.bench, None
         if bench is not None:
             verdict = bench.verdict
-        outcome, sentence = _outcome(result.error, verdict)
+        outcome, sentence = _outcome(result.error, verdict, self.known_failure(case))
         return CaseLine(
             run=self.run_id,
             nodeid=item_nodeid,
@@ -205,6 +206,14 @@ class Acceptance:
             **({} if bench is None else _of_bench(bench)),
             **({} if verdict is None else _of_verdict(verdict)),
         )
+
+    def known_failure(self, case: Case) -> KnownFailure | None:
+        """What the catalog excuses the case for, while the excuse lasts."""
+        today = datetime.now(UTC).date()
+        for known in self.catalog.known_failures:
+            if known.matches(case.id, case.check) and not known.expired(today):
+                return known
+        return None
 
     def write_crash(self, nodeid: str, text: str) -> None:
         """The line of a case whose xdist worker died."""
@@ -252,12 +261,27 @@ class Acceptance:
         ]
 
 
-def _outcome(error: ErrorInfo | None, verdict: Verdict | None) -> tuple[Outcome, str]:
+def _outcome(
+    error: ErrorInfo | None, verdict: Verdict | None, known: KnownFailure | None
+) -> tuple[Outcome, str]:
+    """How a case ended. A known failure is strict: another stage, or a pass, fails."""
     if error is not None:
-        return "error", f"[{error.stage}] {error.message}"
-    if verdict is None:
+        outcome, sentence = "error", f"[{error.stage}] {error.message}"
+        stage = error.stage
+    elif verdict is None:
         return "error", "the case ended without a verdict"
-    return _OUTCOME_OF[verdict.kind], verdict.sentence
+    else:
+        outcome, sentence = _OUTCOME_OF[verdict.kind], verdict.sentence
+        stage = "verdict" if outcome == "failed" else ""
+    if known is None or outcome == "inconclusive":
+        return outcome, sentence  # type: ignore[return-value]
+    if stage == known.stage:
+        return "known_failure", f"failed as declared ({known.link}): {sentence}"
+    happened = f"it failed at {stage}" if stage else "it did not fail"
+    return "failed", (
+        f"declared to fail at {known.stage} ({known.link}), but {happened}: {sentence}. "
+        "Change known_failures in the catalog"
+    )
 
 
 def _of_bench(bench: Any) -> dict[str, Any]:
@@ -468,9 +492,14 @@ def pytest_runtest_makereport(
             result.error = result.error or _error_info(error)
     state = _state(item.config)
     line = state.case_line(item.nodeid, result)
+    if state.known_failure(result.case) is not None and (call.when == "call" or report.failed):
+        if line.outcome == "known_failure":
+            report.outcome, report.wasxfail = "skipped", line.sentence
+        elif line.outcome == "failed":
+            report.outcome, report.longrepr = "failed", line.sentence
     if call.when == "teardown":
         records.append(state.run_dir, line)
-    elif call.when == "call" or report.failed:
+    elif call.when == "call" or not report.passed:
         report.acceptance = _columns(line)
         item.user_properties.extend(report.acceptance.items())
         report.user_properties = list(item.user_properties)

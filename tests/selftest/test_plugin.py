@@ -306,6 +306,51 @@ def test_throughput_of_a_real_checkpoint_without_a_figure_is_recorded(run_pytest
     assert "1 recorded" in done.output
 
 
+def known_failures(tmp_path, stage, text=None):
+    """The small catalog with its batch 4 declared to fail at a stage."""
+    path = tmp_path / "known.yaml"
+    path.write_text(
+        (text or TINY.read_text())
+        + f"""
+known_failures:
+  - case: tiny-bs4-cpu
+    check: accuracy
+    stage: {stage}
+    link: https://example.org/issues/1
+"""
+    )
+    return path
+
+
+def test_a_known_failure_at_its_stage_is_excused(run_pytest, tmp_path):
+    broken = TINY.read_text().replace("timm:test_resnet", "timm:test_resnot")
+    done = run_pytest(
+        *("--rehearsal", "-m", "accuracy", "--batch-sizes", "4"),
+        catalog=known_failures(tmp_path, "network", broken),
+    )
+    assert done.code == 0, done.output
+    assert done.outcomes() == {"accuracy tiny-bs4-cpu": "known_failure"}
+    assert "1 xfailed" in done.output
+
+
+@pytest.mark.parametrize(
+    ("stage", "text", "words"),
+    [
+        ("export", None, "it did not fail"),
+        ("export", ("timm:test_resnet", "timm:test_resnot"), "it failed at network"),
+    ],
+)
+def test_a_known_failure_is_strict(run_pytest, tmp_path, stage, text, words):
+    changed = TINY.read_text().replace(*text) if text else None
+    done = run_pytest(
+        *("--rehearsal", "-m", "accuracy", "--batch-sizes", "4"),
+        catalog=known_failures(tmp_path, stage, changed),
+    )
+    assert done.code == 1
+    assert done.outcomes() == {"accuracy tiny-bs4-cpu": "failed"}
+    assert words in done.records().cases[0].sentence
+
+
 # The command line ------------------------------------------------------------------------
 
 
