@@ -1,4 +1,4 @@
-"""Checkpoints as upstream ships them: found, verified, loaded safely, strictly put into a network.
+"""Checkpoints as upstream ships them: found or fetched, verified, loaded safely and strictly.
 
 Each of the five files has a layout of its own: what the state dict is nested under, and what its
 keys are called. A `Layout` is a pair of inverse functions between the file's object and the keys
@@ -21,6 +21,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.errors import CheckpointError, some
+from harness.fetch import DEADLINE_S, RETRIES, TIMEOUT_S, OnProgress, fetch, shown
+from harness.locks import OnWait
 from harness.networks import import_torch
 
 if TYPE_CHECKING:
@@ -89,62 +91,104 @@ class Layout:
     from_network: Callable[[Mapping[str, torch.Tensor]], object]
 
 
+def obtain_checkpoint(
+    spec: CheckpointSource,
+    directories: Sequence[Path],
+    *,
+    cache: Path | None,
+    offline: bool,
+    progress: OnProgress | None = None,
+    on_wait: OnWait | None = None,
+    timeout_s: float = TIMEOUT_S,
+    deadline_s: float = DEADLINE_S,
+    retries: int = RETRIES,
+) -> tuple[Path, Digests]:
+    """The verified file and its digests: of `directories`, else of `cache`, else fetched there.
+
+    A file in `directories` is its owner's: when it is not the one that `spec` means it is refused
+    and stays where it is, and nothing is fetched in its place. Such a file in `cache` is set aside
+    and fetched once more. Where `spec` gives no digest, a fetched file must at least begin like
+    one of PyTorch's. `progress`, `on_wait` and the limits are those of `harness.fetch.fetch`.
+
+    Raises:
+        CheckpointError: there is no such file, it is another one, or it cannot be fetched.
+    """
+    found = _find(spec, directories)
+    if found is not None:
+        return found, verify_digest(found, spec)
+    seen: list[Digests] = []
+
+    def verify(path: Path) -> None:
+        seen.append(_digests(path))
+        wrong = _mismatch(seen[-1], spec)
+        foreign = _foreign(path) if wrong or not has_digest(spec) else None
+        if wrong or foreign:
+            it = f"it {foreign}" if foreign else None
+            raise CheckpointError("; ".join(text for text in (wrong, it) if text))
+
+    if cache is None:
+        raise _absent(spec, directories, "no cache folder was given to fetch it into")
+    no_fetch = "`--offline` was given" if offline else "" if spec.url else "it has no URL"
+    kept = cache / spec.file
+    if os.path.isfile(kept):
+        try:
+            verify(kept)
+            return kept, seen[-1]
+        except CheckpointError as error:
+            if no_fetch:
+                raise CheckpointError(
+                    f"{kept} is refused: {error.message}; it was not opened, and not fetched "
+                    f"again: {no_fetch}",
+                    remedy=_by_hand(spec),
+                ) from error
+    if spec.url is None or no_fetch:
+        raise _absent(spec, [*directories, cache], no_fetch)
+    path = fetch(
+        spec.url,
+        kept,
+        verify=verify,
+        progress=progress,
+        timeout_s=timeout_s,
+        deadline_s=deadline_s,
+        retries=retries,
+        on_wait=on_wait,
+    )
+    return path, seen[-1]
+
+
 def find_checkpoint(spec: CheckpointSource, directories: Sequence[Path]) -> Path:
     """The first file called `spec.file` in `directories`; subfolders are not searched.
 
-    Files are found, never fetched: this is the one place to add a download. Raises
-    `CheckpointError` with the directories searched and the URL.
+    Nothing is fetched: see `obtain_checkpoint`. Raises `CheckpointError` with the directories
+    searched and the URL.
     """
-    if spec.file in ("", ".", "..") or Path(spec.file).name != spec.file:
-        raise CheckpointError(
-            f"`{spec.file}` is not a bare file name",
-            remedy="give the checkpoint's file name without a folder in baselines.yaml",
-        )
-    for directory in directories:
-        path = directory / spec.file
-        if os.path.isfile(path):  # false, not an error, for a folder that may not be entered
-            return path
-    searched = ", ".join(
-        f"{d}{'' if os.path.isdir(d) else ' (no such folder)'}" for d in directories
-    )
-    source = f"download {spec.url}" if spec.url else f"get {spec.file} from its publisher"
-    raise CheckpointError(
-        f"{spec.file} is not there; searched: {searched or 'no folder was given'}",
-        remedy=f"{source} into a folder and name that folder with `--checkpoints=DIR`",
-    )
+    found = _find(spec, directories)
+    if found is None:
+        raise _absent(spec, directories)
+    return found
 
 
 def verify_digest(path: Path, spec: CheckpointSource) -> Digests:
     """Digests of the file, computed in one pass and held against those that `spec` gives.
 
-    Nothing in the file is interpreted. Raises `CheckpointError` with both values when one
-    differs, or when the file cannot be read.
+    Nothing in the file is interpreted, and it is not moved. Raises `CheckpointError` with both
+    values when one differs, or when the file cannot be read.
     """
-    # md5 is what the publisher gives; it guards against damage, not against an attacker.
-    md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
-    try:
-        _require_regular_file(path)
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                md5.update(chunk)
-                sha256.update(chunk)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    found = Digests(md5.hexdigest(), sha256.hexdigest())
-    prefix = spec.sha256_prefix
-    for kind, wanted, actual in (
-        ("md5", spec.md5, found.md5),
-        ("sha256", spec.sha256, found.sha256),
-        # An empty prefix would match anything: it is compared whole, and so refused.
-        ("sha256 prefix", prefix, found.sha256[: len(prefix)] if prefix else found.sha256),
-    ):
-        if wanted is not None and wanted.lower() != actual:
-            raise CheckpointError(
-                f"{path} is not the file that the catalog means: its {kind} is {actual}, "
-                f"expected {wanted.lower()}; it was not opened",
-                remedy=f"fetch it again from {spec.url or 'its publisher'}",
-            )
+    found = _digests(path)
+    wrong = _mismatch(found, spec)
+    if wrong:
+        raise CheckpointError(
+            f"{path} is not the file that the catalog means: {wrong}; it was not opened and stays "
+            "where it is",
+            remedy=f"fetch it again from {shown(spec.url) if spec.url else 'its publisher'}, or "
+            "take it out of that folder",
+        )
     return found
+
+
+def has_digest(spec: CheckpointSource) -> bool:
+    """Whether the catalog can tell the file from another one."""
+    return any(value is not None for value in (spec.md5, spec.sha256, spec.sha256_prefix))
 
 
 def load_state(path: Path, layout_name: str, *, allow_unsafe: bool = False) -> State:
@@ -224,6 +268,68 @@ def state_digest(state: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
+# ------------------------------------------------------------------------------- finding files
+
+
+def _find(spec: CheckpointSource, directories: Sequence[Path]) -> Path | None:
+    if spec.file in ("", ".", "..") or Path(spec.file).name != spec.file:
+        raise CheckpointError(
+            f"`{spec.file}` is not a bare file name",
+            remedy="give the checkpoint's file name without a folder in baselines.yaml",
+        )
+    for directory in directories:
+        path = directory / spec.file
+        if os.path.isfile(path):  # false, not an error, for a folder that may not be entered
+            return path
+    return None
+
+
+def _absent(
+    spec: CheckpointSource, directories: Sequence[Path], no_fetch: str = ""
+) -> CheckpointError:
+    searched = ", ".join(
+        f"{d}{'' if os.path.isdir(d) else ' (no such folder)'}" for d in directories
+    )
+    reason = f"; not fetched: {no_fetch}" if no_fetch else ""
+    return CheckpointError(
+        f"{spec.file} is not there; searched: {searched or 'no folder was given'}{reason}",
+        remedy=_by_hand(spec),
+    )
+
+
+def _by_hand(spec: CheckpointSource) -> str:
+    source = f"download {shown(spec.url)}" if spec.url else f"get {spec.file} from its publisher"
+    return f"{source} into a folder and name that folder with `--checkpoints=DIR`"
+
+
+def _digests(path: Path) -> Digests:
+    # md5 is what the publisher gives; it guards against damage, not against an attacker.
+    md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+    try:
+        _require_regular_file(path)
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                md5.update(chunk)
+                sha256.update(chunk)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return Digests(md5.hexdigest(), sha256.hexdigest())
+
+
+def _mismatch(found: Digests, spec: CheckpointSource) -> str | None:
+    """What differs, with both values: `its md5 is ..., expected ...`."""
+    prefix = spec.sha256_prefix
+    for kind, wanted, actual in (
+        ("md5", spec.md5, found.md5),
+        ("sha256", spec.sha256, found.sha256),
+        # An empty prefix would match anything: it is compared whole, and so refused.
+        ("sha256 prefix", prefix, found.sha256[: len(prefix)] if prefix else found.sha256),
+    ):
+        if wanted is not None and wanted.lower() != actual:
+            return f"its {kind} is {actual}, expected {wanted.lower()}"
+    return None
+
+
 # ------------------------------------------------------------------------------- reading files
 
 
@@ -256,24 +362,31 @@ def _require_regular_file(path: Path) -> None:
 def _refuse_foreign(path: Path) -> None:
     """Say plainly what a file is that PyTorch would stumble over."""
     _require_regular_file(path)
-    with path.open("rb") as file:
-        head = file.read(512)
-    again = "fetch it again; the download did not give the file"
+    foreign = _foreign(path)
+    if foreign:
+        raise CheckpointError(
+            f"{path} {foreign}", remedy="fetch it again; the download did not give the file"
+        )
+
+
+def _foreign(path: Path) -> str | None:
+    """What the file is when it begins like none of PyTorch's, after "it ": `is empty (0 bytes)`."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise _unreadable(path, error) from error
     if not head:
-        raise CheckpointError(f"{path} is empty (0 bytes)", remedy=again)
+        return "is empty (0 bytes)"
     # A zip archive, a pickle (PyTorch before 1.6), a tar archive (before 0.1.10).
     if head.startswith((b"PK\x03\x04", b"\x80")) or head[257:262] == b"ustar":
-        return
+        return None
     if not any(head):
-        raise CheckpointError(
-            f"{path} begins with zero bytes: an unfinished download", remedy=again
-        )
+        return "begins with zero bytes: an unfinished download"
     start = head[:40].decode("ascii", "replace").replace("\ufffd", "?")
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise CheckpointError(f"{path} is a web page, not weights: {start!r}", remedy=again)
-    raise CheckpointError(
-        f"{path} is not a file of PyTorch; it begins with {start!r}", remedy=again
-    )
+        return f"is a web page, not weights: {start!r}"
+    return f"is not a file of PyTorch; it begins with {start!r}"
 
 
 # torch/_weights_only_unpickler.py: "Unsupported global: GLOBAL numpy.dtype was not an allowed

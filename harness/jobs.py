@@ -9,6 +9,7 @@ The pytest process therefore imports none of these libraries.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import importlib
 import json
 import os
@@ -18,7 +19,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ def call(
     log: Path,
     error: type[HarnessError],
     what: str,
+    pass_fds: Sequence[int] = (),
 ) -> Any:
     """Run `module:name` with keyword `arguments` in a child and return what it returned.
 
@@ -44,6 +46,7 @@ def call(
         log: file that receives the child's stdout and stderr.
         error: class of the stage, raised when the child dies, hangs or fails unexpectedly.
         what: what is being done to which case, for messages.
+        pass_fds: descriptors of a lease, held as long as the child lives.
 
     Raises:
         HarnessError: the function's own, or `error`.
@@ -58,6 +61,7 @@ def call(
                     "arguments": dict(arguments),
                     "result": str(result),
                     "parent": os.getpid(),
+                    "limit": deadline_s + 5.0,
                 }
             ),
             encoding="utf-8",
@@ -65,10 +69,12 @@ def call(
         env = dict(os.environ)
         env["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *filter(None, [env.get("PYTHONPATH")])])
         done = processes.run(
-            [sys.executable, "-m", "harness.jobs", str(spec)],
+            # -P: no `harness` and no `numpy` of the working directory.
+            [sys.executable, "-P", "-m", "harness.jobs", str(spec)],
             deadline_s=deadline_s,
             log=log,
             env=env,
+            pass_fds=pass_fds,
         )
         tail = done.output()[-20000:]
         if done.timed_out:
@@ -113,6 +119,8 @@ def main(spec_file: str) -> int:
     """Entry of the child process: `python -m harness.jobs SPEC`."""
     spec = json.loads(Path(spec_file).read_text(encoding="utf-8"))
     threading.Thread(target=_watch_parent, args=(spec["parent"],), daemon=True).start()
+    # A library that holds the interpreter's lock stops the watcher; this timer needs no lock.
+    faulthandler.dump_traceback_later(spec["limit"], exit=True)
     module, _, name = spec["function"].partition(":")
     try:
         function = getattr(importlib.import_module(module), name)

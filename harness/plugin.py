@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -63,6 +65,8 @@ class Acceptance:
         self.settings: Settings = settings.resolve(
             option, ini={o.ini: ini[o.name] for o in OPTIONS}, base=config.invocation_params.dir
         )
+        # What the settings would be if nothing but the kind of run were said.
+        self._plain = settings.resolve({"rehearsal": self.settings.rehearsal}, environment={})
         self.run_id: str = self.worker.get("acceptance_run", "") or records.new_run_id()
         self.run_dir: Path = self.settings.runs / self.run_id
         self.begin = time.monotonic()
@@ -159,21 +163,26 @@ class Acceptance:
         good = complete and not any(counts[outcome] for outcome in bad)
         if not good and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        records.append(
-            self.run_dir,
-            records.EndLine(
-                run=self.run_id,
-                finished=records.now(),
-                planned=len(self.planned),
-                counts=counts,
-                complete=complete,
-                exit_status=int(session.exitstatus),
-                seconds=round(time.monotonic() - self.begin, 3),
-            ),
+        end = records.EndLine(
+            run=self.run_id,
+            finished=records.now(),
+            planned=len(self.planned),
+            counts=counts,
+            complete=complete,
+            exit_status=int(session.exitstatus),
+            seconds=round(time.monotonic() - self.begin, 3),
         )
+        records.append(self.run_dir, end)
         from harness.report import write_report
 
-        write_report(self.run_dir)
+        try:
+            write_report(self.run_dir)
+        except HarnessError:
+            # The last end line counts: a run without its report did not end well.
+            status = int(pytest.ExitCode.INTERNAL_ERROR)
+            with contextlib.suppress(HarnessError):
+                records.append(self.run_dir, end.model_copy(update={"exit_status": status}))
+            raise
 
     # Cases -------------------------------------------------------------------------------
 
@@ -251,14 +260,24 @@ class Acceptance:
         )
 
     def _repeat(self, case: Case) -> list[str]:
-        chosen = "--rehearsal" if self.settings.rehearsal else f"--target {case.target}"
-        images = ""
-        if self.settings.rehearsal_images != settings.DEFAULT_REHEARSAL_IMAGES:
-            images = f" --rehearsal-images {self.settings.rehearsal_images}"
-        return [
-            f"pytest {chosen} --models {case.model} --batch-sizes {case.batch_size} "
-            f"-m {case.check}{images}"
-        ]
+        """The command that does one case again, with every setting that could change it."""
+        words = ["pytest", "-m", case.check]
+        for option in OPTIONS:
+            value = getattr(self.settings, option.name)
+            if option.name == "models":
+                value = (case.model,)
+            elif option.name == "batch_sizes":
+                value = (case.batch_size,)
+            elif value == getattr(self._plain, option.name) or option.name == "runs":
+                continue
+            if option.kind == "flag":
+                words.append(option.flag)
+            elif option.kind == "pairs":
+                words += [f"{option.flag}={name}={path}" for name, path in value]
+            else:
+                text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+                words.append(f"{option.flag}={text}")
+        return [shlex.join(words)]
 
 
 def _outcome(
@@ -321,6 +340,13 @@ def _point_latest(runs: Path, run_id: str) -> None:
         fresh.replace(link)
 
 
+def _end_with_parent(parent: int) -> None:
+    """An xdist worker whose controller was killed would go on and hold its device."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(70)
+
+
 def _state(config: pytest.Config) -> Acceptance:
     return config.stash[STATE]
 
@@ -360,6 +386,10 @@ def pytest_configure(config: pytest.Config) -> None:
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from None
     config.stash[STATE] = state
+    if state.is_worker:
+        threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    if getattr(config.option, "dist", "no") == "each":
+        raise pytest.UsageError("--dist=each runs each case several times; use --dist=load")
     wanted = state.settings.configured and not config.option.collectonly
     if not wanted or state.is_worker:
         return
@@ -370,7 +400,7 @@ def pytest_configure(config: pytest.Config) -> None:
             f"cannot make {state.settings.runs}: {error.strerror or error}\n"
             "  choose another place with --runs=DIR"
         ) from None
-    if not config.option.xmlpath:
+    if config.pluginmanager.has_plugin("junitxml") and not config.option.xmlpath:
         config.option.xmlpath = str(state.run_dir / "junit.xml")
 
 
@@ -498,7 +528,11 @@ def pytest_runtest_makereport(
         elif line.outcome == "failed":
             report.outcome, report.longrepr = "failed", line.sentence
     if call.when == "teardown":
-        records.append(state.run_dir, line)
+        try:
+            records.append(state.run_dir, line)
+        except HarnessError as error:
+            # The sum at the end will lack the case: the run cannot end green.
+            report.outcome, report.longrepr = "failed", f"{result.case.name}: {error}"
     elif call.when == "call" or not report.passed:
         report.acceptance = _columns(line)
         item.user_properties.extend(report.acceptance.items())
@@ -581,7 +615,18 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.section("acceptance")
     for line in summary_lines(records.read(state.run_dir)):
         terminalreporter.write_line(line)
-    terminalreporter.write_line(f"report: {state.run_dir / 'report.html'}")
+    report = state.run_dir / "report.html"
+    terminalreporter.write_line(f"report: {report if report.is_file() else 'not written'}")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """A selection without cases leaves nothing behind."""
+    state = config.stash.get(STATE, None)
+    if state is None or state.active or state.is_worker or not state.run_dir.is_dir():
+        return
+    if [path.name for path in state.run_dir.iterdir()] == ["junit.xml"]:
+        (state.run_dir / "junit.xml").unlink()
+        state.run_dir.rmdir()
 
 
 # pytest-html -----------------------------------------------------------------------------

@@ -8,7 +8,6 @@ the case that was running. Nothing here imports pytest, torch or a runtime.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
@@ -21,10 +20,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticSerializationError
 
+from harness import locks
 from harness.errors import RecordError
 
 SCHEMA = 1
 RESULTS = "results.jsonl"
+LOCK_TIMEOUT_S = 30.0
 
 Provenance = Literal["real", "rehearsal", "simulated"]
 Outcome = Literal[
@@ -238,21 +239,28 @@ def append(directory: Path, line: Line) -> None:
         RecordError: the file cannot be written.
     """
     payload = _encoded(line)
+    path = directory / RESULTS
     try:
-        fd = os.open(directory / RESULTS, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            # A process killed in the middle of a write leaves half a line: the next line must
-            # not be glued to it.
-            size = os.fstat(fd).st_size
-            if size and os.pread(fd, 1, size - 1) != b"\n":
-                payload = b"\n" + payload
-            view = memoryview(payload)
-            while view:
-                view = view[os.write(fd, view) :]
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        directory.stat()  # the lock must not make a run that is gone
+        # Bounded: a process that was stopped while it wrote must not stop the others.
+        with locks.locked(directory / ".results.lock", timeout_s=LOCK_TIMEOUT_S, what="a record"):
+            fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                # A process killed in the middle of a write leaves half a line: the next line
+                # must not be glued to it.
+                size = os.fstat(fd).st_size
+                if size and os.pread(fd, 1, size - 1) != b"\n":
+                    payload = b"\n" + payload
+                view = memoryview(payload)
+                while view:
+                    view = view[os.write(fd, view) :]
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+    except locks.LockTimeout as error:
+        raise RecordError(
+            f"cannot append to {path}: {error}", remedy="end the process that holds the lock"
+        ) from error
     except OSError as error:
         raise RecordError(
             f"cannot append to {directory / RESULTS}: {error}",

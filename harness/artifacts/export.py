@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.errors import ExportError, SimplifyError
+from harness.errors import ExportError, HarnessError, SimplifyError
 
 OPSET = 11
 # Export changes no arithmetic: float32 of two runtimes differs by rounding alone. Guide models
@@ -137,10 +137,19 @@ def check_onnx(
         ExportError or SimplifyError: naming what is wrong with it.
     """
     import onnx
+    import onnx.external_data_helper
 
     try:
-        model = onnx.load(path)
+        model = onnx.load(path, load_external_data=False)
+        external = onnx.external_data_helper.uses_external_data
+        if any(external(tensor) for tensor in model.graph.initializer):
+            raise error(
+                "the ONNX file keeps its weights in other files",
+                remedy="embed them: onnx.save(onnx.load('model.onnx'), 'embedded.onnx')",
+            )
         onnx.checker.check_model(model)
+    except HarnessError:
+        raise
     except Exception as problem:
         raise error(f"not a valid ONNX file: {_first_line(problem)}") from problem
     opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
@@ -175,6 +184,12 @@ def check_onnx(
             fits = len(dims) == len(expected) and all(
                 d is None or d == e for d, e in zip(dims[1:], shape, strict=True)
             )
+            if fits and role == "input" and (dims[0] or 0) > 0:
+                raise error(
+                    f"input {wanted!r} has the fixed batch size {dims[0]}",
+                    remedy="export it with a dynamic batch axis: each batch size is compiled "
+                    "from one file",
+                )
         if not fits:
             raise error(f"{role} {wanted!r} has shape {dims}, it must be {list(expected)}")
     return {"opset": opset, "nodes": len(model.graph.node)}

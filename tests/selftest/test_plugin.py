@@ -104,6 +104,23 @@ def test_settings_come_from_the_command_line_then_variables(run_pytest):
     assert "tiny-bs2-cpu" not in done.output
 
 
+def test_each_case_runs_once(run_pytest):
+    done = run_pytest("--rehearsal", "-n", "2", "--dist=each")
+    assert done.code == 4
+    assert "--dist=each" in done.output
+
+
+def test_a_selection_without_cases_leaves_nothing_behind(run_pytest):
+    done = run_pytest("--rehearsal", "-k", "nothing")
+    assert done.code == 5
+    assert list(done.runs.iterdir()) == []
+
+
+def test_junit_can_be_switched_off(run_pytest):
+    done = run_pytest("--rehearsal", "-k", "nothing", "-p", "no:junitxml")
+    assert done.code == 5
+
+
 # Runs ------------------------------------------------------------------------------------
 
 
@@ -127,6 +144,8 @@ def test_a_rehearsal_leaves_records_a_report_and_junit(run_pytest):
         *("standin", "onnx", "simplified", "compiled", "crops", "eager")
     }
     assert (done.run_dir / accuracy.measurement["predictions_file"]).is_file()
+    assert f"--catalog={TINY}" in accuracy.repeat[0]
+    assert "--batch-sizes=1" in accuracy.repeat[0]
     throughput = next(case for case in found.cases if case.check == "throughput")
     assert throughput.measurement["samples_ms"]
     assert throughput.measurement["outputs_check"]["relative_l2"] < 1e-4
