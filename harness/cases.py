@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import importlib.util
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness.catalog import Catalog, Model
 from harness.errors import ConfigError
@@ -14,6 +16,7 @@ from harness.settings import DEFAULT_BATCH_SIZES, Settings
 CHECKS: tuple[Check, ...] = ("accuracy", "throughput")
 # Targets that this version can run on; `baselines.yaml` knows figures for more.
 AVAILABLE_TARGETS = ("cpu",)
+_TORCH = ("torch", "torchvision", "timm")
 
 
 @dataclass(frozen=True, order=True)
@@ -125,9 +128,22 @@ def without_baseline(catalog: Catalog, plan: Plan) -> tuple[tuple[Case, str], ..
 def missing(settings: Settings, cases: Iterable[Case]) -> tuple[Missing, ...]:
     """What the cases need besides what the settings say; a rehearsal needs nothing."""
     selected = tuple(cases)
-    if settings.rehearsal or not selected:
+    if not selected:
         return ()
-    found = []
+    found = [
+        Missing(f"--{name}: {path} {problem}", "the right path")
+        for name, path, problem in _wrong_paths(settings)
+    ]
+    if settings.rehearsal:
+        absent = [name for name in _TORCH if importlib.util.find_spec(name) is None]
+        if absent:
+            found.append(
+                Missing(
+                    f"{', '.join(absent)}: a rehearsal makes its own weights and needs them",
+                    "an environment with pip install -r requirements.txt",
+                )
+            )
+        return tuple(found)
     if settings.target is None:
         found.append(
             Missing(
@@ -162,6 +178,18 @@ def missing(settings: Settings, cases: Iterable[Case]) -> tuple[Missing, ...]:
                 )
             )
     return tuple(found)
+
+
+def _wrong_paths(settings: Settings) -> Iterator[tuple[str, Path, str]]:
+    folders = (("imagenet", settings.imagenet), ("checkpoints", settings.checkpoints))
+    for name, folder in folders:
+        if folder is not None and not folder.is_dir():
+            yield name, folder, "is not a folder" if folder.exists() else "does not exist"
+    files = [("labels", settings.labels), ("image-list", settings.image_list)]
+    files += [(f"onnx={model}", file) for model, file in settings.onnx]
+    for name, file in files:
+        if file is not None and not file.is_file():
+            yield name, file, "is not a file" if file.exists() else "does not exist"
 
 
 def missing_text(found: Iterable[Missing], count: int) -> str:

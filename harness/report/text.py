@@ -6,6 +6,8 @@ from harness.records import RunRecords
 from harness.report import figures, headline, page, provenance
 from harness.report.cases import CaseView
 
+MOST_REASONS = 10
+
 
 def _plain(text: str) -> str:
     return figures.line(text.replace(figures.MINUS, "-"))
@@ -46,5 +48,14 @@ def summary_lines(records: RunRecords) -> list[str]:
         rows = [["", *(f"batch {size}" for size in matrix.batch_sizes)]]
         rows += [[_plain(model), *map(_cell, cells)] for model, _, cells in matrix.rows]
         lines += _table(rows)
+    reasons = [
+        _plain(f"  {case.look.word}: {case.check} of {case.name}: {case.sentence}")
+        for case in page.case_views(records)
+        if case.look.outcome in ("failed", "inconclusive", "error", "crashed")
+    ]
+    if reasons:
+        lines += ["", *reasons[:MOST_REASONS]]
+        if len(reasons) > MOST_REASONS:
+            lines.append(f"  and {len(reasons) - MOST_REASONS} more, in the report")
     lines += ["", headline.reconcile(records).text]
     return lines if provenance.is_real(records) else provenance.scrub_lines(lines)

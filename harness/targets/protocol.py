@@ -76,6 +76,10 @@ class Target(Protocol):
     """A place where compiled models run."""
 
     name: str
+    fidelity_bound: float
+    """Relative L2 of the logits that the target's arithmetic may cost: 3e-2 for float16 (which
+    gives about 7e-3), far less for float32. What is above it is a fault.
+    """
 
     def identity(self) -> Mapping[str, Any]:
         """Versions and hardware that change compiled bytes: part of a key and of a report."""

@@ -141,7 +141,8 @@ def figure(catalog: Catalog, model: str, target: str, batch_size: int) -> Baseli
 
 
 def test_the_five_models_in_the_order_of_their_guides(catalog: Catalog) -> None:
-    assert list(catalog.models) == list(IDENTITY)
+    # Models may follow them: a sixth needs no change here.
+    assert list(catalog.models)[: len(IDENTITY)] == list(IDENTITY)
     assert catalog.targets() == ("ascend310", "ascend310p3", "cuda")
 
 
@@ -157,7 +158,7 @@ def test_every_throughput_figure(catalog: Catalog) -> None:
 
 
 def test_how_many_figures_each_model_has(catalog: Catalog) -> None:
-    assert {name: len(model.figures()) for name, model in catalog.models.items()} == COUNTS
+    assert {name: len(catalog.model(name).figures()) for name in COUNTS} == COUNTS
 
 
 def test_figures_of_one_chip_and_of_the_card(catalog: Catalog) -> None:
@@ -226,7 +227,7 @@ def test_each_checkpoint(model: Model) -> None:
 
 
 def test_the_rules_name_the_guide_that_states_them(catalog: Catalog) -> None:
-    sources = {name: model.accuracy.rule.source for name, model in catalog.models.items()}
+    sources = {name: catalog.model(name).accuracy.rule.source for name in IDENTITY}
     # Guides 001, 002 and 004 state no rule.
     assert sources.pop("squeezenet1_1") == "guide-003"
     assert set(sources.values()) == {"guide-000"}

@@ -841,7 +841,7 @@ def test_a_report_is_written_from_the_records_in_one_step(tmp_path: Path) -> Non
     path = write_report(tmp_path)
 
     assert path == tmp_path / "report.html"
-    assert sorted(item.name for item in tmp_path.iterdir()) == ["report.html", "results.jsonl"]
+    assert sorted(p.name for p in tmp_path.glob("[!.]*")) == ["report.html", "results.jsonl"]
     written = path.read_text(encoding="utf-8")
     fresh = render_html(records_module.read(tmp_path), now=NOW)
     cut = re.compile("Rendered .*? by")
@@ -863,7 +863,7 @@ def test_a_report_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -
     with pytest.raises(RecordError, match="cannot write") as caught:
         write_report(tmp_path)
     assert caught.value.remedy
-    assert sorted(item.name for item in tmp_path.iterdir()) == ["report.html", "results.jsonl"]
+    assert sorted(p.name for p in tmp_path.glob("[!.]*")) == ["report.html", "results.jsonl"]
 
 
 def test_a_withheld_comparison_is_named_in_its_cell_alone() -> None:

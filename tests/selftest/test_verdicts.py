@@ -173,14 +173,27 @@ def test_eager_speed_less_ten_percent(mean_ms, kind):
     assert "channels-last" in found.reference.source
 
 
-def test_noise_is_inconclusive_and_not_red():
-    rivals = {"contiguous": timed(10.0)}
-    found = verdicts.judge_eager_speed(measured(timed(20.0, spread=0.5), rivals))
+@pytest.mark.parametrize(
+    ("ours", "eager"),
+    [(timed(10.0, spread=0.5), timed(10.0)), (timed(10.0), timed(10.0, spread=0.5))],
+)
+def test_noise_on_either_side_is_inconclusive_and_not_red(ours, eager):
+    found = verdicts.judge_eager_speed(measured(ours, {"c": eager}))
     assert found.kind == "INCONCLUSIVE"
+    assert "other work on this machine" in found.sentence
 
 
-def test_noise_of_the_rival_is_inconclusive_too():
-    found = verdicts.judge_eager_speed(measured(timed(20.0), {"c": timed(10.0, spread=0.5)}))
+@pytest.mark.parametrize(("mean_ms", "kind"), [(2.0, "PASS"), (100.0, "FAIL")])
+def test_a_rehearsal_is_decided_where_the_whole_interval_lies_on_one_side(mean_ms, kind):
+    found = verdicts.judge_eager_speed(measured(timed(mean_ms, spread=0.5), {"c": timed(10.0)}))
+    assert found.kind == kind
+    assert "which decides" in found.sentence
+
+
+@pytest.mark.parametrize("mean_ms", [1.0, 100.0])
+def test_a_published_figure_asks_for_the_precision(mean_ms):
+    noisy = measured(timed(mean_ms, spread=0.5), provenance="real")
+    found = verdicts.judge_baseline(noisy, baseline("seresnext101", "ascend310p3", 4))
     assert found.kind == "INCONCLUSIVE"
 
 
