@@ -167,14 +167,14 @@ def missing(settings: Settings, cases: Iterable[Case]) -> tuple[Missing, ...]:
             )
         )
     given = {name for name, _ in settings.onnx}
-    if settings.checkpoints is None:
+    if settings.checkpoints is None and settings.checkpoint_cache is None:
         models = sorted({case.model for case in selected} - given)
         if models:
             found.append(
                 Missing(
                     f"checkpoints: the original weights of {', '.join(models)}",
-                    "--checkpoints=DIR or $HARNESS_CHECKPOINTS; their addresses: "
-                    "python -m harness doctor",
+                    "--checkpoints=DIR or $HARNESS_CHECKPOINTS (files that you have), or "
+                    "--checkpoint-cache=DIR (fetched from their publishers)",
                 )
             )
     return tuple(found)

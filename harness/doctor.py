@@ -7,7 +7,6 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from harness import host
 from harness.catalog import Catalog
@@ -126,18 +125,20 @@ def _real_inputs(settings: Settings, catalog: Catalog) -> Iterator[Finding]:
                 group,
                 "ImageNet validation set",
                 True,
-                f"{len(images)} images in {settings.imagenet}",
+                images.describe(),
             )
     for model in catalog.models.values():
         spec = model.checkpoint
-        path = None if settings.checkpoints is None else Path(settings.checkpoints) / spec.file
-        there = path is not None and path.is_file()
+        cache = settings.checkpoint_cache or settings.store / "checkpoints"
+        places = [folder / spec.file for folder in (settings.checkpoints, cache) if folder]
+        path = next((place for place in places if place.is_file()), None)
+        there = path is not None
         yield Finding(
             group,
             f"checkpoint of {model.id}: {spec.file}",
             there,
-            str(path) if there else ("not there" if path else "no folder given"),
-            "" if there else f"--checkpoints=DIR or $HARNESS_CHECKPOINTS; from {spec.url}",
+            str(path) if there else f"not in {' or '.join(str(p.parent) for p in places)}",
+            "" if there else f"--checkpoints=DIR, or --checkpoint-cache=DIR to fetch {spec.url}",
         )
 
 

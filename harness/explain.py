@@ -9,6 +9,7 @@ from harness.artifacts.store import Explanation, Store
 from harness.cases import make_plan
 from harness.catalog import Catalog
 from harness.errors import ConfigError
+from harness.images.crops import Crops
 from harness.settings import Settings
 from harness.workbench import Workbench
 
@@ -29,15 +30,22 @@ def explain(settings: Settings, catalog: Catalog, check: str | None) -> Iterator
         if check is not None and case.check != check:
             continue
         one = bench.for_case(case)
+        crops: Crops | None = None
         try:
-            one.prepare()
+            prepared = one.prepare()
+            if prepared.feed is not None:  # a check takes images as it feeds them
+                crops = prepared.feed.crops
+                crops.complete()
             missing = None
         except _Absent as absent:
             missing = absent.explanation
-        for artifact in one.artifacts:
-            if artifact.key not in seen:
-                seen.add(artifact.key)
-                yield f"{case.id}: {artifact.kind} {artifact.key} is in the store"
+        present = [(artifact.kind, artifact.key) for artifact in one.artifacts]
+        if crops is not None:
+            present += [(entry.kind, entry.key) for entry in crops.entries]
+        for kind, key in present:
+            if key not in seen:
+                seen.add(key)
+                yield f"{case.id}: {kind} {key} is in the store"
         if missing is None or missing.key in seen:
             continue
         seen.add(missing.key)

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import ConfigError
+from harness.images.selection import Selection
 from harness.records import Provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_REHEARSAL_IMAGES = 50
 DEFAULT_BATCH_SIZES = (1, 4)
 MAX_BATCH_SIZE = 1024
+MAX_IMAGES = 50_000
+MAX_SEED = 999_999
 
 Kind = Literal["flag", "text", "path", "list", "int", "float", "pairs"]
 
@@ -68,7 +71,18 @@ OPTIONS: tuple[Option, ...] = (
         variable="IMAGENET_DIR",
     ),
     Option("labels", "path", "label file, when it does not lie beside the images", "FILE"),
+    Option("limit", "int", "use the first N images by name", "N"),
+    Option("sample", "int", "use N images chosen at random, the same ones every time", "N"),
+    Option("seed", "int", "seed of --sample (default: 0)", "S"),
+    Option("image_list", "path", "use the images that this file names, one on a line", "FILE"),
     Option("checkpoints", "path", "folder of the original checkpoints (.pth)", "DIR"),
+    Option(
+        "checkpoint_cache",
+        "path",
+        "folder that checkpoints are fetched into (default: checkpoints in the store)",
+        "DIR",
+    ),
+    Option("offline", "flag", "fetch nothing; use only the files that are there"),
     Option("onnx", "pairs", "use this ONNX file in place of the export (repeatable)", "MODEL=FILE"),
     Option(
         "trust_checkpoint",
@@ -89,7 +103,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "precision",
         "float",
-        "half-width of a throughput's 99 %% interval at which rounds stop, in percent "
+        "half-width of a throughput's 99-percent interval at which rounds stop, in percent "
         "(default: 1; 10 in a rehearsal)",
         "PERCENT",
     ),
@@ -99,6 +113,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("deadline_factor", "float", "multiply every stage's deadline (default: 1)", "FACTOR"),
     Option("allow_inconclusive", "flag", "an inconclusive verdict does not fail the run"),
 )
+_REAL_INPUTS = ("imagenet", "labels", "limit", "sample", "seed", "image_list", "checkpoints")
+"""What a rehearsal, which makes its own images and weights, has no use for."""
+
 _BY_NAME = {option.name: option for option in OPTIONS}
 
 
@@ -112,7 +129,13 @@ class Settings:
     batch_sizes: tuple[int, ...] | None = None
     imagenet: Path | None = None
     labels: Path | None = None
+    limit: int | None = None
+    sample: int | None = None
+    seed: int = 0
+    image_list: Path | None = None
     checkpoints: Path | None = None
+    checkpoint_cache: Path | None = None
+    offline: bool = False
     onnx: tuple[tuple[str, Path], ...] = ()
     trust_checkpoint: tuple[str, ...] = ()
     store: Path = ROOT / ".store"
@@ -133,6 +156,15 @@ class Settings:
     def configured(self) -> bool:
         """Whether the run was told where to run at all."""
         return self.rehearsal or self.target is not None
+
+    @property
+    def selection(self) -> Selection:
+        """Which images of the data set to use.
+
+        Raises:
+            ConfigError: options that do not go together; `resolve` has seen to that.
+        """
+        return Selection(self.limit, self.sample, self.seed, self.image_list)
 
     def to_json(self) -> dict[str, Any]:
         """For a record: JSON values, paths as text."""
@@ -186,7 +218,7 @@ def resolve(
                 f"a rehearsal runs on the target cpu, not on {target}",
                 remedy="leave out --rehearsal to run on a device, or leave out --target",
             )
-        for name in ("imagenet", "labels", "checkpoints"):
+        for name in _REAL_INPUTS:
             if name in values and command_line.get(name):
                 raise ConfigError(
                     f"{_BY_NAME[name].flag} does not go with --rehearsal: a rehearsal makes its "
@@ -197,7 +229,9 @@ def resolve(
             values.pop(name, None)
         values.setdefault("precision", 10.0)
         values.setdefault("budget", 40.0)
-    return Settings(**values)
+    settings = Settings(**values)
+    _ = settings.selection  # raises where its options do not go together
+    return settings
 
 
 def _parse(option: Option, raw: Any, source: str, base: Path) -> Any:
@@ -205,6 +239,12 @@ def _parse(option: Option, raw: Any, source: str, base: Path) -> Any:
         return ConfigError(
             f"{source}: {raw!r} is not {expected}", remedy=f"{option.flag}: {option.help}"
         )
+
+    def path_of(text: str) -> Path:
+        try:
+            return (base / Path(text).expanduser()).absolute()
+        except (RuntimeError, ValueError, OSError):  # a home directory that nobody has
+            raise bad("a path that can be used") from None
 
     if option.kind == "flag":
         if isinstance(raw, bool):
@@ -216,7 +256,7 @@ def _parse(option: Option, raw: Any, source: str, base: Path) -> Any:
     if option.kind == "text":
         return str(raw).strip()
     if option.kind == "path":
-        return (base / Path(str(raw)).expanduser()).absolute()
+        return path_of(str(raw))
     if option.kind == "list":
         items: Sequence[str] = raw if isinstance(raw, list | tuple) else [str(raw)]
         parts = [part.strip() for item in items for part in item.split(",") if part.strip()]
@@ -237,14 +277,17 @@ def _parse(option: Option, raw: Any, source: str, base: Path) -> Any:
             name, separator, file = str(item).partition("=")
             if not separator or not name.strip() or not file.strip():
                 raise bad("MODEL=FILE")
-            pairs[name.strip()] = (base / Path(file.strip()).expanduser()).absolute()
+            pairs[name.strip()] = path_of(file.strip())
         return tuple(pairs.items())
     try:
         number: float = int(str(raw)) if option.kind == "int" else float(str(raw))
     except ValueError:
         raise bad("a number") from None
     limits = {
-        "rehearsal_images": (25, 50_000),
+        "rehearsal_images": (25, MAX_IMAGES),
+        "limit": (1, MAX_IMAGES),
+        "sample": (1, MAX_IMAGES),
+        "seed": (0, MAX_SEED),
         "precision": (0.01, 100.0),
         "budget": (0.1, 86_400.0),
         "deadline_factor": (0.1, 100.0),

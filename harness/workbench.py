@@ -2,8 +2,9 @@
 
 A `Workbench` belongs to one process of a run; `CaseBench` is the view of one case, and notes
 which artifacts the case stood on and how long each stage took. The order is fixed: everything is
-built, then a device is leased, then a session is opened; no lock of the store is waited for while
-a lease is held.
+built, then a device is leased, then a session is opened. No lock of the store is waited for while
+a lease is held, but those of chunks of images, which are decoded as they are fed: see
+`harness.images.crops`.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ import numpy as np
 
 from harness import accuracy, checkpoints, jobs, networks, throughput, verdicts
 from harness.accuracy import AccuracyMeasurement, Predictions
+from harness.arrays import NpyWriter
 from harness.artifacts.export import OPSET
-from harness.artifacts.store import Entry, Store, canonical, source_digest
+from harness.artifacts.store import Entry, Store, canonical, file_digest, source_digest
 from harness.cases import Case
 from harness.catalog import Catalog, Model
+from harness.checkpoints import Digests
 from harness.errors import (
+    CheckpointError,
     ConfigError,
     EagerError,
     ExportError,
@@ -35,17 +39,17 @@ from harness.errors import (
     RehearsalError,
     SimplifyError,
 )
+from harness.fetch import shown
 from harness.host import required_version
-from harness.images import crops as crop_cache
 from harness.images import dataset, generated
-from harness.images.crops import Crops, FileDigests
+from harness.images.crops import Crops, UsingHost
 from harness.images.dataset import ImageSet
 from harness.images.feed import Feed
 from harness.progress import Progress
 from harness.records import ArtifactRef, StageTime
 from harness.settings import Settings
 from harness.targets import leases, sessions
-from harness.targets.onnxruntime import CpuTarget, cores
+from harness.targets.onnxruntime import CpuTarget, cores, processor
 from harness.targets.protocol import Device, Float32, Session
 from harness.targets.registry import make_target
 from harness.throughput import ThroughputMeasurement
@@ -65,7 +69,16 @@ class Checkpoint:
 
     path: Path
     sha256: str
-    source: str  # "stand-in" or the file's name and digests
+    source: str  # "stand-in" or the file's name
+
+    def require_unchanged(self) -> None:
+        """After a build that read the file: what was built belongs to the digest in its key.
+
+        Raises:
+            CheckpointError: the file was replaced meanwhile.
+        """
+        if file_digest(self.path) != self.sha256:
+            raise CheckpointError(f"{self.path} changed while it was used", remedy="run again")
 
 
 @dataclass(frozen=True)
@@ -94,11 +107,13 @@ class Workbench:
         self.store = Store(
             settings.store,
             failures=run_dir / "failures",
-            on_wait=lambda who: self.progress.note(f"waiting: {who}"),
+            on_wait=lambda who: self.progress.say(f"waiting: {who}"),
             on_damage=lambda what: self.progress.note(f"damaged artifact: {what}"),
         )
         self.target = make_target(settings.target, settings)
         self.provenance = settings.provenance
+        self._checkpoints: dict[str, tuple[Path, Digests]] = {}
+        self._refused: dict[str, CheckpointError] = {}
         self._image_set: tuple[ImageSet, dict[str, Any]] | None = None
 
     def for_case(self, case: Case) -> CaseBench:
@@ -123,10 +138,47 @@ class Workbench:
             exclusive=exclusive,
             timeout_s=LEASE_TIMEOUT_S,
             what=what,
-            on_wait=lambda who: self.progress.note(f"waiting: {who}"),
+            on_wait=lambda who: self.progress.say(f"waiting: {who}"),
             group=group if exclusive else (),
         ) as held:
             yield held
+
+    def found_checkpoint(self, model: str) -> tuple[Path, Digests] | None:
+        """The checkpoint that this process has found before."""
+        return self._checkpoints.get(model)
+
+    def obtain_checkpoint(self, model: Model) -> tuple[Path, Digests]:
+        """The original weights: found or fetched, verified, once for each process.
+
+        Raises:
+            CheckpointError: absent, refused, or not the file that the catalog means.
+        """
+
+        def progress(done: int, total: int | None) -> None:
+            if total:
+                self.progress.update(done // 10**6, max(1, total // 10**6), "MB")
+            else:
+                self.progress.say(f"{done // 10**6} MB")
+
+        settings = self.settings
+        try:
+            remembered = self._refused.get(model.id)
+            if remembered is not None:
+                raise remembered
+            found = checkpoints.obtain_checkpoint(
+                model.checkpoint,
+                [settings.checkpoints] if settings.checkpoints else [],
+                cache=settings.checkpoint_cache or settings.store / "checkpoints",
+                offline=settings.offline,
+                progress=progress,
+                on_wait=self.progress.say,
+            )
+        except CheckpointError as error:
+            # Six batch sizes do not fetch a refused file six times.
+            self._refused[model.id] = error
+            raise
+        self._checkpoints[model.id] = found
+        return found
 
     def images(self) -> tuple[ImageSet, dict[str, Any]]:
         """The run's labelled images, and what a record says of them."""
@@ -141,7 +193,9 @@ class Workbench:
                         "no data set is configured", remedy="--imagenet=DIR or $IMAGENET_DIR"
                     )
                 found = dataset.find_image_set(self.settings.imagenet, self.settings.labels)
-                dataset.check_class_order(found)
+                dataset.check(found)  # the whole set, before a part is chosen
+                found = self.settings.selection.apply(found)
+                dataset.check_files(found)
                 source = str(self.settings.imagenet)
             about = {
                 "source": source,
@@ -149,6 +203,7 @@ class Workbench:
                 "digest": found.digest,
                 "layout": found.layout,
                 "labels": found.label_source,
+                "selection": "" if self.settings.rehearsal else self.settings.selection.describe(),
             }
             self._image_set = (found, about)
         return self._image_set
@@ -188,6 +243,8 @@ class CaseBench:
     measurement: dict[str, Any] = field(default_factory=dict)
     verdict: Verdict | None = None
     _lease_fds: tuple[int, ...] = ()
+    _leased: Device | None = None
+    _crops: Crops | None = None
 
     # Artifacts ---------------------------------------------------------------------------
 
@@ -204,20 +261,19 @@ class CaseBench:
                 "layout": spec.layout,
             }
             return made
-        if settings.checkpoints is None:
-            raise ConfigError(
-                f"no checkpoint of {self.model.id}: no folder is configured",
-                remedy="--checkpoints=DIR or $HARNESS_CHECKPOINTS",
-            )
-        with self._stage("checkpoint"):
-            path = checkpoints.find_checkpoint(spec, [settings.checkpoints])
-            digests = checkpoints.verify_digest(path, spec)
+        found = self.bench.found_checkpoint(self.model.id)
+        if found is None:
+            with self._stage("checkpoint"):
+                found = self.bench.obtain_checkpoint(self.model)
+        path, digests = found
         self.checkpoint_info = {
-            "source": spec.url or "",
+            "source": shown(spec.url) if spec.url else "",
             "file": path.name,
             "sha256": digests.sha256,
             "md5": digests.md5,
-            "verified": bool(spec.md5 or spec.sha256 or spec.sha256_prefix),
+            "verified": "digest as published"
+            if checkpoints.has_digest(spec)
+            else "no digest is published: these weights could not be verified",
             "layout": spec.layout,
         }
         return Checkpoint(path, digests.sha256, path.name)
@@ -231,7 +287,7 @@ class CaseBench:
         inputs = {**self._network_inputs(weights), **self._export_inputs()}
 
         def build(staging: Path) -> str:
-            return self._job(
+            log = self._job(
                 "export",
                 "harness.artifacts.export:export_onnx",
                 {
@@ -246,6 +302,8 @@ class CaseBench:
                 ExportError,
                 600.0,
             )
+            weights.require_unchanged()
+            return log
 
         return self._build("onnx", inputs, build).file("model.onnx")
 
@@ -256,6 +314,7 @@ class CaseBench:
             "onnx": self._digest("onnx"),
             "batch_size": self.case.batch_size,
             "onnxsim": required_version("onnxsim"),
+            "onnxruntime": required_version("onnxruntime"),  # onnxsim folds constants with it
             "onnx_version": required_version("onnx"),
             **self._tensors,
             "recipe": source_digest("harness.artifacts.export"),
@@ -297,24 +356,10 @@ class CaseBench:
         return found
 
     def crops(self) -> Crops:
-        """The model's crops of the run's images."""
-        images = self.images()
-
-        def progress(done: int, total: int) -> None:
-            self.bench.progress.update(done, total, "images")
-
-        with self._stage("decode") as note:
-            found = crop_cache.crops(
-                self.bench.store,
-                images,
-                self.model.preprocessing,
-                using_host=lambda: self._sharing_host("decoding"),
-                progress=progress,
-            )
-            note.cached = all(entry.cached for entry in found.entries)
-        for entry in found.entries:
-            self._note(entry)
-        return found
+        """The model's crops of the run's images, which are decoded when they are fed."""
+        if self._crops is None:
+            self._crops = Crops(self.bench.store, self.images(), self.model.preprocessing)
+        return self._crops
 
     def feed(self) -> Feed:
         """Normalised batches of the case's size."""
@@ -327,40 +372,71 @@ class CaseBench:
             RehearsalError: stand-in weights or images that could not tell good from bad.
         """
         weights = self.checkpoint()
-        crops = self.crops()
         images = self.images()
+        crops = self.crops()
         inputs = {
             **self._network_inputs(weights),
-            "crops": [entry.digest for entry in crops.entries],
+            "crops": list(crops.keys()),
             "names": _text_digest("\n".join(crops.names)),
             "normalize": self.model.preprocessing.normalize.model_dump(),
             "batch_size": EAGER_BATCH,
+            "processor": processor()[1],
+            "threads": cores(),
             "recipe": source_digest(
-                "harness.targets.eager_backend", "harness.checkpoints", "harness.networks"
+                "harness.targets.eager_backend",
+                "harness.targets.worker",
+                "harness.checkpoints",
+                "harness.networks",
+                "harness.images.feed",
+                "harness.images.preprocess",
+                "harness.accuracy",
             ),
         }
 
         def build(staging: Path) -> str:
             feed = Feed(crops, self.model.preprocessing.normalize, EAGER_BATCH)
             log = self._log("eager")
+            shape = (len(crops), self.model.classes)
+            names: list[str] = []
             with (
                 self._sharing_host("the eager pass"),
                 self._open_eager(weights, EAGER_BATCH, log) as session,
+                NpyWriter(staging / "logits.npy", shape, np.float32) as out,
             ):
-                found = accuracy.infer(
-                    session, feed, progress=lambda n: self._update(n, len(images))
-                )
-            np.save(staging / "logits.npy", found.logits, allow_pickle=False)
-            (staging / "names.json").write_text(json.dumps(found.names), encoding="utf-8")
-            return f"{len(found.names)} images"
+
+                def take(found: tuple[str, ...], logits: Float32) -> None:
+                    out.put(len(names), logits)
+                    names.extend(found)
+
+                # Decoding is covered by the lease that is held: see `Crops.filling`.
+                with self._feeding(feed, contextlib.nullcontext):
+                    accuracy.infer(
+                        session, feed, take, progress=lambda n: self._update(n, len(images))
+                    )
+            weights.require_unchanged()
+            (staging / "names.json").write_text(json.dumps(names), encoding="utf-8")
+            return f"{len(names)} images"
 
         entry = self._build("eager", inputs, build)
         names = json.loads(entry.file("names.json").read_text(encoding="utf-8"))
-        logits = np.load(entry.file("logits.npy"), mmap_mode="r", allow_pickle=False)
-        found = Predictions(tuple(names), np.asarray(logits))
+        found = Predictions.stored(tuple(names), entry.file("logits.npy"))
         if self.bench.settings.rehearsal:
             self._check_rehearsal(found, images)
         return found
+
+    @contextlib.contextmanager
+    def _feeding(self, feed: Feed, using_host: UsingHost) -> Iterator[None]:
+        """Within the block the feed runs; what it decoded or found in the store is noted."""
+        waited = feed.crops.waited_s
+        try:
+            with feed.running(using_host, lambda n: self.bench.progress.say(f"{n} images decoded")):
+                yield
+        finally:
+            entries = feed.crops.entries
+            for entry in entries:
+                self._note(entry)
+            cached = all(entry.cached for entry in entries)
+            self._add_time("wait for images", feed.crops.waited_s - waited, cached)
 
     def probe(self) -> tuple[Float32, Float32]:
         """Seeded input `float32[B, 3, S, S]` and what the simplified ONNX file makes of it."""
@@ -372,6 +448,9 @@ class CaseBench:
         inputs = {
             "simplified": self._digest("simplified"),
             "seed": _PROBE_SEED,
+            "processor": processor()[1],
+            "threads": cores(),
+            "recipe": source_digest("harness.targets.worker"),
             "numpy": required_version("numpy"),
             "onnxruntime": required_version("onnxruntime"),
         }
@@ -417,7 +496,7 @@ class CaseBench:
         with self._stage("lease"):
             manager = self.bench.lease(device, exclusive=exclusive, what=self.case.name)
             lease = manager.__enter__()
-            self._lease_fds = lease.fds
+            self._lease_fds, self._leased = lease.fds, device
         with contextlib.ExitStack() as stack:
             stack.push(manager)
             self.device_info = {
@@ -435,7 +514,7 @@ class CaseBench:
             try:
                 yield session
             finally:
-                self._lease_fds = ()
+                self._lease_fds, self._leased = (), None
 
     def _eager_rival(self, weights: Checkpoint) -> contextlib.AbstractContextManager[Session]:
         """Eager PyTorch at the case's batch size, execution `i` in format `i % 2`."""
@@ -480,23 +559,25 @@ class CaseBench:
     def accuracy(self, session: Session, prepared: Prepared) -> Verdict:
         """One pass over every image, judged; predictions are kept in the run directory."""
         assert prepared.feed is not None
-        images, offset = self.images(), self.model.label_offset
-        with self._stage("accuracy"):
+        images = self.images()
+        observed = accuracy.Observation(
+            images,
+            self.model.label_offset,
+            reference=prepared.reference,
+            fidelity_bound=self.bench.target.fidelity_bound,
+        )
+        with self._stage("accuracy"), self._feeding(prepared.feed, self._decoding):
             begin = time.monotonic()
-            found = accuracy.infer(
-                session, prepared.feed, progress=lambda n: self._update(n, len(images))
+            accuracy.infer(
+                session,
+                prepared.feed,
+                observed.add,
+                progress=lambda n: self._update(n, len(images)),
             )
-            measured = accuracy.measure(
-                found,
-                images,
-                offset,
-                provenance=self.bench.provenance,
-                reference=prepared.reference,
-                fidelity_bound=verdicts.FIDELITY_BOUND,
-                seconds=time.monotonic() - begin,
-            )
+            seconds = time.monotonic() - begin
+        measured = observed.measurement(provenance=self.bench.provenance, seconds=seconds)
         path = self.bench.run_dir / "predictions" / f"{self.case.id}.csv"
-        accuracy.write_predictions(path, found, images, offset, prepared.reference)
+        observed.write(path)
         self.measurement = {
             **measured.to_json(),
             "predictions_file": path.relative_to(self.bench.run_dir).as_posix(),
@@ -535,26 +616,32 @@ class CaseBench:
     def _judge_accuracy(self, measurement: AccuracyMeasurement) -> Verdict:
         """The verdict of an accuracy case by the rule that its provenance calls for."""
         if self.bench.provenance == "rehearsal":
-            return verdicts.judge_rehearsal_accuracy(measurement)
+            bound = self.bench.target.fidelity_bound
+            return verdicts.judge_rehearsal_accuracy(measurement, bound=bound)
         spec = self.model.accuracy
         return verdicts.judge_published_accuracy(measurement, spec.published, spec.rule)
 
     def _judge_throughput(self, measurement: ThroughputMeasurement) -> Verdict:
         """The verdict of a throughput case by the rule that its provenance calls for."""
+        bound = self.bench.target.fidelity_bound
         if self.bench.provenance == "rehearsal":
-            return verdicts.judge_eager_speed(measurement)
+            return verdicts.judge_eager_speed(measurement, bound=bound)
         baseline = self.model.baseline(self.case.target, self.case.batch_size)
         if baseline is None:
             return verdicts.record_throughput(
-                measurement, f"no figure is published for {self.case.id}"
+                measurement, f"no figure is published for {self.case.id}", bound=bound
             )
         if not baseline.comparable:
             return verdicts.record_throughput(
-                measurement, f"the published figure is not comparable: {baseline.not_comparable}"
+                measurement,
+                f"the published figure is not comparable: {baseline.not_comparable}",
+                bound=bound,
             )
         if not baseline.judged:
-            return verdicts.record_throughput(measurement, "its guide only records this size")
-        return verdicts.judge_baseline(measurement, baseline)
+            return verdicts.record_throughput(
+                measurement, "its guide only records this size", bound=bound
+            )
+        return verdicts.judge_baseline(measurement, baseline, bound=bound)
 
     # Parts -------------------------------------------------------------------------------
 
@@ -609,8 +696,12 @@ class CaseBench:
                 "harness.artifacts.standin",
                 "harness.images.generated",
                 "harness.images.preprocess",
+                "harness.images.steps",
                 "harness.checkpoints",
+                "harness.networks",
             ),
+            "pillow": required_version("pillow"),
+            "numpy": required_version("numpy"),
         }
 
     def _compile_inputs(self) -> dict[str, Any]:
@@ -639,7 +730,7 @@ class CaseBench:
 
     def _given_onnx(self, given: Path) -> Entry:
         try:
-            (sha256,) = FileDigests(self.bench.store.root / "digests.sqlite").of([given])
+            sha256 = file_digest(given)
         except OSError as error:
             raise ExportError(
                 f"--onnx {self.model.id}={given}: {error.strerror or error}",
@@ -655,6 +746,8 @@ class CaseBench:
         def build(staging: Path) -> str:
             copy = staging / "model.onnx"
             shutil.copyfile(given, copy)
+            if file_digest(copy) != sha256:
+                raise ExportError(f"{given} changed while it was read", remedy="run again")
             return self._job(
                 "export",
                 "harness.artifacts.export:check_onnx",
@@ -666,9 +759,9 @@ class CaseBench:
         return self._build("onnx", inputs, build)
 
     def _check_rehearsal(self, found: Predictions, images: ImageSet) -> None:
-        scores = accuracy.score(found, images, self.model.label_offset)
+        tally = accuracy.tally(found, images, self.model.label_offset)
+        scores, classes = tally.scores, tally.classes
         low, high = verdicts.REHEARSAL_TOP1_PERCENT
-        classes = len(set(accuracy.best(found.logits, 1)[:, 0].tolist()))
         if not low <= scores.percent(1) <= high or classes < verdicts.REHEARSAL_MIN_CLASSES:
             raise RehearsalError(
                 f"{self.model.id}: the eager stand-in has top-1 {scores.percent(1):.1f} % and "
@@ -701,7 +794,7 @@ class CaseBench:
         deadline_s: float,
     ) -> str:
         log = self._log(stage)
-        with self._sharing_host(stage):
+        with self._sharing_host(stage) as lease:
             answer = jobs.call(
                 function,
                 arguments,
@@ -709,6 +802,7 @@ class CaseBench:
                 log=log,
                 error=error,
                 what=f"{stage} of {self.case.id}",
+                pass_fds=lease.fds,
             )
         return f"{_read(log)}\n{canonical(answer)}".strip()
 
@@ -717,11 +811,18 @@ class CaseBench:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    @contextlib.contextmanager
-    def _sharing_host(self, what: str) -> Iterator[None]:
+    def _sharing_host(self, what: str) -> contextlib.AbstractContextManager[leases.Lease]:
         # Where the CPU is what is measured, builds and decoding are users of it.
-        with self.bench.lease(self.bench.host(), exclusive=False, what=f"{what} of {self.case.id}"):
-            yield
+        return self.bench.lease(
+            self.bench.host(), exclusive=False, what=f"{what} of {self.case.id}"
+        )
+
+    def _decoding(self) -> contextlib.AbstractContextManager[object]:
+        # A lease of the host that the session holds already covers decoding: a second one would
+        # wait behind a measurement that waits for the first.
+        if self._leased == self.bench.host():
+            return contextlib.nullcontext()
+        return self._sharing_host("decoding")
 
     def _build(self, kind: str, inputs: Mapping[str, Any], build: Callable[[Path], str]) -> Entry:
         with self._stage(kind) as note:

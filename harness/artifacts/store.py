@@ -337,7 +337,7 @@ class Store:
     def explain(self, kind: str, inputs: Inputs) -> Explanation:
         """Which input keeps a key from being in the store."""
         key = key_of(kind, inputs)
-        wanted = _flatten(inputs)
+        wanted = _flatten(json.loads(canonical(inputs)))  # as a manifest holds them
         best: tuple[int, str, tuple[tuple[str, Any, Any], ...]] | None = None
         for entry in self.entries():
             if entry.kind != kind:

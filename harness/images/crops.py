@@ -4,56 +4,310 @@ A chunk holds up to `CHUNK` crops, `uint8[n, S, S, 3]`, as one immutable entry o
 verified, memory-mapped and shared by batch sizes, models with equal geometry, processes and later
 runs. Filling is resumable, since each chunk is published by itself. Normalising is not part of a
 chunk: a quarter of the bytes, and two models may differ in mean and std alone.
+
+Chunks are decoded while they are fed: `Crops.filling` works ahead of the reader in threads, and a
+reader waits for the chunk that it needs. Whoever decodes takes the host's lease first, then the
+chunk's lock in the store: the holder of a chunk's lock waits for nothing but its own decoding, so
+that a wait for it ends, whatever leases the waiting one holds.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.artifacts.store import Entry, Store, file_digest, source_digest
-from harness.errors import DataError
+from harness.arrays import NpyReader, NpyWriter
+from harness.artifacts.store import Entry, Store, file_digest, key_of, source_digest
+from harness.errors import DataError, some
 from harness.images import preprocess
 from harness.images.dataset import ImageSet
 from harness.images.steps import Preprocessing
 
 CHUNK = 1024
+AHEAD = 2  # chunks that may be decoded or verified before the reader comes to them
+OPEN = 2  # chunks that are mapped at a time: a batch may lie across a border
+# Chunks that are worked on at a time: while one is hashed and written to the disk, the processors
+# decode the next.
+FILLERS = 2
+# Images between two times that a chunk goes to the disk: all at its end would take a second, for
+# which the reader of the last chunk waits.
+SYNC_EVERY = 128
+
+_KIND = "crops"
+_FILE = "crops.npy"
+_COPY_AGAIN = "copy the files again, or take them out of the set"
 
 UInt8 = npt.NDArray[np.uint8]
-Progress = Callable[[int, int], None]
+UsingHost = Callable[[], AbstractContextManager[object]]
+Progress = Callable[[int], None]
 
 
-@dataclass(frozen=True)
 class Crops:
-    """Crops of an image set in its order; `chunks` are memory-mapped `uint8[n, S, S, 3]`."""
+    """Crops of an image set in its order, decoded where the store has none when they are needed.
 
-    names: tuple[str, ...]
-    size: int
-    chunks: tuple[UInt8, ...]
-    entries: tuple[Entry, ...]
+    One thread reads; `filling` works ahead of it.
+    """
+
+    def __init__(self, store: Store, images: ImageSet, preprocessing: Preprocessing) -> None:
+        self.names = images.names
+        self.size = preprocessing.size
+        self.waited_s = 0.0  # how long the reader waited for chunks
+        self._store = store
+        self._images = images
+        self._preprocessing = preprocessing
+        self._chunk = CHUNK
+        count = -(-len(images) // CHUNK)
+        self._inputs: list[dict[str, Any] | None] = [None] * count
+        self._entries: list[Entry | None] = [None] * count
+        self._maps: OrderedDict[int, NpyReader] = OrderedDict()
+        self._filler: _Filler | None = None
 
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def chunks(self) -> int:
+        """Number of chunks."""
+        return len(self._entries)
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The chunks that were used until now."""
+        return tuple(entry for entry in self._entries if entry is not None)
+
+    def keys(self) -> tuple[str, ...]:
+        """The chunks' keys in the store: what they will hold is known before they are decoded.
+
+        Raises:
+            DataError: image files that cannot be read, by name.
+        """
+        return tuple(key_of(_KIND, self._inputs_of(index)) for index in range(self.chunks))
+
     def rows(self, start: int, stop: int) -> list[UInt8]:
-        """Views of the crops `start:stop`, one for each chunk that they touch."""
+        """Views of the crops `start:stop`, `uint8[n, S, S, 3]`, one for each chunk they touch.
+
+        Raises:
+            DataError: images that cannot be read or decoded, by name; where chunks are filled
+                ahead, also those of a later chunk.
+        """
         found = []
         while start < stop:
-            chunk, offset = divmod(start, CHUNK)
-            count = min(stop - start, len(self.chunks[chunk]) - offset)
-            found.append(self.chunks[chunk][offset : offset + count])
+            chunk, offset = divmod(start, self._chunk)
+            array = self._map(chunk).array
+            count = min(stop - start, len(array) - offset)
+            found.append(array[offset : offset + count])
             start += count
         return found
+
+    def forget(self, start: int, stop: int) -> None:
+        """Give the memory of the crops `start:stop` back; views of them stay valid."""
+        while start < stop:
+            chunk, offset = divmod(start, self._chunk)
+            count = min(stop - start, self._chunk - offset)
+            reader = self._maps.get(chunk)
+            if reader is not None:
+                reader.forget(offset, offset + count)
+            start += count
+
+    def complete(self, using_host: UsingHost = nullcontext) -> None:
+        """Decode and verify every chunk now.
+
+        Raises:
+            DataError: as `rows`.
+        """
+        with self.filling(using_host):
+            for index in range(self.chunks):
+                self._entry(index)
+
+    @contextlib.contextmanager
+    def filling(
+        self, using_host: UsingHost = nullcontext, progress: Progress | None = None
+    ) -> Iterator[None]:
+        """Within the block chunks are decoded and verified ahead of the reader.
+
+        `using_host` is held for each chunk that is decoded; a caller that holds the host's lease
+        itself leaves it out, since a second one could wait for a third who waits for the first.
+        `progress` gets the number of images decoded here, from any thread. The threads end with
+        the block.
+        """
+        filler = _Filler(self, using_host, progress)
+        self._filler = filler
+        try:
+            yield
+        finally:
+            self._filler = None
+            filler.end()
+
+    def _map(self, index: int) -> NpyReader:
+        entry = self._entry(index)
+        reader = self._maps.get(index)
+        if reader is None:
+            while len(self._maps) >= OPEN:
+                self._maps.popitem(last=False)  # unmapped when the last view of it is gone
+            reader = self._maps[index] = NpyReader(entry.file(_FILE))
+        return reader
+
+    def _entry(self, index: int) -> Entry:
+        """The chunk, which is waited for, or made here where nobody works ahead."""
+        if self._filler is not None:
+            begin = time.monotonic()
+            self._filler.wait_for(index)
+            self.waited_s += time.monotonic() - begin
+        entry = self._entries[index]
+        if entry is None:
+            with ThreadPoolExecutor(_cores()) as pool:
+                entry = self._acquire(index, self._store, pool, nullcontext, lambda: None)
+        return entry
+
+    def _acquire(
+        self,
+        index: int,
+        store: Store,
+        pool: Executor,
+        using_host: UsingHost,
+        decoded: Callable[[], None],
+    ) -> Entry:
+        """The chunk from the store, decoded by `pool` where it has none."""
+        inputs = self._inputs_of(index)
+        paths = self._paths(index)
+
+        def build(staging: Path) -> str:
+            _decode(staging / _FILE, paths, self._preprocessing, pool, decoded)
+            return f"{len(paths)} images, {self._preprocessing.describe()}"
+
+        entry = store.get(_KIND, inputs)
+        if entry is None:
+            with using_host():
+                entry = store.get_or_build(_KIND, inputs, build)
+        self._entries[index] = entry
+        return entry
+
+    def _paths(self, index: int) -> Sequence[Path]:
+        # Copies: a path keeps its text once it was used, 100 bytes for each image of the set.
+        return [
+            Path(path)
+            for path in self._images.paths[index * self._chunk : (index + 1) * self._chunk]
+        ]
+
+    def _inputs_of(self, index: int) -> dict[str, Any]:
+        """Everything that can change the chunk's bytes."""
+        known = self._inputs[index]
+        if known is not None:
+            return known
+        paths = self._paths(index)
+        try:
+            digests = FileDigests(self._store.root / "digests.sqlite").of(paths)
+        except OSError as error:
+            raise _unreadable(paths, error) from error
+        inputs = {
+            "images": hashlib.sha256("\n".join(digests).encode()).hexdigest(),
+            "count": len(paths),
+            "geometry": self._preprocessing.model_dump(include={"resize", "crop"}),
+            "pillow": metadata.version("pillow"),
+            "recipe": source_digest("harness.images.preprocess", "harness.images.steps"),
+        }
+        self._inputs[index] = inputs
+        return inputs
+
+
+class _Stopped(Exception):
+    """The reader is done: whoever waits for another process on its behalf waits no longer."""
+
+
+class _Filler:
+    """Threads that work ahead of the reader of one `Crops`."""
+
+    def __init__(self, crops: Crops, using_host: UsingHost, progress: Progress | None) -> None:
+        self._crops = crops
+        self._using_host = using_host
+        self._progress = progress
+        self._turn = threading.Condition()
+        self._todo = [index for index, entry in enumerate(crops._entries) if entry is None]
+        self._at = 0  # the chunk that the reader is at
+        self._decoded = 0
+        self._failure: BaseException | None = None
+        self._ended = False
+        self._store = dataclasses.replace(crops._store, on_wait=self._on_wait)
+        self._threads: list[threading.Thread] = []
+        self._pool = ThreadPoolExecutor(_cores(), thread_name_prefix="decode")
+        for number in range(min(FILLERS, len(self._todo))):
+            thread = threading.Thread(target=self._work, name=f"chunks-{number}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def wait_for(self, index: int) -> None:
+        """Until the chunk is there; raises what stopped the filling, as soon as that is known."""
+        with self._turn:
+            if index != self._at:
+                self._at = index
+                self._turn.notify_all()
+            self._turn.wait_for(
+                lambda: self._failure is not None or self._crops._entries[index] is not None
+            )
+            if self._failure is not None:
+                raise self._failure
+
+    def end(self) -> None:
+        """Stop the threads and wait for them: an image's time, or a few seconds for a lock."""
+        with self._turn:
+            self._ended = True
+            self._turn.notify_all()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for thread in self._threads:
+            thread.join()
+        # What is left of this object holds no crops: it is in cycles, and its maps are large.
+        self._failure = None
+        self._store.on_wait = None
+
+    def _work(self) -> None:
+        try:
+            while (index := self._next()) is not None:
+                self._crops._acquire(index, self._store, self._pool, self._using_host, self._count)
+                with self._turn:
+                    self._turn.notify_all()
+        except BaseException as error:  # whatever it is, the reader must hear of it
+            with self._turn:
+                if not self._ended and self._failure is None:
+                    self._failure = error
+                self._ended = True
+                self._turn.notify_all()
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _next(self) -> int | None:
+        """The next chunk to work on, in order, once the reader is near; None at the end."""
+        with self._turn:
+            self._turn.wait_for(
+                lambda: self._ended or not self._todo or self._todo[0] <= self._at + AHEAD
+            )
+            return None if self._ended or not self._todo else self._todo.pop(0)
+
+    def _count(self) -> None:
+        if self._progress is not None:
+            with self._turn:
+                self._decoded += 1
+                decoded = self._decoded
+            self._progress(decoded)
+
+    def _on_wait(self, who: str) -> None:
+        if self._ended:
+            raise _Stopped
+        if self._crops._store.on_wait is not None:
+            self._crops._store.on_wait(who)
 
 
 class FileDigests:
@@ -69,12 +323,12 @@ class FileDigests:
     def of(self, files: Sequence[Path]) -> list[str]:
         """Digest of each file, in order. Raises `OSError` for a file that cannot be read."""
         stats = [file.stat() for file in files]
-        signatures = [f"{s.st_size}-{s.st_mtime_ns}-{s.st_ino}" for s in stats]
+        signatures = [f"{s.st_size}-{s.st_mtime_ns}-{s.st_ctime_ns}-{s.st_ino}" for s in stats]
         known = self._recall([str(file) for file in files])
         missing = [
             i for i, file in enumerate(files) if known.get(str(file), ("", ""))[0] != signatures[i]
         ]
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(_cores()) as pool:
             fresh = dict(
                 zip(missing, pool.map(file_digest, [files[i] for i in missing]), strict=True)
             )
@@ -122,70 +376,69 @@ class FileDigests:
                     self._path.unlink()
 
 
-def crops(
-    store: Store,
-    images: ImageSet,
-    preprocessing: Preprocessing,
-    *,
-    using_host: Callable[[], AbstractContextManager[None]] = nullcontext,
-    progress: Progress | None = None,
-) -> Crops:
-    """Crops of every image, decoded where the store has none; `using_host` is held meanwhile.
-
-    Raises:
-        DataError: an image that cannot be read or decoded, by name.
-    """
-    try:
-        digests = FileDigests(store.root / "digests.sqlite").of(images.paths)
-    except OSError as error:
-        raise DataError(
-            f"image {error.filename or images.root}: cannot be read: {error.strerror or error}",
-            remedy="copy the file again, or take it out of the set",
-        ) from error
-    geometry = preprocessing.model_dump(include={"resize", "crop"})
-    entries: list[Entry] = []
-    for start in range(0, len(images), CHUNK):
-        paths = images.paths[start : start + CHUNK]
-        content = hashlib.sha256("\n".join(digests[start : start + CHUNK]).encode()).hexdigest()
-        inputs = {
-            "images": content,
-            "count": len(paths),
-            "geometry": geometry,
-            "pillow": metadata.version("pillow"),
-            "recipe": source_digest("harness.images.preprocess", "harness.images.steps"),
-        }
-
-        def build(staging: Path, paths: Sequence[Path] = paths, start: int = start) -> str:
-            with using_host():
-                return _decode(staging, paths, preprocessing, start, len(images), progress)
-
-        entries.append(store.get_or_build("crops", inputs, build))
-    chunks = tuple(
-        np.load(entry.file("crops.npy"), mmap_mode="r", allow_pickle=False) for entry in entries
-    )
-    return Crops(images.names, preprocessing.size, chunks, tuple(entries))
-
-
 def _decode(
-    staging: Path,
+    file: Path,
     paths: Sequence[Path],
     preprocessing: Preprocessing,
-    done: int,
-    total: int,
-    progress: Progress | None,
-) -> str:
+    pool: Executor,
+    decoded: Callable[[], None],
+) -> None:
+    """Decode every image into `file`.
+
+    Raises:
+        DataError: names every image of the chunk that cannot be used, the first few in words.
+    """
     size = preprocessing.size
-    out = np.lib.format.open_memmap(
-        staging / "crops.npy", mode="w+", dtype=np.uint8, shape=(len(paths), size, size, 3)
+    with NpyWriter(file, (len(paths), size, size, 3), np.uint8) as out:
+
+        def one(index: int) -> None:
+            out.put(index, preprocess.load_crop(paths[index], preprocessing)[None])
+            decoded()
+
+        # Pillow releases the interpreter lock while it decodes and resizes: threads suffice.
+        futures: list[Future[None]] = []
+        bad: dict[int, DataError] = {}
+        try:
+            futures.extend(pool.submit(one, index) for index in range(len(paths)))
+            for index, future in enumerate(futures):
+                try:
+                    future.result()
+                except DataError as error:
+                    bad[index] = error
+                if index % SYNC_EVERY == SYNC_EVERY - 1:
+                    out.sync()
+        finally:
+            # Before the file is closed: another file could get its descriptor.
+            wait([future for future in futures if not future.cancel()])
+    if bad:
+        raise _unusable([paths[index] for index in sorted(bad)], bad[min(bad)])
+
+
+def _unusable(paths: Sequence[Path], first: DataError) -> DataError:
+    """One error for all images of a chunk that cannot be used; `first` is the first one's."""
+    if len(paths) == 1:
+        return first
+    names = some([path.name for path in paths[1:]])
+    return DataError(
+        f"{len(paths)} images cannot be used: {first.message}; also {names}", remedy=_COPY_AGAIN
     )
 
-    def one(index: int) -> None:
-        out[index] = preprocess.load_crop(paths[index], preprocessing)
 
-    # Pillow releases the interpreter lock while it decodes and resizes: threads suffice.
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for index, _ in enumerate(pool.map(one, range(len(paths)))):
-            if progress is not None:
-                progress(done + index + 1, total)
-    out.flush()
-    return f"{len(paths)} images, {preprocessing.describe()}"
+def _unreadable(paths: Sequence[Path], error: OSError) -> DataError:
+    """Which of the files cannot be read at all; `error` is what was found first."""
+    bad: list[tuple[Path, OSError]] = []
+    for path in paths:
+        try:
+            with path.open("rb"):
+                pass
+        except OSError as found:
+            bad.append((path, found))
+    path, reason = bad[0] if bad else (Path(error.filename or paths[0]), error)
+    first = DataError(
+        f"image {path}: cannot be read: {reason.strerror or reason}", remedy=_COPY_AGAIN
+    )
+    return _unusable([path for path, _ in bad] or [path], first)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))

@@ -13,45 +13,21 @@ from typing import Any
 import pytest
 
 from harness.errors import DataError
-from harness.images import dataset
+from harness.images import dataset, layouts
 from harness.images.dataset import (
     FIRST_LABELS,
+    Findings,
     ImageSet,
+    check,
     check_class_order,
+    check_files,
     find_image_set,
 )
-
-LABELS = (65, 970, 230, 0, 999)
-
-
-def name(number: int) -> str:
-    return f"ILSVRC2012_val_{number:08d}.JPEG"
-
-
-def put_images(folder: Path, numbers: Sequence[int] = range(1, 6)) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in reversed(numbers):
-        (folder / name(number)).write_bytes(b"x")
-
-
-def lines(labels: Sequence[int] = LABELS) -> str:
-    return "".join(f"{name(number)} {label}\n" for number, label in enumerate(labels, 1))
+from tests.selftest.image_folders import LABELS, lines, message_of, name, put_images, put_text
 
 
 def as_json(labels: Sequence[Any] = LABELS) -> str:
     return json.dumps({f"ILSVRC2012_val_{n:08d}": label for n, label in enumerate(labels, 1)})
-
-
-def put_labels(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-
-
-def message_of(root: Path, labels: Path | None = None) -> str:
-    with pytest.raises(DataError) as caught:
-        find_image_set(root, labels)
-    assert caught.value.remedy
-    return caught.value.message
 
 
 # What is found.
@@ -68,7 +44,7 @@ def message_of(root: Path, labels: Path | None = None) -> str:
 )
 def test_the_layouts_of_the_guides(tmp_path: Path, folder: str, source: str, text: str) -> None:
     put_images(tmp_path / folder)
-    put_labels(tmp_path / source, text)
+    put_text(tmp_path / source, text)
     found = find_image_set(tmp_path)
     assert found.names == tuple(name(number) for number in range(1, 6))
     assert found.paths == tuple(tmp_path / folder / name(number) for number in range(1, 6))
@@ -80,7 +56,7 @@ def test_the_layouts_of_the_guides(tmp_path: Path, folder: str, source: str, tex
 
 def test_labels_above_the_folder_that_was_named(tmp_path: Path) -> None:
     put_images(tmp_path / "val")
-    put_labels(tmp_path / "val_label.txt", lines())
+    put_text(tmp_path / "val_label.txt", lines())
     found = find_image_set(tmp_path / "val")
     assert found.labels == LABELS
     assert found.label_source == "../val_label.txt"
@@ -89,15 +65,15 @@ def test_labels_above_the_folder_that_was_named(tmp_path: Path) -> None:
 
 def test_a_relative_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_images(tmp_path / "val")
-    put_labels(tmp_path / "val_label.txt", lines())
+    put_text(tmp_path / "val_label.txt", lines())
     monkeypatch.chdir(tmp_path / "val")
     assert find_image_set(Path()).labels == LABELS
 
 
 def test_a_label_file_that_is_named_wins(tmp_path: Path) -> None:
     put_images(tmp_path / "val")
-    put_labels(tmp_path / "val_label.txt", "garbage")
-    put_labels(tmp_path / "elsewhere" / "mine.txt", lines())
+    put_text(tmp_path / "val_label.txt", "garbage")
+    put_text(tmp_path / "elsewhere" / "mine.txt", lines())
     found = find_image_set(tmp_path, tmp_path / "elsewhere" / "mine.txt")
     assert found.labels == LABELS
     assert found.label_source == "elsewhere/mine.txt"
@@ -105,10 +81,10 @@ def test_a_label_file_that_is_named_wins(tmp_path: Path) -> None:
 
 def test_two_label_files_must_agree(tmp_path: Path) -> None:
     put_images(tmp_path / "val")
-    put_labels(tmp_path / "val_label.txt", lines())
-    put_labels(tmp_path / "imagenet_labels_fixres.json", as_json())
+    put_text(tmp_path / "val_label.txt", lines())
+    put_text(tmp_path / "imagenet_labels_fixres.json", as_json())
     assert find_image_set(tmp_path).label_source == "val_label.txt"
-    put_labels(tmp_path / "imagenet_labels_fixres.json", as_json((65, 970, 231, 0, 999)))
+    put_text(tmp_path / "imagenet_labels_fixres.json", as_json((65, 970, 231, 0, 999)))
     message = message_of(tmp_path)
     assert "disagree on ILSVRC2012_val_00000003" in message
     assert "imagenet_labels_fixres.json" in message
@@ -116,7 +92,7 @@ def test_two_label_files_must_agree(tmp_path: Path) -> None:
 
 def test_a_part_of_the_images_beside_the_whole_list_is_a_set(tmp_path: Path) -> None:
     put_images(tmp_path / "val", [2, 4])
-    put_labels(tmp_path / "val_label.txt", lines())
+    put_text(tmp_path / "val_label.txt", lines())
     found = find_image_set(tmp_path)
     assert found.names == (name(2), name(4))
     assert found.labels == (970, 0)
@@ -131,7 +107,7 @@ def test_line_ends_blank_lines_and_a_byte_order_mark_do_no_harm(tmp_path: Path) 
 
 def test_what_is_no_image_is_left_alone(tmp_path: Path) -> None:
     put_images(tmp_path / "val")
-    put_labels(tmp_path / "val_label.txt", lines())
+    put_text(tmp_path / "val_label.txt", lines())
     for other in ("Thumbs.db", "._ILSVRC2012_val_00000001.JPEG", "README.txt"):
         (tmp_path / "val" / other).write_bytes(b"x")
     assert len(find_image_set(tmp_path)) == 5
@@ -139,7 +115,7 @@ def test_what_is_no_image_is_left_alone(tmp_path: Path) -> None:
 
 def test_one_folder_under_two_names_is_one_folder(tmp_path: Path) -> None:
     put_images(tmp_path / "ILSVRC2012_img_val")
-    put_labels(tmp_path / "val_label.txt", lines())
+    put_text(tmp_path / "val_label.txt", lines())
     (tmp_path / "val").symlink_to("ILSVRC2012_img_val")
     assert find_image_set(tmp_path).labels == LABELS
 
@@ -148,10 +124,10 @@ def test_the_order_is_by_name_whatever_the_file_system_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_images(tmp_path)
-    put_labels(tmp_path / "val_label.txt", lines())
-    entries = dataset._entries
+    put_text(tmp_path / "val_label.txt", lines())
+    entries = layouts.entries
     monkeypatch.setattr(
-        dataset, "_entries", lambda folder: sorted(entries(folder), key=lambda e: e.name[::-1])
+        layouts, "entries", lambda folder: sorted(entries(folder), key=lambda e: e.name[::-1])
     )
     found = find_image_set(tmp_path)
     assert found.names == tuple(sorted(found.names))
@@ -160,25 +136,32 @@ def test_the_order_is_by_name_whatever_the_file_system_says(
 
 def test_digest_is_over_names_and_labels(tmp_path: Path) -> None:
     put_images(tmp_path)
-    put_labels(tmp_path / "val_label.txt", lines())
+    put_text(tmp_path / "val_label.txt", lines())
     found = find_image_set(tmp_path)
     assert found.digest == hashlib.sha256(lines().encode()).hexdigest()
-    assert found.select(4).digest != found.digest
+    assert found.part(range(4)).digest != found.digest
     swapped = (found.labels[1], found.labels[0], *found.labels[2:])
     assert replace(found, labels=swapped).digest != found.digest
 
 
-def test_select_takes_the_first_by_name(tmp_path: Path) -> None:
+def test_a_part_keeps_the_order_of_the_whole(tmp_path: Path) -> None:
     put_images(tmp_path)
-    put_labels(tmp_path / "val_label.txt", lines())
+    put_text(tmp_path / "val_label.txt", lines())
     found = find_image_set(tmp_path)
-    part = found.select(limit=2)
-    assert (part.names, part.labels) == ((name(1), name(2)), (65, 970))
-    assert part.paths == found.paths[:2]
-    assert found.select(limit=5) == found.select() == found.select(limit=99) == found
-    for limit in (0, -3):
-        with pytest.raises(DataError, match="asked for"):
-            found.select(limit=limit)
+    part = found.part([3, 0, 3])
+    assert (part.names, part.labels) == ((name(1), name(4)), (65, 0))
+    assert part.paths == (found.paths[0], found.paths[3])
+    assert found.part(range(5)) == found
+
+
+def test_a_set_describes_itself(tmp_path: Path) -> None:
+    put_images(tmp_path / "val")
+    put_text(tmp_path / "val_label.txt", lines())
+    found = find_image_set(tmp_path)
+    assert found.describe() == "5 images of 5 classes (flat folder), labels from val_label.txt"
+    assert found.part([1]).describe().startswith("1 image of 1 class (")
+    (tmp_path / "val" / name(5)).unlink()
+    assert find_image_set(tmp_path).describe().endswith("val_label.txt, which has 1 more")
 
 
 # What is wrong with a folder.
@@ -203,14 +186,16 @@ def test_an_empty_folder_and_an_unknown_layout(tmp_path: Path) -> None:
 def test_images_in_two_folders(tmp_path: Path) -> None:
     put_images(tmp_path / "val")
     put_images(tmp_path / "ILSVRC2012_img_val")
-    put_labels(tmp_path / "val_label.txt", lines())
-    assert "more than one folder" in message_of(tmp_path)
+    put_text(tmp_path / "val_label.txt", lines())
+    message = message_of(tmp_path)
+    assert "more than one place" in message
+    assert "val (flat folder)" in message
 
 
 @pytest.mark.parametrize("kind", ["folder", "broken link"])
 def test_an_image_that_is_no_file(tmp_path: Path, kind: str) -> None:
     put_images(tmp_path, range(1, 5))
-    put_labels(tmp_path / "val_label.txt", lines())
+    put_text(tmp_path / "val_label.txt", lines())
     if kind == "folder":
         (tmp_path / name(5)).mkdir()
     else:
@@ -220,7 +205,7 @@ def test_an_image_that_is_no_file(tmp_path: Path, kind: str) -> None:
 
 def test_two_images_of_one_name(tmp_path: Path) -> None:
     put_images(tmp_path)
-    put_labels(tmp_path / "val_label.txt", lines())
+    put_text(tmp_path / "val_label.txt", lines())
     (tmp_path / "ILSVRC2012_val_00000002.png").write_bytes(b"x")
     message = message_of(tmp_path)
     assert "same name" in message
@@ -230,7 +215,7 @@ def test_two_images_of_one_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("what", ["scandir", "read_text"])
 def test_what_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     put_images(tmp_path)
-    put_labels(tmp_path / "val_label.txt", lines())
+    put_text(tmp_path / "val_label.txt", lines())
 
     def refuse(path: Any, *args: Any, **kwargs: Any) -> Any:
         raise PermissionError(13, "Permission denied", str(path))
@@ -246,7 +231,7 @@ def test_what_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wh
 
 def test_images_without_label(tmp_path: Path) -> None:
     put_images(tmp_path, range(1, 13))
-    put_labels(tmp_path / "val_label.txt", lines())
+    put_text(tmp_path / "val_label.txt", lines())
     (tmp_path / "cat.jpg").write_bytes(b"x")
     message = message_of(tmp_path)
     assert "8 of 13 images have no label" in message
@@ -285,7 +270,7 @@ def test_malformed_lines_are_counted_from_one(tmp_path: Path, number: int, line:
     text = lines().split("\n")
     text[number - 1] = line
     put_images(tmp_path)
-    put_labels(tmp_path / "val_label.txt", "\n".join(text))
+    put_text(tmp_path / "val_label.txt", "\n".join(text))
     message = message_of(tmp_path)
     assert "malformed" in message
     assert f"line {number} " in message
@@ -293,7 +278,7 @@ def test_malformed_lines_are_counted_from_one(tmp_path: Path, number: int, line:
 
 def test_many_malformed_lines_are_counted_not_listed(tmp_path: Path) -> None:
     put_images(tmp_path)
-    put_labels(tmp_path / "val_label.txt", "490\n" * 50_000)
+    put_text(tmp_path / "val_label.txt", "cat\n" * 50_000)
     message = message_of(tmp_path)
     assert "and 49997 more" in message
     assert len(message) < 400
@@ -302,16 +287,16 @@ def test_many_malformed_lines_are_counted_not_listed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bad", [1000, -1, 100_000])
 def test_a_class_outside_the_thousand(tmp_path: Path, bad: int) -> None:
     put_images(tmp_path)
-    put_labels(tmp_path / "val_label.txt", lines((65, 970, bad, 0, 999)))
+    put_text(tmp_path / "val_label.txt", lines((65, 970, bad, 0, 999)))
     assert f"{bad} (line 3)" in message_of(tmp_path)
-    put_labels(tmp_path / "labels.json", as_json((65, 970, bad, 0, 999)))
+    put_text(tmp_path / "labels.json", as_json((65, 970, bad, 0, 999)))
     message = message_of(tmp_path, tmp_path / "labels.json")
     assert f"{bad} (ILSVRC2012_val_00000003)" in message
 
 
 def test_labels_that_count_from_one_are_recognised(tmp_path: Path) -> None:
     put_images(tmp_path)
-    put_labels(tmp_path / "val_label.txt", lines((66, 971, 231, 1, 1000)))
+    put_text(tmp_path / "val_label.txt", lines((66, 971, 231, 1, 1000)))
     with pytest.raises(DataError) as caught:
         find_image_set(tmp_path)
     assert "counts from 1" in caught.value.remedy
@@ -319,10 +304,10 @@ def test_labels_that_count_from_one_are_recognised(tmp_path: Path) -> None:
 
 def test_two_labels_for_one_image(tmp_path: Path) -> None:
     put_images(tmp_path)
-    put_labels(tmp_path / "val_label.txt", lines() + f"{name(2)} 970\n")
+    put_text(tmp_path / "val_label.txt", lines() + f"{name(2)} 970\n")
     assert "ILSVRC2012_val_00000002 (line 6)" in message_of(tmp_path)
     entries = [f'"ILSVRC2012_val_{n:08d}": {label}' for n, label in enumerate(LABELS, 1)]
-    put_labels(tmp_path / "two.json", "{" + ", ".join([*entries, entries[1]]) + "}")
+    put_text(tmp_path / "two.json", "{" + ", ".join([*entries, entries[1]]) + "}")
     assert "more than one label" in message_of(tmp_path, tmp_path / "two.json")
 
 
@@ -339,7 +324,7 @@ def test_two_labels_for_one_image(tmp_path: Path) -> None:
 )
 def test_a_label_that_is_no_integer_names_the_image(tmp_path: Path, bad: Any, said: str) -> None:
     put_images(tmp_path)
-    put_labels(tmp_path / "imagenet_labels_fixres.json", as_json((65, 970, bad, 0, 999)))
+    put_text(tmp_path / "imagenet_labels_fixres.json", as_json((65, 970, bad, 0, 999)))
     assert f"ILSVRC2012_val_00000003 is {said}" in message_of(tmp_path)
 
 
@@ -356,7 +341,7 @@ def test_a_label_that_is_no_integer_names_the_image(tmp_path: Path, bad: Any, sa
 )
 def test_a_file_that_is_not_the_json_of_guide_001(tmp_path: Path, text: str, said: str) -> None:
     put_images(tmp_path)
-    put_labels(tmp_path / "imagenet_labels_fixres.json", text)
+    put_text(tmp_path / "imagenet_labels_fixres.json", text)
     assert said in message_of(tmp_path)
 
 
@@ -417,3 +402,61 @@ def test_the_whole_set_has_as_many_images_of_each_class(monkeypatch: pytest.Monk
     labels[-1] = 0
     with pytest.raises(DataError, match=r"class 0 has 3, class 999 has 1"):
         check_class_order(image_set(labels))
+
+
+def test_labels_of_absent_images_are_checked_too(tmp_path: Path) -> None:
+    """A part without the known images, beside a list that has them in another order."""
+    put_images(tmp_path / "val", [4, 5])
+    put_text(tmp_path / "val_label.txt", lines((65, 970, 231, 0, 999)))
+    found = find_image_set(tmp_path)
+    assert found.landmarks[2] == ("ILSVRC2012_val_00000003", 231)
+    with pytest.raises(DataError, match="ILSVRC2012_val_00000003 is 231, not 230"):
+        check_class_order(found.part([1]))
+
+
+# The check before any inference.
+
+
+def test_what_the_check_counts() -> None:
+    found = replace(image_set((*FIRST_LABELS, 3, 3)), labels_without_image=49_983)
+    assert check(found) == Findings(
+        images=17, labels_without_image=49_983, classes=16, fewest=1, most=2, known=15
+    )
+    assert check(image_set(())).classes == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"labels": (65, 970)}, "3 names, 3 files and 2 labels"),
+        ({"names": (name(1), name(2), "ILSVRC2012_val_00000002.png")}, "same name"),
+        ({"labels": (65, 970, 1000)}, r"00000003\.JPEG is 1000"),
+        ({"labels": (65, -1, 230)}, r"00000002\.JPEG is -1"),
+        ({"labels": (65, 970, 231)}, "class order"),
+    ],
+)
+def test_what_the_check_refuses(change: dict[str, Any], said: str) -> None:
+    right = image_set(FIRST_LABELS[:3])
+    check(right)
+    with pytest.raises(DataError, match=said):
+        check(replace(right, **change))
+
+
+@pytest.mark.parametrize("kind", ["empty", "gone", "pipe", "folder"])
+def test_files_that_cannot_be_images_are_named(tmp_path: Path, kind: str) -> None:
+    put_images(tmp_path)
+    put_text(tmp_path / "val_label.txt", lines())
+    found = find_image_set(tmp_path)
+    check_files(found)
+    bad = tmp_path / name(4)
+    bad.unlink()
+    if kind == "empty":
+        bad.touch()
+    elif kind == "pipe":
+        os.mkfifo(bad)
+    elif kind == "folder":
+        bad.mkdir()
+    with pytest.raises(DataError, match=rf"1 of 5 files .*: {name(4)} \(") as caught:
+        check_files(found)
+    assert caught.value.remedy
+    check_files(found.part([0, 1, 2, 4]))

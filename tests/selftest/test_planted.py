@@ -12,10 +12,10 @@ import os
 import numpy as np
 import pytest
 
-from harness import settings
+from harness import accuracy, settings
 from harness.cases import Case
 from harness.catalog import load_catalog
-from harness.images import crops as crop_cache
+from harness.images.crops import Crops
 from harness.images.feed import Feed
 from harness.images.steps import Normalize, ResizeHeight, ResizeSquare
 from harness.workbench import Workbench
@@ -84,8 +84,7 @@ class Altered:
 
 def feed_with(case, steps):
     images = case.images()
-    found = crop_cache.crops(case.bench.store, images, steps)
-    return Feed(found, steps.normalize, BATCH)
+    return Feed(Crops(case.bench.store, images, steps), steps.normalize, BATCH)
 
 
 def test_the_sound_path_passes(prepared):
@@ -114,27 +113,20 @@ def test_another_models_mean_and_std_fail(prepared):
     assert verdict.kind == "FAIL"
 
 
-def test_labels_off_by_one_fail(prepared):
+def test_labels_off_by_one_fail(prepared, monkeypatch):
     case, _ = prepared
     # The eager reference is scored as it was: the fault is in the compiled model's path alone.
-    from harness import accuracy
+    real, offset, calls = accuracy.score, case.model.label_offset, []
 
-    real = accuracy.score
-    calls = []
-
-    def shifted(found, images, offset):
+    def as_it_was(found, images, _):
         calls.append(found)
-        return real(found, images, offset + (1 if len(calls) == 1 else 0))
+        return real(found, images, offset)
 
-    accuracy.score = shifted
-    try:
-        verdict = judge(prepared)
-    finally:
-        accuracy.score = real
-    assert len(calls) == 2
+    monkeypatch.setattr(accuracy, "score", as_it_was)
+    verdict = judge(prepared, label_offset=offset + 1)
+    assert len(calls) == 1
     assert verdict.kind == "FAIL"
     assert "top-1" in verdict.sentence
-    assert case.model.label_offset in (0, 1)
 
 
 def test_outputs_shuffled_between_images_fail(prepared):

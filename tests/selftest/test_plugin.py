@@ -266,8 +266,9 @@ def test_runs_that_cannot_be_written_are_an_error_of_usage(run_pytest):
 
 
 def test_an_onnx_file_can_take_the_place_of_the_export(run_pytest, shared, tmp_path):
-    run_pytest("--rehearsal", *QUICK, "-m", "accuracy", "--batch-sizes", "1")
-    exported = next((shared / "store").glob("v1/onnx/*/model.onnx"))
+    done = run_pytest("--rehearsal", *QUICK, "-m", "accuracy", "--batch-sizes", "1")
+    key = next(a.key for a in done.records().cases[0].artifacts if a.kind == "onnx")
+    exported = shared / "store" / "v1" / "onnx" / key / "model.onnx"
     done = run_pytest(
         *("--rehearsal", *QUICK, "-m", "accuracy", "--batch-sizes", "1"),
         f"--onnx=tiny={exported}",
@@ -299,6 +300,22 @@ def test_real_inputs_are_never_judged_by_a_rehearsals_rules(run_pytest, shared, 
     assert error is not None
     assert error.stage == "data"
     assert "class order" in error.message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--target=cpu", "--imagenet=/nope", "--checkpoints=/tmp"), "/nope does not exist"),
+        (("--rehearsal", "--onnx=tiny=/nope.onnx"), "/nope.onnx does not exist"),
+        (("--rehearsal", "--onnx=tiny=/dev/zero"), "/dev/zero is not a file"),
+        (("--rehearsal", "--store=~nobody-has-this-name/x"), "--store"),
+    ],
+)
+def test_wrong_paths_are_said_before_anything_runs(run_pytest, arguments, words):
+    done = run_pytest("-m", "accuracy", *arguments)
+    assert done.code == 4
+    assert words in done.output
+    assert "Traceback" not in done.output
 
 
 def test_a_missing_checkpoint_is_named_with_its_remedy(run_pytest, tmp_path):

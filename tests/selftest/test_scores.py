@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -38,12 +39,49 @@ def echo(batch):
     return logits
 
 
+def problems(found, images):
+    return accuracy.tally(found, images, 0).problems()
+
+
+def measured(found, images, reference, bound=3e-2, offset=0):
+    return accuracy.measure(
+        found,
+        images,
+        offset,
+        provenance="rehearsal",
+        reference=reference,
+        fidelity_bound=bound,
+        seconds=1.0,
+    )
+
+
+def compare(found, reference, images, offset, bound):
+    return measured(found, images, reference, bound, offset).fidelity
+
+
+class Kept:
+    """What `infer` hands out, put together."""
+
+    def __init__(self):
+        self.names, self.logits = (), []
+
+    def __call__(self, names, logits):
+        self.names += names
+        self.logits.append(logits.copy())
+
+    @property
+    def best(self):
+        return accuracy.best(np.concatenate(self.logits), 1)[:, 0].tolist()
+
+
 def test_outputs_are_joined_to_names_and_padding_is_cut_off():
     names = image_set(range(10)).names
-    found = accuracy.infer(FakeSession(echo), batches(names, 4))
+    found = Kept()
+    done: list[int] = []
+    count = accuracy.infer(FakeSession(echo), batches(names, 4), found, progress=done.append)
     assert found.names == names
-    assert found.logits.shape == (10, 10)
-    assert accuracy.best(found.logits, 1)[:, 0].tolist() == list(range(10))
+    assert found.best == list(range(10))
+    assert (count, done) == (10, [4, 8, 10])
 
 
 def test_a_session_that_swallows_a_batch_is_an_error():
@@ -54,7 +92,7 @@ def test_a_session_that_swallows_a_batch_is_an_error():
                     yield logits
 
     with pytest.raises(InferError, match="2 batches of 3"):
-        accuracy.infer(Swallowing(echo), batches(image_set(range(10)).names, 4))
+        accuracy.infer(Swallowing(echo), batches(image_set(range(10)).names, 4), Kept())
 
 
 def test_a_session_that_repeats_a_batch_is_an_error():
@@ -65,12 +103,12 @@ def test_a_session_that_repeats_a_batch_is_an_error():
                 yield logits
 
     with pytest.raises(InferError, match="more batches"):
-        accuracy.infer(Repeating(echo), batches(image_set(range(10)).names, 4))
+        accuracy.infer(Repeating(echo), batches(image_set(range(10)).names, 4), Kept())
 
 
 def test_no_image_at_all_is_an_error():
     with pytest.raises(InferError, match="no image"):
-        accuracy.infer(FakeSession(echo), [])
+        accuracy.infer(FakeSession(echo), [], Kept())
 
 
 @given(st.data())
@@ -115,8 +153,8 @@ def test_nan_is_a_problem_and_never_a_hit():
     images = image_set([3])
     found = predictions([3])
     found.logits[0, 7] = np.nan
-    assert "NaN" in accuracy.problems_of(found, images)[0]
-    assert images.names[0] in accuracy.problems_of(found, images)[0]
+    assert "NaN" in problems(found, images)[0]
+    assert images.names[0] in problems(found, images)[0]
     assert accuracy.score(found, images, 0).correct == (0, 0, 0, 0, 0)
 
 
@@ -132,21 +170,21 @@ def test_rows_that_are_not_the_images_are_problems(change, words):
     images = image_set([1, 2, 3])
     names = change(list(images.names))
     found = predictions([1] * len(names), names=names)
-    assert any(words in problem for problem in accuracy.problems_of(found, images))
+    assert any(words in problem for problem in problems(found, images))
 
 
 def test_padding_that_is_counted_is_a_problem():
     images = image_set([1, 2, 3])
     found = Predictions(images.names, predictions([1, 2, 3, 0]).logits)
-    assert any("rows of outputs" in problem for problem in accuracy.problems_of(found, images))
+    assert any("rows of outputs" in problem for problem in problems(found, images))
 
 
 def test_fidelity_of_equal_and_of_other_logits():
     images = image_set([1, 2, 3])
     reference = predictions([1, 2, 3])
-    same = accuracy.compare(reference, reference, images, 0, 3e-2)
+    same = compare(reference, reference, images, 0, 3e-2)
     assert (same.relative_l2, same.agreement, same.flips) == (0.0, 1.0, ())
-    other = accuracy.compare(predictions([1, 2, 4]), reference, images, 0, 3e-2)
+    other = compare(predictions([1, 2, 4]), reference, images, 0, 3e-2)
     assert other.relative_l2 > 0.1
     assert [(flip.reference, flip.compiled) for flip in other.flips] == [(3, 4)]
     assert not other.flips[0].excused
@@ -159,7 +197,7 @@ def test_a_flip_within_rounding_is_excused():
     logits[0, :2] = (1.0, 0.999)
     flipped = logits.copy()
     flipped[0, :2] = (0.999, 1.0)
-    found = accuracy.compare(
+    found = compare(
         Predictions(images.names, flipped), Predictions(images.names, logits), images, 0, 3e-2
     )
     assert found.flips[0].excused
@@ -178,7 +216,7 @@ def test_an_error_within_the_bound_flips_no_image_that_is_not_excused(seed, boun
         / np.linalg.norm(noise, axis=1, keepdims=True)
     )
     images = image_set([0] * 20)
-    found = accuracy.compare(
+    found = compare(
         Predictions(images.names, (theirs + noise).astype(np.float32)),
         Predictions(images.names, theirs),
         images,
@@ -190,15 +228,17 @@ def test_an_error_within_the_bound_flips_no_image_that_is_not_excused(seed, boun
 
 def test_another_number_of_classes_has_no_fidelity():
     images = image_set([1])
-    found = accuracy.compare(predictions([1], 1001), predictions([1], 1000), images, 0, 3e-2)
+    found = compare(predictions([1], 1001), predictions([1], 1000), images, 0, 3e-2)
     assert found.relative_l2 == float("inf")
 
 
 def test_predictions_are_kept_for_each_image(tmp_path):
     images = image_set([1, 2, 3])
-    accuracy.write_predictions(
-        tmp_path / "a" / "b.csv", predictions([1, 2, 4]), images, 0, predictions([1, 2, 3])
-    )
+    seen = accuracy.Observation(images, 0, reference=predictions([1, 2, 3]), fidelity_bound=3e-2)
+    found = predictions([1, 2, 4])
+    for row in (2, 0, 1):  # written in the order of the set, whatever came first
+        seen.add(found.names[row : row + 1], found.logits[row : row + 1])
+    seen.write(tmp_path / "a" / "b.csv")
     with (tmp_path / "a" / "b.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [(r["image"], r["label"], r["eager"], r["top1"]) for r in rows] == [
@@ -206,3 +246,119 @@ def test_predictions_are_kept_for_each_image(tmp_path):
         (images.names[1], "2", "2", "2"),
         (images.names[2], "3", "3", "4"),
     ]
+    by_hand = np.argsort(-found.logits[2], kind="stable")[:5]
+    assert [int(rows[2][f"top{k}"]) for k in range(1, 6)] == by_hand.tolist()
+    assert [rows[2][f"logit{k}"] for k in range(1, 6)] == [
+        f"{value:.6g}" for value in found.logits[2, by_hand]
+    ]
+
+
+def test_images_without_output_and_without_reference_are_left_empty(tmp_path):
+    images = image_set([1, 2, 3])
+    reference = predictions([1, 2, 3], names=["other.JPEG", *images.names[1:]])
+    seen = accuracy.Observation(images, 0, reference=reference, fidelity_bound=3e-2)
+    seen.add(images.names[:2], predictions([1, 2]).logits)
+    seen.write(tmp_path / "b.csv")
+    with (tmp_path / "b.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(r["image"], r["eager"]) for r in rows] == [
+        (images.names[0], ""),
+        (images.names[1], "2"),
+    ]
+
+
+# A pass is counted as it runs.
+
+
+@given(st.data())
+def test_any_division_into_batches_gives_what_the_whole_gives(data):
+    seed = data.draw(st.integers(0, 2**32 - 1))
+    rng = np.random.default_rng(seed)
+    n, classes = data.draw(st.integers(1, 30)), data.draw(st.integers(2, 8))
+    images = image_set(rng.integers(0, classes, n).tolist())
+    theirs = rng.standard_normal((n, classes)).astype(np.float32)
+    ours = (theirs + rng.normal(0, 0.3, theirs.shape)).astype(np.float32)
+    order = rng.permutation(n)  # the reference may have another one
+    reference = Predictions(tuple(images.names[i] for i in order), theirs[order])
+    seen = accuracy.Observation(images, 0, reference=reference, fidelity_bound=3e-2)
+    start = 0
+    while start < n:
+        stop = start + data.draw(st.integers(1, 7))
+        seen.add(images.names[start:stop], ours[start:stop])
+        start = stop
+    found = seen.measurement(provenance="rehearsal", seconds=1.0)
+    assert found.fidelity is not None
+    assert found.reference_scores is not None
+    # By hand, from all rows at once.
+    delta = ours.astype(np.float64) - theirs
+    flips = np.flatnonzero(ours.argmax(axis=1) != theirs.argmax(axis=1))
+    assert found.fidelity.relative_l2 == pytest.approx(
+        np.linalg.norm(delta) / np.linalg.norm(theirs.astype(np.float64))
+    )
+    assert found.fidelity.max_abs == np.abs(delta).max()
+    assert [flip.name for flip in found.fidelity.flips] == [images.names[i] for i in flips]
+    assert found.fidelity.agreement == pytest.approx(1 - len(flips) / n)
+    for flip, i in zip(found.fidelity.flips, flips, strict=True):
+        ranked = np.sort(theirs[i].astype(np.float64))
+        assert flip.margin == pytest.approx(ranked[-1] - ranked[-2], abs=1e-12)
+        assert flip.allowed == pytest.approx(2**0.5 * 3e-2 * np.linalg.norm(theirs[i]), rel=1e-5)
+    assert found.scores.correct[0] == (ours.argmax(axis=1) == images.labels).sum()
+    assert found.reference_scores.correct[0] == (theirs.argmax(axis=1) == images.labels).sum()
+    assert found.problems == ()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_one_bad_number_in_one_batch_stays_in_the_sums(value):
+    images = image_set(range(8))
+    reference = predictions(range(8))
+    found = predictions(range(8))
+    found.logits[1, 3] = value
+    seen = accuracy.Observation(images, 0, reference=reference, fidelity_bound=3e-2)
+    for start in range(0, 8, 2):
+        seen.add(found.names[start : start + 2], found.logits[start : start + 2])
+    result = seen.measurement(provenance="rehearsal", seconds=1.0)
+    assert result.fidelity is not None
+    assert not result.fidelity.relative_l2 <= 1e9
+    assert not result.fidelity.max_abs <= 1e9
+    assert f"({images.names[1]})" in result.problems[0]
+    assert result.scores.correct[0] == 7
+
+
+def test_rows_that_are_missing_in_a_batch_are_a_problem():
+    images = image_set([1, 2, 3])
+    seen = accuracy.Tally(images, 0)
+    seen.add(images.names, predictions([1, 2]).logits)
+    assert seen.problems() == (
+        "2 rows of outputs for 3 images",
+        f"1 images have no output ({images.names[2]})",
+    )
+    assert seen.scores.correct[0] == 2
+
+
+def test_memory_does_not_grow_with_the_logits():
+    n, classes = 8000, 1000
+    images = image_set([0] * n)
+    row = np.random.default_rng(0).standard_normal((1, classes)).astype(np.float32)
+    batch = np.repeat(row, 50, axis=0)
+    reference = Predictions(images.names, np.broadcast_to(row, (n, classes)))
+    tracemalloc.start()
+    try:
+        seen = accuracy.Observation(images, 0, reference=reference, fidelity_bound=3e-2)
+        for start in range(0, n, len(batch)):
+            seen.add(images.names[start : start + 50], batch)
+        seen.measurement(provenance="rehearsal", seconds=1.0)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < n * classes * 4 / 4
+
+
+def test_a_reference_may_lie_in_a_file(tmp_path):
+    images = image_set(range(600))
+    logits = np.random.default_rng(0).standard_normal((600, 10)).astype(np.float32)
+    np.save(tmp_path / "logits.npy", logits)
+    in_file = Predictions.stored(images.names, tmp_path / "logits.npy")
+    in_memory = Predictions(images.names, logits)
+    found = Predictions(images.names, logits + np.float32(0.01))
+    assert measured(found, images, in_file) == measured(found, images, in_memory)
+    assert accuracy.score(in_file, images, 0) == accuracy.score(in_memory, images, 0)

@@ -1,0 +1,290 @@
+"""Label files: which class each image has, by the name of the image.
+
+What a file holds is recognised by looking into it, whatever it is called: a reader is a function
+of the file that gives labels by stem, or `None` where it sees another kind. A class is its index
+among the sorted WNIDs, 0..999 (`harness/images/synsets.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import DataError, some
+from harness.images import synsets
+from harness.images.layouts import stem
+from harness.images.synsets import CLASS_COUNT, WNID
+from harness.images.textfiles import numbered_lines, read_text
+
+VAL_LABEL = "val_label.txt"
+FIXRES_LABELS = "imagenet_labels_fixres.json"
+VAL = "val.txt"
+GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
+SYNSET_LABELS = "imagenet_2012_validation_synset_labels.txt"
+DEVKIT = "ILSVRC2012_devkit_t12"
+
+WHAT_IS_WANTED = (
+    f"put {VAL_LABEL} or {FIXRES_LABELS} beside them, or the development kit's {GROUND_TRUTH} "
+    f"with {synsets.META}, or name the label file: --labels=FILE"
+)
+
+_LINE = re.compile(r"(\S+)\s+([+-]?\d{1,9})", re.ASCII)
+_NUMBER = re.compile(r"\d{1,9}", re.ASCII)
+_VAL_LINE = re.compile(r"(?:\S*/)?ILSVRC2012_val_\d+\S*\s+\d+", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Class indices by stem, which may be of more images than there are.
+
+    source: the file, or in words where no file says it.
+    """
+
+    source: Path | str
+    by_stem: Mapping[str, int]
+
+
+def find(folder: Path, stems: Sequence[str], *, devkit: bool = True) -> Labels | None:
+    """The labels that lie with the images of `folder`; none where no label file does.
+
+    Files of names and indices come first, and all that there are must agree. Files that need a
+    list of the classes besides are looked at when there is no other and `devkit` allows it.
+
+    Raises:
+        DataError: a file that cannot be used, an image without label, or two files that disagree.
+    """
+    paths = [path for path in _places(folder, VAL_LABEL, FIXRES_LABELS) if path.exists()]
+    paths += [path for path in _places(folder, VAL) if _is_val_list(path)]
+    for name in (SYNSET_LABELS, GROUND_TRUTH) if devkit else ():
+        paths = paths or [path for path in _places(folder, name) if path.exists()]
+    if not paths:
+        return None
+    first, *others = (read(path, stems, places(folder)) for path in paths)
+    for other in others:
+        differ = [name for name in stems if first.by_stem[name] != other.by_stem[name]]
+        if differ:
+            raise DataError(
+                f"{first.source} and {other.source} disagree on {some(differ)}",
+                remedy="remove the wrong one, or name the label file: --labels=FILE",
+            )
+    return first
+
+
+def read(path: Path, stems: Sequence[str], places: Iterable[Path] = ()) -> Labels:
+    """The labels in a file of any kind, of which every one of `stems` must have one.
+
+    places: where a list of the classes may lie, besides near the file.
+
+    Raises:
+        DataError: the file cannot be read, is malformed, has two labels for an image, a label
+            that is no class, or none for one of `stems`.
+    """
+    file = _File(path, read_text(path, "label file"), tuple(places))
+    by_stem = next(labels for reader in READERS if (labels := reader(file)) is not None)
+    missing = [name for name in stems if name not in by_stem]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(stems)} images have no label in {path}: {some(missing)}",
+            remedy="use the label file of these images, or take the images out of the set",
+        )
+    return Labels(path, by_stem)
+
+
+def places(folder: Path) -> Iterator[Path]:
+    """Where files about the images of `folder` may lie: with them, above, in the kit's folder."""
+    for place in (folder, folder.absolute().parent):
+        yield place
+        yield place / DEVKIT
+        yield place / DEVKIT / "data"
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    text: str
+    places: tuple[Path, ...]
+
+
+def _json(file: _File) -> dict[str, int] | None:
+    """Guide 001's `imagenet_labels_fixres.json`: an object of stems and class indices."""
+    path = file.path
+    if path.suffix.lower() != ".json" and not file.text.lstrip().startswith("{"):
+        return None
+    try:
+        # As pairs: `json` would keep the last of two equal keys in silence.
+        data = json.loads(file.text, object_pairs_hook=_Pairs)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON: {error}", remedy="copy the file again") from error
+    remedy = 'each entry is a name and a whole number: {"ILSVRC2012_val_00000001": 65, ...}'
+    if not isinstance(data, _Pairs):
+        raise DataError(f"{path} holds no JSON object", remedy=remedy)
+    # A string would never equal a prediction: FixRes_postprocess.py scores it 0 in silence.
+    malformed = [
+        f"{name} is {'no number' if isinstance(value, list) else json.dumps(value)[:60]}"
+        for name, value in data
+        if type(value) is not int
+    ]
+    if malformed:
+        raise DataError(f"labels that are no integers in {path}: {some(malformed)}", remedy=remedy)
+    return _checked(path, [(name, stem(name), value) for name, value in data])
+
+
+def _devkit_numbers(file: _File) -> dict[str, int] | None:
+    """The kit's `ILSVRC2012_validation_ground_truth.txt`: an ILSVRC2012_ID for each image.
+
+    Line n belongs to ILSVRC2012_val_n, so that a part of the images has its labels too.
+    """
+    values = _column(file, _NUMBER)
+    if values is None:
+        return None
+    outside = [
+        f"{value} (line {number})"
+        for number, value in enumerate(values, 1)
+        if not 1 <= int(value) <= CLASS_COUNT
+    ]
+    if outside:
+        raise DataError(
+            f"{file.path} holds bare numbers, and not only 1..{CLASS_COUNT}: {some(outside)}",
+            remedy="a file of class indices (0..999) needs the name of the image on each line: "
+            "`ILSVRC2012_val_00000001.JPEG 65`",
+        )
+    order = synsets.devkit_order(_around(file), file.path)
+    index = synsets.indices(order)
+    return _by_number(index[order[int(value) - 1]] for value in values)
+
+
+def _wnid_labels(file: _File) -> dict[str, int] | None:
+    """A WNID for each image in the order of their numbers, as TensorFlow's models have them."""
+    values = _column(file, WNID)
+    if values is None:
+        return None
+    known = set(values)
+    if len(known) == len(values) > 1:
+        raise DataError(
+            f"{file.path} is a list of classes: no WNID is in it twice",
+            remedy="name the file that has the label of each image",
+        )
+    if len(known) == CLASS_COUNT:
+        index = synsets.indices(known)
+    else:
+        found = synsets.class_list(_around(file))
+        index = synsets.indices(found[1]) if found else {}
+    unknown = sorted(known - set(index))
+    if unknown:
+        raise DataError(
+            f"{file.path} has WNIDs whose class index is not known: {some(unknown)}",
+            remedy=f"an index is the place among all {CLASS_COUNT} WNIDs: put a list of them "
+            f"({synsets.LISTS[0]}) beside the file",
+        )
+    return _by_number(index[value] for value in values)
+
+
+def _names_and_indices(file: _File) -> dict[str, int]:
+    """`val_label.txt`: lines of a file name, a space and a class index."""
+    pairs: list[tuple[str, str, int]] = []
+    malformed: list[str] = []
+    for number, line in numbered_lines(file.text):
+        match = _LINE.fullmatch(line)
+        if match is None:
+            malformed.append(f"line {number} {line[:60]!r}")
+        else:
+            pairs.append((f"line {number}", stem(match[1]), int(match[2])))
+    if malformed:
+        raise DataError(
+            f"malformed in {file.path}: {some(malformed)}",
+            remedy="each line is a file name, a space and a class index: "
+            "`ILSVRC2012_val_00000001.JPEG 65`",
+        )
+    return _checked(file.path, pairs)
+
+
+READERS: tuple[Callable[[_File], dict[str, int] | None], ...] = (
+    _json,
+    _devkit_numbers,
+    _wnid_labels,
+    _names_and_indices,  # the last: what no other knows is malformed lines
+)
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object as it was written, duplicates included."""
+
+
+def _places(folder: Path, *names: str) -> list[Path]:
+    return [place / name for place in places(folder) for name in names]
+
+
+def _is_val_list(path: Path) -> bool:
+    """Whether a `val.txt` speaks of ImageNet: the name is that of many data sets' lists."""
+    if not path.is_file():
+        return False
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return _VAL_LINE.match(file.readline(1000).strip()) is not None
+
+
+def _around(file: _File) -> tuple[Path, ...]:
+    here = file.path.absolute().parent
+    return (here, here / "data", here.parent, *file.places)
+
+
+def _column(file: _File, kind: re.Pattern[str]) -> list[str] | None:
+    """The lines of a file in which every line is of one kind; line n is that of image n.
+
+    Raises:
+        DataError: a blank line in between, after which every label would be another image's.
+    """
+    lines = list(numbered_lines(file.text))
+    if not lines or not all(kind.fullmatch(line) for _, line in lines):
+        return None
+    blank = next((wanted for wanted, (number, _) in enumerate(lines, 1) if number != wanted), None)
+    if blank is not None:
+        raise DataError(
+            f"line {blank} of {file.path} is blank: line n must be that of image n",
+            remedy="copy the file again",
+        )
+    return [line for _, line in lines]
+
+
+def _by_number(labels: Iterable[int]) -> dict[str, int]:
+    return {f"ILSVRC2012_val_{number:08d}": label for number, label in enumerate(labels, 1)}
+
+
+def _checked(path: Path, entries: Iterable[tuple[str, str, int]]) -> dict[str, int]:
+    """Labels by stem from (where, stem, label)."""
+    labels: dict[str, int] = {}
+    twice: list[str] = []
+    outside: list[str] = []
+    for where, name, label in entries:
+        if name in labels:
+            twice.append(f"{name} ({where})")
+        if not 0 <= label < CLASS_COUNT:
+            outside.append(f"{label} ({where})")
+        labels[name] = label
+    if twice:
+        raise DataError(
+            f"more than one label for an image in {path}: {some(twice)}",
+            remedy="keep one of each",
+        )
+    if outside:
+        raise DataError(
+            f"no classes of 0..{CLASS_COUNT - 1} in {path}: {some(outside)}",
+            remedy=_outside_remedy(labels),
+        )
+    if not labels:
+        raise DataError(f"{path} holds no label", remedy="copy the file again")
+    return labels
+
+
+def _outside_remedy(labels: Mapping[str, int]) -> str:
+    if all(name.endswith(f"_{label:08d}") for name, label in labels.items()):
+        return "the list only numbers the images: use one that has their classes"
+    if min(labels.values()) >= 1 and max(labels.values()) == CLASS_COUNT:
+        return (
+            "the list counts from 1, as the development kit's does, which is in another class "
+            "order besides: use labels in the order of the sorted WordNet identifiers"
+        )
+    return "replace the label file"

@@ -1,0 +1,164 @@
+"""How image files lie in a folder, recognised by looking.
+
+A recogniser is a function of a folder that gives the images in it, or `None` where it sees
+another layout. It raises `DataError` where it knows the layout and something in it is wrong. A
+new layout is a new function in `RECOGNISERS`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import DataError, some
+from harness.images.synsets import WNID
+
+FOLDERS = (".", "val", "ILSVRC2012_img_val")
+"""Where the images may lie below the folder that is named."""
+
+VAL_NAME = re.compile(r"ILSVRC2012_val_\d+\.jpe?g", re.IGNORECASE | re.ASCII)
+
+WHAT_IS_WANTED = (
+    "name a folder that holds ILSVRC2012_val_*.JPEG or the 1000 WNID folders (n01440764/...), "
+    "itself or in val/ or ILSVRC2012_img_val/"
+)
+
+_SUFFIXES = (".jpeg", ".jpg", ".png")
+_TRAINING_NAME = re.compile(r"n\d{8}_\d+\.jpe?g", re.IGNORECASE | re.ASCII)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The image files of a folder.
+
+    name: the layout in words.
+    paths: sorted by file name; names are unique, also without their suffix.
+    wnids: name of the class folder of each file, in the order of `paths`; none in a flat folder.
+    folders: every class folder, sorted, those without an image included.
+    """
+
+    folder: Path
+    name: str
+    paths: tuple[Path, ...]
+    wnids: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+
+
+def find(root: Path) -> Layout:
+    """The one layout of images in `root` or in one of `FOLDERS` below it.
+
+    Raises:
+        DataError: no folder, no layout or more than one, or something wrong in the one there is.
+        OSError: a folder that cannot be read.
+    """
+    if not root.is_dir():
+        what = "is not a folder" if root.exists() else "does not exist"
+        raise DataError(f"the image folder {root} {what}", remedy=WHAT_IS_WANTED)
+    places = (root / name for name in FOLDERS)
+    # One folder under two names, by a link, is one folder.
+    folders = {place.resolve(): place for place in places if place.is_dir()}.values()
+    found = [
+        layout
+        for folder in folders
+        for recognise in RECOGNISERS
+        if (layout := recognise(folder)) is not None
+    ]
+    if not found:
+        inside = some(sorted(entry.name for entry in entries(root)))
+        raise DataError(
+            f"no known layout of images in {root}, which holds {inside or 'nothing'}",
+            remedy=WHAT_IS_WANTED,
+        )
+    if len(found) > 1:
+        places_found = ", ".join(f"{layout.folder} ({layout.name})" for layout in found)
+        half_sorted = len({layout.folder for layout in found}) == 1
+        raise DataError(
+            f"images in more than one place: {places_found}",
+            remedy="sort the rest of the images too"
+            if half_sorted
+            else "name the one that is meant",
+        )
+    return found[0]
+
+
+def flat(folder: Path) -> Layout | None:
+    """`ILSVRC2012_val_*.JPEG` in one folder, as all five guides have them."""
+    inside = entries(folder)
+    if not any(VAL_NAME.fullmatch(entry.name) for entry in inside):
+        return None
+    return Layout(folder, "flat folder", _images(folder, {folder: inside}))
+
+
+def wnid_folders(folder: Path) -> Layout | None:
+    """The images sorted into folders named by WNID, as torchvision's `ImageNet` has them."""
+    folders = sorted(
+        entry.name for entry in entries(folder) if WNID.fullmatch(entry.name) and entry.is_dir()
+    )
+    paths = _images(folder, {folder / name: entries(folder / name) for name in folders})
+    if not paths:
+        return None
+    training = [path.name for path in paths if _TRAINING_NAME.fullmatch(path.name)]
+    if training:
+        raise DataError(
+            f"{len(training)} images in {folder} are named as training images: {some(training)}",
+            remedy="name the folder of the validation images: a score on images that the "
+            "network was trained on says nothing",
+        )
+    wnids = tuple(path.parent.name for path in paths)
+    plural = "s" if len(folders) > 1 else ""
+    return Layout(folder, f"{len(folders)} WNID folder{plural}", paths, wnids, tuple(folders))
+
+
+Recogniser = Callable[[Path], Layout | None]
+
+RECOGNISERS: tuple[Recogniser, ...] = (flat, wnid_folders)
+
+
+def stem(name: str) -> str:
+    """An image's name without its folder and suffix: up to the first dot, as the guides cut it."""
+    return name.rsplit("/", 1)[-1].split(".", 1)[0]
+
+
+def entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What lies in a folder, in no order."""
+    with os.scandir(folder) as found:
+        return list(found)
+
+
+def _images(root: Path, folders: dict[Path, list[os.DirEntry[str]]]) -> tuple[Path, ...]:
+    """Every image of some folders, sorted by name. A name that begins with a dot is no image."""
+    found = sorted(
+        (
+            (folder, entry)
+            for folder, inside in folders.items()
+            for entry in inside
+            if entry.name.lower().endswith(_SUFFIXES) and not entry.name.startswith(".")
+        ),
+        key=lambda pair: (pair[1].name, pair[1].path),
+    )
+    paths = tuple(folder / entry.name for folder, entry in found)
+    odd = [
+        str(path.relative_to(root))
+        for path, (_, entry) in zip(paths, found, strict=True)
+        if not entry.is_file()
+    ]
+    if odd:
+        raise DataError(
+            f"named as images in {root}, but no files (a folder or a broken link?): {some(odd)}",
+            remedy="take them away, or put the files in their place",
+        )
+    first: dict[str, Path] = {}
+    twice: list[str] = []
+    for path, (_, entry) in zip(paths, found, strict=True):
+        other = first.setdefault(stem(entry.name), path)
+        if other is not path:
+            twice.append(f"{other.relative_to(root)} and {path.relative_to(root)}")
+    if twice:
+        raise DataError(
+            f"images of the same name in {root}, apart from the suffix: {some(twice)}",
+            remedy="keep one of each",
+        )
+    return paths

@@ -1,0 +1,43 @@
+"""The benchmarks run to their end; what they measure here means nothing."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+from benchmarks.photos import SIZE, name_of, photo, write_photos
+from tests.selftest.running import run_python
+
+
+def test_the_benchmark_of_the_feed_runs_and_prints_its_table(tmp_path):
+    table = tmp_path / "table.md"
+    code, output = run_python(
+        [
+            *("benchmarks/feed.py", "--quick", f"--photos={tmp_path / 'photos'}"),
+            *(f"--work={tmp_path}", f"--output={table}"),
+        ]
+    )
+    assert code == 0, output
+    lines = table.read_text(encoding="utf-8").splitlines()
+    rows = [line for line in lines if line.startswith("|")][2:]
+    assert all(line.count("|") == 7 for line in rows)
+    for word in ("cold feed", "warm feed", "pass", "guides' way", "peak memory", "throughput"):
+        assert any(word in row for row in rows), word
+    # Nothing but the images, the table and what was there before is left.
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "table.md"}
+
+
+def test_photos_are_of_the_size_that_they_stand_for(tmp_path):
+    (path,) = write_photos(tmp_path, 1)
+    with Image.open(path) as image:
+        assert sorted(image.size) == sorted(SIZE)
+    files = write_photos(tmp_path, 8)
+    sizes = [file.stat().st_size for file in files]
+    assert sum(sizes) / len(sizes) == pytest.approx(100_000, rel=0.15)
+    assert [file.name for file in files] == [name_of(index) for index in range(8)]
+
+
+def test_a_photo_is_the_same_in_every_process(tmp_path):
+    first = write_photos(tmp_path / "a", 3)[2].read_bytes()
+    assert write_photos(tmp_path / "b", 7)[2].read_bytes() == first
+    assert photo(2).tobytes() != photo(3).tobytes()

@@ -1,0 +1,125 @@
+"""A case feeds its session while images are decoded: leases, errors, what is noted."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+
+import pytest
+
+from harness import settings
+from harness.artifacts.store import Store
+from harness.cases import Case
+from harness.catalog import load_catalog
+from harness.errors import DataError
+from harness.images.crops import Crops
+from harness.images.feed import Feed
+from harness.targets import leases
+from harness.workbench import Workbench
+from tests.selftest.running import TINY
+
+BATCH = 4
+
+
+@pytest.fixture(scope="module")
+def prepared(shared, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    chosen = settings.resolve(
+        {
+            "rehearsal": True,
+            "store": str(shared / "store"),
+            "leases": str(folder / "leases"),
+            "catalog": str(TINY),
+        },
+        environment={},
+    )
+    case = Workbench(chosen, load_catalog(TINY), folder).for_case(
+        Case("tiny", BATCH, "cpu", "accuracy")
+    )
+    return case, case.prepare()
+
+
+@pytest.fixture
+def undecoded(prepared, tmp_path):
+    """The case with a feed whose images no store has."""
+    case, ready = prepared
+    steps = case.model.preprocessing
+    crops = Crops(Store(tmp_path / "store"), case.images(), steps)
+    return case, dataclasses.replace(ready, feed=Feed(crops, steps.normalize, BATCH))
+
+
+def test_decoding_in_a_session_does_not_wait_behind_who_waits_for_the_session(undecoded):
+    case, ready = undecoded
+    device, directory = case.bench.host(), case.bench.settings.leases
+    waiting, has_it = threading.Event(), threading.Event()
+
+    def measure():
+        with leases.lease(
+            device,
+            directory,
+            exclusive=True,
+            timeout_s=60,
+            what="a measurement",
+            on_wait=lambda _: waiting.set(),
+            notice_s=0.01,
+        ):
+            has_it.set()
+
+    thread = threading.Thread(target=measure)
+    with case.session(ready.compiled, exclusive=False) as session:
+        thread.start()
+        assert waiting.wait(30)
+        verdict = case.accuracy(session, ready)
+        assert not has_it.is_set()
+    thread.join(60)
+    assert has_it.is_set()
+    assert verdict.kind == "PASS", verdict.sentence
+
+
+def test_decoding_outside_of_a_session_of_the_host_shares_the_host(undecoded):
+    case, ready = undecoded
+    asked = []
+    case = dataclasses.replace(case)
+    lease = case.bench.lease
+
+    def asking(device, **options):
+        asked.append((device.id, options["exclusive"]))
+        return lease(device, **options)
+
+    case.bench.lease = asking
+    try:
+        ready.feed.crops.complete(case._decoding)
+    finally:
+        del case.bench.lease
+    assert asked == [("cpu-0", False)]
+
+
+def test_a_bad_image_is_the_cases_error_and_no_thread_stays(undecoded, tmp_path):
+    case, ready = undecoded
+    images = case.images()
+    bad = tmp_path / images.names[9]
+    bad.write_text("<html>")
+    paths = (*images.paths[:9], bad, *images.paths[10:])
+    broken = dataclasses.replace(images, paths=paths)
+    steps = case.model.preprocessing
+    crops = Crops(Store(tmp_path / "store"), broken, steps)
+    before = threading.active_count()
+    with (
+        pytest.raises(DataError, match=f"image {bad}: not an image"),
+        case.session(ready.compiled, exclusive=False) as session,
+    ):
+        case.accuracy(session, dataclasses.replace(ready, feed=Feed(crops, steps.normalize, BATCH)))
+    assert threading.active_count() == before
+
+
+def test_what_was_decoded_on_the_way_is_noted(undecoded):
+    case, ready = undecoded
+    case = dataclasses.replace(case, artifacts=[], stages=[])
+    with case.session(ready.compiled, exclusive=False) as session:
+        case.accuracy(session, ready)
+    (crops,) = [ref for ref in case.artifacts if ref.kind == "crops"]
+    assert crops.key == ready.feed.crops.keys()[0]
+    assert not crops.cached
+    (waited,) = [stage for stage in case.stages if stage.stage == "wait for images"]
+    assert waited.seconds > 0
+    assert not waited.cached

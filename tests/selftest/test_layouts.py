@@ -1,0 +1,184 @@
+"""Images sorted into WNID folders: the class index is never guessed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import DataError
+from harness.images.dataset import FIRST_LABELS, check_class_order, find_image_set
+from tests.selftest.image_folders import (
+    LABELS,
+    WNIDS,
+    clsloc,
+    error_of,
+    ground_truth,
+    lines,
+    message_of,
+    name,
+    put_images,
+    put_sorted,
+    put_text,
+)
+
+BY_NUMBER = dict(enumerate(LABELS, 1))
+THEIRS = sorted(WNIDS[label] for label in LABELS)
+
+
+@pytest.fixture(scope="module")
+def thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real labels of the first fifteen images, in a thousand folders. Read only."""
+    root = tmp_path_factory.mktemp("imagenet")
+    put_sorted(root / "val", dict(enumerate(FIRST_LABELS, 1)))
+    return root
+
+
+def test_a_thousand_folders_are_their_own_labels(thousand: Path) -> None:
+    found = find_image_set(thousand)
+    assert found.names == tuple(name(number) for number in range(1, 16))
+    assert found.labels == FIRST_LABELS
+    assert found.paths[0] == thousand / "val" / WNIDS[65] / name(1)
+    assert found.layout == "1000 WNID folders"
+    assert found.label_source == "the names of the 1000 WNID folders"
+    assert found.describe() == (
+        "15 images of 15 classes (1000 WNID folders), "
+        "labels from the names of the 1000 WNID folders"
+    )
+    check_class_order(found)
+    assert find_image_set(thousand / "val").digest == found.digest
+
+
+def test_a_label_file_must_agree_with_the_thousand(thousand: Path, tmp_path: Path) -> None:
+    right = tmp_path / "right.txt"
+    put_text(right, lines(FIRST_LABELS))
+    found = find_image_set(thousand, right)
+    assert found.labels == FIRST_LABELS
+    assert found.label_source.endswith("right.txt")
+    wrong = tmp_path / "wrong.txt"
+    put_text(wrong, lines((66, *FIRST_LABELS[1:])))
+    message = message_of(thousand, wrong)
+    assert "disagrees with the WNID folders" in message
+    assert f"ILSVRC2012_val_00000001 in {WNIDS[65]} (65) has 66" in message
+
+
+def test_a_label_file_that_is_found_must_agree_too(tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    put_sorted(tmp_path / "whole" / "val", BY_NUMBER)
+    put_text(tmp_path / "whole" / "val.txt", lines())
+    assert find_image_set(tmp_path / "whole").label_source == "val.txt"
+    put_text(tmp_path / "whole" / "val.txt", lines((65, 970, 230, 1, 999)))
+    assert "disagrees" in message_of(tmp_path / "whole")
+
+
+def test_the_kit_is_not_needed_beside_a_thousand_folders(tmp_path: Path) -> None:
+    put_sorted(tmp_path / "val", BY_NUMBER)
+    put_text(tmp_path / "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt", "1\n")
+    assert find_image_set(tmp_path).labels == LABELS
+
+
+def test_fewer_folders_do_not_say_the_index(tmp_path: Path) -> None:
+    """torchvision would call the third of five folders class 2."""
+    put_sorted(tmp_path, BY_NUMBER, THEIRS)
+    error = error_of(tmp_path)
+    assert "5 WNID folders, not 1000" in error.message
+    assert "cannot be known" in error.message
+    assert "val_label.txt" in error.remedy
+
+
+def test_one_folder_too_many(tmp_path: Path) -> None:
+    put_sorted(tmp_path, BY_NUMBER, [*WNIDS, "n99999999"])
+    assert "1001 WNID folders, not 1000" in message_of(tmp_path)
+
+
+@pytest.mark.parametrize("order", ["sorted", "devkit"])
+def test_fewer_folders_beside_a_list_of_the_classes(tmp_path: Path, order: str) -> None:
+    put_sorted(tmp_path / "val", BY_NUMBER, THEIRS)
+    text = clsloc() if order == "devkit" else "\n".join(WNIDS)
+    put_text(tmp_path / "synsets.txt", text)
+    assert find_image_set(tmp_path).labels == LABELS
+    (tmp_path / "val" / "n00000001").mkdir()
+    assert "no classes of" in message_of(tmp_path)
+
+
+def test_fewer_folders_beside_a_label_file(tmp_path: Path) -> None:
+    put_sorted(tmp_path / "val", BY_NUMBER, THEIRS)
+    put_text(tmp_path / "val_label.txt", lines())
+    found = find_image_set(tmp_path)
+    assert found.labels == LABELS
+    assert found.label_source == "val_label.txt"
+    assert found.layout == "5 WNID folders"
+
+
+def test_fewer_folders_beside_the_kit(tmp_path: Path) -> None:
+    put_sorted(tmp_path / "val", BY_NUMBER, THEIRS)
+    data = tmp_path / "ILSVRC2012_devkit_t12" / "data"
+    put_text(data / "ILSVRC2012_validation_ground_truth.txt", ground_truth())
+    put_text(data / "map_clsloc.txt", clsloc())
+    assert find_image_set(tmp_path).labels == LABELS
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ((65, 970, 230, 1000 - 1, 0), "in the order of their WNIDs"),  # two classes changed places
+        ((65, 970, 970, 0, 999), "in the order of their WNIDs"),  # two folders, one class
+    ],
+)
+def test_a_label_file_against_the_order_of_the_folders(
+    tmp_path: Path, labels: tuple[int, ...], said: str
+) -> None:
+    put_sorted(tmp_path / "val", BY_NUMBER, THEIRS)
+    put_text(tmp_path / "val_label.txt", lines(labels))
+    assert said in message_of(tmp_path)
+
+
+def test_one_folder_two_classes(tmp_path: Path) -> None:
+    put_sorted(tmp_path / "val", {**BY_NUMBER, 6: 65}, THEIRS)
+    put_text(tmp_path / "val_label.txt", lines((*LABELS, 66)))
+    message = message_of(tmp_path)
+    assert f"ILSVRC2012_val_00000006 in {WNIDS[65]} (65) has 66" in message
+
+
+def test_one_image_in_two_folders(tmp_path: Path) -> None:
+    put_sorted(tmp_path, BY_NUMBER, THEIRS)
+    (tmp_path / WNIDS[970] / name(1)).write_bytes(b"x")
+    message = message_of(tmp_path)
+    assert "same name" in message
+    assert f"{WNIDS[65]}/{name(1)} and {WNIDS[970]}/{name(1)}" in message
+
+
+def test_half_sorted_images(tmp_path: Path) -> None:
+    put_sorted(tmp_path, {1: 65, 2: 970}, THEIRS)
+    put_images(tmp_path, range(3, 6))
+    error = error_of(tmp_path)
+    assert "more than one place" in error.message
+    assert "sort the rest" in error.remedy
+
+
+def test_two_layouts_in_two_folders(tmp_path: Path) -> None:
+    put_sorted(tmp_path / "val", BY_NUMBER, THEIRS)
+    put_images(tmp_path / "ILSVRC2012_img_val")
+    error = error_of(tmp_path)
+    assert "val (5 WNID folders)" in error.message
+    assert "name the one" in error.remedy
+
+
+def test_training_images_are_refused(tmp_path: Path) -> None:
+    (tmp_path / WNIDS[0]).mkdir()
+    (tmp_path / WNIDS[0] / f"{WNIDS[0]}_18.JPEG").write_bytes(b"x")
+    assert "1 images" in message_of(tmp_path)
+    assert "training" in message_of(tmp_path)
+
+
+def test_a_broken_link_in_a_class_folder(tmp_path: Path) -> None:
+    put_sorted(tmp_path, BY_NUMBER, THEIRS)
+    (tmp_path / WNIDS[65] / name(9)).symlink_to("nowhere")
+    message = message_of(tmp_path)
+    assert f"{WNIDS[65]}/{name(9)}" in message
+
+
+def test_images_that_are_sorted_wrongly_are_recognised(tmp_path: Path) -> None:
+    put_sorted(tmp_path, {1: 66, 2: 970})
+    with pytest.raises(DataError, match=r"00000001\.JPEG is 66, not 65"):
+        check_class_order(find_image_set(tmp_path))

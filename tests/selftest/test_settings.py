@@ -1,0 +1,186 @@
+"""Settings: where each value comes from, and what cannot be meant is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import ConfigError
+from harness.images.selection import Selection
+from harness.settings import OPTIONS, Settings, resolve
+
+BASE = Path("/base")
+INT_OPTIONS = [option.name for option in OPTIONS if option.kind == "int"]
+
+
+def settings(
+    command_line: dict[str, Any] | None = None,
+    environment: dict[str, str] | None = None,
+    ini: dict[str, str] | None = None,
+) -> Settings:
+    return resolve(command_line or {}, environment or {}, ini or {}, base=BASE)
+
+
+def refused(
+    command_line: dict[str, Any] | None = None, environment: dict[str, str] | None = None
+) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        settings(command_line, environment)
+    assert caught.value.remedy
+    return caught.value
+
+
+def test_every_option_is_a_field_and_every_field_an_option() -> None:
+    assert {option.name for option in OPTIONS} == set(Settings.__dataclass_fields__)
+    assert len({option.flag for option in OPTIONS}) == len(OPTIONS)
+    assert len({option.environment for option in OPTIONS}) == len(OPTIONS)
+
+
+def test_nothing_given_is_the_defaults() -> None:
+    assert settings() == Settings()
+    assert not settings().configured
+    assert settings().provenance == "real"
+    assert settings().selection == Selection()
+
+
+@pytest.mark.parametrize(
+    ("flag", "variable", "key", "wanted"),
+    [("3", "2", "1", 3), (None, "2", "1", 2), (None, "", "1", 1), (None, None, "", None)],
+)
+def test_the_command_line_then_the_environment_then_the_file(
+    flag: str | None, variable: str | None, key: str, wanted: int | None
+) -> None:
+    environment = {} if variable is None else {"HARNESS_LIMIT": variable}
+    assert settings({"limit": flag}, environment, {"harness_limit": key}).limit == wanted
+
+
+def test_imagenet_has_the_variable_that_others_use() -> None:
+    assert settings(environment={"IMAGENET_DIR": "/data"}).imagenet == Path("/data")
+    assert settings(environment={"HARNESS_IMAGENET": "/data"}).imagenet is None
+
+
+def test_the_environment_is_that_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_SAMPLE", "12")
+    assert resolve({}).sample == 12
+
+
+def test_paths_are_absolute_below_the_base() -> None:
+    found = settings({"image_list": "lists/a.txt", "store": "/elsewhere", "labels": "~/l.txt"})
+    assert found.image_list == BASE / "lists/a.txt"
+    assert found.store == Path("/elsewhere")
+    assert found.labels == Path.home() / "l.txt"
+
+
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [
+        *[(name, raw) for name in INT_OPTIONS for raw in ("x", "1.5", "-1", "9" * 5000, "1000000")],
+        ("limit", "0"),
+        ("sample", "0"),
+        ("limit", "50001"),
+        ("precision", "nan"),
+        ("precision", "0"),
+        ("budget", "inf"),
+        ("batch_sizes", "0"),
+        ("batch_sizes", "4,x"),
+        ("batch_sizes", "1025"),
+        ("batch_sizes", ","),
+        ("models", ","),
+        ("onnx", "model"),
+        ("onnx", "=file"),
+        ("rehearsal", "maybe"),
+    ],
+)
+def test_bad_values_are_named_with_their_source(name: str, raw: str) -> None:
+    (option,) = (option for option in OPTIONS if option.name == name)
+    assert f"{option.flag}: {raw!r} is not" in refused({name: raw}).message
+    assert refused(environment={option.environment: raw}).message.startswith(
+        f"${option.environment}"
+    )
+
+
+def test_seed_zero_can_be_said() -> None:
+    assert settings({"sample": "5", "seed": "0"}).selection == Selection(sample=5, seed=0)
+    assert settings({"sample": 5, "seed": 0}).seed == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({"limit": "5"}, Selection(limit=5)),
+        ({"sample": "5", "seed": "3"}, Selection(sample=5, seed=3)),
+        ({"image_list": "a.txt"}, Selection(list_file=BASE / "a.txt")),
+    ],
+)
+def test_the_selection(given: dict[str, str], wanted: Selection) -> None:
+    assert settings(given).selection == wanted
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"limit": "5", "sample": "5"}, "--limit and --sample"),
+        ({"limit": "5", "image_list": "a"}, "--limit and --image-list"),
+        ({"seed": "5"}, "--seed 5 without a sample"),
+    ],
+)
+def test_two_choices_of_images_are_refused_at_once(given: dict[str, str], said: str) -> None:
+    assert said in refused(given).message
+
+
+def test_two_choices_from_two_places_are_refused() -> None:
+    assert "--limit and --sample" in refused({"limit": "5"}, {"HARNESS_SAMPLE": "5"}).message
+
+
+# Rehearsals.
+
+
+def test_a_rehearsal_has_its_own_defaults() -> None:
+    found = settings({"rehearsal": True})
+    assert (found.target, found.precision, found.budget) == ("cpu", 10.0, 40.0)
+    assert found.provenance == "rehearsal"
+    assert settings({"rehearsal": True, "precision": "2"}).precision == 2.0
+    assert not settings({"rehearsal": False}, {"HARNESS_REHEARSAL": "no"}).rehearsal
+
+
+def test_a_rehearsal_runs_on_the_cpu_only() -> None:
+    assert "not on ascend310" in refused({"rehearsal": True, "target": "ascend310"}).message
+
+
+REAL_INPUTS = {
+    "imagenet": "/data",
+    "labels": "/data/l.txt",
+    "limit": "5",
+    "sample": "5",
+    "seed": "5",
+    "image_list": "a.txt",
+    "checkpoints": "/data",
+}
+
+
+@pytest.mark.parametrize("name", REAL_INPUTS)
+def test_a_rehearsal_refuses_real_inputs_on_the_command_line(name: str) -> None:
+    error = refused({"rehearsal": True, name: REAL_INPUTS[name]})
+    assert f"--{name.replace('_', '-')} does not go with --rehearsal" in error.message
+
+
+def test_a_rehearsal_ignores_real_inputs_of_the_environment() -> None:
+    """Whose profile names the data set rehearses all the same, and takes none of it."""
+    environment = {
+        option.environment: REAL_INPUTS[option.name]
+        for option in OPTIONS
+        if option.name in REAL_INPUTS
+    }
+    found = settings({"rehearsal": True}, environment)
+    assert found == settings({"rehearsal": True})
+
+
+def test_settings_as_json_are_plain_values() -> None:
+    data = settings({"image_list": "a.txt", "onnx": ["m=f"], "batch_sizes": "4,1"}).to_json()
+    assert data["image_list"] == "/base/a.txt"
+    assert data["onnx"] == {"m": "/base/f"}
+    assert data["batch_sizes"] == [4, 1]
+    assert data["limit"] is None
+    assert data["seed"] == 0
