@@ -302,6 +302,42 @@ def test_real_inputs_are_never_judged_by_a_rehearsals_rules(run_pytest, shared, 
     assert "class order" in error.message
 
 
+def test_a_real_run_on_a_part_of_the_set_says_what_stood_behind_its_figure(
+    run_pytest, shared, tmp_path
+):
+    done = run_pytest("--rehearsal", *QUICK, "-m", "accuracy", "--batch-sizes", "1")
+    key = next(a.key for a in done.records().cases[0].artifacts if a.kind == "standin")
+    weights = shared / "store" / "v1" / "standin" / key
+    images = next((shared / "store").glob("v1/images/*/val"))
+    # The first labels of ImageNet's own order, then any.
+    known = [65, 970, 230, 809, 516, 57, 334, 415, 674, 332, 109, 286, 370, 757, 595]
+    root = tmp_path / "imagenet"
+    (root / "val").mkdir(parents=True)
+    lines = []
+    for number, image in enumerate(sorted(images.iterdir())[:20]):
+        (root / "val" / image.name).write_bytes(image.read_bytes())
+        lines.append(f"{image.name} {known[number] if number < len(known) else number}\n")
+    (root / "val_label.txt").write_text("".join(lines))
+    done = run_pytest(
+        *("--target=cpu", "-m", "accuracy", "--batch-sizes", "4", "--limit=18"),
+        *(f"--imagenet={root}", f"--checkpoints={weights}", "--offline"),
+    )
+    case = done.records().cases[0]
+    assert (done.code, case.outcome) == (1, "inconclusive"), done.output
+    assert "18 images" in case.sentence
+    assert "all 50000" in case.sentence
+    assert case.provenance == "real"
+    assert case.reference is not None
+    assert (case.reference.kind, case.reference.value) == ("published", 50.0)
+    assert case.images["count"] == 18
+    assert "18" in case.images["selection"]
+    assert len(case.images["digest"]) == 64
+    assert len(case.checkpoint["sha256"]) == 64
+    assert "could not be verified" in case.checkpoint["verified"]
+    assert "crop 64" in case.preprocessing
+    assert "REHEARSAL" not in (done.run_dir / "report.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
