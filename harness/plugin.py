@@ -193,28 +193,30 @@ class Acceptance:
             verdict = bench.verdict
         outcome, sentence = _outcome(result.error, verdict, self.known_failure(case))
         return CaseLine(
-            run=self.run_id,
-            nodeid=item_nodeid,
-            case=case.id,
-            model=case.model,
-            title=self.catalog.models[case.model].title,
-            batch_size=case.batch_size,
-            target=case.target,
-            check=case.check,
-            provenance=self.settings.provenance,
+            **self._about(case, item_nodeid),
             outcome=outcome,
             sentence=sentence,
             error=result.error,
-            preprocessing=self.catalog.models[case.model].preprocessing.describe(),
-            machine=host.machine(),
-            versions=host.versions(),
             worker=self.worker.get("workerid", ""),
             started=result.started,
             seconds=round(time.monotonic() - result.begin, 3),
-            repeat=self._repeat(case),
             **({} if bench is None else _of_bench(bench)),
             **({} if verdict is None else _of_verdict(verdict)),
         )
+
+    def _about(self, case: Case, nodeid: str) -> dict[str, Any]:
+        """What a line says of a case however it ended."""
+        model = self.catalog.models[case.model]
+        return {
+            "run": self.run_id,
+            **case.planned(nodeid).model_dump(),
+            "title": model.title,
+            "provenance": self.settings.provenance,
+            "preprocessing": model.preprocessing.describe(),
+            "machine": host.machine(),
+            "versions": host.versions(),
+            "repeat": self._repeat(case),
+        }
 
     def known_failure(self, case: Case) -> KnownFailure | None:
         """What the catalog excuses the case for, while the excuse lasts."""
@@ -239,23 +241,12 @@ class Acceptance:
         records.append(
             self.run_dir,
             CaseLine(
-                run=self.run_id,
-                nodeid=nodeid,
-                case=planned.case,
-                model=planned.model,
-                title=self.catalog.models[planned.model].title,
-                batch_size=planned.batch_size,
-                target=planned.target,
-                check=planned.check,
-                provenance=self.settings.provenance,
+                **self._about(
+                    Case(planned.model, planned.batch_size, planned.target, planned.check), nodeid
+                ),
                 outcome="crashed",
                 sentence=f"{error.message}: {text.splitlines()[0] if text else ''}",
                 error=error,
-                machine=host.machine(),
-                versions=host.versions(),
-                repeat=self._repeat(
-                    Case(planned.model, planned.batch_size, planned.target, planned.check)
-                ),
             ),
         )
 

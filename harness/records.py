@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticSerializationError
@@ -38,16 +38,7 @@ Outcome = Literal[
     "crashed",
     "not_run",
 ]
-OUTCOMES: tuple[Outcome, ...] = (
-    "passed",
-    "failed",
-    "inconclusive",
-    "recorded",
-    "known_failure",
-    "error",
-    "crashed",
-    "not_run",
-)
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 Check = Literal["accuracy", "throughput"]
 
 

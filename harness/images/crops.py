@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from harness.arrays import NpyReader, NpyWriter
 from harness.artifacts.store import Entry, Store, file_digest, key_of, source_digest
@@ -145,13 +146,14 @@ class Crops:
         `progress` gets the number of images decoded here, from any thread. The threads end with
         the block.
         """
-        filler = _Filler(self, using_host, progress)
-        self._filler = filler
-        try:
-            yield
-        finally:
-            self._filler = None
-            filler.end()
+        with _keeping_memory():
+            filler = _Filler(self, using_host, progress)
+            self._filler = filler
+            try:
+                yield
+            finally:
+                self._filler = None
+                filler.end()
 
     def _map(self, index: int) -> NpyReader:
         entry = self._entry(index)
@@ -438,6 +440,21 @@ def _unreadable(paths: Sequence[Path], error: OSError) -> DataError:
         f"image {path}: cannot be read: {reason.strerror or reason}", remedy=_COPY_AGAIN
     )
     return _unusable([path for path, _ in bad] or [path], first)
+
+
+@contextlib.contextmanager
+def _keeping_memory() -> Iterator[None]:
+    """Let Pillow use the memory of one image for the next, for a few images, within the block.
+
+    It asks the system for it anew otherwise, which is an eighth of the time that decoding takes.
+    """
+    before = Image.core.get_blocks_max()
+    Image.core.set_blocks_max(max(before, 4 * _cores()))
+    try:
+        yield
+    finally:
+        Image.core.set_blocks_max(before)
+        Image.core.clear_cache()
 
 
 def _cores() -> int:

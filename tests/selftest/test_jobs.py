@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import pytest
 
 from harness import jobs, processes
 from harness.errors import CompileError, ExportError, HarnessError
+from tests.selftest.running import alive, eventually
 
 ROOT = Path(__file__).parents[2]
 FUNCTIONS = "tests.selftest.job_functions"
@@ -36,23 +35,6 @@ def refusal(function: str, tmp_path: Path, **arguments: Any) -> HarnessError:
         call(function, tmp_path, **arguments)
     assert "\n" not in caught.value.message
     return caught.value
-
-
-def alive(pid: int) -> bool:
-    """Running, and not a zombie that nobody reaps."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
-    limit = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > limit:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def log_of(tmp_path: Path) -> str:

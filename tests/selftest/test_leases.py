@@ -7,8 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from harness.errors import DeviceError
 from harness.locks import FileLock, LockTimeout
 from harness.targets.leases import Lease, lease
 from harness.targets.protocol import Device
+from tests.selftest.running import eventually
 
 ROOT = Path(__file__).parents[2]
 CPU = Device("cpu", 0, "host", "host")
@@ -37,15 +37,6 @@ def is_free(device: Device, directory: Path, *, exclusive: bool = True) -> bool:
             return True
     except DeviceError:
         return False
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
-    limit = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > limit:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def test_exclusive_excludes_and_names_the_holder(tmp_path: Path) -> None:

@@ -16,27 +16,11 @@ import pytest
 from harness import processes
 from harness.errors import HarnessError
 from harness.processes import describe_exit, kill_group, run, tail, wait_ended
+from tests.selftest.running import alive, eventually
 
 
 def python(code: str) -> list[str]:
     return [sys.executable, "-S", "-E", "-c", textwrap.dedent(code)]
-
-
-def alive(pid: int) -> bool:
-    """Running, and not a zombie that nobody reaps."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
-    limit = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > limit:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def test_exit_code_output_and_log(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import struct
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from harness.targets import worker as device_worker
 from harness.targets.leases import lease
 from harness.targets.protocol import Device, Float32, Session
 from harness.targets.sessions import SLOTS, WorkerSession, open_session
+from tests.selftest.running import alive
 
 ROOT = Path(__file__).parents[2]
 WORKER = ROOT / "harness" / "targets" / "worker.py"
@@ -74,23 +74,6 @@ def batch(value: float) -> Float32:
 
 def expected(images: Float32) -> Float32:
     return np.outer(images.sum((1, 2, 3)), np.arange(1, C + 1)).astype(np.float32)
-
-
-def alive(pid: int) -> bool:
-    """Running, and not a zombie that nobody reaps."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
-    limit = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > limit:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 Opener = Callable[..., WorkerSession]
