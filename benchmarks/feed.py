@@ -278,29 +278,37 @@ class Table:
         print(self.rows[-1], flush=True)
 
 
+def cold_child(side: str, photos: Path, count: int, store: Path) -> None:
+    """One side of the cold feed, in a process that has decoded nothing yet; JSON on the last line.
+
+    Memory that a process has once used makes the next images quicker: a run is cold once.
+    """
+    images = image_set(photos, write_photos(photos, count))
+    if side == "plain":
+        spent = plain_limit(images.paths)
+    else:
+        spent = run_feed(Feed(Crops(Store(store), images, STEPS), STEPS.normalize, BATCH))
+    print(json.dumps([spent.wall, spent.cpu]))
+
+
 def measure_cold(table: Table, images: ImageSet, work: Path, rounds: int) -> None:
     count = len(images)
-    limits, colds, firsts = [], [], []
+    sides: dict[str, list[Spent]] = {"plain": [], "feed": []}
+    firsts: list[Spent] = []
     warms: list[Spent] = []
     for number in range(rounds):
         store = work / f"cold-{number}"
-
-        def cold(store: Path = store) -> Feed:
-            feed = Feed(Crops(Store(store), images, STEPS), STEPS.normalize, BATCH)
-            colds.append(run_feed(feed))
-            return feed
-
-        if number % 2:
-            feed = cold()
-            limits.append(plain_limit(images.paths))
-        else:
-            limits.append(plain_limit(images.paths))
-            feed = cold()
-        again = Feed(Crops(Store(store), images, STEPS), STEPS.normalize, BATCH)
-        firsts.append(run_feed(again))
+        for side in ("feed", "plain") if number % 2 else ("plain", "feed"):
+            command = [sys.executable, __file__, "--cold-child", side, f"--images={count}"]
+            command += [f"--photos={images.root}", f"--work={store}"]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            sides[side].append(Spent(*json.loads(done.stdout.splitlines()[-1])))
+        feed = Feed(Crops(Store(store), images, STEPS), STEPS.normalize, BATCH)
+        firsts.append(run_feed(feed))
         # Once verified, they are read as often as there are batch sizes: by the same process.
         warms.extend(run_feed(feed) for _ in range(3))
         shutil.rmtree(store)
+    limits, colds = sides["plain"], sides["feed"]
 
     # By core-seconds a busy machine shows, too, what a quiet one would reach.
     def by_wall(ours: Sequence[Spent]) -> list[float]:
@@ -406,7 +414,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="also write the table to this file")
     parser.add_argument("--quick", action="store_true", help="a few images: only a test")
     parser.add_argument("--memory-child", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--cold-child", choices=("plain", "feed"), help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.cold_child is not None:
+        cold_child(args.cold_child, args.photos, args.images, args.work)
+        return
     if args.memory_child is not None:
         memory_child(args.memory_child)
         return
