@@ -17,7 +17,7 @@ from harness.images.selection import Selection
 from harness.records import Provenance
 
 ROOT = Path(__file__).resolve().parents[1]
-DEFAULT_REHEARSAL_IMAGES = 50
+DEFAULT_REHEARSAL_IMAGES = 46
 DEFAULT_BATCH_SIZES = (1, 4)
 MAX_BATCH_SIZE = 1024
 MAX_IMAGES = 50_000

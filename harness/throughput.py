@@ -207,7 +207,7 @@ def measure(
     rival: Session | None = None,
     rival_names: tuple[str, ...] = (),
     round_s: float = 0.25,
-    warmup: int = 2,
+    warmup: int = 5,
     turn_pause_s: float = TURN_PAUSE_S,
     outputs_relative_l2: float | None = None,
     problems: tuple[str, ...] = (),
@@ -217,6 +217,7 @@ def measure(
 
     Args:
         precision_percent: half-width of the 99 % interval at which rounds stop.
+        warmup: executions before anything is timed; an NPU's first ones are many times slower.
         budget_s: seconds after which no further round begins.
         rival: a session whose execution `i` belongs to `rival_names[i % len(rival_names)]`.
         turn_pause_s: seconds between the session's and the rival's turns.

@@ -57,6 +57,7 @@ from harness.verdicts import Verdict
 
 LEASE_TIMEOUT_S = 3 * 3600.0
 EAGER_BATCH = 8
+WARMUP = 5
 EAGER_FORMATS = ("contiguous", "channels-last")
 _EAGER_BACKEND = Path(__file__).parent / "targets" / "eager_backend.py"
 _PROBE_SEED = 22
@@ -606,6 +607,8 @@ class CaseBench:
                     budget_s=settings.budget,
                     rival=rival,
                     rival_names=EAGER_FORMATS if rival is not None else (),
+                    # A CPU needs no more, and a heavy model takes half a second for each.
+                    warmup=1 if rival is not None else WARMUP,
                     outputs_relative_l2=difference,
                     problems=problems,
                     progress=progress,

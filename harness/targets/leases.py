@@ -7,6 +7,8 @@ first: one who waits for an exclusive lease keeps the gate, so that a stream of 
 cannot starve it. One directory for all who share the devices, containers included.
 
 Take a lease last: builds are done, and no lock of the store is waited for, while one is held.
+Chunks of images are the exception, with an order of their own: lease first, then the chunk's lock
+(`harness.images.crops`).
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ def test_a_rehearsal_leaves_records_a_report_and_junit(run_pytest):
     assert found.end.planned == 4
     accuracy = next(case for case in found.cases if case.check == "accuracy")
     assert accuracy.outcome == "passed"
-    assert accuracy.measurement["images"] == 50
+    assert accuracy.measurement["images"] == 46
     assert {a.kind for a in accuracy.artifacts} >= {
         *("standin", "onnx", "simplified", "compiled", "crops", "eager")
     }

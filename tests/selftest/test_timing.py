@@ -61,6 +61,7 @@ def measure(session, **changes):
         "budget_s": 60.0,
         "round_s": 0.1,
         "turn_pause_s": 0.0,
+        "warmup": 2,
         **changes,
     }
     return throughput.measure(session, **options)
