@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness.targets.protocol import Float32
 from harness.targets.sessions import WorkerSession, open_session
+from harness.throughput import TURN_PAUSE_S
 
 BATCHES = 4  # distinct prepared batches, fed in a circle
 # SqueezeNet 1.1: squeeze and expand channels of the fire modules; a pool stands before some.
@@ -107,14 +108,20 @@ def in_turn(
             break
         count *= 2
     count = max(3, round(count * seconds / took))
+
+    def turn(side: Callable[[int], float]) -> float:
+        # The other side's threads spin for a while after their last execution.
+        time.sleep(TURN_PAUSE_S)
+        return side(count)
+
     figures = []
     for number in range(rounds):
         if number % 2:
-            second = worker(count)
-            first = bare(count)
+            second = turn(worker)
+            first = turn(bare)
         else:
-            first = bare(count)
-            second = worker(count)
+            first = turn(bare)
+            second = turn(worker)
         figures.append((first, second))
     return figures
 
