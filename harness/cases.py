@@ -12,10 +12,11 @@ from harness.catalog import Catalog, Model
 from harness.errors import ConfigError
 from harness.records import Check, PlannedCase
 from harness.settings import DEFAULT_BATCH_SIZES, Settings
+from harness.targets.registry import available
 
 CHECKS: tuple[Check, ...] = ("accuracy", "throughput")
 # Targets that this version can run on; `baselines.yaml` knows figures for more.
-AVAILABLE_TARGETS = ("cpu",)
+AVAILABLE_TARGETS = available()
 _TORCH = ("torch", "torchvision", "timm")
 
 
