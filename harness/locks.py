@@ -27,6 +27,10 @@ FIRST_PAUSE_S = 0.002
 LONGEST_PAUSE_S = 0.1
 NOTICE_S = 5.0  # between two calls of `on_wait`
 NAMES_BYTES = 16 * 1024  # a lock file of shared holders is started afresh past this size
+FOLDER_FOR_ALL = 0o1777  # as /tmp: everybody makes lock files there, nobody removes another's
+FILE_FOR_ALL = 0o666
+
+_FLAGS = os.O_APPEND | os.O_NOFOLLOW
 
 OnWait = Callable[[str], None]
 
@@ -45,11 +49,13 @@ class FileLock:
     """One lock file, held shared or exclusive by this object or not at all.
 
     Two objects exclude each other within one process as between two. Not for sharing between
-    threads.
+    threads. `for_all`: where the file or its folder is made, it is for every user of the host,
+    whatever the umask.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, for_all: bool = False) -> None:
         self.path = path
+        self._for_all = for_all
         self._fd: int | None = None
         self._exclusive = False
         self._token = ""
@@ -94,7 +100,7 @@ class FileLock:
         began = time.monotonic()
         notice = began + notice_s
         pause = FIRST_PAUSE_S
-        fd = _open(self.path)
+        fd = _open(self.path, self._for_all)
         try:
             while True:
                 if _try(fd, exclusive):
@@ -103,7 +109,7 @@ class FileLock:
                     # A cleaner deleted the file while we waited: others lock its successor.
                     os.close(fd)
                     fd = -1
-                    fd = _open(self.path)
+                    fd = _open(self.path, self._for_all)
                 now = time.monotonic()
                 if now - began >= timeout_s:
                     raise LockTimeout(self.path, holder_of(self.path), timeout_s)
@@ -150,9 +156,10 @@ def locked(
     timeout_s: float = math.inf,
     what: str,
     on_wait: OnWait | None = None,
+    for_all: bool = False,
 ) -> Iterator[FileLock]:
-    """Hold the lock at `path` for the length of a `with` block; see `FileLock.acquire`."""
-    lock = FileLock(path)
+    """Hold the lock at `path` for the length of a `with` block; see `FileLock`."""
+    lock = FileLock(path, for_all=for_all)
     lock.acquire(exclusive=exclusive, timeout_s=timeout_s, what=what, on_wait=on_wait)
     try:
         yield lock
@@ -195,21 +202,50 @@ def holder_of(path: Path) -> str:
     return "a process that left no name"
 
 
-def _open(path: Path) -> int:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    flags = os.O_APPEND | os.O_NOFOLLOW
+def _open(path: Path, for_all: bool) -> int:
+    if for_all:
+        _make_folder_for_all(path.parent)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        # Without O_CREAT first: in a sticky directory the kernel refuses it for the existing file
-        # of another user (fs.protected_regular).
-        fd = os.open(path, os.O_RDWR | flags)
+        fd = _open_existing(path)
     except FileNotFoundError:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o666)
-    except PermissionError:  # another user's file: it can be locked, but not signed
-        fd = os.open(path, os.O_RDONLY | flags)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666)
+        except FileExistsError:  # somebody else was faster
+            fd = _open_existing(path)
+        else:
+            if for_all:
+                with contextlib.suppress(OSError):  # a file system without modes
+                    os.fchmod(fd, FILE_FOR_ALL)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise OSError(errno.EINVAL, "a lock file must be a regular file", str(path))
     return fd
+
+
+def _open_existing(path: Path) -> int:
+    # Without O_CREAT: in a sticky directory the kernel refuses it for the existing file of
+    # another user (fs.protected_regular).
+    try:
+        return os.open(path, os.O_RDWR | _FLAGS)
+    except PermissionError:  # another user's file: it can be locked, but not signed
+        return os.open(path, os.O_RDONLY | _FLAGS)
+
+
+def _make_folder_for_all(folder: Path) -> None:
+    """Make a folder, and its parents; what is there already keeps its mode."""
+    if folder.is_dir():
+        return
+    for path in (*reversed(folder.parents), folder):
+        try:
+            path.mkdir()
+        except OSError:  # of a folder that is there some file systems say something else first
+            if not path.is_dir():
+                raise
+        else:
+            with contextlib.suppress(OSError):
+                path.chmod(FOLDER_FOR_ALL if path == folder else 0o755)
 
 
 def _try(fd: int, exclusive: bool) -> bool:

@@ -6,10 +6,14 @@ standard input, and a log file for both of its outputs. Nothing here waits witho
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
+import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +24,9 @@ from harness.errors import LOG_TAIL_LINES, HarnessError
 
 GRACE_S = 2.0  # between SIGTERM and SIGKILL
 KILL_WAIT_S = 5.0  # how long a killed process may take to vanish; a driver can hold it for ever
+PROBE_S = 5.0  # how long setpriv may take for nothing; it takes milliseconds
 TAIL_BYTES = 64 * 1024
+OUTPUT_BYTES = 4 * 1024 * 1024  # of one program's output in memory: a tool may write gigabytes
 
 # Exit codes of a shell for a program that it cannot start.
 NOT_FOUND = 127
@@ -35,6 +41,74 @@ _MEANINGS = {
     signal.SIGKILL: "perhaps out of memory",
     signal.SIGTERM: "terminated from outside",
 }
+
+
+# What this process has started: all of it ends with it, also what a daemon thread was waiting for,
+# and what a device's table of processes shows of it is not a stranger.
+_running: set[subprocess.Popen[Any]] = set()
+_started: set[int] = set()
+ending = threading.Event()
+"""Set once everything here is being ended: what fails from then on says nothing of itself."""
+
+
+def started(process: subprocess.Popen[Any]) -> None:
+    """Note a process that was started with a session of its own."""
+    _running.add(process)
+    _started.add(process.pid)
+
+
+def is_ours(pid: int) -> bool:
+    """Whether a process belongs to what this process has started, ended ones included."""
+    if pid in _started:
+        return True
+    try:
+        return os.getsid(pid) in _started
+    except OSError:
+        return False
+
+
+@atexit.register
+def end_what_runs() -> None:
+    """End every process that was started here and still runs, with its group."""
+    ending.set()
+    for process in list(_running):
+        with contextlib.suppress(Exception):
+            kill_group(process, 0.0)
+
+
+_PDEATHSIG = ("--pdeathsig", "KILL", "--")
+
+
+def with_parent(argv: Sequence[str]) -> list[str]:
+    """The command, made to die when the thread that starts it does, also by `kill -9`; as it is
+    where the host lacks a setpriv that does so. For tools that would go on for ever without us.
+    """
+    setpriv = shutil.which("setpriv")
+    if setpriv is None or not _has_pdeathsig(setpriv):
+        return list(argv)
+    return [setpriv, *_PDEATHSIG, *argv]
+
+
+@functools.cache
+def _has_pdeathsig(setpriv: str) -> bool:
+    """Whether this setpriv has the option: it came with util-linux 2.33, and busybox lacks it."""
+    try:
+        process = subprocess.Popen(
+            [setpriv, *_PDEATHSIG, "true"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError:
+        return False
+    started(process)
+    try:
+        in_time = wait_ended(process, PROBE_S)
+    finally:
+        if not kill_group(process, 0.0):
+            abandon(process)
+    return in_time and process.returncode == 0
 
 
 @dataclass(frozen=True)
@@ -68,10 +142,33 @@ class Completed:
         return f"{name} {how}" + (", and a process of its would not die" * self.unkillable)
 
     def output(self) -> str:
-        """Everything that it printed, both streams in the order of writing."""
+        """What it printed, both streams in the order of writing.
+
+        Of more than `OUTPUT_BYTES` the beginning and the end, in whole lines, and between them a
+        line that says how much is left out.
+
+        Raises:
+            OSError: the log is gone.
+        """
+        half = OUTPUT_BYTES // 2
         with self.log.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
             file.seek(self.log_start)
-            return file.read().decode(errors="replace")
+            if end - self.log_start <= OUTPUT_BYTES:
+                return file.read(OUTPUT_BYTES).decode(errors="replace")
+            first = file.read(half)
+            file.seek(end - half)
+            last = file.read(half)
+        # Half a line may hold half a number. A progress bar's carriage returns end lines, too.
+        first = first[: max(first.rfind(b"\n"), first.rfind(b"\r")) + 1]
+        ends = [at for at in (last.find(b"\n"), last.find(b"\r")) if at >= 0]
+        last = last[min(ends, default=half) + 1 :]
+        left_out = end - self.log_start - len(first) - len(last)
+        return (
+            first.decode(errors="replace")
+            + f"\n... {left_out} bytes left out ...\n"
+            + last.decode(errors="replace")
+        )
 
     def tail(self, lines: int = LOG_TAIL_LINES) -> str:
         """The last lines that it printed; empty when the log is gone."""
@@ -87,54 +184,124 @@ def run(
     env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
     grace_s: float = GRACE_S,
+    dies_with_us: bool = False,
 ) -> Completed:
     """Run a program, for `deadline_s` seconds at most, and append what it prints to `log`.
 
     Whatever of its group or session is alive when it ends, when the deadline passes or when the
     caller is interrupted gets SIGTERM and, after `grace_s` seconds, SIGKILL. A descendant that
     makes a session of its own escapes this; give it a lease's descriptor through `pass_fds`.
+    `dies_with_us`: see `with_parent`.
 
     Raises:
         HarnessError: the log cannot be written.
     """
-    try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        out = log.open("ab")
-    except OSError as error:
-        raise HarnessError(
-            f"cannot write the log of {argv[0]} to {log}: {error.strerror or error}",
-            remedy="free disk space or choose another directory for the run",
-        ) from error
-    with out:
-        start = out.tell()
-        began = time.monotonic()
+    return Running(
+        argv,
+        deadline_s=deadline_s,
+        log=log,
+        cwd=cwd,
+        env=env,
+        pass_fds=pass_fds,
+        grace_s=grace_s,
+        dies_with_us=dies_with_us,
+    ).finish()
+
+
+class Running:
+    """A program that runs while we do something else; arguments and errors are those of `run`.
+
+    `umask`: of the program; by default the caller's. `finish` or `stop` it in the end.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        deadline_s: float,
+        log: Path,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+        grace_s: float = GRACE_S,
+        dies_with_us: bool = False,
+        umask: int = -1,
+    ) -> None:
+        """Start it. One that cannot be started has ended: with 127 or 126, as in a shell."""
+        self._argv, self._log, self._grace_s = tuple(argv), log, grace_s
+        self._process: subprocess.Popen[bytes] | None = None
+        self._done: Completed | None = None
         try:
-            process = subprocess.Popen(
-                list(argv),
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                cwd=cwd,
-                env=None if env is None else dict(env),
-                pass_fds=tuple(pass_fds),
-                start_new_session=True,
-            )
-        except (OSError, ValueError) as error:  # ValueError: a NUL in an argument
-            out.write(f"cannot start {argv[0]}: {error}\n".encode())
-            code = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_STARTED
-            return Completed(tuple(argv), code, 0.0, False, log, start)
+            log.parent.mkdir(parents=True, exist_ok=True)
+            opened = log.open("ab")
+        except OSError as error:
+            raise HarnessError(
+                f"cannot write the log of {argv[0]} to {log}: {error.strerror or error}",
+                remedy="free disk space or choose another directory for the run",
+            ) from error
+        with opened as out:
+            self._log_start = out.tell()
+            self._began = time.monotonic()
+            self._limit = self._began + deadline_s
+            try:
+                known = shutil.which(argv[0], path=(os.environ if env is None else env).get("PATH"))
+                self._process = subprocess.Popen(
+                    with_parent(argv) if dies_with_us and known else list(argv),
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    cwd=cwd,
+                    env=None if env is None else dict(env),
+                    pass_fds=tuple(pass_fds),
+                    umask=umask,
+                    start_new_session=True,
+                )
+            except (OSError, ValueError) as error:  # ValueError: a NUL in an argument
+                out.write(f"cannot start {argv[0]}: {error}\n".encode())
+                code = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_STARTED
+                self._done = Completed(self._argv, code, 0.0, False, log, self._log_start)
+            else:
+                started(self._process)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether it runs although its deadline has passed."""
+        if self._process is None or self._done is not None:
+            return False
+        return time.monotonic() > self._limit and not has_ended(self._process)
+
+    def finish(self) -> Completed:
+        """Wait for its end or its deadline; what is left of its group is killed."""
+        if self._done is not None:
+            return self._done
+        assert self._process is not None
         try:
-            in_time = wait_ended(process, deadline_s)
-            seconds = time.monotonic() - began
-            dead = kill_group(process, grace_s)
+            in_time = wait_ended(self._process, max(0.0, self._limit - time.monotonic()))
+            return self._end(in_time)
         except BaseException:
-            kill_group(process, grace_s)
+            kill_group(self._process, self._grace_s)
             raise
-    if not dead:
-        abandon(process)
-    return Completed(
-        tuple(argv), process.returncode, seconds, not in_time, log, start, unkillable=not dead
-    )
+
+    def stop(self) -> Completed:
+        """Kill it, if it still runs. Safe to call at any time."""
+        return self._end(in_time=True) if self._done is None else self._done
+
+    def _end(self, in_time: bool) -> Completed:
+        assert self._process is not None
+        seconds = time.monotonic() - self._began
+        dead = kill_group(self._process, self._grace_s)
+        if not dead:
+            abandon(self._process)
+        self._done = Completed(
+            self._argv,
+            self._process.returncode,
+            seconds,
+            not in_time,
+            self._log,
+            self._log_start,
+            unkillable=not dead,
+        )
+        return self._done
 
 
 def has_ended(process: subprocess.Popen[Any]) -> bool:
@@ -171,6 +338,7 @@ def kill_group(process: subprocess.Popen[Any], grace_s: float = GRACE_S) -> bool
     Call it before anything else reaps the process (`Popen.poll`, `wait`): see `has_ended`.
     """
     if process.returncode is not None:  # an earlier call did it; the number may be another's now
+        _running.discard(process)
         return True
     try:
         dead = _signal_until_gone(process.pid, signal.SIGTERM, grace_s, repeat=False)
@@ -184,6 +352,7 @@ def kill_group(process: subprocess.Popen[Any], grace_s: float = GRACE_S) -> bool
         process.wait(KILL_WAIT_S)  # a zombie, or reaped already: returns at once
     except subprocess.TimeoutExpired:  # /proc did not show it
         return False
+    _running.discard(process)
     return True
 
 
@@ -217,14 +386,18 @@ def tail(log: Path, *, lines: int = LOG_TAIL_LINES, start: int = 0) -> str:
 
     A progress bar's carriage returns count as line ends, or one bar would be the whole tail.
     """
+    return "\n".join(last_text(log, TAIL_BYTES, start=start).splitlines()[-lines:])
+
+
+def last_text(log: Path, most: int, *, start: int = 0) -> str:
+    """The last `most` bytes of a log from byte `start` on; empty when it cannot be read."""
     try:
         with log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(start, size - TAIL_BYTES))
-            text = file.read(TAIL_BYTES).decode(errors="replace")
+            file.seek(max(start, size - most))
+            return file.read(most).decode(errors="replace")
     except OSError:
         return ""
-    return "\n".join(text.splitlines()[-lines:])
 
 
 def _signal_until_gone(leader: int, number: int, seconds: float, *, repeat: bool) -> bool:

@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import locks
+from harness import locks, processes
 from harness.errors import HarnessError, StoreError, from_json
-from harness.records import now
+from harness.records import now, regular_text
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -118,6 +118,16 @@ class Explanation:
     present: bool
     nearest: str | None
     differences: tuple[tuple[str, Any, Any], ...]  # (input, wanted, in the nearest entry)
+
+
+@dataclass(frozen=True)
+class Tidied:
+    """What `gc` removed, with the reason, and what it left although it was asked to remove it."""
+
+    removed: tuple[tuple[Entry, str], ...]
+    recent: tuple[Entry, ...]  # used within the last hour
+    held: tuple[Entry, ...]  # somebody is building it
+    failed: tuple[tuple[Path, OSError], ...]  # entries and leftovers that cannot be removed
 
 
 @dataclass
@@ -244,7 +254,8 @@ class Store:
             try:
                 log = build(staging)
             except HarnessError as error:
-                self._remember(kind, key, error)
+                if not processes.ending.is_set():  # a build that we end did not fail
+                    self._remember(kind, key, error)
                 raise
             entry = self._publish(kind, key, inputs, staging, log, time.monotonic() - started)
         except OSError as error:
@@ -362,60 +373,99 @@ class Store:
         return _mtime(entry.directory / MANIFEST)
 
     def gc(
-        self, *, max_bytes: int | None = None, older_than_s: float | None = None
-    ) -> list[tuple[Entry, str]]:
+        self,
+        *,
+        max_bytes: int | None = None,
+        older_than_s: float | None = None,
+        key: str = "",
+    ) -> Tidied:
         """Remove entries: those not used for `older_than_s`, then the least recently used until
         at most `max_bytes` remain. Leftovers of dead builds and damaged entries go as well.
-        Entries used within the last hour stay when only a size is asked for: a run may be about
-        to open them. Returns what was removed, with the reason.
+        Entries used within the last hour stay: a run may be about to open them. `key`: its first
+        digits name entries that go whenever they were used.
         """
         removed: list[tuple[Entry, str]] = []
+        recent: list[Entry] = []
+        held: list[Entry] = []
+        failed: list[tuple[Path, OSError]] = []
         moment = time.time()
-        for leftover in (self.root / "damaged").glob("*"):
-            if moment - _mtime(leftover) > _GC_GRACE_S:
-                shutil.rmtree(leftover, ignore_errors=True)
-        for leftover in (self.root / "staging").glob("*"):
-            if moment - _mtime(leftover) > _GC_GRACE_S:
-                self._remove_if_free(leftover.name.rsplit("-", 2)[0], leftover)
+        for leftover in self._leftovers(moment):
+            try:
+                if leftover.parent.name == "staging":
+                    self._remove(leftover.name.rsplit("-", 2)[0], leftover)
+                else:  # nobody opens it
+                    shutil.rmtree(leftover)
+            except (locks.LockTimeout, FileNotFoundError):
+                continue
+            except OSError as error:
+                failed.append((leftover, error))
         entries = sorted(self.entries(), key=self.last_used)
         total = sum(entry.bytes for entry in entries)
         for entry in entries:
             age = moment - self.last_used(entry)
-            if older_than_s is not None and age > older_than_s:
+            named = bool(key) and entry.key.startswith(key)
+            if named:
+                reason = "its key was named"
+            elif older_than_s is not None and age > older_than_s:
                 reason = f"not used for {age / 86400:.1f} days"
-            elif max_bytes is not None and total > max_bytes and age > _GC_GRACE_S:
+            elif max_bytes is not None and total > max_bytes:
                 reason = "least recently used, over the size limit"
             else:
                 continue
-            if self._remove_if_free(f"{entry.kind}-{entry.key}", entry.directory):
+            if age <= _GC_GRACE_S and not named:
+                recent.append(entry)
+                continue
+            try:
+                gone = self._remove(f"{entry.kind}-{entry.key}", entry.directory)
+            except locks.LockTimeout:
+                held.append(entry)
+            except OSError as error:
+                failed.append((entry.directory, error))
+            else:
                 total -= entry.bytes
-                removed.append((entry, reason))
-        return removed
+                removed += [(entry, reason)] * gone
+        return Tidied(tuple(removed), tuple(recent), tuple(held), tuple(failed))
 
-    def _remove_if_free(self, name: str, directory: Path) -> bool:
-        """Remove an entry or a staging folder of `name`, unless somebody is building it."""
+    def _leftovers(self, moment: float) -> Iterator[Path]:
+        for name in ("damaged", "staging"):
+            for leftover in sorted((self.root / name).glob("*")):
+                if moment - _mtime(leftover) > _GC_GRACE_S:
+                    yield leftover
+
+    def _remove(self, name: str, directory: Path) -> bool:
+        """Remove an entry or a leftover of `name`; false where it is gone already.
+
+        Raises:
+            locks.LockTimeout: somebody is building it.
+            OSError: it cannot be removed.
+        """
         grave = self.root / "staging" / f"{name}-gc-{secrets.token_hex(4)}"
-        try:
-            with locks.locked(self._lock_path(name), timeout_s=0.0, what="gc"):
-                # Renamed first: a reader sees the whole entry or none of it.
-                grave.parent.mkdir(parents=True, exist_ok=True)
+        with locks.locked(self._lock_path(name), timeout_s=0.0, what="gc"):
+            # Renamed first: a reader sees the whole entry or none of it.
+            grave.parent.mkdir(parents=True, exist_ok=True)
+            try:
                 directory.rename(grave)
-                shutil.rmtree(grave, ignore_errors=True)
-        except OSError:  # a `LockTimeout` is one
-            return False
+            except FileNotFoundError:
+                return False
+            shutil.rmtree(grave)
         return True
 
 
 def _load(kind: str, key: str, directory: Path, *, cached: bool = True) -> Entry:
-    data = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+    data = json.loads(regular_text(directory / MANIFEST))
     if data["kind"] != kind or data["key"] != key:
         raise ValueError(f"it is the manifest of {data['kind']} {data['key']}")
     files: dict[str, dict[str, Any]] = data["files"]
     for name in files:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ValueError(f"it names a file outside the entry: {name!r}")
+        info = files[name]
+        if not isinstance(info["sha256"], str) or type(info["bytes"]) is not int:
+            raise ValueError(f"it does not say what {name!r} is")
     if not files:
         raise ValueError("it names no file")
+    if not isinstance(data["inputs"], dict):
+        raise ValueError("its inputs are no object")
     return Entry(
         kind=kind,
         key=key,

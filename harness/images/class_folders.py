@@ -18,6 +18,11 @@ from harness.images.layouts import Layout
 from harness.images.synsets import CLASS_COUNT
 
 
+def source_of(layout: str) -> str:
+    """What is said to be the labels' source where the folders themselves are (`Layout.name`)."""
+    return f"the names of the {layout}"
+
+
 def labels_of(
     layout: Layout, stems: Sequence[str], listed: Labels | None, places: Sequence[Path]
 ) -> Labels:
@@ -32,7 +37,7 @@ def labels_of(
     """
     index = _indices(layout, places, listed, stems)
     if listed is None:
-        source = f"the names of the {layout.name}"
+        source = source_of(layout.name)
         return Labels(source, {s: index[w] for s, w in zip(stems, layout.wnids, strict=True)})
     differ = [
         f"{name} in {wnid} ({index[wnid]}) has {listed.by_stem[name]}"

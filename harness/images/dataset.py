@@ -18,6 +18,7 @@ from pathlib import Path
 from harness.errors import DataError, some
 from harness.images import class_folders, layouts
 from harness.images import labels as label_files
+from harness.images.filepaths import FilePaths
 from harness.images.labels import Labels
 from harness.images.layouts import Layout, stem
 from harness.images.synsets import CLASS_COUNT
@@ -48,12 +49,16 @@ class ImageSet:
 
     root: Path
     names: tuple[str, ...]
-    paths: tuple[Path, ...]
+    paths: Sequence[Path]
     labels: tuple[int, ...]
     layout: str
     label_source: str
     labels_without_image: int = 0
     landmarks: tuple[tuple[str, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.paths, FilePaths):
+            object.__setattr__(self, "paths", FilePaths(self.paths, self.names))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -72,7 +77,7 @@ class ImageSet:
         return replace(
             self,
             names=tuple(self.names[i] for i in chosen),
-            paths=tuple(self.paths[i] for i in chosen),
+            paths=[self.paths[i] for i in chosen],
             labels=tuple(self.labels[i] for i in chosen),
         )
 
@@ -185,10 +190,18 @@ def check_class_order(image_set: ImageSet) -> None:
     the images of which the right class is known, and at the counts when the set is whole.
 
     Raises:
-        DataError: a known label is another, or the classes of the whole set are uneven.
+        DataError: a known label is another, or the classes of the whole set are uneven. Whether
+            the order is wrong or a few images are is told apart.
     """
     pairs = [(name, label, _KNOWN[stem(name)]) for name, label in _known_labels(image_set)]
     wrong = [f"{name} is {label}, not {right}" for name, label, right in pairs if label != right]
+    # Another order of the classes leaves hardly any image its class.
+    if wrong and (_is_by_folders(image_set) or 2 * len(wrong) <= len(pairs)):
+        raise DataError(
+            f"these images have another class by {image_set.label_source}: {some(wrong)} "
+            f"({len(wrong)} of the {len(pairs)} whose class is known)",
+            remedy=_mend(image_set),
+        )
     if wrong:
         shifted = all(label == right + 1 for _, label, right in pairs)
         raise DataError(
@@ -210,7 +223,7 @@ def check_class_order(image_set: ImageSet) -> None:
             raise DataError(
                 f"ImageNet has {IMAGES_PER_CLASS} validation images of each class; by "
                 f"{image_set.label_source} {some(uneven)}",
-                remedy="replace the label file",
+                remedy=_mend(image_set),
             )
 
 
@@ -240,6 +253,16 @@ def check_files(image_set: ImageSet) -> None:
             f"{some(troubled)}",
             remedy="copy them again, or leave them out of the set",
         )
+
+
+def _is_by_folders(image_set: ImageSet) -> bool:
+    return image_set.label_source == class_folders.source_of(image_set.layout)
+
+
+def _mend(image_set: ImageSet) -> str:
+    if _is_by_folders(image_set):
+        return "sort the images again: each belongs in the folder of its own class"
+    return "replace the label file"
 
 
 def _known_labels(image_set: ImageSet) -> list[tuple[str, int]]:

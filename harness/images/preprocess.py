@@ -90,12 +90,12 @@ def geometry(pre: Preprocessing, width: int, height: int) -> Geometry:
 
 
 def crop(image: Image.Image, pre: Preprocessing) -> UInt8:
-    """The crop of an image in any mode: `uint8[S, S, 3]`, RGB.
+    """The crop of an image in any mode of 8 bits: `uint8[S, S, 3]`, RGB.
 
     The EXIF orientation is ignored, as in the guides' scripts and in the published figures.
 
     Raises:
-        DataError: as `geometry`, or pixels that cannot be decoded.
+        DataError: as `geometry`, or pixels that cannot be decoded or have more than 8 bits.
     """
     return _despite_warnings(lambda: _crop(image, pre))
 
@@ -105,7 +105,8 @@ def load_crop(path: Path, pre: Preprocessing) -> UInt8:
 
     Raises:
         DataError: names the file when it is absent, not a regular file, empty, truncated, not an
-            image, of more than `MAX_PIXELS` pixels, or of a shape that `geometry` refuses.
+            image, of more than `MAX_PIXELS` pixels or 8 bits, or of a shape that `geometry`
+            refuses.
     """
     try:
         return _despite_warnings(lambda: _load(path, pre))
@@ -187,6 +188,13 @@ def _margin(spare: int, rule: str) -> int:
 
 
 def _crop(image: Image.Image, pre: Preprocessing) -> UInt8:
+    if image.mode.startswith("I") or image.mode == "F":
+        # Pillow cuts them at 255: 16 bits of grey would become a nearly white picture.
+        raise DataError(
+            f"pixels of more than 8 bits (Pillow's mode {image.mode}), which no image of ImageNet "
+            "has",
+            remedy="replace the image with the original, or take it out of the set",
+        )
     plan = geometry(pre, *image.size)
     try:
         rgb = image if image.mode == "RGB" else image.convert("RGB")

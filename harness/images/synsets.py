@@ -77,17 +77,18 @@ def read_meta(path: Path) -> tuple[str, ...]:
     """The 1000 WNIDs of the development kit's `data/meta.mat`, in the order of ILSVRC2012_ID.
 
     The file has 860 more synsets, numbered above 1000, which group the classes. SciPy reads it,
-    and nothing else here needs SciPy: it is imported when the file is.
+    and nothing else here needs SciPy: it is imported when the file is read.
 
     Raises:
-        DataError: SciPy is absent, or the file is not the kit's.
+        DataError: SciPy cannot be imported, or the file is not the kit's.
     """
     try:
         io: Any = importlib.import_module("scipy.io")
     except ImportError as error:
         raise DataError(
-            f"{path} is a MATLAB file, and SciPy, which reads it, is not installed",
-            remedy="pip install scipy, or put map_clsloc.txt beside it, the same list as text",
+            f"{path} is a MATLAB file, and SciPy, which reads it, cannot be imported: {error}",
+            remedy="pip install -r requirements.txt, or put map_clsloc.txt beside it, the same "
+            "list as text",
         ) from error
     try:
         synsets = io.loadmat(str(path), squeeze_me=True)["synsets"]

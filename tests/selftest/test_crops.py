@@ -26,6 +26,7 @@ from harness.images.dataset import ImageSet
 from harness.images.feed import Feed
 from harness.images.steps import CenterCrop, Normalize, Preprocessing, ResizeShort
 from tests.selftest.fakes import FakeSession
+from tests.selftest.running import eventually
 
 COUNT = 7
 IMAGENET = Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -481,6 +482,8 @@ def test_filling_goes_on_where_it_was_ended(
 
     def ended(path: Path, pre: Preprocessing) -> Any:
         if path == images.paths[5]:
+            # The chunks before it are other threads'.
+            assert eventually(lambda: len(list(store.entries())) >= 2)
             raise end
         return load(path, pre)
 
@@ -770,3 +773,27 @@ def test_a_buffer_of_another_size_is_refused(store: Store, images: ImageSet) -> 
     (batch, *_) = Feed(crops(store, images, STEPS), IMAGENET, 4)
     with pytest.raises(ValueError, match="out is"):
         batch.fill(np.empty((4, 3, 10, 10), np.float32))
+
+
+def test_what_is_there_can_be_verified_before_it_is_fed(
+    store: Store, images: ImageSet, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHUNK", 3)
+    Crops(store, images, STEPS).rows(0, 3)  # one chunk of several
+    decoded.clear()
+    found = Crops(Store(store.root), images, STEPS)
+    assert found.verify_present() == 1
+    assert decoded == []  # nothing is made
+    np.testing.assert_array_equal(all_rows(found), wanted(images))
+
+
+def test_a_damaged_chunk_is_not_taken_for_present(store: Store, images: ImageSet) -> None:
+    first = crops(store, images, STEPS)
+    first.complete()
+    (entry,) = first.entries
+    with entry.file().open("r+b") as file:
+        file.seek(-1, 2)
+        last = file.read(1)
+        file.seek(-1, 2)
+        file.write(bytes([last[0] ^ 1]))
+    assert Crops(Store(store.root), images, STEPS).verify_present() == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -375,13 +376,24 @@ def test_the_right_order_passes() -> None:
 
 
 def test_another_order_is_refused() -> None:
-    wrong = (*FIRST_LABELS[:1], 7, *FIRST_LABELS[2:])
-    with pytest.raises(DataError, match=r"ILSVRC2012_val_00000002\.JPEG is 7, not 970") as caught:
+    wrong = random.Random(1).sample(FIRST_LABELS, len(FIRST_LABELS))
+    with pytest.raises(DataError, match="not in ImageNet's class order") as caught:
         check_class_order(image_set(wrong))
     assert "WordNet" in caught.value.remedy
     # The known images need not be the first of the part.
     with pytest.raises(DataError, match="not in ImageNet's class order"):
         check_class_order(image_set((1, 2, 3), first=14))
+
+
+@pytest.mark.parametrize("bad", [1, 7])
+def test_a_few_wrong_labels_are_not_called_another_order(bad: int) -> None:
+    wrong = (FIRST_LABELS[0], *(label + 1 for label in FIRST_LABELS[1 : bad + 1]))
+    with pytest.raises(DataError, match=r"ILSVRC2012_val_00000002\.JPEG is 971, not 970") as caught:
+        check_class_order(image_set((*wrong, *FIRST_LABELS[bad + 1 :])))
+    assert "these images have another class by val_label.txt" in caught.value.message
+    assert f"({bad} of the 15 whose class is known)" in caught.value.message
+    assert "order" not in f"{caught.value}"
+    assert caught.value.remedy == "replace the label file"
 
 
 def test_labels_one_too_high_are_recognised() -> None:
@@ -432,7 +444,8 @@ def test_what_the_check_counts() -> None:
         ({"names": (name(1), name(2), "ILSVRC2012_val_00000002.png")}, "same name"),
         ({"labels": (65, 970, 1000)}, r"00000003\.JPEG is 1000"),
         ({"labels": (65, -1, 230)}, r"00000002\.JPEG is -1"),
-        ({"labels": (65, 970, 231)}, "class order"),
+        ({"labels": (65, 970, 231)}, "another class"),
+        ({"labels": (66, 971, 231)}, "class order"),
     ],
 )
 def test_what_the_check_refuses(change: dict[str, Any], said: str) -> None:

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from harness import settings
+from harness import measuring, settings
 from harness.artifacts.store import Store
 from harness.cases import Case
 from harness.catalog import load_catalog
@@ -66,10 +66,10 @@ def test_decoding_in_a_session_does_not_wait_behind_who_waits_for_the_session(un
             has_it.set()
 
     thread = threading.Thread(target=measure)
-    with case.session(ready.compiled, exclusive=False) as session:
+    with measuring.opened(case, ready) as session:
         thread.start()
         assert waiting.wait(30)
-        verdict = case.accuracy(session, ready)
+        verdict = measuring.judge_accuracy(case, measuring.take_accuracy(case, session, ready))
         assert not has_it.is_set()
     thread.join(60)
     assert has_it.is_set()
@@ -80,18 +80,18 @@ def test_decoding_outside_of_a_session_of_the_host_shares_the_host(undecoded):
     case, ready = undecoded
     asked = []
     case = dataclasses.replace(case)
-    lease = case.bench.lease
+    share = case.bench.share_host
 
-    def asking(device, **options):
-        asked.append((device.id, options["exclusive"]))
-        return lease(device, **options)
+    def asking(what):
+        asked.append(what)
+        return share(what)
 
-    case.bench.lease = asking
+    case.bench.share_host = asking
     try:
-        ready.feed.crops.complete(case._decoding)
+        ready.feed.crops.complete(case.decoding)
     finally:
-        del case.bench.lease
-    assert asked == [("cpu-0", False)]
+        del case.bench.share_host
+    assert asked == [f"decoding of {case.case.id}"]
 
 
 def test_a_bad_image_is_the_cases_error_and_no_thread_stays(undecoded, tmp_path):
@@ -106,17 +106,18 @@ def test_a_bad_image_is_the_cases_error_and_no_thread_stays(undecoded, tmp_path)
     before = threading.active_count()
     with (
         pytest.raises(DataError, match=f"image {bad}: not an image"),
-        case.session(ready.compiled, exclusive=False) as session,
+        measuring.opened(case, ready) as session,
     ):
-        case.accuracy(session, dataclasses.replace(ready, feed=Feed(crops, steps.normalize, BATCH)))
+        other = dataclasses.replace(ready, feed=Feed(crops, steps.normalize, BATCH))
+        measuring.take_accuracy(case, session, other)
     assert threading.active_count() == before
 
 
 def test_what_was_decoded_on_the_way_is_noted(undecoded):
     case, ready = undecoded
     case = dataclasses.replace(case, artifacts=[], stages=[])
-    with case.session(ready.compiled, exclusive=False) as session:
-        case.accuracy(session, ready)
+    with measuring.opened(case, ready) as session:
+        measuring.take_accuracy(case, session, ready)
     (crops,) = [ref for ref in case.artifacts if ref.kind == "crops"]
     assert crops.key == ready.feed.crops.keys()[0]
     assert not crops.cached

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import DataError
-from harness.images.dataset import FIRST_LABELS, check_class_order, find_image_set
+from harness.images import dataset
+from harness.images.dataset import FIRST_LABELS, ImageSet, check_class_order, find_image_set
 from tests.selftest.image_folders import (
     LABELS,
     WNIDS,
@@ -47,6 +48,36 @@ def test_a_thousand_folders_are_their_own_labels(thousand: Path) -> None:
     )
     check_class_order(found)
     assert find_image_set(thousand / "val").digest == found.digest
+
+
+@pytest.mark.parametrize("bad", [1, 15])
+def test_an_image_in_the_folder_of_another_class_is_to_be_sorted_again(
+    tmp_path: Path, bad: int
+) -> None:
+    """A thousand folders are in the right order: no list of labels would help."""
+    labels = [label + 1 if at < bad else label for at, label in enumerate(FIRST_LABELS)]
+    put_sorted(tmp_path, dict(enumerate(labels, 1)))
+    with pytest.raises(DataError, match="these images have another class") as caught:
+        check_class_order(find_image_set(tmp_path))
+    assert f"{name(1)} is 66, not 65" in caught.value.message
+    assert "sort the images again" in caught.value.remedy
+    assert "list" not in caught.value.remedy
+
+
+def test_uneven_folders_are_to_be_sorted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = ImageSet(
+        root=Path("/imagenet"),
+        names=tuple(name(number) for number in range(101, 1101)),
+        paths=tuple(Path(name(number)) for number in range(101, 1101)),
+        labels=(1, *range(1, 1000)),
+        layout="1000 WNID folders",
+        label_source="the names of the 1000 WNID folders",
+    )
+    monkeypatch.setattr(dataset, "WHOLE_SET", 1000)
+    monkeypatch.setattr(dataset, "IMAGES_PER_CLASS", 1)
+    with pytest.raises(DataError, match="class 0 has 0, class 1 has 2") as caught:
+        check_class_order(whole)
+    assert "sort the images again" in caught.value.remedy
 
 
 def test_a_label_file_must_agree_with_the_thousand(thousand: Path, tmp_path: Path) -> None:

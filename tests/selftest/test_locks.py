@@ -8,7 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -235,3 +237,89 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     with locked(path, what="case"), pytest.raises(LockTimeout):
         FileLock(path).acquire(what="case", timeout_s=0)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+# --- between users ----------------------------------------------------------------------------
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o7777
+
+
+@pytest.fixture
+def private() -> Iterator[None]:
+    """The umask of a careful user."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("private")
+def test_a_lock_for_all_is_for_all_under_any_umask(tmp_path: Path) -> None:
+    path = tmp_path / "srv" / "leases" / "a.lock"
+    with locked(path, what="case", for_all=True):
+        pass
+    assert mode(path.parent) == 0o1777  # everybody makes files there, and deletes only their own
+    assert mode(path) == 0o666
+    assert mode(path.parent.parent) == 0o755  # through which they must pass
+    with locked(path.with_name("b.lock"), what="case", for_all=True):
+        assert mode(path.with_name("b.lock")) == 0o666
+
+
+@pytest.mark.usefixtures("private")
+def test_other_locks_and_what_is_there_keep_their_modes(tmp_path: Path) -> None:
+    path = tmp_path / "store" / "a.lock"
+    with locked(path, what="build"):
+        pass
+    with locked(path, what="build", for_all=True):
+        pass
+    assert (mode(path.parent), mode(path)) == (0o700, 0o600)
+
+
+def test_a_folder_for_all_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "leases"):
+        with pytest.raises(OSError, match="file"):
+            FileLock(folder / "a.lock", for_all=True).acquire(what="case", timeout_s=0)
+
+
+def test_a_lock_file_that_another_process_makes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.lock"
+    real = locks._open_existing
+
+    def late(path: Path) -> int:
+        monkeypatch.setattr(locks, "_open_existing", real)
+        try:
+            return real(path)
+        finally:
+            path.touch()
+
+    monkeypatch.setattr(locks, "_open_existing", late)
+    assert is_free(path)
+
+
+NOBODY = 65534
+TAKE = """
+import os, sys
+from pathlib import Path
+from harness.locks import locked
+os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2])); os.umask(0o077)
+with locked(Path(sys.argv[1]), timeout_s=0, what="somebody else", for_all=True):
+    print(Path(sys.argv[1]).read_text())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("first", [0, NOBODY], ids=["ours", "theirs"])
+def test_two_users_share_a_lock(first: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own is closed to others
+        os.chmod(folder, 0o1777)
+        path = Path(folder) / "leases" / "a.lock"
+        for user in (first, NOBODY - first):
+            argv = [sys.executable, "-c", TAKE, str(path), str(user)]
+            done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60)
+            assert done.returncode == 0, done.stderr
+            assert "somebody else" in done.stdout  # the holder can sign it, too
+        assert mode(path.parent) == 0o1777 and mode(path) == 0o666

@@ -387,6 +387,13 @@ def header_only(width: int, height: int) -> bytes:
     return bytes(data)
 
 
+def deep_image(kind: Any) -> Image.Image:
+    """A dark grey picture of more than 8 bits, which Pillow's `convert("RGB")` makes white."""
+    image = Image.fromarray(np.full((40, 40), 3000, kind))
+    assert np.asarray(image.convert("RGB")).min() == 255
+    return image
+
+
 WHOLE = encoded(noise_image(200, 150))
 
 
@@ -400,8 +407,14 @@ WHOLE = encoded(noise_image(200, 150))
         (encoded(noise_image(90, 10)), "past 8:1"),
         (encoded(noise_image(20, 20), "PNG")[:-30], "cannot be decoded|cannot be read"),
         (WHOLE[:2] + b"\xff\xe1\x00\x02" + WHOLE[30:60], "not an image|cannot be"),
+        (encoded(deep_image(np.uint16), "PNG"), r"more than 8 bits \(Pillow's mode I;16\)"),
+        (encoded(deep_image(np.int32), "TIFF"), r"more than 8 bits \(Pillow's mode I\)"),
+        (encoded(deep_image(np.float32), "TIFF"), r"more than 8 bits \(Pillow's mode F\)"),
     ],
-    ids=["empty", "truncated", "text", "postscript", "sliver", "short-png", "damaged-header"],
+    ids=[
+        *("empty", "truncated", "text", "postscript", "sliver", "short-png", "damaged-header"),
+        *("16-bit-grey", "32-bit-grey", "float-grey"),
+    ],
 )
 def test_a_bad_file_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "ILSVRC2012_val_00000007.JPEG"

@@ -8,14 +8,15 @@ import subprocess
 import sys
 import textwrap
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from harness import processes
+from harness import processes, workbench
 from harness.errors import HarnessError
-from harness.processes import describe_exit, kill_group, run, tail, wait_ended
+from harness.processes import describe_exit, kill_group, last_text, run, tail, wait_ended
 from tests.selftest.running import alive, eventually
 
 
@@ -132,6 +133,69 @@ def test_grandchildren_that_ignore_sigterm_or_make_a_group_die_too(
     assert [pid for pid in map(int, pids.read_text().split()) if alive(pid)] == []
 
 
+@pytest.fixture
+def setpriv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Put a setpriv of our own before the host's; it notes each call's arguments in a file."""
+
+    def install(script: str) -> Path:
+        calls = tmp_path / "calls"
+        program = tmp_path / "bin" / "setpriv"
+        program.parent.mkdir()
+        program.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n{script}\n')
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+        return calls
+
+    return install
+
+
+def test_a_setpriv_that_can_is_used(tmp_path: Path, setpriv: Callable[[str], Path]) -> None:
+    calls = setpriv('shift 3; exec "$@"')
+    done = run(["echo", "one"], deadline_s=60, log=tmp_path / "log", dies_with_us=True)
+    assert done.ok and done.output() == "one\n"
+    probe, call = calls.read_text().splitlines()
+    assert probe == "--pdeathsig KILL -- true"
+    assert call == "--pdeathsig KILL -- echo one"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        # util-linux before 2.33, and busybox
+        "echo \"setpriv: unrecognized option '--pdeathsig'\" >&2; exit 1",
+        "kill -SEGV $$",
+    ],
+    ids=["rejects the option", "crashes"],
+)
+def test_a_setpriv_that_cannot_is_asked_once_and_left_out(
+    tmp_path: Path, setpriv: Callable[[str], Path], script: str
+) -> None:
+    calls = setpriv(script)
+    for word in ("one", "two"):
+        done = run(["echo", word], deadline_s=60, log=tmp_path / "log", dies_with_us=True)
+        assert done.ok and done.output() == f"{word}\n"
+    assert calls.read_text() == "--pdeathsig KILL -- true\n"
+
+
+def test_a_setpriv_that_hangs_is_left_out(
+    tmp_path: Path, setpriv: Callable[[str], Path], deadline_at: Callable[[Path], None]
+) -> None:
+    pid = tmp_path / "pid"
+    setpriv(f"echo $$ > {pid}; exec sleep 600")
+    deadline_at(pid)
+    assert processes.with_parent(["atc"]) == ["atc"]
+    assert not alive(int(pid.read_text()))
+
+
+def test_a_setpriv_that_is_no_program_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "setpriv").write_bytes(b"\x7fELF")
+    (tmp_path / "setpriv").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert processes.with_parent(["atc"]) == ["atc"]
+
+
 def test_what_outlives_a_program_that_ended_well_is_killed(tmp_path: Path) -> None:
     done = run(["sh", "-c", "sleep 600 & echo $!"], deadline_s=60, log=tmp_path / "log")
     assert done.ok and not done.timed_out
@@ -229,3 +293,56 @@ def test_tail_takes_the_end_and_splits_progress_bars(tmp_path: Path) -> None:
     assert tail(log, lines=3) == "one\ntwo\n\ufffd three"
     assert tail(log, start=log.stat().st_size) == ""
     assert tail(tmp_path / "absent") == ""
+
+
+def test_last_text(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"0123456789")
+    assert last_text(log, 4) == "6789"
+    assert last_text(log, 4, start=8) == "89"
+    assert last_text(log, 400) == "0123456789"
+    assert last_text(tmp_path / "absent", 4) == ""
+
+
+def test_a_log_of_gigabytes_is_not_read_into_memory(tmp_path: Path) -> None:
+    # A hole stands for them: 256 MiB, of which the disk holds nothing.
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        file.write(b"Load model success\n12")
+        file.seek(1 << 28)
+        file.write(b"34\nATC run success\n")
+    done = run(["echo", "last"], deadline_s=60, log=log)
+    everything = processes.Completed(("atc",), 0, 1.0, timed_out=False, log=log)
+    tracemalloc.start()
+    try:
+        output, stored = everything.output(), workbench._read(log)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 8 * processes.OUTPUT_BYTES
+    size = log.stat().st_size
+    kept = ("Load model success\n", "ATC run success\nlast\n")
+    gap = f"\n... {size - sum(map(len, kept))} bytes left out ...\n"
+    assert output == gap.join(kept)  # neither 12 nor 34, halves of a line that is left out
+    assert stored.endswith(kept[1]) and len(stored) <= 20_000
+    assert done.output() == "last\n"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"], ids=["LF", "CR", "CRLF"])
+def test_what_is_left_of_a_long_output_is_whole_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    log = tmp_path / "log"
+    log.write_bytes("".join(f"loop {k:03d}{end}" for k in range(100)).encode())
+    monkeypatch.setattr(processes, "OUTPUT_BYTES", 150)
+    text = processes.Completed(("tool",), 0, 1.0, timed_out=False, log=log).output()
+    first, gap, last = text.partition("\n... ")
+    count, _, rest = last.partition(" bytes left out ...\n")
+    lines = (first + rest).split()
+    assert gap and set(lines) == {"loop", *lines[1::2]} and lines[1] == "000"
+    assert all(len(number) == 3 for number in lines[1::2]) and lines[-1] == "099"
+    assert len(first) + len(rest) + int(count) == log.stat().st_size
+    assert len(first) + len(rest) <= 150
+    monkeypatch.setattr(processes, "OUTPUT_BYTES", log.stat().st_size)
+    text = processes.Completed(("tool",), 0, 1.0, timed_out=False, log=log).output()
+    assert text.encode() == log.read_bytes()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 
 from harness import locks
 from harness.artifacts import store as module
-from harness.artifacts.store import MANIFEST, Builder, Entry, Store, key_of, source_digest
+from harness.artifacts.store import MANIFEST, Builder, Entry, Store, Tidied, key_of, source_digest
 from harness.errors import CompileError, ExportError, StoreError
 
 ROOT = Path(__file__).parents[2]
@@ -316,6 +317,12 @@ def flip_a_byte(entry: Entry) -> None:
     assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
 
 
+def endless(entry: Entry, make: Callable[[Path], object]) -> None:
+    """A manifest that nobody can read to its end."""
+    (entry.directory / MANIFEST).unlink()
+    make(entry.directory / MANIFEST)
+
+
 def garbage(text: str) -> Callable[[Entry], object]:
     return lambda entry: (entry.directory / MANIFEST).write_text(text)
 
@@ -343,6 +350,20 @@ DAMAGES: dict[str, tuple[Callable[[Entry], object], str]] = {
     ),
     "other inputs": (lambda e: rewritten(e, lambda m: m["inputs"].update(batch_size=8)), "inputs"),
     "no inputs": (lambda e: rewritten(e, lambda m: m.update(inputs=None)), "its manifest cannot"),
+    "list of inputs": (
+        lambda e: rewritten(e, lambda m: m.update(inputs=[])),
+        "its inputs are no object",
+    ),
+    "size in words": (
+        lambda e: rewritten(e, lambda m: m["files"]["model.onnx"].update(bytes="5")),
+        "does not say what 'model.onnx' is",
+    ),
+    "digest that is none": (
+        lambda e: rewritten(e, lambda m: m["files"]["model.onnx"].update(sha256=[])),
+        "does not say what 'model.onnx' is",
+    ),
+    "a pipe": (lambda e: endless(e, os.mkfifo), "not a regular file"),
+    "a device": (lambda e: endless(e, lambda p: p.symlink_to("/dev/zero")), "not a regular file"),
     "no files": (lambda e: rewritten(e, lambda m: m.update(files={})), "it names no file"),
     "list of files": (
         lambda e: rewritten(e, lambda m: m.update(files=["model.onnx"])),
@@ -389,6 +410,22 @@ def test_a_damaged_entry_is_set_aside_reported_and_built_again(
     (aside,) = (tmp_path / "damaged").iterdir()
     assert str(aside) in message
     assert store.get_or_build("onnx", INPUTS, forbidden).digest == again.digest
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, (_, says) in DAMAGES.items() if says not in ("inputs",)]
+)
+def test_a_manifest_that_cannot_be_used_is_passed_over(name: str, tmp_path: Path) -> None:
+    """By what looks at every entry: `cache ls`, `explain` and `gc`. Bytes are not read there."""
+    damage, says = DAMAGES[name]
+    store = Store(tmp_path)
+    damage(store.get_or_build("onnx", INPUTS, writes()))
+    other = store.get_or_build("onnx", {"number": 1}, writes())
+    of_bytes = says.startswith(("has 3", "not those", "model.onnx is missing"))
+    assert len(list(store.entries())) == 1 + of_bytes
+    assert other.key in {entry.key for entry in store.entries()}
+    assert store.explain("onnx", {"number": 1}).present
+    assert store.gc(max_bytes=0).failed == ()
 
 
 def test_an_entry_that_was_repaired_meanwhile_is_not_set_aside(
@@ -529,7 +566,7 @@ def test_gc_by_age(tmp_path: Path) -> None:
     store = Store(tmp_path)
     for number, age in enumerate([9 * DAY, 3 * DAY, 0.0]):
         entry_of_age(store, number, age)
-    ((removed, reason),) = store.gc(older_than_s=7 * DAY)
+    ((removed, reason),) = store.gc(older_than_s=7 * DAY).removed
     assert removed.inputs == {"number": 0}
     assert "9.0 days" in reason
     assert numbers(store) == [1, 2]
@@ -541,10 +578,53 @@ def test_gc_by_size_takes_the_least_recently_used_and_spares_recent_ones(tmp_pat
     store = Store(tmp_path)
     for number, age in enumerate([2 * DAY, 4 * DAY, 3 * DAY, 60.0]):
         entry_of_age(store, number, age)
-    assert [entry.inputs["number"] for entry, _ in store.gc(max_bytes=250)] == [1, 2]
+    assert [entry.inputs["number"] for entry, _ in store.gc(max_bytes=250).removed] == [1, 2]
     assert numbers(store) == [0, 3]
-    assert [entry.inputs["number"] for entry, _ in store.gc(max_bytes=0)] == [0]
+    done = store.gc(max_bytes=0)
+    assert [entry.inputs["number"] for entry, _ in done.removed] == [0]
     assert numbers(store) == [3]  # used a minute ago: a run may be about to open it
+    assert [entry.inputs["number"] for entry in done.recent] == [3]
+
+
+def test_gc_by_any_age_spares_what_was_used_within_the_hour(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for number, age in enumerate([60.0, 2 * 3600, 3000.0]):
+        entry_of_age(store, number, age)
+    done = store.gc(older_than_s=0)
+    assert [entry.inputs["number"] for entry, _ in done.removed] == [1]
+    assert numbers(store) == [0, 2]
+    assert sorted(entry.inputs["number"] for entry in done.recent) == [0, 2]
+
+
+def test_gc_removes_a_named_key_whenever_it_was_used(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    one = entry_of_age(store, 0, 0.0)
+    entry_of_age(store, 1, 0.0)
+    done = store.gc(key=one.key[:8])
+    assert [(entry.key, why) for entry, why in done.removed] == [(one.key, "its key was named")]
+    assert numbers(store) == [1]
+
+
+@pytest.mark.parametrize("call", ["open", "rename"])
+def test_gc_tells_what_it_cannot_remove(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """As in the store of another user, or on a disk that is mounted to be read."""
+    store = Store(tmp_path)
+    entry = entry_of_age(store, 0, 9 * DAY)
+    leftover = tmp_path / "staging" / f"onnx-{entry.key}-123-0a1b2c3d"
+    leftover.mkdir()
+    aged(leftover, 2 * 3600)
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, call, refuse)
+    done = store.gc(older_than_s=DAY)
+    assert done.removed == ()
+    assert [path for path, _ in done.failed] == [leftover, entry.directory]
+    assert {error.errno for _, error in done.failed} == {errno.EACCES}
+    assert numbers(store) == [0]
 
 
 def test_reading_makes_an_entry_recent(tmp_path: Path) -> None:
@@ -553,26 +633,27 @@ def test_reading_makes_an_entry_recent(tmp_path: Path) -> None:
     before = store.last_used(entry)
     assert store.get("onnx", {"number": 0}) is not None
     assert store.last_used(entry) > before
-    assert store.gc(older_than_s=7 * DAY) == []
+    assert store.gc(older_than_s=7 * DAY).removed == ()
 
 
 def test_gc_spares_an_entry_that_somebody_holds(tmp_path: Path) -> None:
     store = Store(tmp_path)
     entry = entry_of_age(store, 0, 9 * DAY)
     with locks.locked(tmp_path / "locks" / f"onnx-{entry.key}.lock", what="building it"):
-        assert store.gc(older_than_s=DAY) == []
+        done = store.gc(older_than_s=DAY)
+    assert (done.removed, [one.key for one in done.held]) == ((), [entry.key])
     assert numbers(store) == [0]
-    assert len(store.gc(older_than_s=DAY)) == 1
+    assert len(store.gc(older_than_s=DAY).removed) == 1
 
 
 def test_gc_without_limits_removes_no_entry(tmp_path: Path) -> None:
     store = Store(tmp_path)
     entry_of_age(store, 0, 900 * DAY)
-    assert store.gc() == []
+    assert store.gc() == Tidied((), (), (), ())
 
 
 def test_gc_of_a_store_that_is_not_there(tmp_path: Path) -> None:
-    assert Store(tmp_path / "absent").gc(max_bytes=0) == []
+    assert Store(tmp_path / "absent").gc(max_bytes=0) == Tidied((), (), (), ())
 
 
 def test_gc_removes_leftovers_of_dead_builds_and_old_damage(tmp_path: Path) -> None:
@@ -609,7 +690,7 @@ def test_an_entry_that_vanishes_during_gc(tmp_path: Path, monkeypatch: pytest.Mo
     entry = entry_of_age(store, 0, 9 * DAY)
     monkeypatch.setattr(store, "entries", lambda: iter([entry]))
     Store(tmp_path).gc(older_than_s=DAY)
-    assert store.gc(older_than_s=DAY) == []
+    assert store.gc(older_than_s=DAY) == Tidied((), (), (), ())
 
 
 # A disk that does not do as it should.
@@ -684,3 +765,26 @@ def test_an_error_of_a_stage_keeps_its_class(tmp_path: Path) -> None:
 
     with pytest.raises(ExportError):
         Store(tmp_path).get_or_build("onnx", INPUTS, build)
+
+
+def test_a_build_that_is_ended_with_the_process_is_not_remembered_as_a_failure(
+    tmp_path, monkeypatch
+):
+    from harness import processes
+
+    def killed(_):
+        raise ExportError("killed by SIGTERM")
+
+    failures = tmp_path / "failures"
+    ours, other = (Store(tmp_path / "store", failures=failures) for _ in range(2))
+    monkeypatch.setattr(processes, "ending", threading.Event())
+    processes.ending.set()
+    with pytest.raises(ExportError):
+        ours.get_or_build("onnx", {"a": 1}, killed)
+    processes.ending.clear()
+
+    def build(staging):
+        (staging / "model.onnx").write_text("x")
+        return ""
+
+    assert other.get_or_build("onnx", {"a": 1}, build).cached is False
