@@ -4,7 +4,8 @@ A lease is a shared or an exclusive lock on `<target>-<index>.lock`. The device 
 its descriptors, so a device is free exactly when the last process that could touch it is dead,
 also after `kill -9` of the harness. Whoever wants a lease passes through `<target>-<index>.gate`
 first: one who waits for an exclusive lease keeps the gate, so that a stream of shared holders
-cannot starve it. One directory for all who share the devices, containers included.
+cannot starve it. One directory for all who share the devices, other users and containers
+included: one that is made here is open to everybody.
 
 Take a lease last: builds are done, and no lock of the store is waited for, while one is held.
 Chunks of images are the exception, with an order of their own: lease first, then the chunk's lock
@@ -25,6 +26,10 @@ from harness.locks import NOTICE_S, FileLock, LockTimeout, OnWait, holder_of
 from harness.targets.protocol import Device
 
 _TARGET = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+class NotFree(DeviceError):
+    """Somebody else held the device for as long as there was time to wait."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,8 @@ def lease(
     Not re-entrant: an exclusive lease within a lease of the same device waits for itself.
 
     Raises:
-        DeviceError: not free within `timeout_s` seconds, or the lock cannot be used.
+        NotFree: not free within `timeout_s` seconds.
+        DeviceError: the lock cannot be used.
     """
     devices = _checked(device, group)
     began = time.monotonic()
@@ -88,8 +94,8 @@ def _take(
     on_wait: OnWait | None,
     notice_s: float,
 ) -> FileLock:
-    gate = FileLock(directory / f"{device.id}.gate")
-    main = FileLock(directory / f"{device.id}.lock")
+    gate = FileLock(directory / f"{device.id}.gate", for_all=True)
+    main = FileLock(directory / f"{device.id}.lock", for_all=True)
 
     def tell(_: str) -> None:
         # Who waits at the gate waits for the holder of the device all the same.
@@ -107,7 +113,7 @@ def _take(
             )
     except LockTimeout as error:
         kind = "alone" if exclusive else "shared"
-        raise DeviceError(
+        raise NotFree(
             f"{what}: {device.id} ({device.name}) was not free ({kind}) within {timeout_s:g} s: "
             f"held by {_holders(error, gate, main)}",
             remedy=f"wait for the holder or end it; the lock is {main.path}",
@@ -116,8 +122,9 @@ def _take(
         raise DeviceError(
             f"{what}: the lease of {device.id} cannot be taken in {directory}: "
             f"{error.strerror or error}",
-            remedy="choose a directory for leases that you may write to, on a file system that "
-            "supports flock, the same for all who share the device",
+            remedy=f"let its owner `chmod 1777 {directory}`, or choose another directory, "
+            "--leases=DIR, on a file system that supports flock, the same for all who share the "
+            "device",
         ) from error
     finally:
         gate.release()

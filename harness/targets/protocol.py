@@ -15,6 +15,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from harness.catalog import Model
+from harness.conditions import Condition, Moment, Setup
+from harness.errors import HarnessError
+
 Float32 = npt.NDArray[np.float32]
 
 
@@ -45,6 +49,14 @@ class Device:
         return f"{self.target}-{self.index}"
 
 
+@dataclass(frozen=True)
+class DeviceFault:
+    """Why a failure is a device's. Not `certain`: a model can cause it as well, e.g. silence."""
+
+    why: str
+    certain: bool = True
+
+
 class Session(Protocol):
     """A compiled model opened on one device."""
 
@@ -64,7 +76,10 @@ class Session(Protocol):
         ...
 
     def time(self, loops: int, warmup: int) -> list[float]:
-        """Milliseconds of each of `loops` executions after `warmup` that are not returned."""
+        """Milliseconds of each of `loops` executions after `warmup` that are not returned.
+
+        One value, their mean, where the tool behind it prints no more.
+        """
         ...
 
     def close(self) -> None:
@@ -80,6 +95,20 @@ class Target(Protocol):
     """Relative L2 of the logits that the target's arithmetic may cost: 3e-2 for float16 (which
     gives about 7e-3), far less for float32. What is above it is a fault.
     """
+    runs_on_host: bool
+    """Whether the host's CPU is what is measured: builds and decoding are users of it then, and
+    accuracy cases may share it. A device of its own is never shared.
+    """
+
+    @property
+    def round_s(self) -> float:
+        """Seconds that a round of timing should aim at."""
+        ...
+
+    @property
+    def compiles_on_device(self) -> bool:
+        """Whether models that the catalog tunes are compiled on a leased device."""
+        ...
 
     def identity(self) -> Mapping[str, Any]:
         """Versions and hardware that change compiled bytes: part of a key and of a report."""
@@ -89,14 +118,66 @@ class Target(Protocol):
         """What can be leased now. Raises `DeviceError` when there is none."""
         ...
 
-    def compile_inputs(self) -> Mapping[str, Any]:
-        """Everything besides the ONNX file and the batch that changes a compiled file's bytes."""
+    def card(self, device: Device) -> Sequence[Device]:
+        """All devices that share power and memory with one, itself among them: also those that a
+        run may not use, since others may.
+        """
         ...
 
-    def compile(self, onnx: Path, batch_size: int, output_dir: Path, *, log: Path) -> Path:
-        """The compiled file, in `output_dir`; the tool's output in `log`. Raises `CompileError`."""
+    def compile_inputs(self, model: Model, batch_size: int) -> Mapping[str, Any]:
+        """Everything besides the ONNX file that changes a compiled file's bytes."""
         ...
 
-    def open(self, file: Path, device: Device, *, log: Path, lease_fds: Sequence[int]) -> Session:
-        """A session on `device`; the worker inherits `lease_fds`. Raises `LoadError`."""
+    def compile(
+        self,
+        onnx: Path,
+        model: Model,
+        batch_size: int,
+        output_dir: Path,
+        *,
+        device: Device | None,
+        log: Path,
+        lease_fds: Sequence[int] = (),
+    ) -> Mapping[str, str]:
+        """Compile into `output_dir`, with the tool's output in `log`.
+
+        Where `compiles_on_device`, a model that is tuned gets a leased `device`; what this starts
+        inherits `lease_fds`.
+        Returns what the key cannot know, e.g. the tuning that the tool really did. Raises
+        `CompileError`.
+        """
+        ...
+
+    def open(
+        self,
+        file: Path,
+        model: Model,
+        batch_size: int,
+        device: Device,
+        *,
+        log: Path,
+        lease_fds: Sequence[int],
+    ) -> Session:
+        """A session on `device`; what it starts inherits `lease_fds`. Raises `LoadError`."""
+        ...
+
+    def look(self, device: Device, moment: Moment, seconds: float, session: object) -> Condition:
+        """The device now; `session` is the open one, whose own use of it is not others', or None.
+
+        Raises `DeviceError` when the device cannot be looked at.
+        """
+        ...
+
+    def setup(self, device: Device, facts: Mapping[str, str], session: Session) -> Setup:
+        """How a measurement on this session is made; `facts` are those of `compile`."""
+        ...
+
+    def commands(
+        self, onnx: Path, file: Path, model: Model, batch_size: int, device: Device
+    ) -> Mapping[str, str]:
+        """The target's own tools' commands that do a case again by hand: `compile` and `run`."""
+        ...
+
+    def device_fault(self, error: HarnessError, device: Device) -> DeviceFault | None:
+        """Why a failure is the device's and not the model's; None when nothing says so."""
         ...

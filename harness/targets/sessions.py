@@ -9,6 +9,7 @@ the worker's process group is killed, and whatever happened to it becomes one `I
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import functools
 import json
@@ -19,6 +20,7 @@ import select
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,7 +32,15 @@ from typing import Any, NoReturn, Self
 import numpy as np
 
 from harness.errors import DeviceError, HarnessError, InferError, LoadError
-from harness.processes import abandon, describe_exit, has_ended, kill_group, tail, wait_ended
+from harness.processes import (
+    abandon,
+    describe_exit,
+    has_ended,
+    kill_group,
+    started,
+    tail,
+    wait_ended,
+)
 from harness.targets.protocol import Float32, TensorSpec
 
 SLOTS = 3
@@ -44,6 +54,11 @@ REPLY_BYTES = 64 * 1024 * 1024
 # was killed. Alive, the parent kills it earlier.
 LIMIT_FACTOR = 2.0
 LIMIT_MARGIN_S = 5.0
+
+# Linux' own numbers, the same for all processors: a Python that was built for an old C library, as
+# uv's and conda's may be, lacks their names.
+MFD_CLOEXEC, MFD_ALLOW_SEALING = 1, 2
+F_ADD_SEALS, F_SEAL_SHRINK, F_SEAL_GROW = 1033, 2, 4
 
 WORKER = Path(__file__).with_name("worker.py")
 _ROOT = Path(__file__).resolve().parents[2]
@@ -100,13 +115,11 @@ def open_session(
         worker.ask({"op": "map", "size": memory.size, "slots": memory.layout}, deadline_open_s)
     except _WorkerTrouble as trouble:
         message = f"{name} could not be opened: {trouble}"
-        _give_up(worker, LoadError(message, remedy=trouble.remedy), trouble)
+        _give_up(worker, LoadError(message, remedy=trouble.remedy or worker.see()), trouble)
     except LoadError as error:
         _give_up(worker, error, None)
     except (OSError, MemoryError) as error:
-        message = f"{name}: no shared memory for its batches: {error}"
-        remedy = "take a smaller batch size, or free memory"
-        _give_up(worker, LoadError(message, remedy=remedy), error)
+        _give_up(worker, _no_memory(name, error), error)
     except BaseException:
         worker.end(polite_s=0.0)
         raise
@@ -317,16 +330,20 @@ class WorkerSession:
 
     def _fail(self, trouble: _WorkerTrouble) -> NoReturn:
         worker = self._let_go()
-        _give_up(worker, InferError(f"{self.name}: {trouble}", remedy=trouble.remedy), trouble)
+        error = InferError(f"{self.name}: {trouble}", remedy=trouble.remedy or worker.see())
+        _give_up(worker, error, trouble)
 
 
 # --- the worker's process ---------------------------------------------------------------------
 
 
 class _WorkerTrouble(Exception):
-    """What went wrong with a worker, before it is known what it was doing for whom."""
+    """What went wrong with a worker, before it is known what it was doing for whom.
 
-    def __init__(self, message: str, remedy: str = "see the log of the worker") -> None:
+    Without a `remedy` the worker's log is what there is to look at.
+    """
+
+    def __init__(self, message: str, remedy: str = "") -> None:
         super().__init__(message)
         self.remedy = remedy
 
@@ -357,6 +374,10 @@ class _Worker:
     def tail(self) -> str:
         """The last lines that this worker printed."""
         return tail(self._log, start=self._log_start)
+
+    def see(self) -> str:
+        """What to do where only its log can say more; a run's logs are in its own folder."""
+        return f"see {self._log.parent.name}/{self._log.name}"
 
     def ask(self, command: dict[str, Any], deadline_s: float) -> dict[str, Any]:
         """Send a command and wait for its reply."""
@@ -407,7 +428,8 @@ class _Worker:
             if left <= 0:
                 raise _WorkerTrouble(
                     f"did not answer in {deadline_s:g} s and was stopped",
-                    "look in the log where it hangs; raise the deadline if the machine is slow",
+                    f"{self.see()} for where it hangs; if the machine is only slow: "
+                    "--deadline-factor=N gives it N times as long",
                 )
             # The pipe's end says that the worker died, unless a child of it keeps the pipe open.
             ended = has_ended(self.process)
@@ -486,7 +508,7 @@ def _start(
         reply_read, reply_write = os.pipe()
         theirs.append(reply_write)
         ours.append(reply_read)
-        memory = os.memfd_create("batches", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        memory = memory_file(name)
         ours.append(memory)
         argv = [python, "-u", str(WORKER), "--backend", backend, "--limit", f"{limit_s:g}"]
         argv += ["--command-fd", str(command_read), "--reply-fd", str(reply_write)]
@@ -503,6 +525,7 @@ def _start(
                 pass_fds=(command_read, reply_write, memory, *pass_fds),
                 start_new_session=True,
             )
+            started(process)
     except BaseException as error:
         for fd in ours:
             os.close(fd)
@@ -538,6 +561,41 @@ def _undead(message: str, worker: _Worker) -> DeviceError:
 # --- tensors ----------------------------------------------------------------------------------
 
 
+def memory_file(name: str) -> int:
+    """The descriptor of an empty file without a path, to be shared with a worker for `name`.
+
+    It is in memory where kernel, C library and Python know how, else in the temporary directory.
+
+    Raises:
+        LoadError: neither can be had.
+    """
+    with contextlib.suppress(AttributeError, OSError):  # AttributeError: glibc before 2.27
+        return _memfd_create("batches", MFD_CLOEXEC | MFD_ALLOW_SEALING)
+    try:
+        with tempfile.TemporaryFile(buffering=0) as file:
+            return os.dup(file.fileno())
+    except OSError as error:
+        raise _no_memory(name, error) from error
+
+
+def _memfd_create(name: str, flags: int) -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(name, flags)
+    create = ctypes.CDLL(None, use_errno=True).memfd_create
+    create.argtypes, create.restype = (ctypes.c_char_p, ctypes.c_uint), ctypes.c_int
+    fd: int = create(name.encode(), flags)
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return fd
+
+
+def _no_memory(name: str, error: BaseException) -> LoadError:
+    return LoadError(
+        f"{name}: no shared memory for its batches: {error}",
+        remedy="take a smaller batch size, or free memory and space in the temporary directory",
+    )
+
+
 @dataclass(frozen=True)
 class _Memory:
     """The slots in shared memory: views of their inputs and outputs, and where they lie."""
@@ -555,7 +613,8 @@ def _count(spec: TensorSpec) -> int:
 def _allocate(fd: int, given: TensorSpec, returned: TensorSpec) -> _Memory:
     """Lay out and map the slots.
 
-    The file is sealed: pages that the worker could take away would be a SIGBUS in this process.
+    A file in memory is sealed: pages that the worker could take away would be a SIGBUS in this
+    process.
     Its pages come as they are touched. The kernel lets it have any size and ends processes when
     that was too much, hence the check against the machine's memory.
 
@@ -575,7 +634,11 @@ def _allocate(fd: int, given: TensorSpec, returned: TensorSpec) -> _Memory:
     if offset > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
         raise MemoryError(f"{offset / 2**30:.0f} GiB are more than this machine has")
     os.ftruncate(fd, offset)
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    try:
+        fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW)
+    except OSError:  # a file in the temporary directory
+        # A page that the disk has no room for would be a SIGBUS, too: take them all now.
+        os.posix_fallocate(fd, 0, offset)
     # Unmapped when the last view is gone: whoever holds one after `close` reads stale numbers,
     # not freed memory.
     memory = mmap.mmap(fd, offset)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import errno
+import fcntl
 import json
 import os
 import re
@@ -10,6 +12,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -305,7 +308,7 @@ def test_a_fault_is_one_error_with_the_log(
     assert error.message.startswith("model.fake: ")
     assert re.search(message, error.message)
     assert "last words" in error.log and "said in C" in error.log
-    assert error.remedy
+    assert error.remedy.endswith("/worker.log")
 
 
 def test_the_stack_of_a_crash_is_in_the_log(opened: Opener) -> None:
@@ -355,7 +358,8 @@ def test_a_hang_ends_at_the_deadline_with_all_its_processes(
     session.submit(0)
     with pytest.raises(InferError, match=r"model.fake: did not answer in 0\.3 s") as caught:
         session.collect()
-    assert "deadline" in caught.value.remedy
+    assert "--deadline-factor" in caught.value.remedy
+    assert "/worker.log for where it hangs" in caught.value.remedy
     assert worker is not None and not alive(worker)
     assert not alive(int(pids.read_text()))
 
@@ -583,6 +587,80 @@ def test_the_worker_cannot_take_pages_away(opened: Opener) -> None:
     assert "PermissionError" in error.message
 
 
+CONSTANTS = ("F_ADD_SEALS", "F_SEAL_SHRINK", "F_SEAL_GROW", "MFD_CLOEXEC", "MFD_ALLOW_SEALING")
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_the_kernels_numbers_are_pythons(name: str) -> None:
+    module = os if name.startswith("MFD") else fcntl
+    assert getattr(sessions, name) == getattr(module, name, getattr(sessions, name))
+
+
+@pytest.fixture
+def old_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As built for a C library that is older than the kernel: without names for it."""
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    for name in CONSTANTS:
+        monkeypatch.delattr(os if name.startswith("MFD") else fcntl, name, raising=False)
+
+
+@pytest.mark.usefixtures("old_python")
+def test_a_python_without_memfd_create(opened: Opener) -> None:
+    session = opened("os.ftruncate(int(sys.argv[sys.argv.index('--memory-fd') + 1]), 0)")
+    (result,) = session.stream([batch(1)])
+    np.testing.assert_array_equal(result, expected(batch(1)))
+    assert os.readlink(f"/proc/{session.pid}/fd/{memory_fd(session)}").startswith("/memfd:batches")
+    assert "PermissionError" in failing(session).message  # sealed all the same
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        lambda: AttributeError("undefined symbol: memfd_create"),
+        lambda: OSError(errno.ENOSYS, "Function not implemented"),
+    ],
+    ids=["old C library", "old kernel"],
+)
+def test_a_host_without_memory_files(
+    opened: Opener,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    missing: Callable[[], Exception],
+) -> None:
+    def fails(name: str, flags: int) -> int:
+        raise missing()
+
+    monkeypatch.setattr(sessions, "_memfd_create", fails)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = len(os.listdir("/proc/self/fd"))
+    with opened() as session:
+        batches = [batch(k) for k in range(5)]
+        results = list(session.stream(batches))
+        np.testing.assert_array_equal(results, [expected(one) for one in batches])
+        file = f"/proc/{session.pid}/fd/{memory_fd(session)}"
+        assert os.readlink(file).startswith(str(tmp_path))
+        held = os.stat(file)
+        assert held.st_nlink == 0  # it goes with its last user, however that one ends
+        assert held.st_blocks * 512 >= held.st_size > 0  # no page can be missing later
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("what", ["TemporaryFile", "posix_fallocate"])
+def test_a_host_without_memory_files_and_room(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def fails(*args: Any, **given: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sessions, "_memfd_create", fails)
+    monkeypatch.setattr(tempfile if what == "TemporaryFile" else os, what, fails)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(LoadError, match=r"model\.fake: no shared .* No space left") as caught:
+        opened()
+    assert "temporary directory" in caught.value.remedy
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_helpers_of_a_runtime_inherit_the_lease_and_nothing_else(
     opened: Opener, tmp_path: Path
 ) -> None:
@@ -650,7 +728,7 @@ class Raw:
     def __init__(self, tmp_path: Path, *, limit: float = 600, python: str = sys.executable) -> None:
         backend = tmp_path / "fake.py"
         backend.write_text(FAKE)
-        self.memory = os.memfd_create("batches")
+        self.memory = sessions.memory_file("model.fake")
         os.ftruncate(self.memory, 1 << 16)
         command_read, self.command = os.pipe()
         self.reply, reply_write = os.pipe()
@@ -731,7 +809,7 @@ def in_process(
     with (tmp_path / "commands").open("wb") as file:
         for number, command in enumerate(commands):
             file.write(device_worker.pack({**command, "id": number}))
-    memory = os.memfd_create("batches")
+    memory = sessions.memory_file("model.fake")
     os.ftruncate(memory, 1 << 16)
     os.pwrite(memory, batch(-1).tobytes(), 0)
     with (tmp_path / "commands").open("rb") as file, (tmp_path / "replies").open("wb") as out:

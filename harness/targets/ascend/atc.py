@@ -1,0 +1,412 @@
+"""Compiles ONNX to an offline model (`.om`) with atc, tuned where a guide tunes.
+
+atc's exit code is not enough: a compile counts when the code is 0, the line that says so was
+printed, and there is a file that was not there before. Its errors have codes (EZ3002, E10001, in
+three generations of spelling), printed on stdout after `ATC run failed`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from harness.errors import CompileError
+from harness.processes import NOT_FOUND, Completed, run
+from harness.targets.ascend.toolkit import Toolkit
+
+Tune = Literal["auto", "none", "aoe"]
+
+STEM = "model"  # atc takes letters, digits, `_`, `.` and `-`, and looks for ".om" in whole paths
+SUCCESS = "ATC run success"
+FAILED = "ATC run failed"
+AOE_SUCCESS = "process finished"
+AOE_OPERATORS = 2  # --job_type: tune operators, as atc's RL and GA did
+OUTPUT_BYTES = 4 << 20  # of the end of a log; --log=debug writes gigabytes
+TEXT_CHARACTERS = 300  # of an error's own text in the first line
+
+_PLAIN = re.compile(r"[A-Za-z0-9_./-]+", re.ASCII)
+_ERROR = re.compile(r"\b(E[0-9A-Z]\d{4})\b\)?\s*:\s*(\S.*)", re.ASCII)
+_STAMP = re.compile(r"(?:\[PID:\s*\d+\]\s*)?(?:\d{4}-\d\d-\d\d-[\d:.]+\s*)?", re.ASCII)
+_LOG_LINE = re.compile(r"\s*\[(?:DEBUG|INFO|WARNING|EVENT|TRACE)\]")
+_LIBRARY = re.compile(r"error while loading shared libraries: ([^\s:]+)")
+_AUTO_TUNE = re.compile(r"auto[ _]?tune", re.IGNORECASE)
+_REFUSED = re.compile(
+    r"deprecat|discard|unknown|unrecogni[sz]ed|unsupported|not support", re.IGNORECASE
+)
+_TUNING_FLAG = "--auto_tune_mode="
+
+
+class CompileRefused(CompileError):
+    """The compiler says what it does not take, with a code."""
+
+
+class CompileTimeout(CompileError):
+    """The compiler did not end within its deadline."""
+
+
+class NothingCompiled(CompileError):
+    """The compiler says that it succeeded, and there is no model that was not there before."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """An offline model, and how it was tuned: "none", atc's modes ("RL,GA") or "aoe"."""
+
+    file: Path
+    tuning: str
+    note: str  # how that differs from what was asked for; empty otherwise
+
+
+def atc_arguments(
+    *,
+    onnx: Path | str,
+    output_stem: Path | str,
+    input_name: str,
+    shape: Sequence[int],
+    soc_version: str,
+    flags: Sequence[str],
+) -> list[str]:
+    """What atc is told, as the guides tell it; `flags` come last. The program is not in it.
+
+    `shape` is the input's, batch first. atc writes `<output_stem>.om`.
+    """
+    log = () if any(flag.startswith("--log=") for flag in flags) else ("--log=error",)
+    return [
+        *_model(onnx, output_stem, input_name, shape),
+        *log,
+        f"--soc_version={soc_version}",
+        *flags,
+    ]
+
+
+def compile_om(
+    toolkit: Toolkit,
+    *,
+    onnx: Path,
+    output_dir: Path,
+    input_name: str,
+    shape: tuple[int, ...],
+    soc_version: str,
+    flags: Sequence[str],
+    untuned_flags: Sequence[str],
+    tune: Tune,
+    device_id: int | None,
+    log: Path,
+    deadline_s: float,
+    pass_fds: Sequence[int] = (),
+) -> Compiled:
+    """Compile `onnx` for one chip and one shape; the file appears in `output_dir` when it is whole.
+
+    `flags` ask for the guide's tuning, `untuned_flags` are the same without it. `tune`:
+
+    * "auto": `flags`; when this atc says that it tunes no more, `untuned_flags`, with a note.
+    * "none": `untuned_flags`.
+    * "aoe": the operators are tuned with aoe on `device_id` first, which takes hours, and atc
+      compiles `untuned_flags` with what it found. The caller holds the device; the tools inherit
+      `pass_fds`, a lease's, so that it stays held as long as one of them lives.
+
+    The tools' output is in `log`. `deadline_s` bounds everything together. Old offline models in
+    `output_dir` are deleted first; atc's litter stays in a folder that is removed.
+
+    Raises:
+        CompileError: a tool is absent, fails, hangs, or leaves no file. The first line has the
+            tool's error code and text where there is one.
+    """
+    _check(onnx, input_name, shape, soc_version)
+    what = f"{onnx.name} {list(shape)} for {soc_version}"
+    limit = time.monotonic() + deadline_s
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        for old in output_dir.glob(f"{STEM}*.om"):
+            old.unlink()
+        with tempfile.TemporaryDirectory(prefix="atc-", dir=_work_parent(output_dir)) as folder:
+            work = Path(folder)
+            task = _Task(
+                toolkit, what, _plain(onnx, work), work, input_name, shape, soc_version, log, limit,
+                tuple(pass_fds),
+            )  # fmt: skip
+            made, tuning, note = task.compile(flags, untuned_flags, tune, device_id)
+            file = output_dir / made.name
+            shutil.move(made, file)
+    except OSError as error:
+        raise CompileError(
+            f"{what}: {error.strerror or error}: {error.filename or output_dir}",
+            remedy="free disk space or choose another directory for the store",
+        ) from error
+    return Compiled(file, tuning, note)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One compile: what for, where, until when (`limit`, on the monotonic clock)."""
+
+    toolkit: Toolkit
+    what: str
+    onnx: Path
+    work: Path
+    input_name: str
+    shape: tuple[int, ...]
+    soc_version: str
+    log: Path
+    limit: float
+    pass_fds: tuple[int, ...]
+
+    def compile(
+        self, flags: Sequence[str], untuned: Sequence[str], tune: Tune, device_id: int | None
+    ) -> tuple[Path, str, str]:
+        """The file in the work directory, its tuning, and the note."""
+        if tune == "aoe":
+            bank, note = self.tuned(device_id)
+            done, text = self.atc(untuned, {"TUNE_BANK_PATH": str(bank)})
+            return self.result(done, text), "aoe", note
+        if tune == "none":
+            done, text = self.atc(untuned)
+            return self.result(done, text), _tuning(untuned), ""
+        done, text = self.atc(flags)
+        asked = _tuning(flags)
+        if asked == "none" or _succeeded(done, text) or not _refuses_tuning(text):
+            return self.result(done, text, tuned=asked != "none"), asked, ""
+        done, text = self.atc(untuned)
+        note = f"this atc has no {_TUNING_FLAG}{asked} any more: untuned"
+        return self.result(done, text), _tuning(untuned), note
+
+    def atc(
+        self, flags: Sequence[str], more: Mapping[str, str] | None = None
+    ) -> tuple[Completed, str]:
+        atc = self.toolkit.atc
+        if atc is None:
+            raise CompileError(
+                f"{self.what}: there is no atc on this host",
+                remedy="install the CANN toolkit and source its set_env.sh (the runtime packages "
+                "nnrt have no atc), or name atc by its option; or compile on another host",
+            )
+        _delete_models(self.work)
+        arguments = atc_arguments(
+            onnx=self.onnx,
+            output_stem=STEM,
+            input_name=self.input_name,
+            shape=self.shape,
+            soc_version=self.soc_version,
+            flags=flags,
+        )
+        return self.run([str(atc), *arguments], more or {})
+
+    def tuned(self, device_id: int | None) -> tuple[Path, str]:
+        """The knowledge bank that aoe made on a device, and a note when there is nothing in it."""
+        aoe = self.toolkit.aoe
+        if aoe is None:
+            raise CompileError(
+                f"{self.what}: tuning with aoe was asked for and there is no aoe on this host",
+                remedy="install the CANN toolkit of 5.1 or later, or compile untuned",
+            )
+        if device_id is None:
+            raise CompileError(
+                f"{self.what}: aoe tunes on a device, and there is none",
+                remedy="tune on a host with an NPU, or compile untuned",
+            )
+        bank = self.work / "bank"
+        bank.mkdir(mode=0o750)
+        arguments = [
+            *_model(self.onnx, "tuned", self.input_name, self.shape),
+            f"--job_type={AOE_OPERATORS}",
+        ]
+        more = {"TUNE_BANK_PATH": str(bank), "ASCEND_DEVICE_ID": str(device_id)}
+        done, text = self.run([str(aoe), *arguments], more)
+        if not done.ok or AOE_SUCCESS not in text.lower():
+            raise self.failure(done, text, said=AOE_SUCCESS in text.lower())
+        found = any(path.is_file() for path in bank.rglob("*"))
+        return bank, "" if found else "aoe found nothing better than the defaults"
+
+    def run(self, argv: Sequence[str], more: Mapping[str, str]) -> tuple[Completed, str]:
+        done = run(
+            argv,
+            deadline_s=max(0.0, self.limit - time.monotonic()),
+            log=self.log,
+            cwd=self.work,  # kernel_meta, fusion_result.json and others are written where it runs
+            env={**self.toolkit.compiler_env, **more},
+            pass_fds=self.pass_fds,
+            dies_with_us=True,
+        )
+        return done, _last_output(done)
+
+    def result(self, done: Completed, text: str, *, tuned: bool = False) -> Path:
+        if not _succeeded(done, text):
+            raise self.failure(done, text, said=SUCCESS in text, tuned=tuned)
+        # `x.om`; with code for the host inside, `x_<system>_<processor>.om`.
+        made = [self.work / f"{STEM}.om", *sorted(self.work.glob(f"{STEM}_*.om"))]
+        there = [path for path in made if path.is_file()]
+        if not there or there[0].stat().st_size == 0:
+            raise NothingCompiled(
+                f"{self.what}: atc says that it succeeded and left "
+                + (f"an empty {there[0].name}" if there else f"no {STEM}.om"),
+                remedy="look for a full file system, and at atc's own log in ~/ascend/log",
+                log=done.tail(),
+            )
+        return there[0]
+
+    def failure(
+        self, done: Completed, text: str, *, said: bool, tuned: bool = False
+    ) -> CompileError:
+        message, remedy = _explained(done, text, said)
+        code = _error(text)
+        if tuned and not (code and code[0].startswith("E10")):  # E10xxx: a wrong argument
+            remedy += "; tuning needs an idle NPU on this host: without one compile untuned"
+        kind = CompileError
+        if done.timed_out:
+            kind = CompileTimeout
+        elif code and code[0] not in _NOT_THE_MODEL:
+            kind = CompileRefused
+        return kind(f"{self.what}: {message}", remedy=remedy, log=done.tail())
+
+
+_PLOG = (
+    "atc's own log is in ~/ascend/log (debug/plog); `log: info` in the model's ascend section "
+    "says more"
+)
+_OPERATOR = (
+    "this CANN has no such operator for this chip: check the chip's name, install the operator "
+    "package of the chip (CANN 8.5 and later), or use a newer CANN"
+)
+_PYTHON = (
+    "install the named module for the Python that CANN uses (numpy, decorator, sympy, scipy, "
+    "attrs, psutil, cffi), and put that Python first on PATH"
+)
+_FLAGS = "compare the command in the log with this CANN's `atc --help`"
+_REMEDIES = {
+    "EZ3002": _OPERATOR,
+    "EZ3003": _OPERATOR,
+    "EZ9010": "export at opset 11, or use a newer CANN: this one cannot read the operator",
+    "E19010": "export at opset 11, or use a newer CANN: this one cannot read the operator",
+    "E10001": _FLAGS + "; the name in input_shape must be an input of the ONNX file",
+    "E10007": _FLAGS,
+    "E10054": _FLAGS,
+    "E10055": _FLAGS,
+    "EC0010": _PYTHON,
+    "E40000": _PYTHON,
+    "E19999": "an inner error of CANN: " + _PLOG,
+}
+# Codes of a CANN that lacks something, or stumbled itself.
+_NOT_THE_MODEL = frozenset({"EC0010", "E40000", "E19999"})
+
+
+def _explained(done: Completed, text: str, said: bool) -> tuple[str, str]:
+    """What a reader needs to know of a failure, and what to do. `said`: the tool claims success."""
+    name = Path(done.argv[0]).name
+    library = _LIBRARY.search(text)
+    code = _error(text)
+    if done.timed_out:
+        return (
+            done.describe(),
+            "if the machine is slow: --deadline-factor=N gives it N times as long; " + _PLOG,
+        )
+    if library:
+        where = "add <toolkit>/<arch>-linux/devlib to LD_LIBRARY_PATH"
+        if library[1] != "libascend_hal.so":
+            where = "source the toolkit's set_env.sh"
+        return f"{name} does not find {library[1]}", where
+    if code:
+        return f"{name} failed: {code[0]}: {code[1]}", _REMEDIES.get(code[0], _PLOG)
+    if done.returncode == NOT_FOUND:
+        return f"{name} cannot be started", f"is {done.argv[0]} a program of this machine's kind?"
+    if done.returncode == 0:
+        return f"{done.describe()} and did not say that it succeeded", _PLOG
+    if said:
+        return f"{done.describe()} though it said that it succeeded", _PLOG
+    return done.describe(), _PLOG
+
+
+def _error(text: str) -> tuple[str, str] | None:
+    """The first error's code and text."""
+    for one in _verdict(text).splitlines():
+        found = _ERROR.search(one)
+        if found and not _LOG_LINE.match(one):
+            told = _STAMP.sub("", found[2], count=1).strip()
+            return found[1], told[:TEXT_CHARACTERS]
+    return None
+
+
+def _refuses_tuning(text: str) -> bool:
+    """Whether this atc has no tuning any more: the flag deprecated (E10001), or unknown."""
+    lines = _verdict(text).splitlines()
+    return any(_AUTO_TUNE.search(line) and _REFUSED.search(line) for line in lines)
+
+
+def _verdict(text: str) -> str:
+    """What follows `ATC run failed`, or everything where atc did not come so far.
+
+    With ASCEND_SLOG_PRINT_TO_STDOUT its log comes before, with codes of no account.
+    """
+    _, line, after = text.partition(FAILED)
+    return after if line else text
+
+
+def _succeeded(done: Completed, text: str) -> bool:
+    return done.ok and SUCCESS in text and FAILED not in text
+
+
+def _tuning(flags: Sequence[str]) -> str:
+    modes = [flag.removeprefix(_TUNING_FLAG) for flag in flags if flag.startswith(_TUNING_FLAG)]
+    return modes[-1].strip("\"'") if modes else "none"
+
+
+def _model(
+    onnx: Path | str, output_stem: Path | str, input_name: str, shape: Sequence[int]
+) -> list[str]:
+    return [
+        "--framework=5",  # ONNX
+        f"--model={onnx}",
+        f"--output={output_stem}",
+        "--input_format=NCHW",
+        f"--input_shape={input_name}:{','.join(map(str, shape))}",
+    ]
+
+
+def _check(onnx: Path, input_name: str, shape: Sequence[int], soc_version: str) -> None:
+    problem = ""
+    if not onnx.is_file():
+        problem = f"there is no ONNX file {onnx}"
+    elif not input_name or re.search(r"[\s:;,\"']", input_name):
+        problem = f"atc cannot be told of an input called {input_name!r}"
+    elif not shape or min(shape) < 1:
+        problem = f"{list(shape)} is no fixed shape"
+    elif not re.fullmatch(r"[A-Za-z0-9_]{1,40}", soc_version):
+        problem = f"{soc_version!r} is not the name of a chip"
+    if problem:
+        raise CompileError(problem, remedy="correct the catalog or the option that says so")
+
+
+def _work_parent(output_dir: Path) -> str | None:
+    """Where the work directory is made: in `output_dir`, unless atc would trip over its name."""
+    place = str(output_dir.resolve())
+    return place if _PLAIN.fullmatch(place) and ".om" not in place else None
+
+
+def _plain(onnx: Path, work: Path) -> Path:
+    """The ONNX file under a name that atc takes: its own, or that of a copy."""
+    place = onnx.resolve()
+    if _PLAIN.fullmatch(str(place)):
+        return place
+    return Path(shutil.copyfile(place, work / f"{STEM}.onnx"))
+
+
+def _delete_models(folder: Path) -> None:
+    for old in folder.glob(f"{STEM}*.om"):
+        old.unlink()
+
+
+def _last_output(done: Completed) -> str:
+    """The end of what a tool printed; progress bars' carriage returns count as line ends."""
+    try:
+        with done.log.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(done.log_start, end - OUTPUT_BYTES))
+            return file.read(OUTPUT_BYTES).decode(errors="replace").replace("\r", "\n")
+    except OSError:
+        return ""

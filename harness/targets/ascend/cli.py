@@ -1,0 +1,449 @@
+"""Driver `cli`: ais_bench's command line, or `ais_infer.py` of CANN 5.1, over files.
+
+Forms of May 2022 to December 2025 are taken; what a tool can do is read from its `--help`. Each
+batch is one input file with the bytes of the model's input, so the tool groups and pads nothing,
+and each output file is one batch of logits.
+
+The tool's `--batchsize` only scales the throughput that it prints, whatever the model's batch size
+is. The figure is therefore computed here, from the times of the executions, and compared with the
+printed one. A model of another batch size shows in the sizes of its files.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness import processes
+from harness.errors import InferError, LoadError
+from harness.targets.ascend import drivers
+from harness.targets.ascend.exchange import (
+    CHUNK_BYTES,
+    Chunk,
+    FileSession,
+    Launcher,
+    Workspace,
+    check_files,
+    open_tool,
+    own_copy,
+    raise_for,
+    remove,
+)
+from harness.targets.ascend.toolkit import Toolkit
+from harness.targets.protocol import TensorSpec
+
+ROUND_S = 5.0
+"""Seconds of a round of timing: every call starts the tool and loads the model."""
+LEAST_WARMUP = 5
+"""Executions before those of a call are timed; the first ones after a start are far slower."""
+MOST_LOOPS = 100_000  # what the tool takes
+AGREEMENT = 1e-3
+"""Relative difference between a printed figure and ours that printing may explain."""
+
+_DIRNAME = "run"  # without a slash at its end, which would move the summary into it
+_SUMMARIES = (f"{_DIRNAME}_summary.json", f"{_DIRNAME}/_summary.json", f"{_DIRNAME}/sumary.json")
+_FLAG = re.compile(r"(?<![\w-])--([A-Za-z][\w-]*)")
+_LOADED = re.compile(r"load model .* success")
+_HELP_WIDTH = "240"  # columns: some forms of --help cut names that do not fit
+_GROUPS = re.compile(r"filesperbatch:(\d+) runcount:(\d+)")
+_THROUGHPUT = re.compile(r"^\[INFO\] throughput\s*(.*):\s*([0-9.eE+-]+|nan|inf)\s*$", re.M)
+_BATCH = re.compile(r"batchsize(?:\.mean)?\(([0-9.eE+-]+)\)")
+
+
+def open_cli(
+    file: Path,
+    *,
+    toolkit: Toolkit,
+    device_id: int,
+    input: TensorSpec,
+    output: TensorSpec,
+    work: Path,
+    log: Path,
+    lease_fds: Sequence[int],
+    deadline_run_s: float,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> FileSession:
+    """Open an `.om` file on a device, given by its logical id: execute it once, on zeros.
+
+    `input` and `output` are what the model must have; `work` is a folder for files, of which a
+    private part is used and removed. `deadline_run_s` is for each call of the tool: its start,
+    loading, and as many batches as fit in `chunk_bytes`.
+
+    Raises:
+        LoadError: no tool, no model, or a model of another batch size or with other outputs.
+        InferError: the model was loaded and could not be executed.
+        DeviceError: the device cannot be opened.
+        ConfigError: `work` cannot be used.
+    """
+    check_specs(file.name, input, output)
+
+    def make(workspace: Workspace) -> AisBench:
+        command = tool_command(toolkit.python, toolkit.ais_infer)
+        env = {**toolkit.env, "COLUMNS": _HELP_WIDTH}
+        launcher = Launcher(env, log, tuple(lease_fds), deadline_run_s)
+        flags = _flags(file.name, command, launcher, workspace)
+        seen = drivers.probe(toolkit, log=log)
+        return AisBench(
+            name=file.name,
+            command=command,
+            flags=flags,
+            model=own_copy(file, workspace),
+            device_id=device_id,
+            input=input,
+            output=output,
+            workspace=workspace,
+            launcher=launcher,
+            info={
+                **seen.versions,
+                "tool": " ".join(command[1:]),
+                "device": device_id,
+                "warmup": f"at least {LEAST_WARMUP}"
+                if _spelled(flags, "warmup_count")
+                else "1, the tool's own",
+            },
+        )
+
+    return open_tool(work, make, chunk_bytes)
+
+
+def tool_command(python: str, script: Path | None) -> list[str]:
+    """How the tool is started: `ais_infer.py` where one was given, else the installed package.
+
+    A given script wins over a package that is there, too: a guide's figure is that of its tool.
+    """
+    return [python, "-m", "ais_bench"] if script is None else [python, str(script)]
+
+
+def check_specs(name: str, input: TensorSpec, output: TensorSpec) -> None:
+    """Raise `LoadError` unless both are float32 with the same batch size."""
+    for kind, spec in (("input", input), ("output", output)):
+        if spec.dtype != "float32":
+            raise LoadError(
+                f"{name}: the {kind} {spec.name!r} is {spec.dtype}, not float32",
+                remedy="compile it with float32 inputs and outputs",
+            )
+        if len(spec.shape) < 2 or not all(side > 0 for side in spec.shape):
+            raise LoadError(f"{name}: the {kind} {spec.name!r} has shape {list(spec.shape)}")
+    if input.shape[0] != output.shape[0]:
+        raise LoadError(
+            f"{name}: the batch sizes of input and output differ: {input.shape[0]} and "
+            f"{output.shape[0]}"
+        )
+
+
+def _flags(
+    name: str, command: Sequence[str], launcher: Launcher, workspace: Workspace
+) -> frozenset[str]:
+    """The options that the tool's help names. Raises `LoadError` when it is not ais_bench's."""
+    done = launcher.run([*command, "--help"], cwd=workspace.path)
+    flags = frozenset(_FLAG.findall(done.output()))
+    if done.ok and {"model", "outfmt", "loop"} <= flags:
+        return flags
+    raise LoadError(
+        f"{name} cannot be run: no ais_bench answers to {' '.join(command)}",
+        remedy="install the wheels ais_bench and aclruntime in that interpreter, or name "
+        "another interpreter (--ais-python) or ais_infer.py (--ais-infer)",
+        log=done.tail(),
+    )
+
+
+def _spelled(flags: frozenset[str], name: str) -> str:
+    """An option as this form of the tool spells it, or nothing when it has none.
+
+    Forms with dashes speak of the other spelling in their help.
+    """
+    for spelling in (name.replace("_", "-"), name):
+        if spelling in flags:
+            return f"--{spelling}"
+    return ""
+
+
+# --- what the tool says -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Printed:
+    """The line with the throughput: its figure, and its batch size where it names one."""
+
+    fps: float
+    batch: float | None
+    inverted: bool = False
+    """Whether it is the first form, of May 2022, which divided by the batch size."""
+
+
+def parse_throughput(text: str) -> Printed | None:
+    """The last throughput that the tool printed, in frames a second; None when it printed none."""
+    found = None
+    for match in _THROUGHPUT.finditer(text.replace("\r", "\n")):
+        formula, value = match.groups()
+        batch = _BATCH.search(formula)
+        found = Printed(
+            _number(value),
+            None if batch is None else _number(batch[1]),
+            inverted="1000/NPU_compute_time/batchsize" in formula,
+        )
+    return found
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a summary file says of the executions, in ms; None for what a generation leaves out."""
+
+    times: tuple[float, ...] | None
+    mean_ms: float
+    count: int | None
+    throughput: float
+
+
+def parse_summary(text: str) -> Summary:
+    """Read a summary file of any generation. Raises `ValueError` for anything else."""
+    try:
+        data = json.loads(text)
+        compute = data["NPU_compute_time"]
+        entries = data.get("npu_compute_time_list")
+        return Summary(
+            None if entries is None else tuple(_duration(entry) for entry in entries),
+            _finite(compute["mean"]),
+            None if compute.get("count") is None else int(compute["count"]),
+            _finite(data["throughput"]),
+        )
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _finite(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is no number")
+    return float(value)
+
+
+def _duration(entry: Any) -> float:
+    """Milliseconds of one entry: a duration, or a start and an end."""
+    if isinstance(entry, list):
+        start, end = (_finite(value) for value in entry)
+        if end < start:
+            raise ValueError(f"an execution ends before it starts: {entry}")
+        return end - start
+    return _finite(entry)
+
+
+def execution_times(
+    what: str, printed: Printed | None, summary: Summary, *, batch: int, loops: int
+) -> list[float]:
+    """Milliseconds of each execution, or their mean alone where the tool keeps no more.
+
+    Raises:
+        InferError: nothing was printed, the number of executions is another one, or the figures
+            contradict each other.
+    """
+    if printed is None:
+        raise InferError(f"{what} printed no throughput", remedy="see the tool's log")
+    if summary.count is not None and summary.count != loops:
+        raise InferError(f"{what} timed {summary.count} executions, {loops} were asked for")
+    times = [summary.mean_ms] if summary.times is None else list(summary.times)
+    if summary.times is not None and len(times) != loops:
+        raise InferError(f"{what} lists {len(times)} times, {loops} executions were asked for")
+    mean = statistics.fmean(times)
+    if min(times) < 0 or mean <= 0:
+        raise InferError(f"{what} reports impossible times: {min(times):g} ms, mean {mean:g} ms")
+    if not _agree(mean, summary.mean_ms):
+        raise InferError(
+            f"{what} contradicts itself: a mean of {summary.mean_ms:g} ms, and times whose mean "
+            f"is {mean:g} ms",
+            remedy="look at the summary file in the log's folder; time it again",
+        )
+    fps = 1000.0 * batch / mean
+    for source, value in (("printed", printed.fps), ("wrote", summary.throughput)):
+        wanted = 1000.0 / mean / batch if printed.inverted else fps
+        if not _agree(value, wanted):
+            raise InferError(
+                f"{what} {source} a throughput of {value:g}, its times give {wanted:g} frames a "
+                f"second at batch size {batch}"
+                + (f" (it printed batch size {printed.batch:g})" if printed.batch else ""),
+                remedy="the tool and its summary contradict each other: trust neither",
+            )
+    return times
+
+
+def _agree(one: float, other: float) -> bool:
+    return math.isfinite(one) and abs(one - other) <= AGREEMENT * abs(other)
+
+
+# --- the tool ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AisBench:
+    """ais_bench's command line as an `exchange.FileTool`."""
+
+    name: str
+    command: Sequence[str]
+    flags: frozenset[str]
+    model: Path
+    device_id: int
+    input: TensorSpec
+    output: TensorSpec
+    workspace: Workspace
+    launcher: Launcher
+    info: Mapping[str, Any] = field(default_factory=dict)
+    driver: str = "cli"
+    method: str = "pure-inference"
+    round_s: float = ROUND_S
+
+    @property
+    def rows_per_file(self) -> int:
+        """A file is a whole batch."""
+        return self.batch
+
+    @property
+    def batch(self) -> int:
+        """The model's batch size."""
+        return self.input.shape[0]
+
+    @property
+    def what(self) -> str:
+        """The model and the tool, as messages name them."""
+        return f"{self.name}: ais_bench"
+
+    @property
+    def _output_bytes(self) -> int:
+        return 4 * math.prod(self.output.shape)
+
+    def start(self, chunk: Chunk) -> processes.Running:
+        """Start the tool over the files of a chunk."""
+        arguments = self._arguments(chunk.results, loops=1)
+        arguments += ["--input", str(chunk.inputs)]
+        return self.launcher.start(arguments, cwd=chunk.folder)
+
+    def outputs(self, chunk: Chunk, done: processes.Completed) -> Sequence[Path]:
+        """The output of each batch, in order. Raises `InferError`."""
+        groups = _GROUPS.search(done.output())
+        if groups is not None and int(groups[1]) != 1:
+            raise InferError(
+                f"{self.what} takes {groups[1]} batches of {self.batch} at once: the model's batch "
+                f"size is {int(groups[1]) * self.batch}",
+                remedy="compile the model for this batch size",
+                log=done.tail(),
+            )
+        folder = self._folder(chunk.results)
+        names = [f"{stem}_0.bin" for stem in chunk.stems]
+        self._check(folder, names, done)
+        return [folder / name for name in names]
+
+    def time(self, loops: int, warmup: int) -> list[float]:
+        """Milliseconds of each execution on zeros, or their mean; see `FileSession.time`."""
+        if loops > MOST_LOOPS:
+            raise InferError(f"{self.what} executes {MOST_LOOPS} times at most, not {loops}")
+        results = self.workspace.folder()
+        try:
+            done = self._run(results, loops=loops, warmup=max(warmup, LEAST_WARMUP))
+            raise_for(done, self.what, self.device_id, InferError)
+            return self._times(results, done, loops)
+        finally:
+            remove(results)
+
+    def try_once(self) -> None:
+        """Execute once on zeros. Raises `LoadError`, `InferError`, `DeviceError`."""
+        results = self.workspace.folder()
+        try:
+            done = self._run(results, loops=1, warmup=0)
+            # What it prints says whether it failed before or after loading.
+            loaded = _LOADED.search(done.output())
+            raise_for(done, self.what, self.device_id, InferError if loaded else LoadError)
+            self._check_batch(results, done)
+        finally:
+            remove(results)
+
+    def _run(self, results: Path, *, loops: int, warmup: int) -> processes.Completed:
+        arguments = self._arguments(results, loops=loops)
+        option = _spelled(self.flags, "warmup_count")
+        if option and warmup:
+            arguments += [option, str(warmup)]
+        return self.launcher.run(arguments, cwd=results)
+
+    def _check_batch(self, results: Path, done: processes.Completed) -> None:
+        """Check the output of a pure inference.
+
+        The whole batch comes back as one file: its size says which batch size the model has. What
+        goes wrong once may go wrong here, and nobody else looks at this output.
+
+        Raises:
+            LoadError: the model has another one, or other outputs.
+            InferError: NaN or infinity among them.
+        """
+        folder = self._folder(results)
+        usual = "pure_infer_data_0.bin"
+        names = sorted(path.name for path in folder.glob("*_0.bin"))
+        name = usual if usual in names or not names else names[0]
+        try:
+            self._check(folder, [name], done)
+        except InferError as error:
+            raise LoadError(error.message, remedy=error.remedy, log=error.log) from error
+        if not np.isfinite(np.fromfile(folder / name, np.float32)).all():
+            raise InferError(
+                f"{self.what} gives NaN or infinity for zeros",
+                remedy="run the case again: where it stays so, a value leaves float16's range in "
+                "the model; where it does not, the device made the mistake",
+                log=done.tail(),
+            )
+
+    def _times(self, results: Path, done: processes.Completed, loops: int) -> list[float]:
+        files = [results / self._renamed(results, place) for place in _SUMMARIES]
+        found = next((path for path in files if path.is_file()), None)
+        if found is None:
+            raise InferError(
+                f"{self.what} wrote no summary file", remedy="see the tool's log", log=done.tail()
+            )
+        try:
+            summary = parse_summary(found.read_text(encoding="utf-8", errors="replace"))
+            printed = parse_throughput(done.output())
+            return execution_times(self.what, printed, summary, batch=self.batch, loops=loops)
+        except (OSError, ValueError) as error:
+            raise InferError(
+                f"{self.what} wrote a summary that cannot be read: {error}",
+                remedy="see the tool's log",
+                log=done.tail(),
+            ) from error
+        except InferError as error:
+            error.log = error.log or done.tail()
+            raise
+
+    def _check(self, folder: Path, names: Sequence[str], done: processes.Completed) -> None:
+        expected = dict.fromkeys(names, self._output_bytes)
+        ignore = frozenset({"sumary.json", "_summary.json"})
+        check_files(self.what, folder, expected, ignore=ignore, log=done.tail())
+
+    def _arguments(self, results: Path, *, loops: int) -> list[str]:
+        arguments = [*self.command, "--model", str(self.model), "--output", str(results)]
+        arguments += ["--outfmt", "BIN", "--device", str(self.device_id)]
+        arguments += ["--batchsize", str(self.batch), "--loop", str(loops)]
+        option = _spelled(self.flags, "output_dirname")
+        if option:
+            arguments += [option, _DIRNAME]
+        return arguments
+
+    def _folder(self, results: Path) -> Path:
+        """Where the tool put its outputs: the oldest form chose a name itself."""
+        if _spelled(self.flags, "output_dirname"):
+            return results / _DIRNAME
+        made = [path for path in results.iterdir() if path.is_dir()]
+        return made[0] if len(made) == 1 else results / _DIRNAME
+
+    def _renamed(self, results: Path, place: str) -> str:
+        name = self._folder(results).name
+        return name + place.removeprefix(_DIRNAME)

@@ -1,0 +1,372 @@
+"""Finds a host's Ascend tools, the environment that they run in, and their versions.
+
+CANN is used through variables that its `set_env.sh` exports. They are taken as they are when they
+are set; else the script is found in its known places and sourced once, in a child. Nothing found
+is no error here: a host without an NPU builds, one without atc only runs. What asks for an absent
+tool says so.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness.errors import ConfigError
+from harness.processes import Completed, run
+
+SOURCE_DEADLINE_S = 60.0  # set_env.sh takes well below a second; over NFS a few
+ROOTS = (Path("/usr/local/Ascend"),)  # of an installation by root; a user's is ~/Ascend
+INSTALL_INFO = Path("/etc/ascend_install.info")  # where the driver was put
+SYSTEM_TOOLS = (Path("/usr/local/sbin"), Path("/usr/local/bin"))  # npu-smi, also when not on PATH
+
+# Below an installation's root: the toolkit up to 8.3, since 8.5, and the runtime without atc.
+_SCRIPTS = ("ascend-toolkit/set_env.sh", "cann/set_env.sh", "nnrt/set_env.sh")
+_HOMES = ("ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH")
+_OPERATORS, _CPU_OPERATORS = "ASCEND_OPP_PATH", "ASCEND_AICPU_PATH"  # all that CANN 5.0 sets
+_LISTS = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH")
+_OF_A_SHELL = ("_", "SHLVL", "PWD", "OLDPWD")  # what any bash changes, whatever it sources
+_TOOLKIT_INFO = "ascend_toolkit_install.info"
+_VERSION = r"([0-9A-Za-z][0-9A-Za-z._+-]{0,63})"
+_INFO = re.compile(rf"^\s*version\s*=\s*{_VERSION}\s*$", re.MULTILINE | re.IGNORECASE)
+_CFG = re.compile(rf"^\s*toolkit_running_version\s*=\s*\[[^\]\n:]*:{_VERSION}\]", re.MULTILINE)
+_ABOVE = 4  # folders above atc that may be its toolkit: <home>/<part>/bin/atc at the deepest
+_DRIVER_PATH = re.compile(r"^\s*Driver_Install_Path_Param\s*=\s*(/\S*)\s*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Toolkit:
+    """The host's Ascend tools, and the whole environment that they run in."""
+
+    env: Mapping[str, str]
+    npu_smi: Path | None
+    atc: Path | None
+    aoe: Path | None
+    benchmark: Path | None
+    msit: Path | None
+    python: str  # the interpreter that has ais_bench
+    ais_infer: Path | None  # ais_infer.py of CANN 5.1
+    environment_source: str  # "sourced <set_env.sh>", "variables already set", "not found"
+    # "cann" (atc's), "runtime" (the environment's CANN where it is not atc's), "nnrt", "driver",
+    # "firmware": as files say, else absent. "atc": which file it is, where no "cann" tells.
+    versions: Mapping[str, str]
+    devlib: Path | None = None  # stand-ins for the driver's libraries, where there is no driver
+
+    @property
+    def compiler_env(self) -> Mapping[str, str]:
+        """`env` for atc and aoe: where there is no driver they link against CANN's `devlib`.
+
+        Never for anything that runs a model: those libraries have no device behind them.
+        """
+        if self.devlib is None:
+            return self.env
+        return {**self.env, **_added(self.env, "LD_LIBRARY_PATH", [str(self.devlib)])}
+
+
+def find_toolkit(
+    *,
+    environment: Mapping[str, str],
+    python: str | None = None,
+    atc: Path | None = None,
+    npu_smi: Path | None = None,
+    benchmark: Path | None = None,
+    ais_infer: Path | None = None,
+    ascend_home: Path | None = None,
+    log: Path,
+    source_deadline_s: float | None = None,
+) -> Toolkit:
+    """The tools of this host, seen from `environment`; what is given wins over what is found.
+
+    `ascend_home` is where CANN is installed (a folder with `set_env.sh` in it or one level down).
+    `log` gets what `set_env.sh` prints, for which it has `source_deadline_s` seconds
+    (`SOURCE_DEADLINE_S`).
+
+    Raises:
+        ConfigError: an option names nothing, or an `ascend_home` whose `set_env.sh` fails. Never
+            for a tool that is absent.
+    """
+    interpreter = _interpreter(python, environment)
+    given = {
+        "atc": _program(atc, "atc"),
+        "npu-smi": _program(npu_smi, "npu-smi"),
+        "benchmark": _program(benchmark, "the benchmark tool"),
+    }
+    if ais_infer is not None and not ais_infer.is_file():
+        raise _names_nothing("ais_infer.py", ais_infer, "a file")
+    deadline_s = SOURCE_DEADLINE_S if source_deadline_s is None else source_deadline_s
+    env, source = _environment(environment, ascend_home, log, deadline_s)
+    homes = _homes(env)
+    drivers = _driver_folders(env, homes)
+    env = _with_driver_libraries(env, drivers)
+    machine = platform.machine()
+    compiler = given["atc"] or _which("atc", env, _below(homes, "bin", "compiler/bin", "atc/bin"))
+    return Toolkit(
+        env=env,
+        npu_smi=given["npu-smi"] or _which("npu-smi", env, SYSTEM_TOOLS),
+        atc=compiler,
+        aoe=_which("aoe", env, _below(homes, "bin", "tools/aoe/bin")),
+        benchmark=given["benchmark"] or _which(f"benchmark.{machine}", env),
+        msit=_which("msit", env, [Path(interpreter).parent]),
+        python=interpreter,
+        ais_infer=None if ais_infer is None else ais_infer.absolute(),
+        environment_source=source,
+        versions=_versions(homes, drivers, machine, compiler),
+        devlib=_devlib(env, homes, drivers, machine),
+    )
+
+
+def _environment(
+    environment: Mapping[str, str], ascend_home: Path | None, log: Path, deadline_s: float
+) -> tuple[Mapping[str, str], str]:
+    if ascend_home is not None:
+        scripts = [path for path in _scripts_in(ascend_home) if path.is_file()]
+        if not scripts:
+            raise _names_nothing("CANN", ascend_home, "a folder with set_env.sh")
+    elif _homes(environment):
+        return dict(environment), "variables already set"
+    else:
+        scripts = [path for path in _scripts(environment) if path.is_file()]
+    why = ""
+    for script in scripts:
+        done, env = _sourced(script, environment, log, deadline_s)
+        homes = [] if env is None else _homes(env)
+        if env is not None and homes and _is_meant(ascend_home, script, homes):
+            return env, f"sourced {script}"
+        problem = "exported no ASCEND_TOOLKIT_HOME that exists"
+        if not done.ok:
+            problem = done.describe()
+        elif homes:
+            problem = f"it is for {homes[0]}"
+        why = why or f"{script}: {problem}"
+    if ascend_home is not None:
+        raise ConfigError(
+            f"the environment of CANN cannot be had from {why}",
+            remedy="source that file in a shell and look at what it prints",
+            log=log.read_text(errors="replace") if log.is_file() else "",
+        )
+    return dict(environment), f"not usable: {why}" if why else "not found"
+
+
+def _scripts(environment: Mapping[str, str]) -> Iterator[Path]:
+    home = environment.get("HOME", "")
+    roots = [*ROOTS, *([Path(home, "Ascend")] if os.path.isabs(home) else [])]
+    for script in _SCRIPTS:
+        for root in roots:
+            yield root / script
+
+
+def _scripts_in(folder: Path) -> Iterator[Path]:
+    """`set_env.sh` of what a user may mean: the folder itself, an installation's root, or one
+    version of the toolkit (`.../ascend-toolkit/latest`, whose script lies above it).
+    """
+    yield folder / "set_env.sh"
+    for script in _SCRIPTS:
+        yield folder / script
+    if folder.parent.name in ("ascend-toolkit", "nnrt"):
+        yield folder.parent / "set_env.sh"
+
+
+def _is_meant(ascend_home: Path | None, script: Path, homes: Iterable[Path]) -> bool:
+    """Whether a script above the one version that a user named is for that version."""
+    if ascend_home is None or script.parent != ascend_home.parent:
+        return True
+    return any(home.samefile(ascend_home) for home in homes)
+
+
+def _sourced(
+    script: Path, environment: Mapping[str, str], log: Path, deadline_s: float
+) -> tuple[Completed, Mapping[str, str] | None]:
+    """How sourcing `script` ended, and the environment that it makes; `None` when it makes none."""
+    with tempfile.TemporaryDirectory(prefix="set-env-") as folder:
+        out = Path(folder, "environment")
+        # The exit code of `source` is that of its last line, which may be a test: `;`, not `&&`.
+        line = 'source "$1" >&2; env -0 > "$2"'
+        done = run(
+            ["bash", "--noprofile", "--norc", "-c", line, "bash", str(script), str(out)],
+            deadline_s=deadline_s,
+            log=log,
+            env=environment,
+        )
+        try:
+            text = os.fsdecode(out.read_bytes()) if done.ok else ""
+        except OSError:  # the script left bash before the second command
+            text = ""
+    found = dict(entry.split("=", 1) for entry in text.split("\0") if "=" in entry)
+    if not found:
+        return done, None
+    for name in _OF_A_SHELL:
+        found.pop(name, None)
+        if name in environment:
+            found[name] = environment[name]
+    for name in _LISTS:  # a script that replaces a list must not lose what the user had in it
+        found.update(_added(found, name, _entries(environment, name)))
+    return done, found
+
+
+def _homes(env: Mapping[str, str]) -> list[Path]:
+    """Folders of the toolkit or the runtime that the variables name, and that exist.
+
+    The environment of CANN 5.0 names only parts of the toolkit.
+    """
+    found = _folders([env.get(name, "") for name in _HOMES])
+    if found:
+        return found
+    operators = env.get(_OPERATORS, "").rstrip("/")
+    above = os.path.dirname(operators) if os.path.isdir(operators) else ""
+    return _folders([above, env.get(_CPU_OPERATORS, "").rstrip("/")])
+
+
+def _folders(names: Iterable[str]) -> list[Path]:
+    return [Path(name) for name in dict.fromkeys(names) if name and os.path.isdir(name)]
+
+
+def _below(homes: Iterable[Path], *folders: str) -> list[Path]:
+    return [home / folder for home in homes for folder in folders]
+
+
+def _which(name: str, env: Mapping[str, str], more: Iterable[Path] = ()) -> Path | None:
+    """The program on the environment's PATH, else in one of the folders in `more`."""
+    for path in (env.get("PATH", ""), *map(str, more)):
+        # Without entries shutil.which would take this process's PATH.
+        found = shutil.which(name, path=path) if path else None
+        if found:
+            return Path(found).absolute()  # not resolved: a script may look at its own place
+    return None
+
+
+def _program(path: Path | None, what: str) -> Path | None:
+    if path is None:
+        return None
+    if not (path.is_file() and os.access(path, os.X_OK)):
+        raise _names_nothing(what, path, "a program that can be executed")
+    return path.absolute()
+
+
+def _interpreter(python: str | None, environment: Mapping[str, str]) -> str:
+    if python is None:
+        return sys.executable
+    if os.sep in python:
+        return str(_program(Path(python), "the Python interpreter"))
+    found = _which(python, environment)
+    if found is None:
+        raise _names_nothing("the Python interpreter", Path(python), "on PATH")
+    return str(found)
+
+
+def _names_nothing(what: str, path: Path, needed: str) -> ConfigError:
+    state = "is not " + needed if path.exists() or needed == "on PATH" else "does not exist"
+    return ConfigError(f"{path}, given for {what}, {state}", remedy="correct the option")
+
+
+def _entries(env: Mapping[str, str], name: str) -> list[str]:
+    return [entry for entry in env.get(name, "").split(os.pathsep) if entry]
+
+
+def _added(env: Mapping[str, str], name: str, entries: Iterable[str]) -> dict[str, str]:
+    """`{name: its list with the entries that it lacks at the end}`; nothing when it has all."""
+    old = _entries(env, name)
+    new = list(dict.fromkeys(entry for entry in entries if entry not in old))
+    return {name: os.pathsep.join([*old, *new])} if new else {}
+
+
+def _driver_folders(env: Mapping[str, str], homes: Iterable[Path]) -> list[Path]:
+    """Where the driver may be installed; only folders that exist."""
+    found = _DRIVER_PATH.search(_read(INSTALL_INFO))
+    named = [
+        *([Path(env["ASCEND_DRIVER_PATH"])] if env.get("ASCEND_DRIVER_PATH") else []),
+        # Beside the toolkit: <root>/driver of <root>/ascend-toolkit/latest or <root>/cann-8.5.0.
+        *(root / "driver" for home in homes for root in (home.parent.parent, home.parent)),
+        *([Path(found[1], "driver")] if found else []),
+        *(root / "driver" for root in ROOTS),
+    ]
+    return [folder for folder in dict.fromkeys(named) if folder.is_dir()]
+
+
+def _with_driver_libraries(env: Mapping[str, str], drivers: list[Path]) -> Mapping[str, str]:
+    """npu-smi and aclruntime need them, and a container's ld.so.conf does not know them."""
+    libraries = [
+        str(path)
+        for path in _below(drivers[:1], "lib64", "lib64/common", "lib64/driver")
+        if path.is_dir()
+    ]
+    return {**env, **_added(env, "LD_LIBRARY_PATH", libraries)}
+
+
+def _devlib(
+    env: Mapping[str, str], homes: list[Path], drivers: list[Path], machine: str
+) -> Path | None:
+    folders = [*map(Path, _entries(env, "LD_LIBRARY_PATH"))]
+    folders += _below(drivers, "lib64", "lib64/driver", "lib64/common")
+    if any((folder / "libascend_hal.so").exists() for folder in folders):
+        return None  # there is a driver: a stand-in must not come before it
+    places = _below(homes, f"{machine}-linux/devlib")
+    return next((path for path in places if path.is_dir()), None)
+
+
+def _versions(
+    homes: list[Path], drivers: list[Path], machine: str, atc: Path | None
+) -> Mapping[str, str]:
+    runtime = _cann_version(homes, machine)
+    compiler = "" if atc is None else _cann_version(_above(atc), machine)
+    found = {
+        # A model is as good as the atc that made it, whichever toolkit the variables name.
+        "cann": runtime if atc is None else compiler,
+        "atc": "" if atc is None or compiler else _which_file(atc),
+        "runtime": runtime if atc is not None and runtime != compiler else "",
+        "nnrt": _first(
+            _INFO,
+            _below(homes, f"{machine}-linux/ascend_nnrt_install.info", "ascend_nnrt_install.info"),
+        ),
+        "driver": _first(_INFO, _below(drivers, "version.info")),
+        "firmware": _first(_INFO, [path.parent / "firmware/version.info" for path in drivers]),
+    }
+    return {name: version for name, version in found.items() if version}
+
+
+def _cann_version(homes: Iterable[Path], machine: str) -> str:
+    """The version of the first of `homes` that is a toolkit and tells it; else empty."""
+    for home in homes:
+        files = _below([home], f"{machine}-linux/{_TOOLKIT_INFO}", _TOOLKIT_INFO)
+        version = _first(_INFO, files) or _first(_CFG, [home / "version.cfg"])
+        if version:
+            return version
+    return ""
+
+
+def _above(atc: Path) -> list[Path]:
+    """Folders that atc lies in, where it really is: `latest` may be a link to a version."""
+    return list(atc.resolve().parents)[:_ABOVE]
+
+
+def _which_file(program: Path) -> str:
+    """What changes when another program takes the place of this one, or lies elsewhere."""
+    real = program.resolve()
+    try:
+        state = real.stat()
+    except OSError:  # it went meanwhile: whoever starts it says so
+        return str(real)
+    return f"{real}, {state.st_size} bytes of {datetime.fromtimestamp(state.st_mtime, UTC)}"
+
+
+def _first(pattern: re.Pattern[str], files: Iterable[Path]) -> str:
+    for file in files:
+        found = pattern.search(_read(file))
+        if found:
+            return found[1]
+    return ""
+
+
+def _read(file: Path) -> str:
+    """The text of a small file; empty when there is none to read."""
+    try:
+        with file.open("rb") as opened:
+            return opened.read(1 << 16).decode(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,120 @@
+"""The devices that a run may use: which is free, which was set aside, and the lease of one.
+
+A device that fails as a device (lost, unhealthy, a worker that would not die) is set aside for the
+rest of the run, for all of its processes: the note lies in the run directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import time
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from harness.errors import DeviceError, some
+from harness.locks import OnWait
+from harness.records import Check, now
+from harness.targets import leases
+from harness.targets.protocol import Device, Target
+
+TIMEOUT_S = 8 * 3600.0  # longer than tuning holds a device
+TURN_S = 5.0  # in line for one device before the others are looked at again
+
+
+class DevicePool:
+    """Devices of one target, seen from one process of a run."""
+
+    def __init__(self, target: Target, leases_dir: Path, run_dir: Path, on_wait: OnWait) -> None:
+        self._target = target
+        self._leases = leases_dir
+        self._aside = run_dir / "set-aside"
+        self._on_wait = on_wait
+
+    def usable(self, without: Collection[str] = ()) -> list[Device]:
+        """Devices that were not set aside, the one to try first in front.
+
+        Raises:
+            DeviceError: there is none, with what became of each.
+        """
+        devices = self._target.devices()
+        aside = self.set_aside()
+        usable = [one for one in devices if one.id not in aside and one.id not in without]
+        if not usable:
+            why = [f"{name}: {text}" for name, text in aside.items()]
+            raise DeviceError(
+                f"no device of {self._target.name} is left in this run "
+                f"({some(why) or 'each was tried'})",
+                remedy="npu-smi info says how they are; a new run tries them again",
+            )
+        # Workers of xdist begin with different devices.
+        first = _worker() % len(usable)
+        return usable[first:] + usable[:first]
+
+    def quarantine(self, device: Device, why: str) -> None:
+        """Set a device aside for the rest of the run."""
+        self._aside.mkdir(parents=True, exist_ok=True)
+        note = {"device": device.id, "why": why, "since": now()}
+        path = self._aside / f"{device.id}.json"
+        fresh = path.with_suffix(f".{os.getpid()}")
+        fresh.write_text(json.dumps(note), encoding="utf-8")
+        fresh.replace(path)
+
+    def set_aside(self) -> dict[str, str]:
+        """Ids of the devices that were set aside, with the reason."""
+        found = {}
+        for path in sorted(self._aside.glob("*.json")):
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                note = json.loads(path.read_text(encoding="utf-8"))
+                found[str(note["device"])] = str(note["why"])
+        return found
+
+    @contextlib.contextmanager
+    def for_case(
+        self, check: Check, what: str, without: Collection[str] = ()
+    ) -> Iterator[tuple[Device, leases.Lease]]:
+        """The first device that is free, for a case: throughput takes the whole card, accuracy a
+        device alone, or a share of it where the device is the host's CPU.
+
+        Raises:
+            DeviceError: none is usable, or none became free.
+        """
+        limit = time.monotonic() + TIMEOUT_S
+        exclusive = check == "throughput" or not self._target.runs_on_host
+        with contextlib.ExitStack() as stack:
+            found = None
+            turn_s = 0.0
+            while found is None:
+                usable = self.usable(without)
+                only = len(usable) == 1
+                for device in usable:
+                    group = self._target.card(device) if check == "throughput" else ()
+                    left = limit - time.monotonic()
+                    try:
+                        held = stack.enter_context(
+                            leases.lease(
+                                device,
+                                self._leases,
+                                exclusive=exclusive,
+                                timeout_s=max(0.0, left if only else min(turn_s, left)),
+                                what=what,
+                                on_wait=self._on_wait,
+                                group=group,
+                            )
+                        )
+                    except leases.NotFree:
+                        if only or left <= 0:
+                            raise
+                        continue
+                    found = device, held
+                    break
+                turn_s = TURN_S
+            yield found
+
+
+def _worker() -> int:
+    """The number of this xdist worker; 0 without xdist."""
+    match = re.fullmatch(r"gw(\d{1,4})", os.environ.get("PYTEST_XDIST_WORKER", ""))
+    return int(match[1]) if match else 0

@@ -1,0 +1,283 @@
+"""The Ascend target on a simulated host, from Python: devices, cards, looks, device faults."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+import pytest
+
+from harness import cases, simulator
+from harness.catalog import load_catalog
+from harness.errors import ConfigError, DeviceError, InferError, LoadError
+from harness.locks import locked
+from harness.settings import resolve
+from harness.targets import registry
+from harness.targets.ascend import target as ascend
+from harness.targets.ascend import toolkit
+from harness.targets.ascend.target import LOCK, VISIBLE, AscendTarget, Place, detect
+from harness.targets.protocol import Device
+from tests.selftest.running import TINY
+
+ONE = cases.Case("tiny", 1, "ascend310p3", "throughput")
+
+
+def host(folder, text="", **variables):
+    """The environment of a simulated host."""
+    config = simulator.parse_config(text)
+    found = simulator.install(folder / "host", config, environment=dict(os.environ))
+    return {**found, **variables}
+
+
+def target(folder, text="", name="ascend310p3", variables=(), **given):
+    place = Place(folder / "logs", folder / "work", folder)
+    settings = resolve({"simulate_ascend": True, "target": name, **given}, environment={})
+    return AscendTarget(name, settings, place, host(folder, text, **dict(variables)))
+
+
+def test_chips_of_a_card_are_devices_of_one_group(tmp_path):
+    one = target(tmp_path, "chip=310,cards=2", "ascend310")
+    devices = one.devices()
+    assert [device.index for device in devices] == list(range(8))
+    assert [device.group for device in devices] == ["npu-0"] * 4 + ["npu-1"] * 4
+    assert [device.index for device in one.card(devices[5])] == [4, 5, 6, 7]
+
+
+def test_the_whole_card_is_leased_also_where_a_run_may_use_one_chip_of_it(tmp_path):
+    one = target(tmp_path, "chip=310", "ascend310", device="2")
+    (device,) = one.devices()
+    assert device.index == 2
+    assert [chip.index for chip in one.card(device)] == [0, 1, 2, 3]
+
+
+def test_visible_devices_are_read_as_an_option_and_kept_from_the_tools(tmp_path):
+    one = target(tmp_path, "cards=3", variables={VISIBLE: "1,2"})
+    assert [device.index for device in one.devices()] == [1, 2]
+    assert VISIBLE not in one.toolkit.env
+    with pytest.raises(ConfigError, match=VISIBLE):
+        target(tmp_path, variables={VISIBLE: "all"})
+
+
+def test_another_chip_than_the_targets(tmp_path):
+    with pytest.raises(DeviceError, match="Ascend310P3: npu-smi shows Ascend310"):
+        target(tmp_path, "chip=310").devices()
+    with pytest.raises(DeviceError, match=r"no NPU|no chip|no Ascend310P3"):
+        target(tmp_path, "cards=0").devices()
+    with pytest.raises(DeviceError, match="logical id 7"):
+        target(tmp_path, device="7").devices()
+
+
+def test_a_sick_device_is_left_out_and_only_sick_ones_are_an_error(tmp_path):
+    one = target(tmp_path, "cards=2,fault=unhealthy:0")
+    assert [device.index for device in one.devices()] == [1]
+    with pytest.raises(DeviceError, match="Alarm"):
+        target(tmp_path, "fault=unhealthy").devices()
+
+
+def test_without_npu_smi_a_device_must_be_named(tmp_path):
+    with pytest.raises(DeviceError, match="no npu-smi"):
+        target(tmp_path, "without=npu-smi").devices()
+    one = target(tmp_path, "without=npu-smi", device="3")
+    (device,) = one.devices()
+    assert device.index == 3
+    assert one.look(device, "before", 0.0, None).busy == "unknown"
+    assert one.card(device) == (device,)
+
+
+def test_the_identity_names_what_an_artifact_depends_on(tmp_path):
+    identity = target(tmp_path, "driver=23.0.0,cann=8.0.RC2").identity()
+    assert identity["simulated"] is True
+    assert (identity["chip"], identity["cann"]) == ("Ascend310P3", "8.0.RC2")
+    assert identity["driver"] == "23.0.0"
+
+
+@pytest.mark.parametrize(
+    ("text", "busy", "health"),
+    [
+        ("", "no", "OK"),
+        ("fault=busy", "yes", "OK"),
+        ("driver=22.0.2", "unknown", "OK"),
+        ("driver=22.0.2,fault=busy", "yes", "OK"),  # by its AI cores alone
+        ("fault=unhealthy", "no", "Alarm"),
+    ],
+)
+def test_a_look_at_a_device(tmp_path, monkeypatch, text, busy, health):
+    monkeypatch.setattr("harness.targets.ascend.target.LOOK_PAUSE_S", 0.0)
+    one = target(tmp_path, text)
+    seen = one.look(Device("ascend310p3", 0, "Ascend310P3", "npu-0"), "before", 0.0, None)
+    assert (seen.busy, seen.health) == (busy, health)
+    assert seen.temperature_c is not None
+
+
+@pytest.mark.parametrize(
+    ("error", "certain"),
+    [
+        (DeviceError("ascend310p3-0 is gone"), True),
+        (InferError("model.om: x", log="EL0003 ... runtime result = 507033"), True),
+        (LoadError("model.om: [ERROR] acl open device 0 failed"), True),
+        (InferError("model.om: did not answer in 120 s and was stopped"), False),
+    ],
+)
+def test_what_speaks_against_a_device(tmp_path, error, certain):
+    found = target(tmp_path).device_fault(error, Device("ascend310p3", 0, "x", "npu-0"))
+    assert found is not None
+    assert found.certain is certain
+
+
+def test_what_does_not_speak_against_a_device(tmp_path):
+    one, device = target(tmp_path), Device("ascend310p3", 0, "x", "npu-0")
+    assert one.device_fault(InferError("the worker was killed by SIGSEGV"), device) is None
+    assert one.device_fault(ConfigError("no such option"), device) is None
+    gone = one.device_fault(InferError("x"), Device("ascend310p3", 9, "x", "npu-9"))
+    assert gone is not None  # npu-smi does not show it
+    assert gone.certain
+
+
+def test_a_host_with_one_kind_of_chip_names_its_target(tmp_path, monkeypatch):
+    settings = resolve({"leases": str(tmp_path)}, environment={})
+    for name, value in host(tmp_path, "chip=310").items():
+        monkeypatch.setenv(name, value)
+    assert detect(settings) == ("ascend310", "")
+
+
+# What a bare host answers, without a target or with tools that do not tell one.
+
+
+@pytest.fixture
+def bare(tmp_path, monkeypatch):
+    """Settings of a host of its own: nothing of this machine's Ascend is found."""
+    for name in ("ROOTS", "SYSTEM_TOOLS"):
+        monkeypatch.setattr(toolkit, name, (tmp_path / name.lower(),))
+    monkeypatch.setattr(toolkit, "INSTALL_INFO", tmp_path / "ascend_install.info")
+    for name in os.environ:
+        if name.startswith(("ASCEND_", "HARNESS_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    return resolve({"leases": str(tmp_path / "leases")}, environment={})
+
+
+def script(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+def npu_smi(path, chip="310P3"):
+    """A program that prints the table of one chip."""
+    return script(
+        path,
+        "cat <<END\n"
+        "| npu-smi 23.0.0                    Version: 23.0.0                |\n"
+        f"| 0     {chip}     | OK              | 12.3         40             |\n"
+        "| 0     0         | 0000:5E:00.0    | 0            577  / 21527   |\n"
+        "END",
+    )
+
+
+def said(settings):
+    """What a run without a target is told: the text of its error."""
+    located = registry.located(settings)
+    assert located.target is None
+    return cases.missing_text(cases.missing(located, [ONE]), 1)
+
+
+def test_a_host_without_npu_smi_says_so(bare):
+    assert "target: where compiled models run (no npu-smi is on this host)" in said(bare)
+
+
+def test_an_environment_of_cann_that_fails_is_told_where_no_npu_smi_is_found(bare, tmp_path):
+    set_env = tmp_path / "home/Ascend/ascend-toolkit/set_env.sh"
+    script(set_env, "exit 3")
+    assert f"no npu-smi is on this host (not usable: {set_env}: bash ended with" in said(bare)
+
+
+def test_an_npu_smi_that_fails_says_why(bare, tmp_path):
+    text = "dcmi module initialize failed. ret is -8005"
+    script(tmp_path / "bin/npu-smi", f"echo '{text}'; exit 187")
+    assert text in said(bare)
+    assert "HwHiAiUser" in said(bare)
+
+
+def test_an_npu_smi_that_needs_the_drivers_libraries_gets_them(bare, tmp_path):
+    """Not on PATH, and no shell has set where its libraries are."""
+    real = npu_smi(tmp_path / "real")
+    lib64 = tmp_path / "roots/driver/lib64"
+    lib64.mkdir(parents=True)
+    script(
+        tmp_path / "system_tools/npu-smi",
+        f'case ":$LD_LIBRARY_PATH:" in *:{lib64}:*) exec {real};; esac\n'
+        "echo 'npu-smi: error while loading shared libraries: libdrvdsmi_host.so'; exit 127",
+    )
+    assert registry.located(bare).target == "ascend310p3"
+    lib64.rmdir()
+    assert "libdrvdsmi_host.so" in said(bare)
+
+
+def test_a_lock_that_cannot_be_written_says_so(bare, tmp_path):
+    npu_smi(tmp_path / "bin/npu-smi")
+    (tmp_path / "leases").write_text("a file where a folder must be")
+    assert str(tmp_path / "leases" / LOCK) in said(bare)
+
+
+def test_nobody_waits_long_for_a_target(bare, tmp_path, monkeypatch):
+    monkeypatch.setattr(ascend, "DETECT_S", 0.5)
+    program = script(tmp_path / "bin/npu-smi", "sleep 600")
+    assert "its deadline" in said(bare)
+    npu_smi(program)
+    with locked(tmp_path / "leases" / LOCK, what="another's call"):
+        assert "held by another's call" in said(bare)
+    monkeypatch.setattr(ascend, "DETECT_S", 60.0)
+    assert registry.located(bare).target == "ascend310p3"
+
+
+def test_chips_that_have_no_target_of_their_own(bare, tmp_path):
+    npu_smi(tmp_path / "bin/npu-smi", "910B")
+    assert "npu-smi says Ascend910B, and targets are for Ascend310, Ascend310P3" in said(bare)
+    nowhere = dataclasses.replace(bare, npu_smi=tmp_path / "nowhere")
+    assert "nowhere, given for npu-smi, does not exist" in said(nowhere)
+
+
+@pytest.mark.parametrize("text", ["Ascend310P3", "310p3", "ascend 310P3"])
+def test_a_chip_that_was_named_is_a_target(bare, text):
+    named = registry.located(dataclasses.replace(bare, soc_version=text))
+    assert named.target == "ascend310p3"
+    # It builds there; to run, a device must be known as well.
+    assert "npu-smi" in {item.thing.split(":")[0] for item in cases.missing(named, [ONE])}
+    building = cases.missing(named, [ONE], building=True)
+    assert {item.thing.split(":")[0] for item in building} == {"atc", "checkpoints"}
+
+
+def test_a_chip_that_nobody_knows(bare):
+    text = said(dataclasses.replace(bare, soc_version="Ascend910"))
+    assert "--soc-version=Ascend910 is none of: Ascend310, Ascend310P3" in text
+
+
+def test_another_atc_makes_another_artifact(bare, tmp_path):
+    model = load_catalog(TINY).models["tiny"]
+    place = Place(tmp_path / "logs", tmp_path / "work", tmp_path)
+
+    def inputs(atc):
+        settings = dataclasses.replace(bare, target="ascend310p3", atc=atc)
+        return AscendTarget("ascend310p3", settings, place).compile_inputs(model, 4)
+
+    one, two = (script(tmp_path / name / "atc", "") for name in "ab")
+    assert inputs(one) == inputs(one)
+    assert inputs(one) != inputs(two)
+
+
+def test_a_simulated_host_never_stands_behind_a_real_run(tmp_path):
+    place = Place(tmp_path / "logs", tmp_path / "work", tmp_path)
+    simulated = host(tmp_path)
+    real = resolve({"target": "ascend310p3"}, environment={})
+    with pytest.raises(ConfigError, match="simulated Ascend host"):
+        _ = AscendTarget("ascend310p3", real, place, simulated).toolkit
+    # Also where one of its tools alone was put on a search path or named.
+    bare = {"PATH": simulated["PATH"], "HOME": str(tmp_path)}
+    with pytest.raises(ConfigError, match="simulated Ascend host"):
+        _ = AscendTarget("ascend310p3", real, place, bare).toolkit
+    atc = tmp_path / "host" / "ascend-toolkit" / "latest" / "bin" / "atc"
+    named = resolve({"target": "ascend310p3", "atc": str(atc)}, environment={})
+    with pytest.raises(ConfigError, match="simulated Ascend host"):
+        _ = AscendTarget("ascend310p3", named, place, {"PATH": "/usr/bin"}).toolkit

@@ -1,0 +1,598 @@
+"""`harness.targets.ascend.atc`: a compile counts when there is a new file, and only then."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.errors import CompileError
+from harness.processes import Completed, run
+from harness.targets.ascend import atc as module
+from harness.targets.ascend.atc import (
+    Compiled,
+    CompileRefused,
+    CompileTimeout,
+    NothingCompiled,
+    atc_arguments,
+    compile_om,
+)
+from harness.targets.ascend.toolkit import Toolkit
+from tests.selftest.running import alive, eventually
+
+START = "ATC start working now, please wait for a moment.\n...\n"
+SUCCESS = START + "ATC run success, welcome to the next use.\n"
+FAILED = (
+    START + "ATC run failed, Please check the detail log, Try 'atc --help' for more information\n"
+)
+TUNED = ("--log=error", "--auto_tune_mode=RL,GA", "--enable_small_channel=1")
+UNTUNED = ("--log=error", "--enable_small_channel=1")
+DEPRECATED = (
+    "E10001: [PID: 31] 2025-03-18-09:02:18.501.341 Value [RL,GA] for parameter [--auto_tune_mode] "
+    "is invalid. Reason: The Auto Tune function has been deprecated. Please use the AOE tool for "
+    "tuning.\n"
+)
+
+# What every fake tool starts with. It logs how it was called.
+PROLOGUE = """
+import json, os, signal, sys, time
+args = dict(a.split("=", 1) for a in sys.argv[1:])
+with open(os.environ["CALLS"], "a") as calls:
+    names = ("TUNE_BANK_PATH", "ASCEND_DEVICE_ID", "LD_LIBRARY_PATH")
+    env = {n: os.environ[n] for n in names if n in os.environ}
+    what = [os.path.basename(sys.argv[0]), sys.argv[1:], os.getcwd(), env]
+    calls.write(json.dumps(what) + "\\n")
+def write(suffix=".om", text="offline model"):
+    with open(args["--output"] + suffix, "w") as file:
+        file.write(text)
+def say(text, code=0):
+    sys.stdout.write(text)
+    sys.stdout.flush()
+    sys.exit(code)
+"""
+
+
+class Host:
+    """A host with fake tools."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.calls_file = folder / "calls"
+        self.output = folder / "out"
+        self.log = folder / "logs" / "compile.log"
+        self.onnx = folder / "resnest50-bs4.onnx"
+        self.onnx.write_text("an ONNX model")
+        self.toolkit = Toolkit(
+            env={"PATH": "/usr/bin:/bin", "CALLS": str(self.calls_file)},
+            npu_smi=None,
+            atc=None,
+            aoe=None,
+            benchmark=None,
+            msit=None,
+            python=sys.executable,
+            ais_infer=None,
+            environment_source="not found",
+            versions={},
+        )
+
+    def tool(self, name: str, body: str) -> None:
+        path = self.folder / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!{sys.executable} -SE\n{PROLOGUE}{textwrap.dedent(body)}")
+        path.chmod(0o755)
+        tools: dict[str, Any] = {name: path}
+        self.toolkit = replace(self.toolkit, **tools)
+
+    def atc(self, body: str) -> None:
+        self.tool("atc", body)
+
+    def compile(self, **changes: Any) -> Compiled:
+        options: dict[str, Any] = {
+            "onnx": self.onnx,
+            "output_dir": self.output,
+            "input_name": "actual_input_1",
+            "shape": (4, 3, 224, 224),
+            "soc_version": "Ascend310P3",
+            "flags": UNTUNED,
+            "untuned_flags": UNTUNED,
+            "tune": "auto",
+            "device_id": None,
+            "log": self.log,
+            "deadline_s": 60.0,
+        }
+        return compile_om(self.toolkit, **{**options, **changes})
+
+    def fails(self, **changes: Any) -> CompileError:
+        with pytest.raises(CompileError) as caught:
+            self.compile(**changes)
+        assert "\n" not in caught.value.message
+        return caught.value
+
+    def calls(self) -> list[tuple[str, list[str], str, dict[str, str]]]:
+        return [tuple(json.loads(line)) for line in self.calls_file.read_text().splitlines()]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+# Success
+
+
+def test_arguments_are_the_guides() -> None:
+    arguments = atc_arguments(
+        onnx="/a/x.onnx",
+        output_stem="x_bs16",
+        input_name="image",
+        shape=(16, 3, 384, 384),
+        soc_version="Ascend310",
+        flags=("--auto_tune_mode=RL,GA",),
+    )
+    assert arguments == [
+        "--framework=5",
+        "--model=/a/x.onnx",
+        "--output=x_bs16",
+        "--input_format=NCHW",
+        "--input_shape=image:16,3,384,384",
+        "--log=error",
+        "--soc_version=Ascend310",
+        "--auto_tune_mode=RL,GA",
+    ]
+
+
+@pytest.mark.parametrize("flags", [("--log=info",), ("--x=1", "--log=null")])
+def test_a_flag_may_say_another_log(flags: Sequence[str]) -> None:
+    arguments = atc_arguments(
+        onnx="x", output_stem="y", input_name="z", shape=(1,), soc_version="A", flags=flags
+    )
+    assert [a for a in arguments if a.startswith("--log")] == [flags[-1]]
+
+
+def test_a_compile(host: Host) -> None:
+    host.atc(f"write(); say({SUCCESS!r})")
+    assert host.compile() == Compiled(host.output / "model.om", "none", "")
+    assert (host.output / "model.om").read_text() == "offline model"
+    [(name, arguments, cwd, env)] = host.calls()
+    assert name == "atc"
+    assert f"--model={host.onnx}" in arguments
+    assert "--input_shape=actual_input_1:4,3,224,224" in arguments
+    assert (Path(cwd).parent, env) == (host.output, {})
+    assert "ATC run success" in host.log.read_text()
+
+
+def test_warnings_after_success_are_no_failure(host: Host) -> None:
+    warning = "W11001: Op [x] does not hit the high-priority operator information library.\n"
+    host.atc(f"write(); say({SUCCESS + warning!r})")
+    assert host.compile().file.exists()
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
+def test_a_file_named_after_the_host(host: Host, arch: str) -> None:
+    host.atc(f"write('_linux_{arch}.om'); say({SUCCESS!r})")
+    assert host.compile().file == host.output / f"model_linux_{arch}.om"
+
+
+def test_the_plain_name_comes_first(host: Host) -> None:
+    host.atc(f"write('_linux_x86_64.om', 'no'); write(); say({SUCCESS!r})")
+    assert host.compile().file.read_text() == "offline model"
+    assert [path.name for path in host.output.iterdir()] == ["model.om"]
+
+
+def test_litter_stays_out_of_the_way(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = host.folder / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    body = "os.mkdir('kernel_meta'); open('fusion_result.json', 'w').close(); "
+    host.atc(body + f"write(); say({SUCCESS!r})")
+    host.compile()
+    assert [path.name for path in host.output.iterdir()] == ["model.om"]
+    assert not list(here.iterdir())
+    host.atc(body + f"say({FAILED!r}, 255)")
+    host.fails()
+    assert not list(host.output.iterdir())
+
+
+def test_stand_ins_for_the_driver_are_given(host: Host) -> None:
+    host.atc(f"write(); say({SUCCESS!r})")
+    host.toolkit = replace(host.toolkit, devlib=host.folder / "devlib")
+    host.compile()
+    assert host.calls()[0][3] == {"LD_LIBRARY_PATH": str(host.folder / "devlib")}
+
+
+@pytest.mark.parametrize("name", ["a.om", "with space", "图", "x.omega"])
+def test_names_that_atc_trips_over(host: Host, name: str) -> None:
+    host.atc(f"write(); say({SUCCESS!r})")
+    folder = host.folder / name
+    folder.mkdir()
+    onnx = folder / "model one.onnx"
+    onnx.write_text("an ONNX model")
+    made = host.compile(onnx=onnx, output_dir=folder / "out").file
+    assert made == folder / "out" / "model.om"
+    [(_, arguments, cwd, _)] = host.calls()
+    told = next(a for a in arguments if a.startswith("--model="))
+    assert not set(told + cwd) & set(" 图")
+    assert ".om" not in cwd + next(a for a in arguments if a.startswith("--output="))
+    assert not Path(cwd).exists()
+
+
+# Claims that are not true
+
+
+def test_exit_code_0_without_the_line(host: Host) -> None:
+    host.atc(f"write(); say({START!r})")
+    error = host.fails()
+    assert "atc ended with exit code 0 and did not say that it succeeded" in error.message
+    assert error.message.startswith("resnest50-bs4.onnx [4, 3, 224, 224] for Ascend310P3: ")
+    assert not list(host.output.iterdir())
+
+
+def test_the_line_with_another_exit_code(host: Host) -> None:
+    host.atc(f"write(); say({SUCCESS!r}, 1)")
+    message = host.fails().message
+    assert "ended with exit code 1 though it said that it succeeded" in message
+
+
+def test_the_line_after_a_failure(host: Host) -> None:
+    host.atc(f"write(); say({FAILED + SUCCESS!r})")
+    host.fails()
+
+
+def test_the_line_without_a_file(host: Host) -> None:
+    host.atc(f"say({SUCCESS!r})")
+    error = host.fails()
+    assert "says that it succeeded and left no model.om" in error.message
+    assert type(error) is NothingCompiled
+
+
+def test_an_empty_file(host: Host) -> None:
+    host.atc(f"write(text=''); say({SUCCESS!r})")
+    error = host.fails()
+    assert "left an empty model.om" in error.message
+    assert type(error) is NothingCompiled
+    assert not list(host.output.iterdir())
+
+
+@pytest.mark.parametrize("name", ["model.om", "model_linux_x86_64.om"])
+def test_an_old_file_is_not_taken_for_a_new_one(host: Host, name: str) -> None:
+    host.output.mkdir()
+    (host.output / name).write_text("old")
+    host.atc(f"say({SUCCESS!r})")
+    assert "left no model.om" in host.fails().message
+    assert not (host.output / name).exists()
+
+
+def test_a_file_of_the_refused_tuning_is_not_taken(host: Host) -> None:
+    host.atc(
+        f"""
+        if "--auto_tune_mode" in args:
+            write()
+            say({FAILED + DEPRECATED!r}, 255)
+        say({SUCCESS!r})
+        """
+    )
+    assert "left no model.om" in host.fails(flags=TUNED).message
+
+
+# Failures
+
+
+OPERATOR = "Optype [GridSample] of Ops kernel [AIcoreEngine] is unsupported."
+NOISE = "[ERROR] GE(1,atc):2024-01-01 E19999: noise\n[DEBUG] GE add error_code EZ9999: success\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "remedy"),
+    [
+        (
+            "E10007: [--framework] is required. The value must be [5(Onnx)].\n",
+            "E10007: [--framework] is required. The value must be [5(Onnx)].",
+            "atc --help",
+        ),
+        (
+            "E10007: [PID: 10490] 2025-03-18-09:02:18.501.341 [--framework] is required.\n",
+            "E10007: [--framework] is required.",
+            "atc --help",
+        ),
+        (f"EZ3002: {OPERATOR}\n", f"EZ3002: {OPERATOR}", "no such operator"),
+        (
+            f"[PID: 7] 2026-01-14-06:41:59.991.811 Unsupported_Operator(EZ3002): {OPERATOR}\n"
+            "        Solution: Submit an issue (E40000: no)\n",
+            f"EZ3002: {OPERATOR}",
+            "no such operator",
+        ),
+        (
+            "EZ3003: No supported Ops kernel and engine are found for [x], optype [y].\n",
+            "EZ3003: No supported Ops kernel",
+            "no such operator",
+        ),
+        ("E19010: No parser is registered for Op [n].\n", "E19010: No parser", "opset 11"),
+        (
+            "E10001: Value [-1] for parameter [input_2] is invalid. Reason: maybe you should\n",
+            "E10001: Value [-1] for parameter [input_2] is invalid.",
+            "must be an input of the ONNX file",
+        ),
+        (
+            "EC0010: [PID: 1] 2025-07-08-10:25:28.680.962 Failed to import Python module "
+            "[ModuleNotFoundError: No module named 'decorator'.].\n",
+            "EC0010: Failed to import Python module [ModuleNotFoundError: No module named 'decor",
+            "decorator",
+        ),
+        ("E40000: Failed to import te.platform.log_util.\n", "E40000: Failed", "Python"),
+        ("E19999: Inner Error!\n        x[FUNC:y][LINE:3]\n", "E19999: Inner Error!", "plog"),
+        ("E77777: nobody knows\n", "E77777: nobody knows", "plog"),
+        ("E10001: " + "x" * 9999, "E10001: " + "x" * 300, ""),
+    ],
+)
+def test_the_first_line_has_code_and_text(host: Host, text: str, first: str, remedy: str) -> None:
+    host.atc(f"say({NOISE + FAILED + text!r}, 255)")
+    error = host.fails()
+    assert f"for Ascend310P3: atc failed: {first}" in error.message
+    assert remedy in error.remedy
+    assert text.splitlines()[0][:60] in error.log
+    assert len(error.message) < 500
+    assert "--auto_tune_mode" not in error.remedy and "tuning" not in error.remedy
+
+
+def test_a_failure_without_a_code(host: Host) -> None:
+    host.atc(f"say({FAILED!r}, 255)")
+    error = host.fails()
+    assert error.message.endswith("atc ended with exit code 255")
+    assert type(error) is CompileError  # whether it refused the model is not known
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("EZ3002", CompileRefused),
+        ("E19010", CompileRefused),
+        ("E10001", CompileRefused),
+        ("EC0010", CompileError),  # a module that CANN lacks
+        ("E40000", CompileError),
+        ("E19999", CompileError),  # it stumbled itself
+    ],
+)
+def test_a_refusal_is_told_from_a_compiler_that_lacks_something(
+    host: Host, code: str, kind: type[CompileError]
+) -> None:
+    host.atc(f"say({FAILED + code + ': words'!r}, 255)")
+    assert type(host.fails()) is kind
+
+
+def test_a_code_before_a_crash_is_told(host: Host) -> None:
+    host.atc("print('EZ3003: no kernel', flush=True); os.abort()")
+    assert "EZ3003: no kernel" in host.fails().message
+
+
+def test_a_code_in_a_log_line_is_none(host: Host) -> None:
+    host.atc("print('[INFO] GE: E19999: handler registered', flush=True); os.abort()")
+    assert host.fails().message.endswith("atc was killed by SIGABRT (abort)")
+
+
+def test_killed_by_a_signal(host: Host) -> None:
+    host.atc("os.kill(os.getpid(), signal.SIGKILL)")
+    assert "killed by SIGKILL (perhaps out of memory)" in host.fails().message
+
+
+def test_a_library_that_is_not_there(host: Host) -> None:
+    text = "atc.bin: error while loading shared libraries: {}: cannot open shared object file\n"
+    host.atc(f"say({text.format('libascend_hal.so')!r}, 127)")
+    error = host.fails()
+    assert error.message.endswith("atc does not find libascend_hal.so")
+    assert "devlib" in error.remedy
+    host.atc(f"say({text.format('libge_common.so')!r}, 127)")
+    assert "set_env.sh" in host.fails().remedy
+
+
+def test_a_program_of_another_machine(host: Host) -> None:
+    host.atc("")
+    assert host.toolkit.atc is not None
+    host.toolkit.atc.write_text("#!/no/such/interpreter\n")
+    assert "atc cannot be started" in host.fails().message
+
+
+def test_a_hang_ends_with_all_its_processes(host: Host) -> None:
+    pid = host.folder / "pid"
+    host.atc("")
+    assert host.toolkit.atc is not None
+    host.toolkit.atc.write_text(f"#!/bin/sh\nsleep 600 &\necho $! > {pid}\necho tiling\nwait\n")
+    error = host.fails(deadline_s=1.0)
+    assert type(error) is CompileTimeout
+    assert "its deadline" in error.message
+    assert "--deadline-factor=N" in error.remedy
+    assert "tiling" in error.log
+    child = int(pid.read_text())
+    assert eventually(lambda: not alive(child))
+
+
+@pytest.mark.parametrize("tune", ["auto", "aoe"])
+def test_the_deadline_is_for_all_calls_together(
+    host: Host, monkeypatch: pytest.MonkeyPatch, tune: str
+) -> None:
+    deadlines = []
+
+    def watched(*arguments: Any, deadline_s: float, **options: Any) -> Completed:
+        deadlines.append(deadline_s)
+        return run(*arguments, deadline_s=deadline_s, **options)
+
+    monkeypatch.setattr(module, "run", watched)
+    host.tool("aoe", AOE)
+    host.atc(
+        f"write() if '--auto_tune_mode' not in args else say({FAILED + DEPRECATED!r}, 255)\n"
+        f"say({SUCCESS!r})"
+    )
+    host.compile(flags=TUNED, tune=tune, device_id=0, deadline_s=60.0)
+    assert len(deadlines) == 2
+    assert 60.0 >= deadlines[0] > deadlines[1] > 0.0
+
+
+def test_without_atc(host: Host) -> None:
+    error = host.fails()
+    assert "there is no atc on this host" in error.message
+    assert "CANN toolkit" in error.remedy
+
+
+def test_a_full_disk_is_no_traceback(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    host.atc(f"write(); say({SUCCESS!r})")
+    monkeypatch.setattr(shutil, "move", full)
+    assert "No space left on device" in host.fails().message
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"onnx": Path("/no/such.onnx")}, "there is no ONNX file"),
+        ({"input_name": "a:1,2;b"}, "an input called"),
+        ({"input_name": ""}, "an input called"),
+        ({"shape": (-1, 3, 224, 224)}, "no fixed shape"),
+        ({"shape": ()}, "no fixed shape"),
+        ({"soc_version": "Ascend310P3 --mode=1"}, "not the name of a chip"),
+    ],
+)
+def test_what_atc_would_misunderstand(host: Host, changes: dict[str, Any], message: str) -> None:
+    host.atc(f"write(); say({SUCCESS!r})")
+    assert message in host.fails(**changes).message
+    assert not host.calls_file.exists()
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.text(max_size=200), st.booleans())
+def test_any_output_is_explained(text: str, failed: bool) -> None:
+    found = module._error((FAILED if failed else "") + text)
+    assert found is None or (len(found[0]) == 6 and len(found[1]) <= module.TEXT_CHARACTERS)
+
+
+# Tuning
+
+
+def test_the_guides_tuning(host: Host) -> None:
+    host.atc(f"write(); say({SUCCESS!r})")
+    assert host.compile(flags=TUNED) == Compiled(host.output / "model.om", "RL,GA", "")
+    [(_, arguments, _, _)] = host.calls()
+    assert arguments[-3:] == list(TUNED)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        FAILED + DEPRECATED,
+        FAILED + "E10055: The Auto Tune function has been discarded. Please use the AOE tool.\n",
+        "ERROR: unknown command line flag 'auto_tune_mode'\n",
+    ],
+    ids=["E10001", "E10055", "unknown flag"],
+)
+def test_an_atc_that_tunes_no_more(host: Host, refusal: str) -> None:
+    host.atc(
+        f"""
+        if "--auto_tune_mode" in args:
+            say({refusal!r}, 255)
+        write()
+        say({SUCCESS!r})
+        """
+    )
+    made = host.compile(flags=TUNED)
+    assert made.tuning == "none"
+    assert made.note == "this atc has no --auto_tune_mode=RL,GA any more: untuned"
+    tuned, untuned = (call[1] for call in host.calls())
+    assert [flag for flag in tuned if flag not in untuned] == ["--auto_tune_mode=RL,GA"]
+
+
+def test_another_failure_of_tuning_is_one(host: Host) -> None:
+    noise = "[INFO] FE auto tune: soc is not supported by the repository\n"
+    text = noise + FAILED + "E19999: Inner Error! auto tune failed, no device\n"
+    host.atc(f"say({text!r}, 255)")
+    error = host.fails(flags=TUNED)
+    assert "E19999: Inner Error! auto tune failed, no device" in error.message
+    assert "tuning needs an idle NPU on this host" in error.remedy
+    assert len(host.calls()) == 1
+
+
+def test_a_wrong_argument_is_not_a_matter_of_tuning(host: Host) -> None:
+    host.atc(f"say({FAILED + 'E10001: Value [x] for parameter [--soc_version]'!r}, 255)")
+    assert "NPU" not in host.fails(flags=TUNED).remedy
+
+
+def test_an_untuned_model_is_compiled_once(host: Host) -> None:
+    host.atc(f"say({FAILED + DEPRECATED!r}, 255)")
+    host.fails(flags=UNTUNED)
+    assert len(host.calls()) == 1
+
+
+def test_no_tuning_by_option(host: Host) -> None:
+    host.atc(f"write(); say({SUCCESS!r})")
+    assert host.compile(flags=TUNED, tune="none") == Compiled(host.output / "model.om", "none", "")
+    [(_, arguments, _, _)] = host.calls()
+    assert not any("auto_tune" in argument for argument in arguments)
+
+
+AOE = """
+open(os.path.join(os.environ["TUNE_BANK_PATH"], "Ascend310P3.json"), "w").close()
+say("[Aoe]Aoe process finished,cost time 1109s.\\n")
+"""
+
+
+def test_aoe_tunes_and_atc_uses_what_it_found(host: Host) -> None:
+    host.tool("aoe", AOE)
+    host.atc(f"assert os.listdir(os.environ['TUNE_BANK_PATH']); write(); say({SUCCESS!r})")
+    made = host.compile(flags=TUNED, tune="aoe", device_id=5)
+    assert made == Compiled(host.output / "model.om", "aoe", "")
+    (first, told, _, env), (second, arguments, _, others) = host.calls()
+    assert (first, second) == ("aoe", "atc")
+    assert "--job_type=2" in told and "--framework=5" in told
+    assert "--input_shape=actual_input_1:4,3,224,224" in told
+    assert env["ASCEND_DEVICE_ID"] == "5"
+    assert others["TUNE_BANK_PATH"] == env["TUNE_BANK_PATH"]
+    assert not any("auto_tune" in argument for argument in arguments)
+    assert [path.name for path in host.output.iterdir()] == ["model.om"]
+
+
+def test_aoe_that_finds_nothing(host: Host) -> None:
+    host.tool("aoe", "say('[Aoe]Aoe process finished,cost time 9s.\\n')")
+    host.atc(f"write(); say({SUCCESS!r})")
+    made = host.compile(tune="aoe", device_id=0)
+    assert (made.tuning, made.note) == ("aoe", "aoe found nothing better than the defaults")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("say('E10001: device 9 is invalid\\n', 1)", "aoe failed: E10001: device 9 is invalid"),
+        ("say('')", "aoe ended with exit code 0 and did not say that it succeeded"),
+        (AOE.replace('s.\\n")', 's.\\n", 3)'), "aoe ended with exit code 3 though it said"),
+    ],
+)
+def test_aoe_that_fails(host: Host, body: str, message: str) -> None:
+    host.tool("aoe", body)
+    host.atc(f"write(); say({SUCCESS!r})")
+    assert message in host.fails(tune="aoe", device_id=0).message
+    assert [call[0] for call in host.calls()] == ["aoe"]
+
+
+def test_aoe_needs_itself_and_a_device(host: Host) -> None:
+    host.atc(f"write(); say({SUCCESS!r})")
+    assert "there is no aoe on this host" in host.fails(tune="aoe", device_id=0).message
+    host.tool("aoe", AOE)
+    error = host.fails(tune="aoe")
+    assert "aoe tunes on a device" in error.message
+    assert "untuned" in error.remedy
+    assert not host.calls_file.exists()
+
+
+def test_aoe_that_hangs(host: Host) -> None:
+    host.tool("aoe", "time.sleep(600)")
+    host.atc(f"write(); say({SUCCESS!r})")
+    assert "aoe was stopped after" in host.fails(tune="aoe", device_id=0, deadline_s=0.5).message
+    assert os.listdir(host.output) == []

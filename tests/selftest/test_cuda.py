@@ -1,0 +1,135 @@
+"""The `cuda` target, as far as a machine without a GPU can prove it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from harness.catalog import load_catalog
+from harness.errors import CompileError, DeviceError, InferError, LoadError
+from harness.settings import resolve
+from harness.targets.cuda import CudaTarget
+from harness.targets.protocol import Device
+from tests.selftest.running import TINY
+
+T4 = "0, Tesla T4, 535.161.08, 41, 27.3, GPU-aaaa"
+SECOND = "1, NVIDIA A10, 535.161.08, [N/A], [N/A], GPU-bbbb"
+
+
+def host(folder: Path, gpus=(T4,), apps=(), code=0, hang=False):
+    """An environment whose nvidia-smi prints these rows."""
+    tool = folder / "nvidia-smi"
+    lines = ["#!/bin/sh", "sleep 60" if hang else "", 'case "$1" in']
+    lines += ["--query-gpu*)", *(f"echo '{row}'" for row in gpus), ";;"]
+    lines += ["--query-compute*)", *(f"echo '{row}'" for row in apps), ";;", "esac"]
+    tool.write_text("\n".join([*lines, f"exit {code}"]) + "\n")
+    tool.chmod(0o755)
+    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+def target(folder, *, device=None, factor=1.0, **about):
+    given = {"target": "cuda", "deadline_factor": factor, "device": device}
+    return CudaTarget(resolve(given, environment={}), host(folder, **about))
+
+
+def test_gpus_by_the_ids_that_nvidia_smi_prints(tmp_path):
+    found = target(tmp_path, gpus=(T4, SECOND)).devices()
+    assert [(one.id, one.name, one.group) for one in found] == [
+        ("cuda-0", "Tesla T4", "gpu-0"),
+        ("cuda-1", "NVIDIA A10", "gpu-1"),
+    ]
+    (second,) = target(tmp_path, device="1", gpus=(T4, SECOND)).devices()
+    assert second.index == 1
+
+
+def test_the_gpu_and_its_driver_are_part_of_an_artifacts_key(tmp_path):
+    model = load_catalog(TINY).models["tiny"]
+    inputs = target(tmp_path).compile_inputs(model, 4)
+    assert (inputs["chip"], inputs["driver"]) == ("Tesla T4", "535.161.08")
+
+
+@pytest.mark.parametrize(
+    "about",
+    [{"gpus": ()}, {"gpus": ("nonsense",)}, {"code": 9}, {"device": "7"}],
+    ids=["none", "nonsense", "failing", "another id"],
+)
+def test_no_gpu_is_an_error_of_the_device(tmp_path, about):
+    with pytest.raises(DeviceError):
+        target(tmp_path, **about).devices()
+
+
+def test_a_tool_that_hangs_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.targets.cuda.SMI_DEADLINE_S", 1.0)
+    with pytest.raises(DeviceError, match="deadline"):
+        target(tmp_path, hang=True, factor=0.5).devices()
+
+
+def test_no_nvidia_smi(tmp_path):
+    bare = CudaTarget(resolve({"target": "cuda"}, environment={}), {"PATH": str(tmp_path)})
+    with pytest.raises(DeviceError, match="nvidia-smi"):
+        bare.devices()
+
+
+def test_a_process_of_somebody_else_makes_a_gpu_busy(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.targets.cuda.is_ours", lambda pid: pid == os.getpid())
+    session = object()
+    device = Device("cuda", 0, "Tesla T4", "gpu-0")
+    own, other = f"GPU-aaaa, {os.getpid()}", f"GPU-aaaa, {os.getppid()}"
+    elsewhere = f"GPU-bbbb, {os.getppid()}"
+    assert target(tmp_path).look(device, "before", 0, None).busy == "no"
+    assert target(tmp_path, apps=(own, elsewhere)).look(device, "during", 1, session).busy == "no"
+    found = target(tmp_path, apps=(own, other)).look(device, "during", 1, session)
+    assert found.busy == "yes"
+    assert str(os.getppid()) in found.note
+    assert (found.temperature_c, found.power_w) == (41.0, 27.3)
+    with pytest.raises(DeviceError, match="no longer"):
+        target(tmp_path).look(Device("cuda", 3, "x", "gpu-3"), "after", 1, None)
+
+
+@pytest.fixture
+def tiny_onnx(tmp_path):
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["image"], ["class"])],
+        "relu",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, (1, 3))],
+        [helper.make_tensor_value_info("class", TensorProto.FLOAT, (1, 3))],
+    )
+    path = tmp_path / "model.onnx"
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=8), path
+    )
+    return path
+
+
+def test_a_runtime_without_the_provider_is_refused_and_never_falls_back(tmp_path, tiny_onnx):
+    """The plain onnxruntime of the tests has no CUDA provider: it must not run on the CPU."""
+    model = load_catalog(TINY).models["tiny"]
+    one = target(tmp_path)
+    with pytest.raises(CompileError, match="CUDAExecutionProvider"):
+        one.compile(tiny_onnx, model, 1, tmp_path, device=None, log=tmp_path / "log")
+    with pytest.raises(LoadError, match="CUDAExecutionProvider"):
+        one.open(
+            tiny_onnx, model, 1, one.devices()[0], log=tmp_path / "log", lease_fds=()
+        )  # fmt: skip
+    assert np.isfinite(one.fidelity_bound)
+
+
+def test_what_the_runtime_says_of_a_lost_gpu(tmp_path):
+    one = target(tmp_path)
+    device = one.devices()[0]
+    lost = InferError("model.onnx: Fail: CUDA failure 999: unknown error")
+    found = one.device_fault(lost, device)
+    assert found is not None
+    assert found.certain
+    assert one.device_fault(InferError("model.onnx: INVALID_ARGUMENT"), device) is None
+
+
+def test_a_run_without_a_gpu_says_what_is_missing(run_pytest):
+    done = run_pytest("-m", "throughput", "--target=cuda")
+    assert done.code == 4
+    assert "requirements/cuda.txt" in done.output

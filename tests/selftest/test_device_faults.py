@@ -1,0 +1,315 @@
+"""Faults that look like a device's: which ones take a device from a run, and which do not."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness import measuring, simulator
+from harness.catalog import load_catalog
+from harness.errors import DeviceError, HarnessError, InferError, LoadError
+from harness.settings import resolve
+from harness.simulator.host import Host
+from harness.targets.ascend import atc
+from harness.targets.ascend.npu_smi import NpuSmi
+from harness.targets.ascend.target import AscendTarget, Place
+from harness.targets.cuda import CudaTarget
+from harness.targets.pool import DevicePool
+from harness.targets.protocol import Device, DeviceFault
+from tests.selftest.running import TINY
+
+CHAIN = ("--simulate-ascend", "--budget=0.2", "--precision=50")
+NPU = Device("ascend310p3", 0, "Ascend310P3", "npu-0")
+
+
+def target(folder, text="", **given):
+    place = Place(folder / "logs", folder / "work", folder)
+    settings = resolve({"simulate_ascend": True, "target": "ascend310p3", **given}, environment={})
+    config = simulator.parse_config(text)
+    environment = simulator.install(folder / "host", config, environment=dict(os.environ))
+    return AscendTarget("ascend310p3", settings, place, environment)
+
+
+# What a runtime says -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "certain"),
+    [
+        (InferError("x", log="EL0003: open device 0 failed, runtime result = 507033"), True),
+        (InferError("x", log="EL0003: the argument is invalid"), True),
+        (InferError("x", log="runtime result = 507033"), True),
+        (LoadError("model.om: acl open device 0 failed"), True),
+        # A model's own doing may end so.
+        (InferError("x", log="model stream execute failed, runtime result = 507011"), False),
+        (InferError("x", log="aicore exception, runtime result = 507015"), False),
+        (InferError("x: the device is lost"), False),
+        (InferError("x: drv is not ready"), False),
+        (InferError("x did not answer in 120 s and was stopped"), False),
+        # And this is nobody else's: too large a model, a fault of its collective operators.
+        (LoadError("x", log="EL0004: alloc memory failed"), None),
+        (LoadError("x", log="EI0002: notify wait timed out"), None),
+    ],
+)
+def test_a_model_can_cause_most_of_what_a_runtime_says(tmp_path, error, certain):
+    found = target(tmp_path).device_fault(error, NPU)
+    assert (found.certain if found else None) is certain
+
+
+@pytest.mark.parametrize("text", ["cards=2,fault=unhealthy:0", "cards=1"])
+def test_what_npu_smi_says_is_certain_whatever_the_runtime_says(tmp_path, text):
+    device = NPU if "unhealthy" in text else Device("ascend310p3", 5, "Ascend310P3", "npu-5")
+    found = target(tmp_path, text).device_fault(InferError("x", log="result = 507015"), device)
+    assert found is not None
+    assert found.certain
+    assert "npu-smi" in found.why
+
+
+def test_an_npu_smi_that_fails_says_nothing_of_one_device(tmp_path):
+    found = target(tmp_path, "fault=npu-smi-fails").device_fault(InferError("x"), NPU)
+    assert found is not None
+    assert not found.certain
+    assert "-8005" in found.why
+
+
+@pytest.mark.parametrize(
+    ("text", "certain"),
+    [
+        ("CUDA failure 999: unknown error", True),
+        ("CUDA failure 214: uncorrectable ECC error encountered", True),
+        ("CUDA failure 700: an illegal memory access was encountered", False),
+        ("CUDNN failure 4: CUDNN_STATUS_INTERNAL_ERROR", False),
+        ("CUBLAS failure 13: CUBLAS_STATUS_EXECUTION_FAILED", False),
+        ("CUDA failure 2: out of memory", None),
+        ("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED", None),
+        ("INVALID_ARGUMENT", None),
+    ],
+)
+def test_a_model_that_is_too_large_takes_no_gpu_from_a_run(tmp_path, monkeypatch, text, certain):
+    gpu = {"index": "0", "name": "Tesla T4"}
+    monkeypatch.setattr(CudaTarget, "_gpus", lambda self: [gpu])
+    one = CudaTarget(resolve({"target": "cuda"}, environment={}), {})
+    error = InferError(f"model.onnx: Fail: {text}")
+    found = one.device_fault(error, Device("cuda", 0, "Tesla T4", "gpu-0"))
+    assert (found.certain if found else None) is certain
+    gone = one.device_fault(error, Device("cuda", 1, "Tesla T4", "gpu-1"))
+    assert (gone.certain if gone else None) is (None if certain is None else True)
+
+
+# What comes of it ----------------------------------------------------------------------------
+
+
+class Failing(HarnessError):
+    """How a device fails: as itself, perhaps as itself, or (None) as a model does."""
+
+    def __init__(self, certain):
+        super().__init__(f"it failed, certain={certain}")
+        self.certain = certain
+
+
+class Devices:
+    """A target that is nothing but its devices."""
+
+    name = "npu"
+    runs_on_host = False
+
+    def __init__(self, number):
+        self.all = tuple(Device("npu", index, "chip", f"card-{index}") for index in range(number))
+
+    def devices(self):
+        return self.all
+
+    def card(self, device):
+        return (device,)
+
+    def device_fault(self, error, device):
+        certain = getattr(error, "certain", None)
+        return None if certain is None else DeviceFault("it was odd", certain)
+
+
+@pytest.fixture
+def measured(tmp_path, monkeypatch):
+    """Measure a case on devices that do in turn as `does` says: an error, or a verdict."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+
+    def measure(*does):
+        devices: Any = Devices(len(does))
+        pool = DevicePool(devices, tmp_path / "leases", tmp_path / "run", print)
+        case: Any = SimpleNamespace(
+            bench=SimpleNamespace(target=devices, pool=pool, progress=SimpleNamespace(note=print)),
+            case=SimpleNamespace(name="the case", check="accuracy"),
+            attempts=[],
+            device=None,
+        )
+
+        def attempt(case, prepared, without):
+            case.device = None
+            with pool.for_case("accuracy", "the case", without) as (case.device, _):
+                answer = does[case.device.index]
+                if isinstance(answer, HarnessError):
+                    raise answer
+                return answer
+
+        monkeypatch.setattr(measuring, "_attempt", attempt)
+        prepared: Any = None
+        answer: Any
+        try:
+            answer = measuring._measured(case, prepared)
+        except HarnessError as error:
+            answer = error
+        return answer, sorted(pool.set_aside()), [one["device"] for one in case.attempts]
+
+    return measure
+
+
+def test_a_device_that_failed_itself_is_set_aside(measured):
+    assert measured(Failing(True), "PASS") == ("PASS", ["npu-0"], ["npu-0"])
+
+
+def test_so_is_one_that_did_not_do_what_another_did(measured):
+    assert measured(Failing(False), "PASS") == ("PASS", ["npu-0"], ["npu-0"])
+
+
+def test_the_only_device_is_used_again_where_the_model_may_be_at_fault(measured):
+    error, aside, attempts = measured(Failing(False))
+    assert error.message == "it failed, certain=False"
+    assert (aside, attempts) == ([], [])
+
+
+def test_the_only_device_is_not_used_again_where_it_failed_itself(measured):
+    assert measured(Failing(True))[1:] == (["npu-0"], ["npu-0"])
+
+
+def test_a_bad_model_takes_no_device_from_a_run(measured):
+    error, aside, attempts = measured(Failing(False), Failing(False), "PASS")
+    assert "npu-0 and npu-1 alike: the model or the toolchain" in error.message
+    assert (aside, attempts) == ([], [])
+
+
+def test_two_devices_that_failed_themselves_are_the_devices_error(measured):
+    error, aside, attempts = measured(Failing(True), Failing(True), "PASS")
+    assert isinstance(error, DeviceError)
+    assert aside == attempts == ["npu-0", "npu-1"]
+
+
+def test_only_the_device_that_failed_itself_is_set_aside(measured):
+    error, aside, attempts = measured(Failing(False), Failing(True), "PASS")
+    assert isinstance(error, DeviceError)
+    assert aside == attempts == ["npu-1"]
+    assert error.remedy.endswith("npu-1")
+
+
+def test_nor_is_the_second_device_where_only_the_first_failed_itself(measured):
+    error, aside, attempts = measured(Failing(True), Failing(False), "PASS")
+    assert isinstance(error, Failing)
+    assert "alike" not in error.message
+    assert aside == attempts == ["npu-0"]
+
+
+def test_a_model_that_fails_elsewhere_as_models_do_clears_the_device(measured):
+    error, aside, attempts = measured(Failing(False), Failing(None))
+    assert error.message.endswith("(on npu-0 too: it was odd)")
+    assert (aside, attempts) == ([], [])
+
+
+def test_a_hang_on_a_host_with_one_chip_is_one_cases_error(run_pytest):
+    done = run_pytest(
+        *(*CHAIN, "--batch-sizes=1,4", "-m", "accuracy", "--deadline-factor=0.1"),
+        "--simulator=fault=hang-run:any:1",
+    )
+    assert done.code == 1, done.output
+    first, second = done.records().cases
+    assert (first.outcome, first.error.stage) == ("error", "infer"), done.output
+    assert second.outcome == "passed", second.sentence
+    assert "is set aside" not in done.output
+
+
+# A chip that rests ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("running", "fault", "throttled"),
+    [
+        (False, "", "unknown"),  # it clocks down, and the table before showed it at work
+        (True, "", "no"),
+        (True, ",fault=throttled", "yes"),
+    ],
+)
+def test_a_low_clock_means_nothing_where_the_chip_rests(
+    tmp_path, monkeypatch, running, fault, throttled
+):
+    one = target(tmp_path, "cards=1" + fault)
+    info = NpuSmi.info
+
+    def at_work(self):
+        found = info(self)
+        chips = tuple(dataclasses.replace(chip, aicore_percent=87.0) for chip in found.chips)
+        return dataclasses.replace(found, chips=chips)
+
+    monkeypatch.setattr(NpuSmi, "info", at_work)
+    session = Host.load(one.toolkit.env).register(0)
+    try:
+        session.running(running)
+        seen = one.look(NPU, "during", 1.0, object())
+    finally:
+        session.close()
+    assert seen.throttled == throttled
+    assert ("throttled" in seen.trouble) == (throttled == "yes")
+
+
+# Chips that nobody counted -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "chips"), [("", 1), ("chips_per_card=2", 2), ("without=npu-smi", None)]
+)
+def test_chips_are_counted_by_npu_smi_or_not_at_all(tmp_path, text, chips):
+    session = SimpleNamespace(driver="api")
+    assert target(tmp_path, text, device="0").setup(NPU, {}, session).chips == chips
+
+
+# Tuning --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tune", "text", "device", "expected"),
+    [
+        ("guide", "", None, True),
+        ("aoe", "", None, True),
+        ("none", "", None, False),
+        ("guide", "without=npu-smi", None, False),  # a host that only builds has nothing to lease
+        ("guide", "cards=0", None, False),
+        ("guide", "without=npu-smi", "3", True),
+        ("aoe", "without=npu-smi", None, True),
+    ],
+)
+def test_a_device_is_leased_wherever_something_could_tune_on_it(
+    tmp_path, tune, text, device, expected
+):
+    given = {} if device is None else {"device": device}
+    assert target(tmp_path, text, tune=tune, **given).compiles_on_device is expected
+
+
+@pytest.mark.parametrize(("tuned", "told"), [(True, "2"), (False, None)])
+def test_atc_tunes_on_the_leased_device(tmp_path, monkeypatch, tuned, told):
+    seen = []
+
+    def compile_om(tools, *, output_dir, **given):
+        seen.append(tools.compiler_env.get("ASCEND_DEVICE_ID"))
+        return atc.Compiled(output_dir / "model.om", "none", "")
+
+    monkeypatch.setattr(atc, "compile_om", compile_om)
+    monkeypatch.delenv("ASCEND_DEVICE_ID", raising=False)
+    catalog = tmp_path / "tuned.yaml"
+    section = '    ascend:\n      auto_tune: {mode: "RL,GA", batch_sizes: [4]}\n'
+    catalog.write_text(TINY.read_text() + section)
+    model = load_catalog(catalog).models["tiny"]
+    device = Device("ascend310p3", 2, "Ascend310P3", "npu-2") if tuned else None
+    target(tmp_path, "cards=3,cann=5.1.RC2").compile(
+        tmp_path / "x.onnx", model, 4 if tuned else 1, tmp_path, device=device, log=tmp_path / "log"
+    )
+    assert seen == [told]

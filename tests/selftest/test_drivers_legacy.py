@@ -1,0 +1,303 @@
+"""`harness.targets.ascend.legacy`: the benchmark tool of guides 001 and 003, and its faults."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness import verdicts
+from harness.catalog import load_catalog
+from harness.conditions import Setup
+from harness.errors import DeviceError, InferError, LoadError
+from harness.settings import ROOT
+from harness.targets.ascend import legacy
+from harness.targets.ascend.exchange import FileSession
+from harness.targets.ascend.legacy import Average, open_legacy, parse_average, parse_interface
+from harness.targets.protocol import TensorSpec
+from tests.selftest import ascend_tools
+from tests.selftest.ascend_tools import INPUT, OUTPUT, B, C, S, batch, expected
+from tests.selftest.planted import speed
+from tests.selftest.running import alive
+
+Opener = Callable[..., FileSession]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Opener]:
+    program = ascend_tools.install_benchmark(tmp_path / "benchmark.x86_64")
+    made: list[FileSession] = []
+
+    def open_fake(fault: str = "", *, size: int = B, **given: Any) -> FileSession:
+        settings = {"fault": fault, "calls": str(tmp_path / "calls"), **given.pop("settings", {})}
+        model = ascend_tools.write_model(
+            tmp_path / "model.om", **given.pop("model", {"batch": size})
+        )
+        arguments = {
+            "toolkit": ascend_tools.toolkit(benchmark=program, settings=settings),
+            "device_id": 0,
+            "input": TensorSpec("image", (size, 3, S, S), "float32"),
+            "output": TensorSpec("class", (size, C), "float32"),
+            "work": tmp_path / "work",
+            "log": tmp_path / "tool.log",
+            "lease_fds": (),
+            "deadline_run_s": 60.0,
+            "chunk_bytes": 3 * batch(1).nbytes,
+            "timed_images": 40,
+            **given,
+        }
+        made.append(open_legacy(model, **arguments))
+        return made[-1]
+
+    yield open_fake
+    for session in made:
+        session.close()
+    assert not list((tmp_path / "work").glob("*"))
+
+
+def calls(tmp_path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
+
+
+def option(call: dict[str, Any], name: str) -> str:
+    (value,) = [one.partition("=")[2] for one in call["argv"] if one.startswith(f"-{name}=")]
+    return str(value)
+
+
+@pytest.mark.parametrize("fault", ["", "text"])
+def test_batches_in_chunks(opened: Opener, tmp_path: Path, fault: str) -> None:
+    session = opened(fault)
+    given = [batch(k) for k in range(1, 9)]
+    np.testing.assert_array_equal(list(session.stream(given)), [expected(one) for one in given])
+    runs = [call for call in calls(tmp_path) if not any("-round" in one for one in call["argv"])]
+    assert len(runs) == 3
+    work = str((tmp_path / "work").resolve())
+    assert len({call["cwd"] for call in runs}) == 3  # results of two calls never meet
+    for call in runs:
+        assert call["cwd"].startswith(work)
+        assert option(call, "batch_size") == str(B) and option(call, "device_id") == "0"
+        assert option(call, "input_width") == option(call, "input_height") == str(S)
+        assert option(call, "output_binary") == "True" and option(call, "useDvpp") == "False"
+        assert option(call, "model_type") == "vision"
+
+
+def test_the_device_is_in_the_names(opened: Opener) -> None:
+    session = opened(device_id=3)
+    assert len(list(session.stream([batch(1)]))) == 1
+    assert session.time(5, 1) == [pytest.approx(2.5)]
+
+
+@pytest.mark.parametrize("size", [1, 16])
+def test_one_and_sixteen_are_timed_over_a_data_set(
+    opened: Opener, tmp_path: Path, size: int
+) -> None:
+    session = opened(size=size, timed_images=40)
+    images = 40 if size == 1 else 48  # whole batches
+    assert session.method == f"dataset of {images} seeded images"
+    assert session.info["timed"].startswith(f"{images} seeded images")
+    assert session.time(1000, 5) == [pytest.approx(2.5)]
+    call = calls(tmp_path)[-1]
+    assert "input_text_path" in " ".join(call["argv"])
+    assert not list((tmp_path / "work").rglob("*.bin"))
+
+
+@pytest.mark.parametrize("size", [1, 16])
+def test_seeded_images_are_not_taken_for_the_guides_data_set(opened: Opener, size: int) -> None:
+    catalog = load_catalog(ROOT / "baselines.yaml")
+    figure = catalog.model("squeezenet1_1").baseline("ascend310", size)
+    assert figure is not None and figure.method == "whole-dataset"
+    setup = Setup(
+        driver="benchmark",
+        method=opened(size=size, timed_images=1024).method,
+        chip="Ascend310",
+        chips=4,
+    )
+    for ms, kind in ((0.1, "PASS"), (100.0, "FAIL")):  # judged all the same, and said
+        found = verdicts.judge_baseline(speed.measured(ms, setup=setup), figure)
+        assert found.kind == kind
+        words = "method dataset of 1024 seeded images, the baseline's whole-dataset"
+        assert words in found.sentence
+
+
+@pytest.mark.parametrize(("loops", "rounds"), [(1, 20), (20, 20), (300, 300), (99999, 1000)])
+def test_the_others_are_timed_pure(opened: Opener, tmp_path: Path, loops: int, rounds: int) -> None:
+    session = opened()
+    assert session.method == "pure-inference"
+    assert session.time(loops, 5) == [pytest.approx(2.5)]
+    assert option(calls(tmp_path)[-1], "round") == str(rounds)
+
+
+def test_seeded_images_are_the_same_every_time_and_not_all_equal(opened: Opener) -> None:
+    tool: Any = opened(size=1, timed_images=40)._tool
+    first, second = tool._seeded_images(), tool._seeded_images()
+    contents = [
+        [(chunk.inputs / f"{stem}.bin").read_bytes() for stem in chunk.stems]
+        for chunk in (first, second)
+    ]
+    assert contents[0] == contents[1]
+    assert len(set(contents[0])) == legacy.DISTINCT_IMAGES
+    assert {len(one) for one in contents[0]} == {4 * 3 * S * S}
+
+
+RUN_FAULTS = {
+    "missing": (InferError, r"wrote 5 of 6 outputs, missing: b00000006_1\.bin"),
+    "stale": (InferError, r"left 1 files .*: ILSVRC2012_val_00000001_1\.bin"),
+    "float16": (InferError, r"6 outputs have another size .* has 16 bytes, expected 20"),
+    "crash-run": (InferError, r"benchmark\.x86_64 was killed by SIGSEGV"),
+    "nothing-run": (InferError, "wrote 0 of 6 outputs"),
+    "lost-run": (DeviceError, "device 0 cannot be opened or was lost"),
+    "noise-run": (InferError, r"exit code 1: \[ERROR\] load model"),
+}
+
+
+@pytest.mark.parametrize("fault", RUN_FAULTS)
+def test_a_fault_of_a_run_is_one_error(opened: Opener, tmp_path: Path, fault: str) -> None:
+    kind, message = RUN_FAULTS[fault]
+    session = opened(fault)
+    with pytest.raises(kind) as caught:
+        list(session.stream(batch(k) for k in range(9)))
+    assert re.search(message, caught.value.message), caught.value.message
+    assert not list((tmp_path / "work").rglob("*.bin"))
+
+
+def test_a_hang_ends_at_the_deadline(opened: Opener, tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    session = opened("hang-run", settings={"child": str(child)}, deadline_run_s=1.0)
+    with pytest.raises(InferError, match="did not end in 1 s"):
+        list(session.stream([batch(1)]))
+    assert not alive(int(child.read_text()))
+    assert not alive(calls(tmp_path)[-1]["pid"])
+
+
+def test_nan_passes_through(opened: Opener) -> None:
+    (result,) = opened("nan").stream([batch(1)])
+    assert np.isnan(result[:, 1]).all() and np.isfinite(result[:, 0]).all()
+
+
+OPEN_FAULTS = {
+    "wrong-throughput": r"it printed 3200 samples/s and wrote 800",
+    "wrong-latency": r"800 samples/s and 3\.75 ms for each contradict each other",
+    "no-perf": r"wrote 0 files PureInfer_perf_of_\*_in_device_0\.txt",
+    "crash-open": "SIGSEGV",
+    "nothing-open": "wrote 0 files",
+}
+
+
+@pytest.mark.parametrize("fault", OPEN_FAULTS)
+def test_a_fault_while_opening(opened: Opener, fault: str) -> None:
+    with pytest.raises(LoadError, match=OPEN_FAULTS[fault]):
+        opened(fault)
+
+
+def test_a_model_of_another_batch_size(opened: Opener) -> None:
+    with pytest.raises(LoadError, match="batch size 2 is not the model's"):
+        opened(model={"batch": 4})
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 2])
+def test_a_fast_model_whose_latency_is_printed_with_few_digits(
+    opened: Opener, decimals: int
+) -> None:
+    """2,703 frames a second are 0.37 ms each: `0.4`, or `0`, is what some builds print."""
+    settings = {"ms": 0.74, "decimals": decimals}
+    assert opened(settings=settings).time(20, 5) == [pytest.approx(0.74, rel=1e-4)]
+    if decimals:
+        with pytest.raises(LoadError, match="contradict each other"):
+            opened("wrong-latency", settings=settings)
+
+
+def test_a_data_set_run_without_a_figure(opened: Opener) -> None:
+    session = opened(size=1)
+    tool: Any = session._tool
+    for fault, message in (
+        ("no-perf", r"wrote 0 files perf_vision_batchsize_1_device_0\.txt"),
+        ("missing", "wrote 39 of 40 outputs"),
+    ):
+        tool.launcher.env[ascend_tools.VARIABLE] = json.dumps({"fault": fault})
+        with pytest.raises(InferError, match=message):
+            session.time(20, 1)
+
+
+def test_no_tool(tmp_path: Path) -> None:
+    def attempt(program: Path | None) -> LoadError:
+        with pytest.raises(LoadError) as caught:
+            open_legacy(
+                ascend_tools.write_model(tmp_path / "model.om"),
+                toolkit=ascend_tools.toolkit(benchmark=program),
+                device_id=0,
+                input=INPUT,
+                output=OUTPUT,
+                work=tmp_path / "work",
+                log=tmp_path / "log",
+                lease_fds=(),
+                deadline_run_s=60.0,
+            )
+        return caught.value
+
+    assert "no benchmark.x86_64 or benchmark.aarch64 was found" in attempt(None).message
+    assert "exit code 127" in attempt(tmp_path / "absent").message
+    (tmp_path / "no-program").write_text("")
+    assert "exit code 126" in attempt(tmp_path / "no-program").message
+
+
+# As guide 003 prints it, and as other builds name the step.
+PERF = """[e2e] throughputRate: 456.712, latency: 109478
+[data read] throughputRate: 461.942, moduleLatency: 2.16477
+[preprocess] throughputRate: 461.364, moduleLatency: 2.16749
+[infer] throughputRate: 461.934, Interface throughputRate: 1147.43, moduleLatency: 1.40221
+[post] throughputRate: 461.931, moduleLatency: 2.16483
+"""
+
+
+def test_the_figure_of_a_data_set_run() -> None:
+    assert parse_interface(PERF) == 1147.43
+    assert parse_interface(PERF.replace("[infer]", "[inference]")) == 1147.43
+    assert parse_interface(PERF.replace("Interface ", "")) is None
+    assert parse_interface("") is None
+
+
+def test_the_figure_of_a_pure_inference() -> None:
+    line = "[INFO] ave_throughputRate: 1.67129samples/s, ave_latency: 599.028ms"
+    found = parse_average(line)
+    assert found is not None and (found.fps, found.latency_ms) == (1.67129, 599.028)
+    assert found.rounding_ms == pytest.approx(0.0005) and found.agrees
+    found = parse_average("ave_throughputRate = 22.37samples/s, ave_latency = 44.7ms")
+    assert found == Average(22.37, 44.7, 0.05) and found.agrees
+    assert parse_average("ave_throughputRate = nansamples/s, ave_latency = 44.7ms") is None
+
+
+def average(fps: float, latency: str) -> Average:
+    found = parse_average(f"ave_throughputRate = {fps!r}samples/s, ave_latency = {latency}ms")
+    assert found is not None
+    return found
+
+
+@settings(deadline=None)
+@given(st.floats(0.1, 50_000.0), st.integers(0, 6))
+def test_rate_and_latency_agree_however_few_digits_are_printed(fps: float, decimals: int) -> None:
+    latency = f"{1000.0 / fps:.{decimals}f}"
+    assert average(fps, latency).agrees
+    if float(latency) >= 10 * 0.5 * 10**-decimals:  # five digits' steps tell a factor of two
+        assert not average(2 * fps, latency).agrees
+        assert not average(fps / 2, latency).agrees
+
+
+@pytest.mark.parametrize("latency", ["1e999", "1e-999", "0"])
+def test_a_latency_that_is_no_number_of_milliseconds(latency: str) -> None:
+    assert not average(100.0, latency).agrees
+    assert not average(0.0, latency).agrees
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_any_text_is_parsed_or_not(text: str) -> None:
+    parse_interface(text)
+    parse_interface("[infer] Interface throughputRate: " + text)
+    parse_average(text)

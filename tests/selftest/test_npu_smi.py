@@ -1,0 +1,606 @@
+"""`harness.targets.ascend.npu_smi`: every layout is read, and nothing is guessed."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from harness.errors import DeviceError
+from harness.locks import locked
+from harness.targets.ascend.npu_smi import (
+    OUTPUT_BYTES,
+    Chip,
+    Clock,
+    NpuInfo,
+    NpuProcess,
+    NpuSmi,
+    failure_of,
+    parse_info,
+)
+from tests.selftest.running import ROOT, alive, eventually
+
+SAMPLES = Path(__file__).parent / "data" / "npu_smi"
+
+
+def sample(name: str) -> str:
+    return (SAMPLES / f"{name}.txt").read_text()
+
+
+def read(name: str) -> NpuInfo:
+    return parse_info(sample(name))
+
+
+def places(info: NpuInfo) -> list[tuple[int, int, int]]:
+    return [(chip.npu_id, chip.chip_id, chip.logical_id) for chip in info.chips]
+
+
+# Layouts
+
+
+@pytest.mark.parametrize(
+    ("name", "tool", "driver", "soc", "ids", "idle"),
+    [
+        ("310_20.2.2", "20.2.2", "20.2.2", "Ascend310", [(1, c, c) for c in range(4)], "unknown"),
+        (
+            "310_22.0.4",
+            "22.0.4",
+            "22.0.4",
+            "Ascend310",
+            [(npu, c, 4 * k + c) for k, npu in enumerate((3, 6)) for c in range(4)],
+            "unknown",
+        ),
+        ("310_23.0.0", "23.0.0", "23.0.0", "Ascend310", [(0, c, c) for c in range(4)], "yes"),
+        ("310p3_22.0.2", "22.0.0", "22.0.2", "Ascend310P3", [(1, 0, 0), (4, 0, 1)], "unknown"),
+        (
+            "310p3_duo_23.0.3",
+            "23.0.3",
+            "23.0.3",
+            "Ascend310P3",
+            [(2, 0, 0), (2, 1, 1), (5, 0, 2), (5, 1, 3)],
+            "yes",
+        ),
+        ("310p3_26.1.0", "26.1.0", "26.1.0", "Ascend310P3", [(2144, 0, 0), (32896, 0, 1)], "no"),
+        ("910a_21.0.2", "21.0.2", "21.0.2", "Ascend910A", [(0, 0, 0), (1, 0, 1)], "unknown"),
+        ("910b3_23.0.6", "23.0.6", "23.0.6", "Ascend910B3", [(2, 0, 0), (3, 0, 1)], "yes"),
+        ("310b4_rc_23.0.rc3", "23.0.rc3", "23.0.rc3", "Ascend310B4", [(0, 0, 0)], "yes"),
+    ],
+)
+def test_every_layout(
+    name: str, tool: str, driver: str, soc: str, ids: list[tuple[int, int, int]], idle: str
+) -> None:
+    info = read(name)
+    assert (info.tool_version, info.driver_version) == (tool, driver)
+    assert places(info) == ids
+    assert {chip.soc_version for chip in info.chips} == {soc}
+    assert info.chips[0].idle == idle
+
+
+def test_all_that_a_310_says() -> None:
+    assert read("310_22.0.4").chips[2] == Chip(
+        npu_id=3,
+        chip_id=2,
+        logical_id=2,
+        name="310",
+        health="OK",
+        power_w=12.8,
+        temperature_c=61.0,
+        aicore_percent=0.0,
+        memory_used_mb=5745.0,
+        memory_total_mb=7759.0,
+        bus_id="0000:83:00.0",
+        processes=None,
+    )
+
+
+def test_chips_of_a_card_are_counted() -> None:
+    card = read("310_22.0.4").on_npu(6)
+    assert [chip.chip_id for chip in card] == [0, 1, 2, 3]
+    assert len(read("310p3_duo_23.0.3").on_npu(5)) == 2
+    assert len(read("310p3_22.0.2").on_npu(4)) == 1
+    assert read("310p3_22.0.2").on_npu(7) == ()
+
+
+def test_what_is_not_told_is_none() -> None:
+    chip = read("310p3_22.0.2").chips[0]
+    assert (chip.power_w, chip.temperature_c) == (None, 44.0)  # NA, and the figure after it
+    assert read("310_22.0.4").chips[0].temperature_c is None  # -
+
+
+def test_health_and_bus_as_printed() -> None:
+    assert [chip.health for chip in read("310_22.0.4").chips].index("Warning") == 7
+    embedded = read("310b4_rc_23.0.rc3").chips[0]
+    assert (embedded.health, embedded.bus_id) == ("Alarm", "NA")
+
+
+def test_memory_is_where_models_live() -> None:
+    old, new = read("910a_21.0.2").chips[1], read("910b3_23.0.6").chips[1]
+    assert (old.memory_used_mb, old.memory_total_mb) == (31240.0, 32768.0)  # HBM, not DDR
+    assert (new.memory_used_mb, new.memory_total_mb) == (52314.0, 65536.0)  # glued to the slash
+
+
+# Who is on a chip
+
+
+def test_processes_of_each_chip() -> None:
+    chips = read("310p3_duo_23.0.3").chips
+    assert [chip.processes for chip in chips] == [
+        (),
+        (),
+        (),
+        (NpuProcess(904545, "python3", 101.0, None), NpuProcess(917047, "", 27.0, None)),
+    ]
+    assert [chip.idle for chip in chips] == ["yes", "yes", "yes", "no"]
+
+
+def test_five_columns_and_a_container() -> None:
+    busy, idle = read("310p3_26.1.0").chips
+    assert busy.processes == (
+        NpuProcess(51234, "", 2210.0, None),
+        NpuProcess(51399, "ais_bench", 96.0, 77),
+    )
+    assert (idle.processes, idle.idle) == ((), "yes")
+
+
+def test_idleness_is_unknown_without_the_table() -> None:
+    chips = read("310_22.0.4").chips
+    assert {chip.processes for chip in chips} == {None}
+    assert [chip.idle for chip in chips].count("unknown") == 7
+    assert chips[6].idle == "no"  # 37 % of its AI core speak for themselves
+
+
+def test_a_table_that_was_cut_short_says_nothing_of_the_rest() -> None:
+    text = sample("310p3_duo_23.0.3")
+    cut = text[: text.index("| 5       1                     | 904545")]
+    assert [chip.processes for chip in parse_info(cut).chips] == [(), (), None, None]
+
+
+def test_a_process_without_a_number_is_still_a_process() -> None:
+    text = sample("310p3_duo_23.0.3").replace("904545", "NA    ")
+    assert parse_info(text).chips[3].processes == (
+        NpuProcess(0, "python3", 101.0, None),
+        NpuProcess(917047, "", 27.0, None),
+    )
+
+
+# Tables that cannot be trusted
+
+
+def without(text: str, fragment: str) -> str:
+    return "".join(line for line in text.splitlines(keepends=True) if fragment not in line)
+
+
+@pytest.mark.parametrize("row", ["0000:82:00.0", "0000:84:00.0"], ids=["in the middle", "last"])
+def test_half_a_chip_is_an_error(row: str) -> None:
+    text = sample("310_22.0.4")
+    if row == "0000:84:00.0":
+        text = text[: text.index("| 6 ")]
+    with pytest.raises(DeviceError, match="no pair of rows"):
+        parse_info(without(text, row))
+
+
+def test_two_chips_with_one_logical_id_are_an_error() -> None:
+    text = sample("310p3_22.0.2").replace("| 0       1   ", "| 0       0   ")
+    with pytest.raises(DeviceError, match="two chips have one logical id"):
+        parse_info(text)
+
+
+def test_the_same_chip_twice_is_an_error() -> None:
+    text = sample("310p3_22.0.2").replace("| 4       310P3", "| 1       310P3")
+    with pytest.raises(DeviceError, match="two chips have one NPU and chip id"):
+        parse_info(text)
+
+
+@pytest.mark.parametrize("text", ["", "\n", "no table", "| NPU  Name | Health | Power(W) |\n"])
+def test_no_chip_is_an_error(text: str) -> None:
+    with pytest.raises(DeviceError, match="shows no chip"):
+        parse_info(text)
+
+
+CELLS = st.sampled_from(
+    [
+        *("0", "0 310", "1       0", "OK", "NA", "-", "0000:01:00.0", "NPU", "Process id"),
+        *("12.8 61", "0 577 / 7759", "No running processes found in NPU 0", "9" * 5000, "²"),
+        *("npu-smi Version:", "", "0 1 / 2 3 / 4"),
+    ]
+)
+LINES = st.one_of(
+    st.text(max_size=30),
+    st.lists(CELLS, min_size=1, max_size=5).map(lambda cells: f"|{'|'.join(cells)}|"),
+)
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.lists(LINES, max_size=12).map("\n".join))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    try:
+        info = parse_info(text)
+    except DeviceError:
+        return
+    assert info.chips
+    assert len({chip.logical_id for chip in info.chips}) == len(info.chips)
+
+
+@st.composite
+def cards(draw: st.DrawFn) -> list[Chip]:
+    """A host of one generation: some cards with some chips each."""
+    table = draw(st.booleans())
+    name = draw(st.sampled_from(["310", "310P3", "310B4"]))
+    ids = draw(st.lists(st.integers(0, 65535), min_size=1, max_size=4, unique=True))
+    per_card = draw(st.sampled_from([1, 2, 4]))
+    amount = st.none() | st.integers(0, 99999).map(float)
+    process = st.builds(
+        NpuProcess,
+        st.integers(1, 1 << 22),
+        st.sampled_from(["", "python3", "a b", "ais_bench"]),
+        st.integers(0, 9999).map(float),
+        st.none() | st.integers(1, 99),
+    )
+    chips: list[Chip] = []
+    for npu in sorted(ids):
+        for chip in range(per_card):
+            total = draw(st.none() | st.integers(1, 99999).map(float))
+            chips.append(
+                Chip(
+                    npu_id=npu,
+                    chip_id=chip,
+                    logical_id=len(chips),
+                    name=name,
+                    health=draw(st.sampled_from(["OK", "Warning", "Alarm", "Critical", "UNKNOWN"])),
+                    power_w=draw(st.none() | st.integers(0, 4000).map(lambda tenth: tenth / 10)),
+                    temperature_c=draw(amount),
+                    aicore_percent=draw(amount),
+                    memory_used_mb=None if total is None else draw(st.integers(0, 9)) * 1.0,
+                    memory_total_mb=total,
+                    bus_id=draw(st.sampled_from(["0000:01:00.0", "0000:C1:00.0", "NA"])),
+                    processes=tuple(draw(st.lists(process, max_size=2))) if table else None,
+                )
+            )
+    return chips
+
+
+@settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(cards(), st.lists(st.integers(0, 9), min_size=3, max_size=3), st.booleans())
+def test_what_is_printed_in_any_width_is_read_back(
+    chips: list[Chip], widths: list[int], five: bool
+) -> None:
+    assert parse_info(printed(chips, widths, five)).chips == tuple(
+        chip if five or not chip.processes else without_container(chip) for chip in chips
+    )
+
+
+def without_container(chip: Chip) -> Chip:
+    processes = tuple(
+        NpuProcess(process.pid, process.name, process.memory_mb, None)
+        for process in chip.processes or ()
+    )
+    return Chip(**{**vars(chip), "processes": processes})
+
+
+def printed(chips: list[Chip], widths: list[int], five: bool) -> str:
+    """A table as some npu-smi might print it; columns have their widths plus some spaces."""
+
+    def row(*cells: str) -> str:
+        spaces = [*widths, *widths]
+        return f"| {'| '.join(c + ' ' * spaces[i] for i, c in enumerate(cells))}|\n"
+
+    def figure(value: float | None) -> str:
+        return "NA" if value is None else f"{value:g}"
+
+    text = "+---+---+\n" + row("npu-smi 1.0    Version: 2.0") + "+===+\n"
+    text += row("NPU   Name", "Health", "Power(W)") + row("Chip  Device", "Bus-Id", "AICore(%)")
+    for chip in chips:
+        measured = f"{figure(chip.power_w)}   {figure(chip.temperature_c)}   0 / 0"
+        memory = "NA / NA"
+        if chip.memory_total_mb is not None and chip.memory_used_mb is not None:
+            memory = f"{chip.memory_used_mb:.0f}/ {chip.memory_total_mb:.0f}"
+        text += row(f"{chip.npu_id}  {chip.name}", chip.health, measured)
+        load = f"{figure(chip.aicore_percent)}    {memory}"
+        text += row(f"{chip.chip_id}  {chip.logical_id}", chip.bus_id, load) + "+---+\n"
+    if chips[0].processes is None:
+        return text
+    head = ["NPU   Chip", "Process id", "Process name", "Process memory(MB)"]
+    text += row(*head, *(["Process id in container"] if five else []))
+    for npu in dict.fromkeys(chip.npu_id for chip in chips):
+        busy = [(c, p) for c in chips if c.npu_id == npu for p in c.processes or ()]
+        for c, p in busy:
+            cells = [f"{npu}  {c.chip_id}", str(p.pid), p.name, f"{p.memory_mb:.0f}"]
+            text += row(*cells, *([str(p.container_pid or "NA")] if five else []))
+        if not busy:
+            text += row(f"No running processes found in NPU {npu}")
+    return text
+
+
+# Calling it
+
+
+def program(folder: Path, body: str) -> Path:
+    """A program called npu-smi; `body` is Python and sees `sys.argv`."""
+    path = folder / "npu-smi"
+    path.write_text(f"#!{sys.executable} -SE\nimport os, sys, time\n{textwrap.dedent(body)}")
+    path.chmod(0o755)
+    return path
+
+
+def prints(text: str, code: int = 0) -> str:
+    return f"sys.stdout.write({text!r}); sys.stdout.flush(); sys.exit({code})"
+
+
+def npu_smi(folder: Path, body: str, **options: float) -> NpuSmi:
+    return NpuSmi(
+        program(folder, body),
+        env=dict(os.environ),
+        lock=folder / "locks" / "npu-smi.lock",
+        log=folder / "logs" / "npu-smi.log",
+        **options,
+    )
+
+
+def test_info_and_its_log(tmp_path: Path) -> None:
+    tool = npu_smi(tmp_path, prints(sample("310p3_26.1.0")))
+    assert tool.info() == read("310p3_26.1.0")
+    logged = tool.log.read_text()
+    assert logged.startswith("$ npu-smi info\n")
+    assert "| 32896   310P3" in logged
+    assert "[npu-smi ended with exit code 0]" in logged
+
+
+def test_only_info_is_asked_for(tmp_path: Path) -> None:
+    body = "import json; open(os.environ['ASKED'], 'a').write(json.dumps(sys.argv[1:]) + '\\n')"
+    tool = npu_smi(tmp_path, body)
+    tool.env = {**os.environ, "ASKED": str(tmp_path / "asked")}
+    tool.product(5)
+    tool.clock(5, 1)
+    with pytest.raises(DeviceError):
+        tool.info()
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert asked == [
+        '["info", "-t", "product", "-i", "5"]',
+        '["info", "-t", "board", "-i", "5"]',
+        '["info", "-t", "common", "-i", "5"]',
+        '["info"]',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "message", "remedy"),
+    [
+        (
+            "dcmi module initialize failed. ret is -8005\n",
+            187,
+            "dcmi module initialize failed. ret is -8005 (an inner error",
+            "HwHiAiUser",
+        ),
+        (
+            "dcmi model initialized failed, because the device is used. ret is -8020\n",
+            172,
+            "another container has the device",
+            "privileged",
+        ),
+        ("npu get board type failed. ret is -9005\n", 211, "not known to this", "driver"),
+        ("There is no NPU card on this server.\n", 0, "the driver sees no card", "lsmod"),
+        ("Command or option is not found.\nUsage: info\n", 215, "no such query", "update"),
+        (
+            "Failed to execute npu-smi info. ret is -8255.\n",
+            193,
+            "does not support the query",
+            "check the driver",
+        ),
+        ("Failed to execute npu-smi info. ret is -8999.\n", 1, "ret is -8999.", "check the driver"),
+        (
+            "npu-smi: error while loading shared libraries: libdrvdsmi_host.so: cannot open\n",
+            127,
+            "a library of the driver is not found",
+            "LD_LIBRARY_PATH",
+        ),
+        ("", 0, "shows no chip", "two rows"),
+        ("", 3, "ended with exit code 3: it printed nothing", "check the driver"),
+        ("what is this\n", 1, "ended with exit code 1: what is this", "check the driver"),
+    ],
+)
+def test_failures_say_what_the_tool_said(
+    tmp_path: Path, text: str, code: int, message: str, remedy: str
+) -> None:
+    preamble = "DrvMngGetConsoleLogLevel failed. (g_conLogLevel=3)\n" if "ret is" in text else ""
+    tool = npu_smi(tmp_path, prints(preamble + text, code))
+    with pytest.raises(DeviceError) as caught:
+        tool.info()
+    assert message in caught.value.message
+    assert remedy in caught.value.remedy
+
+
+def test_a_table_before_a_failure_is_not_the_whole_truth(tmp_path: Path) -> None:
+    failure = "Failed to execute npu-smi info. ret is -8006.\n"
+    tool = npu_smi(tmp_path, prints(sample("310_20.2.2") + failure))
+    with pytest.raises(DeviceError, match="did not answer in time"):
+        tool.info()
+
+
+def test_an_odd_exit_code_after_a_whole_table_decides_nothing(tmp_path: Path) -> None:
+    assert npu_smi(tmp_path, prints(sample("310_20.2.2"), 1)).info() == read("310_20.2.2")
+
+
+def test_a_crash_after_some_rows_is_a_failure(tmp_path: Path) -> None:
+    text = sample("310p3_22.0.2")
+    body = f"sys.stdout.write({text!r}); sys.stdout.flush(); os.kill(os.getpid(), 11)"
+    with pytest.raises(DeviceError, match="killed by SIGSEGV"):
+        npu_smi(tmp_path, body).info()
+
+
+def test_the_name_of_a_process_is_no_failure() -> None:
+    assert failure_of("| 5       1   | 904545 | There is no NPU card | 101 |\n") is None
+    assert failure_of(sample("310p3_26.1.0")) is None  # with its preamble
+
+
+def test_a_program_that_is_not_there(tmp_path: Path) -> None:
+    tool = npu_smi(tmp_path, "")
+    tool.program = tmp_path / "gone"
+    with pytest.raises(DeviceError, match="cannot start"):
+        tool.info()
+
+
+def test_a_hang_ends_with_all_its_processes(tmp_path: Path) -> None:
+    tool = npu_smi(tmp_path, "", deadline_s=1.0)
+    pid = tmp_path / "pid"
+    tool.program.write_text(f"#!/bin/sh\nsleep 600 &\necho $! > {pid}\necho waiting\nwait\n")
+    with pytest.raises(DeviceError, match="its deadline: waiting") as caught:
+        tool.info()
+    assert "hangs" in caught.value.remedy
+    child = int(pid.read_text())
+    assert eventually(lambda: not alive(child))
+
+
+def test_endless_output_is_not_read_for_ever(tmp_path: Path) -> None:
+    tool = npu_smi(tmp_path, prints("| 0 310 | OK | 1 1 |\n" * 200_000))
+    with pytest.raises(DeviceError, match="no pair of rows") as caught:
+        tool.info()
+    assert len(caught.value.log) <= OUTPUT_BYTES
+
+
+def other_process(folder: Path, path: str | None = None) -> subprocess.Popen[bytes]:
+    """Python that asks `folder`'s npu-smi, under the lock `folder/lock`; `path` is its PATH."""
+    code = """
+        import os, sys
+        from pathlib import Path
+        from harness.targets.ascend.npu_smi import NpuSmi
+        at = Path(sys.argv[1])
+        NpuSmi(at / "npu-smi", env=os.environ, lock=at / "lock", log=at / "log").info()
+    """
+    argv = [sys.executable, "-c", textwrap.dedent(code), str(folder)]
+    env = None if path is None else {**os.environ, "PATH": path}
+    return subprocess.Popen(argv, cwd=ROOT, env=env)
+
+
+def test_calls_of_two_processes_do_not_overlap(tmp_path: Path) -> None:
+    inside = tmp_path / "inside"
+    program(
+        tmp_path,
+        f"""
+        os.mkdir({str(inside)!r})  # fails when another call is inside
+        time.sleep(0.1)
+        os.rmdir({str(inside)!r})
+        {prints(sample("310p3_22.0.2"))}
+        """,
+    )
+    callers = [other_process(tmp_path) for _ in range(3)]
+    assert [caller.wait(60) for caller in callers] == [0, 0, 0]
+    assert (tmp_path / "log").read_text().count("exit code 0") == 3
+
+
+def test_a_call_that_outlives_its_caller_keeps_the_lock(tmp_path: Path) -> None:
+    started, go = tmp_path / "started", tmp_path / "go"
+    program(
+        tmp_path,
+        f"""
+        open({str(started)!r}, "w").close()
+        while not os.path.exists({str(go)!r}):
+            time.sleep(0.01)
+        """,
+    )
+    # On a host without setpriv, with which the call would die with its caller.
+    with other_process(tmp_path, path=str(tmp_path)) as caller:
+        try:
+            assert eventually(started.exists)
+            caller.kill()
+            caller.wait(60)
+            other = npu_smi(tmp_path, prints(sample("310p3_22.0.2")), deadline_s=0.01)
+            other.lock = tmp_path / "lock"
+            with pytest.raises(DeviceError, match=r"not free within 0\.1 s, held by"):
+                other.info()
+        finally:
+            go.touch()
+    other.deadline_s = 30.0
+    assert other.info().chips
+
+
+def test_the_lock_is_for_every_user_of_the_host(tmp_path: Path) -> None:
+    tool = npu_smi(tmp_path, prints(sample("310p3_26.1.0")))
+    before = os.umask(0o077)
+    try:
+        tool.info()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(tool.lock.parent.stat().st_mode) == 0o1777
+    assert stat.S_IMODE(tool.lock.stat().st_mode) == 0o666
+
+
+def test_a_lock_that_others_hold_too_long(tmp_path: Path) -> None:
+    tool = npu_smi(tmp_path, prints(sample("310p3_22.0.2")), deadline_s=0.01)
+    with locked(tool.lock, what="a stuck exporter"), pytest.raises(DeviceError) as caught:
+        tool.info()
+    assert "held by a stuck exporter" in caught.value.message
+    assert str(tool.lock) in caught.value.remedy
+
+
+def test_a_lock_that_cannot_be_made(tmp_path: Path) -> None:
+    tool = npu_smi(tmp_path, prints(sample("310p3_22.0.2")))
+    (tmp_path / "file").touch()
+    tool.lock = tmp_path / "file" / "lock"
+    with pytest.raises(DeviceError, match="cannot be written"):
+        tool.info()
+
+
+def test_a_log_that_cannot_be_written_costs_nothing(tmp_path: Path) -> None:
+    tool = npu_smi(tmp_path, prints(sample("310p3_22.0.2")))
+    (tmp_path / "file").touch()
+    tool.log = tmp_path / "file" / "log"
+    assert tool.info().chips
+
+
+# The other queries
+
+
+def answers(**texts: str) -> str:
+    return f"""
+        texts = {texts!r}
+        kind = sys.argv[3]
+        sys.stdout.write(texts.get(kind, "Command or option is not found.\\nUsage : npu-smi\\n"))
+        sys.exit(0 if kind in texts else 215)
+    """
+
+
+def test_board(tmp_path: Path) -> None:
+    board = npu_smi(tmp_path, answers(board=sample("board_310"))).board(3)
+    assert board["Firmware Version"] == "1.84.22.1.220"
+    assert board["Software Version"] == "22.0.4"
+    assert board["PCIe Bus Info"] == "0000:81:00.0"
+    assert "Model" not in board  # NA is no value
+
+
+def test_what_a_board_does_not_tell_is_empty(tmp_path: Path) -> None:
+    tool = npu_smi(tmp_path, answers())
+    assert tool.board(3) == {}  # not the words of the help
+    assert tool.product(3) == ""
+    assert tool.clock(3, 0) is None
+
+
+def test_the_name_of_the_card(tmp_path: Path) -> None:
+    board, product = sample("board_310"), sample("product_310p3")
+    assert npu_smi(tmp_path, answers(board=board, product=product)).product(0) == "Atlas 300I Pro"
+    assert npu_smi(tmp_path, answers(board=board)).product(3) == "Atlas 300I-3010"
+    unsupported = "This device does not support querying product.\n"
+    tool = npu_smi(tmp_path, answers(board=board, product=unsupported))
+    assert tool.product(3) == "Atlas 300I-3010"
+
+
+def test_the_clock_of_each_chip(tmp_path: Path) -> None:
+    tool = npu_smi(tmp_path, answers(common=sample("common_310p3_duo")))
+    assert tool.clock(5, 0) == Clock(1080.0, 1080.0, 0.0)
+    assert tool.clock(5, 1) == Clock(1080.0, 960.0, 64.0)
+    assert tool.clock(5, 2) is None
+
+
+def test_the_clock_without_chip_ids_or_without_frequency(tmp_path: Path) -> None:
+    alone = "NPU ID : 0\nAicore Freq(MHZ) : 1650\nAicore curFreq(MHZ) : 100\n"
+    assert npu_smi(tmp_path, answers(common=alone)).clock(0, 0) == Clock(1650.0, 100.0, None)
+    old = "NPU ID : 0\n\nChip ID : 0\nRated Power Dissipation(W) : 12.8\n"
+    assert npu_smi(tmp_path, answers(common=old)).clock(0, 0) is None
+    odd = "NPU ID : 0\nAicore Freq(MHZ) : NA\nAicore curFreq(MHZ) : fast\n"
+    assert npu_smi(tmp_path, answers(common=odd)).clock(0, 0) is None
