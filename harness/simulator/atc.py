@@ -1,0 +1,378 @@
+"""A stand-in for CANN's `atc`: checks its arguments as the real one does, and writes an `.om`.
+
+Known of the real one: what it prints, its return codes (0, 255), its error codes' forms in three
+generations, the place of its output. Which checks come first is not known.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from harness.simulator import om
+from harness.simulator.config import SimulatorConfig
+from harness.simulator.host import Host, hang
+
+FAILED = 255  # -1, as a shell sees it
+_KNOWN_SOCS = ("Ascend310", "Ascend310P1", "Ascend310P3", "Ascend910A", "Ascend910B3")
+_ONNX = "5"
+_BOOLEAN_WORDS = ("help",)
+FLAGS = (
+    "aicore_num",
+    "auto_tune_mode",
+    "buffer_optimize",
+    "compression_optimize_conf",
+    "core_type",
+    "customize_dtypes",
+    "debug_dir",
+    "deterministic",
+    "disable_reuse_memory",
+    "display_model_info",
+    "dynamic_batch_size",
+    "dynamic_dims",
+    "dynamic_image_size",
+    "enable_compress_weight",
+    "enable_scope_fusion_passes",
+    "enable_single_stream",
+    "enable_small_channel",
+    "framework",
+    "fusion_switch_file",
+    "help",
+    "host_env_cpu",
+    "host_env_os",
+    "input_format",
+    "input_fp16_nodes",
+    "input_shape",
+    "input_shape_range",
+    "insert_op_conf",
+    "is_input_adjust_hw_layout",
+    "is_output_adjust_hw_layout",
+    "json",
+    "keep_dtype",
+    "log",
+    "mdl_bank_path",
+    "mode",
+    "model",
+    "modify_mixlist",
+    "om",
+    "op_bank_path",
+    "op_bank_update",
+    "op_compiler_cache_dir",
+    "op_compiler_cache_mode",
+    "op_debug_level",
+    "op_name_map",
+    "op_precision_mode",
+    "op_select_implmode",
+    "optypelist_for_implmode",
+    "out_nodes",
+    "output",
+    "output_type",
+    "precision_mode",
+    "precision_mode_v2",
+    "save_original_model",
+    "singleop",
+    "soc_version",
+    "sparsity",
+    "status_check",
+    "tiling_mode",
+    "weight",
+)
+_LOGS = ("debug", "info", "warning", "error", "null")
+_FORMATS = ("NCHW", "NHWC", "ND", "NCDHW", "NDHWC")
+_PRECISIONS = (
+    "force_fp16",
+    "force_fp32",
+    "cube_fp16in_fp32out",
+    "allow_fp32_to_fp16",
+    "must_keep_origin_dtype",
+    "allow_mix_precision",
+)
+_KEEPS_FLOAT32 = ("force_fp32", "must_keep_origin_dtype")
+_TUNING = ("RL,GA", "RL", "GA")
+
+_HELP = """usage: atc <args>
+generate offline model example:
+atc --model=./model.onnx --framework=5 --output=./model --soc_version=<soc_version>
+"""
+
+
+class AtcError(Exception):
+    """What atc ends with: an error code (empty when it has none) and its text."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+def main(argv: Sequence[str], host: Host | None = None) -> int:
+    """Compile as the arguments say; everything is printed to stdout."""
+    host = host or Host.load()
+    host.log_call("atc", argv)
+    try:
+        flags = _parse(argv)
+        if "help" in flags:
+            sys.stdout.write(_HELP)
+            return 0
+        _say("ATC start working now, please wait for a moment.")
+        if host.strikes("atc-hang"):
+            hang()
+        began = time.monotonic()
+        _check(flags, host.config)
+        if host.strikes("unsupported-operator"):
+            raise AtcError(
+                "EZ3002",
+                "Optype [EyeLike] of Ops kernel [AIcoreEngine] is unsupported. "
+                "Reason: [dynamic shape check]: op type EyeLike is not found in this op store.",
+            )
+        _compile(flags, host)
+        time.sleep(max(0.0, host.config.atc_seconds - (time.monotonic() - began)))
+    except AtcError as error:
+        _say(
+            "ATC run failed, Please check the detail log, Try 'atc --help' for more information\n"
+            + coded(error.code, error.text, host.config)
+        )
+        return FAILED
+    _say("...\nATC run success, welcome to the next use.")
+    return 0
+
+
+def coded(code: str, text: str, config: SimulatorConfig) -> str:
+    """An error as this generation of the toolkit prints it."""
+    if not code:
+        return text
+    if config.cann_version >= (8, 5):
+        title = {"E": "Invalid_Argument", "EZ": "Unsupported_Operator"}
+        return f"{title['EZ' if code.startswith('EZ') else 'E']}({code}): {text}"
+    if config.cann_version >= (8, 0):
+        now = datetime.now()
+        return (
+            f"{code}: [PID: {os.getpid()}] {now:%Y-%m-%d-%H:%M:%S}."
+            f"{now.microsecond // 1000:03d}.{now.microsecond % 1000:03d} {text}"
+        )
+    return f"{code}: {text}"
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _invalid(flag: str, value: str, reason: str) -> AtcError:
+    return AtcError(
+        "E10001", f"Value [{value}] for parameter [{flag}] is invalid. Reason: {reason}"
+    )
+
+
+def _parse(argv: Sequence[str]) -> dict[str, str]:
+    flags: dict[str, str] = {}
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        match = re.fullmatch(r"--?([A-Za-z_0-9]+)(=(.*))?", word, re.DOTALL)
+        if not match:
+            raise AtcError("", f"ERROR: unexpected argument '{word}'")
+        name, value = match[1], match[3]
+        if name not in FLAGS:
+            raise AtcError("", f"ERROR: unknown command line flag '{name}'")
+        if value is None:
+            if name in _BOOLEAN_WORDS:
+                value = "true"
+            elif words:
+                value = words.pop(0)
+            else:
+                raise AtcError("", f"ERROR: flag '--{name}' is missing its argument")
+        flags[name] = value
+    return flags
+
+
+def _check(flags: Mapping[str, str], config: SimulatorConfig) -> None:
+    for name in ("framework", "model", "output", "soc_version"):
+        if not flags.get(name):
+            raise AtcError(
+                "E10007",
+                f"[--{name}] is required. Possible Cause: The parameter [--{name}] is not set.",
+            )
+    if flags["framework"] != _ONNX:
+        raise _invalid("--framework", flags["framework"], "only 5 (ONNX) is simulated")
+    for name in ("model", "output"):
+        if not re.fullmatch(r"[A-Za-z0-9_./\-一-龥]+", flags[name]):
+            raise _invalid(
+                f"--{name}", flags[name], "the path may have letters, digits, '_', '.' and '-'"
+            )
+    if not Path(flags["model"]).is_file():
+        raise _invalid("--model", flags["model"], "the file does not exist")
+    output = Path(flags["output"])
+    if flags["output"].endswith("/") or output.is_dir():
+        raise _invalid("--output", flags["output"], "it names a folder, not a file")
+    if not output.absolute().parent.is_dir():
+        raise _invalid("--output", flags["output"], "the folder does not exist")
+    if flags["soc_version"] not in _KNOWN_SOCS:
+        raise _invalid("--soc_version", flags["soc_version"], "the chip is not known")
+    for name, known in (
+        ("log", _LOGS),
+        ("input_format", _FORMATS),
+        ("precision_mode", _PRECISIONS),
+        ("enable_small_channel", ("0", "1")),
+    ):
+        if name in flags and flags[name] not in known:
+            raise _invalid(f"--{name}", flags[name], f"it must be one of {', '.join(known)}")
+    if "precision_mode" in flags and "precision_mode_v2" in flags:
+        raise AtcError(
+            "E10054", "[--precision_mode] and [--precision_mode_v2] cannot be set together."
+        )
+    dynamic = [
+        n for n in ("dynamic_batch_size", "dynamic_image_size", "dynamic_dims") if n in flags
+    ]
+    if len(dynamic) > 1:
+        raise AtcError("E10009", f"[{'], ['.join(dynamic)}] cannot be set together.")
+    if dynamic or "insert_op_conf" in flags:
+        raise _invalid(f"--{(*dynamic, 'insert_op_conf')[0]}", "...", "it is not simulated")
+    tuning = flags.get("auto_tune_mode")
+    if tuning is not None and not config.auto_tune:
+        raise _invalid(
+            "--auto_tune_mode",
+            tuning,
+            "The Auto Tune function has been deprecated. Please use the AOE tool for tuning.",
+        )
+    if tuning is not None and tuning not in _TUNING:
+        raise _invalid("--auto_tune_mode", tuning, f"it must be one of {'; '.join(_TUNING)}")
+
+
+def parse_shapes(text: str) -> dict[str, list[int]]:
+    """`--input_shape`: sides by the input's name."""
+    shapes = {}
+    for part in text.split(";"):
+        name, separator, sides = part.rpartition(":")
+        if not separator or not name or not re.fullmatch(r"-?\d+(,-?\d+)*", sides):
+            raise _invalid(
+                "--input_shape", text, 'it must be like "input_name1:n1,c1,h1,w1;input_name2:..."'
+            )
+        shapes[name] = [int(side) for side in sides.split(",")]
+    return shapes
+
+
+def _compile(flags: Mapping[str, str], host: Host) -> None:
+    config = host.config
+    source = Path(flags["model"])
+    given = parse_shapes(flags["input_shape"]) if flags.get("input_shape") else {}
+    model, inputs, outputs = load_model(source, given)
+    precision = flags.get("precision_mode", "force_fp16")
+    if config.float16 and precision not in _KEEPS_FLOAT32:
+        from harness.simulator.float16 import through_float16
+
+        model = through_float16(model)
+    stem = flags["output"]
+    suffix = f"_linux_{platform.machine()}.om" if config.om_suffix else ".om"
+    output = Path(stem + suffix)
+    if host.strikes("stale-files"):
+        return
+    om.write(
+        output,
+        model.SerializeToString(),
+        name=Path(stem).name,
+        batch=inputs[0].shape[0],
+        inputs=inputs,
+        outputs=outputs,
+        soc_version=flags["soc_version"],
+        cann=config.cann,
+        precision=precision,
+        tuning=flags.get("auto_tune_mode", "none"),
+    )
+    if host.strikes("truncated-om"):
+        os.truncate(output, output.stat().st_size * 3 // 5)
+
+
+def load_model(
+    source: Path, given: Mapping[str, Sequence[int]]
+) -> tuple[Any, tuple[om.Tensor, ...], tuple[om.Tensor, ...]]:
+    """The model with its inputs' sides fixed, and what it takes and gives.
+
+    Raises:
+        AtcError: it cannot be read, or the given shapes do not fit it.
+    """
+    import onnx
+
+    try:
+        model = onnx.load(str(source))
+    except Exception as error:
+        raise AtcError(
+            "E16004", f"Failed to parse the ONNX model: {type(error).__name__}"
+        ) from None
+    weights = {weight.name for weight in model.graph.initializer}
+    values = [value for value in model.graph.input if value.name not in weights]
+    if not values:
+        raise AtcError("E16004", "Failed to parse the ONNX model: it has no inputs")
+    names = [value.name for value in values]
+    for name, shape in given.items():
+        if name not in names:
+            raise _invalid(
+                "--input_shape", name, f"the model has no such input; its inputs are {names}"
+            )
+        if any(side <= 0 for side in shape):
+            raise _invalid(
+                "--input_shape", f"{name}:{','.join(map(str, shape))}", "-1 needs a dynamic flag"
+            )
+    fixed = False
+    for value in values:
+        sides = value.type.tensor_type.shape.dim
+        found = [side.dim_value if side.HasField("dim_value") else -1 for side in sides]
+        wanted = list(given.get(value.name, found))
+        fits = len(wanted) == len(found) and all(
+            have in (-1, want) for have, want in zip(found, wanted, strict=True)
+        )
+        if not fits:
+            raise _invalid(
+                "--input_shape",
+                f"{value.name}:{','.join(map(str, wanted))}",
+                f"the shape of input [{value.name}] in the model is {found}",
+            )
+        if -1 in wanted:
+            raise AtcError(
+                "E10001",
+                f"Value [-1] for parameter [{value.name}] is invalid. "
+                "Reason: maybe you should set input_shape to specify its shape",
+            )
+        for side, want in zip(sides, wanted, strict=True):
+            fixed = fixed or not side.HasField("dim_value")
+            side.dim_value = want
+    inputs = tuple(_tensor(value) for value in values)
+    if fixed:
+        for value in model.graph.output:  # their batch is the input's now
+            for side in value.type.tensor_type.shape.dim:
+                if not side.HasField("dim_value"):
+                    side.Clear()
+        model = onnx.shape_inference.infer_shapes(model)
+    return model, inputs, _outputs(model, inputs)
+
+
+def _tensor(value: Any) -> om.Tensor:
+    import numpy as np
+    import onnx
+
+    tensor = value.type.tensor_type
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
+    return om.Tensor(value.name, tuple(side.dim_value for side in tensor.shape.dim), dtype)
+
+
+def _outputs(model: Any, inputs: Sequence[om.Tensor]) -> tuple[om.Tensor, ...]:
+    outputs = tuple(_tensor(value) for value in model.graph.output)
+    if all(tensor.shape and 0 not in tensor.shape for tensor in outputs):
+        return outputs
+    # Shape inference left a side open: one execution tells.
+    import numpy as np
+
+    from harness.simulator.chip import open_onnxruntime
+
+    session = open_onnxruntime(model.SerializeToString(), 1)
+    results = session.run(None, {t.name: np.zeros(t.shape, t.dtype) for t in inputs})
+    return tuple(
+        om.Tensor(tensor.name, tuple(result.shape), tensor.dtype)
+        for tensor, result in zip(outputs, results, strict=True)
+    )

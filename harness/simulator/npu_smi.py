@@ -1,0 +1,339 @@
+"""A stand-in for `npu-smi`: the tables and lists of several driver generations.
+
+All text goes to stdout, failures too, and a failure's exit code is the driver's return value
+modulo 256. The vendor does not support concurrent calls: here the second one fails, so that a
+caller that does not take turns is found out.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+
+from harness.simulator.host import Chip, Holder, Host, hang
+
+NOT_FOUND = 215
+NOT_SUPPORTED = 193
+_MAX_PROCESSES = 8  # a chip's rows in the table
+
+_HELP = """Usage: npu-smi info [Options...]
+
+Options:
+       -l             List all npu
+       -m             Show all device mapping information
+       -t <type>      Show information for type:
+                      board, common, health, power, proc-mem, product, usages
+       -i <id>        NPU id
+       -c <chip_id>   Chip id
+"""
+
+
+class SmiError(Exception):
+    """What npu-smi ends with: its text and its exit code."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.text = text
+        self.code = code
+
+
+def main(argv: Sequence[str], host: Host | None = None) -> int:
+    """Answer one query."""
+    host = host or Host.load()
+    host.log_call("npu-smi", argv)
+    if host.strikes("npu-smi-hang"):
+        hang()
+    if host.strikes("npu-smi-fails"):
+        print("dcmi module initialize failed. ret is -8005")
+        return 187
+    with host.alone("npu-smi") as alone:
+        if not alone:
+            print("dcmi model initialized failed, because the device is used. ret is -8020")
+            return 172
+        try:
+            for line in _answer(argv, host):
+                print(line)
+        except SmiError as error:
+            print(error.text)
+            return error.code
+        sys.stdout.flush()
+    return 0
+
+
+def _answer(argv: Sequence[str], host: Host) -> Iterator[str]:
+    words = list(argv)
+    unknown = SmiError(f"Command or option is not found.\n{_HELP}", NOT_FOUND)
+    if words in (["-h"], ["--help"], ["info", "-h"]):
+        return iter(_HELP.splitlines())
+    if words == ["-v"]:
+        return iter([f"npu-smi version: {host.config.driver}"])
+    if not words or words.pop(0) != "info":
+        raise unknown
+    if not host.chips():
+        # Its exit code is not known.
+        raise SmiError("There is no NPU card on this server.", 1)
+    if not words:
+        return _table(host)
+    if words == ["-l"]:
+        return _list(host)
+    if words == ["-m"]:
+        return _mapping(host)
+    options: dict[str, str] = {}
+    while words:
+        flag = words.pop(0)
+        if flag not in ("-t", "-i", "-c") or not words or flag in options:
+            raise unknown
+        options[flag] = words.pop(0)
+    queries = {
+        "board": _board,
+        "common": _common,
+        "usages": _usages,
+        "health": _health,
+        "power": _power,
+        "proc-mem": _processes,
+        "product": _product,
+    }
+    if options.get("-t") not in queries or "-i" not in options:
+        raise unknown
+    if not options["-i"].isdigit() or not options.get("-c", "0").isdigit():
+        raise unknown
+    chips = [chip for chip in host.chips() if chip.npu_id == int(options["-i"])]
+    if "-c" in options:
+        chips = [chip for chip in chips if chip.chip_id == int(options["-c"])]
+    elif options["-t"] in ("health", "proc-mem"):
+        chips = chips[:1]
+    if not chips:
+        raise SmiError("Failed to execute npu-smi info. ret is -8255.", NOT_SUPPORTED)
+    return queries[options["-t"]](host, chips)
+
+
+# --- values -----------------------------------------------------------------------------------
+
+
+def _health_of(host: Host, chip: Chip) -> str:
+    return "Alarm" if host.has_fault("unhealthy", chip.device) else "OK"
+
+
+def _temperature(host: Host, chip: Chip) -> int:
+    return 97 if host.has_fault("throttled", chip.device) else 42 + chip.device % 8
+
+
+def _watts(host: Host, chip: Chip) -> float:
+    return 15.8 if host.config.chip != "310" else 12.8
+
+
+def _frequency(host: Host, chip: Chip, holders: Sequence[Holder]) -> int:
+    rated = host.config.frequency_mhz
+    # Between two executions a chip rests, and clocks down: that is no throttling.
+    resting = bool(holders) and not _aicore(holders)
+    return rated * 3 // 5 if resting or host.has_fault("throttled", chip.device) else rated
+
+
+def _used_mb(host: Host, holders: Sequence[Holder]) -> int:
+    # Idle memory is never 0.
+    idle = 577 if host.config.chip == "310" else 1074
+    return idle + sum(holder.memory_mb for holder in holders)
+
+
+def _aicore(holders: Sequence[Holder]) -> int:
+    return 87 if any(holder.running for holder in holders) else 0
+
+
+# --- the table --------------------------------------------------------------------------------
+
+
+def _row(widths: Sequence[int], *cells: str) -> str:
+    return (
+        "| " + " | ".join(cell.ljust(w - 2) for cell, w in zip(cells, widths, strict=True)) + " |"
+    )
+
+
+def _rule(widths: Sequence[int], mark: str) -> str:
+    return "+" + "+".join(mark * w for w in widths) + "+"
+
+
+def _table(host: Host) -> Iterator[str]:
+    config = host.config
+    hugepages = config.driver_version[0] >= 22
+    with_processes = config.driver_version > (22, 0)
+    widths = (19, 17, 54) if hugepages else (19, 17, 40)
+    yield _rule([sum(widths) + 2], "-")
+    title = f"npu-smi {config.driver}"
+    yield _row([sum(widths) + 2], f"{title:<49}Version: {config.driver}")
+    yield _rule(widths, "-")
+    head = "Power(W)     Temp(C)" + ("           Hugepages-Usage(page)" if hugepages else "")
+    yield _row(widths, "NPU     Name", "Health", head)
+    yield _row(widths, "Chip    Device", "Bus-Id", "AICore(%)    Memory-Usage(MB)")
+    yield _rule(widths, "=")
+    chips = host.chips()
+    for i, chip in enumerate(chips):
+        holders = host.holders(chip.device)
+        pages = "                0    / 969" if hugepages else ""
+        # A card's power is printed once, in the row of its first chip.
+        watts = f"{_watts(host, chip)}" if chip.chip_id == 0 else "NA"
+        yield _row(
+            widths,
+            f"{chip.npu_id:<8}{config.chip}",
+            _health_of(host, chip),
+            f"{watts:<13}{_temperature(host, chip)}{pages}",
+        )
+        yield _row(
+            widths,
+            f"{chip.chip_id:<8}{chip.device}",
+            chip.bus_id,
+            f"{_aicore(holders):<13}{_used_mb(host, holders):<5}/ {config.memory_mb}",
+        )
+        last = i + 1 == len(chips)
+        yield _rule(widths, "-" if not last and chips[i + 1].npu_id == chip.npu_id else "=")
+    if with_processes:
+        yield from _process_table(host)
+
+
+def _process_table(host: Host) -> Iterator[str]:
+    container = host.config.driver_version[0] >= 26
+    widths = [19, 17, 26, 27] + [26] * container
+    head = ["NPU     Chip", "Process id", "Process name", "Process memory(MB)"]
+    yield _row(widths, *head, *["Process id in container"] * container)
+    yield _rule(widths, "=")
+    for npu_id in host.config.npu_ids:
+        found = False
+        for chip in host.chips():
+            if chip.npu_id != npu_id:
+                continue
+            for holder in host.holders(chip.device)[:_MAX_PROCESSES]:
+                found = True
+                cells = [
+                    f"{npu_id:<8}{chip.chip_id}",
+                    str(holder.pid),
+                    holder.name,
+                    str(holder.memory_mb),
+                ]
+                yield _row(widths, *cells, *["NA"] * container)
+        if not found:
+            yield _row(
+                [sum(widths) + len(widths) - 1], f"No running processes found in NPU {npu_id}"
+            )
+        yield _rule(widths, "=")
+
+
+# --- lists ------------------------------------------------------------------------------------
+
+
+def _line(name: str, value: object) -> str:
+    return f"\t{name:<30} : {value}"
+
+
+def _list(host: Host) -> Iterator[str]:
+    config = host.config
+    count = "Card Count" if config.chip == "310" else "Total Count"
+    yield _line(count, len(config.npu_ids))
+    for i, npu_id in enumerate(config.npu_ids):
+        yield ""
+        yield _line("NPU ID", npu_id)
+        yield _line("Product Name", config.product)
+        yield _line("Serial Number", f"SIMULATED{i:04d}")
+        yield _line("Chip Count", config.chips_per_card)
+
+
+def _mapping(host: Host) -> Iterator[str]:
+    name = "MiniD" if host.config.chip == "310" else f"Ascend {host.config.chip}"
+    yield f"\t{'NPU ID':<31}{'Chip ID':<31}{'Chip Logic ID':<31}Chip Name"
+    for npu_id in host.config.npu_ids:
+        chips = [chip for chip in host.chips() if chip.npu_id == npu_id]
+        for chip in chips:
+            yield f"\t{npu_id:<31}{chip.chip_id:<31}{chip.device:<31}{name}"
+        yield f"\t{npu_id:<31}{len(chips):<31}{'-':<31}Mcu"
+
+
+def _board(host: Host, chips: Sequence[Chip]) -> Iterator[str]:
+    config = host.config
+    yield _line("NPU ID", chips[0].npu_id)
+    yield _line("Product Name", config.product)
+    yield _line("Model", "NA")
+    yield _line("Manufacturer", "simulated")
+    yield _line("Serial Number", f"SIMULATED{config.npu_ids.index(chips[0].npu_id):04d}")
+    yield _line("Software Version", config.driver)
+    yield _line("Firmware Version", "1.84.0.0" if config.chip == "310" else "7.1.0.3.220")
+    yield _line("Board ID", "0x64")
+    yield _line("PCB ID", "A")
+    yield _line("BOM ID", "1")
+    yield _line("PCIe Bus Info", chips[0].bus_id)
+    yield _line("Chip Count", config.chips_per_card)
+
+
+def _common(host: Host, chips: Sequence[Chip]) -> Iterator[str]:
+    mini = host.config.chip == "310"
+    yield _line("NPU ID", chips[0].npu_id)
+    yield _line("Chip Count", len(chips))
+    for chip in chips:
+        holders = host.holders(chip.device)
+        yield ""
+        yield _line("Chip ID", chip.chip_id)
+        yield _line("Memory Usage Rate(%)", 100 * _used_mb(host, holders) // host.config.memory_mb)
+        yield _line("Aicore Usage Rate(%)", _aicore(holders))
+        yield _line("Aicore Freq(MHZ)", host.config.frequency_mhz)
+        yield _line("Aicore curFreq(MHZ)", _frequency(host, chip, holders))
+        yield _line("Temperature(C)", _temperature(host, chip))
+        if mini:
+            yield _line("Rated Power Dissipation(W)", _watts(host, chip))
+    if not mini:
+        yield ""
+        yield _line("Chip Name", "mcu")
+        yield _line("Temperature(C)", 41)
+        yield _line("NPU Real-time Power(W)", _watts(host, chips[0]))
+
+
+def _usages(host: Host, chips: Sequence[Chip]) -> Iterator[str]:
+    mini = host.config.chip == "310"
+    yield _line("NPU ID", chips[0].npu_id)
+    yield _line("Chip Count", len(chips))
+    for chip in chips:
+        holders = host.holders(chip.device)
+        rate = 100 * _used_mb(host, holders) // host.config.memory_mb
+        yield ""
+        if mini:
+            yield _line("Memory Capacity(MB)", host.config.memory_mb)
+            yield _line("Memory Usage Rate(%)", rate)
+        else:
+            yield _line("DDR Capacity(MB)", host.config.memory_mb)
+            yield _line("DDR Usage Rate(%)", rate)
+            yield _line("DDR Hugepages Total(page)", 0)
+            yield _line("DDR Hugepages Usage Rate(%)", 0)
+        yield _line("Aicore Usage Rate(%)", _aicore(holders))
+        yield _line("Aicpu Usage Rate(%)", 0)
+        yield _line("Ctrlcpu Usage Rate(%)", 1)
+        if not mini:
+            yield _line("Vectorcore Usage Rate(%)", 0)
+            yield _line("DDR Bandwidth Usage Rate(%)", 0)
+        yield _line("Chip ID", chip.chip_id)  # after the values, as the real one has it
+
+
+def _health(host: Host, chips: Sequence[Chip]) -> Iterator[str]:
+    health = _health_of(host, chips[0])
+    bad = health != "OK"
+    yield _line("Health Status", health)
+    yield _line("Error Code", "80C98009" if bad else "NA")
+    yield _line("Error Information", "simulated" if bad else "NA")
+
+
+def _power(host: Host, chips: Sequence[Chip]) -> Iterator[str]:
+    if host.config.chip != "310":
+        raise SmiError("This device does not support querying power.", NOT_SUPPORTED)
+    yield _line("NPU ID", chips[0].npu_id)
+    for chip in chips:
+        yield _line("Rated Power Dissipation(W)", _watts(host, chip))
+
+
+def _processes(host: Host, chips: Sequence[Chip]) -> Iterator[str]:
+    holders = host.holders(chips[0].device)
+    if not holders:
+        yield "\tNo process in device."
+    for holder in holders:
+        yield (
+            f"\tProcess id:{holder.pid}  Process name:{holder.name}  "
+            f"Process memory(MB):{holder.memory_mb}"
+        )
+
+
+def _product(host: Host, chips: Sequence[Chip]) -> Iterator[str]:
+    yield _line("Product Type", host.config.product)

@@ -1,0 +1,88 @@
+"""The simulator's own `.om`: a magic line, a JSON header, and the ONNX model's bytes.
+
+It is no real offline model and does not pretend to be one. Like a real one it is made for one
+chip and, here always, one batch size, and a file that lacks its end cannot be loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+MAGIC = b"SIMULATED OM, not for a real NPU, version 1\n"
+MAX_HEADER = 1 << 20
+
+
+class OmError(Exception):
+    """A file that is not an `.om` of this simulator, or is damaged."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or output; `dtype` is a NumPy name."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a compiled model says of itself; `digest` is the payload's SHA-256."""
+
+    name: str
+    batch: int
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    soc_version: str
+    cann: str
+    precision: str
+    tuning: str
+    size: int
+    digest: str
+
+
+def write(path: Path, payload: bytes, **described: Any) -> Header:
+    """Write a compiled model; `described` are the header's other fields."""
+    header = Header(size=len(payload), digest=hashlib.sha256(payload).hexdigest(), **described)
+    with path.open("wb") as file:
+        file.write(MAGIC)
+        file.write(json.dumps(asdict(header)).encode() + b"\n")
+        file.write(payload)
+    return header
+
+
+def read(path: Path, *, with_payload: bool = True) -> tuple[Header, bytes]:
+    """The header and the payload (empty when it was not asked for; its length is checked still).
+
+    Raises:
+        OmError: not such a file, or damaged.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        if file.readline(len(MAGIC)) != MAGIC:
+            raise OmError("not an offline model of this toolchain")
+        line = file.readline(MAX_HEADER)
+        try:
+            data = json.loads(line)
+            for role in ("inputs", "outputs"):
+                data[role] = tuple(
+                    Tensor(str(t["name"]), tuple(int(n) for n in t["shape"]), str(t["dtype"]))
+                    for t in data[role]
+                )
+            header = Header(**data)
+        except (ValueError, KeyError, TypeError):
+            raise OmError("the header is damaged") from None
+        start = file.tell()
+        if file.seek(0, 2) - start != header.size:
+            raise OmError("the file is truncated")
+        if not with_payload:
+            return header, b""
+        file.seek(start)
+        payload = file.read()
+    if hashlib.sha256(payload).hexdigest() != header.digest:
+        raise OmError("the content does not fit its digest")
+    return header, payload

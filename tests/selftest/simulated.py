@@ -1,0 +1,142 @@
+"""Simulated Ascend hosts for tests: a tiny model, an installation, runs of its tools."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.simulator import install, parse_config
+from harness.simulator.host import VARIABLE, Host
+
+BATCH = 4
+SHAPE = (BATCH, 3, 8, 8)
+CLASSES = 5
+INPUT, OUTPUT = "image", "class"
+SOC = "Ascend310P3"
+
+
+def write_onnx(path: Path, batch: int | str = "N", dtype: str = "float32") -> Path:
+    """A convolution, a mean and a matrix: `float32[N, 3, 8, 8]` -> `float32[N, 5]`."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    rng = np.random.default_rng(7)
+    kernel = rng.standard_normal((4, 3, 3, 3)).astype(dtype)
+    matrix = rng.standard_normal((4, CLASSES)).astype(dtype)
+    kind = TensorProto.FLOAT if dtype == "float32" else TensorProto.DOUBLE
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", [INPUT, "kernel"], ["a"]),
+            helper.make_node("Relu", ["a"], ["b"]),
+            helper.make_node("GlobalAveragePool", ["b"], ["c"]),
+            helper.make_node("Flatten", ["c"], ["d"]),
+            helper.make_node("MatMul", ["d", "matrix"], [OUTPUT]),
+        ],
+        "tiny",
+        [helper.make_tensor_value_info(INPUT, kind, [batch, *SHAPE[1:]])],
+        [helper.make_tensor_value_info(OUTPUT, kind, [batch, CLASSES])],
+        [numpy_helper.from_array(kernel, "kernel"), numpy_helper.from_array(matrix, "matrix")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=7)
+    save(model, str(path))
+    return path
+
+
+def compute(onnx: Path, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """What ONNX Runtime makes of the model."""
+    import onnxruntime
+
+    result: npt.NDArray[np.float32] = onnxruntime.InferenceSession(str(onnx)).run(
+        None, {INPUT: images}
+    )[0]
+    return result
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A tool that ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.replace("\r", "\n").splitlines()
+
+
+@dataclass(frozen=True)
+class SimulatedHost:
+    """An installation, and the environment that has it."""
+
+    folder: Path
+    env: dict[str, str]
+
+    @property
+    def host(self) -> Host:
+        return Host.load({VARIABLE: self.env[VARIABLE]})
+
+    def run(self, *command: str | Path, cwd: Path | None = None, timeout: float = 60) -> Ran:
+        """Run a tool (`python` is this interpreter) in `cwd`."""
+        argv = [sys.executable if word == "python" else str(word) for word in command]
+        program = self._which(argv[0])
+        done = subprocess.run(
+            [program, *argv[1:]],
+            env=self.env,
+            cwd=cwd or self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *command: str | Path) -> subprocess.Popen[str]:
+        """Start a tool and do not wait."""
+        argv = [sys.executable if word == "python" else str(word) for word in command]
+        return subprocess.Popen(
+            [self._which(argv[0]), *argv[1:]],
+            env=self.env,
+            cwd=self.folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def _which(self, name: str) -> str:
+        import shutil
+
+        return shutil.which(name, path=self.env["PATH"]) or name
+
+    def compile(self, onnx: Path, batch: int = BATCH, *more: str, name: str = "model") -> Ran:
+        """Compile with the guides' flags to `name`.om in the host's folder."""
+        shape = ",".join(map(str, (batch, *SHAPE[1:])))
+        return self.run(
+            *("atc", "--framework=5", f"--model={onnx}", f"--output={self.folder / name}"),
+            *("--input_format=NCHW", f"--input_shape={INPUT}:{shape}"),
+            *(f"--soc_version={self.host.config.soc_version}", *more),
+        )
+
+
+def make_host(folder: Path, text: str = "") -> SimulatedHost:
+    """Install a simulated host with a configuration's text below `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chmod(folder, 0o750)
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("ASCEND_", "HARNESS_", "PYTEST_"))
+    }
+    return SimulatedHost(folder, dict(install(folder, parse_config(text), environment=environment)))
+
+
+def images(count: int = BATCH, seed: int = 0) -> npt.NDArray[Any]:
+    """Seeded `float32[count, 3, 8, 8]`."""
+    return np.random.default_rng(seed).standard_normal((count, *SHAPE[1:])).astype(np.float32)
