@@ -81,6 +81,8 @@ class Flip:
     label: int
     reference: int
     compiled: int
+    reference_score: float  # the reference's best logit
+    compiled_score: float  # the compiled model's best logit
     margin: float  # reference's best logit minus its second
     allowed: float  # margin below which rounding within the fidelity bound explains the flip
 
@@ -135,6 +137,8 @@ class AccuracyMeasurement:
                         "label": flip.label,
                         "reference": flip.reference,
                         "compiled": flip.compiled,
+                        "reference_score": flip.reference_score,
+                        "compiled_score": flip.compiled_score,
                         "margin": flip.margin,
                         "excused": flip.excused,
                     }
@@ -210,6 +214,11 @@ def _finite(logits: Float32) -> npt.NDArray[np.bool_]:
     return np.logical_and.reduce(np.isfinite(logits), axis=1)  # type: ignore[no-any-return]
 
 
+def images_of(count: int) -> str:
+    """`1 image`, `12 images`: for sentences."""
+    return f"{count} image{'' if count == 1 else 's'}"
+
+
 def _positions(names: Names) -> dict[str, int]:
     return {name: position for position, name in enumerate(names)}
 
@@ -278,16 +287,17 @@ class Tally:
         if self._rows != self._outputs:
             found.append(f"{self._outputs} rows of outputs for {self._rows} images")
         for flags, words in (
-            (~self._finite, "NaN or infinity in the outputs of {} images ({})"),
-            (self._seen > 1, "{} images counted more than once ({})"),
-            (self._seen == 0, "{} images have no output ({})"),
+            (~self._finite, "NaN or infinity in the outputs of {} ({})"),
+            (self._seen > 1, "{} counted more than once ({})"),
+            (self._seen == 0, "{} without output ({})"),
         ):
             names = [self._names[index] for index in np.flatnonzero(flags)]
             if names:
-                found.append(words.format(len(names), some(names)))
+                found.append(words.format(images_of(len(names)), some(names)))
         if self._foreign:
             names = list(self._foreign)
-            found.append(f"{len(names)} outputs belong to no image ({some(names)})")
+            outputs = "1 output belongs" if len(names) == 1 else f"{len(names)} outputs belong"
+            found.append(f"{outputs} to no image ({some(names)})")
         return tuple(found)
 
     def write(self, path: Path, reference: Int32 | None = None) -> None:
@@ -390,6 +400,8 @@ class Comparison:
                     label=(self._labels[index] if index >= 0 else -1) + self._offset,
                     reference=int(their_best[i, 0]),
                     compiled=int(our_best[i, 0]),
+                    reference_score=float(wide[i, their_best[i, 0]]),
+                    compiled_score=float(ours[i, our_best[i, 0]]),
                     margin=float(wide[i, their_best[i, 0]] - wide[i, second]),
                     allowed=float(np.sqrt(2.0) * self._bound * np.linalg.norm(wide[i])),
                 )

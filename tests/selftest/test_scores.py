@@ -161,9 +161,9 @@ def test_nan_is_a_problem_and_never_a_hit():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda names: names[:-1], "have no output"),
-        (lambda names: [*names, names[0]], "counted more than once"),
-        (lambda names: [*names, "stranger.JPEG"], "belong to no image"),
+        (lambda names: names[:-1], "1 image without output"),
+        (lambda names: [*names, names[0]], "1 image counted more than once"),
+        (lambda names: [*names, "stranger.JPEG"], "1 output belongs to no image"),
     ],
 )
 def test_rows_that_are_not_the_images_are_problems(change, words):
@@ -189,6 +189,25 @@ def test_fidelity_of_equal_and_of_other_logits():
     assert [(flip.reference, flip.compiled) for flip in other.flips] == [(3, 4)]
     assert not other.flips[0].excused
     assert other.agreement == pytest.approx(2 / 3)
+
+
+def test_a_flip_has_both_scores_in_the_record_too():
+    images = image_set([1, 2])
+    reference, found = predictions([1, 2]), predictions([1, 4])
+    reference.logits[1, 2], found.logits[1, 4] = 8.5, 7.25
+    measured = accuracy.measure(
+        found,
+        images,
+        0,
+        provenance="rehearsal",
+        reference=reference,
+        fidelity_bound=3e-2,
+        seconds=1.0,
+    )
+    (flip,) = measured.to_json()["fidelity"]["flips"]
+    assert flip["name"] == images.names[1]
+    assert (flip["reference"], flip["reference_score"]) == (2, 8.5)
+    assert (flip["compiled"], flip["compiled_score"]) == (4, 7.25)
 
 
 def test_a_flip_within_rounding_is_excused():
@@ -299,6 +318,7 @@ def test_any_division_into_batches_gives_what_the_whole_gives(data):
     assert [flip.name for flip in found.fidelity.flips] == [images.names[i] for i in flips]
     assert found.fidelity.agreement == pytest.approx(1 - len(flips) / n)
     for flip, i in zip(found.fidelity.flips, flips, strict=True):
+        assert (flip.reference_score, flip.compiled_score) == (theirs[i].max(), ours[i].max())
         ranked = np.sort(theirs[i].astype(np.float64))
         assert flip.margin == pytest.approx(ranked[-1] - ranked[-2], abs=1e-12)
         assert flip.allowed == pytest.approx(2**0.5 * 3e-2 * np.linalg.norm(theirs[i]), rel=1e-5)
@@ -330,7 +350,7 @@ def test_rows_that_are_missing_in_a_batch_are_a_problem():
     seen.add(images.names, predictions([1, 2]).logits)
     assert seen.problems() == (
         "2 rows of outputs for 3 images",
-        f"1 images have no output ({images.names[2]})",
+        f"1 image without output ({images.names[2]})",
     )
     assert seen.scores.correct[0] == 2
 

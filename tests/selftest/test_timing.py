@@ -12,6 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import throughput
+from harness.conditions import Condition, Setup
+from harness.errors import DeviceError, InferError
+from harness.statistics import t99
 from harness.throughput import Timing
 from tests.selftest.fakes import FakeSession
 
@@ -36,16 +39,9 @@ def test_percentiles_equal_numpys(samples):
 def test_half_width_is_that_of_the_round_means():
     means = [10.0, 10.1, 9.9, 10.05, 9.95]
     found = timing(*([m - 1, m + 1] for m in means))
-    expected = 4.604 * statistics.stdev(means) / math.sqrt(5) / 10.0 * 100
+    expected = t99(4) * statistics.stdev(means) / math.sqrt(5) / 10.0 * 100
     assert found.half_width_percent == pytest.approx(expected, rel=1e-9)
     assert timing([1.0]).half_width_percent == math.inf
-
-
-@pytest.mark.parametrize(
-    ("degrees", "quantile"), [(1, 63.657), (4, 4.604), (30, 2.750), (60, 2.660), (1000, 2.581)]
-)
-def test_quantiles_of_students_t(degrees, quantile):
-    assert throughput.t99(degrees) == pytest.approx(quantile, abs=2e-3)
 
 
 def noisy(mean, spread, seed=1):
@@ -161,3 +157,181 @@ def test_a_slow_moment_that_falls_on_both_does_not_spoil_the_ratio():
     assert found.precise
     assert len(found.timing.rounds) == throughput.MIN_ROUNDS
     assert found.timing.half_width_percent > 10
+
+
+class Clocked(FakeSession):
+    """Rounds that tell their mean alone, and move a clock by what they took."""
+
+    def __init__(self, means, told=lambda mean, loops: [mean]):
+        super().__init__(lambda b: b)
+        self.means = iter(means)
+        self.told = told
+        self.seconds = 0.0
+        self.loops = []
+
+    def clock(self):
+        return self.seconds
+
+    def time(self, loops, warmup):
+        mean = next(self.means)
+        self.seconds += (loops + warmup) * mean / 1000.0
+        self.loops.append(loops)
+        return self.told(mean, loops)
+
+
+def clocked(session, **changes):
+    return measure(session, clock=session.clock, **changes)
+
+
+# Tools that print only a mean --------------------------------------------------------------
+
+
+def test_a_tool_that_prints_only_a_mean_is_right():
+    found = clocked(Clocked(itertools.cycle([10.0, 10.0, 10.0, 10.1, 9.9])), round_s=0.1)
+    assert found.precise
+    assert found.timing.loops_per_round == 10
+    assert found.timing.executions == 10 * len(found.timing.rounds)
+    data = found.to_json()
+    assert data["loops"] == found.timing.executions
+    # One figure for ten executions has no percentile of an execution.
+    assert "p99_ms" not in data
+    assert data["samples_are"] == "means of several executions"
+
+
+def test_rounds_weigh_the_same_whatever_the_samples_of_each():
+    # The same four executions a round, told as a mean by one round and one by one by the other.
+    mixed = Timing(4, 1, ((20.0,), (10.0, 10.0, 10.0, 10.0)), 4)
+    assert mixed.mean_ms == 15.0
+    assert mixed.fps == pytest.approx(1000 * 4 / 15.0)
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        (lambda mean, loops: [], "told no time"),
+        (lambda mean, loops: [mean] * (loops + 2), "warm-up"),
+        (lambda mean, loops: [float("nan")], "nan ms"),
+        (lambda mean, loops: [0.0], "0.0 ms"),
+        (lambda mean, loops: [-1.0], "-1.0 ms"),
+        (lambda mean, loops: [float("inf")], "inf ms"),
+    ],
+)
+def test_what_cannot_be_times_of_executions_is_an_error(told, words):
+    with pytest.raises(InferError, match=words):
+        clocked(Clocked(itertools.repeat(5.0), told))
+
+
+@pytest.mark.parametrize(
+    ("factor", "check", "wrong"),
+    [
+        (1.0, "near", False),
+        (1000.0, "at-most", True),  # microseconds
+        (1000.0, "near", True),
+        (0.001, "at-most", True),
+        (0.001, "near", True),  # seconds
+        (1000.0, "off", False),
+    ],
+)
+def test_a_timer_of_another_unit_is_held_against_the_clock(factor, check, wrong):
+    session = Clocked(itertools.repeat(5.0), lambda mean, loops: [mean * factor] * min(loops, 3))
+    # Enough executions a round, whatever the session says of one.
+    found = clocked(session, wall_check=check, round_s=0.1 * max(1.0, factor))
+    assert bool(found.problems) == wrong
+    assert all("not milliseconds" in problem for problem in found.problems)
+    assert len(found.problems) <= 1
+
+
+# When rounds stop --------------------------------------------------------------------------
+
+
+def test_a_figure_that_has_not_settled_is_not_done():
+    # Ten rounds of 0.1 s at 10 ms, then slower by 3 %: precise at once, true later.
+    def means():
+        yield 10.0  # the trial
+        yield from [10.0, 10.001, 9.999] * 4
+        yield from itertools.cycle([10.3, 10.301, 10.299])
+
+    early = clocked(Clocked(means()), round_s=0.1)
+    late = clocked(Clocked(means()), round_s=0.1, least_s=2.0)
+    assert len(early.timing.rounds) == throughput.MIN_ROUNDS
+    assert late.precise
+    assert late.seconds > 3.0  # not at two seconds: its halves differed by 2 %
+    assert late.timing.mean_ms == pytest.approx(10.3, rel=0.012)
+
+
+def test_rounds_go_on_for_the_least_time():
+    found = clocked(Clocked(itertools.repeat(10.0)), round_s=0.1, least_s=5.0)
+    assert 5.0 <= found.seconds < 5.3
+
+
+def test_the_budget_ends_before_the_least_time():
+    found = clocked(Clocked(itertools.repeat(10.0)), round_s=0.1, least_s=5.0, budget_s=1.0)
+    assert found.seconds < 1.3
+
+
+@pytest.mark.parametrize("provenance", ["real", "simulated", "rehearsal"])
+def test_a_budget_that_ends_too_early_leaves_what_decides_nothing(provenance):
+    def found(budget_s):
+        return clocked(
+            Clocked(itertools.repeat(10.0)),
+            provenance=provenance,
+            round_s=0.1,
+            least_s=throughput.LEAST_S if provenance == "real" else 0.0,
+            budget_s=budget_s,
+        )
+
+    quick = found(0.1)
+    assert quick.precise  # two equal rounds: the width is nothing
+    assert quick.too_short.startswith("2 rounds were timed in a budget of 0.1 s")
+    assert quick.to_json()["precision_reached"] is False
+    assert ("timed for" in found(5.0).too_short) == (provenance == "real")
+    assert found(60.0).too_short == ""
+
+
+# Looks at the device -----------------------------------------------------------------------
+
+
+def test_the_device_is_looked_at_between_rounds_and_not_too_often():
+    session = Clocked(itertools.repeat(10.0))
+    looks = []
+
+    def watch():
+        looks.append(session.seconds)
+        return Condition("before", -1.0, health="OK", busy="no", temperature_c=50.0)
+
+    before = Condition("before", -0.5, busy="no")
+    found = clocked(
+        session, round_s=0.1, least_s=10.0, watch=watch, watch_s=2.0, conditions=(before,)
+    )
+    assert found.conditions[0] == before
+    assert len(looks) == len(found.conditions) - 1
+    assert 4 <= len(looks) <= 6
+    assert all(later - earlier >= 2.0 for earlier, later in itertools.pairwise(looks))
+    assert {one.moment for one in found.conditions[1:]} == {"during"}
+    assert [one.seconds for one in found.conditions[1:]] == [round(at, 3) for at in looks]
+
+
+def test_a_short_measurement_is_looked_at_once():
+    session = Clocked(itertools.repeat(10.0))
+    found = clocked(session, round_s=0.1, watch=lambda: Condition("during", 0.0))
+    assert len(found.conditions) == 1
+
+
+def test_a_look_that_fails_is_a_note_and_ends_nothing():
+    def watch():
+        raise DeviceError("npu-smi did not answer within 30 s")
+
+    found = clocked(Clocked(itertools.repeat(10.0)), watch=watch)
+    (only,) = found.conditions
+    assert "did not answer" in only.note
+    assert only.trouble == ""
+    assert only.busy == "unknown"
+
+
+def test_conditions_and_setup_are_recorded():
+    setup = Setup(driver="api", chip="Ascend310P3", toolchain="CANN 8.0.RC2")
+    look = Condition("during", 0.0, health="OK", busy="no", throttled="no")
+    data = clocked(Clocked(itertools.repeat(10.0)), watch=lambda: look, setup=setup).to_json()
+    assert data["setup"]["chip"] == "Ascend310P3"
+    assert data["conditions"][0]["busy"] == "no"
+    assert measure(FakeSession(lambda b: b, times=itertools.repeat(5.0))).to_json()["setup"]

@@ -1,0 +1,343 @@
+"""How often the rules of judgement are wrong: simulated artifacts through the real verdicts.
+
+Accuracy: a data set of 50,000 images, a reference model with the published top-1, and compiled
+models that are healthy (they flip images, one way as likely as the other) or worse (one-directional
+or mixed with such flips), or a reference that is wrong itself. Parts of 200 to 50,000 images are
+drawn without replacement and judged. Throughput: devices of a known sustained speed, whose rounds
+are noisy, start fast or slow down, timed by `throughput.measure` on a clock of its own and judged
+against a baseline.
+
+    python benchmarks/judging.py              # prints the tables of docs/judging.md; minutes
+    python benchmarks/judging.py --quick      # a test of this script; its figures mean little
+    python benchmarks/judging.py --only accuracy --samples 5000 --seed 7
+
+Every random number comes from `--seed`: the same command prints the same tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from harness import throughput, verdicts
+from harness.accuracy import AccuracyMeasurement, Fidelity, Scores
+from harness.catalog import AccuracyRule, Baseline, Published, load_catalog
+from harness.statistics import Paired
+from harness.targets.protocol import Float32, TensorSpec
+from harness.throughput import ThroughputMeasurement
+from harness.verdicts import Kind
+
+CATALOG = Path(__file__).resolve().parents[1] / "baselines.yaml"
+WHOLE = verdicts.WHOLE_SET
+SIZES = (200, 1_000, 5_000, WHOLE)
+KINDS: tuple[Kind, ...] = ("PASS", "FAIL", "INCONCLUSIVE")
+
+
+# Accuracy ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A compiled model and its reference, in percent of all images."""
+
+    name: str
+    flips: float = 0.0  # right with one model alone; each image goes either way by chance
+    drop: float = 0.0  # points: right with the reference alone, besides
+    reference_off: float = 0.0  # points by which the reference itself is below the published
+
+
+ARTIFACTS = (
+    Artifact("healthy, no flips"),
+    Artifact("healthy, 1 % of flips", flips=1),
+    Artifact("healthy, 2 % of flips", flips=2),
+    Artifact("drop of 0.5 points", drop=0.5),
+    Artifact("drop of 0.5 points among 1 % of flips", drop=0.5, flips=1),
+    Artifact("drop of 1 point", drop=1),
+    Artifact("drop of 1 point among 1 % of flips", drop=1, flips=1),
+    Artifact("drop of 2 points", drop=2),
+    Artifact("drop of 2 points among 1 % of flips", drop=2, flips=1),
+    Artifact("wrong on both sides, 5 points low", reference_off=5),
+    Artifact("wrong on both sides, 20 points low", reference_off=20),
+)
+
+
+def draw(
+    artifact: Artifact, top1: float, images: int, samples: int, random: np.random.Generator
+) -> Iterator[Paired]:
+    """Who was right on each of `samples` parts of `images`, each of a data set of its own."""
+    right = round(WHOLE * (top1 - artifact.reference_off) / 100)
+    flips, drop = round(WHOLE * artifact.flips / 100), round(WHOLE * artifact.drop / 100)
+    for _ in range(samples):
+        gained = int(random.binomial(flips, 0.5))
+        lost = flips - gained + drop
+        cells = [right - lost, lost, gained, WHOLE - right - gained]
+        both, only_reference, only_compiled, _neither = (
+            int(count) for count in random.multivariate_hypergeometric(cells, images)
+        )
+        yield Paired(images, both, only_reference, only_compiled)
+
+
+def measured(pairs: Paired) -> AccuracyMeasurement:
+    """The measurement that these counts are of; its logits are healthy."""
+    return AccuracyMeasurement(
+        provenance="real",  # the judged numbers are drawn; nothing of them leaves this script
+        expected_images=pairs.n,
+        scores=Scores(pairs.n, (pairs.compiled_correct,) * 5),
+        problems=(),
+        fidelity=Fidelity(7e-3, 0.1, 1.0 - pairs.discordant / pairs.n, ()),
+        reference_scores=Scores(pairs.n, (pairs.reference_correct,) * 5),
+        seconds=1.0,
+    )
+
+
+def outcomes(kinds: Iterable[Kind]) -> str:
+    """`97.1 / 0.0 / 2.9`: percent of PASS, FAIL and INCONCLUSIVE."""
+    counts = Counter(kinds)
+    total = sum(counts.values())
+    return " / ".join(share(counts[kind], total) for kind in KINDS)
+
+
+def share(count: int, total: int) -> str:
+    """A percentage that is 0 or 100 only if it is exactly so."""
+    percent = 100.0 * count / total
+    if 0 < percent < 0.05:
+        return "<0.1"
+    if 99.95 <= percent < 100:
+        return ">99.9"
+    return f"{percent:.1f}" if 0 < percent < 100 else f"{percent:.0f}"
+
+
+def accuracy_cell(
+    published: Published, rule: AccuracyRule, row: int, column: int, *, samples: int, seed: int
+) -> str:
+    """The outcomes of artifact `row` on parts of `SIZES[column]` images."""
+    random = np.random.default_rng((seed, 1, row, column))
+    known: dict[Paired, Kind] = {}
+    kinds = []
+    for pairs in draw(ARTIFACTS[row], published.top1, SIZES[column], samples, random):
+        if pairs not in known:
+            known[pairs] = judge(pairs, published, rule)
+        kinds.append(known[pairs])
+    return outcomes(kinds)
+
+
+def judge(pairs: Paired, published: Published, rule: AccuracyRule) -> Kind:
+    """What the harness would say of these counts."""
+    found = measured(pairs)
+    if pairs.n == WHOLE:
+        return verdicts.judge_published_accuracy(found, published, rule).kind
+    return verdicts.judge_subset_accuracy(found, published, rule, paired=pairs).kind
+
+
+def accuracy_table(
+    published: Published, rule: AccuracyRule, *, samples: int, seed: int
+) -> list[str]:
+    """One row for each artifact, one column for each number of images."""
+    lines = [
+        "| artifact | " + " | ".join(f"{size:,} images" for size in SIZES) + " |",
+        "| --- |" + " --- |" * len(SIZES),
+    ]
+    for row, artifact in enumerate(ARTIFACTS):
+        cells = [
+            accuracy_cell(published, rule, row, column, samples=samples, seed=seed)
+            for column in range(len(SIZES))
+        ]
+        lines.append(f"| {artifact.name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def images_table(rows: Sequence[tuple[str, Published, AccuracyRule]]) -> list[str]:
+    """From how many images on a PASS is possible."""
+    shares = (0.0, 0.5, 1.0, 2.0)
+    lines = [
+        "| model | tolerance | "
+        + " | ".join("no difference" if not s else f"{s:g} % differ" for s in shares)
+        + " |",
+        "| --- | --- |" + " --- |" * len(shares),
+    ]
+    for name, published, rule in rows:
+        sign = "±" if rule.side == "both" else "-"
+        points = float(verdicts.tolerance_points(published, rule))
+        least = [verdicts.images_to_pass(published, rule, discordant_percent=s) for s in shares]
+        cells = " | ".join(f"{n:,}" if n is not None else "all" for n in least)
+        lines.append(f"| {name} | {sign}{points:.2f} points | {cells} |")
+    return lines
+
+
+# Throughput --------------------------------------------------------------------------------
+
+SPEEDS = (-5.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 5.0)  # percent off the baseline
+NOISES = (0.5, 1.0, 2.0, 5.0)  # percent, of the mean of a round
+TOLERANCES = (0.0, 1.0)
+ROUND_S = 0.25
+BUDGET_S = 120.0
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a device gets to its sustained speed: execution times by the seconds passed."""
+
+    name: str
+    factor: Callable[[float], float]
+    noises: tuple[float, ...]
+    least_s: float = throughput.LEAST_S
+
+
+def _step(seconds: float) -> float:
+    return 0.97 if seconds < 5.0 else 1.0
+
+
+COURSES = (
+    Course("steady", lambda seconds: 1.0, NOISES),
+    Course("3 % faster in the first 5 s", _step, (0.5, 2.0)),
+    Course("3 % faster in the first 5 s, timed for no least time", _step, (0.5, 2.0), 0.0),
+    Course(
+        "slows by 3 % over 60 s",
+        lambda seconds: 0.97 + 0.03 * min(1.0, seconds / 60.0),
+        (0.5, 2.0),
+    ),
+)
+
+
+class SimulatedDevice:
+    """A session that tells the mean of a round, and the clock that its rounds move on."""
+
+    inputs: Sequence[TensorSpec] = (TensorSpec("image", (4, 3, 2, 2), "float32"),)
+    outputs: Sequence[TensorSpec] = (TensorSpec("class", (4, 10), "float32"),)
+
+    def __init__(
+        self, mean_ms: float, noise: float, course: Course, random: np.random.Generator
+    ) -> None:
+        self.seconds = 0.0
+        self._mean_ms = mean_ms
+        self._noise = noise / 100.0
+        self._course = course
+        self._random = random
+
+    def clock(self) -> float:
+        return self.seconds
+
+    def time(self, loops: int, warmup: int) -> list[float]:
+        course = self._course.factor(self.seconds)
+        mean = self._mean_ms * course * (1.0 + self._noise * self._random.standard_normal())
+        self.seconds += (loops + warmup) * mean / 1000.0
+        return [float(mean)]
+
+    def stream(self, batches: Iterable[Float32]) -> Iterator[Float32]:
+        raise NotImplementedError("a simulated device has a speed, and no model")
+
+    def stream_into(self, fillers: Iterable[Callable[[Float32], None]]) -> Iterator[Float32]:
+        raise NotImplementedError("a simulated device has a speed, and no model")
+
+    def close(self) -> None:
+        pass
+
+
+def timed(
+    baseline: Baseline, speed: float, noise: float, course: Course, random: np.random.Generator
+) -> ThroughputMeasurement:
+    """One measurement of a device whose sustained speed is `speed` percent off the baseline."""
+    mean_ms = 1000.0 * 4 / (baseline.fps * (1.0 + speed / 100.0))
+    device = SimulatedDevice(mean_ms, noise, course, random)
+    return throughput.measure(
+        device,
+        provenance="simulated",
+        precision_percent=1.0,
+        budget_s=BUDGET_S,
+        least_s=course.least_s,
+        round_s=ROUND_S,
+        clock=device.clock,
+    )
+
+
+def throughput_tables(baseline: Baseline, *, samples: int, seed: int) -> list[str]:
+    """For each course of a device: percent of PASS by true speed, noise and tolerance."""
+    # A simulated measurement is judged against a simulated figure, here as anywhere.
+    figures = [
+        baseline.model_copy(update={"tolerance_percent": t, "provenance": "simulated"})
+        for t in TOLERANCES
+    ]
+    lines = []
+    for number, course in enumerate(COURSES):
+        lines += [
+            "",
+            f"Device: {course.name}.",
+            "",
+            "| true speed | "
+            + " | ".join(
+                f"noise {n:g} %, tolerance {t:g} %" for n in course.noises for t in TOLERANCES
+            )
+            + " |",
+            "| --- |" + " --- |" * (len(course.noises) * len(TOLERANCES)),
+        ]
+        for row, speed in enumerate(SPEEDS):
+            cells = []
+            for column, noise in enumerate(course.noises):
+                random = np.random.default_rng((seed, 2, number, row, column))
+                found = [timed(baseline, speed, noise, course, random) for _ in range(samples)]
+                cells += [
+                    outcomes(verdicts.judge_baseline(one, figure).kind for one in found)
+                    for figure in figures
+                ]
+            lines.append(f"| {speed:+g} % | " + " | ".join(cells) + " |")
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--samples", type=int, default=10_000, help="parts drawn for each cell")
+    parser.add_argument("--timings", type=int, default=1_000, help="timings for each cell")
+    parser.add_argument("--seed", type=int, default=2026)
+    parser.add_argument("--only", choices=("accuracy", "throughput"))
+    parser.add_argument("--quick", action="store_true", help="a test of this script")
+    parser.add_argument("--output", type=Path, help="write the tables there, too")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options = argparse.Namespace(**{**vars(options), "samples": 20, "timings": 2})
+    catalog = load_catalog(CATALOG)
+    lines: list[str] = []
+    if options.only != "throughput":
+        rows = [(m.id, m.accuracy.published, m.accuracy.rule) for m in catalog.models.values()]
+        lines += ["### Images from which a PASS is possible", "", *images_table(rows), ""]
+        for name in ("seresnext101", "squeezenet1_1"):
+            accuracy = catalog.models[name].accuracy
+            side = "both sides" if accuracy.rule.side == "both" else "a drop alone"
+            lines += [
+                f"### Accuracy: {name}, {accuracy.published.top1:g} % published, {side}",
+                "",
+                f"PASS / FAIL / INCONCLUSIVE in percent of {options.samples:,} parts.",
+                "",
+                *accuracy_table(
+                    accuracy.published, accuracy.rule, samples=options.samples, seed=options.seed
+                ),
+                "",
+            ]
+    if options.only != "accuracy":
+        baseline = catalog.models["seresnext101"].baseline("ascend310p3", 4)
+        if baseline is None:
+            raise SystemExit("the catalog has no figure of seresnext101 at batch size 4")
+        lines += [
+            "### Throughput: percent of PASS / FAIL / INCONCLUSIVE",
+            "",
+            f"{options.timings:,} timings for each cell, precision 1 %, rounds of {ROUND_S:g} s, "
+            f"at least {throughput.LEAST_S:g} s, budget {BUDGET_S:g} s.",
+            *throughput_tables(baseline, samples=options.timings, seed=options.seed),
+        ]
+    text = "\n".join(lines).rstrip() + "\n"
+    print(text, end="")
+    if options.output is not None:
+        options.output.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

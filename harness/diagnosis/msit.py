@@ -1,0 +1,46 @@
+"""The command of msit that compares an ONNX file and an OM operator by operator on an NPU.
+
+Options as msit's guide to `msit debug compare` gives them (gitcode.com/Ascend/msit,
+docs/debug/compare): absolute paths, `-i` a `.bin` or `.npy` of the model's input, `-c` the CANN
+toolkit (default: `$ASCEND_TOOLKIT_HOME`), `-d` the device. None of it was run on an NPU here.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.targets.protocol import Float32
+
+_SOURCED = "sourced "
+
+
+def commands(
+    toolkit: Any, *, onnx: Path, compiled: Path, batch: Float32, device: int, folder: Path
+) -> list[str]:
+    """What to paste into a shell, one command each; `batch` is written to `folder` for it.
+
+    `toolkit` is a `targets.ascend.toolkit.Toolkit` that has msit; `onnx` is the simplified file,
+    whose batch size is fixed as the compiled one's.
+    """
+    folder = folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    data = folder / "input.bin"
+    data.write_bytes(np.ascontiguousarray(batch, np.float32).tobytes())
+    command = [str(toolkit.msit), "debug", "compare"]
+    command += ["-gm", str(onnx.absolute()), "-om", str(compiled.absolute()), "-i", str(data)]
+    cann = _cann(toolkit.env)
+    if cann:
+        command += ["-c", cann]
+    command += ["-o", str(folder / "msit"), "-d", str(device)]
+    source = str(toolkit.environment_source)
+    found = [shlex.join(["source", source.removeprefix(_SOURCED)])]
+    return [*(found if source.startswith(_SOURCED) else []), shlex.join(command)]
+
+
+def _cann(env: Mapping[str, str]) -> str:
+    return env.get("ASCEND_TOOLKIT_HOME") or env.get("ASCEND_HOME_PATH", "")

@@ -1,0 +1,138 @@
+"""Which result belongs to which image: orders that mix them up, and labels that are shifted.
+
+All of it is arithmetic on predictions that are there: nothing runs again.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.targets.protocol import Float32
+
+Index = npt.NDArray[np.int64]
+
+RESTORED = 0.95  # agreement with the reference at which a suspect explains a fault
+CERTAIN = 1e-3  # some twenty suspects are tried: chance must not name one
+MOST_SHIFT = 8
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Best classes of images in the set's order; `label` and `eager` are -1 where unknown."""
+
+    names: tuple[str, ...]
+    label: Index
+    found: Index
+    eager: Index
+
+
+def read_predictions(path: Path) -> Predicted:
+    """What a run kept of each image (`accuracy.Tally.write`).
+
+    Raises:
+        OSError, ValueError: the file is absent or damaged.
+    """
+    names, columns = [], []
+    with path.open(newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            names.append(row["image"])
+            columns.append([int(row["label"]), int(row["top1"]), int(row["eager"] or -1)])
+    table = np.array(columns, np.int64).reshape(-1, 3)
+    return Predicted(tuple(names), table[:, 0], table[:, 1], table[:, 2])
+
+
+def gained(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> float:
+    """p of as many images becoming right, against those becoming wrong, by chance (sign test)."""
+    better = int(np.count_nonzero(after & ~before))
+    worse = int(np.count_nonzero(before & ~after))
+    total = better + worse
+    if total > 1000:  # the normal approximation: exact sums of thousands of terms say no more
+        return 0.5 * math.erfc((better - worse - 1) / math.sqrt(2.0 * total))
+    return float(sum(math.comb(total, k) for k in range(better, total + 1)) / 2**total)
+
+
+def orders(names: Sequence[str], labels: Index, batch: int) -> Iterator[tuple[str, Index]]:
+    """Orders in which results are mixed up: image i gets the result at `order[i]`."""
+    count = len(names)
+    at = np.arange(count)
+    shifts = [one for k in range(1, min(MOST_SHIFT, count // 2) + 1) for one in (k, -k)]
+    if MOST_SHIFT < batch < count:
+        shifts += [batch, -batch]
+    for shift in shifts:
+        where = "later" if shift > 0 else "earlier"
+        yield (
+            f"results {abs(shift)} places {where}".replace("1 places", "1 place"),
+            ((at + shift) % count),
+        )
+    yield "results in reverse", at[::-1].copy()
+    start = at - at % batch
+    length = np.minimum(batch, count - start) if count else at
+    whole = np.full(count, batch)  # a last partial batch is padded: it may rotate as a whole one
+    for shift in sorted({*range(1, min(MOST_SHIFT, batch - 1) + 1), *([batch - 1] * (batch > 1))}):
+        for size in (length, whole):
+            order = start + (at - start + shift) % size
+            yield (
+                f"results rotated by {shift} within each batch",
+                np.where(order < count, order, at),
+            )
+    if batch > 1:
+        yield "results in reverse within each batch", start + length - 1 - (at - start)
+    for name, key in (
+        ("names as numbers for names as text", [_natural(one) for one in names]),
+        ("names without regard to case", [one.lower() for one in names]),
+        ("images class by class", labels.tolist()),
+    ):
+        order = np.array(sorted(range(count), key=key.__getitem__), np.int64)
+        if not np.array_equal(order, at):
+            yield f"another order: {name}", order
+            yield f"another order: {name} (inverse)", np.argsort(order)
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    parts = re.split(r"(\d{1,18})", name)
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
+
+
+def matched(found: Float32, expected: Float32, bound: float) -> Index | None:
+    """For each row of `found` the row of `expected` that it is, -1 where it is none of them.
+
+    None when the rows are where they belong, or when fewer than nine in ten are any row at all.
+    """
+    if found.shape != expected.shape or len(found) < 2 or not np.isfinite(found).all():
+        return None
+    a, b = found.astype(np.float64), expected.astype(np.float64)
+    squares = np.sum(a * a, axis=1)[:, None] + np.sum(b * b, axis=1)[None] - 2.0 * a @ b.T
+    nearest = squares.argmin(axis=1)
+    close = np.sqrt(np.maximum(squares.min(axis=1), 0.0)) <= bound * np.linalg.norm(
+        b[nearest], axis=1
+    )
+    home = np.arange(len(found))
+    if np.mean(close) < 0.9 or np.mean(nearest[close] == home[close]) > 0.5:
+        return None
+    if len(np.unique(nearest[close])) < 0.9 * np.count_nonzero(close):
+        return None  # one row again and again is a constant output, not an order
+    return np.where(close, nearest, -1).astype(np.int64)
+
+
+def describe(mapping: Index, names: Sequence[str], labels: Index, batch: int) -> str:
+    """An order that was found, in words."""
+    known = mapping >= 0
+    # `mapping` says whose result lies at a place; an order says at which place a result lies.
+    for name, order in orders(names, labels, batch):
+        theirs = np.empty(len(order), np.int64)
+        theirs[order] = np.arange(len(order))
+        if (
+            len(np.unique(order)) == len(order)
+            and np.mean(theirs[known] == mapping[known]) >= RESTORED
+        ):
+            return name
+    place = int(np.flatnonzero(known & (mapping != np.arange(len(mapping))))[0])
+    return f"another order: {names[place]} got the result of {names[mapping[place]]}"

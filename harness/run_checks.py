@@ -1,0 +1,133 @@
+"""What no single case can know, judged over a run's records when it ends.
+
+Accuracy may not depend on the batch size (guides 000 and 003), and one chip's throughput must
+reach a multiple of another's where a guide says so (guide 001). The results are lines of the
+records, beside those of the cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from harness import batches, verdicts
+from harness.catalog import Baseline, Catalog, Model, RatioRule
+from harness.causes import wrong_outputs
+from harness.records import CaseLine, RunCheckLine, RunRecords, VerdictInfo
+from harness.verdicts import Verdict
+
+BATCH_SIZES = "batch sizes"
+RATIO = "ratio"
+SAME_ARTIFACT = "same artifact"
+CheckOutcome = Literal["passed", "failed", "inconclusive", "recorded"]
+OUTCOME_OF: dict[str, CheckOutcome] = {
+    "PASS": "passed",
+    "FAIL": "failed",
+    "INCONCLUSIVE": "inconclusive",
+    "RECORDED": "recorded",
+}
+
+
+def run_checks(records: RunRecords, catalog: Catalog) -> tuple[RunCheckLine, ...]:
+    """The checks of a run whose cases have ended.
+
+    Raises:
+        HarnessError: predictions that the records name cannot be read.
+    """
+    run = records.run.run if records.run is not None else ""
+    return (
+        *_batch_sizes(records, run),
+        *_same_artifact(records, run),
+        *_ratios(records, catalog, run),
+    )
+
+
+def _batch_sizes(records: RunRecords, run: str) -> Iterator[RunCheckLine]:
+    asked: dict[tuple[str, str], set[int]] = {}
+    for planned in records.plan:
+        if planned.check == "accuracy":
+            asked.setdefault((planned.model, planned.target), set()).add(planned.batch_size)
+    by_case = {(case.model, case.target): case for case in records.cases}
+    for found in batches.judge_batch_sizes(records):
+        if len(asked.get((found.model, found.target), ())) < 2:
+            continue  # one batch size was asked for: there is nothing that could differ
+        case = by_case[found.model, found.target]
+        yield _line(run, BATCH_SIZES, case, found.verdict)
+
+
+def _same_artifact(records: RunRecords, run: str) -> Iterator[RunCheckLine]:
+    """Accuracy and throughput of a case must speak of the same compiled file."""
+    digests: dict[str, dict[str, CaseLine]] = {}
+    for case in records.cases:
+        if any(ref.kind == "compiled" for ref in case.artifacts):
+            digests.setdefault(case.case, {})[case.check] = case
+    for found in digests.values():
+        if len(found) == 2:
+            verdict = verdicts.judge_same_artifact(
+                {check: _compiled(case) for check, case in found.items()},
+                found["accuracy"].provenance,
+            )
+            if verdict.kind != "PASS":  # what goes without saying is said when it fails
+                yield _line(run, SAME_ARTIFACT, found["accuracy"], verdict)
+
+
+def _compiled(case: CaseLine) -> str:
+    return next(ref.digest for ref in reversed(case.artifacts) if ref.kind == "compiled")
+
+
+def _ratios(records: RunRecords, catalog: Catalog, run: str) -> Iterator[RunCheckLine]:
+    for name, target in dict.fromkeys((case.model, case.target) for case in records.cases):
+        model = catalog.models.get(name)
+        measured = [
+            case
+            for case in records.cases
+            if (case.model, case.target, case.check) == (name, target, "throughput")
+            and case.measured is not None
+            and case.outcome in ("passed", "failed", "recorded")
+            and not wrong_outputs(case)  # the speed of a wrong model counts for nothing
+        ]
+        if model is None or not measured:
+            continue
+        for rule in model.ratios:
+            # A published figure is held against real measurements alone.
+            if rule.target != target or measured[0].provenance != "real":
+                continue
+            yield _line(run, RATIO, measured[0], _ratio(model, measured, rule), to=rule.to)
+
+
+def _ratio(model: Model, measured: list[CaseLine], rule: RatioRule) -> Verdict:
+    best = max(measured, key=lambda case: case.measured or 0.0)
+    figures = model.figures(rule.to)
+    other: Baseline | None = max(
+        (one for one in figures if one.comparable), key=lambda one: one.fps, default=None
+    )
+    why = next((one.not_comparable for one in figures), f"no figure of {rule.to} is published")
+    return verdicts.judge_ratio(
+        best.measured or 0.0, best.batch_size, other, rule, provenance="real", why_none=why
+    )
+
+
+def _line(run: str, name: str, case: CaseLine, verdict: Verdict, *, to: str = "") -> RunCheckLine:
+    return RunCheckLine(
+        run=run,
+        name=name,
+        subject=(
+            case.case
+            if name == SAME_ARTIFACT
+            else f"{case.model} on {case.target}" + (f" to {to}" if to else "")
+        ),
+        model=case.model,
+        target=case.target,
+        provenance=case.provenance,
+        outcome=OUTCOME_OF[verdict.kind],
+        sentence=verdict.sentence,
+        unit=verdict.unit,
+        measured=verdict.measured,
+        reference=verdict.reference,
+        verdict=VerdictInfo(
+            kind=verdict.kind,
+            sentence=verdict.sentence,
+            rule=verdict.rule,
+            figures=dict(verdict.figures),
+        ),
+    )

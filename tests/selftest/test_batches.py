@@ -1,0 +1,136 @@
+"""Batch sizes of a run, judged from its records and predictions."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness import accuracy, batches, records
+from harness.accuracy import Predictions
+from harness.errors import RecordError
+from harness.records import CaseLine
+from tests.selftest.fakes import image_set, predictions
+
+LABELS = [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def write(run, batch_size, best, *, model="tiny", provenance="rehearsal", reference=None):
+    """One accuracy case as a run leaves it: its predictions and its line."""
+    images = image_set(LABELS)
+    observed = accuracy.Observation(
+        images, 0, reference=reference or predictions(LABELS), fidelity_bound=3e-2
+    )
+    found: Predictions = predictions(best)
+    observed.add(found.names, found.logits)
+    name = f"predictions/{model}-bs{batch_size}-cpu.csv"
+    observed.write(run / name)
+    measured = observed.measurement(provenance=provenance, seconds=1.0)
+    line(run, batch_size, {**measured.to_json(), "predictions_file": name}, model, provenance)
+
+
+def line(run, batch_size, measurement, model="tiny", provenance="rehearsal"):
+    case = f"{model}-bs{batch_size}-cpu"
+    records.append(
+        run,
+        CaseLine(
+            run="r",
+            nodeid=f"accuracy[{case}]",
+            case=case,
+            model=model,
+            batch_size=batch_size,
+            target="cpu",
+            check="accuracy",
+            provenance=provenance,
+            outcome="passed" if measurement else "error",
+            sentence="",
+            measurement=measurement,
+        ),
+    )
+
+
+def judge(run):
+    return batches.judge_batch_sizes(records.read(run))
+
+
+def test_the_predictions_of_a_run_are_compared(tmp_path):
+    write(tmp_path, 1, LABELS)
+    write(tmp_path, 4, LABELS)
+    write(tmp_path, 1, LABELS, model="other")
+    tiny, other = judge(tmp_path)
+    assert (tiny.model, tiny.target, tiny.verdict.kind) == ("tiny", "cpu", "PASS")
+    assert tiny.verdict.figures["images"] == 8
+    assert other.verdict.kind == "RECORDED"
+
+
+def test_a_flip_at_one_batch_size_is_found_and_listed(tmp_path):
+    write(tmp_path, 1, LABELS)
+    write(tmp_path, 4, [9, *LABELS[1:]])
+    (found,) = judge(tmp_path)
+    assert found.verdict.kind == "FAIL"
+    (flip,) = found.verdict.figures["flips"]
+    assert flip["by batch size"]["4"]["class"] == 9
+    assert flip["by batch size"]["1"]["logit"] == pytest.approx(5.0, abs=0.2)
+
+
+def test_what_rounding_moves_is_excused_from_the_record(tmp_path):
+    reference = predictions(LABELS)
+    reference.logits[0] = 0.0
+    reference.logits[0, 1], reference.logits[0, 9] = 5.0, 4.999  # eager itself hardly knows
+    write(tmp_path, 1, LABELS, reference=reference)
+    write(tmp_path, 4, [9, *LABELS[1:]], reference=reference)
+    (found,) = judge(tmp_path)
+    assert found.verdict.kind == "PASS"
+    assert found.verdict.figures["of these within rounding"] == 1
+
+
+def test_a_batch_size_without_predictions_is_named(tmp_path):
+    write(tmp_path, 1, LABELS)
+    line(tmp_path, 4, {})
+    (found,) = judge(tmp_path)
+    assert found.verdict.kind == "RECORDED"
+    assert found.without == (4,)
+
+
+@pytest.mark.parametrize("provenance", ["rehearsal", "simulated"])
+def test_cases_that_left_no_predictions_yield_no_verdict(tmp_path, provenance):
+    """A verdict on nothing would have no pass to take its provenance from, and would say real."""
+    line(tmp_path, 1, {}, "broken", provenance)
+    line(tmp_path, 4, {}, "broken", provenance)
+    write(tmp_path, 1, LABELS, provenance=provenance)
+    (found,) = judge(tmp_path)
+    assert found.model == "tiny"
+    assert found.verdict.reference is not None
+    assert found.verdict.reference.provenance == provenance
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        "image,label\na,1\n",
+        "image,label,eager,top1\na,1,1,one\n",
+        "image,label,eager,top1\na,1,1,1\na,1,1,1\n",
+        "image,label,eager,top1\na\n",
+        'image,label,eager,top1\n"a,1,1,1\n',
+        b"\xff\xfe",
+    ],
+)
+def test_damaged_predictions_are_an_error_with_the_file(tmp_path, text):
+    write(tmp_path, 1, LABELS)
+    path = tmp_path / "predictions" / "tiny-bs1-cpu.csv"
+    path.unlink()
+    if text is not None:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    if text == "":
+        # Not one image: nothing is compared with it.
+        assert judge(tmp_path)[0].verdict.kind == "RECORDED"
+        return
+    with pytest.raises(RecordError, match=r"tiny-bs1-cpu\.csv"):
+        judge(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../outside.csv", "/etc/hostname", "predictions/x\0.csv"])
+def test_a_record_cannot_name_files_outside_of_its_run(tmp_path, name):
+    line(tmp_path, 1, {"predictions_file": name})
+    with pytest.raises(RecordError, match="outside"):
+        judge(tmp_path)

@@ -1,0 +1,619 @@
+"""Diagnosis of a failed accuracy: each planted fault is named by the part that is responsible.
+
+The chain is real and built once (export, onnxsim, ONNX Runtime, the device worker); a fault is
+planted in one place of it, and the diagnosis sees it as it would see it in a run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import accuracy, measuring, settings
+from harness.accuracy import Predictions
+from harness.cases import Case
+from harness.catalog import load_catalog
+from harness.diagnosis import msit, operators, pairing
+from harness.diagnosis.agreement import agree, outputs
+from harness.diagnosis.diagnose import _Diagnosis, diagnose
+from harness.diagnosis.suspects import suspects
+from harness.diagnosis.words import Findings, words
+from harness.errors import DeviceError, InferError
+from harness.images.crops import Crops
+from harness.images.feed import Feed
+from harness.images.steps import Normalize, ResizeSquare
+from harness.workbench import CaseBench, Workbench
+from tests.selftest.fakes import FakeSession
+from tests.selftest.planted.altered import Altered
+from tests.selftest.running import ROOT, TINY
+
+BATCH = 4
+IMAGES = 8
+
+
+@pytest.fixture(scope="module")
+def prepared(shared, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    chosen = settings.resolve(
+        {
+            "rehearsal": True,
+            "store": str(shared / "store"),
+            "leases": str(folder / "leases"),
+            "catalog": str(TINY),
+        },
+        environment={},
+    )
+    bench = Workbench(chosen, load_catalog(TINY), folder)
+    case = bench.for_case(Case("tiny", BATCH, "cpu", "accuracy"))
+    return case, case.prepare()
+
+
+class Faulty:
+    """A target whose sessions are altered on the way."""
+
+    def __init__(self, target, alter):
+        self._target, self._alter = target, alter
+
+    def __getattr__(self, name):
+        return getattr(self._target, name)
+
+    def open(self, *arguments, **keywords):
+        session = self._target.open(*arguments, **keywords)
+        altered = self._alter(session)
+        altered.close = session.close
+        return altered
+
+
+def each(change):
+    """What a session gives, each batch of logits changed."""
+    return lambda batches: (change(logits) for logits in batches)
+
+
+def diagnosed(prepared, *, alter=None, measured=True, **changes):
+    """The diagnosis after a pass that failed, with a part of the case exchanged."""
+    case, ready = prepared
+    case = dataclasses.replace(case, measurement={}, diagnosis={}, stages=[], artifacts=[])
+    bench = case.bench
+    if alter is not None:
+        target, bench.target = bench.target, Faulty(bench.target, alter)
+    try:
+        ready = dataclasses.replace(ready, **changes)
+        if measured:
+            with measuring.opened(case, ready) as session:
+                found = measuring.take_accuracy(case, session, ready)
+            assert measuring.judge_accuracy(case, found).kind == "FAIL"
+        before = (dict(case.measurement), dict(case.device_info))
+        answer = diagnose(case, ready, IMAGES)
+        assert before == (case.measurement, case.device_info)
+    finally:
+        if alter is not None:
+            bench.target = target
+    check_shape(answer)
+    assert [one.stage for one in case.stages].count("diagnosis") == 1
+    return answer
+
+
+def check_shape(answer):
+    assert set(answer) == {"summary", "stage", "suspect", "sections", "commands"}
+    assert json.loads(json.dumps(answer)) == answer
+    assert answer["summary"].endswith(".")
+    for section in answer["sections"]:
+        assert section["rows"]
+        for row in section["rows"]:
+            assert len(row) == len(section["columns"])
+            assert all(isinstance(cell, str) for cell in row)
+
+
+def section(answer, title):
+    return next(one for one in answer["sections"] if one["title"].startswith(title))
+
+
+def titles(answer):
+    return [one["title"] for one in answer["sections"]]
+
+
+def restoring(answer, title):
+    return [row[0] for row in section(answer, title)["rows"] if row[-1] == "yes"]
+
+
+def as_it_was(case, monkeypatch):
+    """The ONNX files of the case, whatever a test changes in what they were made from."""
+    onnx, simplified = case.onnx(), case.simplified()
+    monkeypatch.setattr(CaseBench, "onnx", lambda self: onnx)
+    monkeypatch.setattr(CaseBench, "simplified", lambda self: simplified)
+
+
+# What is fed and how results come back ---------------------------------------------------------
+
+
+def test_swapped_channels_are_named(prepared):
+    answer = diagnosed(
+        prepared, alter=lambda s: Altered(s, inputs=lambda view: view[:, ::-1].copy())
+    )
+    assert (answer["stage"], answer["suspect"]) == ("input", "channels swapped (BGR for RGB)")
+    assert restoring(answer, "Usual suspects") == ["channels swapped (BGR for RGB)"]
+
+
+def test_another_normalisation_is_named(prepared):
+    case, _ = prepared
+    other = Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    feed = Feed(case.crops(), other, BATCH)
+    answer = diagnosed(prepared, feed=feed)
+    assert (answer["stage"], answer["suspect"]) == ("input", "mean and std of 0.5")
+    assert restoring(answer, "Usual suspects") == ["the catalog's preprocessing"]
+
+
+def test_another_resize_is_named(prepared):
+    case, _ = prepared
+    steps = case.model.preprocessing
+    steps = steps.model_copy(update={"resize": ResizeSquare(size=73, interpolation="bilinear")})
+    feed = Feed(Crops(case.bench.store, case.images(), steps), steps.normalize, BATCH)
+    answer = diagnosed(prepared, feed=feed)
+    assert (answer["stage"], answer["suspect"]) == ("input", "resized to a square")
+
+
+def replaced(steps, part, **changes):
+    """Preprocessing of which one step is changed."""
+    return steps.model_copy(update={part: getattr(steps, part).model_copy(update=changes)})
+
+
+def fed_by(case, steps):
+    return Feed(Crops(case.bench.store, case.images(), steps), steps.normalize, BATCH)
+
+
+@pytest.fixture(scope="module")
+def odd(prepared):
+    """The case with a margin of 11 pixels: rounded by another rule, the crop is another one."""
+    case, ready = prepared
+    steps = replaced(case.model.preprocessing, "resize", size=75)
+    model = case.model.model_copy(update={"preprocessing": steps})
+    names, rows = [], []
+
+    def take(found, logits):
+        names.extend(found)
+        rows.append(np.array(logits))
+
+    with measuring.opened(case, ready) as session:
+        accuracy.infer(session, fed_by(case, steps), take)
+    reference = Predictions(tuple(names), np.concatenate(rows))
+    return dataclasses.replace(case, model=model), dataclasses.replace(ready, reference=reference)
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "suspect"),
+    [
+        ("crop", {"offset": "floor"}, "odd margins of the crop by floor"),
+        ("resize", {"interpolation": "bicubic"}, "bicubic interpolation"),
+        ("resize", {"size": 64}, "resized to 64, the crop's own size"),
+        (
+            "normalize",
+            {"mean": (0.406, 0.456, 0.485), "std": (0.225, 0.224, 0.229)},
+            "mean and std in BGR order",
+        ),
+        ("normalize", {"mean": (0.3, 0.3, 0.3)}, ""),
+    ],
+    ids=["crop", "interpolation", "size", "bgr", "none that is usual"],
+)
+def test_what_is_fed_is_named(prepared, odd, part, changes, suspect, monkeypatch):
+    def no_graph(*_):
+        raise InferError("left out, to be quick")
+
+    monkeypatch.setattr(_Diagnosis, "_graph", no_graph)
+    as_it_was(prepared[0], monkeypatch)
+    case, _ = odd
+    wrong = fed_by(case, replaced(case.model.preprocessing, part, **changes))
+    answer = diagnosed(odd, feed=wrong, measured=False)
+    assert (answer["stage"], answer["suspect"]) == ("input", suspect)
+    assert restoring(answer, "Usual suspects") == ["the catalog's preprocessing"]
+    how = f"but: {suspect}" if suspect else "and no usual mistake makes them so"
+    assert answer["summary"] == (
+        f"The images are not fed as the catalog says, {how}; the catalog's preprocessing "
+        "restores agreement with eager PyTorch."
+    )
+
+
+@pytest.mark.parametrize(
+    ("fed", "name", "suspect"),
+    [
+        ("resized to a square", "the catalog's preprocessing", "resized to a square"),
+        ("", "the catalog's preprocessing", ""),
+        ("", "channels swapped (BGR for RGB)", "channels swapped (BGR for RGB)"),
+        (None, "channels swapped (BGR for RGB)", "channels swapped (BGR for RGB)"),
+        ("resized to a square", None, "resized to a square"),
+        ("", None, ""),
+    ],
+)
+def test_a_suspect_is_a_mistake_that_explains_the_result(fed, name, suspect):
+    restored = None if name is None else (name, "restores the score")
+    found = Findings(fed=fed, restored=restored, kind="input" if name else "")
+    stage, named, summary = words(found, 8, 3e-2)
+    assert (stage, named) == ("input", suspect)
+    assert "with resized" not in summary
+    assert ("no usual mistake" in summary) == (fed == "")
+
+
+def test_labels_off_by_one_are_named(prepared, monkeypatch):
+    case, ready = prepared
+    as_it_was(case, monkeypatch)
+    model = case.model.model_copy(update={"label_offset": 1})
+    real = accuracy.score
+    monkeypatch.setattr(accuracy, "score", lambda found, images, _: real(found, images, 0))
+    answer = diagnosed((dataclasses.replace(case, model=model), ready))
+    assert answer["suspect"] == "labels shifted by one (-1)"
+    assert answer["stage"] == ""
+    assert restoring(answer, "Labels and order") == ["labels shifted by one (-1)"]
+
+
+def test_results_of_other_images_are_named(prepared):
+    answer = diagnosed(
+        prepared,
+        alter=lambda s: Altered(s, outputs=each(lambda logits: np.roll(logits, 1, axis=0))),
+    )
+    assert (answer["stage"], answer["suspect"]) == ("run", "results rotated by 1 within each batch")
+
+
+def test_results_that_were_shifted_in_the_run_alone_are_named(prepared):
+    case, _ = prepared
+
+    class Shifted(Feed):
+        def __iter__(self):
+            names = self.crops.names[1:] + self.crops.names[:1]
+            for batch in super().__iter__():
+                yield Renamed(batch, names[batch.start : batch.start + BATCH])
+
+    class Renamed:
+        def __init__(self, batch, names):
+            self.fill, self.names = batch.fill, names
+
+    answer = diagnosed(prepared, feed=Shifted(case.crops(), case.model.preprocessing.normalize, 4))
+    assert (answer["stage"], answer["suspect"]) == ("run", "results 1 place later")
+
+
+def test_outputs_of_another_class_order_are_named(prepared):
+    answer = diagnosed(
+        prepared,
+        alter=lambda s: Altered(s, outputs=each(lambda logits: np.roll(logits, 1, axis=1))),
+    )
+    assert answer["suspect"] == "outputs shifted by one class (-1)"
+
+
+def test_a_mistake_of_the_catalog_is_told_by_the_labels(prepared, monkeypatch):
+    """Eager and compiled share it: only the score against the published one is off."""
+    case, ready = prepared
+    as_it_was(case, monkeypatch)
+    weights = case.checkpoint()
+    monkeypatch.setattr(CaseBench, "checkpoint", lambda self: weights)
+    monkeypatch.setattr(case.bench, "provenance", "real")
+    raw = Normalize(mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255))
+    published = case.model.accuracy.published.model_copy(update={"top1": 80.0})
+    model = case.model.model_copy(
+        update={
+            "preprocessing": case.model.preprocessing.model_copy(update={"normalize": raw}),
+            "accuracy": case.model.accuracy.model_copy(update={"published": published}),
+        }
+    )
+    wrong = dataclasses.replace(case, model=model)
+    answer = diagnosed((wrong, ready), measured=False, reference=None, feed=wrong.feed())
+    assert all(row[-1] == "agrees" for row in section(answer, "Agreement")["rows"])
+    assert (answer["stage"], answer["suspect"]) == ("input", "ImageNet's mean and std")
+
+
+# Stages -----------------------------------------------------------------------------------------
+
+
+def altered_onnx(source, path, change):
+    import onnx
+
+    model = onnx.load(source)
+    change(model.graph)
+    onnx.save(model, path)
+    return path
+
+
+def perturb(name):
+    """One convolution's weights of a channel, doubled."""
+
+    def change(graph):
+        import onnx
+
+        node = next(one for one in graph.node if one.name == name)
+        weight = next(one for one in graph.initializer if one.name == node.input[1])
+        values = np.array(onnx.numpy_helper.to_array(weight))
+        values[0] *= 2.0
+        weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+
+    return change
+
+
+def without_rectification(name):
+    def change(graph):
+        next(one for one in graph.node if one.name == name).op_type = "Abs"
+
+    return change
+
+
+def recompiled(case, onnx, folder):
+    folder.mkdir()
+    target = case.bench.target
+    target.compile(onnx, case.model, BATCH, folder, device=None, log=folder / "log")
+    return folder / "model.ort.onnx"
+
+
+@pytest.mark.parametrize(
+    ("change", "operator", "why"),
+    [
+        (perturb("/layer2/layer2.0/conv1/Conv"), "/layer2/layer2.0/conv1/Conv", "other weights"),
+        (
+            without_rectification("/layer1/layer1.0/act1/Relu"),
+            "/layer1/layer1.0/act1/Relu",
+            "Abs here, Relu there",
+        ),
+    ],
+    ids=["weight", "operator"],
+)
+def test_a_fault_of_the_simplified_file_is_named(
+    prepared, change, operator, why, tmp_path, monkeypatch
+):
+    case, _ = prepared
+    broken = altered_onnx(case.simplified(), tmp_path / "model.onnx", change)
+    compiled = recompiled(case, broken, tmp_path / "compiled")
+    monkeypatch.setattr(CaseBench, "simplified", lambda self: broken)
+    answer = diagnosed(prepared, compiled=compiled)
+    assert (answer["stage"], answer["suspect"]) == ("simplify", "")
+    assert operator in answer["summary"]
+    assert why in answer["summary"]
+    assert restoring(answer, "Usual suspects") == []
+
+
+def test_a_fault_of_the_export_is_named(prepared, tmp_path, monkeypatch):
+    case, _ = prepared
+    broken = altered_onnx(
+        case.onnx(), tmp_path / "model.onnx", perturb("/layer2/layer2.0/conv1/Conv")
+    )
+    compiled = recompiled(case, case.simplified(), tmp_path / "compiled")
+    monkeypatch.setattr(CaseBench, "onnx", lambda self: broken)
+    monkeypatch.setattr(CaseBench, "simplified", lambda self: broken)
+    answer = diagnosed(prepared, compiled=compiled, measured=False)
+    assert answer["stage"] == "export"
+    assert "departs from eager PyTorch" in answer["summary"]
+
+
+def test_a_compiled_file_of_other_weights_is_named(prepared, tmp_path):
+    case, _ = prepared
+    other = altered_onnx(
+        case.simplified(), tmp_path / "other.onnx", perturb("/layer3/layer3.0/conv1/Conv")
+    )
+    answer = diagnosed(prepared, compiled=recompiled(case, other, tmp_path / "compiled"))
+    assert (answer["stage"], answer["suspect"]) == ("compile", "")
+    assert "/layer3/layer3.0" in answer["summary"]
+
+
+def test_infinity_from_the_device_departs_at_the_compiled_model(prepared):
+    answer = diagnosed(
+        prepared,
+        alter=lambda s: Altered(s, outputs=each(lambda logits: np.full_like(logits, np.inf))),
+    )
+    assert answer["stage"] == "compile"
+
+
+# Nothing is lost --------------------------------------------------------------------------------
+
+
+def test_a_sound_case_blames_nobody(prepared):
+    answer = diagnosed(prepared, measured=False)
+    assert (answer["stage"], answer["suspect"]) == ("", "")
+    assert "agree" in answer["summary"]
+
+
+def test_a_device_that_is_gone_costs_its_rows_alone(prepared):
+    def gone(session):
+        session.close()
+        raise DeviceError("the device is gone")
+
+    answer = diagnosed(prepared, alter=gone, measured=False)
+    (row,) = [row for row in section(answer, "Not tried")["rows"] if row[0] == "compiled model"]
+    assert row[1] == "could not be tried: the device is gone"
+    assert any(title.startswith("Agreement of the stages") for title in titles(answer))
+
+
+def test_a_session_that_dies_costs_its_rows_alone(prepared):
+    class Dying(Altered):
+        def stream_into(self, fillers):
+            raise InferError("the worker died")
+            yield
+
+    answer = diagnosed(prepared, alter=Dying, measured=False)
+    assert ["compiled model", "could not be tried: the worker died"] in section(
+        answer, "Not tried"
+    )["rows"]
+
+
+def test_time_that_is_over_is_said(prepared, monkeypatch):
+    monkeypatch.setattr("harness.diagnosis.diagnose.LIMIT_S", 0.0)
+    answer = diagnosed(prepared, measured=False)
+    assert "has taken its 0 s" in section(answer, "Not tried")["rows"][-1][1]
+
+
+def test_an_unexpected_failure_does_not_cost_the_verdict(prepared, monkeypatch):
+    monkeypatch.setattr("harness.diagnosis.pairing.orders", lambda *_: 1 / 0)
+    answer = diagnosed(prepared, measured=False)
+    assert ["pairing and labels", "could not be tried: ZeroDivisionError: division by zero"] in (
+        section(answer, "Not tried")["rows"]
+    )
+
+
+def test_without_an_eager_pass_the_onnx_file_is_the_reference(prepared, monkeypatch):
+    case, _ = prepared
+    as_it_was(case, monkeypatch)
+    given = dataclasses.replace(case.bench.settings, onnx=(("tiny", case.onnx()),))
+    monkeypatch.setattr(case.bench, "settings", given)
+    answer = diagnosed(prepared, measured=False, reference=None)
+    assert section(answer, "Agreement")["rows"][0][:2] == ["simplified ONNX", "exported ONNX"]
+    assert any(row[0] == "eager PyTorch" for row in section(answer, "Not tried")["rows"])
+
+
+def test_eager_is_run_where_the_run_had_no_eager_pass(prepared):
+    answer = diagnosed(prepared, measured=False, reference=None)
+    assert section(answer, "Agreement")["rows"][0][:2] == ["exported ONNX", "eager PyTorch"]
+    assert section(answer, "Agreement")["rows"][0][-1] == "agrees"
+
+
+# Parts ------------------------------------------------------------------------------------------
+
+
+def test_every_model_has_its_suspects_once():
+    catalog = load_catalog(ROOT / "baselines.yaml")
+    for model in catalog.models.values():
+        names = [one.name for one in suspects(model, catalog)]
+        assert len(set(names)) == len(names)
+        assert "channels swapped (BGR for RGB)" in names
+        assert sum("mean and std" in name for name in names) >= 4
+        assert any("interpolation" in name for name in names)
+        assert any("square" in name or "short side" in name for name in names)
+
+
+def test_agreement_of_equal_and_of_other_logits():
+    logits = np.random.default_rng(1).standard_normal((6, 10)).astype(np.float32)
+    same = agree(logits, logits)
+    assert (same.relative_l2, same.largest, same.equal) == (0.0, 0.0, 6)
+    assert same.cosine == pytest.approx(1.0)
+    spoiled = logits.copy()
+    spoiled[2, 3] = np.nan
+    assert not agree(spoiled, logits).within(1.0)
+    assert agree(spoiled, logits).equal == 5
+    assert not agree(logits[:, :9], logits).within(1.0)
+    assert agree(np.zeros_like(logits), logits).relative_l2 == pytest.approx(1.0)
+
+
+def test_outputs_leave_padding_out():
+    session = FakeSession(lambda view: view.reshape(4, -1)[:, :10].copy())
+    images = np.arange(6 * 12, dtype=np.float32).reshape(6, 3, 2, 2)
+    assert np.array_equal(outputs(session, images), images.reshape(6, -1)[:, :10])
+
+
+@given(
+    st.integers(8, 40),
+    st.sampled_from([1, 4, 8]),
+    st.sampled_from(["roll", "batch", "reverse"]),
+    st.integers(1, 3),
+)
+def test_orders_give_back_what_was_mixed_up(count, batch, how, shift):
+    names = [f"image{i:03d}" for i in range(count)]
+    labels = np.arange(count)
+    right = np.arange(count) * 7
+    if how == "roll":
+        mixed = np.roll(right, shift)
+    elif how == "reverse":
+        mixed = right[::-1]
+    else:
+        parts = [right[i : i + batch] for i in range(0, count, batch)]
+        mixed = np.concatenate([np.roll(part, shift) for part in parts])
+    assert any(
+        np.array_equal(mixed[order], right) for _, order in pairing.orders(names, labels, batch)
+    ) or np.array_equal(mixed, right)
+
+
+def test_matching_finds_an_order_and_no_other():
+    logits = np.random.default_rng(2).standard_normal((8, 10)).astype(np.float32)
+    mapping = pairing.matched(np.roll(logits, 1, axis=0), logits, 1e-3)
+    assert mapping is not None
+    assert mapping.tolist() == [7, 0, 1, 2, 3, 4, 5, 6]
+    names = [str(i) for i in range(8)]
+    assert pairing.describe(mapping, names, np.arange(8), 8) == "results 1 place later"
+    assert pairing.matched(logits, logits, 1e-3) is None
+    assert pairing.matched(np.repeat(logits[:1], 8, axis=0), logits, 1e-3) is None
+    assert pairing.matched(logits * 2, logits, 1e-3) is None
+    other = np.array([3, 0, 7, 1, 2, 6, 4, 5])
+    mapping = pairing.matched(logits[other], logits, 1e-3)
+    assert mapping is not None
+    words = pairing.describe(mapping, names, np.arange(8), 4)
+    assert words == "another order: 0 got the result of 3"
+
+
+def test_chance_is_not_a_suspect():
+    generator = np.random.default_rng(3)
+    before, after = generator.random((2, 60)) < 0.5
+    assert pairing.gained(before, after) > pairing.CERTAIN
+    assert pairing.gained(np.zeros(12, bool), np.ones(12, bool)) == pytest.approx(2.0**-12)
+    assert pairing.gained(np.ones(12, bool), np.zeros(12, bool)) == pytest.approx(1.0)
+    assert pairing.gained(np.zeros(4000, bool), np.ones(4000, bool)) < 1e-9
+
+
+def test_a_fault_begins_where_it_jumps():
+    assert operators._origin([1e-7, 2e-7, 1e-7], 1e-3) is None
+    assert operators._origin([1e-7, 2e-4, 3e-3, 5e-2], 1e-3) == 1
+    assert operators._origin([1e-6, 1e-5, 2e-4, 2e-3], 1e-3) == 3
+    assert operators._origin([1e-7, 1e300], 1e-3) == 1
+
+
+def test_tensors_are_thinned_to_what_memory_holds(monkeypatch):
+    monkeypatch.setattr(operators, "MEMORY", 100)
+    assert operators._thin(range(5), [10] * 5) == [0, 1, 2, 3, 4]
+    thin = operators._thin(range(20), [10] * 20)
+    assert len(thin) <= 10
+    assert thin[-1] == 19
+    assert operators._thin(range(4), [1000] * 4) == [2]
+
+
+def test_the_first_operator_is_found_with_little_memory(prepared, tmp_path, monkeypatch):
+    case, _ = prepared
+    name = "/layer2/layer2.0/conv1/Conv"
+    broken = altered_onnx(case.simplified(), tmp_path / "model.onnx", perturb(name))
+    images = np.random.default_rng(4).standard_normal((4, 3, 64, 64)).astype(np.float32)
+    np.save(tmp_path / "inputs.npy", images)
+    monkeypatch.setattr(operators, "MEMORY", 200_000)
+    answer = operators.first_departure(
+        expected=str(case.onnx()),
+        found=str(broken),
+        inputs=str(tmp_path / "inputs.npy"),
+        batch_size=4,
+        bound=1e-3,
+    )
+    assert answer["first"]["operator"] == name
+    assert answer["compared"] < 38
+
+
+@dataclasses.dataclass(frozen=True)
+class SomeToolkit:
+    msit: Path | None = Path("/opt/tools/msit")
+    env: dict[str, str] = dataclasses.field(
+        default_factory=lambda: {"ASCEND_TOOLKIT_HOME": "/usr/local/Ascend/ascend-toolkit/latest"}
+    )
+    environment_source: str = "sourced /usr/local/Ascend/ascend-toolkit/set_env.sh"
+
+
+def test_the_command_of_msit(tmp_path):
+    batch = np.ones((2, 3, 4, 4), np.float32)
+    folder = tmp_path / "a folder"
+    source, command = msit.commands(
+        SomeToolkit(),
+        onnx=Path("/store/model.onnx"),
+        compiled=Path("/store/model.om"),
+        batch=batch,
+        device=3,
+        folder=folder,
+    )
+    assert source == "source /usr/local/Ascend/ascend-toolkit/set_env.sh"
+    assert command == (
+        "/opt/tools/msit debug compare -gm /store/model.onnx -om /store/model.om "
+        f"-i '{folder}/input.bin' -c /usr/local/Ascend/ascend-toolkit/latest "
+        f"-o '{folder}/msit' -d 3"
+    )
+    assert np.array_equal(np.fromfile(folder / "input.bin", np.float32), batch.ravel())
+
+
+@pytest.mark.parametrize("program", [Path("/opt/tools/msit"), None])
+def test_msit_is_offered_where_it_is(prepared, program, monkeypatch):
+    case, _ = prepared
+    monkeypatch.setattr(
+        type(case.bench.target), "toolkit", SomeToolkit(msit=program), raising=False
+    )
+    answer = diagnosed(prepared, measured=False)
+    assert bool(answer["commands"]) == (program is not None)
+    assert section(answer, "Operator by operator")

@@ -1,0 +1,101 @@
+"""The simulation of the rules: it runs, repeats itself, and its tables are those of the docs."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from benchmarks import judging
+from benchmarks.judging import WHOLE, Artifact
+from harness.catalog import load_catalog
+from tests.selftest.running import ROOT
+
+DOCS = (ROOT / "docs" / "judging.md").read_text(encoding="utf-8")
+
+
+def drawn(artifact, images, samples=200, seed=1):
+    return list(judging.draw(artifact, 78.26, images, samples, np.random.default_rng(seed)))
+
+
+def test_what_is_drawn_has_the_rates_that_it_stands_for():
+    pairs = drawn(Artifact("x", flips=2, drop=1), 5000)
+    assert {one.n for one in pairs} == {5000}
+    lost = sum(one.only_reference for one in pairs) / len(pairs) / 50  # in percent
+    gained = sum(one.only_compiled for one in pairs) / len(pairs) / 50
+    right = sum(one.reference_correct for one in pairs) / len(pairs) / 50
+    assert (lost, gained, right) == pytest.approx((2.0, 1.0, 78.26), abs=0.1)
+
+
+def test_the_whole_set_is_drawn_whole():
+    for one in drawn(Artifact("x", drop=1), WHOLE, samples=3):
+        assert one.reference_correct == 39_130
+        assert one.compiled_correct == 38_630
+
+
+def test_a_reference_that_is_off_is_off_on_both_sides():
+    (one,) = drawn(Artifact("x", reference_off=5), WHOLE, samples=1)
+    assert one.reference_correct == one.compiled_correct == 36_630
+
+
+def test_the_simulation_prints_its_tables_and_repeats_itself(capsys, tmp_path):
+    table = tmp_path / "table.md"
+    assert judging.main(["--quick", f"--output={table}"]) == 0
+    first = capsys.readouterr().out
+    assert table.read_text(encoding="utf-8") == first
+    for words in ("healthy, 2 % of flips", "drop of 2 points", "Device: steady.", "-5 %"):
+        assert words in first
+    assert judging.main(["--quick"]) == 0
+    assert capsys.readouterr().out == first
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(0, "0"), (1, "<0.1"), (60, "0.6"), (5000, "50.0"), (9999, ">99.9"), (10_000, "100")],
+)
+def test_zero_and_a_hundred_percent_are_exactly_that(count, words):
+    assert judging.share(count, 10_000) == words
+
+
+# The tables of the document, which are the script's own output ----------------------------
+
+
+def rows(name):
+    """Cells of every row of the documents' tables that begins with `name`."""
+    found = [
+        [cell.strip() for cell in line.strip().strip("|").split("|")][1:]
+        for line in DOCS.splitlines()
+        if re.match(rf"\| {re.escape(name)} \|", line)
+    ]
+    assert found, name
+    return found
+
+
+def percent(text):
+    return float(text.strip("<>"))
+
+
+def test_a_healthy_artifact_fails_under_one_percent():
+    for name in ("healthy, no flips", "healthy, 1 % of flips", "healthy, 2 % of flips"):
+        for row in rows(name):
+            assert len(row) == 4
+            assert all(percent(cell.split("/")[1].strip()) < 1 for cell in row)
+
+
+def test_a_drop_of_two_points_passes_under_one_percent():
+    for name in ("drop of 2 points", "drop of 2 points among 1 % of flips"):
+        for row in rows(name):
+            assert all(percent(cell.split("/")[0].strip()) < 1 for cell in row)
+
+
+def test_the_documents_cells_are_those_of_the_script():
+    # The cheapest ones again, with the command's own seed and number of samples.
+    for name, published in (("seresnext101", 0), ("squeezenet1_1", 1)):
+        spec = load_catalog(judging.CATALOG).models[name].accuracy
+        for row, artifact in enumerate(judging.ARTIFACTS):
+            if artifact.name in ("healthy, no flips", "drop of 2 points"):
+                cell = judging.accuracy_cell(
+                    spec.published, spec.rule, row, 0, samples=10_000, seed=2026
+                )
+                assert rows(artifact.name)[published][0] == cell

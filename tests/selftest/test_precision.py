@@ -1,0 +1,158 @@
+"""Figures that are known only so well: no false digit, and nothing of what is not known."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import precision
+from harness.report import figures, render_html
+from tests.selftest import report_samples as samples
+
+SPACE = "\N{NO-BREAK SPACE}"
+
+
+def words(text: str) -> str:
+    return text.replace(SPACE, " ").replace(precision.MINUS, "-")
+
+
+@pytest.mark.parametrize(
+    ("half_width", "said"),
+    [
+        (0.421, "known to ±0.42 %"),
+        (4.61, "known to ±4.6 %"),
+        (9.97, "known to ±10 %"),
+        (75.3, "known to ±75 %"),
+        (100.0, "known to ±100 %"),
+        (100.1, "not known yet"),
+        (4608.5, "not known yet"),
+        (math.inf, "not known yet"),
+        (math.nan, "not known yet"),
+    ],
+)
+def test_how_well_something_is_known(half_width: float, said: str) -> None:
+    assert words(precision.known_to(half_width)) == said
+    otherwise = words(precision.known_to(half_width, "never known"))
+    assert otherwise == said.replace("not known yet", "never known")
+
+
+@pytest.mark.parametrize(
+    ("percent", "half_width", "said"),
+    [
+        (1504.10, 41.0, "16 ×, ±41 %"),
+        (1504.10, 4608.0, "not known"),
+        (1504.10, math.inf, "not known"),
+        (1504.10, None, "16.0 ×"),
+        (452.13, 3.0, "5.52 ×"),
+        (123_456.0, 3.0, "1,240 ×"),
+        (4.71, None, "+4.71 %"),
+        (4.71, 0.05, "+4.71 %"),
+        (4.71, 0.5, "+4.7 %"),
+        (4.71, 9.0, "+5 %"),
+        (4.71, 41.0, "+5 %, ±41 %"),
+        (-19.24, 9.0, "-19 %"),
+        (-0.001, None, "+0.00 %"),
+        (-0.4, 9.0, "+0 %"),
+        (99.99, 20.0, "+100 %, ±20 %"),
+    ],
+)
+def test_a_difference_has_no_false_digit(
+    percent: float, half_width: float | None, said: str
+) -> None:
+    assert words(figures.difference(percent, half_width=half_width)) == said
+
+
+def test_points_and_absent_values_stay() -> None:
+    assert words(figures.difference(-0.126, "points")) == "-0.13 points"
+    assert words(figures.difference(250.0, "points")) == "+250.00 points"
+    assert figures.difference(None, half_width=5.0) == figures.NO_VALUE
+
+
+@pytest.mark.parametrize(
+    ("fps", "half_width", "said"),
+    [
+        (31.543, None, "31.54 fps"),
+        (31.543, 0.4, "31.54 fps"),
+        (31.543, 4.0, "31.5 fps"),
+        (31.543, 41.0, "32 fps"),
+        (31.543, 141.0, "not known"),
+        (1507.8, 41.0, "1,500 fps"),
+        (12345.6, None, "12,346 fps"),
+        (0.0, 41.0, "0.000 fps"),
+    ],
+)
+def test_a_rate_has_no_false_digit(fps: float, half_width: float | None, said: str) -> None:
+    assert words(figures.figure(fps, "fps", half_width)) == said
+
+
+def test_the_half_width_of_a_record() -> None:
+    record = {"half_width_percent": 8.0, "ratio_half_width_percent": 2.0}
+    assert figures.half_width_of(record) == 8.0
+    assert figures.half_width_of(record, quotient=True) == 2.0
+    assert figures.half_width_of({"half_width_percent": 8.0}, quotient=True) == 8.0
+    assert figures.half_width_of({"half_width_percent": None}) == math.inf  # as JSON has infinity
+    assert figures.half_width_of({"half_width_percent": -1}) == math.inf
+    assert figures.half_width_of({"half_width_percent": "wide"}) == math.inf
+    assert figures.half_width_of({}) is None
+
+
+@pytest.mark.parametrize(
+    ("half_width", "figure", "ratios"),
+    [
+        (0.4, "529.6 fps", ["2.907×", "1.529×"]),
+        (4.0, "530 fps", ["2.91×", "1.53×"]),
+        (41.0, "530 fps", ["2.9×", "1.5×"]),
+        (4608.0, "not known", ["not known", "not known"]),
+        (None, "not known", ["not known", "not known"]),  # as JSON has infinity
+    ],
+)
+def test_the_guides_table_has_no_false_digit(
+    half_width: float | None, figure: str, ratios: list[str]
+) -> None:
+    run = samples.real_run()
+    assert run.run is not None
+    lines = [
+        case.model_copy(
+            update={"measurement": {**case.measurement, "half_width_percent": half_width}}
+        )
+        for case in run.cases
+        if case.check == "throughput"
+    ]
+    records = dataclasses.replace(run, cases=tuple(lines), plan=())
+    html = render_html(records, now="2026-11-20T00:00:00+00:00")
+    table = html[html.index('<section id="guide"') :]
+    (row,) = re.findall(r"<tr[^>]*>(?:(?!</tr>).)*182\.224.*?</tr>", table, re.DOTALL)[:1]
+    text = " ".join(words(re.sub(r"<[^>]*>", " ", row)).split())
+    assert figure in text, text
+    assert text.endswith(" ".join(ratios)), text
+
+
+@given(
+    st.floats(min_value=-100, max_value=1e9),
+    st.none() | st.floats(min_value=0, max_value=1e6) | st.just(math.nan),
+)
+def test_any_difference_is_one_short_word(percent: float, half_width: float | None) -> None:
+    text = words(precision.difference(percent, half_width))
+    if not precision.is_known(half_width):
+        assert text == "not known"
+        return
+    match = re.fullmatch(r"([+-]?)([\d,]+(\.\d+)?) [%×](, ±\d+ %)?", text)
+    assert match, text
+    assert len(text) <= 30
+    value = float(match[2].replace(",", ""))
+    if "×" in text:
+        assert value == pytest.approx(1 + percent / 100, rel=0.06)
+    else:
+        assert value == pytest.approx(abs(percent), abs=0.51)
+
+
+@given(st.floats(min_value=1e-6, max_value=1e9), st.integers(1, 6))
+def test_significant_digits_keep_the_value(value: float, count: int) -> None:
+    text = precision.significant(value, count)
+    assert "e" not in text
+    assert float(text.replace(",", "")) == pytest.approx(value, rel=0.5 * 10 ** (1 - count) + 1e-9)

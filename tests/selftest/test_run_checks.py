@@ -1,0 +1,184 @@
+"""What is judged over a run's cases: batch sizes, the same artifact, ratios between chips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness import causes, verdicts
+from harness.catalog import RatioRule, load_catalog
+from harness.records import ArtifactRef, CaseLine, ErrorInfo, PlannedCase, RunLine, RunRecords
+from harness.run_checks import run_checks
+from harness.verdicts import ProvenanceError
+from tests.selftest.running import ROOT
+
+
+def line(check="accuracy", *, batch=1, target="ascend310p3", model="fixres", digest="d", **given):
+    case = f"{model}-bs{batch}-{target}"
+    return CaseLine(
+        **{
+            "run": "r",
+            "nodeid": f"{check}[{case}]",
+            "case": case,
+            "model": model,
+            "batch_size": batch,
+            "target": target,
+            "check": check,
+            "provenance": "real",
+            "outcome": "passed",
+            "sentence": "",
+            "artifacts": [ArtifactRef(kind="compiled", key="k", digest=digest)],
+            **given,
+        }
+    )
+
+
+def run_of(*cases, folder=Path("/nowhere")):
+    planned = tuple(
+        PlannedCase(**case.model_dump(include=set(PlannedCase.model_fields))) for case in cases
+    )
+    run = RunLine(run="r", provenance=cases[0].provenance, started="")
+    return RunRecords(folder, run, planned, cases, None)
+
+
+@pytest.fixture(scope="module")
+def catalog():
+    return load_catalog(ROOT / "baselines.yaml")
+
+
+def predictions(folder, batch, best):
+    path = folder / "predictions" / f"bs{batch}.csv"
+    path.parent.mkdir(exist_ok=True)
+    rows = [f"i{n},{n % 3},,{b},1.0" for n, b in enumerate(best)]
+    path.write_text("\n".join(["image,label,eager,top1,logit1", *rows]) + "\n")
+    return line(batch=batch, measurement={"predictions_file": f"predictions/bs{batch}.csv"})
+
+
+def test_batch_sizes_that_agree_and_that_do_not(tmp_path, catalog):
+    right = [n % 3 for n in range(300)]
+    one, same = predictions(tmp_path, 1, right), predictions(tmp_path, 4, right)
+    (check,) = run_checks(run_of(one, same, folder=tmp_path), catalog)
+    assert (check.name, check.outcome) == ("batch sizes", "passed")
+    other = predictions(tmp_path, 4, [1 - right[0], *right[1:]])
+    (check,) = run_checks(run_of(one, other, folder=tmp_path), catalog)
+    assert check.outcome == "failed"
+    assert "i0" in check.sentence + str(check.verdict)
+
+
+def test_one_batch_size_is_not_held_against_itself(tmp_path, catalog):
+    one = predictions(tmp_path, 1, [0, 1, 2])
+    assert run_checks(run_of(one, folder=tmp_path), catalog) == ()
+
+
+def test_the_checks_of_a_case_must_have_run_the_same_file(catalog):
+    speed = line("throughput", measured=10.0, outcome="recorded", model="resnest50")
+    exact = line(model="resnest50")
+    assert run_checks(run_of(exact, speed), catalog) == ()
+    other = line("throughput", measured=10.0, model="resnest50", digest="another")
+    (check,) = run_checks(run_of(exact, other), catalog)
+    assert (check.name, check.outcome) == ("same artifact", "failed")
+    assert check.subject == "resnest50-bs1-ascend310p3"
+
+
+@pytest.mark.parametrize(("fps", "outcome"), [(879.67, "passed"), (879.6, "failed")])
+def test_guide_001s_pass_line_between_two_chips(catalog, fps, outcome):
+    """1.2 times 733.052, guide 001's figure of the 310."""
+    found = run_checks(run_of(line("throughput", measured=fps)), catalog)
+    by_target = {check.subject: check for check in found}
+    first = by_target["fixres on ascend310p3 to ascend310"]
+    assert first.outcome == outcome
+    assert "1.2 times" in first.sentence
+    # The T4 was fed another size: its figure is not comparable, so nothing is judged.
+    second = by_target["fixres on ascend310p3 to cuda"]
+    assert second.outcome == "recorded"
+    assert "not comparable" in second.sentence
+
+
+def test_the_speed_of_a_wrong_model_passes_no_ratio(catalog):
+    wrong = {"outputs_check": {"relative_l2": 0.5, "bound": 3e-2}}
+    fast = line("throughput", measured=9e9, outcome="failed", measurement=wrong)
+    assert run_checks(run_of(fast), catalog) == ()
+    slow = line("throughput", measured=800.0, batch_size=4)
+    found = {check.subject: check for check in run_checks(run_of(fast, slow), catalog)}
+    assert found["fixres on ascend310p3 to ascend310"].outcome == "failed"
+
+
+def test_nothing_simulated_is_held_against_another_chips_published_figure(catalog):
+    case = line("throughput", measured=10.0, provenance="simulated")
+    assert run_checks(run_of(case), catalog) == ()
+
+
+def test_a_ratio_across_provenances_is_refused(catalog):
+    figure = catalog.models["fixres"].baseline("ascend310", 1)
+    rule = RatioRule(target="ascend310p3", to="ascend310", at_least=1.2, source="guide-001")
+    with pytest.raises(ProvenanceError):
+        verdicts.judge_ratio(900.0, 1, figure, rule, provenance="simulated")
+
+
+# Causes and exit codes --------------------------------------------------------------------
+
+
+def failing(stage):
+    return line(outcome="error", error=ErrorInfo(type="E", stage=stage, message="m"))
+
+
+@pytest.mark.parametrize(
+    ("cases", "code"),
+    [
+        ([line()], 0),
+        ([line(outcome="recorded")], 0),
+        ([line(outcome="known_failure")], 0),
+        ([line(outcome="failed")], 1),
+        ([failing("compile")], 1),
+        ([failing("data")], 4),
+        ([failing("checkpoint")], 4),
+        ([line(outcome="inconclusive")], 6),
+        ([failing("device")], 7),
+        ([line(outcome="crashed", error=ErrorInfo(type="C", stage="worker", message="m"))], 7),
+        ([failing("harness")], 3),
+        ([failing("device"), line(outcome="failed")], 1),
+        ([failing("device"), failing("data")], 7),
+        ([failing("data"), line(outcome="inconclusive")], 4),
+    ],
+)
+def test_exit_codes_tell_the_causes_apart(cases, code):
+    assert causes.exit_code(cases, (), complete=True, allow_inconclusive=False) == code
+
+
+def test_a_lost_case_and_an_allowed_inconclusive_one():
+    assert causes.exit_code([line()], (), complete=False, allow_inconclusive=False) == 7
+    undecided = [line(outcome="inconclusive")]
+    assert causes.exit_code(undecided, (), complete=True, allow_inconclusive=True) == 0
+
+
+def test_every_stage_of_an_error_has_a_cause():
+    from harness import errors
+
+    classes = errors._all_classes(errors.HarnessError).values()
+    stages = {cls.stage for cls in classes if cls.__module__.startswith("harness.")}
+    for stage in stages - {"verdict"}:
+        finding = causes.cause_of(failing(stage))
+        assert finding is not None
+        assert finding.cause != "harness" or stage == "harness", stage
+
+
+def test_the_cause_is_a_reason_that_can_be_read():
+    finding = causes.cause_of(line("throughput", outcome="inconclusive"))
+    assert finding is not None
+    assert finding.cause == "machine"
+    assert finding.subject == "throughput of fixres-bs1-ascend310p3"
+    assert causes.cause_of(line()) is None
+
+
+@pytest.mark.parametrize(
+    ("stage", "cause"),
+    [("compile", "toolchain"), ("input", "input"), ("", "model"), (None, "model"), (3, "model")],
+)
+def test_a_diagnosis_says_whose_fault_a_failed_case_is(stage, cause):
+    case = line(outcome="failed", diagnosis={"stage": stage, "summary": "the compiler departs"})
+    finding = causes.cause_of(case)
+    assert finding is not None
+    assert finding.cause == cause
+    # An acceptance that failed is one, whoever is to blame.
+    assert causes.exit_code([case], (), complete=True, allow_inconclusive=False) == 1

@@ -1,0 +1,382 @@
+"""Statistics: published examples, independent computation, properties, edges."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics as standard
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from harness import statistics
+from harness.statistics import Paired, tango_interval
+
+
+@st.composite
+def counts(draw, most=300):
+    n = draw(st.integers(1, most))
+    plus = draw(st.integers(0, n))
+    return plus, draw(st.integers(0, n - plus)), n
+
+
+confidences = st.sampled_from([0.8, 0.95, 0.99, 0.999])
+
+
+# Tango's interval ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("plus", "minus", "n", "low", "high", "digits"),
+    [
+        # R. G. Newcombe's example for Tango's method: 0.20, 0.0611 to 0.3447.
+        (12, 2, 50, 0.0611, 0.3447, 4),
+        # Fagerland, Lydersen and Laake 2014, airway responsiveness (1, 1, 7, 12).
+        (1, 7, 21, -0.517, -0.026, 3),
+    ],
+)
+def test_published_examples_at_95_percent(plus, minus, n, low, high, digits):
+    found = tango_interval(plus, minus, n, 0.95)
+    assert tuple(round(limit, digits) for limit in found) == (low, high)
+
+
+def brute_minus(plus, minus, n, difference):
+    """Maximum likelihood of p- under p+ - p- = difference, by golden section on the likelihood."""
+
+    def likelihood(p):
+        total = 0.0
+        for count, share in (
+            (plus, p + difference),
+            (minus, p),
+            (n - plus - minus, 1.0 - 2.0 * p - difference),
+        ):
+            if count:
+                if share <= 0.0:
+                    return -math.inf
+                total += count * math.log(share)
+        return total
+
+    low, high = max(0.0, -difference), (1.0 - difference) / 2.0
+    golden = (math.sqrt(5.0) - 1.0) / 2.0
+    for _ in range(80):
+        left, right = high - golden * (high - low), low + golden * (high - low)
+        if likelihood(left) < likelihood(right):
+            low = left
+        else:
+            high = right
+    return (low + high) / 2.0
+
+
+def brute_score(plus, minus, n, difference):
+    spread = 2.0 * brute_minus(plus, minus, n, difference) + difference * (1.0 - difference)
+    return (plus - minus - n * difference) / math.sqrt(max(n * spread, 1e-300))
+
+
+@pytest.mark.parametrize("case", [(3, 1, 40), (0, 5, 200), (0, 0, 30), (60, 20, 100), (7, 7, 1000)])
+@pytest.mark.parametrize("confidence", [0.95, 0.99])
+def test_limits_are_where_the_score_test_turns(case, confidence):
+    # Inverted on a grid, with the nuisance parameter maximised by search, not by the quadratic.
+    plus, minus, n = case
+    low, high = tango_interval(plus, minus, n, confidence)
+    z = statistics.normal_quantile(confidence)
+    step = 1e-4
+    for limit, outwards in ((low, -1), (high, 1)):
+        if abs(limit) + step < 1:
+            assert abs(brute_score(plus, minus, n, limit + outwards * step)) > z
+        assert abs(brute_score(plus, minus, n, limit - outwards * step)) < z
+    for difference in np.linspace(-0.999, 0.999, 41):
+        inside = abs(brute_score(plus, minus, n, float(difference))) < z
+        if min(abs(difference - low), abs(difference - high)) > 1e-3:
+            assert inside == (low < difference < high)
+
+
+@given(counts(), confidences)
+def test_it_contains_the_estimate_and_stays_in_range(case, confidence):
+    plus, minus, n = case
+    low, high = tango_interval(plus, minus, n, confidence)
+    assert -1.0 <= low <= (plus - minus) / n + 1e-12
+    assert (plus - minus) / n - 1e-12 <= high <= 1.0
+    assert low < high
+
+
+@given(counts(), confidences)
+def test_it_is_antisymmetric(case, confidence):
+    plus, minus, n = case
+    low, high = tango_interval(plus, minus, n, confidence)
+    assert tango_interval(minus, plus, n, confidence) == (-high, -low)
+
+
+@given(counts())
+def test_more_confidence_is_wider(case):
+    plus, minus, n = case
+    narrow, wide = tango_interval(plus, minus, n, 0.95), tango_interval(plus, minus, n, 0.99)
+    assert wide[0] <= narrow[0] + 1e-12
+    assert narrow[1] <= wide[1] + 1e-12
+
+
+@given(counts(), st.integers(2, 50))
+def test_the_same_rates_on_more_images_are_known_better(case, times):
+    plus, minus, n = case
+    few = tango_interval(plus, minus, n, 0.99)
+    many = tango_interval(plus * times, minus * times, n * times, 0.99)
+    assert few[0] - 1e-9 <= many[0] < many[1] <= few[1] + 1e-9
+
+
+@given(counts())
+def test_one_more_discordant_pair_moves_it(case):
+    plus, minus, n = case
+    assume(plus + minus < n)
+    before, after = tango_interval(plus, minus, n, 0.99), tango_interval(plus + 1, minus, n, 0.99)
+    assert after[1] > before[1] - 1e-12
+    assert after[0] > before[0] - 1e-12
+
+
+@pytest.mark.parametrize("n", [1, 2, 10, 50_000])
+def test_no_discordant_pair_has_the_closed_form(n):
+    # Tango 1998: limits of +-z^2 / (n + z^2).
+    z2 = statistics.normal_quantile(0.99) ** 2
+    low, high = tango_interval(0, 0, n, 0.99)
+    assert high == pytest.approx(z2 / (n + z2), abs=1e-11)
+    assert low == pytest.approx(-high, abs=1e-11)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 50_000])
+def test_all_pairs_discordant_one_way(n):
+    low, high = tango_interval(n, 0, n, 0.99)
+    assert high == 1.0
+    assert -1.0 < low < 1.0
+    assert tango_interval(0, n, n, 0.99)[0] == -1.0
+
+
+def test_coverage_by_simulation():
+    generator = np.random.default_rng(5)
+    for plus, minus, n in ((0.01, 0.01, 1000), (0.02, 0.005, 2000), (0.1, 0.05, 300)):
+        drawn = generator.multinomial(n, [plus, minus, 1 - plus - minus], size=3000)
+        hits = 0
+        for gained, lost, _ in drawn:
+            low, high = tango_interval(int(gained), int(lost), n, 0.95)
+            hits += low <= plus - minus <= high
+        assert 0.935 < hits / len(drawn) < 0.97
+
+
+@pytest.mark.parametrize(
+    "case",
+    [(1, 1, 1, 0.95), (-1, 0, 5, 0.95), (0, 0, 0, 0.95), (0, 0, 5, 1.0), (0, 0, 5, 0.0),
+     (math.nan, 0, 5, 0.95)],
+)  # fmt: skip
+def test_what_are_no_counts_is_refused(case):
+    with pytest.raises(ValueError, match=r"counts|confidence"):
+        tango_interval(*case)
+
+
+# Pairs -----------------------------------------------------------------------------------
+
+
+def test_pairs_add_up():
+    pairs = Paired(n=100, both=70, only_reference=5, only_compiled=2)
+    assert (pairs.reference_correct, pairs.compiled_correct, pairs.discordant) == (75, 72, 7)
+    assert pairs.difference == Fraction(-3, 100)
+    low, high = pairs.interval(0.99)
+    assert low < -0.03 < high
+    # A drop lies below zero: the reference is right where the compiled model is not.
+    worse = Paired(n=100, both=60, only_reference=30, only_compiled=0).interval(0.99)
+    assert worse[1] < 0
+
+
+@pytest.mark.parametrize("case", [(10, 8, 2, 1), (10, -1, 2, 1), (0, 0, 0, 0), (10, 1, 1, -1)])
+def test_impossible_pairs_are_refused(case):
+    with pytest.raises(ValueError, match="no counts"):
+        Paired(*case)
+
+
+@given(st.floats(1e-3, 1e3).map(lambda x: round(x, 3)))
+def test_exact_is_the_decimal_number(value):
+    assert statistics.exact(value) == Fraction(str(value))
+
+
+def test_exact_is_not_the_binary_neighbour():
+    assert statistics.exact(78.26) == Fraction(7826, 100)
+    assert statistics.exact(1e-05) == Fraction(1, 100_000)
+
+
+# Binomial --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    # Newcombe 1998 (single proportion), the exact method's column.
+    [(81, 263, 0.2527, 0.3676), (15, 148, 0.0578, 0.1617), (0, 20, 0.0, 0.1684),
+     (1, 29, 0.0009, 0.1776)],
+)  # fmt: skip
+def test_exact_binomial_intervals_as_published(successes, n, low, high):
+    found = statistics.binomial_interval(successes, n, 0.95)
+    assert tuple(round(limit, 4) for limit in found) == (low, high)
+
+
+def tail(n, low, high, p):
+    return sum(math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(low, high + 1))
+
+
+@given(st.integers(1, 60), st.data(), confidences)
+def test_the_limits_are_those_of_the_exact_tails(n, data, confidence):
+    successes = data.draw(st.integers(0, n))
+    low, high = statistics.binomial_interval(successes, n, confidence)
+    assert 0.0 <= low <= successes / n <= high <= 1.0
+    half = (1 - confidence) / 2
+    if successes:
+        assert tail(n, successes, n, low) == pytest.approx(half, rel=1e-6)
+    else:
+        assert low == 0.0
+    if successes < n:
+        assert tail(n, 0, successes, high) == pytest.approx(half, rel=1e-6)
+    else:
+        assert high == 1.0
+
+
+@given(st.integers(1, 400), st.data())
+def test_binomial_intervals_mirror(n, data):
+    successes = data.draw(st.integers(0, n))
+    low, high = statistics.binomial_interval(successes, n, 0.999)
+    other = statistics.binomial_interval(n - successes, n, 0.999)
+    assert other == pytest.approx((1 - high, 1 - low), abs=1e-10)
+
+
+def test_a_whole_set_is_no_trouble():
+    low, high = statistics.binomial_interval(39_130, 50_000, 0.999)
+    assert low == pytest.approx(0.7826 - 3.2905 * math.sqrt(0.7826 * 0.2174 / 50_000), abs=1e-4)
+    assert high == pytest.approx(0.7826 + 3.2905 * math.sqrt(0.7826 * 0.2174 / 50_000), abs=1e-4)
+
+
+@pytest.mark.parametrize("case", [(-1, 5, 0.9), (6, 5, 0.9), (0, 0, 0.9), (1, 5, 1.0)])
+def test_binomial_nonsense_is_refused(case):
+    with pytest.raises(ValueError, match=r"counts|confidence"):
+        statistics.binomial_interval(*case)
+
+
+# Student's t -----------------------------------------------------------------------------
+
+# Two-sided 99 % quantiles for 1..30 degrees of freedom (any statistics table).
+T99 = (
+    63.657, 9.925, 5.841, 4.604, 4.032, 3.707, 3.499, 3.355, 3.250, 3.169,
+    3.106, 3.055, 3.012, 2.977, 2.947, 2.921, 2.898, 2.878, 2.861, 2.845,
+    2.831, 2.819, 2.807, 2.797, 2.787, 2.779, 2.771, 2.763, 2.756, 2.750,
+)  # fmt: skip
+
+
+def test_quantiles_of_students_t_are_the_tables():
+    assert [round(statistics.t99(degrees), 3) for degrees in range(1, 31)] == list(T99)
+
+
+@pytest.mark.parametrize(
+    ("confidence", "degrees", "quantile"),
+    [(0.95, 10, 2.228), (0.95, 120, 1.980), (0.999, 5, 6.869), (0.99, 1000, 2.581)],
+)
+def test_other_quantiles_of_students_t(confidence, degrees, quantile):
+    assert statistics.student_t(confidence, degrees) == pytest.approx(quantile, abs=6e-4)
+
+
+def test_quantiles_of_students_t_fall_to_the_normal_one():
+    quantiles = [statistics.t99(degrees) for degrees in (1, 2, 5, 50, 500, 100_000)]
+    assert quantiles == sorted(quantiles, reverse=True)
+    assert quantiles[-1] == pytest.approx(statistics.normal_quantile(0.99), abs=1e-4)
+    assert statistics.t99(0) == math.inf
+
+
+@given(st.lists(st.floats(0.1, 100), min_size=2, max_size=60))
+def test_half_widths_are_those_of_the_textbook(values):
+    found = statistics.half_width_percent(values)
+    error = standard.stdev(values) / math.sqrt(len(values))
+    expected = 100 * statistics.t99(len(values) - 1) * error / standard.fmean(values)
+    assert found == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_of_one_value_nothing_is_known():
+    assert statistics.half_width_percent([3.0]) == math.inf
+    assert statistics.half_width_percent([0.0, 0.0]) == math.inf
+
+
+@given(st.integers(2, 500), st.floats(0.01, 20), st.floats(0.5, 10))
+def test_rounds_that_would_reach_a_precision_reach_it(rounds, width, wanted):
+    enough = statistics.rounds_to_reach(rounds, width, wanted)
+    assert enough is not None
+    spread = width * math.sqrt(rounds) / statistics.t99(rounds - 1)
+
+    def width_at(n):
+        return spread * statistics.t99(n - 1) / math.sqrt(n)
+
+    assert width_at(enough) <= wanted * 1.001
+    assert enough == rounds or width_at(enough - 1) > wanted * 0.999
+
+
+def test_rounds_that_cannot_be_told():
+    assert statistics.rounds_to_reach(1, math.inf, 1.0) is None
+    assert statistics.rounds_to_reach(5, 3.0, 0.0) is None
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 60))
+def test_smallest(low, high, first):
+    found = statistics.smallest(lambda n: n >= first, low, high)
+    assert found == next((n for n in range(low, high + 1) if n >= first), None)
+
+
+# Drift and outliers ------------------------------------------------------------------------
+
+
+def test_a_step_is_a_drift():
+    found = statistics.drift([10.0, 10.01, 9.99, 10.0, 10.5, 10.51, 10.49, 10.5])
+    assert found is not None
+    assert found.percent == pytest.approx(5.0, abs=0.01)
+    assert found.strong(1.0)
+    assert not found.strong(6.0)
+
+
+def test_a_ramp_is_a_drift_and_its_way_is_told():
+    found = statistics.drift([10.0 - 0.1 * i for i in range(20)])
+    assert found is not None
+    assert found.percent < -5
+    assert found.significant
+
+
+def test_a_difference_within_the_noise_is_none():
+    found = statistics.drift([10.0, 14.0, 8.0, 12.0, 9.0, 13.5, 10.0, 14.0])
+    assert found is not None
+    assert not found.significant
+
+
+def test_the_middle_of_an_odd_number_is_left_out():
+    found = statistics.drift([10.0, 10.0, 99.0, 10.0, 10.0])
+    assert found is not None
+    assert (found.percent, found.significant) == (0.0, False)
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [1.0, 2.0, 3.0], [0.0] * 6])
+def test_too_few_rounds_tell_no_drift(values):
+    assert statistics.drift(values) is None
+
+
+def test_a_steady_device_drifts_in_one_of_a_hundred_series():
+    generator = random.Random(3)
+    found = [statistics.drift([10 + generator.gauss(0, 1) for _ in range(20)]) for _ in range(2000)]
+    assert 0.003 < sum(one is not None and one.significant for one in found) / 2000 < 0.02
+
+
+def test_outliers_are_far_outside_the_quartiles():
+    steady = [10.0 + 0.1 * (i % 5) for i in range(50)]
+    assert statistics.outliers(steady) == ()
+    assert statistics.outliers([*steady, 30.0, 1.0]) == (50, 51)
+
+
+def test_a_tick_of_the_timer_is_no_outlier():
+    assert statistics.outliers([10.0] * 20 + [10.05]) == ()
+    assert statistics.outliers([10.0] * 20 + [10.2]) == (20,)
+    assert statistics.outliers([1.0, 100.0, 1.0]) == ()
+
+
+@settings(max_examples=30)
+@given(st.lists(st.floats(0.1, 100), max_size=60))
+def test_few_values_are_outliers(values):
+    # The fences leave the middle half in.
+    assert len(statistics.outliers(values)) <= len(values) // 2

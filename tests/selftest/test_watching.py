@@ -1,0 +1,44 @@
+"""The looks at a device while it measures: a moment of rest is not taken for an answer."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+from harness import measuring
+from harness.conditions import Condition
+from harness.errors import DeviceError
+
+
+def looks_of(monkeypatch, answers, enough):
+    """What a watcher saw of a device that answers so, its ordinary pause longer than the test."""
+    monkeypatch.setattr(measuring, "WATCH_S", 60.0)
+    monkeypatch.setattr(measuring, "HURRY_S", 0.001)
+    left, looked = list(answers), threading.Event()
+
+    def look(device, moment, seconds, session):
+        if not left:
+            looked.set()
+            raise DeviceError("one look too many")
+        answer = left.pop(0)
+        if len(answers) - len(left) == enough:
+            looked.set()
+        return Condition(moment, seconds, throttled=answer)
+
+    target = SimpleNamespace(runs_on_host=False, look=look)
+    case: Any = SimpleNamespace(bench=SimpleNamespace(target=target))
+    nothing: Any = None
+    with measuring.Watcher(case, nothing, nothing) as watcher:
+        assert looked.wait(30.0)
+    return [condition.throttled for condition in watcher.seen]
+
+
+def test_it_is_looked_at_again_until_it_was_met_at_work(monkeypatch):
+    answers = ["unknown", "unknown", "yes", "no", "no"]
+    assert looks_of(monkeypatch, answers, enough=3) == answers[:3]
+
+
+def test_a_tool_that_never_says_is_not_asked_for_ever(monkeypatch):
+    most = measuring.HURRIED_LOOKS
+    assert looks_of(monkeypatch, ["unknown"] * (most + 5), enough=most) == ["unknown"] * most
