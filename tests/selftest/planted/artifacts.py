@@ -1,0 +1,337 @@
+"""Faults in weights and artifacts: other weights, other files, old, damaged and half ones."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from harness import checkpoints, networks
+from harness.artifacts import export
+from harness.artifacts.store import Entry, Store, file_digest
+from harness.images.crops import Crops
+from harness.workbench import CaseBench, Checkpoint
+from tests.selftest.planted.graphs import exchange, perturb, rewritten, small_onnx
+from tests.selftest.planted.rows import Fault, Found, Row, judged, said
+from tests.selftest.planted.world import BATCH, World
+
+# Weights -----------------------------------------------------------------------------------
+
+
+def _state(world: World) -> dict[str, Any]:
+    """The stand-in's weights under the network's own names."""
+    case, _ = world.prepared("odd")
+    networks.import_torch()
+    return dict(checkpoints.load_state(case.checkpoint().path, "plain"))
+
+
+def _load(world: World, state: dict[str, Any]) -> Found:
+    model = world.prepared("odd")[0].model
+    network = networks.build_network(model.network.source, dict(model.network.arguments))
+    checkpoints.load_into(network, state, name="odd")
+    return said("accepted", f"{len(state)} tensors loaded", "loading")
+
+
+def _dropped_statistics(world: World, planted: bool) -> Found:
+    """Batch-norm statistics left out of the checkpoint."""
+    state = _state(world)
+    if planted:
+        state = {k: v for k, v in state.items() if not k.endswith(("running_mean", "running_var"))}
+    return _load(world, state)
+
+
+def _weights_of_another(world: World, planted: bool) -> Found:
+    if not planted:
+        return _load(world, _state(world))
+    networks.import_torch()
+    network = networks.build_network("torchvision:squeezenet1_1", {})
+    return _load(world, dict(network.state_dict()))
+
+
+def _written(world: World, change: Callable[[dict[str, Any]], None] | None) -> Path:
+    """A folder with the model's checkpoint, altered or not."""
+    folder = world.new_folder()
+    state = _state(world)
+    if change is not None:
+        change(state)
+    checkpoints.save_checkpoint(state, "plain", folder / "odd.pth")
+    return folder
+
+
+def _forget_statistics(state: dict[str, Any]) -> None:
+    """As a network has them before any training: it loads strictly all the same."""
+    for name in state:
+        if name.endswith("running_mean"):
+            state[name].zero_()
+        if name.endswith("running_var"):
+            state[name].fill_(1.0)
+
+
+def _built_from(world: World, folder: Path) -> CaseBench:
+    return world.bench("odd", target="cpu", checkpoints=str(folder))
+
+
+def _reset_statistics(world: World, planted: bool) -> Found:
+    """The compiled model made from a checkpoint whose statistics were reset."""
+    folder = _written(world, _forget_statistics if planted else None)
+    compiled, _ = _built_from(world, folder).compiled()
+    return judged(world.judge_file("odd", compiled))
+
+
+def _old_weights(world: World, planted: bool) -> Found:
+    """A checkpoint replaced between two runs by one of the same name and size."""
+    folder = _written(world, None)
+    file = folder / "odd.pth"
+    before, first = file.stat(), _built_from(world, folder).compiled()[0]
+    shutil.copyfile(_written(world, _forget_statistics if planted else None) / "odd.pth", file)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert file.stat().st_size == before.st_size
+    second = _built_from(world, folder).compiled()[0]
+    if second == first:
+        return said("from the store", f"{first.parent.name} for both", "build")
+    return said("rebuilt", f"{second.parent.name} for the new weights", "build")
+
+
+def _changed_meanwhile(world: World, planted: bool) -> Found:
+    """A checkpoint replaced while the export reads it."""
+    file = _written(world, None) / "odd.pth"
+    weights = Checkpoint(file, file_digest(file), "odd.pth")
+    if planted:
+        file.write_bytes(file.read_bytes()[::-1])
+    weights.require_unchanged()
+    return said("accepted", "the file is what it was", "loading")
+
+
+def _other_file(world: World, planted: bool) -> Found:
+    """A checkpoint of the right name whose digest is not the published one."""
+    spec = world.catalog("squeezenet1_1").models["seresnext101"].checkpoint
+    file = world.new_folder() / spec.file
+    file.write_bytes(b"right weights")
+    right = hashlib.md5(b"right weights", usedforsecurity=False).hexdigest()
+    if planted:
+        file.write_bytes(b"other weights")
+    checkpoints.verify_digest(file, spec.model_copy(update={"md5": right}))
+    return said("accepted", "the digest is the published one", "loading")
+
+
+# What the stages make of them --------------------------------------------------------------
+
+
+def _compiled(change: Callable[[Any], None]) -> Row:
+    """Weights of the compiled file changed; names and shapes are right."""
+
+    def row(world: World, planted: bool) -> Found:
+        case, _ = world.prepared("odd")
+        file = world.new_folder() / "model.onnx"
+        rewritten(case.simplified(), file, change if planted else None)
+        return judged(world.judge_file("odd", file))
+
+    return row
+
+
+def _tensors(world: World) -> dict[str, Any]:
+    model = world.prepared("odd")[0].model
+    return {
+        "input_name": model.input.name,
+        "output_name": model.output.name,
+        "size": model.input.size,
+        "classes": model.classes,
+    }
+
+
+def _simplifier(world: World, planted: bool) -> Found:
+    """onnxsim changes a weight on the way."""
+    import onnxsim
+
+    case, _ = world.prepared("odd")
+    real = onnxsim.simplify
+
+    def changing(*arguments: Any, **options: Any) -> Any:
+        model, same = real(*arguments, **options)
+        perturb(model)
+        return model, same
+
+    with mock.patch.object(onnxsim, "simplify", changing) if planted else contextlib.nullcontext():
+        done = export.simplify_onnx(
+            source=str(case.onnx()),
+            **_tensors(world),
+            batch_size=BATCH,
+            output=str(world.new_folder() / "model.onnx"),
+        )
+    return said("accepted", f"relative L2 {done['relative_l2']:.1e}", "build")
+
+
+def _exporter(world: World, planted: bool) -> Found:
+    """PyTorch's exporter changes a weight on the way."""
+    torch = networks.import_torch()
+    case, _ = world.prepared("odd")
+    model = case.model
+    real = torch.onnx.export
+
+    def changing(module: Any, arguments: Any, output: str, **options: Any) -> None:
+        real(module, arguments, output, **options)
+        rewritten(Path(output), Path(output), perturb)
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")  # as in the child process that exports for a run
+        if planted:
+            stack.enter_context(mock.patch.object(torch.onnx, "export", changing))
+        done = export.export_onnx(
+            network=model.network.source,
+            arguments=dict(model.network.arguments),
+            checkpoint=str(case.checkpoint().path),
+            layout=model.checkpoint.layout,
+            trust=False,
+            **_tensors(world),
+            output=str(world.new_folder() / "model.onnx"),
+        )
+    return said("accepted", f"relative L2 {done['relative_l2']:.1e}", "build")
+
+
+def _given_onnx(world: World, planted: bool) -> Found:
+    """`--onnx` with the file of a model that has another number of classes."""
+    case, _ = world.prepared("odd")
+    file = case.onnx()
+    if planted:
+        file = small_onnx(world.new_folder() / "model.onnx", batch=None, side=64, classes=1000)
+    done = export.check_onnx(path=str(file), **_tensors(world), batch_size=None)
+    return said("accepted", f"opset {done['opset']}", "build")
+
+
+def _other_model(world: World, planted: bool) -> Found:
+    """The compiled file of another network with the same tensors."""
+    _, ready = world.prepared("odd")
+    file = ready.compiled
+    if planted:
+        file = small_onnx(world.new_folder() / "model.onnx", batch=BATCH, side=64, classes=1001)
+    return judged(world.judge_file("odd", file))
+
+
+def _other_batch(world: World, planted: bool) -> Found:
+    """The compiled file of another batch size."""
+    _, ready = world.prepared("odd")
+    file = ready.compiled
+    if planted:
+        file = small_onnx(world.new_folder() / "model.onnx", batch=16, side=64, classes=1001)
+    return judged(world.judge_file("odd", file))
+
+
+# The store ---------------------------------------------------------------------------------
+
+_INPUTS = {"checkpoint": "a" * 64, "batch_size": 4}
+
+
+def _stored(damage: Callable[[Store, Entry], None]) -> Callable[[World, bool], Found]:
+    """An artifact, damaged or not, read by the next run."""
+
+    def row(world: World, planted: bool) -> Found:
+        root = world.new_folder()
+        told: list[str] = []
+
+        def build(staging: Path) -> str:
+            (staging / "model.om").write_bytes(bytes(range(256)) * 64)
+            return "built"
+
+        first = Store(root).get_or_build("compiled", _INPUTS, build)
+        if planted:
+            damage(Store(root), first)
+        second = Store(root, on_damage=told.append).get_or_build("compiled", _INPUTS, build)
+        assert second.file().read_bytes() == bytes(range(256)) * 64
+        if second.cached:
+            return said("from the store", "the entry is whole", "build")
+        return said("rebuilt", "; ".join(told), "build")
+
+    return row
+
+
+def _writable(entry: Entry) -> Path:
+    file = entry.file()
+    file.chmod(0o644)
+    return file
+
+
+def _truncate(store: Store, entry: Entry) -> None:
+    os.truncate(_writable(entry), 5000)
+
+
+def _flip(store: Store, entry: Entry) -> None:
+    file = _writable(entry)
+    data = bytearray(file.read_bytes())
+    data[700] ^= 1
+    file.write_bytes(data)
+
+
+def _under_another_key(store: Store, entry: Entry) -> None:
+    """The entry of old weights, whole, where that of these weights belongs."""
+
+    def build(staging: Path) -> str:
+        (staging / "model.om").write_bytes(b"of old weights")
+        return "built"
+
+    old = store.get_or_build("compiled", {**_INPUTS, "checkpoint": "b" * 64}, build)
+    shutil.rmtree(entry.directory)
+    shutil.copytree(old.directory, entry.directory)
+    manifest = entry.directory / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(old.key, entry.key))
+
+
+def _crops(world: World, planted: bool) -> Found:
+    """Crops in the store of another resize than the one that is asked for now."""
+    case, ready = world.prepared("odd")
+    assert ready.feed is not None
+    steps = case.model.preprocessing
+    if planted:
+        resize = steps.resize.model_copy(update={"interpolation": "bilinear"})
+        steps = steps.model_copy(update={"resize": resize})
+    asked = Crops(case.bench.store, case.images(), steps)
+    if asked.keys() == ready.feed.crops.keys():
+        return said("from the store", "the same chunks", "build")
+    return said("rebuilt", "other chunks", "build")
+
+
+_STORE = "the artifact store"
+_OM = "the compiled file"
+
+FAULTS = (
+    Fault("BN statistics dropped", "the checkpoint", "loading", "error", "running_mean",
+          _dropped_statistics, "accepted"),
+    Fault("BN statistics reset", "the compiled model's checkpoint", "fidelity", "FAIL",
+          "logits differ by", _reset_statistics),
+    Fault("Weights of another network", "the checkpoint", "loading", "error",
+          "does not take these weights", _weights_of_another, "accepted"),
+    Fault("Weights that are not the published file", "the checkpoint", "loading", "error",
+          "is not the file that the catalog means", _other_file, "accepted"),
+    Fault("Weights replaced while they are exported", "the checkpoint", "loading", "error",
+          "changed while it was used", _changed_meanwhile, "accepted"),
+    Fault("One weight tensor perturbed", _OM, "fidelity", "FAIL", "logits differ by",
+          _compiled(perturb)),
+    Fault("Two layers' weights exchanged", _OM, "fidelity", "FAIL", "logits differ by",
+          _compiled(exchange)),
+    Fault("One weight tensor perturbed by the exporter", "`torch.onnx.export`", "build", "error",
+          "computes something else than eager PyTorch", _exporter, "accepted"),
+    Fault("One weight tensor perturbed by the simplifier", "`onnxsim.simplify`", "build", "error",
+          "computes something else", _simplifier, "accepted"),
+    Fault("ONNX file of another model", "`--onnx`", "build", "error", "has shape [None, 1000]",
+          _given_onnx, "accepted"),
+    Fault("Compiled file of another model with the same tensors", _OM, "fidelity", "FAIL",
+          "logits differ by", _other_model),
+    Fault("Compiled file of another batch size", _OM, "session", "error",
+          "another batch size's", _other_batch),
+    Fault("A cached artifact of old weights", "the checkpoint, between two runs", "build",
+          "rebuilt", "for the new weights", _old_weights, "from the store"),
+    Fault("A cached artifact of old weights under the key of the new", _STORE, "build", "rebuilt",
+          "other inputs than its key", _stored(_under_another_key), "from the store"),
+    Fault("A truncated artifact", _STORE, "build", "rebuilt", "has 5000 bytes instead of",
+          _stored(_truncate), "from the store"),
+    Fault("Cached crops of another resize", "`baselines.yaml`, between two runs", "build",
+          "rebuilt", "other chunks", _crops, "from the store"),
+    Fault("One bit of an artifact turned", _STORE, "build", "rebuilt",
+          "not those that were published", _stored(_flip), "from the store"),
+)  # fmt: skip

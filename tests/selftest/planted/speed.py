@@ -1,0 +1,208 @@
+"""Faults in timing and in what a speed is held against."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from harness import throughput, verdicts
+from harness.catalog import Baseline, parse_catalog
+from harness.conditions import Condition, Setup
+from harness.targets.protocol import Float32, TensorSpec
+from harness.throughput import ThroughputMeasurement, WallCheck
+from tests.selftest.planted.rows import Fault, Found, Row, judged, said
+from tests.selftest.planted.world import BASELINES, BATCH, World
+
+IDLE = tuple(Condition(moment, 0.0, "OK", "no", "no") for moment in ("before", "during", "after"))
+CHIP = Setup(driver="api", chip="Ascend310P3", card="Atlas 300I Pro", toolchain="CANN 5.1.RC2")
+OLD_CHIP = Setup(driver="api", chip="Ascend310", chips=4, method="whole-dataset")
+
+Told = Callable[[list[float], int], list[float]]
+
+
+class Clocked:
+    """A session of executions of `ms` each; its clock moves by them, and by `opening_s` a call.
+
+    `told` makes of the times, those of the warm-up first, what the session says of them.
+    """
+
+    def __init__(
+        self,
+        ms: float,
+        told: Told = lambda times, warmup: times[warmup:],
+        opening_s: float = 0.0,
+    ) -> None:
+        self.inputs: Sequence[TensorSpec] = (TensorSpec("image", (BATCH, 3, 8, 8), "float32"),)
+        self.outputs: Sequence[TensorSpec] = (TensorSpec("class", (BATCH, 5), "float32"),)
+        self._ms, self._told, self._opening_s = ms, told, opening_s
+        self._executions = 0
+        self.seconds = 0.0
+
+    def clock(self) -> float:
+        return self.seconds
+
+    def time(self, loops: int, warmup: int) -> list[float]:
+        times = []
+        for _ in range(warmup + loops):
+            self._executions += 1
+            # A ripple: an interval of no width would be no interval.
+            ripple = 1.0 + 1e-4 * (self._executions % 7)
+            times.append(self._ms * ripple)
+        self.seconds += self._opening_s + sum(times) / 1000.0
+        return self._told(times, warmup)
+
+    def stream(self, batches: Iterable[Float32]) -> Iterator[Float32]:
+        raise AssertionError("nothing is inferred here")
+
+    def stream_into(self, fillers: Iterable[Callable[[Float32], None]]) -> Iterator[Float32]:
+        raise AssertionError("nothing is inferred here")
+
+    def close(self) -> None: ...
+
+
+def timed(
+    session: Clocked, *, wall_check: WallCheck = "near", round_s: float = 0.25, **changes: Any
+) -> ThroughputMeasurement:
+    """A real measurement of a session, by its own clock."""
+    given = {"provenance": "real", "conditions": IDLE, "setup": CHIP, "budget_s": 120.0, **changes}
+    return throughput.measure(
+        session,
+        precision_percent=1.0,
+        least_s=throughput.LEAST_S,
+        clock=session.clock,
+        wall_check=wall_check,
+        round_s=round_s,
+        **given,
+    )
+
+
+def measured(ms: float, **changes: Any) -> ThroughputMeasurement:
+    """A real measurement of executions of `ms`, on an idle device unless told otherwise."""
+    return timed(Clocked(ms), **changes)
+
+
+def _figure(world: World, model: str, target: str, batch: int) -> Baseline:
+    found = world.catalog(model).models[model].baseline(target, batch)
+    assert found is not None
+    return found
+
+
+def _against(world: World, found: ThroughputMeasurement, model: str = "seresnext101") -> Found:
+    """Against the figure of 903.506 fps, which asks for 4.427 ms a batch of 4."""
+    figure = _figure(world, model, "ascend310p3", BATCH)
+    return judged(verdicts.judge_throughput(found, figure, case=f"{model}-bs4-ascend310p3"))
+
+
+def _timer(told: Told, *, opening_s: float = 0.0, **options: Any) -> Row:
+    """A session whose times are told otherwise."""
+
+    def row(world: World, planted: bool) -> Found:
+        session = Clocked(4.4, opening_s=opening_s)
+        if planted:
+            session = Clocked(4.4, told, opening_s)
+        return _against(world, timed(session, **options))
+
+    return row
+
+
+def _microseconds(times: list[float], warmup: int) -> list[float]:
+    return [1000.0 * time for time in times[warmup:]]
+
+
+def _seconds(times: list[float], warmup: int) -> list[float]:
+    return [time / 1000.0 for time in times[warmup:]]
+
+
+def _all(times: list[float], warmup: int) -> list[float]:
+    return times
+
+
+def _submitted(times: list[float], warmup: int) -> list[float]:
+    """How long it takes to hand an execution to a device that nobody waits for."""
+    return [0.02 for _ in times[warmup:]]
+
+
+def _card(world: World, planted: bool) -> Found:
+    """Guide 001's figure of a card of four chips, 733.052 fps, held against one chip's 184."""
+    figure = _figure(world, "fixres", "ascend310", 1)
+    session = Clocked(4 * 4.34)
+    setup = Setup(**{**OLD_CHIP.to_json(), "chips": 1 if planted else 4})
+    found = timed(session, setup=setup)
+    return judged(
+        verdicts.judge_throughput(
+            found, figure.model_copy(update={"batch_size": BATCH}), case="fixres-bs1-ascend310"
+        )
+    )
+
+
+def _card_not_counted(world: World, planted: bool) -> Found:
+    """The same where nobody counted the chips."""
+    figure = _figure(world, "fixres", "ascend310", 1)
+    setup = Setup() if planted else OLD_CHIP
+    found = timed(Clocked(4 * 4.34), setup=setup)
+    return judged(verdicts.judge_throughput(found, figure, case="fixres-bs1-ascend310"))
+
+
+def _chip_times_four(world: World, planted: bool) -> Found:
+    text = BASELINES.read_text(encoding="utf-8")
+    right = "chip_fps: {1: 183.263}"
+    assert text.count(right) == 1
+    changed = text.replace(right, "chip_fps: {1: 733.052}") if planted else text
+    catalog = parse_catalog(changed.encode(), BASELINES)
+    return said("accepted", f"{len(catalog.models)} models", "catalog")
+
+
+def _other_chip(world: World, planted: bool) -> Found:
+    setup = Setup(**{**CHIP.to_json(), "chip": "Ascend310" if planted else "Ascend310P3"})
+    return _against(world, measured(4.4, setup=setup))
+
+
+def _simulated(world: World, planted: bool) -> Found:
+    return _against(world, measured(4.4, provenance="simulated" if planted else "real"))
+
+
+def _noisy(world: World, planted: bool) -> Found:
+    """A machine with other work: rounds that differ by a third."""
+    turns = itertools.cycle([1.0, 1.3, 0.7])
+
+    def told(times: list[float], warmup: int) -> list[float]:
+        mood = next(turns) if planted else 1.0
+        return [mood * time for time in times[warmup:]]
+
+    return _against(world, timed(Clocked(4.4, told), wall_check="off", budget_s=12.0))
+
+
+def _slow(world: World, planted: bool) -> Found:
+    """Below the figure by less than the guides' tables round."""
+    return _against(world, measured(4.44 if planted else 4.42))
+
+
+_TIMES = "the session's times"
+_NOT = "its times are not milliseconds"
+
+FAULTS = (
+    Fault("Warm-up included in the mean", _TIMES, "session", "error",
+          "are those of the warm-up among them?", _timer(_all)),
+    Fault("Timer in microseconds", _TIMES, "verdict", "FAIL", _NOT, _timer(_microseconds)),
+    Fault("Timer in seconds", _TIMES, "verdict", "FAIL", _NOT, _timer(_seconds)),
+    Fault("A timer that does not wait for the device", _TIMES, "verdict", "FAIL",
+          "does not wait for the device", _timer(_submitted)),
+    Fault("Timer in microseconds, of a tool that loads for 2 s a call", _TIMES, "verdict", "FAIL",
+          _NOT, _timer(_microseconds, opening_s=2.0, round_s=5.0, wall_check="at-most")),
+    Fault("Timer in seconds, of a tool that loads for 2 s a call", _TIMES, "verdict", "FAIL", _NOT,
+          _timer(_seconds, opening_s=2.0, round_s=5.0, wall_check="at-most")),
+    Fault("Per-chip figure held against a per-card baseline", "the count of chips", "verdict",
+          "INCONCLUSIVE", "a card with 4 chips, and 1 was counted", _card),
+    Fault("Chips of a card that nobody counted", "the count of chips", "verdict", "INCONCLUSIVE",
+          "the chips of this card were not counted", _card_not_counted),
+    Fault("A card's figure written as a chip's", "`baselines.yaml`", "catalog", "error",
+          "733.052 times 4 is 2932.21", _chip_times_four, "accepted"),
+    Fault("Another chip's figure", "the target", "verdict", "RECORDED",
+          "is a Ascend310P3's, this is a Ascend310", _other_chip),
+    Fault("A simulated speed held against a published one", "the provenance", "verdict",
+          "RECORDED", "held against nothing", _simulated),
+    Fault("Other work on the machine", "the session's times", "verdict", "INCONCLUSIVE",
+          "is only known to", _noisy),
+    Fault("A speed 0.3 % below its figure", "the device", "verdict", "FAIL", "too slow", _slow),
+)  # fmt: skip

@@ -1,0 +1,169 @@
+"""What the rows share: artifacts, open sessions, simulated hosts; made when first asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from harness import measuring, settings
+from harness.cases import Case
+from harness.catalog import Catalog, load_catalog
+from harness.simulator import install, parse_config
+from harness.simulator.host import VARIABLE
+from harness.targets.ascend import target as ascend
+from harness.targets.ascend.target import AscendTarget
+from harness.targets.protocol import Session
+from harness.verdicts import Verdict
+from harness.workbench import CaseBench, Prepared, Workbench
+from tests.selftest.running import ROOT
+
+_T = TypeVar("_T")
+BATCH = 4
+ODD = Path(__file__).with_name("odd.yaml")
+BASELINES = ROOT / "baselines.yaml"
+
+
+class World:
+    """Folders of one process, and a store that several share (its locks do the rest)."""
+
+    def __init__(self, folder: Path, store: Path) -> None:
+        self.folder = folder
+        self.store = store
+        self._made: dict[str, Any] = {}
+        self._stack = contextlib.ExitStack()
+        self._numbers = itertools.count(1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def once(self, name: str, make: Callable[[], _T]) -> _T:
+        """What `make` gives, made once."""
+        if name not in self._made:
+            self._made[name] = make()
+        found: _T = self._made[name]
+        return found
+
+    def new_folder(self) -> Path:
+        """An empty folder of its own, as private as the tools of CANN ask for."""
+        path = self.folder / f"f{next(self._numbers):03d}"
+        path.mkdir(parents=True, mode=0o750)
+        return path
+
+    # The chain on the CPU ----------------------------------------------------------------
+
+    def catalog(self, model: str) -> Catalog:
+        """The catalog that has a model."""
+        path = ODD if model == "odd" else BASELINES
+        return self.once(f"catalog {path}", lambda: load_catalog(path))
+
+    def bench(self, model: str, **options: Any) -> CaseBench:
+        """A case of a model at batch size 4 on the CPU, nothing built."""
+        path = ODD if model == "odd" else BASELINES
+        folder = self.new_folder()
+        chosen = settings.resolve(
+            {
+                "store": str(self.store),
+                "leases": str(self.folder / "leases"),
+                "catalog": str(path),
+                **(options or {"rehearsal": True}),
+            },
+            environment={},
+        )
+        bench = Workbench(chosen, self.catalog(model), folder)
+        return bench.for_case(Case(model, BATCH, "cpu", "accuracy"))
+
+    def prepared(self, model: str) -> tuple[CaseBench, Prepared]:
+        """A rehearsal's case with everything built, as the acceptance tests build it."""
+
+        def make() -> tuple[CaseBench, Prepared]:
+            case = self.bench(model)
+            return case, case.prepare()
+
+        return self.once(f"prepared {model}", make)
+
+    def session(self, model: str) -> Session:
+        """The compiled model of `prepared`, open until the world ends."""
+        case, ready = self.prepared(model)
+
+        def make() -> Session:
+            return self._stack.enter_context(measuring.opened(case, ready))
+
+        return self.once(f"session {model}", make)
+
+    def judge(
+        self,
+        name: str,
+        *,
+        session: Session | None = None,
+        **changes: Any,
+    ) -> Verdict:
+        """The verdict of a rehearsal with parts of the compiled model's path exchanged.
+
+        `changes` are fields of `Prepared` (the feed) or of the case (the model).
+        """
+        case, ready = self.prepared(name)
+        names = {one.name for one in dataclasses.fields(Prepared)}
+        ready = dataclasses.replace(ready, **{k: v for k, v in changes.items() if k in names})
+        case = dataclasses.replace(case, **{k: v for k, v in changes.items() if k not in names})
+        measured = measuring.take_accuracy(case, session or self.session(name), ready)
+        return measuring.judge_accuracy(case, measured)
+
+    def judge_file(self, model: str, compiled: Path) -> Verdict:
+        """The verdict of a rehearsal with another compiled file, opened as a case opens it."""
+        case, ready = self.prepared(model)
+        ready = dataclasses.replace(ready, compiled=compiled)
+        with measuring.opened(case, ready) as session:
+            return measuring.judge_accuracy(case, measuring.take_accuracy(case, session, ready))
+
+    # Simulated hosts ---------------------------------------------------------------------
+
+    def host(self, config: str = "", driver: str = "api") -> Host:
+        """A simulated host with a configuration; the same one when asked for again."""
+        return self.once(f"host {config} {driver}", lambda: Host(self.new_folder(), config, driver))
+
+
+class Host:
+    """An installation of the simulator, and the Ascend target of a run on it."""
+
+    def __init__(self, folder: Path, config: str, driver: str) -> None:
+        self.folder = folder
+        clean = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("ASCEND_", "HARNESS_", "PYTEST_"))
+        }
+        parsed = parse_config(config)
+        self.environment = install(folder / "host", parsed, environment=clean)
+        self.log = folder / "log"
+        name = "ascend310" if parsed.chip == "310" else "ascend310p3"
+        chosen = settings.resolve(
+            {"simulate_ascend": True, "driver": driver, "target": name}, environment={}
+        )
+        place = ascend.Place(folder / "logs", folder / "work", folder / "locks")
+        self.target = AscendTarget(name, chosen, place, self.environment)
+
+    @contextlib.contextmanager
+    def misbehaving(self, fault: str) -> Iterator[None]:
+        """Within the block the host's tools have a fault that they had not before."""
+        path = Path(self.environment[VARIABLE])
+        before = path.read_text(encoding="utf-8")
+        data = json.loads(before)
+        data["config"]["faults"] = [dataclasses.asdict(one) for one in _faults(fault)]
+        path.write_text(json.dumps(data), encoding="utf-8")
+        try:
+            yield
+        finally:
+            path.write_text(before, encoding="utf-8")
+
+
+def _faults(text: str) -> tuple[Any, ...]:
+    return parse_config(f"fault={text}").faults
