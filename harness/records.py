@@ -1,16 +1,19 @@
 """The run directory and its records: one JSON line for each case, the source of every report.
 
 `results.jsonl` holds, in the order of writing, one `run` line, one `plan` line, one `case` line
-for each case as it ends (on the side that ran it), and one `end` line. Lines are appended under a
+for each case as it ends (on the side that ran it), `check` lines of the run as a whole, and one
+`end` line. Lines are appended under a
 lock with a single write, so that several processes can share the file and a kill loses at most
 the case that was running. Nothing here imports pytest, torch or a runtime.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -74,6 +77,8 @@ class RunLine(_Line):
     machine: Machine = Field(default_factory=Machine)
     versions: dict[str, str] = Field(default_factory=dict)
     settings: dict[str, Any] = Field(default_factory=dict)
+    # What the guides' tables need of other targets; empty in a run that is not real.
+    guide_figures: dict[str, Any] = Field(default_factory=dict)
 
 
 class PlannedCase(BaseModel):
@@ -185,10 +190,32 @@ class CaseLine(_Line):
     device: dict[str, Any] = Field(default_factory=dict)
     machine: Machine = Field(default_factory=Machine)
     versions: dict[str, str] = Field(default_factory=dict)
+    # Where a wrong result went wrong: agreement of the stages, suspects; empty when nobody asked.
+    diagnosis: dict[str, Any] = Field(default_factory=dict)
     worker: str = ""
     started: str = ""
     seconds: float = 0.0
     repeat: list[str] = Field(default_factory=list)  # commands that do the case again
+
+
+class RunCheckLine(_Line):
+    """What no single case can know, judged over the run's cases: batch sizes that agree, the
+    ratio between two chips.
+    """
+
+    kind: Literal["check"] = "check"
+    run: str
+    name: str  # "batch sizes", "ratio"
+    subject: str  # "squeezenet1_1 on ascend310p3"
+    model: str
+    target: str
+    provenance: Provenance
+    outcome: Literal["passed", "failed", "inconclusive", "recorded"]
+    sentence: str
+    unit: str = ""
+    measured: float | None = None
+    reference: ReferenceInfo | None = None
+    verdict: VerdictInfo | None = None
 
 
 class EndLine(_Line):
@@ -204,11 +231,12 @@ class EndLine(_Line):
     seconds: float = 0.0
 
 
-Line = RunLine | PlanLine | CaseLine | EndLine
-_KINDS: dict[str, type[RunLine] | type[PlanLine] | type[CaseLine] | type[EndLine]] = {
+Line = RunLine | PlanLine | CaseLine | RunCheckLine | EndLine
+_KINDS: dict[str, type[Line]] = {
     "run": RunLine,
     "plan": PlanLine,
     "case": CaseLine,
+    "check": RunCheckLine,
     "end": EndLine,
 }
 
@@ -278,6 +306,7 @@ class RunRecords:
     cases: tuple[CaseLine, ...]
     end: EndLine | None
     damaged: tuple[str, ...] = field(default=())
+    checks: tuple[RunCheckLine, ...] = field(default=())
 
     def counts(self) -> dict[str, int]:
         """Cases for each outcome; planned cases without a line count as `not_run`."""
@@ -295,6 +324,19 @@ def count(plan: Sequence[PlannedCase], cases: Iterable[CaseLine]) -> dict[str, i
     return counts
 
 
+def regular_text(path: Path, *, errors: str = "strict") -> str:
+    """The text of a regular file in UTF-8.
+
+    Raises:
+        OSError: it cannot be read, or is a pipe or a device, which might never end.
+        UnicodeDecodeError: it is not UTF-8, where `errors` is "strict".
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return path.read_text(encoding="utf-8", errors=errors)
+
+
 def read(directory: Path) -> RunRecords:
     """Read a run's records.
 
@@ -302,11 +344,11 @@ def read(directory: Path) -> RunRecords:
     that cannot be read is reported in `damaged`.
 
     Raises:
-        RecordError: the run has no records at all.
+        RecordError: the run has no records at all, or no regular file of them.
     """
     path = directory if directory.is_file() else directory / RESULTS
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = regular_text(path, errors="replace")
     except OSError as error:
         raise RecordError(
             f"no records of a run at {path}: {error.strerror or error}",
@@ -316,6 +358,7 @@ def read(directory: Path) -> RunRecords:
     end: EndLine | None = None
     plan: dict[str, PlannedCase] = {}
     cases: dict[str, CaseLine] = {}
+    checks: dict[tuple[str, str], RunCheckLine] = {}
     damaged: list[str] = []
     # Not `splitlines`: for it a line also ends at U+2028 or U+0085, which JSON leaves as they are.
     for number, raw in enumerate(text.split("\n"), 1):
@@ -333,8 +376,16 @@ def read(directory: Path) -> RunRecords:
             plan.update((planned.nodeid, planned) for planned in line.cases)
         elif isinstance(line, CaseLine):
             cases.setdefault(line.nodeid, line)
+        elif isinstance(line, RunCheckLine):
+            checks[line.name, line.subject] = line
         else:
             end = line
     return RunRecords(
-        path.parent, run, tuple(plan.values()), tuple(cases.values()), end, tuple(damaged)
+        path.parent,
+        run,
+        tuple(plan.values()),
+        tuple(cases.values()),
+        end,
+        tuple(damaged),
+        tuple(checks.values()),
     )

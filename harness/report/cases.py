@@ -10,19 +10,20 @@ from typing import Any
 from urllib.parse import quote
 
 from harness.records import ArtifactRef, CaseLine, PlannedCase, Provenance, ReferenceInfo
-from harness.report import charts, figures, provenance
+from harness.report import charts, details, figures, provenance
 from harness.report.figures import NO_VALUE, Row
 from harness.report.headline import ATTENTION, LOOKS, Look
+from harness.report.stages import artifact_name, stage_name
+from harness.report.thumbs import Thumbs
 
 FLIPS_SHOWN = 20
-COMMANDS_SHOWN = 12
 TOP = ("top1", "top2", "top3", "top4", "top5")
 
 # What a reference is called; the short form stands in the cells of the summary.
 REFERENCE_WORDS: dict[str, tuple[str, str]] = {
-    "published": ("published figure", "published"),
+    "published": ("the published figure", "published"),
     "eager": ("eager PyTorch on the same images", "eager"),
-    "baseline": ("baseline", "baseline"),
+    "baseline": ("the baseline", "baseline"),
     "eager-speed": ("eager PyTorch's speed on the same host", "eager"),
     "none": ("nothing comparable", "no reference"),
 }
@@ -87,13 +88,17 @@ class TopLine:
 
 @dataclass(frozen=True)
 class Flip:
-    """An image on which the compiled and the eager model differ."""
+    """An image on which the compiled and the eager model differ. `thumb` is a data URI."""
 
     name: str
     label: str
     reference: str
     compiled: str
+    reference_score: str
+    compiled_score: str
     margin: str
+    excused: str
+    thumb: str
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,11 @@ class CaseView:
     flips: tuple[Flip, ...] = ()
     flips_left: int = 0
     samples: charts.Samples | None = None
+    looks: details.Looks | None = None
+    intervals: tuple[details.IntervalView, ...] = ()
+    device: str = ""
+    attempts: tuple[details.Attempt, ...] = ()
+    diagnosis: details.Diagnosis | None = None
     error: Failure | None = None
     artifacts: tuple[Artifact, ...] = ()
     stages: tuple[charts.Segment, ...] = ()
@@ -175,17 +185,20 @@ def web_href(source: str) -> str:
 
 def tail(text: str, limit: int, file: str = "") -> Log | None:
     """The last part of a log, bounded to about `limit` characters of HTML."""
-    text = figures.clean(text).strip("\n")
+    # A log may be long: what is far before its end is not even looked at.
+    text = text.strip("\n")
+    before = max(0, len(text) - 4 * limit)
+    text = figures.clean(text[before:])
     if not text and not file:
         return None
     shown = text[-limit:]
     while len(escape(shown)) > limit and len(shown) > 1:
         shown = shown[-max(1, len(shown) * limit // len(escape(shown)) - 1) :]
     note = ""
-    if len(shown) < len(text):
+    if len(shown) < before + len(text):
         _, newline, rest = shown.partition("\n")
         shown = rest if newline and rest else shown
-        note = f"The first {len(text) - len(shown):,} characters are cut here."
+        note = f"The first {before + len(text) - len(shown):,} characters are cut here."
     return Log(shown, note, safe_href(file), figures.clip(file, 200))
 
 
@@ -231,7 +244,7 @@ class _Reader:
         return list(value) if isinstance(value, list | tuple) else []
 
     def rest(self) -> tuple[Row, ...]:
-        return tuple(figures.flatten(self.left))
+        return tuple(row for row in figures.flatten(self.left) if row.value != NO_VALUE)
 
 
 def _rows(*pairs: tuple[str, str]) -> tuple[Row, ...]:
@@ -263,23 +276,40 @@ def _top(
     return tuple(lines)
 
 
-def _flip(item: Any) -> Flip:
+def _flip(item: Any, images: Mapping[str, Any], thumbs: Thumbs | None) -> Flip:
     data = _Reader(figures.mapping(item))
-    return Flip(*(data.scalar(key) for key in ("name", "label", "reference", "compiled", "margin")))
+    thumb = "" if thumbs is None else thumbs.uri(images, data.left.get("name"))
+    return Flip(
+        name=data.scalar("name"),
+        label=data.scalar("label"),
+        reference=data.scalar("reference"),
+        compiled=data.scalar("compiled"),
+        # Records of earlier versions have no scores.
+        reference_score=data.scalar("reference_score"),
+        compiled_score=data.scalar("compiled_score"),
+        margin=data.scalar("margin"),
+        excused=data.scalar("excused"),
+        thumb=thumb,
+    )
 
 
-def _accuracy(data: _Reader) -> dict[str, Any]:
+def _accuracy(
+    data: _Reader, images_info: Mapping[str, Any], thumbs: Thumbs | None
+) -> dict[str, Any]:
     images = data.number("images")
     correct = data.numbers("correct")
     eager = data.child("eager")
     fidelity = data.child("fidelity")
     top = _top(correct, images, data, eager)
+    known = bool(fidelity.left)
     flips = fidelity.items("flips")
+    flipped = int(fidelity.number("flips_total") or len(flips))
     agreement = fidelity.number("agreement")
     speed = data.number("images_per_second")
     file = str(data.left.pop("predictions_file", "") or "")
     passed_through = _rows(
         ("images", NO_VALUE if images is None else figures.plain(images)),
+        ("images of the set", data.scalar("expected_images")),
         ("outputs with NaN or infinity", data.scalar("nan_outputs")),
         ("time for all images", figures.duration(data.number("seconds"))),
         (
@@ -303,7 +333,7 @@ def _accuracy(data: _Reader) -> dict[str, Any]:
                         "equal predictions",
                         figures.percent(None if agreement is None else 100 * agreement),
                     ),
-                    ("predictions that differ", f"{len(flips):,}" if flips else NO_VALUE),
+                    ("predictions that differ", f"{flipped:,}" if known else NO_VALUE),
                     ("of these excused by their margin", fidelity.scalar("excused")),
                 ),
                 *fidelity.rest(),
@@ -314,8 +344,8 @@ def _accuracy(data: _Reader) -> dict[str, Any]:
     return {
         "top": top,
         "groups": groups,
-        "flips": tuple(_flip(item) for item in flips[:FLIPS_SHOWN]),
-        "flips_left": max(0, len(flips) - FLIPS_SHOWN),
+        "flips": tuple(_flip(item, images_info, thumbs) for item in flips[:FLIPS_SHOWN]),
+        "flips_left": max(0, flipped - min(len(flips), FLIPS_SHOWN)),
     }
 
 
@@ -340,6 +370,10 @@ def _throughput(data: _Reader) -> dict[str, Any]:
     eager.left.pop("samples_ms", None)
     outputs = data.child("outputs_check")
     ratio = data.number("ratio")
+    looks = details.looks(data.left.pop("conditions", None))
+    for key in ("setup", "round_sizes"):  # with the device; with the samples
+        data.left.pop(key, None)
+        eager.left.pop(key, None)
     groups = [
         Group(
             "Latency of one execution",
@@ -348,12 +382,15 @@ def _throughput(data: _Reader) -> dict[str, Any]:
                 ("median", figures.milliseconds(data.number("median_ms"))),
                 ("99th percentile", figures.milliseconds(data.number("p99_ms"))),
                 ("fastest", figures.milliseconds(data.number("min_ms"))),
+                ("slowest", figures.milliseconds(data.number("max_ms"))),
                 ("coefficient of variation", figures.percent(data.number("cv_percent"))),
                 (
                     "half-width of the mean's 99 % interval",
                     figures.percent(data.number("half_width_percent")),
                 ),
-                ("precision reached", data.scalar("precision_reached")),
+                ("precision asked for", figures.percent(data.number("precision_percent"))),
+                ("precision asked for was reached", data.scalar("precision_reached")),
+                ("samples are", data.scalar("samples_are")),
             ),
         ),
         Group(
@@ -365,8 +402,10 @@ def _throughput(data: _Reader) -> dict[str, Any]:
                 ("rounds", data.scalar("rounds")),
                 ("executions", data.scalar("loops")),
                 ("budget", figures.duration(data.number("budget_s"))),
+                ("time measured", figures.duration(data.number("seconds"))),
             ),
         ),
+        Group("The device meanwhile", () if looks is None else looks.rows),
         Group(
             "Eager PyTorch on the same host",
             (
@@ -374,6 +413,17 @@ def _throughput(data: _Reader) -> dict[str, Any]:
                     ("throughput", figures.rate(eager.number("fps"))),
                     ("memory format", eager.scalar("memory_format")),
                     ("mean", figures.milliseconds(eager.number("mean_ms"))),
+                    ("median", figures.milliseconds(eager.number("median_ms"))),
+                    ("99th percentile", figures.milliseconds(eager.number("p99_ms"))),
+                    ("fastest", figures.milliseconds(eager.number("min_ms"))),
+                    ("slowest", figures.milliseconds(eager.number("max_ms"))),
+                    ("coefficient of variation", figures.percent(eager.number("cv_percent"))),
+                    (
+                        "half-width of the mean's 99 % interval",
+                        figures.percent(eager.number("half_width_percent")),
+                    ),
+                    ("warm-up executions", eager.scalar("warmup")),
+                    ("executions", eager.scalar("loops")),
                     ("ratio, compiled to eager", NO_VALUE if ratio is None else f"{ratio:.3f}"),
                 ),
                 *_eager_formats(eager),
@@ -391,7 +441,7 @@ def _throughput(data: _Reader) -> dict[str, Any]:
             ),
         ),
     ]
-    return {"groups": groups, "samples": charts.samples(samples)}
+    return {"groups": groups, "samples": charts.samples(samples), "looks": looks}
 
 
 def _without_foreign(groups: Sequence[Group]) -> tuple[list[Group], int]:
@@ -409,7 +459,7 @@ def _without_foreign(groups: Sequence[Group]) -> tuple[list[Group], int]:
 
 def _artifact(artifact: ArtifactRef, limit: int) -> Artifact:
     return Artifact(
-        kind=figures.clip(artifact.kind, 60),
+        kind=artifact_name(artifact.kind),
         key=figures.clip(artifact.key, 200),
         digest=figures.clip(artifact.digest, 200),
         size=figures.size(artifact.bytes) if artifact.bytes else NO_VALUE,
@@ -420,12 +470,12 @@ def _artifact(artifact: ArtifactRef, limit: int) -> Artifact:
 
 def _circumstances(case: CaseLine) -> tuple[Group, ...]:
     groups = (
-        Group("Device", tuple(figures.flatten(case.device))),
+        Group("Device", details.device_rows(case)),
         Group("Checkpoint", tuple(figures.flatten(case.checkpoint))),
         Group(
             "Images and preprocessing",
             (
-                *figures.flatten(case.images),
+                *details.image_rows(case),
                 *_rows(("preprocessing", figures.scalar(case.preprocessing, 1_000))),
             ),
         ),
@@ -444,7 +494,21 @@ def _circumstances(case: CaseLine) -> tuple[Group, ...]:
     return tuple(group for group in groups if group.rows)
 
 
-def view(case: CaseLine, kind: Provenance, anchors: Anchors, *, log_limit: int) -> CaseView:
+@dataclass
+class Shared:
+    """What the cases of one page share: ids, looks of stages, and what a page may hold.
+
+    `log_limit`, `diagnosis_limit`: characters of one log, of one diagnosis.
+    """
+
+    anchors: Anchors = field(default_factory=Anchors)
+    stages: charts.Looks = field(default_factory=charts.Looks)
+    thumbs: Thumbs | None = None
+    log_limit: int = 12_000
+    diagnosis_limit: int = 20_000
+
+
+def view(case: CaseLine, kind: Provenance, shared: Shared) -> CaseView:
     """What the page says about a case of provenance `kind`.
 
     A comparison that a page must not show (see `harness.report.provenance`) is left out with
@@ -473,7 +537,10 @@ def view(case: CaseLine, kind: Provenance, anchors: Anchors, *, log_limit: int) 
         rule = "" if silent[2] else rule
 
     data = _Reader(case.measurement)
-    measured = _accuracy(data) if case.check == "accuracy" else _throughput(data)
+    if case.check == "accuracy":
+        measured = _accuracy(data, case.images, shared.thumbs)
+    else:
+        measured = _throughput(data)
     groups: list[Group] = []
     if verdict is not None and not why:
         groups.append(Group("Figures of the verdict", tuple(figures.flatten(verdict.figures))))
@@ -489,14 +556,14 @@ def view(case: CaseLine, kind: Provenance, anchors: Anchors, *, log_limit: int) 
     error = case.error
     stages = charts.stacked(
         [
-            (figures.clip(stage.stage, 60), stage.seconds, "from the store" if stage.cached else "")
+            (stage_name(stage.stage), stage.seconds, "from the store" if stage.cached else "")
             for stage in case.stages
-        ]
+        ],
+        shared.stages,
     )
-    commands = [figures.clip(command, 2_000) for command in case.repeat[:COMMANDS_SHOWN]]
     shown = None if why or case.reference is None else _reference(case.reference, case.unit)
     return CaseView(
-        anchor=anchors.take(case.case, case.check),
+        anchor=shared.anchors.take(case.case, case.check),
         look=LOOKS[case.outcome],
         name=figures.clip(case.case, 200),
         nodeid=figures.clip(case.nodeid, 400),
@@ -510,9 +577,14 @@ def view(case: CaseLine, kind: Provenance, anchors: Anchors, *, log_limit: int) 
         open=case.outcome in ATTENTION,
         verdict_sentence=verdict_sentence,
         rule=rule,
-        measured=figures.figure(case.measured, case.unit),
+        measured=figures.figure(case.measured, case.unit, figures.half_width_of(case.measurement)),
         reference=shown,
-        difference=NO_VALUE if why else figures.difference(figures.number(case.difference_percent)),
+        difference=NO_VALUE
+        if why
+        else figures.difference(
+            figures.number(case.difference_percent),
+            half_width=figures.half_width_of(case.measurement, quotient=True),
+        ),
         withheld=why != "",
         notes=tuple(notes),
         groups=tuple(group for group in groups if group.rows),
@@ -523,21 +595,25 @@ def view(case: CaseLine, kind: Provenance, anchors: Anchors, *, log_limit: int) 
             stage=figures.clip(error.stage, 80),
             message=figures.clip(error.message),
             remedy=figures.clip(error.remedy),
-            log=tail(error.log, log_limit),
+            log=tail(error.log, shared.log_limit),
         ),
-        artifacts=tuple(_artifact(artifact, log_limit) for artifact in case.artifacts),
+        artifacts=tuple(_artifact(artifact, shared.log_limit) for artifact in case.artifacts),
         stages=tuple(stages),
         circumstances=_circumstances(case),
-        repeat=tuple(commands),
+        intervals=details.intervals(case) if kind == "real" and not why else (),
+        device=details.device_line(case),
+        attempts=details.attempts(case),
+        diagnosis=details.diagnosis(case.diagnosis, kind, limit=shared.diagnosis_limit),
+        repeat=details.commands(case),
         seconds=figures.duration(case.seconds) if case.seconds else NO_VALUE,
         **measured,
     )
 
 
-def absent(planned: PlannedCase, kind: Provenance, anchors: Anchors) -> CaseView:
+def absent(planned: PlannedCase, kind: Provenance, shared: Shared) -> CaseView:
     """A planned case that left no line: it is shown, never dropped."""
     return CaseView(
-        anchor=anchors.take(planned.case, planned.check),
+        anchor=shared.anchors.take(planned.case, planned.check),
         look=LOOKS["not_run"],
         name=figures.clip(planned.case, 200),
         nodeid=figures.clip(planned.nodeid, 400),

@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-MINUS = "\N{MINUS SIGN}"
+from harness import precision
+
+MINUS = precision.MINUS
 NO_VALUE = "\N{EN DASH}"
 LONGEST_TEXT = 4_000
 LONGEST_SCALAR = 400
@@ -20,6 +22,10 @@ LONGEST_SCALAR = 400
 _TERMINAL_CODE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 # Control characters, and those that turn the direction of text and so could forge a line.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+_BRACKETED = re.compile(r" \(([^()]*)\)")
+_AND_MORE = re.compile(r" and [0-9,]+ more$")
+_IMAGES = (".jpeg", ".jpg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
@@ -39,11 +45,24 @@ def clean(text: str) -> str:
 
 
 def clip(text: str, limit: int = LONGEST_TEXT) -> str:
-    """`text` bounded to `limit` characters; a cut is said at its end."""
+    """`text` bounded to `limit` characters; a cut is said at its end.
+
+    Lists of image names go first: what a sentence says after them matters more.
+    """
     text = clean(text)
+    if len(text) > limit:
+        text = _BRACKETED.sub(_without_names, text)
     if len(text) <= limit:
         return text
-    return f"{text[:limit]}\N{HORIZONTAL ELLIPSIS} (cut: {len(text):,} characters)"
+    left = len(text) - limit
+    noun = "character" if left == 1 else "characters"
+    return f"{text[:limit]}\N{HORIZONTAL ELLIPSIS} ({left:,} more {noun})"
+
+
+def _without_names(bracket: re.Match[str]) -> str:
+    """Nothing in place of ` (a.JPEG, b.JPEG and 43 more)`; any other bracket unchanged."""
+    names = _AND_MORE.sub("", bracket[1]).split(", ")
+    return "" if all(name.lower().endswith(_IMAGES) for name in names) else bracket[0]
 
 
 def line(text: str, limit: int = LONGEST_SCALAR) -> str:
@@ -94,23 +113,50 @@ def percent(value: float | None) -> str:
     return NO_VALUE if value is None else _signed(f"{value:,.2f}\N{NO-BREAK SPACE}%")
 
 
-def difference(value: float | None, unit: str = "%") -> str:
-    """`+0.12 %`: the sign is always written; `unit` may be `points`."""
+def difference(value: float | None, unit: str = "%", *, half_width: float | None = None) -> str:
+    """`+0.12 %`: the sign is always written; `unit` may be `points`.
+
+    In percent, a value is written no finer than it is known, as `precision.difference` has it:
+    `16 ×, ±41 %`. `half_width`: that of the quotient, in percent of it; see `half_width_of`.
+    """
     if value is None:
         return NO_VALUE
+    if unit == "%":
+        return precision.difference(value, half_width)
     # Rounded first, so that a difference of -0.001 is not printed as "-0.00".
     rounded = round(value, 2) + 0.0
     sign = "+" if rounded >= 0 else MINUS
     return f"{sign}{abs(rounded):,.2f}\N{NO-BREAK SPACE}{unit}"
 
 
-def rate(value: float | None) -> str:
-    """Frames a second: four significant digits, never fewer than the whole number."""
+def half_width_of(measurement: Mapping[str, Any], *, quotient: bool = False) -> float | None:
+    """How well a throughput is known, in percent; None where the record has no interval.
+
+    Infinity where it has one that is no number. `quotient`: of the ratio to what was timed in
+    turns with it, which is known better than either.
+    """
+    for key in ("ratio_half_width_percent", "half_width_percent")[not quotient :]:
+        if key in measurement:
+            known = number(measurement[key])
+            return math.inf if known is None or known < 0 else known
+    return None
+
+
+def rate(value: float | None, half_width: float | None = None) -> str:
+    """Frames a second: four significant digits, or fewer where less is known; `not known`
+    beyond ±100 %.
+    """
     if value is None:
         return NO_VALUE
-    size = abs(value)
-    digits = 0 if size >= 10_000 else 1 if size >= 100 else 2 if size >= 10 else 3
-    return _signed(f"{value:,.{digits}f}\N{NO-BREAK SPACE}fps")
+    if not precision.is_known(half_width):
+        return precision.NOT_KNOWN
+    space = "\N{NO-BREAK SPACE}"
+    count = precision.digits(half_width)
+    if count == 4 or not value:
+        size = abs(value)
+        decimals = 0 if size >= 10_000 else 1 if size >= 100 else 2 if size >= 10 else 3
+        return _signed(f"{value:,.{decimals}f}{space}fps")
+    return _signed(f"{precision.significant(value, count)}{space}fps")
 
 
 def milliseconds(value: float | None) -> str:
@@ -123,7 +169,7 @@ def milliseconds(value: float | None) -> str:
 
 def duration(value: float | None) -> str:
     """Seconds for a reader: `0.42 s`, `12.3 s`, `3 min 04 s`, `1 h 02 min`."""
-    if value is None:
+    if value is None or not math.isfinite(value):
         return NO_VALUE
     space = "\N{NO-BREAK SPACE}"
     if value < 10:
@@ -159,15 +205,18 @@ def size(value: float | None) -> str:
     return f"{amount:,.{digits}f}\N{NO-BREAK SPACE}{unit}"
 
 
-def figure(value: float | None, unit: str) -> str:
-    """A measured figure or a reference in its unit: `%`, `fps`, or any other."""
+def figure(value: float | None, unit: str, half_width: float | None = None) -> str:
+    """A measured figure or a reference in its unit: `%`, `fps`, or any other.
+
+    `half_width`: of frames a second, how well they are known, in percent.
+    """
     value = number(value)
     if value is None:
         return NO_VALUE
     if unit == "%":
         return percent(value)
     if unit == "fps":
-        return rate(value)
+        return rate(value, half_width)
     return f"{plain(value)}\N{NO-BREAK SPACE}{clip(unit, 20)}".rstrip()
 
 

@@ -1,22 +1,24 @@
 """A run's records as one page: what stands in each section, in order.
 
-Nothing here knows HTML. A further section (history, charts over batch size) is a further field of
-`Page` and a further block of the template.
+Nothing here knows HTML. A further section is a further field of `Page` and a further block of the
+template.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness import __version__
 from harness.records import OUTCOMES, CaseLine, Machine, Outcome, Provenance, RunRecords
-from harness.report import charts, figures, provenance
-from harness.report.cases import Anchors, CaseView, Group, absent, count_logs, view
+from harness.report import charts, details, figures, guide_tables, provenance, worth
+from harness.report.cases import CaseView, Group, Shared, absent, count_logs, view
+from harness.report.checks import CheckView, check_views
 from harness.report.figures import Row
+from harness.report.findings import Entry, Why, entries, exit_words, whys
+from harness.report.guide_figures import ModelFigures, read_figures
 from harness.report.headline import (
-    ATTENTION,
     LOOKS,
     Headline,
     Look,
@@ -25,12 +27,20 @@ from harness.report.headline import (
     missing,
     reconcile,
 )
+from harness.report.stages import stage_name
+from harness.report.thumbs import PAGE_TOTAL, Thumbs
 
 # All logs of a page together, in characters of HTML: keeps 100 cases well under 2 MB.
 LOGS_TOTAL = 500_000
 LOG_LONGEST = 12_000
 LOG_SHORTEST = 400
+# The same for the diagnoses.
+DIAGNOSES_TOTAL = 300_000
+DIAGNOSIS_LONGEST = 20_000
+DIAGNOSIS_SHORTEST = 1_000
 ATTENTION_SHOWN = 12
+SMALL_STAGE = 0.005
+"""Of the time of all stages: a part of the bar below this is not seen."""
 
 _NAMES: dict[Provenance | None, str] = {
     "real": "Acceptance report",
@@ -61,25 +71,44 @@ class Matrix:
 
 
 @dataclass(frozen=True)
+class Accuracy:
+    """One interval of a case on the axis that all of them share."""
+
+    case: CaseView
+    view: details.IntervalView
+
+
+@dataclass(frozen=True)
 class Page:
-    """Everything on the page. `icon` is the outcome whose sign stands beside the headline."""
+    """Everything on the page. `icon` is the outcome whose sign stands beside the headline.
+
+    `real`: every figure is a real one, so that published ones may stand beside them.
+    """
 
     name: str
     run: str
     banners: tuple[provenance.Banner, ...]
     headline: Headline
     icon: Outcome
+    whys: tuple[Why, ...]
+    exit_words: str
+    real: bool
     facts: tuple[str, ...]
     counts: tuple[Count, ...]
     sum: Sum
-    attention: tuple[CaseView, ...]
+    attention: tuple[Entry, ...]
     attention_left: int
     matrices: tuple[Matrix, ...]
+    checks: tuple[CheckView, ...]
+    guide_accuracy: tuple[guide_tables.AccuracyGroup, ...]
+    guide_speed: tuple[guide_tables.SpeedTable, ...]
+    speed_plots: tuple[charts.Plot, ...]
+    intervals: tuple[Accuracy, ...]
     stages: tuple[charts.Segment, ...]
     stages_total: str
     cases: tuple[CaseView, ...]
     models: tuple[str, ...]
-    checks: tuple[str, ...]
+    check_names: tuple[str, ...]
     targets: tuple[str, ...]
     environment: tuple[Group, ...]
     command: str
@@ -94,26 +123,37 @@ def ordered(records: RunRecords) -> list[CaseLine]:
     return sorted(records.cases, key=lambda case: place.get(case.nodeid, len(place)))
 
 
-def case_views(records: RunRecords) -> list[CaseView]:
-    """Every case, planned ones without a line included, in the order of the plan."""
+def _shared(records: RunRecords, *, thumbs: bool, share: float = 1.0) -> Shared:
     logs = max(1, count_logs(records.cases))
-    limit = max(LOG_SHORTEST, min(LOG_LONGEST, LOGS_TOTAL // logs))
-    anchors = Anchors()
+    diagnosed = max(1, sum(1 for case in records.cases if case.diagnosis))
+    return Shared(
+        thumbs=Thumbs(records.directory, int(PAGE_TOTAL * share)) if thumbs else None,
+        log_limit=max(LOG_SHORTEST, min(LOG_LONGEST, int(LOGS_TOTAL * share) // logs)),
+        diagnosis_limit=max(
+            DIAGNOSIS_SHORTEST, min(DIAGNOSIS_LONGEST, int(DIAGNOSES_TOTAL * share) // diagnosed)
+        ),
+    )
+
+
+def case_views(records: RunRecords, shared: Shared | None = None) -> list[CaseView]:
+    """Every case, planned ones without a line included, in the order of the plan."""
+    return [view for view, _ in _pairs(records, shared or _shared(records, thumbs=False))]
+
+
+def _pairs(records: RunRecords, shared: Shared) -> list[tuple[CaseView, CaseLine | None]]:
     lines = {case.nodeid: case for case in ordered(records)}
     lost = {planned.nodeid: planned for planned in missing(records)}
     fallback: Provenance = records.run.provenance if records.run else "real"
-    views: list[CaseView] = []
+    found: list[tuple[CaseView, CaseLine | None]] = []
     for planned in records.plan:
         if planned.nodeid in lost:
-            views.append(absent(planned, fallback, anchors))
-        else:
-            case = lines.pop(planned.nodeid)
-            views.append(view(case, provenance.of_case(records, case), anchors, log_limit=limit))
-    views += [
-        view(case, provenance.of_case(records, case), anchors, log_limit=limit)
-        for case in lines.values()
+            found.append((absent(planned, fallback, shared), None))
+        elif (case := lines.pop(planned.nodeid, None)) is not None:
+            found.append((view(case, provenance.of_case(records, case), shared), case))
+    found += [
+        (view(case, provenance.of_case(records, case), shared), case) for case in lines.values()
     ]
-    return views
+    return found
 
 
 def matrices(cases: Sequence[CaseView]) -> list[Matrix]:
@@ -196,29 +236,106 @@ def _facts(records: RunRecords) -> list[str]:
     return facts
 
 
-def _where_time_went(cases: Sequence[CaseLine]) -> tuple[list[charts.Segment], str]:
+def _where_time_went(
+    cases: Sequence[CaseLine], looks: charts.Looks
+) -> tuple[list[charts.Segment], str]:
     totals: dict[str, float] = {}
     for case in cases:
         for stage in case.stages:
-            totals[stage.stage] = totals.get(stage.stage, 0.0) + max(0.0, stage.seconds)
-    parts = [(figures.clip(stage, 60), seconds, "") for stage, seconds in totals.items()]
-    return charts.stacked(parts), figures.duration(sum(totals.values()))
+            name = stage_name(stage.stage)
+            totals[name] = totals.get(name, 0.0) + max(0.0, stage.seconds)
+    total = sum(totals.values())
+    # The longest first; what nobody would see in the bar is one part of it.
+    ranked = sorted(totals.items(), key=lambda item: -item[1])
+    small = [name for name, seconds in ranked if seconds < SMALL_STAGE * total]
+    if len(small) < 2:
+        small = []
+    parts = [(name, seconds, "") for name, seconds in ranked if name not in small]
+    if small:
+        rest = sum(totals[name] for name in small)
+        parts.append(("all others", rest, ", ".join(small[:8])))
+    return charts.stacked(parts, looks), figures.duration(total)
 
 
-def build(records: RunRecords, *, rendered: str) -> Page:
-    """The page of a run. `rendered` is the moment that its foot names."""
-    cases = case_views(records)
+# What the line of a throughput chart is held against, by the kind of reference.
+_REFERENCES = {"baseline": "baseline", "eager-speed": "eager PyTorch, same host"}
+
+
+def _speed_plots(
+    cases: Sequence[tuple[CaseView, CaseLine]], known: Mapping[str, ModelFigures]
+) -> list[charts.Plot]:
+    """Throughput over batch size for each model and target, against what it was held against.
+
+    Where a case has no comparable figure, none is drawn; neither is a published figure in a run
+    that is not real (its views have no such reference, see `harness.report.provenance`).
+    """
+    groups: dict[tuple[str, str], list[tuple[CaseView, CaseLine]]] = {}
+    for shown, case in cases:
+        if case.check == "throughput" and figures.number(case.measured) is not None:
+            groups.setdefault((shown.model, shown.target), []).append((shown, case))
+    plots = []
+    for (model, target), mine in groups.items():
+        measured = {
+            case.batch_size: (
+                figures.number(case.measured) or 0.0,
+                figures.number(case.measurement.get("half_width_percent")) or 0.0,
+            )
+            for _, case in mine
+        }
+        reference: dict[int, float] = {}
+        names = []
+        for shown, case in mine:
+            held = None if shown.withheld else case.reference
+            value = None if held is None else figures.number(held.value)
+            if held is not None and value is not None and held.kind in _REFERENCES:
+                reference[case.batch_size] = value
+                names.append(_REFERENCES[held.kind])
+        if "baseline" in names and mine[0][0].provenance == "real" and model in known:
+            # The guide's whole column: batch sizes that were not run as well.
+            for one in known[model].speeds:
+                if one.target == target and not one.not_comparable:
+                    reference.setdefault(one.batch_size, one.fps)
+        name = ", ".join(dict.fromkeys(names))
+        plot = charts.over_batch_size(
+            f"{model} on {target}",
+            measured,
+            reference,
+            reference_name=name,
+            outcomes={case.batch_size: shown.look.outcome for shown, case in mine},
+            worthless={case.batch_size for _, case in mine if worth.why_not(case)},
+        )
+        if plot is not None:
+            plots.append(plot)
+    return plots
+
+
+def _intervals(cases: Sequence[CaseView]) -> list[Accuracy]:
+    flat = [(case, one) for case in cases for one in case.intervals]
+    shown = details.on_one_axis([one for _, one in flat])
+    return [Accuracy(case, one) for (case, _), one in zip(flat, shown, strict=True)]
+
+
+def build(records: RunRecords, *, rendered: str, share: float = 1.0) -> Page:
+    """The page of a run. `rendered` is the moment that its foot names.
+
+    `share` is how much of their usual room logs, diagnoses and thumbnails get.
+    """
+    shared = _shared(records, thumbs=True, share=share)
+    # First, so that a stage looks the same here and in every case.
+    stages, stages_total = _where_time_went(ordered(records), shared.stages)
+    checks = check_views(records, shared.anchors, shared.thumbs)
+    pairs = _pairs(records, shared)
+    cases = [view for view, _ in pairs]
+    lines = [(view, line) for view, line in pairs if line is not None]
     counts = records.counts()
     total = max(1, sum(counts.values()))
-    attention = sorted(
-        (case for case in cases if case.look.outcome in ATTENTION),
-        key=lambda case: ATTENTION.index(case.look.outcome),
-    )
+    attention = entries(records, cases)
     line = headline(records)
     kinds = provenance.kinds(records)
+    real = provenance.is_real(records)
+    known = read_figures(records.run) if real else {}
     shown: list[Provenance] = [kind for kind in ("simulated", "rehearsal", "real") if kind in kinds]
     icons: dict[str, Outcome] = {"good": "passed", "bad": "failed", "warn": "inconclusive"}
-    stages, stages_total = _where_time_went(records.cases)
     run = records.run
     return Page(
         name=_NAMES[shown[0] if shown else None],
@@ -226,20 +343,28 @@ def build(records: RunRecords, *, rendered: str) -> Page:
         banners=tuple(provenance.banners(records)),
         headline=line,
         icon=icons.get(line.tone, "recorded"),
+        whys=whys(records),
+        exit_words=exit_words(records),
+        real=real,
         facts=tuple(_facts(records)),
         counts=tuple(
             Count(LOOKS[outcome], counts[outcome], round(100 * counts[outcome] / total, 2))
             for outcome in OUTCOMES
         ),
         sum=reconcile(records),
-        attention=tuple(attention[:ATTENTION_SHOWN]),
+        attention=attention[:ATTENTION_SHOWN],
         attention_left=max(0, len(attention) - ATTENTION_SHOWN),
         matrices=tuple(matrices(cases)),
+        checks=tuple(checks),
+        guide_accuracy=guide_tables.accuracy_table(lines, known),
+        guide_speed=guide_tables.speed_tables(lines, known),
+        speed_plots=tuple(_speed_plots(lines, known)),
+        intervals=tuple(_intervals(cases)),
         stages=tuple(stages),
         stages_total=stages_total,
         cases=tuple(cases),
         models=tuple(dict.fromkeys(case.model for case in cases)),
-        checks=tuple(dict.fromkeys(case.check for case in cases)),
+        check_names=tuple(dict.fromkeys(case.check for case in cases)),
         targets=tuple(dict.fromkeys(case.target for case in cases)),
         environment=tuple(_environment(records)),
         command=figures.clip(shlex.join(run.command), 4_000) if run and run.command else "",

@@ -13,11 +13,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from harness.records import CaseLine, Provenance, RunRecords
+from harness.records import CaseLine, Provenance, RunCheckLine, RunRecords
 
 WITHHELD = "[withheld]"
 # What a figure of a run that is not real may be held against.
-_OWN_REFERENCES = frozenset({"eager", "eager-speed", "none", ""})
+_OWN_REFERENCES = frozenset({"eager", "eager-speed", "batch-size", "none", ""})
 _VERDICT_WORD = re.compile("accepted", re.IGNORECASE)
 _FOREIGN_FIGURE = re.compile(
     r"(?<!\bno )(?<!\bany )\b(?:published|baseline)\b[^.;\d]{0,24}\d"
@@ -56,8 +56,8 @@ _BANNERS: dict[Provenance, Banner] = {
 }
 
 
-def of_case(records: RunRecords, case: CaseLine) -> Provenance:
-    """The case's provenance; nothing is real in a run that is not."""
+def of_case(records: RunRecords, case: CaseLine | RunCheckLine) -> Provenance:
+    """The provenance of a case or check; nothing is real in a run that is not."""
     if case.provenance == "real" and records.run is not None:
         return records.run.provenance
     return case.provenance
@@ -66,6 +66,7 @@ def of_case(records: RunRecords, case: CaseLine) -> Provenance:
 def kinds(records: RunRecords) -> set[Provenance]:
     """Every provenance in the records; empty when neither a run line nor a case was read."""
     found: set[Provenance] = {case.provenance for case in records.cases}
+    found |= {check.provenance for check in records.checks}
     if records.run is not None:
         found.add(records.run.provenance)
     return found
@@ -77,14 +78,19 @@ def banners(records: RunRecords) -> list[Banner]:
     return [banner for kind, banner in _BANNERS.items() if kind in found]
 
 
-def why_withheld(provenance: Provenance, case: CaseLine) -> str:
-    """Why what the case was held against must not be shown; empty when it may be."""
+def why_withheld(provenance: Provenance, case: CaseLine | RunCheckLine) -> str:
+    """Why what the case or check was held against must not be shown; empty when it may be."""
     reference = case.reference
     if reference is None:
         return ""
+    if simulated_figure(provenance, case):
+        return (
+            "It was held against a figure that the catalog marks as simulated. Such a figure is "
+            "not shown: on a page it could be taken for a published one."
+        )
     if provenance != "real" and reference.kind not in _OWN_REFERENCES:
         return (
-            f"The record of this {provenance} case names a reference of kind "
+            f"The record of this {provenance} {_what(case)} names a reference of kind "
             f"'{reference.kind}'. It is withheld: a {provenance} run says nothing about it."
         )
     if reference.provenance != provenance:
@@ -93,6 +99,27 @@ def why_withheld(provenance: Provenance, case: CaseLine) -> str:
             "The comparison is withheld: judging across provenances is refused."
         )
     return ""
+
+
+def simulated_figure(provenance: Provenance, case: CaseLine | RunCheckLine) -> bool:
+    """Whether a simulated case was judged by a simulated figure: allowed, but not shown."""
+    reference = case.reference
+    return (
+        isinstance(case, CaseLine)
+        and reference is not None
+        and reference.kind == "baseline"
+        and provenance == reference.provenance == "simulated"
+    )
+
+
+def across(records: RunRecords, case: CaseLine | RunCheckLine) -> bool:
+    """Whether a case or check was compared with what it must never be compared with."""
+    kind = of_case(records, case)
+    return bool(why_withheld(kind, case)) and not simulated_figure(kind, case)
+
+
+def _what(case: CaseLine | RunCheckLine) -> str:
+    return "case" if isinstance(case, CaseLine) else "check"
 
 
 def claims(text: str) -> bool:

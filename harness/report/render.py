@@ -22,10 +22,13 @@ from markupsafe import Markup
 from harness import records as records_module
 from harness.errors import RecordError
 from harness.records import RunRecords
-from harness.report import figures, provenance
+from harness.report import figures, provenance, thumbs
 from harness.report.page import build
 
 REPORT = "report.html"
+LARGEST_PAGE = 1_950_000  # bytes
+# How much of their usual room logs, diagnoses and thumbnails get, until the page is small enough.
+_SHARES = (1.0, 0.5, 0.2, 0.0)
 _HERE = Path(__file__).parent
 
 
@@ -65,26 +68,33 @@ def render_html(records: RunRecords, *, now: str | None = None) -> str:
         now: the moment named at the foot, ISO 8601; this moment when left out.
     """
     style, script, digest = _assets()
-    page = build(records, rendered=now if now is not None else records_module.now())
-    html = (
-        _environment()
-        .get_template("template.html.j2")
-        .render(page=page, style=style, script=script, script_hash=digest)
-        .lstrip()
-    )
+    template = _environment().get_template("template.html.j2")
+    moment = now if now is not None else records_module.now()
+    html = ""
+    for share in _SHARES:
+        page = build(records, rendered=moment, share=share)
+        html = template.render(page=page, style=style, script=script, script_hash=digest).lstrip()
+        if len(html.encode(errors="replace")) < LARGEST_PAGE:
+            break
     return html if provenance.is_real(records) else provenance.scrub(html)
 
 
-def write_report(run_dir: Path) -> Path:
+def write_report(run_dir: Path, *, images_at_hand: bool = False) -> Path:
     """Render `run_dir/report.html` from the run's records and return its path.
 
     The file is replaced in one step, so that a reader never sees half a page.
+
+    Args:
+        images_at_hand: the run ends now, on this host: make thumbnails of the images that
+            flipped. A later rendering shows those, and opens no file that a record names.
 
     Raises:
         RecordError: there are no records, or the file cannot be written.
     """
     records = records_module.read(run_dir)
     path = records.directory / REPORT
+    if images_at_hand:
+        thumbs.make(records)
     html = render_html(records).encode()
     staged = path.with_name(f".{REPORT}.{os.getpid()}-{secrets.token_hex(4)}")
     try:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from harness.records import RunRecords
-from harness.report import figures, headline, page, provenance
-from harness.report.cases import CaseView
+from harness.report import checks, figures, findings, headline, page, provenance
+from harness.report.cases import Anchors, CaseView
 
 MOST_REASONS = 10
+MOST_OF_A_LINE = 800
 
 
-def _plain(text: str) -> str:
-    return figures.line(text.replace(figures.MINUS, "-"))
+def _plain(text: str, limit: int = figures.LONGEST_SCALAR) -> str:
+    indent = text[: len(text) - len(text.lstrip(" "))]
+    return indent + figures.line(text.replace(figures.MINUS, "-"), limit)
 
 
 def _cell(cases: tuple[CaseView, ...]) -> str:
@@ -35,7 +37,8 @@ def _table(rows: list[list[str]]) -> list[str]:
 
 
 def summary_lines(records: RunRecords) -> list[str]:
-    """A run in plain text: banner, headline, models by batch sizes, the sum of the outcomes.
+    """A run in plain text: banner, headline, what failed and why it is thought so, models by batch
+    sizes, what is judged over the cases, the sum of the outcomes.
 
     A figure in brackets is the difference from the reference in percent. No colours.
     """
@@ -43,15 +46,30 @@ def summary_lines(records: RunRecords) -> list[str]:
     line = headline.headline(records)
     lines.append(line.text)
     lines += [f"  {reason}" for reason in line.more]
+    lines += [_plain(f"  {why.text}", MOST_OF_A_LINE) for why in findings.whys(records)]
+    words = findings.exit_words(records) if records.end and records.end.exit_status else ""
+    if words:
+        lines.append(f"  {words}")
     for matrix in page.matrices(page.case_views(records)):
         lines += ["", _plain(f"{matrix.check} on {matrix.target}, {matrix.unit}")]
         rows = [["", *(f"batch {size}" for size in matrix.batch_sizes)]]
         rows += [[_plain(model), *map(_cell, cells)] for model, _, cells in matrix.rows]
         lines += _table(rows)
+    judged = checks.check_views(records, Anchors(), None)
+    if judged:
+        lines += ["", "over the cases"]
+        lines += [
+            _plain(
+                f"  {check.look.word}: {check.name} of {check.subject}: {check.sentence}",
+                MOST_OF_A_LINE,
+            )
+            for check in judged
+        ]
+    told = ("failed", "inconclusive", "error", "crashed")
     reasons = [
-        _plain(f"  {case.look.word}: {case.check} of {case.name}: {case.sentence}")
-        for case in page.case_views(records)
-        if case.look.outcome in ("failed", "inconclusive", "error", "crashed")
+        _plain(f"  {entry.look.word}: {entry.title}: {entry.text}")
+        for entry in findings.entries(records, page.case_views(records))
+        if entry.look.outcome in told
     ]
     if reasons:
         lines += ["", *reasons[:MOST_REASONS]]

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
+from harness.catalog import load_catalog
 from harness.records import (
     ArtifactRef,
     CaseLine,
@@ -18,12 +21,14 @@ from harness.records import (
     PlannedCase,
     Provenance,
     ReferenceInfo,
+    RunCheckLine,
     RunLine,
     RunRecords,
     StageTime,
     VerdictInfo,
     count,
 )
+from harness.report.guide_figures import guide_figures
 
 MACHINE = Machine(
     hostname="bench-03",
@@ -41,6 +46,7 @@ TITLES = {
     "inceptionv4": "Inception-v4",
     "seresnext101": "SE-ResNeXt-101 32x4d",
 }
+CATALOG = Path(__file__).parents[2] / "baselines.yaml"
 LOG = "\n".join(f"[{i:02d}] node /features/Conv_{i}: float32 1x64x56x56" for i in range(60))
 
 
@@ -70,6 +76,8 @@ def accuracy_measurement(images: int = 512, right: int = 401) -> dict[str, Any]:
         "label": 31,
         "reference": 31,
         "compiled": 7,
+        "reference_score": 8.53,
+        "compiled_score": 8.54,
         "margin": 0.0021,
     }
     return {
@@ -255,6 +263,12 @@ def planned(line: CaseLine) -> PlannedCase:
     )
 
 
+class WithFigures(RunLine):
+    """A run line that carries what the guides published."""
+
+    guide_figures: dict[str, Any] = Field(default_factory=dict)
+
+
 def run_records(
     cases: Iterable[CaseLine],
     *,
@@ -264,15 +278,20 @@ def run_records(
     directory: Path = Path("runs/20261120-073000-1a2b"),
     damaged: tuple[str, ...] = (),
     exit_status: int = 0,
+    checks: Sequence[RunCheckLine] = (),
+    published: dict[str, Any] | None = None,
 ) -> RunRecords:
-    """A whole run around `cases`; `lost` were planned and left no line."""
+    """A whole run around `cases`; `lost` were planned and left no line. `published`: what
+    `guide_figures` gave for the run.
+    """
     lines = tuple(cases)
     plan = (*map(planned, lines), *lost)
     counts = count(plan, lines)
     return RunRecords(
         directory,
-        RunLine(
+        WithFigures(
             run="20261120-073000-1a2b",
+            guide_figures=published or {},
             provenance=provenance,
             started="2026-11-20T07:30:00+00:00",
             command=["pytest", "--rehearsal", "--batch-sizes", "1,4"],
@@ -297,6 +316,7 @@ def run_records(
         if end
         else None,
         damaged,
+        tuple(checks),
     )
 
 
@@ -328,3 +348,270 @@ def all_outcomes(provenance: Provenance = "rehearsal") -> RunRecords:
                     }
                 cases.append(case(model, batch, check, outcome, provenance=provenance, **changes))
     return run_records(cases, provenance=provenance, exit_status=1)
+
+
+# A real run on a 310P3 (invented figures) --------------------------------------------------------
+
+DEVICE = {
+    "id": "ascend310p3-1",
+    "name": "Ascend310P3",
+    "card": "npu-1",
+    "alone": True,
+    "waited_s": 0.2,
+    "toolchain": {"cann": "8.0.RC2", "driver": "23.0.0", "firmware": "7.1.0.3.220"},
+    "driver": "api",
+}
+ATTEMPT = {
+    "device": "ascend310p3-0",
+    "stage": "device",
+    "error": "device 0 was lost: [507033]",
+    "why": "npu-smi no longer shows it",
+}
+COMMANDS = [
+    "atc --framework=5 --model=model.onnx --output=model --input_format=NCHW "
+    "--input_shape=image:4,3,224,224 --soc_version=Ascend310P3",
+    "python3 -m ais_bench --model model.om --loop 100 --device 1",
+]
+DIAGNOSIS = {
+    "summary": "Eager PyTorch and the ONNX file agree; the compiled model does not.",
+    "stage": "compile",
+    "suspect": "the compiler",
+    "sections": [
+        {
+            "title": "Agreement of the stages",
+            "columns": ["stage", "relative L2", "equal predictions"],
+            "rows": [
+                ["ONNX Runtime", "4.1e-07", "64 of 64"],
+                ["simplified", "4.1e-07", "64 of 64"],
+                ["compiled", "0.31", "41 of 64"],
+            ],
+        },
+        {"title": "What was tried", "text": "Classes in another order: no match."},
+    ],
+    "commands": ["python -m harness diagnose latest squeezenet1_1-bs4-ascend310p3"],
+}
+
+
+def conditions(seconds: int = 40, *, busy: bool = False) -> list[dict[str, Any]]:
+    """Looks at a device that warms up; `busy`: another process came in between."""
+    looks = []
+    for second in range(seconds):
+        moment = "before" if second == 0 else "after" if second == seconds - 1 else "during"
+        taken = busy and 20 <= second < 24
+        looks.append(
+            {
+                "moment": moment,
+                "seconds": float(second),
+                "health": "OK",
+                "busy": "yes" if taken else "no",
+                "throttled": "no" if moment == "during" else "unknown",
+                "temperature_c": 43.0 + 14 * (1 - 0.9**second),
+                "power_w": 15.8 + min(second, 10) * 3,
+                "note": "process 4711 python3" if taken else "",
+            }
+        )
+    return looks
+
+
+def real_accuracy(model: str, batch: int, outcome: Outcome = "passed", **changes: Any) -> CaseLine:
+    """An accuracy case over the whole set against the published figure."""
+    published = load_catalog(CATALOG).models[model].accuracy.published
+    measured = published.top1 * (0.9997 if outcome == "passed" else 0.98)
+    relative = measured / published.top1 - 1
+    images = 50_000
+    sentence = (
+        f"{'accepted: ' if outcome == 'passed' else ''}top-1 {measured:.2f} % against "
+        f"{published.top1:g} % published: {100 * relative:+.2f} %, allowed ±1 %"
+    )
+    values: dict[str, Any] = {
+        "provenance": "real",
+        "target": "ascend310p3",
+        "measured": measured,
+        "difference_percent": 100 * relative,
+        "sentence": sentence,
+        "reference": ReferenceInfo(
+            kind="published", value=published.top1, unit="%", source=published.source
+        ),
+        "verdict": VerdictInfo(
+            kind="PASS" if outcome == "passed" else "FAIL",
+            sentence=sentence,
+            rule="relative difference at most 1 %, either side (guide-000)",
+            figures={
+                "images": images,
+                "top-1, %": round(measured, 3),
+                "published top-1, %": published.top1,
+                "relative difference": relative,
+                "tolerance": 0.01,
+            },
+        ),
+        "measurement": {
+            "images": images,
+            "expected_images": images,
+            "correct": [round(images * measured / 100)],
+            "top1": measured,
+            "seconds": 61.0,
+        },
+        "images": {"source": "/data/imagenet", "count": images, "digest": "77aa01bc" * 8},
+        "device": DEVICE,
+    }
+    return case(model, batch, "accuracy", outcome, **{**values, **changes})
+
+
+def part_accuracy(model: str, batch: int, **changes: Any) -> CaseLine:
+    """An accuracy case over a part of the set against eager PyTorch on the same images."""
+    sentence = "top-1 78.10 % where eager has 78.00 % on the same images; more would decide"
+    values: dict[str, Any] = {
+        "measured": 78.1,
+        "difference_percent": 0.13,
+        "sentence": sentence,
+        "reference": ReferenceInfo(
+            kind="eager", value=78.0, unit="%", source="eager PyTorch on the same 1000 images"
+        ),
+        "verdict": VerdictInfo(
+            kind="INCONCLUSIVE",
+            sentence=sentence,
+            rule="the whole 99 % interval of the difference within ±0.78 points",
+            figures={
+                "images": 1000,
+                "top-1 compiled, %": 78.1,
+                "top-1 eager, %": 78.0,
+                "published top-1, %": 78.26,
+                "tolerance, points": 0.7826,
+                "difference, points": 0.1,
+                "99 % interval of the difference, points": [-0.72, 0.94],
+                "99.9 % interval of eager's top-1, %": [73.4, 82.1],
+            },
+        ),
+        "measurement": {**accuracy_measurement(1000, 781), "expected_images": 1000},
+    }
+    return real_accuracy(model, batch, "inconclusive", **{**values, **changes})
+
+
+def real_throughput(model: str, batch: int, factor: float = 1.02, **changes: Any) -> CaseLine:
+    """A throughput case on a 310P3 against its published figure, or recorded without one."""
+    baseline = load_catalog(CATALOG).models[model].baseline("ascend310p3", batch)
+    fps = (baseline.fps if baseline else 500.0) * factor
+    mean = 1000 * batch / fps
+    outcome: Outcome = "recorded"
+    reference = ReferenceInfo(kind="none", note="no figure is published")
+    sentence = f"{fps:.4g} fps measured; no figure is published"
+    if baseline is not None:
+        outcome = "passed" if fps >= baseline.fps else "failed"
+        reference = ReferenceInfo(
+            kind="baseline", value=baseline.fps, unit="fps", source=baseline.source
+        )
+        sentence = f"{fps:.4g} fps against {baseline.fps:g} ({baseline.source})"
+    samples = [mean * (1 + 0.01 * ((i * 37) % 11 - 5) / 5) for i in range(300)]
+    values: dict[str, Any] = {
+        "provenance": "real",
+        "target": "ascend310p3",
+        "measured": fps,
+        "difference_percent": None if baseline is None else 100 * (fps / baseline.fps - 1),
+        "sentence": sentence,
+        "reference": reference,
+        "measurement": {
+            "fps": fps,
+            "mean_ms": mean,
+            "half_width_percent": 0.6,
+            "rounds": 12,
+            "loops": len(samples),
+            "samples_ms": samples,
+            "batch_size": batch,
+            "conditions": conditions(),
+            "setup": {
+                "driver": "api",
+                "method": "pure-inference",
+                "tuning": "none",
+                "chip": "Ascend310P3",
+                "card": "Atlas 300I Pro",
+                "chips": 1,
+                "toolchain": "CANN 8.0.RC2",
+            },
+        },
+        "images": {},
+        "device": {**DEVICE, "commands": COMMANDS},
+    }
+    return case(model, batch, "throughput", outcome, **{**values, **changes})
+
+
+def batch_check(
+    model: str = "seresnext101",
+    outcome: Any = "passed",
+    *,
+    target: str = "ascend310p3",
+    provenance: Provenance = "real",
+) -> RunCheckLine:
+    """Batch sizes of one model, with one image whose prediction is not the same."""
+    sentence = "batch sizes 1, 4 agree: top-1 within 0.00 points of 0.1 allowed; 1 differs"
+    if outcome == "failed":
+        sentence = "batch size 4 is right on 93 images of 50000 less than batch size 1"
+    flips = [
+        {
+            "name": "ILSVRC2012_val_00000217.JPEG",
+            "label": 31,
+            "excused": False,
+            "by batch size": {
+                "1": {"class": 31, "logit": 12.125},
+                "4": {"class": 7, "logit": 12.128},
+            },
+        }
+    ]
+    return RunCheckLine(
+        run="20261120-073000-1a2b",
+        name="batch sizes",
+        subject=f"{model} on {target}",
+        model=model,
+        target=target,
+        provenance=provenance,
+        outcome=outcome,
+        sentence=sentence,
+        unit="points",
+        measured=0.0 if outcome == "passed" else 0.186,
+        reference=ReferenceInfo(kind="batch-size", unit="points", provenance=provenance),
+        verdict=VerdictInfo(
+            kind="PASS" if outcome == "passed" else "FAIL",
+            sentence=sentence,
+            rule="top-1 on the same images differs by at most 0.1 points between batch sizes",
+            figures={
+                "images": 50_000,
+                "top-1 by batch size, %": {"1": 78.24, "4": 78.24},
+                "predictions that differ": 1,
+                "flips": flips,
+            },
+        ),
+    )
+
+
+def real_run(directory: Path = Path("runs/20261120-073000-1a2b")) -> RunRecords:
+    """Two models on a 310P3, red: a slow batch size, an undecided accuracy, a device set aside."""
+    sizes = (1, 4, 8, 16, 32, 64)
+    cases = [real_accuracy("seresnext101", batch) for batch in (1, 4)]
+    cases.append(part_accuracy("seresnext101", 16))
+    cases.append(real_accuracy("fixres", 1, "failed", diagnosis=DIAGNOSIS))
+    cases += [
+        real_throughput("seresnext101", batch, 0.96 if batch == 8 else 1.0 + batch / 1000)
+        for batch in sizes
+    ]
+    slow = real_throughput("fixres", 1, 0.99)
+    busy = {**slow.measurement, "conditions": conditions(busy=True)}
+    cases.append(
+        slow.model_copy(
+            update={
+                "outcome": "inconclusive",
+                "measurement": busy,
+                "device": {**slow.device, "failed_before": [ATTEMPT]},
+            }
+        )
+    )
+    cases.append(case("resnest50", 1, "throughput", "error", target="ascend310p3",
+                      provenance="real"))  # fmt: skip
+    published = guide_figures(load_catalog(CATALOG), ["seresnext101", "fixres"], "real")
+    checks = [batch_check()]
+    return run_records(
+        cases,
+        provenance="real",
+        exit_status=1,
+        checks=checks,
+        published=published,
+        directory=directory,
+    )

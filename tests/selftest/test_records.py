@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -355,3 +356,19 @@ def test_an_empty_file_is_a_run_that_wrote_nothing(tmp_path: Path) -> None:
 
 def test_a_run_id_begins_with_its_time() -> None:
     assert re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{4}", new_run_id())
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_records_that_never_end_are_refused(tmp_path: Path, make: Any) -> None:
+    make(tmp_path / RESULTS)
+    with pytest.raises(RecordError, match="not a regular file"):
+        read(tmp_path)
+    with pytest.raises(RecordError, match="no records"):
+        read(tmp_path / RESULTS)
+
+
+def test_records_behind_a_link_that_leads_round(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(RecordError, match="no records"):
+        read(tmp_path / "a")

@@ -7,6 +7,7 @@ probe in it, which measures and clicks and posts what it found; two frames hold 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -20,14 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from harness.records import Check, Outcome, RunRecords
-from harness.report import render_html
+from harness.report import render_html, thumbs
 from tests.selftest import report_samples as samples
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 NOW = "2026-11-20T07:42:05+00:00"
 PHONE = 390
+HEIGHT, LOW = 800, 400
+CLEAN = ("phone", "desktop", "hostile", "empty", "real_phone", "real_desktop")
 DEADLINE_SECONDS = 90
 
 # Runs in the copy of a report: what a reader would do, one step after the other.
@@ -43,7 +47,28 @@ addEventListener("load", () => setTimeout(async () => {
     name: NAME, width: innerWidth, scroll: root.scrollWidth,
     wide: wide.slice(0, 5).map((item) => item.outerHTML.slice(0, 80)),
     planted: window.planted || 0,
+    // How much of the window stays covered while a reader scrolls.
+    covered: [...document.querySelectorAll("*")]
+      .filter((one) => ["sticky", "fixed"].includes(getComputedStyle(one).position))
+      .reduce((sum, one) => sum + one.getBoundingClientRect().height, 0) / innerHeight,
   };
+  for (const fold of document.querySelectorAll("details")) fold.open = true;
+  const pictures = [...document.querySelectorAll("img")];
+  await Promise.all(pictures.map((one) => one.decode().catch(() => {})));
+  found.pictures = pictures.map((one) =>
+    [one.naturalWidth, one.naturalHeight, one.getBoundingClientRect().width > 20]);
+  const drawn = [...document.querySelectorAll("svg.plot, svg.interval")];
+  found.charts = drawn.length;
+  found.flat_charts = drawn.filter((one) => {
+    const box = one.getBoundingClientRect();
+    return box.width < 100 || box.height < 20;
+  }).length;
+  // The labels of an axis stay on the page.
+  found.outside = [...document.querySelectorAll(".x-axis span, .y-axis span")]
+    .filter((one) => {
+      const box = one.getBoundingClientRect();
+      return box.left < 0 || box.right > innerWidth;
+    }).map((one) => one.textContent);
   const shown = () => [...document.querySelectorAll("article.case")]
     .filter((item) => item.offsetParent !== null || item.getClientRects().length);
   const form = document.getElementById("filter");
@@ -110,6 +135,7 @@ def _hostile() -> RunRecords:
         ("throughput", "error"),
         ("throughput", "passed"),
     )
+    looks = samples.conditions(5)
     cases = [
         samples.case(
             "squeezenet1_1",
@@ -118,17 +144,42 @@ def _hostile() -> RunRecords:
             outcome,
             title=evil,
             sentence=evil,
-            device={evil: evil},
+            device={evil: evil, "failed_before": [{"device": evil, "error": evil}]},
+            diagnosis={
+                "summary": evil,
+                "sections": [{"title": evil, "columns": [evil], "rows": [[evil, evil]]}],
+                "commands": [evil],
+            },
             checkpoint={"file": evil},
             preprocessing=evil,
             repeat=[evil],
             worker=evil,
-            measurement={evil: evil, "predictions_file": "javascript:planted=1"},
+            measurement={
+                evil: evil,
+                "predictions_file": "javascript:planted=1",
+                "conditions": [{**look, "note": evil, "health": evil} for look in looks],
+                "fidelity": {"flips": [{"name": evil, "label": evil}]},
+            },
         )
         for index, (check, outcome) in enumerate(kinds)
         for batch in (1 + index, 4 + index, 8 + index, 16 + index, 32 + index)
     ]
-    return samples.run_records(cases, exit_status=1)
+    check = samples.batch_check("squeezenet1_1", "failed", target="cpu", provenance="rehearsal")
+    check = check.model_copy(update={"subject": evil, "sentence": evil, "name": evil})
+    return samples.run_records(cases, exit_status=1, checks=[check])
+
+
+def _with_thumbnails(folder: Path) -> RunRecords:
+    """A real run whose flipped image has its thumbnail."""
+    photo = folder / "set" / "ILSVRC2012_val_00000217.JPEG"
+    photo.parent.mkdir()
+    Image.new("RGB", (320, 200), "teal").save(photo, "JPEG")
+    records = samples.real_run(folder)
+    first, *others = records.cases
+    first = first.model_copy(update={"images": {"source": str(photo.parent), "digest": "d"}})
+    records = dataclasses.replace(records, cases=(first, *others))
+    assert thumbs.make(records) == 1
+    return records
 
 
 def _browser() -> str:
@@ -194,16 +245,27 @@ def seen() -> Iterator[Seen]:
     # A short path of its own: a profile holds a socket, whose path must be short.
     with tempfile.TemporaryDirectory(prefix="report-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
+        real = render_html(_with_thumbnails(folder), now=NOW)
         pages = {
+            "real_phone": (PHONE, _probed(real, "real_phone")),
+            "real_desktop": (1280, _probed(real, "real_desktop")),
+            "real_untouched": (PHONE, real),
             "phone": (PHONE, _probed(everything, "phone")),
             "desktop": (1280, _probed(everything, "desktop")),
             "hostile": (PHONE, _probed(render_html(_hostile(), now=NOW), "hostile")),
             "empty": (PHONE, _probed(render_html(samples.run_records([]), now=NOW), "empty")),
+            "low": (HEIGHT, _probed(green, "low")),
             "untouched": (PHONE, green),
             "planted_wide": (
                 PHONE,
                 _probed(green, "planted_wide").replace(
                     "<main>", "<main><div style='width:900px'>wide</div>"
+                ),
+            ),
+            "planted_banner": (
+                PHONE,
+                _probed(green, "planted_banner").replace(
+                    "<main>", "<style>.banner p { padding: 25px }</style><main>"
                 ),
             ),
             "planted_error": (
@@ -217,7 +279,8 @@ def seen() -> Iterator[Seen]:
         frames = ""
         for title, (width, html) in pages.items():
             (folder / f"{title}.html").write_text(html, encoding="utf-8")
-            frames += f'<iframe src="{title}.html" style="width:{width}px;height:800px"></iframe>\n'
+            style = f"width:{width}px;height:{LOW if title == 'low' else HEIGHT}px"
+            frames += f'<iframe src="{title}.html" style="{style}"></iframe>\n'
         wall = folder / "wall.html"
         wall.write_text(WALL + frames, encoding="utf-8")
         dom, log = _dump(browser, wall, folder / "profile")
@@ -228,14 +291,14 @@ def seen() -> Iterator[Seen]:
 
 
 def test_the_page_loads_without_an_error(seen: Seen) -> None:
-    for name in ("phone", "desktop", "hostile", "empty", "untouched"):
+    for name in (*CLEAN, "untouched", "real_untouched"):
         assert seen.console(name) == []
     assert seen.console("planted_error") != []
     assert seen.console("planted_policy") != []
 
 
 def test_a_phone_does_not_scroll_sideways(seen: Seen) -> None:
-    for name in ("phone", "hostile", "empty"):
+    for name in ("phone", "hostile", "empty", "real_phone"):
         found = seen.found[name]
         assert found["width"] == PHONE
         assert found["scroll"] <= PHONE, found["wide"]
@@ -245,8 +308,24 @@ def test_a_phone_does_not_scroll_sideways(seen: Seen) -> None:
     assert seen.found["planted_wide"]["wide"] != []
 
 
+def test_banners_leave_the_window_to_the_page(seen: Seen) -> None:
+    for name, most in (("phone", 0.06), ("desktop", 0.04), ("low", 0.0), ("real_phone", 0.0)):
+        assert seen.found[name]["covered"] <= most, name
+    assert seen.found["phone"]["covered"] > 0  # it is still there
+    assert seen.found["planted_banner"]["covered"] > 0.06
+
+
 def test_nothing_planted_in_the_records_runs(seen: Seen) -> None:
     assert seen.found["hostile"]["planted"] == 0
+
+
+def test_thumbnails_are_seen_and_charts_have_a_size(seen: Seen) -> None:
+    for name in ("real_phone", "real_desktop"):
+        found = seen.found[name]
+        assert found["pictures"] == [[96, 60, True]]
+        assert found["flat_charts"] == 0
+        assert found["charts"] >= 10
+        assert found["outside"] == []
 
 
 @pytest.mark.parametrize("name", ["desktop", "phone"])
