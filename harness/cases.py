@@ -12,11 +12,11 @@ from harness.catalog import Catalog, Model
 from harness.errors import ConfigError
 from harness.records import Check, PlannedCase
 from harness.settings import DEFAULT_BATCH_SIZES, Settings
-from harness.targets.registry import available
+from harness.targets import registry
 
 CHECKS: tuple[Check, ...] = ("accuracy", "throughput")
 # Targets that this version can run on; `baselines.yaml` knows figures for more.
-AVAILABLE_TARGETS = available()
+AVAILABLE_TARGETS = registry.available()
 _TORCH = ("torch", "torchvision", "timm")
 
 
@@ -114,20 +114,13 @@ def _batch_sizes(model: Model, target: str, settings: Settings) -> tuple[int, ..
     return tuple(sorted(model.baselines(target))) or DEFAULT_BATCH_SIZES
 
 
-def without_baseline(catalog: Catalog, plan: Plan) -> tuple[tuple[Case, str], ...]:
-    """Throughput cases that nothing comparable is published for, with the reason."""
-    found = []
-    for case in plan.of("throughput"):
-        baseline = catalog.models[case.model].baseline(case.target, case.batch_size)
-        if baseline is None:
-            found.append((case, "no figure is published"))
-        elif baseline.not_comparable:
-            found.append((case, f"not comparable: {baseline.not_comparable}"))
-    return tuple(found)
+def missing(
+    settings: Settings, cases: Iterable[Case], *, building: bool = False
+) -> tuple[Missing, ...]:
+    """What the cases need besides what the settings say; a rehearsal needs nothing.
 
-
-def missing(settings: Settings, cases: Iterable[Case]) -> tuple[Missing, ...]:
-    """What the cases need besides what the settings say; a rehearsal needs nothing."""
+    `building`: their models are made and not run, which needs no device and no images.
+    """
     selected = tuple(cases)
     if not selected:
         return ()
@@ -135,20 +128,21 @@ def missing(settings: Settings, cases: Iterable[Case]) -> tuple[Missing, ...]:
         Missing(f"--{name}: {path} {problem}", "the right path")
         for name, path, problem in _wrong_paths(settings)
     ]
-    if settings.rehearsal:
+    if settings.stand_ins:
         absent = [name for name in _TORCH if importlib.util.find_spec(name) is None]
         if absent:
             found.append(
                 Missing(
-                    f"{', '.join(absent)}: a rehearsal makes its own weights and needs them",
+                    f"{', '.join(absent)}: stand-in weights are made with them",
                     "an environment with pip install -r requirements.txt",
                 )
             )
         return tuple(found)
     if settings.target is None:
+        why_not = f" ({settings.no_target})" if settings.no_target else ""
         found.append(
             Missing(
-                "target: where compiled models run",
+                f"target: where compiled models run{why_not}",
                 f"--target=NAME ({', '.join(AVAILABLE_TARGETS)}), $HARNESS_TARGET, or "
                 "harness_target in pytest.ini",
             )
@@ -160,7 +154,11 @@ def missing(settings: Settings, cases: Iterable[Case]) -> tuple[Missing, ...]:
                 f"--target with one of: {', '.join(AVAILABLE_TARGETS)}",
             )
         )
-    if settings.imagenet is None and any(case.check == "accuracy" for case in selected):
+    else:
+        lacking = registry.lacking(settings, building=building)
+        found += [Missing(thing, remedy) for thing, remedy in lacking]
+    judged = any(case.check == "accuracy" for case in selected)
+    if settings.imagenet is None and judged and not building:
         found.append(
             Missing(
                 "data set: the ImageNet validation images and val_label.txt",

@@ -43,7 +43,7 @@ from harness.images.steps import (
     ResizeShort,
     ResizeSquare,
 )
-from harness.networks import RESERVED_ARGUMENTS
+from harness.networks import RESERVED_ARGUMENTS, unknown_network
 from harness.records import Check, Provenance
 from harness.yaml_document import (
     Document,
@@ -61,7 +61,7 @@ TargetName = Literal["ascend310", "ascend310p3", "cpu", "cuda"]
 TARGETS: tuple[TargetName, ...] = ("ascend310", "ascend310p3", "cpu", "cuda")
 
 Method = Literal["whole-dataset", "pure-inference", "not-stated"]
-Tuning = Literal["none", "RL,GA", "not-stated"]
+Tuning = Literal["none", "RL,GA", "aoe", "not-stated"]
 Unit = Literal["chip", "card"]
 
 VERDICT_STAGE = "verdict"
@@ -120,8 +120,11 @@ def _argument(value: object) -> object:
     return value
 
 
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
 def _iso_date(value: object) -> object:
-    if isinstance(value, str):
+    if isinstance(value, str) and _DAY.fullmatch(value):  # nothing else that ISO 8601 knows
         try:
             return dt.date.fromisoformat(value)
         except ValueError:
@@ -348,6 +351,18 @@ class BaselineTable(_Section):
         return self.judged is None or batch_size in self.judged
 
 
+class RatioRule(_Section):
+    """A pass line between two chips: the best throughput on `target` is at least `at_least` times
+    the best published figure of `to`.
+    """
+
+    target: TargetName
+    to: TargetName
+    at_least: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
+    source: str
+    note: _Note = ""
+
+
 class AutoTune(_Section):
     """atc's `--auto_tune_mode`, for some batch sizes or, with none named, for all."""
 
@@ -445,6 +460,7 @@ class Model(_Section):
     preprocessing: Preprocessing
     accuracy: Accuracy
     throughput: tuple[BaselineTable, ...] = ()
+    ratios: tuple[RatioRule, ...] = ()
     ascend: AscendSpec = Field(default_factory=AscendSpec)
 
     def figures(self, target: str | None = None) -> tuple[Baseline, ...]:
@@ -579,10 +595,11 @@ def _source_problems(contents: _Contents, base: KeyPath, model: Model) -> Iterat
         (("accuracy", "published", "source"), accuracy.published.source),
         (("accuracy", "rule", "source"), accuracy.rule.source),
     ]
-    lists: Mapping[KeyPath, Iterable[Published | GuideAccuracy | BaselineTable]] = {
+    lists: Mapping[KeyPath, Iterable[Published | GuideAccuracy | BaselineTable | RatioRule]] = {
         ("accuracy", "also_published"): accuracy.also_published,
         ("accuracy", "guide_measured"): accuracy.guide_measured,
         ("throughput",): model.throughput,
+        ("ratios",): model.ratios,
     }
     for place, entries in lists.items():
         named += [((*place, i, "source"), entry.source) for i, entry in enumerate(entries)]
@@ -596,6 +613,12 @@ def _source_problems(contents: _Contents, base: KeyPath, model: Model) -> Iterat
 
 
 def _network_problems(base: KeyPath, model: Model) -> Iterator[Problem]:
+    unknown = unknown_network(model.network.source)
+    if unknown is not None:
+        text, hint = unknown
+        yield Problem(
+            (*base, "network", "source"), f"found {shown(model.network.source)}; {text}", hint
+        )
     checkpoint = model.checkpoint
     if checkpoint.layout not in LAYOUTS:
         yield Problem(
@@ -703,6 +726,12 @@ def _throughput_problems(base: KeyPath, model: Model) -> Iterator[Problem]:
                     "name the batch sizes that this table judges: `judged: []` for none",
                 )
 
+    for index, rule in enumerate(model.ratios):
+        if rule.target == rule.to:
+            yield Problem(
+                (*base[:-1], "ratios", index, "to"), f"found {rule.to}; expected another target"
+            )
+
 
 def _table_problems(here: KeyPath, table: BaselineTable) -> Iterator[Problem]:
     for index, batch_size in enumerate(table.judged or ()):
@@ -718,7 +747,9 @@ def _table_problems(here: KeyPath, table: BaselineTable) -> Iterator[Problem]:
         )
     flag = next((f for f in table.compiler_flags if f.startswith("--auto_tune_mode=")), None)
     flagged = flag.partition("=")[2] if flag else "none"
-    if table.tuning != flagged and not (table.tuning == "not-stated" and flag is None):
+    # AOE tunes before atc, which then needs no flag.
+    unflagged = table.tuning in ("not-stated", "aoe") and flag is None
+    if table.tuning != flagged and not unflagged:
         yield Problem(
             (*here, "tuning"),
             f"found {shown(table.tuning)}, while compiler_flags say {shown(flagged)}",

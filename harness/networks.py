@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
-from functools import cache
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache, lru_cache
 from importlib import metadata
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +40,11 @@ RESERVED_ARGUMENTS = frozenset(
         "weights_backbone",
     }
 )
+
+
+class NetworkRefused(NetworkError):
+    """The library has a network of that name and does not build it as the catalog asks."""
+
 
 _INSTALL = "install the pinned requirements: python -m pip install -r requirements.txt"
 _MISSING_OPERATOR = re.compile(r"operator torchvision::q?nms does not exist")
@@ -84,12 +91,12 @@ def build_network(source: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
 
     Its weights are the library's random initialisation. `arguments` go to the library's
     constructor, e.g. `{"num_classes": 1001}`. Raises `NetworkError` for an unknown library or
-    name, with the closest ones, and for arguments that the constructor refuses.
+    name, with the closest ones, and `NetworkRefused` for arguments that the constructor refuses.
     """
     library, name = _split(source)
     reserved = sorted(RESERVED_ARGUMENTS.intersection(arguments))
     if reserved:
-        raise NetworkError(
+        raise NetworkRefused(
             f"`{source}` is given `{reserved[0]}`: weights never come from the library",
             remedy="remove it; the model's `checkpoint` says where its weights come from",
         )
@@ -106,6 +113,59 @@ def library_version(source: str) -> str:
         return metadata.version(library)
     except metadata.PackageNotFoundError as error:
         raise NetworkError(f"`{source}`: {library} is not installed", remedy=_INSTALL) from error
+
+
+# What each library writes above a network that it knows by name, and timm's tables of names that
+# it has renamed. A test holds the names found so against those that the libraries list.
+_REGISTERED = re.compile(
+    r"^@register_model(?:\([^)\n]*\))?\n(?:@[^\n]*\n)*def ([A-Za-z0-9_]+)\(", re.MULTILINE
+)
+_RENAMED = re.compile(
+    r"^register_model_deprecations\(__name__, \{(.*?)^\}\)", re.DOTALL | re.MULTILINE
+)
+_KEY = re.compile(r"""['"]([A-Za-z0-9_]+)['"]\s*:""")
+
+
+@lru_cache(maxsize=256)
+def unknown_network(source: str) -> tuple[str, str] | None:
+    """What is wrong with the name in `LIBRARY:NAME`, and what to do; None when nothing is.
+
+    The library's source is read for it, nothing is imported. Nothing is wrong where that cannot
+    tell: the library is not installed, or a version of it writes down its networks otherwise.
+    """
+    library, name = _split(source)
+    # Nearly every name is right: the modules that do not even hold the word are not parsed.
+    if any(name in _registered(text) for text in _sources(library) if name in text):
+        return None
+    known = {one for text in _sources(library) for one in _registered(text)}
+    if not known:
+        return None
+    return (
+        f"{library} {library_version(source)} has no network {name!r}",
+        _closest_network(name, known) or f"look the name up in {library}'s documentation",
+    )
+
+
+def _registered(text: str) -> set[str]:
+    """The names that a module of a library registers, the old names of renamed ones included."""
+    found = set(_REGISTERED.findall(text)) if "register_model" in text else set()
+    for table in _RENAMED.findall(text):
+        found |= set(_KEY.findall(table))
+    return found
+
+
+def _sources(library: str) -> Iterator[str]:
+    """The text of each module in which a library keeps its classifiers."""
+    try:
+        spec = importlib.util.find_spec(library)
+    except (ImportError, ValueError):
+        return
+    for place in (spec.submodule_search_locations if spec else None) or ():
+        for path in sorted(Path(place, "models").glob("*.py")):
+            try:
+                yield path.read_text(encoding="utf-8", errors="replace")
+            except OSError:
+                continue
 
 
 def _split(source: str) -> tuple[str, str]:
@@ -144,9 +204,10 @@ def _construct(source: str, build: Any) -> torch.nn.Module:
     try:
         network: torch.nn.Module = build()
     except Exception as error:  # the library's own code: any class can come out of it
-        raise NetworkError(
+        raise NetworkRefused(
             f"`{source}` cannot be built: {_one_line(error)}",
-            remedy="check the model's network arguments against the library's documentation",
+            remedy="hold `network: arguments` of the model in the catalog (baselines.yaml) against "
+            "the library's documentation",
         ) from error
     return network
 
@@ -154,13 +215,22 @@ def _construct(source: str, build: Any) -> torch.nn.Module:
 def _unknown(source: str, name: str, names: Iterable[str]) -> NetworkError:
     return NetworkError(
         f"`{source}`: no network `{name}` in version {library_version(source)}",
-        remedy=_closest(name, names) or "look the name up in the library's documentation",
+        remedy=_closest_network(name, names) or "look the name up in the library's documentation",
     )
 
 
 def _closest(word: str, words: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, list(words), n=3)
     return f"closest: {', '.join(close)}" if close else ""
+
+
+def _closest_network(name: str, names: Iterable[str]) -> str:
+    """Names that begin as this one does, underscores aside, then those that look like it."""
+    known = sorted(names, key=lambda one: (len(one), one))
+    bare = name.replace("_", "").lower()
+    begin = [one for one in known if bare and one.replace("_", "").startswith(bare)]
+    close = [*begin, *difflib.get_close_matches(name, known, n=3)]
+    return f"closest: {', '.join(list(dict.fromkeys(close))[:3])}" if close else ""
 
 
 def _import(name: str) -> ModuleType:

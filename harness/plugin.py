@@ -7,38 +7,38 @@ this module can be used from Python without pytest.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shlex
+import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Generator, Sequence
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NoReturn
 
 import pytest
 
-from harness import host, records, settings
+from harness import causes, exports, host, processes, records, run_checks, settings, simulator
 from harness.cases import Case, Plan, make_plan, missing, missing_text
 from harness.catalog import Catalog, KnownFailure, load_catalog
 from harness.errors import HarnessError
 from harness.progress import Progress
 from harness.records import ArtifactRef, CaseLine, ErrorInfo, Outcome, PlannedCase, VerdictInfo
+from harness.report.guide_figures import guide_figures
 from harness.settings import OPTIONS, ROOT, Settings
+from harness.targets import registry
 from harness.verdicts import Verdict
 
 STATE = pytest.StashKey["Acceptance"]()
 RESULT = pytest.StashKey["CaseResult"]()
+# The hook that tells of an interruption gets no configuration.
+INTERRUPTED = threading.Event()
 _NODEID = re.compile(r"::test_(accuracy|throughput)\[(?P<id>[^\]]+)\]$")
-_OUTCOME_OF: dict[str, Outcome] = {
-    "PASS": "passed",
-    "FAIL": "failed",
-    "INCONCLUSIVE": "inconclusive",
-    "RECORDED": "recorded",
-}
 
 
 class CaseResult:
@@ -65,8 +65,15 @@ class Acceptance:
         self.settings: Settings = settings.resolve(
             option, ini={o.ini: ini[o.name] for o in OPTIONS}, base=config.invocation_params.dir
         )
+        if not self.worker:
+            self.settings = registry.located(self.settings)
+        elif self.worker.get("acceptance_target"):
+            target = self.worker["acceptance_target"]
+            self.settings = settings.with_target(self.settings, target)
         # What the settings would be if nothing but the kind of run were said.
-        self._plain = settings.resolve({"rehearsal": self.settings.rehearsal}, environment={})
+        kind = {name: getattr(self.settings, name) for name in ("rehearsal", "simulate_ascend")}
+        self._plain = settings.resolve(kind, environment={})
+        registry.check(self.settings)
         self.run_id: str = self.worker.get("acceptance_run", "") or records.new_run_id()
         self.run_dir: Path = self.settings.runs / self.run_id
         self.begin = time.monotonic()
@@ -75,6 +82,8 @@ class Acceptance:
         self.planned: tuple[PlannedCase, ...] = ()
         self._catalog: Catalog | None = None
         self._plan: Plan | None = None
+        self._ahead: Any = None  # an Ahead, once a case is measured on a device of its own
+        self._told: dict[tuple[str, str], str] = {}  # builds that failed, and whose error said it
         self.progress = self._make_progress()
 
     def _make_progress(self) -> Progress:
@@ -118,15 +127,19 @@ class Acceptance:
         if lacking:
             raise pytest.UsageError(missing_text(lacking, len(chosen)))
         self.active = True
+        processes.ending.clear()
         self.planned = tuple(case.planned(nodeid) for nodeid, case in chosen)
         try:
             self.run_dir.mkdir(parents=True)
             _point_latest(self.settings.runs, self.run_id)
-        except OSError as error:
-            raise pytest.UsageError(
-                f"cannot make the run directory {self.run_dir}: {error.strerror or error}\n"
-                "  choose another place with --runs=DIR"
-            ) from error
+            self._first_lines()
+        except (OSError, HarnessError) as error:
+            self.active = False  # there is nothing to finish
+            _cannot_write(self.run_dir, error)
+        self.progress.begin(self._expected(chosen))
+
+    def _first_lines(self) -> None:
+        """What was asked for, before any of it runs."""
         records.append(
             self.run_dir,
             records.RunLine(
@@ -140,29 +153,51 @@ class Acceptance:
                 machine=host.machine(),
                 versions=host.versions(),
                 settings=self.settings.to_json(),
+                guide_figures=guide_figures(
+                    self.catalog,
+                    [planned.model for planned in self.planned],
+                    self.settings.provenance,
+                ),
             ),
         )
         records.append(self.run_dir, records.PlanLine(run=self.run_id, cases=list(self.planned)))
+
+    def _expected(self, chosen: Sequence[tuple[str, Case]]) -> dict[str, float | None]:
+        """Seconds that earlier runs let expect of each case; see `python -m harness plan`."""
+        from harness import expected
+
+        images = self.settings.rehearsal_images if self.settings.stand_ins else None
+        cases = [case for _, case in chosen]
+        times = expected.estimates(cases, self.settings, self.catalog, images=images)
+        return {nodeid: times[case].work_s for nodeid, case in chosen}
 
     def finish_run(self, session: pytest.Session) -> None:
         """Check the sum, write the last line and the report; a lost case fails the run."""
         if self.is_worker or not self.active or self.finished:
             return
         self.finished = True
-        found = records.read(self.run_dir)
+        self.progress.end()
+        found = self._with_checks(records.read(self.run_dir))
         counts = found.counts()
         complete = (
             len(found.cases) == len(self.planned)
             and counts["not_run"] == 0
             and sum(counts.values()) == len(self.planned)
         )
-        bad = ["failed", "error", "crashed", "not_run"]
-        if not self.settings.allow_inconclusive:
-            bad.append("inconclusive")
-        # pytest counts a skipped case as no failure; here nothing skips to green.
-        good = complete and not any(counts[outcome] for outcome in bad)
-        if not good and session.exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        # pytest counts a skipped case as no failure; here nothing skips to green. A run that was
+        # interrupted, or in which pytest itself failed, keeps pytest's code.
+        ended = [pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED]
+        if not INTERRUPTED.is_set():
+            ended.append(pytest.ExitCode.INTERRUPTED)  # what xdist calls the end by -x
+        if session.exitstatus in ended:
+            mine = causes.exit_code(
+                found.cases,
+                found.checks,
+                complete=complete,
+                allow_inconclusive=self.settings.allow_inconclusive,
+            )
+            if mine != causes.Exit.PASSED or session.testsfailed == 0:
+                session.exitstatus = int(mine)
         end = records.EndLine(
             run=self.run_id,
             finished=records.now(),
@@ -176,13 +211,72 @@ class Acceptance:
         from harness.report import write_report
 
         try:
-            write_report(self.run_dir)
+            write_report(self.run_dir, images_at_hand=True)
+            exports.write_all(self.run_dir)
         except HarnessError:
             # The last end line counts: a run without its report did not end well.
-            status = int(pytest.ExitCode.INTERNAL_ERROR)
+            failed = int(session.exitstatus) == causes.Exit.ACCEPTANCE_FAILED
+            status = int(session.exitstatus) if failed else int(causes.Exit.MACHINE_TROUBLE)
             with contextlib.suppress(HarnessError):
                 records.append(self.run_dir, end.model_copy(update={"exit_status": status}))
             raise
+        try:
+            exports.append_step_summary(records.read(self.run_dir), os.environ)
+        except HarnessError as error:
+            sys.stderr.write(f"\n{error}\n")
+
+    def _with_checks(self, found: records.RunRecords) -> records.RunRecords:
+        """The records with the lines of what is judged over all cases."""
+        try:
+            for line in run_checks.run_checks(found, self.catalog):
+                records.append(self.run_dir, line)
+        except HarnessError as error:
+            sys.stderr.write(f"\n{error}\n")
+            sentence = f"could not be judged: {error.message}"
+            self._write_check("run checks", "all cases", "failed", sentence)
+        for sentence in simulator.never_struck(self.run_dir / "simulator"):
+            # Whoever planted it would take a run that was never harmed for one that bore it.
+            self._write_check("planted fault", "the simulated host", "recorded", sentence)
+        return records.read(self.run_dir)
+
+    def _write_check(
+        self, name: str, subject: str, outcome: Literal["failed", "recorded"], sentence: str
+    ) -> None:
+        """The line of something that is said of the whole run, and of no model."""
+        line = records.RunCheckLine(
+            run=self.run_id,
+            name=name,
+            subject=subject,
+            model="",
+            target=self.settings.target or "",
+            provenance=self.settings.provenance,
+            outcome=outcome,
+            sentence=sentence,
+        )
+        records.append(self.run_dir, line)
+
+    def build_ahead(self, request: pytest.FixtureRequest) -> None:
+        """Build what later cases of this process need while a device is measured.
+
+        Not where the host's CPU is the device: builds would be measured with it.
+        """
+        bench = request.getfixturevalue("workbench")
+        if self._ahead is not None or bench.target.runs_on_host:
+            return
+        from harness.ahead import Ahead
+
+        cases = [
+            item.callspec.params["case"]
+            for item in request.session.items
+            if hasattr(item, "callspec") and isinstance(item.callspec.params.get("case"), Case)
+        ]
+        self._ahead = Ahead(self.settings, self.catalog, self.run_dir, cases)
+
+    def stop_building(self) -> None:
+        """End what a thread builds ahead, and whatever this process has started otherwise."""
+        if self._ahead is not None:
+            self._ahead.stop()
+            processes.end_what_runs()
 
     # Cases -------------------------------------------------------------------------------
 
@@ -192,17 +286,29 @@ class Acceptance:
         if bench is not None:
             verdict = bench.verdict
         outcome, sentence = _outcome(result.error, verdict, self.known_failure(case))
+        if outcome in ("failed", "error"):
+            sentence += self._ended_excuse(case)
         return CaseLine(
-            **self._about(case, item_nodeid),
+            **{**self._about(case, item_nodeid), **({} if bench is None else _of_bench(bench))},
             outcome=outcome,
             sentence=sentence,
             error=result.error,
             worker=self.worker.get("workerid", ""),
             started=result.started,
             seconds=round(time.monotonic() - result.begin, 3),
-            **({} if bench is None else _of_bench(bench)),
             **({} if verdict is None else _of_verdict(verdict)),
         )
+
+    def told(self, case: Case, error: HarnessError) -> str:
+        """An error as the terminal has it: of a build that failed before, only where it is told.
+
+        The case's record has all of it.
+        """
+        key = (error.stage, error.message.removesuffix(causes.REMEMBERED))
+        before = self._told.setdefault(key, case.name)
+        if before == case.name or not error.message.endswith(causes.REMEMBERED):
+            return str(error)
+        return f"[{error.stage}] the same failure as in {before}, see there; not tried again"
 
     def _about(self, case: Case, nodeid: str) -> dict[str, Any]:
         """What a line says of a case however it ended."""
@@ -221,13 +327,26 @@ class Acceptance:
     def known_failure(self, case: Case) -> KnownFailure | None:
         """What the catalog excuses the case for, while the excuse lasts."""
         today = datetime.now(UTC).date()
-        for known in self.catalog.known_failures:
-            if known.matches(case.id, case.check) and not known.expired(today):
+        for known in self._declared(case):
+            if not known.expired(today):
                 return known
         return None
 
+    def _declared(self, case: Case) -> list[KnownFailure]:
+        found = self.catalog.known_failures
+        return [known for known in found if known.matches(case.id, case.check)]
+
+    def _ended_excuse(self, case: Case) -> str:
+        """What is said of a case that was excused until some day."""
+        declared = self._declared(case)
+        if not declared or self.known_failure(case) is not None:
+            return ""
+        last = max(declared, key=lambda known: known.expires or date.min)
+        return f"; its excuse ({last.link}) ended on {last.expires}"
+
     def write_crash(self, nodeid: str, text: str) -> None:
         """The line of a case whose xdist worker died."""
+        self.progress.ended(nodeid)
         planned = next((p for p in self.planned if p.nodeid == nodeid), None)
         if planned is None:
             return
@@ -259,6 +378,9 @@ class Acceptance:
                 value = (case.model,)
             elif option.name == "batch_sizes":
                 value = (case.batch_size,)
+            elif option.name in ("rehearsal", "simulate_ascend"):
+                if not value:
+                    continue
             elif value == getattr(self._plain, option.name) or option.name == "runs":
                 continue
             if option.kind == "flag":
@@ -274,19 +396,27 @@ class Acceptance:
 def _outcome(
     error: ErrorInfo | None, verdict: Verdict | None, known: KnownFailure | None
 ) -> tuple[Outcome, str]:
-    """How a case ended. A known failure is strict: another stage, or a pass, fails."""
+    """How a case ended. A known failure is strict: another stage, or a pass, fails.
+
+    A case that never came to its model says nothing of what is declared, and ends as others do;
+    one that was judged has not failed before, whatever was decided.
+    """
     if error is not None:
         outcome, sentence = "error", f"[{error.stage}] {error.message}"
         stage = error.stage
     elif verdict is None:
         return "error", "the case ended without a verdict"
     else:
-        outcome, sentence = _OUTCOME_OF[verdict.kind], verdict.sentence
+        outcome, sentence = run_checks.OUTCOME_OF[verdict.kind], verdict.sentence
         stage = "verdict" if outcome == "failed" else ""
-    if known is None or outcome == "inconclusive":
+    if known is None:
         return outcome, sentence  # type: ignore[return-value]
     if stage == known.stage:
         return "known_failure", f"failed as declared ({known.link}): {sentence}"
+    beyond = error is not None and causes.says_nothing_of_the_model(error)
+    if beyond or (outcome == "inconclusive" and known.stage == "verdict"):
+        open_ = f"declared to fail at {known.stage} ({known.link}), which stays open"
+        return outcome, f"{sentence}; {open_}"  # type: ignore[return-value]
     happened = f"it failed at {stage}" if stage else "it did not fail"
     return "failed", (
         f"declared to fail at {known.stage} ({known.link}), but {happened}: {sentence}. "
@@ -302,7 +432,19 @@ def _of_bench(bench: Any) -> dict[str, Any]:
         "images": bench.image_info,
         "artifacts": artifacts,
         "stages": list(bench.stages),
-        "device": bench.device_info,
+        "diagnosis": bench.diagnosis,
+        "versions": {
+            **host.versions(),
+            **{
+                name: str(text)
+                for name, text in bench.device_info.get("toolchain", {}).items()
+                if name in ("cann", "driver", "firmware")
+            },
+        },
+        "device": {
+            **bench.device_info,
+            **({"failed_before": list(bench.attempts)} if bench.attempts else {}),
+        },
     }
 
 
@@ -322,13 +464,29 @@ def _of_verdict(verdict: Verdict) -> dict[str, Any]:
     }
 
 
+def _cannot_write(folder: Path, error: OSError | HarnessError) -> NoReturn:
+    """End before anything runs: a full disk is the machine's trouble, a wrong place an input."""
+    if isinstance(error, HarnessError):
+        pytest.exit(str(error), returncode=int(causes.Exit.MACHINE_TROUBLE))
+    text = f"cannot make {folder}: {error.strerror or error}\n"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        pytest.exit(
+            f"{text}  free disk space, or choose another place with --runs=DIR",
+            returncode=int(causes.Exit.MACHINE_TROUBLE),
+        )
+    raise pytest.UsageError(f"{text}  choose another place with --runs=DIR") from None
+
+
 def _point_latest(runs: Path, run_id: str) -> None:
     """`runs/latest` follows the newest run, for commands and bookmarks."""
     link = runs / "latest"
     fresh = runs / f".latest-{run_id}"
-    with contextlib.suppress(OSError):
+    try:
         fresh.symlink_to(run_id, target_is_directory=True)
         fresh.replace(link)
+    except OSError:  # somebody's folder of that name stays
+        with contextlib.suppress(OSError):
+            fresh.unlink()
 
 
 def _end_with_parent(parent: int) -> None:
@@ -336,6 +494,16 @@ def _end_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(70)
+
+
+class _Finished:
+    """Counts cases as they end, on the side that reports: the hook brings no config with it."""
+
+    def __init__(self, state: Acceptance) -> None:
+        self._state = state
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        self._state.progress.ended(nodeid)
 
 
 def _state(config: pytest.Config) -> Acceptance:
@@ -347,10 +515,10 @@ def _state(config: pytest.Config) -> Acceptance:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The harness's options, each with a variable and a key of `pytest.ini`."""
-    group = parser.getgroup(
-        "acceptance", "acceptance of deployed models (e.g. pytest --rehearsal -m accuracy)"
-    )
+    for one in settings.GROUPS:
+        parser.getgroup(f"acceptance: {one.title}", f"acceptance: {one.title}, e.g. {one.example}")
     for option in OPTIONS:
+        group = parser.getgroup(f"acceptance: {option.group.title}")
         text = f"{option.help} [${option.environment}]"
         if option.kind == "flag":
             group.addoption(
@@ -371,12 +539,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Read the settings; `junit.xml` goes to the run directory unless asked for elsewhere."""
+    """Read the settings; options that do not fit are errors of usage."""
     try:
         state = Acceptance(config)
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from None
     config.stash[STATE] = state
+    config.pluginmanager.register(_Finished(state))
+    if threading.current_thread() is threading.main_thread() and not state.is_worker:
+        # What ends a night from outside is an interruption like Ctrl-C: records, report, code 2.
+        signal.signal(signal.SIGTERM, _interrupt)
     if state.is_worker:
         threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     if getattr(config.option, "dist", "no") == "each":
@@ -387,12 +559,13 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         state.settings.runs.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise pytest.UsageError(
-            f"cannot make {state.settings.runs}: {error.strerror or error}\n"
-            "  choose another place with --runs=DIR"
-        ) from None
-    if config.pluginmanager.has_plugin("junitxml") and not config.option.xmlpath:
-        config.option.xmlpath = str(state.run_dir / "junit.xml")
+        _cannot_write(state.settings.runs, error)
+
+
+def _interrupt(number: int, frame: Any) -> NoReturn:
+    """Once: `timeout` signals the process and its group, and the second would hit the end."""
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -427,7 +600,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """xdist's workers write into the run of the controller."""
-    node.workerinput["acceptance_run"] = _state(node.config).run_id
+    state = _state(node.config)
+    node.workerinput["acceptance_run"] = state.run_id
+    node.workerinput["acceptance_target"] = state.settings.target or ""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -463,11 +638,12 @@ def prepared(bench: Any) -> Any:
 
 
 @pytest.fixture
-def session(bench: Any, prepared: Any) -> Iterator[Any]:
-    """The compiled model on a leased device; a throughput case has it alone."""
-    exclusive = bench.case.check == "throughput"
-    with bench.session(prepared.compiled, exclusive=exclusive) as opened:
-        yield opened
+def measure(bench: Any, prepared: Any, request: pytest.FixtureRequest) -> Callable[[], Verdict]:
+    """The case's check on a leased device, when it is called; meanwhile other cases are built."""
+    from harness import measuring
+
+    _state(request.config).build_ahead(request)
+    return lambda: measuring.measure(bench, prepared)
 
 
 @pytest.fixture
@@ -508,7 +684,7 @@ def pytest_runtest_makereport(
     if call.excinfo is not None:
         error = call.excinfo.value
         if isinstance(error, HarnessError):
-            report.longrepr = f"{result.case.name}: {error}"
+            report.longrepr = f"{result.case.name}: {_state(item.config).told(result.case, error)}"
         if not isinstance(error, pytest.fail.Exception):
             result.error = result.error or _error_info(error)
     state = _state(item.config)
@@ -586,14 +762,43 @@ def pytest_runtest_logreport(report: Any) -> None:
         report.when = "teardown"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """The sum, the last line and the report."""
+def pytest_keyboard_interrupt(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+    """xdist ends a run by -x as if somebody had pressed Ctrl-C; its class tells the two apart."""
+    if excinfo.type is KeyboardInterrupt:
+        INTERRUPTED.set()
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
+    """The sum, the last line and the report; nothing that was started lives on.
+
+    Inside of pytest's own summary, and after xdist has ended its workers: they write lines.
+    """
+    state = _state(session.config)
+    with _uninterrupted(state):
+        state.stop_building()
+        yield
+        try:
+            state.finish_run(session)
+        except HarnessError as error:
+            if session.exitstatus != causes.Exit.ACCEPTANCE_FAILED:
+                session.exitstatus = int(causes.Exit.MACHINE_TROUBLE)
+            sys.stderr.write(f"\n{error}\n")
+
+
+@contextlib.contextmanager
+def _uninterrupted(state: Acceptance) -> Generator[None]:
+    """The end of a run is bounded, and a second Ctrl-C would cost its records and its report."""
+    if state.is_worker or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
     try:
-        _state(session.config).finish_run(session)
-    except HarnessError as error:
-        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
-        sys.stderr.write(f"\n{error}\n")
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -608,16 +813,6 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_line(line)
     report = state.run_dir / "report.html"
     terminalreporter.write_line(f"report: {report if report.is_file() else 'not written'}")
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """A selection without cases leaves nothing behind."""
-    state = config.stash.get(STATE, None)
-    if state is None or state.active or state.is_worker or not state.run_dir.is_dir():
-        return
-    if [path.name for path in state.run_dir.iterdir()] == ["junit.xml"]:
-        (state.run_dir / "junit.xml").unlink()
-        state.run_dir.rmdir()
 
 
 # pytest-html -----------------------------------------------------------------------------

@@ -5,6 +5,7 @@ One table of options serves pytest, `python -m harness plan` and the documentati
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import Any, Literal
 from harness.errors import ConfigError
 from harness.images.selection import Selection
 from harness.records import Provenance
+from harness.simulator import check_faults, parse_config
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_REHEARSAL_IMAGES = 46
@@ -48,6 +50,11 @@ class Option:
     def ini(self) -> str:
         return "harness_" + self.name
 
+    @property
+    def group(self) -> Group:
+        """Where the option stands in `--help`."""
+        return next(group for group in GROUPS if self.name in group.names)
+
 
 OPTIONS: tuple[Option, ...] = (
     Option(
@@ -55,7 +62,19 @@ OPTIONS: tuple[Option, ...] = (
         "flag",
         "run the whole chain on this machine: ONNX Runtime, generated images, stand-in weights",
     ),
-    Option("target", "text", "where compiled models run: cpu", "NAME"),
+    Option(
+        "simulate_ascend",
+        "flag",
+        "run the Ascend chain on this machine: a stand-in for CANN's tools and an NPU, "
+        "generated images, stand-in weights",
+    ),
+    Option(
+        "target",
+        "text",
+        "where compiled models run: ascend310p3, ascend310, cuda, cpu (default: the NPU that "
+        "npu-smi shows)",
+        "NAME",
+    ),
     Option("models", "list", "models to run, separated by commas (default: all)", "A,B"),
     Option(
         "batch_sizes",
@@ -94,6 +113,38 @@ OPTIONS: tuple[Option, ...] = (
     Option("runs", "path", "folder of the run directories (default: runs)", "DIR"),
     Option("leases", "path", "folder of the host's device locks, shared by containers", "DIR"),
     Option("catalog", "path", "the catalog (default: baselines.yaml)", "FILE"),
+    Option("device", "list", "use these devices only, by logical id (default: all)", "N,M"),
+    Option("soc_version", "text", "the chip, where no npu-smi tells it: Ascend310P3", "CHIP"),
+    Option(
+        "driver",
+        "text",
+        "how models run on an NPU: api, cli or benchmark (default: the first that is there)",
+        "NAME",
+    ),
+    Option(
+        "tune",
+        "text",
+        "tuning of compiled models: guide (default), none, or aoe (takes hours)",
+        "HOW",
+    ),
+    Option("ascend_home", "path", "folder of the CANN toolkit (default: where it is found)", "DIR"),
+    Option("atc", "path", "the atc to use", "FILE"),
+    Option("npu_smi", "path", "the npu-smi to use", "FILE"),
+    Option("benchmark_tool", "path", "the legacy benchmark tool, for --driver=benchmark", "FILE"),
+    Option("ais_infer", "path", "ais_infer.py of CANN 5.1, for --driver=cli", "FILE"),
+    Option(
+        "ais_python",
+        "text",
+        "the Python that has ais_bench and aclruntime (default: this one)",
+        "PYTHON",
+    ),
+    Option(
+        "simulator",
+        "text",
+        "what --simulate-ascend plays, e.g. cards=2,fault=busy or time=spin:5; docs/ascend.md "
+        "lists keys and faults, and the drivers that show each",
+        "KEY=VALUE,...",
+    ),
     Option(
         "rehearsal_images",
         "int",
@@ -108,14 +159,82 @@ OPTIONS: tuple[Option, ...] = (
         "PERCENT",
     ),
     Option(
-        "budget", "float", "seconds of timing for one throughput case (default: 120; 40)", "SECONDS"
+        "budget",
+        "float",
+        "seconds of timing for one throughput case (default: 120; 40 in a rehearsal)",
+        "SECONDS",
     ),
     Option("deadline_factor", "float", "multiply every stage's deadline (default: 1)", "FACTOR"),
+    Option("no_diagnosis", "flag", "do not look for the cause of a failed accuracy"),
     Option("allow_inconclusive", "flag", "an inconclusive verdict does not fail the run"),
+)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Options that stand together in `--help`; `example` is a command line with some of them."""
+
+    title: str
+    example: str
+    names: tuple[str, ...]
+
+
+GROUPS: tuple[Group, ...] = (
+    Group(
+        "what to run",
+        "pytest -m throughput --target=ascend310p3 --models=resnest50,fixres --batch-sizes=1,4",
+        ("rehearsal", "simulate_ascend", "simulator", "target", "models", "batch_sizes", "catalog"),
+    ),
+    Group(
+        "inputs",
+        "pytest -m accuracy --imagenet=/data/val --checkpoints=/data/pth --sample=5000",
+        (
+            "imagenet",
+            "labels",
+            "limit",
+            "sample",
+            "seed",
+            "image_list",
+            "checkpoints",
+            "checkpoint_cache",
+            "offline",
+            "onnx",
+            "trust_checkpoint",
+            "rehearsal_images",
+        ),
+    ),
+    Group(
+        "ascend",
+        "pytest --device=0,1 --ais-python=/usr/bin/python3 --tune=none",
+        (
+            "device",
+            "soc_version",
+            "driver",
+            "tune",
+            "ascend_home",
+            "atc",
+            "npu_smi",
+            "benchmark_tool",
+            "ais_infer",
+            "ais_python",
+        ),
+    ),
+    Group(
+        "measuring",
+        "pytest -m throughput --precision=0.5 --budget=300 --allow-inconclusive",
+        ("precision", "budget", "deadline_factor", "no_diagnosis", "allow_inconclusive"),
+    ),
+    Group(
+        "places",
+        "pytest --store=/srv/store --runs=/srv/runs --leases=/srv/leases",
+        ("store", "runs", "leases"),
+    ),
 )
 _REAL_INPUTS = ("imagenet", "labels", "limit", "sample", "seed", "image_list", "checkpoints")
 """What a rehearsal, which makes its own images and weights, has no use for."""
 
+_NUMBERS = {"batch_sizes": ("batch sizes", 1, MAX_BATCH_SIZE), "device": ("logical ids", 0, 255)}
+_CHOICES = {"driver": ("api", "cli", "benchmark"), "tune": ("guide", "none", "aoe")}
 _BY_NAME = {option.name: option for option in OPTIONS}
 
 
@@ -124,6 +243,7 @@ class Settings:
     """What a run was asked to do; paths are absolute."""
 
     rehearsal: bool = False
+    simulate_ascend: bool = False
     target: str | None = None
     models: tuple[str, ...] | None = None
     batch_sizes: tuple[int, ...] | None = None
@@ -142,20 +262,40 @@ class Settings:
     runs: Path = ROOT / "runs"
     leases: Path = Path(tempfile.gettempdir()) / "npu-acceptance-leases"
     catalog: Path = ROOT / "baselines.yaml"
+    device: tuple[int, ...] | None = None
+    soc_version: str | None = None
+    driver: str | None = None
+    tune: str = "guide"
+    ascend_home: Path | None = None
+    atc: Path | None = None
+    npu_smi: Path | None = None
+    benchmark_tool: Path | None = None
+    ais_infer: Path | None = None
+    ais_python: str | None = None
+    simulator: str = ""
     rehearsal_images: int = DEFAULT_REHEARSAL_IMAGES
     precision: float = 1.0
     budget: float = 120.0
     deadline_factor: float = 1.0
+    no_diagnosis: bool = False
     allow_inconclusive: bool = False
+    no_target: str = ""  # why a target was looked for and not found; never an option
 
     @property
     def provenance(self) -> Provenance:
+        if self.simulate_ascend:
+            return "simulated"
         return "rehearsal" if self.rehearsal else "real"
+
+    @property
+    def stand_ins(self) -> bool:
+        """Whether images are generated and weights are stand-ins."""
+        return self.rehearsal or self.simulate_ascend
 
     @property
     def configured(self) -> bool:
         """Whether the run was told where to run at all."""
-        return self.rehearsal or self.target is not None
+        return self.stand_ins or self.target is not None
 
     @property
     def selection(self) -> Selection:
@@ -211,27 +351,65 @@ def resolve(
                 continue
             values[option.name] = _parse(option, raw, source, base)
             break
+    _make_consistent(values, command_line)
+    settings = Settings(**values)
+    _ = settings.selection  # raises where its options do not go together
+    return settings
+
+
+def with_target(settings: Settings, target: str | None, why_not: str = "") -> Settings:
+    """The same settings on a target that was found, or that another process chose.
+
+    `why_not`: where there is none, what was found in its place.
+    """
+    if target is None:
+        return dataclasses.replace(settings, no_target=why_not)
+    return dataclasses.replace(settings, target=target)
+
+
+def _make_consistent(values: dict[str, Any], command_line: Mapping[str, Any]) -> None:
+    """Defaults and limits of a rehearsal and of a simulation; both make their own inputs."""
+    if values.get("rehearsal") and values.get("simulate_ascend"):
+        raise ConfigError(
+            "--rehearsal and --simulate-ascend are two kinds of run",
+            remedy="leave out one: a rehearsal runs on this machine's CPU, a simulation through "
+            "stand-ins of CANN's tools",
+        )
+    if not (values.get("rehearsal") or values.get("simulate_ascend")):
+        if command_line.get("simulator"):
+            raise ConfigError(
+                "--simulator says what --simulate-ascend plays", remedy="add --simulate-ascend"
+            )
+        return
     if values.get("rehearsal"):
-        target = values.setdefault("target", "cpu")
+        kind, target = "--rehearsal", values.setdefault("target", "cpu")
         if target != "cpu":
             raise ConfigError(
                 f"a rehearsal runs on the target cpu, not on {target}",
                 remedy="leave out --rehearsal to run on a device, or leave out --target",
             )
-        for name in _REAL_INPUTS:
-            if name in values and command_line.get(name):
-                raise ConfigError(
-                    f"{_BY_NAME[name].flag} does not go with --rehearsal: a rehearsal makes its "
-                    "own images and weights",
-                    remedy=f"leave out one of the two; real inputs on this machine: --target cpu "
-                    f"{_BY_NAME[name].flag} ...",
-                )
-            values.pop(name, None)
-        values.setdefault("precision", 10.0)
-        values.setdefault("budget", 40.0)
-    settings = Settings(**values)
-    _ = settings.selection  # raises where its options do not go together
-    return settings
+    else:
+        kind, target = "--simulate-ascend", values.setdefault("target", "ascend310p3")
+        if target not in ("ascend310", "ascend310p3"):
+            raise ConfigError(
+                f"there is no simulator for the target {target}",
+                remedy="--target=ascend310p3 or --target=ascend310",
+            )
+        host = parse_config(
+            values.get("simulator", ""), usual_chip=target.removeprefix("ascend").upper()
+        )
+        check_faults(host, values.get("driver"))
+    for name in _REAL_INPUTS:
+        if name in values and command_line.get(name):
+            flag = _BY_NAME[name].flag
+            raise ConfigError(
+                f"{flag} does not go with {kind}, which makes its own images and weights",
+                remedy=f"leave out one of the two; real inputs on this machine: --target=cpu "
+                f"{flag}=...",
+            )
+        values.pop(name, None)
+    values.setdefault("precision", 10.0)
+    values.setdefault("budget", 40.0 if values.get("rehearsal") else 10.0)
 
 
 def _parse(option: Option, raw: Any, source: str, base: Path) -> Any:
@@ -254,7 +432,11 @@ def _parse(option: Option, raw: Any, source: str, base: Path) -> Any:
             raise bad("yes or no")
         return text in ("1", "true", "yes", "on")
     if option.kind == "text":
-        return str(raw).strip()
+        text = str(raw).strip()
+        choices = _CHOICES.get(option.name)
+        if choices is not None and text not in choices:
+            raise bad(f"one of {', '.join(choices)}")
+        return text
     if option.kind == "path":
         return path_of(str(raw))
     if option.kind == "list":
@@ -263,14 +445,15 @@ def _parse(option: Option, raw: Any, source: str, base: Path) -> Any:
         parts = list(dict.fromkeys(parts))
         if not parts:
             raise bad("a list of names separated by commas")
-        if option.name != "batch_sizes":
+        if option.name not in _NUMBERS:
             return tuple(parts)
-        sizes = []
+        what, low, high = _NUMBERS[option.name]
+        numbers = []
         for part in parts:
-            if not part.isascii() or not part.isdigit() or not 1 <= int(part) <= MAX_BATCH_SIZE:
-                raise bad(f"a list of batch sizes from 1 to {MAX_BATCH_SIZE}")
-            sizes.append(int(part))
-        return tuple(dict.fromkeys(sizes))
+            if not part.isascii() or not part.isdigit() or not low <= int(part) <= high:
+                raise bad(f"a list of {what} from {low} to {high}")
+            numbers.append(int(part))
+        return tuple(dict.fromkeys(numbers))
     if option.kind == "pairs":
         pairs = {}
         for item in raw if isinstance(raw, list | tuple) else str(raw).split(","):

@@ -12,26 +12,29 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness import accuracy, checkpoints, jobs, networks, throughput, verdicts
-from harness.accuracy import AccuracyMeasurement, Predictions
+from harness import accuracy, checkpoints, jobs, networks, verdicts
+from harness.accuracy import Predictions
 from harness.arrays import NpyWriter
 from harness.artifacts.export import OPSET
 from harness.artifacts.store import Entry, Store, canonical, file_digest, source_digest
 from harness.cases import Case
 from harness.catalog import Catalog, Model
 from harness.checkpoints import Digests
+from harness.conditions import Condition
 from harness.errors import (
     CheckpointError,
     ConfigError,
+    DataError,
     EagerError,
     ExportError,
     HarnessError,
@@ -42,24 +45,25 @@ from harness.errors import (
 from harness.fetch import shown
 from harness.host import required_version
 from harness.images import dataset, generated
+from harness.images.checked import find_checked
 from harness.images.crops import Crops, UsingHost
 from harness.images.dataset import ImageSet
 from harness.images.feed import Feed
+from harness.processes import last_text
 from harness.progress import Progress
 from harness.records import ArtifactRef, StageTime
 from harness.settings import Settings
 from harness.targets import leases, sessions
-from harness.targets.onnxruntime import CpuTarget, cores, processor
+from harness.targets.onnxruntime import CpuTarget, cores, open_on_cpu, processor
+from harness.targets.pool import TIMEOUT_S, DevicePool
 from harness.targets.protocol import Device, Float32, Session
 from harness.targets.registry import make_target
-from harness.throughput import ThroughputMeasurement
 from harness.verdicts import Verdict
 
-LEASE_TIMEOUT_S = 3 * 3600.0
 EAGER_BATCH = 8
-WARMUP = 5
 EAGER_FORMATS = ("contiguous", "channels-last")
 _EAGER_BACKEND = Path(__file__).parent / "targets" / "eager_backend.py"
+FACTS = "facts.json"
 _PROBE_SEED = 22
 REHEARSAL_SEED = 2026
 
@@ -87,6 +91,8 @@ class Prepared:
     """What a check needs: built, verified, and on disk."""
 
     compiled: Path
+    simplified: Path
+    facts: Mapping[str, str] = field(default_factory=dict)  # what the compiler did, by its word
     feed: Feed | None = None
     reference: Predictions | None = None
     probe: tuple[Float32, Float32] | None = None
@@ -111,11 +117,19 @@ class Workbench:
             on_wait=lambda who: self.progress.say(f"waiting: {who}"),
             on_damage=lambda what: self.progress.note(f"damaged artifact: {what}"),
         )
-        self.target = make_target(settings.target, settings)
+        self.target = make_target(settings.target, settings, run_dir)
         self.provenance = settings.provenance
+        # A simulated host is the run's own; its devices are nobody else's.
+        self.pool = DevicePool(
+            self.target,
+            run_dir / "leases" if settings.simulate_ascend else settings.leases,
+            run_dir,
+            lambda who: self.progress.say(f"waiting: {who}"),
+        )
         self._checkpoints: dict[str, tuple[Path, Digests]] = {}
         self._refused: dict[str, CheckpointError] = {}
         self._image_set: tuple[ImageSet, dict[str, Any]] | None = None
+        self._refused_images: DataError | None = None
 
     def for_case(self, case: Case) -> CaseBench:
         """The view of one case."""
@@ -125,24 +139,16 @@ class Workbench:
         """The host's CPU: builds, decoding and eager passes count as users of it."""
         return CpuTarget().devices()[0]
 
-    @contextlib.contextmanager
-    def lease(self, device: Device, *, exclusive: bool, what: str) -> Iterator[leases.Lease]:
-        """A lease of `device`; an exclusive one takes every device of its card."""
-        group = [
-            other
-            for other in ([device] if device.target == "cpu" else self.target.devices())
-            if other.group == device.group
-        ]
-        with leases.lease(
-            device,
+    def share_host(self, what: str) -> contextlib.AbstractContextManager[leases.Lease]:
+        """A share of the host's CPU: where it is what is measured, builds are users of it."""
+        return leases.lease(
+            self.host(),
             self.settings.leases,
-            exclusive=exclusive,
-            timeout_s=LEASE_TIMEOUT_S,
+            exclusive=False,
+            timeout_s=TIMEOUT_S,
             what=what,
             on_wait=lambda who: self.progress.say(f"waiting: {who}"),
-            group=group if exclusive else (),
-        ) as held:
-            yield held
+        )
 
     def found_checkpoint(self, model: str) -> tuple[Path, Digests] | None:
         """The checkpoint that this process has found before."""
@@ -182,32 +188,50 @@ class Workbench:
         return found
 
     def images(self) -> tuple[ImageSet, dict[str, Any]]:
-        """The run's labelled images, and what a record says of them."""
+        """The run's labelled images, and what a record says of them: once for each process.
+
+        Raises:
+            DataError: images or labels that cannot be used.
+        """
+        if self._refused_images is not None:
+            raise self._refused_images
         if self._image_set is None:
-            if self.settings.rehearsal:
-                root = self._generated_images()
-                found = dataset.find_image_set(root)
-                source = "generated"
-            else:
-                if self.settings.imagenet is None:
-                    raise ConfigError(
-                        "no data set is configured", remedy="--imagenet=DIR or $IMAGENET_DIR"
-                    )
-                found = dataset.find_image_set(self.settings.imagenet, self.settings.labels)
-                dataset.check(found)  # the whole set, before a part is chosen
-                found = self.settings.selection.apply(found)
-                dataset.check_files(found)
-                source = str(self.settings.imagenet)
-            about = {
-                "source": source,
-                "count": len(found),
-                "digest": found.digest,
-                "layout": found.layout,
-                "labels": found.label_source,
-                "selection": "" if self.settings.rehearsal else self.settings.selection.describe(),
-            }
-            self._image_set = (found, about)
+            try:
+                self._image_set = self._find_images()
+            except DataError as error:
+                # Six batch sizes do not look through 50,000 files six times.
+                self._refused_images = error
+                raise
         return self._image_set
+
+    def _find_images(self) -> tuple[ImageSet, dict[str, Any]]:
+        checked: dict[str, int] = {}
+        if self.settings.stand_ins:
+            root = self._generated_images()
+            found = dataset.find_image_set(root)
+            source = "generated"
+        else:
+            if self.settings.imagenet is None:
+                raise ConfigError(
+                    "no data set is configured", remedy="--imagenet=DIR or $IMAGENET_DIR"
+                )
+            images = find_checked(
+                self.settings.imagenet, self.settings.labels, self.settings.selection
+            )
+            found, checked = images.chosen, asdict(images.findings)
+            source = str(self.settings.imagenet)
+        about = {
+            "source": source,
+            "root": str(found.root),
+            "count": len(found),
+            "digest": found.digest,
+            "layout": found.layout,
+            "labels": found.label_source,
+            "selection": "" if self.settings.stand_ins else self.settings.selection.describe(),
+        }
+        if checked:
+            about["checked"] = checked
+        return found, about
 
     def _generated_images(self) -> Path:
         inputs = {
@@ -219,7 +243,7 @@ class Workbench:
         }
 
         def build(staging: Path) -> str:
-            with self.lease(self.host(), exclusive=False, what="generating images"):
+            with self.share_host("generating images"):
                 generated.write_set(
                     staging, self.settings.rehearsal_images, REHEARSAL_SEED, workers=cores()
                 )
@@ -243,8 +267,11 @@ class CaseBench:
     device_info: dict[str, Any] = field(default_factory=dict)
     measurement: dict[str, Any] = field(default_factory=dict)
     verdict: Verdict | None = None
-    _lease_fds: tuple[int, ...] = ()
-    _leased: Device | None = None
+    diagnosis: dict[str, Any] = field(default_factory=dict)
+    attempts: list[dict[str, str]] = field(default_factory=list)  # on devices that failed
+    before: Condition | None = None  # the device before a measurement
+    device: Device | None = None  # leased now, or the last that was
+    lease_fds: tuple[int, ...] = ()  # of the lease that is held
     _crops: Crops | None = None
 
     # Artifacts ---------------------------------------------------------------------------
@@ -252,19 +279,20 @@ class CaseBench:
     def checkpoint(self) -> Checkpoint:
         """The weights: the original file, verified, or a stand-in in its layout."""
         spec, settings = self.model.checkpoint, self.bench.settings
-        if settings.rehearsal:
+        if settings.stand_ins:
             entry = self._build("standin", self._standin_inputs(), self._make_standin)
             made = Checkpoint(entry.file(), entry.digest, "stand-in")
-            self.checkpoint_info = {
-                "source": "stand-in (seeded weights, fitted to generated images)",
-                "file": entry.file().name,
-                "sha256": entry.digest,
-                "layout": spec.layout,
-            }
+            if self.model.id not in dict(settings.onnx):  # else what runs is the given file
+                self.checkpoint_info = {
+                    "source": "stand-in (seeded weights, fitted to generated images)",
+                    "file": entry.file().name,
+                    "sha256": entry.digest,
+                    "layout": spec.layout,
+                }
             return made
         found = self.bench.found_checkpoint(self.model.id)
         if found is None:
-            with self._stage("checkpoint"):
+            with self.stage("checkpoint"):
                 found = self.bench.obtain_checkpoint(self.model)
         path, digests = found
         self.checkpoint_info = {
@@ -337,21 +365,53 @@ class CaseBench:
 
         return self._build("simplified", inputs, build).file("model.onnx")
 
-    def compiled(self) -> Path:
-        """The compiled model of the case."""
+    def compiled(self) -> tuple[Path, Mapping[str, str]]:
+        """The compiled model of the case, and what its compiler did that no key can know."""
         source = self.simplified()
-        inputs = self._compile_inputs()
+        target, batch_size = self.bench.target, self.case.batch_size
+        inputs = {
+            "simplified": self._digest("simplified"),
+            "batch_size": batch_size,
+            **target.compile_inputs(self.model, batch_size),
+        }
 
         def build(staging: Path) -> str:
-            log = self._log("compile")
-            self.bench.target.compile(source, self.case.batch_size, staging, log=log)
+            log = self.log_path("compile")
+            with contextlib.ExitStack() as stack:
+                device = None
+                fds: tuple[int, ...] = ()
+                if self.compiles_on_device:
+                    device, held = stack.enter_context(
+                        self.bench.pool.for_case("throughput", f"tuning of {self.case.id}")
+                    )
+                    fds += held.fds
+                fds += stack.enter_context(self._sharing_host("compile")).fds
+                facts = target.compile(
+                    source,
+                    self.model,
+                    batch_size,
+                    staging,
+                    device=device,
+                    log=log,
+                    lease_fds=fds,
+                )
+            (staging / FACTS).write_text(json.dumps(dict(facts)), encoding="utf-8")
             return _read(log)
 
-        return self._build("compiled", inputs, build).file()
+        entry = self._build("compiled", inputs, build)
+        facts = json.loads(entry.file(FACTS).read_text(encoding="utf-8"))
+        (name,) = set(entry.files) - {FACTS}
+        return entry.file(name), facts
+
+    @property
+    def compiles_on_device(self) -> bool:
+        """Whether compiling the case's model takes a device alone, as tuning on it does."""
+        tuned = self.model.ascend.tuning(self.case.batch_size) != "none"
+        return tuned and self.bench.target.compiles_on_device
 
     def images(self) -> ImageSet:
         """The run's images; cases of other models use the same."""
-        with self._stage("images"):
+        with self.stage("images"):
             found, about = self.bench.images()
         self.image_info = dict(about)
         return found
@@ -396,12 +456,12 @@ class CaseBench:
 
         def build(staging: Path) -> str:
             feed = Feed(crops, self.model.preprocessing.normalize, EAGER_BATCH)
-            log = self._log("eager")
+            log = self.log_path("eager")
             shape = (len(crops), self.model.classes)
             names: list[str] = []
             with (
                 self._sharing_host("the eager pass"),
-                self._open_eager(weights, EAGER_BATCH, log) as session,
+                self.open_eager(weights, EAGER_BATCH, log) as session,
                 NpyWriter(staging / "logits.npy", shape, np.float32) as out,
             ):
 
@@ -410,7 +470,7 @@ class CaseBench:
                     names.extend(found)
 
                 # Decoding is covered by the lease that is held: see `Crops.filling`.
-                with self._feeding(feed, contextlib.nullcontext):
+                with self.feeding(feed, contextlib.nullcontext):
                     accuracy.infer(
                         session, feed, take, progress=lambda n: self._update(n, len(images))
                     )
@@ -421,12 +481,12 @@ class CaseBench:
         entry = self._build("eager", inputs, build)
         names = json.loads(entry.file("names.json").read_text(encoding="utf-8"))
         found = Predictions.stored(tuple(names), entry.file("logits.npy"))
-        if self.bench.settings.rehearsal:
+        if self.bench.settings.stand_ins:
             self._check_rehearsal(found, images)
         return found
 
     @contextlib.contextmanager
-    def _feeding(self, feed: Feed, using_host: UsingHost) -> Iterator[None]:
+    def feeding(self, feed: Feed, using_host: UsingHost) -> Iterator[None]:
         """Within the block the feed runs; what it decoded or found in the store is noted."""
         waited = feed.crops.waited_s
         try:
@@ -457,17 +517,10 @@ class CaseBench:
         }
 
         def build(staging: Path) -> str:
-            log = self._log("probe")
+            log = self.log_path("probe")
             with self._sharing_host("the output check"):
                 # The graph as it is, not as the target's compiler changed it.
-                session = sessions.open_session(
-                    source,
-                    backend="onnxruntime",
-                    options={"threads": cores()},
-                    log=log,
-                    deadline_open_s=self._deadline(120.0),
-                    deadline_run_s=self._deadline(300.0),
-                )
+                session = open_on_cpu(source, log=log, factor=self.bench.settings.deadline_factor)
                 with contextlib.closing(session):
                     (outputs,) = session.stream([images])
             np.save(staging / "outputs.npy", outputs, allow_pickle=False)
@@ -478,53 +531,56 @@ class CaseBench:
 
     def prepare(self) -> Prepared:
         """Build everything that the case's check needs, before a device is leased."""
-        rehearsal = self.bench.settings.rehearsal
+        settings = self.bench.settings
         if self.case.check == "accuracy":
-            feed = self.feed()
-            # A real run is held to the published figure; an eager pass over a whole data set
-            # would take a CPU hours.
-            reference = self.eager() if rehearsal else None
-            return Prepared(self.compiled(), feed=feed, reference=reference)
-        weights = self.checkpoint() if rehearsal else None
-        return Prepared(self.compiled(), probe=self.probe(), rival=weights)
+            # First: wrong labels are found in seconds, and a compiler can take hours.
+            self.images()
+        compiled, facts = self.compiled()
+        source = self.simplified()
+        if self.case.check == "accuracy":
+            feed, reference = self.feed(), self._reference()
+            if not self.bench.target.runs_on_host:
+                with self.stage("verify images"):
+                    feed.crops.verify_present()
+            return Prepared(compiled, source, facts, feed=feed, reference=reference)
+        weights = self.checkpoint() if settings.rehearsal else None
+        return Prepared(compiled, source, facts, probe=self.probe(), rival=weights)
 
-    # Sessions ----------------------------------------------------------------------------
+    def prepare_ahead(self) -> None:
+        """Build what can be built while other cases use the device. Tuning would take it from
+        them, or wait until it may: then the rest is built, and the case tunes in its own turn.
+        """
+        if not self.compiles_on_device:
+            self.prepare()
+            return
+        self.simplified()
+        if self.case.check == "accuracy":
+            self._reference()
+        else:
+            self.probe()
 
-    @contextlib.contextmanager
-    def session(self, compiled: Path, *, exclusive: bool) -> Iterator[Session]:
-        """The compiled model on a leased device. Everything must have been built before."""
-        device = self.bench.target.devices()[0]
-        with self._stage("lease"):
-            manager = self.bench.lease(device, exclusive=exclusive, what=self.case.name)
-            lease = manager.__enter__()
-            self._lease_fds, self._leased = lease.fds, device
-        with contextlib.ExitStack() as stack:
-            stack.push(manager)
-            self.device_info = {
-                "id": device.id,
-                "name": device.name,
-                "alone": exclusive,
-                "waited_s": round(lease.waited_s, 3),
-            }
-            with self._stage("open"):
-                session = self.bench.target.open(
-                    compiled, device, log=self._log("session"), lease_fds=lease.fds
-                )
-                stack.callback(session.close)
-                self._check_tensors(session)
-            try:
-                yield session
-            finally:
-                self._lease_fds, self._leased = (), None
+    def _reference(self) -> Predictions | None:
+        """Eager's predictions where they are what a score is held against.
 
-    def _eager_rival(self, weights: Checkpoint) -> contextlib.AbstractContextManager[Session]:
+        The whole data set is held against the published figure: an eager pass over it would take
+        a CPU hours. Where the ONNX file was given there are no weights for an eager pass.
+        """
+        settings = self.bench.settings
+        part = not settings.stand_ins and len(self.images()) != verdicts.WHOLE_SET
+        if settings.stand_ins or (part and self.model.id not in dict(settings.onnx)):
+            return self.eager()
+        return None
+
+    # Sessions of eager PyTorch -----------------------------------------------------------
+
+    def eager_rival(self, weights: Checkpoint) -> contextlib.AbstractContextManager[Session]:
         """Eager PyTorch at the case's batch size, execution `i` in format `i % 2`."""
-        return self._open_eager(
-            weights, self.case.batch_size, self._log("eager-speed"), both_formats=True
+        return self.open_eager(
+            weights, self.case.batch_size, self.log_path("eager-speed"), both_formats=True
         )
 
     @contextlib.contextmanager
-    def _open_eager(
+    def open_eager(
         self, weights: Checkpoint, batch_size: int, log: Path, *, both_formats: bool = False
     ) -> Iterator[Session]:
         try:
@@ -544,7 +600,7 @@ class CaseBench:
                 log=log,
                 deadline_open_s=self._deadline(300.0),
                 deadline_run_s=self._deadline(600.0),
-                pass_fds=self._lease_fds,
+                pass_fds=self.lease_fds,
             )
         except LoadError as error:
             raise EagerError(
@@ -555,96 +611,9 @@ class CaseBench:
         with contextlib.closing(session):
             yield session
 
-    # Measuring ---------------------------------------------------------------------------
-
-    def accuracy(self, session: Session, prepared: Prepared) -> Verdict:
-        """One pass over every image, judged; predictions are kept in the run directory."""
-        assert prepared.feed is not None
-        images = self.images()
-        observed = accuracy.Observation(
-            images,
-            self.model.label_offset,
-            reference=prepared.reference,
-            fidelity_bound=self.bench.target.fidelity_bound,
-        )
-        with self._stage("accuracy"), self._feeding(prepared.feed, self._decoding):
-            begin = time.monotonic()
-            accuracy.infer(
-                session,
-                prepared.feed,
-                observed.add,
-                progress=lambda n: self._update(n, len(images)),
-            )
-            seconds = time.monotonic() - begin
-        measured = observed.measurement(provenance=self.bench.provenance, seconds=seconds)
-        path = self.bench.run_dir / "predictions" / f"{self.case.id}.csv"
-        observed.write(path)
-        self.measurement = {
-            **measured.to_json(),
-            "predictions_file": path.relative_to(self.bench.run_dir).as_posix(),
-        }
-        return self._judge_accuracy(measured)
-
-    def throughput(self, session: Session, prepared: Prepared) -> Verdict:
-        """Execution times, judged; a rehearsal times eager PyTorch in alternation."""
-        assert prepared.probe is not None
-        settings = self.bench.settings
-        difference, problems = throughput.check_outputs(session, *prepared.probe)
-
-        def progress(rounds: int, width: float) -> None:
-            self.bench.progress.say(f"{rounds} rounds, known to ±{width:.1f} %")
-
-        with contextlib.ExitStack() as stack:
-            rival = None
-            if prepared.rival is not None:
-                with self._stage("open eager"):
-                    rival = stack.enter_context(self._eager_rival(prepared.rival))
-            with self._stage("throughput"):
-                measured = throughput.measure(
-                    session,
-                    provenance=self.bench.provenance,
-                    precision_percent=settings.precision,
-                    budget_s=settings.budget,
-                    rival=rival,
-                    rival_names=EAGER_FORMATS if rival is not None else (),
-                    # A CPU needs no more, and a heavy model takes half a second for each.
-                    warmup=1 if rival is not None else WARMUP,
-                    outputs_relative_l2=difference,
-                    problems=problems,
-                    progress=progress,
-                )
-        self.measurement = measured.to_json()
-        return self._judge_throughput(measured)
-
-    def _judge_accuracy(self, measurement: AccuracyMeasurement) -> Verdict:
-        """The verdict of an accuracy case by the rule that its provenance calls for."""
-        if self.bench.provenance == "rehearsal":
-            bound = self.bench.target.fidelity_bound
-            return verdicts.judge_rehearsal_accuracy(measurement, bound=bound)
-        spec = self.model.accuracy
-        return verdicts.judge_published_accuracy(measurement, spec.published, spec.rule)
-
-    def _judge_throughput(self, measurement: ThroughputMeasurement) -> Verdict:
-        """The verdict of a throughput case by the rule that its provenance calls for."""
-        bound = self.bench.target.fidelity_bound
-        if self.bench.provenance == "rehearsal":
-            return verdicts.judge_eager_speed(measurement, bound=bound)
-        baseline = self.model.baseline(self.case.target, self.case.batch_size)
-        if baseline is None:
-            return verdicts.record_throughput(
-                measurement, f"no figure is published for {self.case.id}", bound=bound
-            )
-        if not baseline.comparable:
-            return verdicts.record_throughput(
-                measurement,
-                f"the published figure is not comparable: {baseline.not_comparable}",
-                bound=bound,
-            )
-        if not baseline.judged:
-            return verdicts.record_throughput(
-                measurement, "its guide only records this size", bound=bound
-            )
-        return verdicts.judge_baseline(measurement, baseline, bound=bound)
+    def returned(self) -> None:
+        """The lease is no longer held; which device it was stays known."""
+        self.lease_fds = ()
 
     # Parts -------------------------------------------------------------------------------
 
@@ -707,13 +676,6 @@ class CaseBench:
             "numpy": required_version("numpy"),
         }
 
-    def _compile_inputs(self) -> dict[str, Any]:
-        return {
-            "simplified": self._digest("simplified"),
-            "batch_size": self.case.batch_size,
-            **self.bench.target.compile_inputs(),
-        }
-
     def _make_standin(self, staging: Path) -> str:
         return self._job(
             "standin",
@@ -773,21 +735,6 @@ class CaseBench:
                 remedy="use another number of images: --rehearsal-images=N",
             )
 
-    def _check_tensors(self, session: Session) -> None:
-        batch, size = self.case.batch_size, self.model.input.size
-        wanted = (
-            ("input", self.model.input.name, (batch, 3, size, size), session.inputs),
-            ("output", self.model.output.name, (batch, self.model.classes), session.outputs),
-        )
-        for role, name, shape, found in wanted:
-            specs = [(spec.name, tuple(spec.shape), spec.dtype) for spec in found]
-            if specs != [(name, shape, "float32")]:
-                raise LoadError(
-                    f"{self.case.id}: the compiled model's {role}s are {specs}, they must be "
-                    f"[({name!r}, {shape}, 'float32')]",
-                    remedy="the compiled file is another model's or another batch size's",
-                )
-
     def _job(
         self,
         stage: str,
@@ -796,7 +743,7 @@ class CaseBench:
         error: type[HarnessError],
         deadline_s: float,
     ) -> str:
-        log = self._log(stage)
+        log = self.log_path(stage)
         with self._sharing_host(stage) as lease:
             answer = jobs.call(
                 function,
@@ -809,26 +756,23 @@ class CaseBench:
             )
         return f"{_read(log)}\n{canonical(answer)}".strip()
 
-    def _log(self, stage: str) -> Path:
+    def log_path(self, stage: str) -> Path:
         path = self.bench.run_dir / "logs" / f"{self.case.check}-{self.case.id}-{stage}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def _sharing_host(self, what: str) -> contextlib.AbstractContextManager[leases.Lease]:
-        # Where the CPU is what is measured, builds and decoding are users of it.
-        return self.bench.lease(
-            self.bench.host(), exclusive=False, what=f"{what} of {self.case.id}"
-        )
+        return self.bench.share_host(f"{what} of {self.case.id}")
 
-    def _decoding(self) -> contextlib.AbstractContextManager[object]:
+    def decoding(self) -> contextlib.AbstractContextManager[object]:
         # A lease of the host that the session holds already covers decoding: a second one would
         # wait behind a measurement that waits for the first.
-        if self._leased == self.bench.host():
+        if self.lease_fds and self.device == self.bench.host():
             return contextlib.nullcontext()
         return self._sharing_host("decoding")
 
     def _build(self, kind: str, inputs: Mapping[str, Any], build: Callable[[Path], str]) -> Entry:
-        with self._stage(kind) as note:
+        with self.stage(kind) as note:
             entry = self.bench.store.get_or_build(kind, inputs, build)
             note.cached = entry.cached
         self._note(entry)
@@ -855,15 +799,30 @@ class CaseBench:
         self.bench.progress.update(done, total, "images")
 
     @contextlib.contextmanager
-    def _stage(self, name: str) -> Iterator[_StageNote]:
+    def stage(self, name: str) -> Iterator[_StageNote]:
         note = _StageNote()
         begin = time.monotonic()
         with self.bench.progress.stage(self.case.id, name):
             try:
                 yield note
+            except LoadError as error:
+                if name == "open":
+                    error.remedy = "; ".join(filter(None, [error.remedy, self._compile_anew()]))
+                raise
             finally:
                 seconds = time.monotonic() - begin
                 self._add_time(name, seconds, note.cached)
+
+    def _compile_anew(self) -> str:
+        """How to be rid of a compiled file that no runtime takes: its key never goes stale."""
+        key = next((one.key for one in reversed(self.artifacts) if one.kind == "compiled"), None)
+        if key is None:
+            return ""
+        store = shlex.quote(f"--store={self.bench.settings.store}")
+        return (
+            f"where the compiled file may be damaged: python -m harness cache gc --key={key} "
+            f"{store}, and the next run compiles it anew"
+        )
 
     def _add_time(self, name: str, seconds: float, cached: bool) -> None:
         for index, one in enumerate(self.stages):
@@ -883,10 +842,7 @@ class _StageNote:
 
 
 def _read(log: Path) -> str:
-    try:
-        return log.read_text(encoding="utf-8", errors="replace")[-20000:]
-    except OSError:
-        return ""
+    return last_text(log, 20_000)  # the end alone: atc may write gigabytes
 
 
 def _text_digest(text: str) -> str:

@@ -4,5 +4,5 @@ import pytest
 
 
 @pytest.mark.accuracy
-def test_accuracy(bench, session, prepared, accept):
-    accept(bench.accuracy(session, prepared))
+def test_accuracy(measure, accept):
+    accept(measure())

@@ -4,5 +4,5 @@ import pytest
 
 
 @pytest.mark.throughput
-def test_throughput(bench, session, prepared, accept):
-    accept(bench.throughput(session, prepared))
+def test_throughput(measure, accept):
+    accept(measure())

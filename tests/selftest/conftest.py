@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from tests.selftest.running import TINY, Finished, run_python
+
+# Hundreds of processes of Python start here: each would compile the same modules again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# A shell starts what runs in its background with Ctrl-C ignored, and children inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +35,7 @@ def run_pytest(shared: Path, tmp_path: Path):
     def run(*arguments: str, catalog: Path | None = TINY, env=None) -> Finished:
         runs = tmp_path / "runs"
         command = [
-            *("-m", "pytest", "-p", "no:cacheprovider"),
+            *("-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"),
             *(f"--store={shared / 'store'}", f"--runs={runs}", f"--leases={tmp_path / 'leases'}"),
             *([f"--catalog={catalog}"] if catalog is not None else []),
             *arguments,

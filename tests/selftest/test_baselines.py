@@ -143,13 +143,13 @@ def figure(catalog: Catalog, model: str, target: str, batch_size: int) -> Baseli
 def test_the_five_models_in_the_order_of_their_guides(catalog: Catalog) -> None:
     # Models may follow them: a sixth needs no change here.
     assert list(catalog.models)[: len(IDENTITY)] == list(IDENTITY)
-    assert catalog.targets() == ("ascend310", "ascend310p3", "cuda")
+    assert {"ascend310", "ascend310p3", "cuda"} <= set(catalog.targets())
 
 
 def test_every_throughput_figure(catalog: Catalog) -> None:
     found: dict[tuple[str, str, str, str], dict[int, float]] = {}
-    for model in catalog.models.values():
-        for entry in model.figures():
+    for name in IDENTITY:
+        for entry in catalog.model(name).figures():
             place = (entry.model, entry.target, entry.unit, entry.tuning)
             figures = found.setdefault(place, {})
             assert entry.batch_size not in figures
@@ -237,7 +237,8 @@ def test_the_rules_name_the_guide_that_states_them(catalog: Catalog) -> None:
 
 def test_every_source_is_used_and_every_guide_is_there(catalog: Catalog) -> None:
     text = catalog.path.read_text(encoding="utf-8").partition("\nmodels:")[2]
-    used = set(re.findall(r"(?:source|guide): ([a-z0-9-]+)", text))
+    # A network is `source: timm:NAME`, with or without quotes: no source of a figure.
+    used = set(re.findall(r"(?:source|guide): ([a-z0-9-]+)(?![\w:-])", text))
     assert set(catalog.sources) == used
     assert {f"guide-{n:03}" for n in range(5)} <= used
 

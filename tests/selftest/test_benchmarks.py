@@ -23,6 +23,12 @@ def test_the_benchmark_of_the_feed_runs_and_prints_its_table(tmp_path):
     assert all(line.count("|") == 7 for line in rows)
     for word in ("cold feed", "warm feed", "pass", "guides' way", "peak memory", "throughput"):
         assert any(word in row for row in rows), word
+    # The largest crops in the largest batch, held against a figure in MiB and not a ratio.
+    (large,) = (row for row in rows if "peak memory at 384 pixels, batch 64" in row)
+    mine, bound = (cell.strip() for cell in large.split("|")[2:4])
+    assert bound == "1,024 MiB"
+    # Two batches of the input alone are 216 MiB: it was such a pass.
+    assert 2 * 64 * 3 * 384 * 384 * 4 / 2**20 < float(mine.removesuffix(" MiB")) < 1024
     # Nothing but the images, the table and what was there before is left.
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "table.md"}
 

@@ -36,7 +36,7 @@ models:
     title: Tiny
     guide: paper
     network:
-      source: "timm:tiny"
+      source: "timm:test_resnet"
       arguments: {num_classes: 1000, act_layer: relu}
     checkpoint:
       file: tiny-0123abcd.pth
@@ -311,7 +311,21 @@ FAULTS = {
     ),
     "model id that is a number": Fault("  tiny:\n", "  7:\n", "found the key 7; expected text"),
     "library": Fault(
-        'source: "timm:tiny"', 'source: "keras:tiny"', "expected torchvision:NAME or timm:NAME"
+        'source: "timm:test_resnet"',
+        'source: "keras:tiny"',
+        "expected torchvision:NAME or timm:NAME",
+    ),
+    "network that timm does not have": Fault(
+        'source: "timm:test_resnet"',
+        'source: "timm:test_resnot"',
+        "has no network 'test_resnot'",
+        "test_resnet",
+    ),
+    "network that torchvision does not have": Fault(
+        'source: "timm:test_resnet"',
+        'source: "torchvision:squeezenet11"',
+        "has no network 'squeezenet11'",
+        "squeezenet1_1",
     ),
     "tensor name that atc would split": Fault(
         "{name: image,", '{name: "image:0",', "expected the name of an ONNX tensor"
@@ -432,6 +446,12 @@ FAULTS = {
     "known failure with a bad date": Fault(
         "expires: 2027-06-30", "expires: 30.06.2027", "expected a date such as"
     ),
+    "known failure with a week's date": Fault(
+        "expires: 2027-06-30", "expires: 2026-W47-5", "expected a date such as"
+    ),
+    "known failure with a date without dashes": Fault(
+        "expires: 2027-06-30", 'expires: "20270630"', "expected a date such as"
+    ),
     # Not the YAML that is meant.
     "syntax": Fault(
         "output: {name: class}", "output: {name: class", "not YAML", at="classes: 1000\n"
@@ -475,7 +495,7 @@ def test_a_catalog_without_faults_is_read(loader: str, monkeypatch: pytest.Monke
     catalog = parse(SMALL)
     model = catalog.model("tiny")
     assert (model.id, model.title, model.guide) == ("tiny", "Tiny", "paper")
-    assert (model.network.library, model.network.name) == ("timm", "tiny")
+    assert (model.network.library, model.network.name) == ("timm", "test_resnet")
     assert model.network.arguments == {"num_classes": 1000, "act_layer": "relu"}
     assert model.checkpoint.md5 == "0123456789abcdef" * 2  # lower case, whatever the file says
     assert model.checkpoint.sha256_prefix == "0123abcd"

@@ -1,0 +1,1 @@
+"""Parts of `python -m harness`: each module adds its commands with `register(app)`."""

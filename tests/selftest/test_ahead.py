@@ -1,0 +1,104 @@
+"""Builds of later cases: done while another case is measured, and never in its way."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from harness import settings
+from harness.ahead import NICENESS, Ahead
+from harness.cases import Case
+from harness.catalog import load_catalog
+from harness.errors import DeviceError, ExportError
+from harness.targets.pool import DevicePool
+from harness.workbench import CaseBench, Workbench
+from tests.selftest.running import TINY
+
+
+@pytest.fixture
+def made(shared, tmp_path):
+    catalog = load_catalog(TINY)
+    chosen = settings.resolve(
+        {
+            "simulate_ascend": True,
+            "store": str(shared / "store"),
+            "leases": str(tmp_path / "leases"),
+            "catalog": str(TINY),
+        },
+        environment={},
+    )
+    return chosen, catalog, tmp_path / "run"
+
+
+def case(batch_size, check="throughput"):
+    return Case("tiny", batch_size, "ascend310p3", check)
+
+
+def test_what_later_cases_need_is_there_when_they_come(made):
+    chosen, catalog, folder = made
+    ahead = Ahead(chosen, catalog, folder, [case(5), case(6)])
+    ahead.join(120)
+    bench = Workbench(*made).for_case(case(6))
+    bench.prepare()
+    assert {ref.kind for ref in bench.artifacts} >= {"onnx", "simplified", "compiled", "probe"}
+    assert all(ref.cached for ref in bench.artifacts)
+
+
+def test_a_build_that_fails_does_not_end_the_others_and_runs_at_low_priority(made, monkeypatch):
+    seen = []
+
+    def prepare(self):
+        seen.append((self.case.batch_size, os.getpriority(os.PRIO_PROCESS, 0)))
+        if self.case.batch_size == 1:
+            raise ExportError("planted")
+
+    monkeypatch.setattr(CaseBench, "prepare", prepare)
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    chosen, catalog, folder = made
+    Ahead(chosen, catalog, folder, [case(1), case(2)]).join(60)
+    assert [size for size, _ in seen] == [1, 2]
+    assert all(nice >= min(19, NICENESS) for _, nice in seen)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
+
+
+@pytest.fixture
+def tuned(made, tmp_path, monkeypatch):
+    """The same where batch size 7 is tuned by its guide; no device may be leased."""
+    chosen, _, folder = made
+    path = tmp_path / "tuned.yaml"
+    section = '    ascend:\n      auto_tune: {mode: "RL,GA", batch_sizes: [7]}\n'
+    path.write_text(TINY.read_text() + section)
+    leased = []
+
+    def for_case(self, check, what, without=()):
+        leased.append(what)
+        raise DeviceError("planted")
+
+    monkeypatch.setattr(DevicePool, "for_case", for_case)
+    return (chosen, load_catalog(path), folder), leased
+
+
+def test_a_model_that_tunes_on_a_device_is_not_built_while_others_use_it(tuned):
+    workplace, leased = tuned
+    cases = [case(7), case(7, "accuracy")]
+    chosen, catalog, folder = workplace
+    Ahead(chosen, catalog, folder, cases).join(120)
+    assert leased == []
+    for one in cases:
+        bench = Workbench(*workplace).for_case(one)
+        bench.simplified()
+        bench.probe() if one.check == "throughput" else bench.eager()
+        # All else is there; the compiled model is made by the case itself, on a device.
+        assert all(ref.cached for ref in bench.artifacts)
+        with pytest.raises(DeviceError, match="planted"):
+            bench.compiled()
+    assert set(leased) == {"tuning of tiny-bs7-ascend310p3"}
+
+
+def test_an_untuned_batch_size_of_the_same_model_takes_no_device(tuned):
+    workplace, leased = tuned
+    bench = Workbench(*workplace).for_case(case(8))
+    assert not bench.compiles_on_device
+    bench.compiled()
+    assert leased == []

@@ -1,0 +1,508 @@
+"""The command line: options from the table, plan, why, completion, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import typer.main
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from harness import nightly, records
+from harness.__main__ import app
+from harness.cases import make_plan
+from harness.catalog import load_catalog
+from harness.causes import Exit
+from harness.commands import completion_commands, options, plan_commands
+from harness.errors import ConfigError
+from harness.images.dataset import FIRST_LABELS
+from harness.nightly import Screen, annotation, first_screen
+from harness.records import ErrorInfo
+from harness.settings import GROUPS, OPTIONS, ROOT, resolve
+from tests.selftest import history_samples as nights
+from tests.selftest.report_samples import case, planned, run_records
+from tests.selftest.running import TINY, run_python
+from tests.selftest.simulated import make_host
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """Run a command in this process: exit code, standard output and standard error."""
+    for name in os.environ:
+        if name.startswith(("HARNESS_", "IMAGENET_", "GITHUB_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HARNESS_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("HARNESS_LEASES", str(tmp_path / "leases"))
+    monkeypatch.setattr(options, "INI", tmp_path / "pytest.ini")
+
+    def run(*words, **environment):
+        return CliRunner().invoke(app, [str(word) for word in words], env=environment)
+
+    return run
+
+
+# Options ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["plan", "doctor", "cache explain"])
+def test_commands_take_the_options_of_pytest(name):
+    command: Any = typer.main.get_command(app)
+    for word in name.split():
+        command = command.commands[word]
+    flags = {flag for parameter in command.params for flag in parameter.opts}
+    assert flags >= {option.flag for option in OPTIONS}
+
+
+def test_settings_come_from_the_command_line_then_variables_then_the_file(run, tmp_path):
+    (tmp_path / "pytest.ini").write_text("[pytest]\nharness_models = resnest50\naddopts = -ra\n")
+    plan = ("plan", "--target=cpu", "-m", "throughput")
+    output = run(*plan).output
+    assert "resnest50" in output
+    assert "fixres" not in output
+    output = run(*plan, HARNESS_MODELS="fixres").output
+    assert "fixres" in output
+    assert "resnest50" not in output
+    output = run(*plan, "--models=inceptionv4", HARNESS_MODELS="fixres").output
+    assert "inceptionv4" in output
+    assert "fixres" not in output
+
+
+def test_a_pytest_ini_that_cannot_be_read_is_one_line(run, tmp_path):
+    (tmp_path / "pytest.ini").write_bytes(b"harness_models\n\xff")
+    done = run("plan", "--rehearsal")
+    assert done.exit_code == 4
+    assert "pytest.ini cannot be read" in done.stderr
+    (tmp_path / "pytest.ini").write_text("[other]\nx = 1\n")
+    assert options.ini_values(tmp_path / "pytest.ini") == {}
+    assert options.ini_values(tmp_path / "absent.ini") == {}
+
+
+@given(st.text())
+def test_any_pytest_ini_is_read_or_refused(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp("ini") / "pytest.ini"
+    path.write_text("[pytest]\n" + text, encoding="utf-8", errors="replace")
+    try:
+        found = options.ini_values(path)
+    except ConfigError as error:
+        assert error.remedy
+    else:
+        assert set(found) <= {option.ini for option in OPTIONS}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("plan", "--batch-sizes=0"), 4, "--batch-sizes"),
+        (("plan", "--rehearsal", "-m", "accurracy"), 4, "is not a check"),
+        (("plan", "--rehearsal", "--simulate-ascend"), 4, "two kinds of run"),
+        (("plan", "--catalog=absent.yaml"), 4, "absent.yaml"),
+        (("cache", "explain"), 4, "--rehearsal or --target"),
+        (("cache", "gc", "--max-gb=-1"), 4, "--max-gb"),
+        (("report", "absent"), 4, "no records"),
+        (("why", "absent"), 4, "no records"),
+        (("completion", "csh"), 4, "bash, zsh, fish"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_nonsense_ends_in_one_line_and_its_code(run, words, code, said):
+    done = run(*words)
+    assert done.exit_code == code
+    assert said in done.stderr
+    assert "Traceback" not in done.output
+
+
+# plan ------------------------------------------------------------------------------------
+
+
+def test_plan_says_whether_a_part_of_the_data_set_can_pass(run):
+    words = ("plan", "--target=cpu", "--models=fixres", "-m", "accuracy")
+    few = run(*words, "--limit=100").output
+    assert "100 images: no PASS is possible" in few
+    assert "eager PyTorch on the same images" in few
+    assert "a PASS is possible" in run(*words, "--sample=5000").output
+    whole = run(*words).output
+    assert "PASS is possible" not in whole
+    assert "top-1 79 % ±1 %" in whole
+    output = run(*words, "--limit=5000", "--onnx=fixres=pytest.ini").output
+    assert "no weights for an eager pass" in output
+
+
+def test_plan_counts_the_images_that_are_there_and_checks_them(run, tmp_path):
+    names = [f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, 4)]
+    for name in names:
+        (tmp_path / name).write_bytes(b"JPEG")
+
+    def with_labels(labels):
+        lines = [f"{name} {label}\n" for name, label in zip(names, labels, strict=True)]
+        (tmp_path / "val_label.txt").write_text("".join(lines))
+
+    right = FIRST_LABELS[:3]
+    with_labels(right)
+    words = ("plan", "--target=cpu", "--models=fixres", "-m", "accuracy", f"--imagenet={tmp_path}")
+    assert "fixres: 3 images" in run(*words).output
+    assert "fixres: 2 images" in run(*words, "--limit=2").output
+    (tmp_path / names[2]).write_bytes(b"")
+    output = run(*words).output
+    assert f"{names[2]} (empty, 0 bytes)" in output
+    assert "what to do: copy them again" in output
+    assert "fixres: 2 images" in run(*words, "--limit=2").output
+    (tmp_path / names[2]).write_bytes(b"JPEG")
+    with_labels(label + 1 for label in right)
+    output = run(*words).output
+    assert "the images cannot be used: the labels in val_label.txt are not in ImageNet's" in output
+    assert "what to do: the list counts from 1: subtract one" in output
+    assert "fixres: 3 images" not in output
+    (tmp_path / "val_label.txt").write_text("nonsense\n")
+    output = run(*words).output
+    assert "the images cannot be used" in output
+    assert "what to do: " in output
+
+
+def test_plan_refuses_the_checkpoints_that_a_run_would(run, tmp_path):
+    words = ("plan", "--target=cpu", "--models=squeezenet1_1", f"--checkpoints={tmp_path}")
+    output = run(*words).output
+    model = load_catalog(ROOT / "baselines.yaml").models["squeezenet1_1"]
+    file = model.checkpoint.file
+    assert f"missing: checkpoint of squeezenet1_1: {file}: not in {tmp_path}" in output
+    assert f"what to do: download {model.checkpoint.url} into {tmp_path}" in output
+    (tmp_path / file).write_bytes(b"others' weights")
+    output = run(*words).output
+    assert f"refused: checkpoint of squeezenet1_1: {file}: {tmp_path / file} is not the" in output
+    assert "what to do: fetch it again" in output
+    # What else is asked for needs no such file, or says of itself what is wrong.
+    onnx = tmp_path / "x.onnx"
+    onnx.write_bytes(b"")
+    given_onnx = f"--onnx=squeezenet1_1={onnx}"
+    nowhere = f"--checkpoints={tmp_path / 'none'}"
+    for others in (
+        (*words, given_onnx),
+        (*words[:-1], nowhere),
+        words[:-1],
+        ("plan", "--rehearsal"),
+    ):
+        assert "checkpoint of" not in run(*others).output
+
+
+def test_plan_says_recorded_where_the_guide_only_records(run):
+    words = ("plan", "--target=ascend310", "--models=squeezenet1_1", "-m", "throughput")
+    lines = run(*words, COLUMNS="200").output.splitlines()
+    rows = {line.split()[0]: line for line in lines if line.startswith("squeezenet1_1-")}
+    for judged in (1, 16):
+        assert "fps a card" in rows[f"squeezenet1_1-bs{judged}-ascend310"]
+    for recorded in (4, 8, 32):
+        row = rows[f"squeezenet1_1-bs{recorded}-ascend310"]
+        assert "nothing: recorded, as guide-003 does" in row
+        assert "fps" not in row
+    output = "\n".join(lines)
+    assert "3 throughput cases are only recorded" in output
+    why = "its guide only records this size (8345.68 fps a card; guide-003)"
+    assert f"(squeezenet1_1, ascend310, 4): {why}" in output
+    assert "(squeezenet1_1, ascend310, 1)" not in output
+
+
+def test_a_plans_table_and_its_list_agree_on_what_is_recorded():
+    catalog = load_catalog(ROOT / "baselines.yaml")
+    told = set()
+    for target in ("ascend310", "ascend310p3"):
+        settings = resolve({"target": target}, {})
+        for one in make_plan(catalog, settings).of("throughput"):
+            recorded = bool(plan_commands.why_recorded(catalog, one))
+            text = plan_commands.reference(catalog, settings, one)
+            assert ("recorded" in text, "fps" in text) == (recorded, not recorded)
+            told.add(recorded)
+    assert told == {True, False}
+
+
+def test_plan_finds_the_target_that_pytest_would(run, tmp_path, monkeypatch):
+    host = make_host(tmp_path / "host", "chip=310")
+    for key, value in host.env.items():
+        monkeypatch.setenv(key, value)
+    output = run("plan", "--models=resnest50", "-m", "throughput").output
+    assert "target ascend310: the NPU that npu-smi shows" in output
+    assert "resnest50-bs1-ascend310 " in output
+    assert "310p3" not in output
+
+
+def test_plan_shows_the_minutes_of_earlier_runs(run, tmp_path):
+    words = ("plan", "--rehearsal", f"--catalog={TINY}", "-m", "accuracy", "--batch-sizes=4")
+    output = run(*words).output
+    assert "not known" in output
+    line = case("tiny", 4, outcome="passed").model_dump(mode="json")
+    line |= {"machine": {"hostname": os.uname().nodename}, "seconds": 320.0, "stages": []}
+    folder = tmp_path / "runs" / "20261120-000000-aaaa"
+    folder.mkdir(parents=True)
+    (folder / "results.jsonl").write_text(json.dumps(line) + "\n")
+    output = run(*words).output
+    assert "5.3 min (1 run)" in output
+    assert "5.3 min with everything in the store" in output
+
+
+def test_a_rehearsals_plan_speaks_of_no_published_figure(run):
+    for kind in ("--rehearsal", "--simulate-ascend"):
+        output = run("plan", kind).output
+        assert "top-1" not in output
+        assert "fps" not in output
+        assert "only recorded" not in output
+
+
+def test_expected_cells():
+    cell = plan_commands.expected_cell
+    from harness.expected import Estimate
+
+    assert cell(Estimate(None, 0, {})) == "not known"
+    assert cell(Estimate(12.0, 1, {})) == "12 s (1 run)"
+    assert cell(Estimate(12.0, 0, {})) == "~12 s (other batch sizes)"
+
+
+# trend -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", [("--models=resnest50",), ("-m", "throughput")], ids=" ".join)
+def test_a_page_of_a_part_never_replaces_the_page_of_all(run, tmp_path, part):
+    runs = tmp_path / "runs"
+    nights.write_nights(runs, [600.0, 601.0])
+    assert run("trend").exit_code == 0
+    page = runs / "trend.html"
+    page.write_text("the page of all")
+    done = run("trend", *part)
+    assert done.exit_code == 4
+    assert "would replace the page of all" in done.stderr
+    assert page.read_text() == "the page of all"
+    # The remedy is a command that works.
+    (output,) = re.findall(r"--output=\S+", done.stderr)
+    assert run("trend", *part, output).exit_code == 0
+    assert page.read_text() == "the page of all"
+    assert (runs / f"trend-of-{re.split('=| ', ' '.join(part))[-1]}.html").is_file()
+
+
+# why -------------------------------------------------------------------------------------
+
+
+def error(stage: str, message: str = "it would not") -> ErrorInfo:
+    return ErrorInfo(type="X", stage=stage, message=message)
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "word"),
+    [
+        (case(outcome="passed"), Exit.PASSED, "passed"),
+        (case(outcome="failed"), Exit.ACCEPTANCE_FAILED, "model"),
+        (case(outcome="error", error=error("compile")), Exit.ACCEPTANCE_FAILED, "toolchain"),
+        (case(outcome="error", error=error("device")), Exit.MACHINE_TROUBLE, "machine"),
+        (case(outcome="error", error=error("data")), Exit.INPUT_ERROR, "input"),
+        (case(outcome="inconclusive"), Exit.INCONCLUSIVE_ONLY, "inconclusive"),
+        (case(outcome="error", error=error("harness")), Exit.HARNESS_FAULT, "harness"),
+    ],
+)
+def test_the_first_screen_names_what_failed(line, status, word):
+    screen = first_screen(run_records([line], exit_status=int(status)))
+    assert screen.word == word
+    assert screen.good == (word == "passed")
+    text = "\n".join(screen.lines)
+    assert ("RUN PASSED" if screen.good else f"RUN FAILED: {word}") in text
+    assert text.startswith("REHEARSAL")
+    if not screen.good:
+        assert line.case in text
+    assert len(screen.lines) <= nightly.MOST_LINES
+
+
+def test_a_night_without_an_end_or_without_records():
+    killed = first_screen(run_records([case()], end=False))
+    assert (killed.word, killed.good) == ("machine", False)
+    for code, word in ((4, "input"), (5, "input"), (2, "interrupted"), (75, "overlap")):
+        screen = first_screen(None, code)
+        assert (screen.word, screen.good) == (word, False)
+        assert "night" not in screen.lines[0].lower()
+        assert f"exit code {code}" in screen.lines[1]
+    assert first_screen(None, 0).good
+    assert first_screen(None, 137).word == "machine"
+    assert not first_screen(None).good
+
+
+def test_a_process_that_ended_otherwise_than_its_records_say():
+    screen = first_screen(run_records([case()]), 7)
+    assert (screen.word, screen.good) == ("machine", False)
+    assert "the process ended with 7, its records say 0" in screen.lines
+
+
+def test_a_run_that_was_stopped_at_its_time_limit_says_that_and_nothing_else():
+    done = [case("a", 1, outcome="passed"), case("a", 4, outcome="error", error=error("compile"))]
+    lost = [
+        planned(case("b", size, check)) for size in (1, 4) for check in ("accuracy", "throughput")
+    ]
+    for records_end in (True, False):  # interrupted in time, or killed
+        found = run_records(done, lost=lost, exit_status=2, end=records_end)
+        screen = first_screen(found, 7, stopped_after_h=10)
+        assert (screen.word, screen.good) == ("time limit", False)
+        text = "\n".join(screen.lines)
+        assert "RUN STOPPED: time limit" in text
+        said = "stopped at its time limit of 10 hours: 2 of 6 cases were done "
+        assert f"{said}(1 passed, 1 error), 4 were not" in text
+        names = "accuracy and throughput of b-bs1-cpu, accuracy and throughput of b-bs4-cpu"
+        assert f"- not reached, or not finished: {names}" in text
+        assert "The toolchain failed: the model could not be compiled" in text
+        assert "what to do:" in text
+        for other in ("Nobody", "machine", "interrupted", "its records say", "night"):
+            assert other not in text
+    whole = first_screen(run_records(done[:1]), 7, stopped_after_h=1)
+    assert "time limit of 1 hour: 1 of 1 case was done (1 passed)" in "\n".join(whole.lines)
+    nothing = first_screen(None, 7, stopped_after_h=0.5)
+    assert "time limit of 0.5 hours: nothing was recorded" in "\n".join(nothing.lines)
+
+
+def test_the_first_screen_tells_what_was_said_and_what_to_do_and_ends_with_the_report():
+    told = ErrorInfo(type="X", stage="compile", message="atc failed: EZ3002", remedy="a newer CANN")
+    lines = [
+        case(f"m{n}", 1, outcome="error", error=told.model_copy(update={"stage": stage}))
+        for n, stage in enumerate(("compile", "export", "load", "infer", "eager", "simplify"))
+    ]
+    screen = first_screen(run_records(lines, exit_status=1))
+    assert "    atc failed: EZ3002" in screen.lines
+    assert "    what to do: a newer CANN" in screen.lines
+    assert len(screen.lines) <= nightly.MOST_LINES
+    assert screen.lines[-1].startswith("no report was written")
+    assert screen.lines[-2].startswith("exit code 1")
+
+
+def test_the_first_screen_names_the_log_of_the_stage_that_failed(tmp_path):
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    line = case("a", 1, outcome="error", error=error("load"))
+    for name in ("accuracy-a-bs1-cpu-session", "accuracy-a-bs1-cpu-compile", "accuracy-b-session"):
+        (logs / f"{name}.log").write_text("words")
+
+    def told(one):
+        screen = first_screen(run_records([one], exit_status=1, directory=tmp_path))
+        return [text.strip() for text in screen.lines if text.startswith("    log: ")]
+
+    assert told(line) == [f"log: {logs / 'accuracy-a-bs1-cpu-session.log'}"]
+    assert told(line.model_copy(update={"error": error("device")})) == []
+    (logs / "accuracy-a-bs1-cpu-session.log").write_text("")
+    assert told(line) == []  # it says nothing
+    # A name in the records is no path.
+    assert told(line.model_copy(update={"case": "../../etc"})) == []
+    assert told(line.model_copy(update={"case": "b*"})) == []
+
+
+def test_a_run_that_was_stopped_names_the_case_that_held_it(tmp_path):
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    names = ("a-bs1-cpu-compile", "b-bs1-cpu-compile", "b-bs1-cpu-session", "c-bs1-cpu-export")
+    for second, name in enumerate(names):
+        path = logs / f"accuracy-{name}.log"
+        path.write_text("")
+        os.utime(path, (second, second))
+    lost = [planned(case(name, 1)) for name in ("b", "c")]
+    found = run_records([case("a", 1)], lost=lost, end=False, directory=tmp_path)
+    text = "\n".join(first_screen(found, 7, stopped_after_h=1).lines)
+    log = logs / "accuracy-b-bs1-cpu-session.log"
+    assert f"- stopped in: accuracy of b-bs1-cpu; its last log: {log}" in text
+    log.unlink()
+    (logs / "accuracy-b-bs1-cpu-compile.log").unlink()
+    text = "\n".join(first_screen(found, 7, stopped_after_h=1).lines)
+    assert "stopped in" not in text  # nothing tells what it was at
+
+
+def test_without_its_requirements_the_program_says_how_to_get_them():
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "harness", "plan"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 4
+    assert "typer is not installed in" in done.stderr
+    assert ". .venv/bin/activate, or python -m pip install -r requirements.txt" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_why_reads_a_run_and_annotates_in_a_workflow(run, tmp_path):
+    found = run_records([case(outcome="error", error=error("compile"))], exit_status=1)
+    for line in (found.run, *found.cases, found.end):
+        assert line is not None
+        records.append(tmp_path, line)
+    done = run("why", tmp_path)
+    assert done.exit_code == 0
+    assert "RUN FAILED: toolchain" in done.output
+    assert "::error" not in done.output
+    done = run("why", tmp_path, GITHUB_ACTIONS="true")
+    (line,) = [line for line in done.output.splitlines() if line.startswith("::")]
+    assert line.startswith("::error title=Acceptance%3A toolchain::")
+    assert "::notice title=Acceptance%3A passed::" in run("why", "--exit-code=0", "--github").output
+
+
+@given(st.lists(st.text(), min_size=1), st.text(), st.booleans())
+def test_an_annotation_is_one_command_whatever_it_says(lines, word, good):
+    text = annotation(Screen(word, good, tuple(lines)))
+    assert "\n" not in text
+    assert "\r" not in text
+    title = text.split("title=", 1)[1]
+    assert title.startswith("Acceptance%3A ")
+    assert text.startswith("::notice" if good else "::error")
+
+
+# Completion ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shell", sorted(completion_commands.SCRIPTS))
+def test_a_script_for_each_shell(shell):
+    code, script = run_python(["-m", "harness", "completion", shell])
+    assert code == 0
+    assert "@" not in script.replace('"$@"', "")
+    assert str(ROOT) in script
+    program = shutil.which(shell)
+    if program is not None:
+        flags = ["--norc", "-n"] if shell == "bash" else ["-n"]
+        done = subprocess.run([program, *flags], input=script, text=True, capture_output=True)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (("harness", "pl"), {"plan"}),
+        (("harness", "plan", "--batch"), {"--batch-sizes"}),
+        (("harness", "plan", "--target", "ascend310p"), {"ascend310p3"}),
+        (("harness", "plan", "--models", "other,t"), {"other,tiny"}),
+        (("harness", "plan", "--driver", "b"), {"benchmark"}),
+        (("harness", "cache", "e"), {"explain"}),
+    ],
+)
+def test_bash_completes(words, found):
+    script = completion_commands.script("bash")
+    ask = f"COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; _harness_completion; "
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script + ask + 'printf "%s\\n" "${COMPREPLY[@]}"'],
+        env={**os.environ, "HARNESS_CATALOG": str(TINY)},
+        capture_output=True,
+        text=True,
+        cwd="/",
+        timeout=60,
+    )
+    assert set(done.stdout.split()) == found, done.stderr
+
+
+def test_the_program_that_the_script_defines_runs_from_anywhere(tmp_path):
+    script = completion_commands.script("bash")
+    done = subprocess.run(
+        ["bash", "--norc", "-c", f"{script}\nharness why --exit-code 4"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=60,
+    )
+    assert "RUN FAILED: input" in done.stdout, done.stderr
+
+
+def test_every_option_is_in_one_group_of_the_help():
+    names = [name for group in GROUPS for name in group.names]
+    assert sorted(names) == sorted(option.name for option in OPTIONS)

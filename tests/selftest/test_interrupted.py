@@ -1,0 +1,137 @@
+"""A run that is ended from outside: it says so, and keeps what was recorded."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from harness import processes, records
+from tests.selftest.running import ROOT, TINY, alive
+
+
+@pytest.mark.parametrize(
+    ("signals", "options"),
+    [
+        ([signal.SIGTERM], []),
+        ([signal.SIGINT], []),
+        # As `timeout` does: the process, then its group. xdist's workers write lines to their end.
+        ([signal.SIGTERM, signal.SIGTERM], ["-n", "2"]),
+    ],
+    ids=["SIGTERM", "SIGINT", "SIGTERM twice with workers"],
+)
+def test_an_interrupted_run_leaves_its_report_and_code_2(tmp_path, shared, signals, options):
+    runs = tmp_path / "runs"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("HARNESS_")}
+    command = [
+        *(sys.executable, "-m", "pytest", "--simulate-ascend", "-m", "throughput"),
+        *("--batch-sizes=4", "--simulator=fault=hang-run", f"--runs={runs}"),
+        *(f"--catalog={TINY}", f"--store={shared / 'store'}", f"--leases={tmp_path / 'leases'}"),
+        *options,
+    ]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=clean,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        limit = time.monotonic() + 120
+        sessions = "latest/logs/throughput-tiny-bs4-ascend310p3-session.log"
+        while not (runs / sessions).is_file() and time.monotonic() < limit:
+            assert process.poll() is None, process.stdout and process.stdout.read()
+            time.sleep(0.1)
+        for number in signals:
+            process.send_signal(number)
+            time.sleep(0.05)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait(30)
+    assert process.returncode == 2, output
+    found = records.read((runs / "latest").resolve())
+    assert found.end is not None
+    assert found.end.exit_status == 2
+    assert not found.end.complete
+    assert found.end.counts == found.counts()
+    assert "Traceback" not in output
+    assert (runs / "latest" / "report.html").is_file()
+    assert (runs / "latest" / "junit.xml").is_file()
+
+
+def test_a_run_that_ends_by_x_says_why_also_under_xdist(run_pytest):
+    done = run_pytest(
+        *("--simulate-ascend", "-m", "accuracy", "--batch-sizes=1,2", "-n", "2", "-x"),
+        *("--simulator=cards=2,fault=nan:any", "--no-diagnosis"),
+    )
+    assert done.code == 1, done.output  # an acceptance failed: xdist calls it interrupted
+
+
+def test_nothing_that_was_built_ahead_lives_on(run_pytest):
+    done = run_pytest(
+        *("--simulate-ascend", "-m", "accuracy", "--batch-sizes=1,7", "-x", "--no-diagnosis"),
+        "--simulator=atc_seconds=20,fault=nan:any",
+    )
+    assert done.code == 1, done.output
+    found = subprocess.run(["pgrep", "-f", str(done.run_dir)], capture_output=True, text=True)
+    assert found.stdout == ""
+
+
+STARTS = """
+import sys, threading, time
+from pathlib import Path
+from harness import processes
+code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+log = Path(sys.argv[1])
+def work():
+    argv = [sys.executable, "-c", code]
+    processes.run(argv, deadline_s=60, log=log, dies_with_us=sys.argv[2] == "dies")
+threading.Thread(target=work, daemon=True).start()
+while not log.is_file() or not log.read_text().strip():
+    time.sleep(0.05)
+pid = int(log.read_text())
+assert processes.is_ours(pid) and not processes.is_ours(1)
+print(pid, flush=True)
+if sys.argv[2] == "dies":
+    time.sleep(60)
+"""
+
+
+def test_what_a_process_started_ends_with_it_and_is_known_as_its_own(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", STARTS, str(tmp_path / "log"), "ends"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not alive(int(done.stdout))
+
+
+@pytest.mark.skipif(
+    processes.with_parent(["true"]) == ["true"], reason="needs util-linux' setpriv, 2.33 or later"
+)
+def test_a_tool_dies_with_a_process_that_is_killed(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", STARTS, str(tmp_path / "log"), "dies"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    pid = int(process.stdout.readline())
+    process.kill()
+    process.communicate(timeout=30)
+    limit = time.monotonic() + 30
+    while alive(pid) and time.monotonic() < limit:
+        time.sleep(0.05)
+    assert not alive(pid)
+    assert processes.with_parent(["true"])[-1] == "true"

@@ -1,0 +1,231 @@
+"""Progress: what it says, how it fits a line, where it is shown."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from harness import measuring, progress
+from harness.progress import Progress, _fitting
+from harness.stage_names import STAGES
+from tests.selftest.running import eventually, run_python
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that the test moves."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_stage_says_how_far_it_is_how_fast_and_how_long_it_takes(clock):
+    shown = Progress.silent()
+    with shown.stage("tiny-bs4-cpu", "accuracy"):
+        shown.update(0, 100, "images")
+        clock[0] += 10
+        shown.update(40, 100, "images")
+        text = shown._text()
+    assert text == "tiny-bs4-cpu: infer images 10 s, 40/100 images, 4.0 images/s, 15 s left"
+    assert shown._text() == ""
+
+
+def test_the_run_says_cases_done_of_planned_and_the_time_left(clock):
+    shown = Progress.silent()
+    shown.begin({"a": 30.0, "b": 60.0, "c": 600.0})
+    assert shown._text() == "[0/3 cases, 12 min left]"
+    clock[0] += 30
+    shown.ended("a")
+    shown.ended("a")  # twice is once
+    shown.ended("nobody")
+    clock[0] += 20
+    assert shown._text() == "[1/3 cases, 11 min left]"
+    with shown.stage("b", "open"):
+        assert shown._text() == "[1/3 cases, 11 min left] b: load 0 s"
+    shown.end()
+    assert shown._text() == ""
+
+
+def test_without_earlier_runs_the_time_left_is_that_of_this_run(clock):
+    shown = Progress.silent()
+    shown.begin(dict.fromkeys("abcd"))
+    assert shown._text() == "[0/4 cases]"
+    clock[0] += 10
+    shown.ended("a")
+    assert shown._text() == "[1/4 cases, 30 s left]"
+
+
+def test_a_case_that_takes_longer_than_expected_is_overdue(clock):
+    shown = Progress.silent()
+    shown.begin({"a": 1.0, "b": 60.0})
+    assert shown._text() == "[0/2 cases, 61 s left]"
+    clock[0] += 100
+    # What the present case takes too much is not taken from the others.
+    assert shown._text() == "[0/2 cases, more than 60 s left]"
+    shown.ended("a")
+    assert shown._text() == "[1/2 cases, 60 s left]"
+    clock[0] += 59.8
+    assert shown._text() == "[1/2 cases]"
+    clock[0] += 30  # by less than the margin, and less than half of what was expected
+    assert shown._text() == "[1/2 cases]"
+    clock[0] += 1
+    assert shown._text() == "[1/2 cases, overdue]"
+    clock[0] += 1000
+    assert shown._text() == "[1/2 cases, overdue]"
+    shown.ended("b")
+    assert shown._text() == "[2/2 cases]"
+
+
+@pytest.mark.parametrize(
+    ("expected", "late", "said"),
+    [
+        (1.0, 10.0, ""),  # the stages were in the store last time
+        (1.0, 29.0, ""),
+        (1.0, 31.0, "overdue"),
+        (600.0, 200.0, ""),  # much, but not of this case
+        (600.0, 301.0, "overdue"),
+    ],
+)
+def test_a_case_is_overdue_by_a_margin_alone(clock, expected, late, said):
+    shown = Progress.silent()
+    shown.begin({"a": expected})
+    clock[0] += expected + late
+    assert shown._text() == f"[0/1 cases{', ' if said else ''}{said}]"
+    shown.begin({"a": expected, "b": 60.0})
+    clock[0] += expected + late
+    assert shown._text() == f"[0/2 cases, {'more than ' if said else ''}60 s left]"
+
+
+@pytest.mark.parametrize(
+    ("half_width", "asked", "said"),
+    [
+        (58.2, 10.0, "9 rounds, known to ±58 % (asked for: ±10 %)"),
+        (0.42, 1.0, "9 rounds, known to ±0.42 % (asked for: ±1 %)"),
+        (math.inf, 0.5, "9 rounds, not known yet (asked for: ±0.5 %)"),
+    ],
+)
+def test_a_timing_says_how_well_it_is_to_be_known(half_width, asked, said):
+    text = measuring.said_of_rounds(9, half_width, asked)
+    assert text.replace("\N{NO-BREAK SPACE}", " ") == said
+
+
+def test_a_stage_never_has_no_seconds_left(clock):
+    shown = Progress.silent()
+    with shown.stage("tiny-bs4-cpu", "accuracy"):
+        shown.update(0, 100, "images")
+        clock[0] += 10
+        shown.update(100, 100, "images")
+        assert shown._text() == "tiny-bs4-cpu: infer images 10 s, 100/100 images, 10.0 images/s"
+
+
+def test_a_stage_is_said_in_the_words_of_the_report():
+    shown = Progress.silent()
+    for recorded, said in STAGES.items():
+        with shown.stage("a", recorded):
+            assert shown._text() == f"a: {said} 0 s"
+    with shown.stage("rehearsal images", "generating"):  # words of its own
+        assert shown._text() == "rehearsal images: generating 0 s"
+
+
+def test_progress_brings_nothing_of_the_report_with_it():
+    code, output = run_python(
+        [
+            "-c",
+            "import sys; from harness import progress; "
+            "print(sorted({'jinja2', 'numpy', 'harness.report'} & set(sys.modules)))",
+        ]
+    )
+    assert (code, output.strip()) == (0, "[]")
+
+
+@given(st.text(), st.integers(1, 60))
+def test_a_status_takes_one_line_of_the_terminal(text, width):
+    fitted = _fitting(text, width)
+    assert cell_len(fitted) <= width
+    assert "\n" not in fitted
+    assert "\x1b" not in fitted
+
+
+def _read(descriptor: int) -> str:
+    os.set_blocking(descriptor, False)
+    try:
+        return os.read(descriptor, 1 << 16).decode()
+    except BlockingIOError:
+        return ""
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_where_it_is_shown(monkeypatch, terminal):
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
+    monkeypatch.setattr(progress, "_STATUS_EVERY_S", 0.005)
+    reader, writer = os.pipe()
+    seen: list[str] = []
+
+    def so_far() -> str:
+        seen.append(_read(reader))
+        return "".join(seen)
+
+    shown = Progress(writer, terminal=terminal, prefix="  ... ")
+    shown.begin({"a": None})
+    with shown.stage("a", "open"):
+        assert eventually(lambda: "a: load" in so_far())
+    shown.note("npu-0 is set aside")
+    shown.end()
+    text = so_far()
+    assert "npu-0 is set aside\n" in text
+    if terminal:
+        # The cursor is saved and put back each time, so that pytest's line stays whole.
+        status = re.sub(r"\n.*set aside\n", "", text, flags=re.S)
+        assert status.count("\x1b7") == status.count("\x1b8") > 0
+    else:
+        assert "\x1b" not in text
+        assert "\n  ... [0/1 cases] a: load 0 s\n" in text
+
+
+def test_in_a_log_the_first_line_after_words_of_pytest_begins_a_line():
+    reader, writer = os.pipe()
+    shown = Progress(writer, terminal=False, prefix="  ... ")
+    written: list[str] = []
+
+    def log(words: str) -> None:
+        os.write(writer, words.encode())
+        shown._line("one")
+        shown._line("two")
+        written.append(_read(reader))
+
+    log("tests/test_x.py ")
+    shown.begin({"a": None, "b": None})
+    log("tests/test_x.py ")
+    shown.ended("a")
+    log(".")
+    shown.ended("nobody")
+    log("")
+    begun = "tests/test_x.py \n  ... one\n  ... two\n"
+    assert written == [begun, begun, ".\n  ... one\n  ... two\n", "  ... one\n  ... two\n"]
+
+
+def test_after_the_end_nothing_is_written(monkeypatch):
+    monkeypatch.setattr(progress, "_STATUS_EVERY_S", 0.005)
+    reader, writer = os.pipe()
+    before = _showing()
+    shown = Progress(writer, terminal=True)
+    shown.begin({"a": None})
+    assert eventually(lambda: "[0/1 cases]" in _read(reader))
+    assert _showing(before)
+    shown.end()
+    _read(reader)
+    assert shown._text() == ""
+    assert not eventually(lambda: bool(_read(reader)), seconds=0.1)
+    assert eventually(lambda: not _showing(before))
+
+
+def _showing(before=frozenset()):
+    return {one for one in threading.enumerate() if one.name == "progress"} - before

@@ -1,0 +1,475 @@
+"""Both READMEs say the same, and what they tell a person to type works.
+
+`test_docs.py` holds the English README against the code; here the Chinese one is held against the
+English one, block by block, and every command of both is run. A command that `attempt` does not
+know fails: a new command in a README needs a way to run it here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.selftest.running import ROOT, TINY, Finished, run_python
+
+ENGLISH = ROOT / "README.md"
+CHINESE = ROOT / "README.zh.md"
+PROGRAMS = ("make", "pip", "pytest", "python")
+REAL = "pytest --rehearsal -m accuracy"
+
+_LANGUAGES = re.compile(r"(English|\[English\]\(README\.md\)) \| ")
+_FENCE = re.compile(r"```(\w*)$")
+_SPAN = re.compile(r"`([^`]+)`")
+_TARGET = re.compile(r"\]\(([^)\s]+)\)")
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e-?\d+)?")
+_HAN = re.compile(r"[一-鿿]")
+_COMMENT = re.compile(r"(?:^|\s+)#.*$")
+# What a comment or a description names: files, folders, commands. It is not translated.
+_NAMES = re.compile(
+    r"pip install -r [\w./-]+|python -m \w+|<\([^)]*\)"
+    r"|[\w<>.-]*/[\w<>./-]*|\w+\.(?:py|txt|html|yaml|ini)",
+    re.ASCII,
+)
+
+
+# Documents -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Block:
+    """A heading, paragraph, item, row of a table, or code (`kind`: its level or its language)."""
+
+    kind: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.text.splitlines()[0][:60]!r}" if self.text else self.kind
+
+
+def blocks(document: str) -> list[Block]:
+    """The blocks of a document, without the line that leads to the other language.
+
+    Raises:
+        ValueError: code that does not end.
+    """
+    found: list[Block] = []
+    open_block = False
+    lines = iter(document.splitlines())
+    for line in lines:
+        if fence := _FENCE.match(line):
+            code = []
+            for inner in lines:
+                if inner == "```":
+                    break
+                code.append(inner)
+            else:
+                raise ValueError(f"code does not end: {code[:1]}")
+            found.append(Block(f"code {fence[1]}".strip(), "\n".join(code)))
+            open_block = False
+        elif not line.strip() or _LANGUAGES.match(line):
+            open_block = False
+        elif heading := re.match(r"(#+) (.*)", line):
+            found.append(Block(f"heading {len(heading[1])}", heading[2]))
+            open_block = False
+        elif line.startswith("|"):
+            found.append(Block("row", line))
+            open_block = False
+        elif item := re.match(r"(?:-|\d+\.) (.*)", line):
+            found.append(Block("item", item[1]))
+            open_block = True
+        elif open_block:
+            found[-1] = Block(found[-1].kind, f"{found[-1].text}\n{line.strip()}")
+        else:
+            found.append(Block("paragraph", line))
+            open_block = True
+    return found
+
+
+def differences(english: str, other: str) -> list[str]:
+    """What a translation lacks or has besides, one line each."""
+    ours, theirs = blocks(english), blocks(other)
+    for at, (one, two) in enumerate(zip(ours, theirs, strict=False)):
+        if one.kind != two.kind:
+            return [f"block {at}: {one} became {two}"]
+    if len(ours) != len(theirs):
+        rest = (ours if len(ours) > len(theirs) else theirs)[min(len(ours), len(theirs))]
+        return [f"{len(ours)} blocks became {len(theirs)}: {rest} is in one document only"]
+    found = []
+    for one, two in zip(ours, theirs, strict=True):
+        compare = _of_code if one.kind.startswith("code") else _of_text
+        found += [f"{one}: {problem}" for problem in compare(one, two)]
+    return found
+
+
+def _of_code(one: Block, two: Block) -> list[str]:
+    split = _split_commented if one.kind == "code shell" else _split_described
+    ours, theirs = ([split(line) for line in block.text.splitlines()] for block in (one, two))
+    if [code for code, _ in ours] != [code for code, _ in theirs]:
+        mine = Counter(code for code, _ in ours)
+        mine.subtract(code for code, _ in theirs)
+        changed = [code for code, count in mine.items() if count]
+        return [f"code differs: {changed or 'another order'}"]
+    return [
+        f"the words beside {code!r} name other things: {note!r}"
+        for (code, before), (_, note) in zip(ours, theirs, strict=True)
+        if Counter(_NAMES.findall(before)) != Counter(_NAMES.findall(note))
+    ]
+
+
+def _split_commented(line: str) -> tuple[str, str]:
+    """A command, and the comment behind it."""
+    code = _COMMENT.sub("", line)
+    return code, line[len(code) :]
+
+
+def _split_described(line: str) -> tuple[str, str]:
+    """A path of the tree with its indentation, and its description."""
+    match = re.match(r"(\s*\S+(?: \S+)*)(.*)", line)
+    return (match[1], match[2]) if match else (line, "")
+
+
+def _of_text(one: Block, two: Block) -> list[str]:
+    found = []
+    for what, counts in (("code", _spans), ("links", _targets), ("figures", _numbers)):
+        ours, theirs = Counter(counts(one.text)), Counter(counts(two.text))
+        lacks, has = ours - theirs, theirs - ours
+        if lacks or has:
+            found.append(f"{what}: lacks {sorted(lacks)}, has besides {sorted(has)}")
+    if one.kind == "row" and _spans(one.text) != _spans(two.text) and not found:
+        found.append("code stands in other columns")
+    if one.kind == "row" and one.text.count("|") != two.text.count("|"):
+        found.append("another number of columns")
+    words = re.findall(r"[A-Za-z]{2,}", _plain(two.text))
+    if len(words) > 2 and not _HAN.search(two.text):
+        found.append(f"is not translated: {two}")
+    return found
+
+
+def _spans(text: str) -> list[str]:
+    return [" ".join(span.split()) for span in _SPAN.findall(text)]
+
+
+def _targets(text: str) -> list[str]:
+    return _TARGET.findall(text)
+
+
+def _plain(text: str) -> str:
+    return _TARGET.sub("]", _SPAN.sub("", text))
+
+
+def _numbers(text: str) -> list[str]:
+    return _NUMBER.findall(_plain(text))
+
+
+def commands(document: str) -> list[str]:
+    """Every command: the lines of the shell blocks, and code in the text that is a command."""
+    found = []
+    for block in blocks(document):
+        if block.kind == "code shell":
+            lines = block.text.replace("\\\n", " ").splitlines()
+            found += [code for line in lines if (code := _split_commented(line)[0].strip())]
+        elif not block.kind.startswith("code"):
+            for span in _spans(block.text):
+                words = span.removeprefix("time ").split()
+                if words[0] in PROGRAMS and len(words) > 1:
+                    found.append(" ".join(words))
+    return list(dict.fromkeys(found))
+
+
+# Commands --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where commands run: variables, the directory of a small run, what was run already."""
+
+    env: Mapping[str, str]
+    run: Path
+    known: dict[tuple[str, ...], str] = field(default_factory=dict)
+
+    def fill(self, word: str) -> str:
+        """A word of a command with real paths for what stands for one.
+
+        Raises:
+            LookupError: nothing is known for a placeholder.
+        """
+        word = {"RUN": str(self.run), "runs/latest": str(self.run)}.get(word, word)
+        value = word.rpartition("=")[2]
+        if re.fullmatch(r"[A-Z][A-Z_]+", value) or re.search(r"<\w+>", value):
+            raise LookupError(f"nothing is known for {value}")
+        return word
+
+
+def attempt(command: str, place: Place) -> str:
+    """Do a command in a form that is quick; what went wrong, or nothing."""
+    try:
+        words = [place.fill(word) for word in shlex.split(command)]
+    except (LookupError, ValueError) as error:
+        return str(error)
+    match words:
+        case ["make", "env"]:
+            return _installs()
+        case ["make", target, *variables]:
+            return _make(target, variables, place)
+        case [".", script]:
+            return _environment(script)
+        case ["pip", "install", "-r", name]:
+            return _requirements(Path(name))
+        case ["pytest", "--help"]:
+            return _python(["-m", *words], place)
+        case ["pytest", *arguments]:
+            return _collect(arguments, place)
+        case ["python", "-m", "harness" | "tests.selftest.planted_table", *_]:
+            return _python(words[1:], place)
+    return "the test does not know how to run this: teach it"
+
+
+def _python(words: list[str], place: Place) -> str:
+    key = tuple(words)
+    if key not in place.known:
+        code, output = run_python(words, {**place.env})
+        wrong = code or not output.strip() or "Traceback (most recent" in output
+        place.known[key] = f"exit code {code}: {output[-600:].strip()}" if wrong else ""
+    return place.known[key]
+
+
+def _collect(arguments: list[str], place: Place) -> str:
+    """Whether pytest takes the options and finds tests; none is run."""
+    return _python(["-m", "pytest", "--collect-only", "-q", *arguments], place)
+
+
+def _make(target: str, variables: list[str], place: Place) -> str:
+    """Whether the target exists and what it starts is a test run that pytest takes."""
+    code, output = _dry_make(target, *variables)
+    if code:
+        return f"exit code {code}: {output.strip()}"
+    found = re.findall(r"^\S+/python -m pytest\b(.*)$", output, re.M)
+    if len(found) != 1:
+        return f"it starts {len(found)} test runs: {output.strip()}"
+    arguments = shlex.split(found[0])
+    folders = [word for word in arguments if not word.startswith("-")]
+    if folders:
+        # Collecting all of this project's own tests takes long: one module stands for them.
+        arguments = [*arguments, *_all_but(Path(__file__), folders)]
+    return _collect(arguments, place)
+
+
+def _installs() -> str:
+    """Whether `make env` makes the environment and starts no test run."""
+    code, output = _dry_make("-B", "env")
+    wrong = code or "-m venv " not in output or "-m pytest" in output
+    return f"exit code {code}: {output.strip()}" if wrong else ""
+
+
+def _all_but(module: Path, folders: list[str]) -> list[str]:
+    """Options that leave one module of the folders."""
+    return [
+        f"--ignore={path}"
+        for folder in folders
+        for path in sorted((ROOT / folder).glob("test_*.py"))
+        if path != module
+    ]
+
+
+def _dry_make(*arguments: str) -> tuple[int, str]:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    env.pop("MFLAGS", None)
+    done = subprocess.run(
+        ["make", "-n", *arguments],
+        cwd=ROOT,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+    )
+    return done.returncode, done.stdout
+
+
+def _environment(script: str) -> str:
+    """Whether the script is the one of the environment that make makes."""
+    folder = script.removesuffix("/bin/activate")
+    if folder == script:
+        return "it activates no environment"
+    code, output = _dry_make("-B", "test")
+    made = re.search(r"-m venv (\S+)$", output, re.M)
+    if code or made is None:
+        return f"make makes no environment: {output.strip()}"
+    return "" if made[1] == folder else f"make makes {made[1]}"
+
+
+def _requirements(name: Path) -> str:
+    """Whether a file of requirements is there, with the files that it names."""
+    path = ROOT / name
+    if not path.is_file():
+        return f"{name} is not there"
+    text = path.read_text(encoding="utf-8")
+    nested = re.findall(r"^-[rc]\s+(\S+)", text, re.M)
+    problems = [_requirements(name.parent / other) for other in nested]
+    if not nested and not re.search(r"^\w[\w.-]*==", text, re.M):
+        problems.append(f"{name} pins nothing")
+    return "; ".join(filter(None, problems))
+
+
+# The documents as they are ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def documents() -> tuple[str, str]:
+    return ENGLISH.read_text(encoding="utf-8"), CHINESE.read_text(encoding="utf-8")
+
+
+def test_the_chinese_readme_says_what_the_english_one_says(documents):
+    assert differences(*documents) == []
+
+
+def test_each_readme_leads_to_the_other(documents):
+    english, chinese = (text.splitlines()[:4] for text in documents)
+    assert any(_LANGUAGES.match(line) and "](README.zh.md)" in line for line in english)
+    assert any(_LANGUAGES.match(line) and "](README.md)" in line for line in chinese)
+
+
+def test_every_path_of_the_tree_is_there(documents):
+    (tree,) = (block.text for block in blocks(documents[0]) if block.kind == "code")
+    folder = ROOT
+    for line in tree.splitlines():
+        code = _split_described(line)[0]
+        base = folder if code.startswith("  ") else ROOT
+        for name in code.strip().split(", "):
+            assert (base / name).exists(), line
+            assert (base / name).is_dir() == name.endswith("/"), line
+        if base is ROOT:
+            folder = ROOT / code.strip()
+
+
+@pytest.fixture
+def env(shared, tmp_path) -> dict[str, str]:
+    """Variables with which a command leaves nothing in the project's own folders."""
+    return {
+        "HARNESS_STORE": str(shared / "store"),
+        "HARNESS_RUNS": str(tmp_path / "runs"),
+        "HARNESS_LEASES": str(tmp_path / "leases"),
+        "PYTEST_ADDOPTS": "-p no:cacheprovider",
+    }
+
+
+def _of_both(documents: tuple[str, str], *, about_runs: bool) -> list[str]:
+    found = [command for document in documents for command in commands(document)]
+    return [
+        command
+        for command in dict.fromkeys(found)
+        if command.startswith("python -m harness ") == about_runs
+    ]
+
+
+def _failures(found: list[str], place: Place) -> dict[str, str]:
+    return {command: wrong for command in found if (wrong := attempt(command, place))}
+
+
+def test_commands_of_both_readmes_that_start_runs_work(documents, env, tmp_path):
+    found = _of_both(documents, about_runs=False)
+    assert {"make accept", "make test", REAL} <= {*found}
+    assert _failures(found, Place(env, tmp_path / "none")) == {}
+
+
+def test_commands_of_both_readmes_that_look_at_runs_work(documents, env, tmp_path):
+    # One command is run as it stands, on a small network; the others look at what it left.
+    small = {**env, "HARNESS_CATALOG": str(TINY), "HARNESS_BATCH_SIZES": "1"}
+    done = Finished(*run_python(["-m", *REAL.split()], small), tmp_path / "runs")
+    assert done.code == 0, done.output
+    assert done.outcomes() == {"accuracy tiny-bs1-cpu": "passed"}
+    report = done.run_dir / "report.html"
+    report.unlink()
+    found = _of_both(documents, about_runs=True)
+    assert "python -m harness report runs/latest" in found
+    assert _failures(found, Place(env, done.run_dir)) == {}
+    assert report.is_file()
+    assert (tmp_path / "runs" / "trend-rehearsal.html").is_file()
+
+
+# Planted ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("\npytest --rehearsal\n", "\npytest --rehearse\n", "pytest --rehearse"),
+        ("\npytest --rehearsal\n", "\n", "code differs"),
+        ("cache gc --max-gb 20", "cache gc --max-gb 2", "--max-gb 2"),
+        ("\n## ", "\n### ", "heading 2"),
+        ("\n## ", "\n", "heading 2"),
+        ("| `--sample=N`", "| `--samples=N`", "--samples=N"),
+        ("`HARNESS_SAMPLE`", "`HARNESS_SAMPLES`", "HARNESS_SAMPLES"),
+        ("](docs/judging.md)", "](docs/judging.zh.md)", "links"),
+        ("](docs/report.png)", "](docs/reports.png)", "links"),
+        ("50,000", "5,000", "50,000"),
+        ("| 7 | ", "| 8 | ", "figures"),
+        ("  settings.py ", "  setting.py ", "setting.py"),
+        ("runs/latest/report.html\n", "runs/latest/index.html\n", "name other things"),
+        ("- `report.html`", "`report.html`", "became"),
+    ],
+)
+def test_a_planted_difference_is_found(documents, old, new, said):
+    chinese = documents[1]
+    assert old in chinese
+    assert said in "\n".join(differences(chinese, chinese.replace(old, new, 1)))
+
+
+@pytest.mark.parametrize("kind", ["heading 2", "paragraph", "item", "row"])
+def test_a_planted_block_that_is_absent_or_not_translated_is_found(documents, kind):
+    chinese = documents[1]
+    translated = [block for block in blocks(chinese) if block.kind == kind]
+    translated = [block for block in translated if len(_HAN.findall(block.text)) > 5]
+    assert translated
+    for block in translated:
+        absent = _changed(chinese, block.text, None)
+        assert "became" in differences(chinese, absent)[0]
+        other = _changed(chinese, block.text, _HAN.sub(" more words ", block.text))
+        (found,) = differences(chinese, other)
+        assert "is not translated" in found
+
+
+def _changed(document: str, text: str, other: str | None) -> str:
+    """The document with another text in the one block that has this one, or without the block."""
+    lines = document.splitlines()
+    (at,) = (at for at, line in enumerate(lines) if re.sub(r"^(#+|-) ", "", line) == text)
+    lines[at : at + 1] = [] if other is None else [lines[at].replace(text, other)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("docker run acceptance", "does not know"),
+        ("make acept", "No rule"),
+        ("make lint", "0 test runs"),
+        (". venv/bin/activate", ".venv"),
+        ("pip install -r requirements/runs.txt", "not there"),
+        ("pytest --rehersal", "unrecognized arguments"),
+        ("pytest --rehearsal --models squeezenet", "squeezenet1_1"),
+        ("python -m harness pln --target cpu", "No such command"),
+        ("python -m harness report nowhere", "nowhere"),
+        ("python -m harness report --store=DIR", "nothing is known for DIR"),
+        ("python -m harness 'report", "quotation"),
+    ],
+)
+def test_a_planted_command_that_does_not_work_is_found(tmp_path, command, said):
+    env = {"HARNESS_RUNS": str(tmp_path), "PYTEST_ADDOPTS": "-p no:cacheprovider"}
+    assert said in attempt(command, Place(env, tmp_path / "run"))
+
+
+def test_commands_are_read_from_blocks_and_from_the_text():
+    text = (
+        "Type `time make accept`, `make` or `--limit=N`.\n\n```shell\na \\\n  b   # c\n# d\n"
+        "e '#f'\n```\n\n```\ng\n```\n- `pytest -m\n  x`\n"
+    )
+    assert commands(text) == ["make accept", "a    b", "e '#f'", "pytest -m x"]

@@ -1,0 +1,339 @@
+"""The workflows and the nightly script: well formed, least rights, and really run."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness import nightly, records
+from harness.cases import Case, make_plan
+from harness.catalog import load_catalog
+from harness.causes import Exit
+from harness.records import CaseLine, ErrorInfo
+from harness.settings import OPTIONS, resolve
+from tests.selftest import report_samples as samples
+from tests.selftest.running import ROOT, TINY, _on_one_core
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+NIGHTLY = ROOT / "ci" / "nightly.sh"
+SCRIPTS = [NIGHTLY, ROOT / ".ci" / "run"]
+
+
+def load(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def steps(path: Path) -> list[dict[str, Any]]:
+    return [step for job in load(path)["jobs"].values() for step in job["steps"]]
+
+
+def test_there_are_two_workflows():
+    assert [path.name for path in WORKFLOWS] == ["ci.yml", "nightly.yml"]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+class TestWorkflow:
+    def test_actions_are_pinned_by_digest_with_their_version_beside_it(self, path):
+        lines = [line for line in path.read_text().splitlines() if "uses:" in line]
+        assert len(lines) >= 2
+        for line in lines:
+            assert re.fullmatch(r"\s*-?\s*uses: [\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), line
+
+    def test_it_may_only_read(self, path):
+        data = load(path)
+        assert data["permissions"] == {"contents": "read"}
+        assert not any("permissions" in job for job in data["jobs"].values())
+        assert "pull_request_target" not in path.read_text()
+        assert "secrets." not in path.read_text()
+        for step in steps(path):
+            if "checkout" in step.get("uses", ""):
+                assert step["with"]["persist-credentials"] is False
+
+    def test_no_expression_is_written_into_a_script(self, path):
+        # What a person types into a form must not become a part of a program.
+        assert not [step["run"] for step in steps(path) if "${{" in step.get("run", "")]
+
+    def test_every_job_ends_and_keeps_its_run(self, path):
+        for job in load(path)["jobs"].values():
+            assert 0 < job["timeout-minutes"] <= 720
+            (kept,) = [step for step in job["steps"] if "upload-artifact" in step.get("uses", "")]
+            assert kept["if"].startswith("always()")
+            assert kept["with"]["retention-days"]
+
+    def test_the_commands_that_it_runs_are_there(self, path):
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
+        for step in steps(path):
+            for name in re.findall(r"\bmake (?:\w+=\S+ )*([a-z]+)\b", step.get("run", "")):
+                assert name in targets, name
+            for name in re.findall(r"(?:^|\s)(\.?ci/[\w.]+)", step.get("run", "")):
+                assert os.access(ROOT / name, os.X_OK), name
+
+    def test_a_linter_finds_nothing(self, path):
+        program = shutil.which("actionlint")
+        if program is None:
+            pytest.skip("no actionlint here; the tests above look at what matters most")
+        done = subprocess.run([program, str(path)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+
+
+def test_nights_do_not_overlap_and_leave_their_things_on_the_runner():
+    (job,) = load(ROOT / ".github" / "workflows" / "nightly.yml")["jobs"].values()
+    assert job["concurrency"]["cancel-in-progress"] is False
+    assert "matrix.target" in job["concurrency"]["group"]
+    assert set(job["strategy"]["matrix"]["target"]) == {"ascend310", "ascend310p3"}
+    assert job["strategy"]["fail-fast"] is False
+    assert job["runs-on"][0] == "self-hosted"
+    for name in ("HARNESS_STORE", "HARNESS_RUNS", "NIGHTLY_PYTHON"):
+        assert job["env"][name].startswith("${{ vars.NIGHTLY_HOME || ")
+    # The script ends the night before the runner would cut it off.
+    assert float(job["env"]["NIGHTLY_HOURS"]) * 60 < job["timeout-minutes"]
+    triggers = load(ROOT / ".github" / "workflows" / "nightly.yml")[True]  # YAML 1.1: on
+    assert set(triggers) == {"schedule", "workflow_dispatch"}
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_are_sound(path):
+    assert os.access(path, os.X_OK)
+    assert "set -euo pipefail" in path.read_text()
+    program = shutil.which("shellcheck")
+    command = [program, str(path)] if program else ["bash", "-n", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# The script, run -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def night(tmp_path, shared):
+    """Run `ci/nightly.sh`; its variables come from a file, as on a runner."""
+
+    def night(*arguments, environment=(), **variables):
+        file = tmp_path / "nightly.env"
+        values = {
+            "HARNESS_STORE": shared / "store",
+            "HARNESS_RUNS": tmp_path / "runs",
+            "HARNESS_LEASES": tmp_path / "leases",
+            "HARNESS_CATALOG": TINY,
+            "NIGHTLY_PYTHON": sys.executable,
+            **variables,
+        }
+        file.write_text("".join(f"{name}='{value}'\n" for name, value in values.items()))
+        clean = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("HARNESS_", "PYTEST_", "IMAGENET_", "GITHUB_", "NIGHTLY_"))
+        }
+        return subprocess.run(
+            [str(NIGHTLY), "-e", str(file), *arguments],
+            env={**clean, **dict(environment)},
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+            preexec_fn=_on_one_core,
+        )
+
+    return night
+
+
+CHAIN = "--simulate-ascend --batch-sizes=4 --budget=0.2 --precision=50 --no-diagnosis"
+
+
+def test_a_night_that_fails_keeps_its_code_and_says_why_at_its_end(night, tmp_path):
+    done = night(
+        "-p",
+        "no:cacheprovider",
+        *CHAIN.split(),
+        "--simulator=fault=nan",
+        "-m",
+        "accuracy",
+        environment={
+            "GITHUB_ACTIONS": "true",
+            "GITHUB_OUTPUT": str(tmp_path / "output"),
+            "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"),
+        },
+    )
+    assert done.returncode == 1, done.stdout
+    (run,) = [path for path in (tmp_path / "runs").glob("2*") if path.is_dir()]
+    ended = records.read(run).end
+    assert ended is not None
+    assert ended.exit_status == 1
+    end = done.stdout[done.stdout.index("RUN FAILED: model") :]
+    assert "tiny-bs4-ascend310p3" in end
+    assert "::error title=Acceptance%3A model::" in end
+    assert (tmp_path / "output").read_text() == f"run={run}\n"
+    assert "SIMULATED" in (tmp_path / "summary").read_text()
+    assert (tmp_path / "runs" / "trend-simulated.html").is_file()
+    assert (run / "report.html").is_file()
+    assert (run / "junit.xml").is_file()
+
+
+def test_a_good_night_takes_its_arguments_from_the_file_and_tidies_the_store(night, tmp_path):
+    done = night(NIGHTLY_ARGS=f"{CHAIN} -m throughput", NIGHTLY_STORE_GB=100)
+    assert done.returncode == 0, done.stdout
+    assert "RUN PASSED" in done.stdout
+    assert "0 artifacts, 0.0 MB removed" in done.stdout
+    assert "::" not in done.stdout.replace(".py::", "")
+
+
+def test_a_second_night_is_refused_while_the_first_runs(night, tmp_path):
+    lock = tmp_path / "lock"
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = night("--rehearsal", NIGHTLY_LOCK=lock)
+    assert done.returncode == 75
+    assert "another night still runs" in done.stdout
+    assert "NOTHING RAN: overlap" in done.stdout
+    assert not list((tmp_path / "runs").glob("2*"))
+
+
+def test_a_night_without_a_run_says_so_and_blames_no_earlier_one(night, tmp_path):
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    (runs / "latest").symlink_to("20260101-000000-aaaa")
+    done = night("--rehearsal", "--models=tinyy")
+    assert done.returncode == 4
+    assert "did you mean 'tiny'" in done.stdout
+    assert "RUN FAILED: input" in done.stdout
+    assert "20260101" not in done.stdout
+
+
+def test_a_night_that_takes_too_long_is_ended(night, tmp_path):
+    slow = tmp_path / "python"
+    slow.write_text(
+        f'#!/bin/sh\ncase "$*" in *pytest*) exec sleep 60;; esac\nexec {sys.executable} "$@"\n'
+    )
+    slow.chmod(0o755)
+    done = night("--rehearsal", NIGHTLY_PYTHON=slow, NIGHTLY_HOURS="0.0001")
+    assert done.returncode == 7
+    assert "stopped at its time limit of 0.0001 hours: nothing was recorded" in done.stdout
+    assert "RUN STOPPED: time limit" in done.stdout
+
+
+def test_a_night_that_is_stopped_says_one_thing_of_what_it_left(night, tmp_path):
+    """Its records say that it was interrupted: the script knows by what."""
+    found = samples.run_records(
+        [samples.case("a", 1)], lost=[samples.planned(samples.case("b", 1))], exit_status=2
+    )
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    for line in (found.run, records.PlanLine(run="r", cases=list(found.plan)), *found.cases):
+        assert line is not None
+        records.append(kept, line)
+    assert found.end is not None
+    records.append(kept, found.end)
+    run = tmp_path / "runs" / "20261120-073000-1a2b"
+    run.parent.mkdir()
+    slow = tmp_path / "python"
+    slow.write_text(
+        f'#!/bin/sh\ncase "$*" in "-m pytest"*) cp -r {kept} {run} && ln -s {run.name} '
+        f'{run.parent}/latest && exec sleep 60;; esac\nexec {sys.executable} "$@"\n'
+    )
+    slow.chmod(0o755)
+    done = night("--rehearsal", NIGHTLY_PYTHON=slow, NIGHTLY_HOURS="0.001")
+    assert done.returncode == 7, done.stdout
+    end = done.stdout[done.stdout.index("RUN STOPPED: time limit") :]
+    assert "limit of 0.001 hours: 1 of 2 cases was done (1 passed), 1 was not" in end
+    assert "not reached, or not finished: accuracy of b-bs1-cpu" in end
+    assert "Nobody failed" not in done.stdout
+    assert "its records say" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"NIGHTLY_PYTHON": "/nowhere/python"}, "set NIGHTLY_PYTHON"),
+        ({"NIGHTLY_HOURS": "many"}, "is not a number of hours"),
+        ({"HARNESS_RUNS": "/proc/runs"}, "cannot make"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_wrong_setting_of_the_night_is_an_input_error(night, variables, said):
+    done = night("--rehearsal", **variables)
+    assert done.returncode == 4
+    assert said in done.stdout
+
+
+def test_an_environment_file_that_is_absent_or_fails_is_an_input_error(tmp_path):
+    def run(file):
+        done = subprocess.run([str(NIGHTLY), "-e", str(file)], capture_output=True, text=True)
+        return done.returncode, done.stderr
+
+    code, said = run(tmp_path / "absent.env")
+    assert (code, "cannot be read" in said) == (4, True)
+    broken = tmp_path / "broken.env"
+    broken.write_text("A=1\nfalse\n")
+    code, said = run(broken)
+    assert (code, "broken.env failed" in said) == (4, True)
+
+
+# The document ----------------------------------------------------------------------------
+
+DOCUMENT = (ROOT / "docs" / "nightly.md").read_text(encoding="utf-8")
+
+
+def test_the_document_says_every_exit_code_and_its_word():
+    rows = dict(re.findall(r"^\| (\d+) \| ([\w, ]+) \|", DOCUMENT, re.M))
+    assert {int(code) for code in rows} == {*map(int, Exit), nightly.OVERLAP}
+    for code, words in rows.items():
+        assert nightly.first_screen(None, int(code)).word in words.split(", ")
+
+
+RED = "resnest50-bs16-ascend310p3"
+REFUSED = ErrorInfo(
+    type="CompileRefused",
+    stage="compile",
+    message="model.onnx [16, 3, 224, 224] for Ascend310P3: atc failed: EZ3002: Optype [X] of Ops "
+    "kernel [AIcoreEngine] is unsupported.",
+    remedy="this CANN has no such operator for this chip: check the chip's name, install the "
+    "operator package of the chip (CANN 8.5 and later), or use a newer CANN",
+)
+
+
+def red_night() -> list[str]:
+    """The first screen of a night on a 310P3 in which one model does not compile at one size."""
+
+    def line(case: Case) -> CaseLine:
+        if case.id == RED:
+            refused: dict[str, Any] = {"target": case.target, "provenance": "real"}
+            return samples.case(
+                case.model, case.batch_size, case.check, "error", error=REFUSED, **refused
+            )
+        if case.check == "accuracy":
+            return samples.real_accuracy(case.model, case.batch_size)
+        return samples.real_throughput(case.model, case.batch_size)
+
+    catalog = load_catalog(ROOT / "baselines.yaml")
+    models = ",".join(name for name, one in catalog.models.items() if one.guide[:6] == "guide-")
+    chosen = {"target": "ascend310p3", "models": models}
+    plan = make_plan(catalog, resolve(chosen, environment={}))
+    found = samples.run_records(map(line, plan.cases), provenance="real", exit_status=1)
+    return list(nightly.first_screen(found, 1).lines)
+
+
+def test_the_document_shows_a_first_screen_as_it_is_printed():
+    (shown,) = re.findall(r"^```\n(RUN FAILED.*?)\n```$", DOCUMENT, re.S | re.M)
+    # The last line names the report; here none was written.
+    assert shown.splitlines()[:-1] == red_night()[:-1]
+
+
+def test_the_document_and_the_workflow_name_variables_that_the_script_knows():
+    script = NIGHTLY.read_text(encoding="utf-8")
+    known = set(re.findall(r"NIGHTLY_\w+", script)) | {"NIGHTLY_HOME"}
+    for text in (DOCUMENT, *(path.read_text() for path in WORKFLOWS)):
+        assert set(re.findall(r"NIGHTLY_\w+", text)) <= known
+    options = {option.environment for option in OPTIONS}
+    for text in (DOCUMENT, script, *(path.read_text() for path in WORKFLOWS)):
+        assert set(re.findall(r"HARNESS_\w+", text)) <= options
