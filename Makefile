@@ -1,4 +1,5 @@
 # make accept   rehearse the acceptance of every model on this machine
+# make env      only the environment that both use, .venv
 # make test     the harness's own tests
 # make lint     ruff and mypy
 # PYTHON=...    the interpreter to use (3.11 or 3.12)
@@ -10,10 +11,12 @@ FIND_PYTHON := for p in "$(PYTHON)" python3 python3.12 python3.11; do \
 	2>/dev/null && { echo "$$p"; exit 0; }; done; exit 1
 REQUIREMENTS := requirements.txt $(wildcard requirements/*.txt)
 
-.PHONY: accept test lint format clean
+.PHONY: accept env test lint format clean
 
 accept: $(VENV)/installed
 	$(BIN)/python -m pytest --rehearsal $(ARGS)
+
+env: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest tests/selftest $(ARGS)

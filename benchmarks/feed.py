@@ -10,8 +10,9 @@ table gives the median ratio and its range.
   as many threads as cores, nothing else); the feed with its crops in the store.
 - pass: the accuracy pass of SqueezeNet 1.1 at batch 16, beside its parts measured alone, and
   beside the guides' own way (`guides_way.py`).
-- memory: peak of a pass in a process of its own, at `--images` and at ten times as many.
-- throughput: what the harness reports, beside a bare loop in this process.
+- memory: peak of a pass in a process of its own, at `--images` and at ten times as many; and of
+  a pass over `--images` at 384 pixels and batch 64, beside 1 GiB.
+- throughput: what the harness reports, beside a bare loop (`bare_loop.py`).
 
 `--quick` is for a test of this script: a few images, figures without a meaning.
 """
@@ -34,7 +35,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import onnx
@@ -43,15 +44,23 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import worker_overhead
+from benchmarks import bare_loop, worker_overhead
+from benchmarks.bare_loop import bare_session
 from benchmarks.photos import write_photos
 from harness import accuracy
 from harness.artifacts.store import Store
 from harness.images.crops import Crops
 from harness.images.dataset import ImageSet
 from harness.images.feed import Feed
-from harness.images.steps import CenterCrop, Normalize, Preprocessing, ResizeShort
-from harness.targets.onnxruntime import CpuTarget, cores
+from harness.images.steps import (
+    CenterCrop,
+    Normalize,
+    Preprocessing,
+    ResizeHeight,
+    ResizeShort,
+)
+from harness.targets.onnxruntime import cores, open_on_cpu
+from harness.targets.protocol import Session
 
 BATCH = 16
 CLASSES = 1000
@@ -59,6 +68,12 @@ STEPS = Preprocessing(  # those of SqueezeNet in the catalog
     resize=ResizeShort(size=256, interpolation="bilinear"),
     crop=CenterCrop(size=224, offset="round"),
     normalize=Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+)
+LARGE_BATCH = 64
+LARGE_STEPS = Preprocessing(  # those of FixRes: the largest crops
+    resize=ResizeHeight(size=438, interpolation="bilinear"),
+    crop=CenterCrop(size=384, offset="round"),
+    normalize=STEPS.normalize,
 )
 
 
@@ -128,7 +143,7 @@ def run_feed(feed: Feed) -> Spent:
 
 def bare_inference(model: Path, images: int) -> Spent:
     """ONNX Runtime's loop over as many batches, in this process."""
-    session = worker_overhead.bare_session(model, cores())
+    session = bare_session(str(model), cores())
     name = session.get_inputs()[0].name
     batch = np.random.default_rng(1).random((BATCH, 3, 224, 224), np.float32)
     session.run(None, {name: batch})
@@ -142,8 +157,7 @@ def accuracy_pass(store: Path, images: ImageSet, model: Path, log: Path) -> Spen
     """A pass as a case runs it: wall time from the open session on, core-seconds with the worker's
     start and end.
     """
-    target = CpuTarget()
-    session = target.open(model, target.devices()[0], log=log, lease_fds=())
+    session = open_on_cpu(model, log=log)
     wall, spent = 0.0, Spent()
     try:
         with spending() as spent:
@@ -181,8 +195,8 @@ def guides_way(photos: Path, model: Path, count: int, work: Path) -> dict[str, A
 # Memory -------------------------------------------------------------------------------------
 
 
-def pooled_model(path: Path) -> None:
-    """A network that costs nothing, `float32[B, 3, 224, 224]` to `[B, CLASSES]`."""
+def pooled_model(path: Path, batch: int, size: int) -> None:
+    """A network that costs nothing, `float32[B, 3, S, S]` to `[B, CLASSES]`."""
     helper, rng = onnx.helper, np.random.default_rng(0)
     weights = rng.normal(0, 1, (3, CLASSES)).astype(np.float32)
     bias = np.zeros(CLASSES, np.float32)
@@ -194,8 +208,8 @@ def pooled_model(path: Path) -> None:
             helper.make_node("Gemm", ["flat", "weights", "bias"], ["class"]),
         ],
         "pooled",
-        [helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, (BATCH, 3, 224, 224))],
-        [helper.make_tensor_value_info("class", onnx.TensorProto.FLOAT, (BATCH, CLASSES))],
+        [helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, (batch, 3, size, size))],
+        [helper.make_tensor_value_info("class", onnx.TensorProto.FLOAT, (batch, CLASSES))],
         [
             onnx.numpy_helper.from_array(weights, "weights"),
             onnx.numpy_helper.from_array(bias, "bias"),
@@ -205,20 +219,18 @@ def pooled_model(path: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
 
 
-def memory_child(folder: Path) -> None:
+def memory_child(folder: Path, *, large: bool) -> None:
     """One pass over `folder/images`, with a reference; peak memory in bytes on the last line."""
+    steps, batch = (LARGE_STEPS, LARGE_BATCH) if large else (STEPS, BATCH)
     # What a case's process has loaded: the figure is of a pass in a run, not of a bare loop.
     importlib.import_module("harness.plugin")
     importlib.import_module("harness.workbench")
     root = folder / "images"
     images = image_set(root, [root / name for name in sorted(os.listdir(root))])
     reference = accuracy.Predictions.stored(images.names, folder / "reference.npy")
-    target = CpuTarget()
-    session = target.open(
-        folder / "model.onnx", target.devices()[0], log=folder / "log", lease_fds=()
-    )
+    session = open_on_cpu(folder / "model.onnx", log=folder / "log")
     try:
-        feed = Feed(Crops(Store(folder / "store"), images, STEPS), STEPS.normalize, BATCH)
+        feed = Feed(Crops(Store(folder / "store"), images, steps), steps.normalize, batch)
         seen = accuracy.Observation(images, 0, reference=reference, fidelity_bound=0.03)
         with feed.running():
             accuracy.infer(session, feed, seen.add)
@@ -232,20 +244,24 @@ def memory_child(folder: Path) -> None:
     print(1024 * peak)
 
 
-def peak_memory(photos: Sequence[Path], count: int, work: Path) -> float:
+def peak_memory(photos: Sequence[Path], count: int, work: Path, *, large: bool = False) -> float:
     """Peak memory of a cold pass over `count` images, in MiB; images repeat under new names."""
+    steps, batch = (LARGE_STEPS, LARGE_BATCH) if large else (STEPS, BATCH)
     (work / "images").mkdir(parents=True)
     for index in range(count):
         name = f"ILSVRC2012_val_{index + 1:08d}.JPEG"
         (work / "images" / name).symlink_to(photos[index % len(photos)].absolute())
-    pooled_model(work / "model.onnx")
+    pooled_model(work / "model.onnx", batch, steps.size)
     logits = np.lib.format.open_memmap(
         work / "reference.npy", mode="w+", dtype=np.float32, shape=(count, CLASSES)
     )
     logits[:, 0] = 1.0
     logits.flush()
     done = subprocess.run(
-        [sys.executable, __file__, "--memory-child", str(work)],
+        [
+            *(sys.executable, __file__, "--memory-child", str(work)),
+            *(["--large"] if large else []),
+        ],
         check=True,
         stdout=subprocess.PIPE,
         text=True,
@@ -387,16 +403,54 @@ def measure_memory(table: Table, images: ImageSet, work: Path, counts: tuple[int
         "MiB",
         "≤ 1.1",
     )
+    # A bound in itself, for the largest crops and batch; that it holds for more images, too, is
+    # what the row before says.
+    large = peak_memory(images.paths, len(images), work / "memory-large", large=True)
+    table.add(
+        f"peak memory at {LARGE_STEPS.size} pixels, batch {LARGE_BATCH}, {len(images):,} images; "
+        "1 GiB",
+        [(large, 1024.0)],
+        "MiB",
+        "< 1",
+    )
 
 
-def measure_throughput(table: Table, work: Path, seconds: float, rounds: int) -> None:
+def measure_throughput(table: Table, work: Path, seconds: float, processes: int) -> None:
+    """Both sides in processes of their own, several of each: where a process's memory happens to
+    lie moves its speed by a few percent, for as long as it lives.
+    """
     source, model = work / "timed.onnx", work / "timed-compiled.onnx"
     worker_overhead.squeezenet(BATCH, source)
     worker_overhead.compile_offline(source, model)
-    _, _, pairs = worker_overhead.measure(
-        model, cores(), seconds, rounds, work / "log", timing=True
-    )
-    fps = [(1000 * BATCH / worker, 1000 * BATCH / bare) for bare, worker in pairs]
+    fps = []
+    for _ in range(processes):
+        with (
+            worker_overhead.open_worker(model, cores(), work / "log") as session,
+            subprocess.Popen(
+                [sys.executable, bare_loop.__file__, str(model), str(cores())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            ) as child,
+        ):
+            asked, answered = child.stdin, child.stdout
+            assert asked is not None and answered is not None
+
+            def bare(count: int, to: IO[str] = asked, back: IO[str] = answered) -> float:
+                print(count, file=to, flush=True)
+                return float(back.readline())
+
+            def worker(count: int, timed: Session = session) -> float:
+                return statistics.fmean(timed.time(count, 0))
+
+            pairs = worker_overhead.in_turn(bare, worker, seconds, 4)
+            asked.close()
+        fps.append(
+            (
+                1000 * BATCH / statistics.fmean(worker for _, worker in pairs),
+                1000 * BATCH / statistics.fmean(bare for bare, _ in pairs),
+            )
+        )
     table.add("reported throughput; a bare loop", fps, "images/s", "0.98 to 1.02")
 
 
@@ -414,13 +468,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="also write the table to this file")
     parser.add_argument("--quick", action="store_true", help="a few images: only a test")
     parser.add_argument("--memory-child", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--large", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--cold-child", choices=("plain", "feed"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.cold_child is not None:
         cold_child(args.cold_child, args.photos, args.images, args.work)
         return
     if args.memory_child is not None:
-        memory_child(args.memory_child)
+        memory_child(args.memory_child, large=args.large)
         return
     count, rounds = (40, 1) if args.quick else (args.images, args.rounds)
     paths = write_photos(args.photos, count)
@@ -441,7 +496,7 @@ def main() -> None:
         if "memory" in args.only:
             measure_memory(table, images, work, (count, 2 * count if args.quick else 10 * count))
         if "throughput" in args.only:
-            measure_throughput(table, work, 0.1 if args.quick else 1.0, 1 if args.quick else 11)
+            measure_throughput(table, work, 0.1 if args.quick else 1.0, 1 if args.quick else 9)
     about = (
         f"{count:,} images, {rounds} rounds, {cores()} cores, ONNX Runtime {ort.__version__}; "
         f"load of the machine {load:.1f} before, {os.getloadavg()[0]:.1f} after."
