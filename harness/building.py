@@ -99,7 +99,11 @@ class Builder:
         prepared = one.prepare()
         if prepared.feed is not None:  # a check takes images as it feeds them
             feed = prepared.feed
-            with one.stage("crops"), one.feeding(feed, one.decoding):
+            with (
+                one.all_unusable(),
+                one.stage("crops"),
+                one.feeding(feed, one.decoding),
+            ):
                 for start in range(0, len(feed.crops), CHUNK):
                     feed.crops.rows(start, start + 1)
 

@@ -38,7 +38,8 @@ def measure(case: CaseBench, prepared: Prepared) -> Verdict:
     Raises:
         HarnessError: it could not be measured; of a stage, or of the device.
     """
-    verdict = _measured(case, prepared)
+    with case.all_unusable() if prepared.feed is not None else contextlib.nullcontext():
+        verdict = _measured(case, prepared)
     failed = verdict.kind == "FAIL" and case.case.check == "accuracy"
     if failed and not case.bench.settings.no_diagnosis:
         # Here: it opens sessions with this module, and a run without a failure needs none of it.
@@ -344,6 +345,7 @@ def take_accuracy(case: CaseBench, session: Session, prepared: Prepared) -> Accu
         )
         seconds = time.monotonic() - begin
     measured = observed.measurement(provenance=case.bench.provenance, seconds=seconds)
+    case.image_info["contents"] = prepared.feed.crops.contents()
     path = case.bench.run_dir / "predictions" / f"{case.case.id}.csv"
     observed.write(path)
     case.measurement = {

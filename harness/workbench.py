@@ -478,7 +478,8 @@ class CaseBench:
             (staging / "names.json").write_text(json.dumps(names), encoding="utf-8")
             return f"{len(names)} images"
 
-        entry = self._build("eager", inputs, build)
+        with self.all_unusable():
+            entry = self._build("eager", inputs, build)
         names = json.loads(entry.file("names.json").read_text(encoding="utf-8"))
         found = Predictions.stored(tuple(names), entry.file("logits.npy"))
         if self.bench.settings.stand_ins:
@@ -498,6 +499,24 @@ class CaseBench:
                 self._note(entry)
             cached = all(entry.cached for entry in entries)
             self._add_time("wait for images", feed.crops.waited_s - waited, cached)
+
+    @contextlib.contextmanager
+    def all_unusable(self) -> Iterator[None]:
+        """Images that cannot be used end the block with the names of all of them.
+
+        The first chunk of them ends a case at once, for it may hold a device. A set of 50,000 is
+        decoded for minutes or hours: whoever mends it wants to know of every file. What else is
+        decoded on the way is not decoded again.
+        """
+        try:
+            yield
+        except DataError as first:
+            try:
+                with self.stage("crops"):
+                    self.crops().complete(self.decoding)
+            except DataError as every:
+                raise every from first
+            raise
 
     def probe(self) -> tuple[Float32, Float32]:
         """Seeded input `float32[B, 3, S, S]` and what the simplified ONNX file makes of it."""

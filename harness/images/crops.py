@@ -30,7 +30,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import _imaging  # its allocator has no other handle but the environment
+from PIL import (
+    _imaging,  # its allocator has no other handle but the environment
+    features,
+)
 
 from harness.arrays import NpyReader, NpyWriter
 from harness.artifacts.store import Entry, Store, file_digest, key_of, source_digest
@@ -74,6 +77,7 @@ class Crops:
         self._chunk = CHUNK
         count = -(-len(images) // CHUNK)
         self._inputs: list[dict[str, Any] | None] = [None] * count
+        self._digests: dict[int, list[str]] = {}  # of the files of chunks that have no entry yet
         self._entries: list[Entry | None] = [None] * count
         self._maps: OrderedDict[int, NpyReader] = OrderedDict()
         self._filler: _Filler | None = None
@@ -98,6 +102,15 @@ class Crops:
             DataError: image files that cannot be read, by name.
         """
         return tuple(key_of(_KIND, self._inputs_of(index)) for index in range(self.chunks))
+
+    def contents(self) -> str:
+        """SHA-256 in hex over the bytes of every image file: the same images, the same digest.
+
+        Raises:
+            DataError: image files that cannot be read, by name.
+        """
+        parts = [self._inputs_of(index)["images"] for index in range(self.chunks)]
+        return _together(parts)
 
     def rows(self, start: int, stop: int) -> list[UInt8]:
         """Views of the crops `start:stop`, `uint8[n, S, S, 3]`, one for each chunk they touch.
@@ -126,14 +139,27 @@ class Crops:
             start += count
 
     def complete(self, using_host: UsingHost = nullcontext) -> None:
-        """Decode and verify every chunk now.
+        """Decode and verify every chunk now, also after one that cannot be.
 
         Raises:
-            DataError: as `rows`.
+            DataError: the images of all chunks that cannot be read or decoded, by name.
         """
-        with self.filling(using_host):
+        refused: list[DataError] = []
+        with self.filling(using_host, to_the_end=True):
             for index in range(self.chunks):
-                self._entry(index)
+                try:
+                    self._entry(index)
+                except DataError as error:
+                    refused.append(error)
+        if len(refused) == 1:
+            raise refused[0]
+        if refused:
+            first = refused[0]
+            raise DataError(
+                f"images of {len(refused)} chunks of {self._chunk} cannot be used: {first.message}",
+                remedy=first.remedy,
+                log="\n".join(error.message for error in refused),
+            )
 
     def verify_present(self) -> int:
         """Read and verify the chunks that the store has; how many it has.
@@ -146,26 +172,34 @@ class Crops:
         """
 
         def look(index: int) -> bool:
-            if self._entries[index] is None:
-                self._entries[index] = self._store.get(_KIND, self._inputs_of(index))
-            return self._entries[index] is not None
+            # Also of those that were used before: they may have been tidied away since, and what
+            # was used long ago is the next to be.
+            found = self._entries[index] = self._store.get(_KIND, self._inputs_of(index))
+            if found is not None:
+                self._digests.pop(index, None)
+            return found is not None
 
         with ThreadPoolExecutor(_cores()) as pool:
             return sum(pool.map(look, range(self.chunks)))
 
     @contextlib.contextmanager
     def filling(
-        self, using_host: UsingHost = nullcontext, progress: Progress | None = None
+        self,
+        using_host: UsingHost = nullcontext,
+        progress: Progress | None = None,
+        *,
+        to_the_end: bool = False,
     ) -> Iterator[None]:
         """Within the block chunks are decoded and verified ahead of the reader.
 
         `using_host` is held for each chunk that is decoded; a caller that holds the host's lease
         itself leaves it out, since a second one could wait for a third who waits for the first.
         `progress` gets the number of images decoded here, from any thread. The threads end with
-        the block.
+        the block. Images that cannot be used end it, but where it goes `to_the_end`: then only
+        the reader of their chunk hears of them.
         """
         with _keeping_memory():
-            filler = _Filler(self, using_host, progress)
+            filler = _Filler(self, using_host, progress, to_the_end)
             self._filler = filler
             try:
                 yield
@@ -179,7 +213,11 @@ class Crops:
         if reader is None:
             while len(self._maps) >= OPEN:
                 self._maps.popitem(last=False)  # unmapped when the last view of it is gone
-            reader = self._maps[index] = NpyReader(entry.file(_FILE))
+            try:
+                reader = NpyReader(entry.file(_FILE))
+            except FileNotFoundError:  # tidied away since it was looked at
+                reader = NpyReader(self._acquired_here(index).file(_FILE))
+            self._maps[index] = reader
         return reader
 
     def _entry(self, index: int) -> Entry:
@@ -189,10 +227,11 @@ class Crops:
             self._filler.wait_for(index)
             self.waited_s += time.monotonic() - begin
         entry = self._entries[index]
-        if entry is None:
-            with ThreadPoolExecutor(_cores()) as pool:
-                entry = self._acquire(index, self._store, pool, nullcontext, lambda: None)
-        return entry
+        return self._acquired_here(index) if entry is None else entry
+
+    def _acquired_here(self, index: int) -> Entry:
+        with ThreadPoolExecutor(_cores()) as pool:
+            return self._acquire(index, self._store, pool, nullcontext, lambda: None)
 
     def _acquire(
         self,
@@ -207,7 +246,8 @@ class Crops:
         paths = self._paths(index)
 
         def build(staging: Path) -> str:
-            _decode(staging / _FILE, paths, self._preprocessing, pool, decoded)
+            digests = self._digests_in(index)
+            _decode(staging / _FILE, paths, digests, self._preprocessing, pool, decoded)
             return f"{len(paths)} images, {self._preprocessing.describe()}"
 
         entry = store.get(_KIND, inputs)
@@ -215,6 +255,7 @@ class Crops:
             with using_host():
                 entry = store.get_or_build(_KIND, inputs, build)
         self._entries[index] = entry
+        self._digests.pop(index, None)
         return entry
 
     def _paths(self, index: int) -> Sequence[Path]:
@@ -226,19 +267,35 @@ class Crops:
         if known is not None:
             return known
         paths = self._paths(index)
-        try:
-            digests = FileDigests(self._store.root / "digests.sqlite").of(paths)
-        except OSError as error:
-            raise _unreadable(paths, error) from error
+        digests = self._digests[index] = self._digests_of(paths)
         inputs = {
-            "images": hashlib.sha256("\n".join(digests).encode()).hexdigest(),
+            "images": _together(digests),
             "count": len(paths),
             "geometry": self._preprocessing.model_dump(include={"resize", "crop"}),
             "pillow": metadata.version("pillow"),
+            # A distribution's Pillow is linked against another one than the wheel's.
+            "libjpeg": features.version("libjpeg_turbo") or features.version("jpg"),
             "recipe": source_digest("harness.images.preprocess", "harness.images.steps"),
         }
         self._inputs[index] = inputs
         return inputs
+
+    def _digests_in(self, index: int) -> list[str]:
+        """Of the files of a chunk, those that are in its key."""
+        paths = self._paths(index)
+        digests = self._digests.get(index) or self._digests_of(paths)
+        if _together(digests) != self._inputs_of(index)["images"]:
+            raise DataError(
+                f"images between {paths[0]} and {paths[-1].name} changed while the run used them",
+                remedy="leave the data set alone, and run again",
+            )
+        return digests
+
+    def _digests_of(self, paths: Sequence[Path]) -> list[str]:
+        try:
+            return FileDigests(self._store.root / "digests.sqlite").of(paths)
+        except OSError as error:
+            raise _unreadable(paths, error) from error
 
 
 class _Stopped(Exception):
@@ -248,8 +305,12 @@ class _Stopped(Exception):
 class _Filler:
     """Threads that work ahead of the reader of one `Crops`."""
 
-    def __init__(self, crops: Crops, using_host: UsingHost, progress: Progress | None) -> None:
+    def __init__(
+        self, crops: Crops, using_host: UsingHost, progress: Progress | None, to_the_end: bool
+    ) -> None:
         self._crops = crops
+        self._to_the_end = to_the_end
+        self._refused: dict[int, DataError] = {}
         self._using_host = using_host
         self._progress = progress
         self._turn = threading.Condition()
@@ -273,10 +334,15 @@ class _Filler:
                 self._at = index
                 self._turn.notify_all()
             self._turn.wait_for(
-                lambda: self._failure is not None or self._crops._entries[index] is not None
+                lambda: (
+                    self._failure is not None
+                    or index in self._refused
+                    or self._crops._entries[index] is not None
+                )
             )
-            if self._failure is not None:
-                raise self._failure
+            failure = self._failure or self._refused.get(index)
+            if failure is not None:
+                raise failure
 
     def end(self) -> None:
         """Stop the threads and wait for them: an image's time, or a few seconds for a lock."""
@@ -288,12 +354,20 @@ class _Filler:
             thread.join()
         # What is left of this object holds no crops: it is in cycles, and its maps are large.
         self._failure = None
+        self._refused.clear()
         self._store.on_wait = None
 
     def _work(self) -> None:
         try:
             while (index := self._next()) is not None:
-                self._crops._acquire(index, self._store, self._pool, self._using_host, self._count)
+                try:
+                    self._crops._acquire(
+                        index, self._store, self._pool, self._using_host, self._count
+                    )
+                except DataError as error:
+                    if not self._to_the_end:
+                        raise
+                    self._refused[index] = error
                 with self._turn:
                     self._turn.notify_all()
         except BaseException as error:  # whatever it is, the reader must hear of it
@@ -395,11 +469,12 @@ class FileDigests:
 def _decode(
     file: Path,
     paths: Sequence[Path],
+    digests: Sequence[str],
     preprocessing: Preprocessing,
     pool: Executor,
     decoded: Callable[[], None],
 ) -> None:
-    """Decode every image into `file`.
+    """Decode every image into `file`: the bytes of `digests`, which are in the chunk's key.
 
     Raises:
         DataError: names every image of the chunk that cannot be used, the first few in words.
@@ -408,7 +483,8 @@ def _decode(
     with NpyWriter(file, (len(paths), size, size, 3), np.uint8) as out:
 
         def one(index: int) -> None:
-            out.put(index, preprocess.load_crop(paths[index], preprocessing)[None])
+            crop = preprocess.load_crop(paths[index], preprocessing, digests[index])
+            out.put(index, crop[None])
             decoded()
 
         # Pillow releases the interpreter lock while it decodes and resizes: threads suffice.
@@ -428,6 +504,10 @@ def _decode(
             wait([future for future in futures if not future.cancel()])
     if bad:
         raise _unusable([paths[index] for index in sorted(bad)], bad[min(bad)])
+
+
+def _together(digests: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def _unusable(paths: Sequence[Path], first: DataError) -> DataError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -31,6 +32,7 @@ WHOLE_SET = 50_000
 IMAGES_PER_CLASS = 50
 
 _KNOWN = {f"ILSVRC2012_val_{number:08d}": label for number, label in enumerate(FIRST_LABELS, 1)}
+_NUMBERED = re.compile(r"ILSVRC2012_val_(\d{8})", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -149,8 +151,8 @@ def check(image_set: ImageSet) -> Findings:
     For real sets only: a generated set has the same file names and classes of its own.
 
     Raises:
-        DataError: names that are not unique, a label that is no class, or as
-            `check_class_order`.
+        DataError: names that are not unique, as many images as ImageNet has of which some are
+            not ImageNet's, a label that is no class, or as `check_class_order`.
     """
     if not len(image_set.names) == len(image_set.paths) == len(image_set.labels):
         raise DataError(
@@ -171,6 +173,7 @@ def check(image_set: ImageSet) -> Findings:
             f"no classes of 0..{CLASS_COUNT - 1} in {image_set.label_source}: {some(outside)}",
             remedy="replace the label file",
         )
+    check_whole(image_set)
     check_class_order(image_set)
     counts = Counter(image_set.labels)
     return Findings(
@@ -181,6 +184,33 @@ def check(image_set: ImageSet) -> Findings:
         most=max(counts.values(), default=0),
         known=len(_known_labels(image_set)),
     )
+
+
+def check_whole(image_set: ImageSet) -> None:
+    """Refuse a set that its size would pass for the whole of ImageNet's, and its names do not.
+
+    50,000 images are held against a published figure, with no eager pass beside them: they must
+    be the images that it was published for. Fewer are compared with eager PyTorch, whatever
+    they are.
+
+    Raises:
+        DataError: 50,000 images or more, of which some are not `ILSVRC2012_val_00000001` to
+            `..50000`.
+    """
+    if len(image_set) < WHOLE_SET:
+        return
+    strange = [name for name in image_set.names if not _is_numbered(stem(name))]
+    if strange:
+        raise DataError(
+            f"{len(image_set):,} images in {image_set.root}, but {len(strange):,} of them are not "
+            f"named as ImageNet's {WHOLE_SET:,} validation images: {some(strange)}",
+            remedy="name the folder of the validation images, with the names that they came with",
+        )
+
+
+def _is_numbered(name: str) -> bool:
+    match = _NUMBERED.fullmatch(name)
+    return match is not None and 1 <= int(match[1]) <= WHOLE_SET
 
 
 def check_class_order(image_set: ImageSet) -> None:

@@ -100,13 +100,6 @@ def wnid_folders(folder: Path) -> Layout | None:
     paths = _images(folder, {folder / name: entries(folder / name) for name in folders})
     if not paths:
         return None
-    training = [path.name for path in paths if _TRAINING_NAME.fullmatch(path.name)]
-    if training:
-        raise DataError(
-            f"{len(training)} images in {folder} are named as training images: {some(training)}",
-            remedy="name the folder of the validation images: a score on images that the "
-            "network was trained on says nothing",
-        )
     wnids = tuple(path.parent.name for path in paths)
     plural = "s" if len(folders) > 1 else ""
     return Layout(folder, f"{len(folders)} WNID folder{plural}", paths, wnids, tuple(folders))
@@ -150,6 +143,20 @@ def _images(root: Path, folders: dict[Path, list[os.DirEntry[str]]]) -> tuple[Pa
             f"named as images in {root}, but no files (a folder or a broken link?): {some(odd)}",
             remedy="take them away, or put the files in their place",
         )
+    training = [path.name for path in paths if _TRAINING_NAME.fullmatch(path.name)]
+    if training:
+        raise DataError(
+            f"{len(training)} images in {root} are named as training images: {some(training)}",
+            remedy="name the folder of the validation images: a score on images that the "
+            "network was trained on says nothing",
+        )
+    # Names go into records and lists of images, which are text.
+    undecodable = [ascii(path.name) for path in paths if not _is_text(path.name)]
+    if undecodable:
+        raise DataError(
+            f"names of images in {root} that are not UTF-8: {some(undecodable)}",
+            remedy="rename them: ImageNet's are ASCII",
+        )
     first: dict[str, Path] = {}
     twice: list[str] = []
     for path, (_, entry) in zip(paths, found, strict=True):
@@ -162,3 +169,11 @@ def _images(root: Path, folders: dict[Path, list[os.DirEntry[str]]]) -> tuple[Pa
             remedy="keep one of each",
         )
     return paths
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

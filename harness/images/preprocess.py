@@ -8,6 +8,9 @@ do (`docs/preprocessing.md`). It is done in two halves. The first, `load_crop`, 
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import io
 import stat
 import threading
 import warnings
@@ -35,11 +38,23 @@ MAX_ASPECT = 8
 # above the limit is an error here.
 MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
 
+# Several threads decode. ImageNet's images are of 0.2 million pixels; those of the limit above take
+# half a gigabyte each, and only one past this number is decoded at a time.
+LARGE_PIXELS = 16_000_000
+_LARGE = threading.Lock()
+
+# A file is read whole before it is decoded; no photograph comes near this size.
+MAX_BYTES = 256 * 1024 * 1024
+
+# A file whose end is this many zeros and no marker of its end was cut off, whatever its size says.
+LOST_TAIL = 16
+
 # What ImageNet and its copies hold. Pillow would also start other programs (Ghostscript, for a
 # PostScript file) for what only calls itself an image.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
 
 _COPY_AGAIN = "copy the file again, or take it out of the set"
+_END = b"\xff\xd9"  # the marker that ends a JPEG file
 
 _FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -100,16 +115,23 @@ def crop(image: Image.Image, pre: Preprocessing) -> UInt8:
     return _despite_warnings(lambda: _crop(image, pre))
 
 
-def load_crop(path: Path, pre: Preprocessing) -> UInt8:
+def load_crop(path: Path, pre: Preprocessing, sha256: str = "") -> UInt8:
     """The crop of an image file: `uint8[S, S, 3]`, RGB. What the file calls itself is ignored.
+
+    sha256: what is known of the file, in hex: the bytes that are decoded must be these.
 
     Raises:
         DataError: names the file when it is absent, not a regular file, empty, truncated, not an
             image, of more than `MAX_PIXELS` pixels or 8 bits, or of a shape that `geometry`
-            refuses.
+            refuses; or when it is no longer what `sha256` says.
     """
     try:
-        return _despite_warnings(lambda: _load(path, pre))
+        data = _bytes(path)
+        if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+            raise DataError(
+                "changed while the run used it", remedy="leave the data set alone, and run again"
+            )
+        return _despite_warnings(lambda: _load(data, pre))
     except DataError as error:
         raise DataError(
             f"image {path}: {error.message}", remedy=error.remedy or _COPY_AGAIN
@@ -210,22 +232,36 @@ def _crop(image: Image.Image, pre: Preprocessing) -> UInt8:
         raise DataError(f"pixels that cannot be decoded: {_reason(error)}") from error
 
 
-def _load(path: Path, pre: Preprocessing) -> UInt8:
+def _bytes(path: Path) -> bytes:
     # Opening a pipe would wait for a writer for ever.
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise DataError("not a regular file", remedy="take it out of the set")
     if status.st_size == 0:
         raise DataError("empty, 0 bytes", remedy="copy the file again")
-    with _open(path) as image:
-        if image.width * image.height > MAX_PIXELS:
+    if status.st_size > MAX_BYTES:
+        raise DataError(
+            f"{status.st_size:,} bytes, which no image has", remedy="take it out of the set"
+        )
+    return path.read_bytes()
+
+
+def _load(data: bytes, pre: Preprocessing) -> UInt8:
+    with _open(data) as image:
+        pixels = image.width * image.height
+        if pixels > MAX_PIXELS:
             raise _too_large()
-        return _crop(image, pre)
+        lost = len(data) - len(data.rstrip(b"\0"))
+        # Zeros decode to some picture: neither libjpeg nor Pillow says a word.
+        if image.format == "JPEG" and lost >= LOST_TAIL and not data.endswith(_END, 0, -lost):
+            raise DataError(f"its last {lost:,} bytes are zeros: a copy that was cut off")
+        with _LARGE if pixels > LARGE_PIXELS else contextlib.nullcontext():
+            return _crop(image, pre)
 
 
-def _open(path: Path) -> Image.Image:
+def _open(data: bytes) -> Image.Image:
     try:
-        return Image.open(path, formats=FORMATS)
+        return Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large() from error
     except UnidentifiedImageError as error:

@@ -93,22 +93,6 @@ class Selection:
         return sorted(range(len(image_set)), key=rank)[: self.sample]
 
 
-def write_list(image_set: ImageSet, path: Path) -> None:
-    """Store the names of a set for `--image-list`.
-
-    Raises:
-        DataError: the file cannot be written.
-    """
-    head = f"# {len(image_set)} images; digest of names and labels: sha256 {image_set.digest}\n"
-    try:
-        path.write_bytes(os.fsencode(head + "".join(f"{name}\n" for name in image_set.names)))
-    except OSError as error:
-        raise DataError(
-            f"the list of images {path} cannot be written: {error.strerror or error}",
-            remedy="name another file",
-        ) from error
-
-
 def _listed(image_set: ImageSet, path: Path) -> list[int]:
     """Positions of the images that a file names, with or without their suffix."""
     position = {stem(name): i for i, name in enumerate(image_set.names)}

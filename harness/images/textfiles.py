@@ -23,9 +23,10 @@ def read_text(path: Path, what: str) -> str:
             raise DataError(f"the {what} {path} {state}", remedy=f"name the {what}")
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
+        utf16 = error.object[:2] in (b"\xff\xfe", b"\xfe\xff")
         raise DataError(
             f"the {what} {path} is not text: {error.reason} at byte {error.start}",
-            remedy="copy the file again",
+            remedy="it looks like UTF-16: save it as UTF-8" if utf16 else "copy the file again",
         ) from error
     except (OSError, ValueError) as error:  # a ValueError: a NUL in the path
         reason = getattr(error, "strerror", None) or str(error)

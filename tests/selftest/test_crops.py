@@ -83,9 +83,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     load = preprocess.load_crop
 
-    def counted(path: Path, pre: Preprocessing) -> Any:
+    def counted(path: Path, pre: Preprocessing, sha256: str = "") -> Any:
         names.append(path.name)
-        return load(path, pre)
+        return load(path, pre, sha256)
 
     monkeypatch.setattr(preprocess, "load_crop", counted)
     return names
@@ -251,11 +251,11 @@ def test_the_first_chunk_is_read_while_the_next_is_decoded(
     monkeypatch.setattr(module, "CHUNK", 2)
     load, first_was_read, began = preprocess.load_crop, threading.Event(), threading.Event()
 
-    def held(path: Path, pre: Preprocessing) -> Any:
+    def held(path: Path, pre: Preprocessing, sha256: str = "") -> Any:
         if path == images.paths[2]:
             began.set()
             assert first_was_read.wait(20)
-        return load(path, pre)
+        return load(path, pre, sha256)
 
     monkeypatch.setattr(preprocess, "load_crop", held)
     found = Crops(store, images, STEPS)
@@ -299,8 +299,8 @@ def test_a_reader_that_ends_early_ends_the_decoding(
     monkeypatch.setattr(module, "_cores", lambda: 1)
     go_on, load = threading.Event(), preprocess.load_crop
 
-    def held(path: Path, pre: Preprocessing) -> Any:
-        found = load(path, pre)
+    def held(path: Path, pre: Preprocessing, sha256: str = "") -> Any:
+        found = load(path, pre, sha256)
         go_on.wait(20)
         return found
 
@@ -480,12 +480,12 @@ def test_filling_goes_on_where_it_was_ended(
     monkeypatch.setattr(module, "CHUNK", 2)
     load = preprocess.load_crop
 
-    def ended(path: Path, pre: Preprocessing) -> Any:
+    def ended(path: Path, pre: Preprocessing, sha256: str = "") -> Any:
         if path == images.paths[5]:
             # The chunks before it are other threads'.
             assert eventually(lambda: len(list(store.entries())) >= 2)
             raise end
-        return load(path, pre)
+        return load(path, pre, sha256)
 
     with monkeypatch.context() as patch:
         patch.setattr(preprocess, "load_crop", ended)
