@@ -44,6 +44,9 @@ from harness.processes import (
 from harness.targets.protocol import Float32, TensorSpec
 
 SLOTS = 3
+# Where three slots take more, two do: a batch that large runs for so long that the device hardly
+# notices the moment between two, and memory is bounded by fewer of them.
+SLOTS_BYTES = 512 * 1024 * 1024
 ALIGNMENT = 64  # bytes: a cache line, and what vector instructions want
 CLOSE_S = 5.0  # how long a worker may take to end by itself
 SEND_S = 10.0  # commands are small: a pipe that stays full is a worker that reads nothing
@@ -182,9 +185,10 @@ class WorkerSession:
 
     def submit(self, slot: int) -> None:
         """Queue the batch in a slot; the slot is the worker's until `collect` returns it."""
+        worker = self._alive()
         self._check_free(slot)
         try:
-            request = self._alive().send({"op": "run", "slot": slot})
+            request = worker.send({"op": "run", "slot": slot})
         except _WorkerTrouble as trouble:
             self._fail(trouble)
         self._submitted.append((request, slot))
@@ -223,11 +227,11 @@ class WorkerSession:
         in_flight = 0
         for count, fill in enumerate(fillers):
             self._check_stream(mine)
-            slot = count % SLOTS
+            slot = count % len(self.slots)
             fill(self.slots[slot])
             self._check_stream(mine)
             result = None
-            if in_flight == SLOTS - 1:
+            if in_flight == len(self.slots) - 1:
                 result, _ = self.collect()
                 in_flight -= 1
             self.submit(slot)  # before the result is handed out: the consumer may take its time
@@ -310,8 +314,8 @@ class WorkerSession:
         return worker
 
     def _check_free(self, slot: int) -> None:
-        if slot not in range(SLOTS):
-            raise InferError(f"{self.name}: no slot {slot}", remedy=f"0 to {SLOTS - 1}")
+        if slot not in range(len(self.slots)):
+            raise InferError(f"{self.name}: no slot {slot}", remedy=f"0 to {len(self.slots) - 1}")
         if any(slot == used for _, used in self._submitted):
             raise InferError(f"{self.name}: slot {slot} is in use", remedy="collect it first")
 
@@ -610,6 +614,11 @@ def _count(spec: TensorSpec) -> int:
     return math.prod(spec.shape)
 
 
+def _slot_bytes(spec: TensorSpec) -> int:
+    size = _count(spec) * np.dtype(spec.dtype).itemsize
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
 def _allocate(fd: int, given: TensorSpec, returned: TensorSpec) -> _Memory:
     """Lay out and map the slots.
 
@@ -622,14 +631,15 @@ def _allocate(fd: int, given: TensorSpec, returned: TensorSpec) -> _Memory:
         MemoryError: the slots are larger than the machine's memory.
         OSError: the kernel refuses them.
     """
+    sizes = {"inputs": _slot_bytes(given), "outputs": _slot_bytes(returned)}
+    count = SLOTS if SLOTS * sum(sizes.values()) <= SLOTS_BYTES else SLOTS - 1
     offset = 0
     layout = []
-    for _ in range(SLOTS):
+    for _ in range(count):
         slot = {}
-        for key, spec in (("inputs", given), ("outputs", returned)):
+        for key, size in sizes.items():
             slot[key] = [offset]
-            size = _count(spec) * np.dtype(spec.dtype).itemsize
-            offset += -(-size // ALIGNMENT) * ALIGNMENT
+            offset += size
         layout.append(slot)
     if offset > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
         raise MemoryError(f"{offset / 2**30:.0f} GiB are more than this machine has")

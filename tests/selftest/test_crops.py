@@ -797,3 +797,79 @@ def test_a_damaged_chunk_is_not_taken_for_present(store: Store, images: ImageSet
         file.seek(-1, 2)
         file.write(bytes([last[0] ^ 1]))
     assert Crops(Store(store.root), images, STEPS).verify_present() == 0
+
+
+# Sets that change or are damaged.
+
+
+def test_every_bad_image_is_named_in_one_go(
+    store: Store, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHUNK", 2)
+    bad = (1, 3, 6)
+    for index in bad:
+        images.paths[index].write_bytes(b"no image at all")
+    found = Crops(store, images, STEPS)
+    with pytest.raises(DataError, match="images of 3 chunks of 2 cannot be used") as caught:
+        found.complete()
+    assert [images.names[i] in caught.value.log for i in range(COUNT)] == [
+        i in bad for i in range(COUNT)
+    ]
+    assert len(list(store.entries())) == 1  # the chunk without one is made all the same
+    with pytest.raises(DataError, match=r"1\.png"):
+        found.rows(0, 1)
+
+
+def test_an_image_that_changes_under_a_run_poisons_nothing(
+    store: Store, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = wanted(images)
+    before = images.paths[3].read_bytes()
+    found = Crops(store, images, STEPS)
+    keys = found.keys()
+    rewrite(images.paths[3], 99)
+    with pytest.raises(DataError, match="changed while the run used it"):
+        found.complete()
+    images.paths[3].write_bytes(before)
+    again = crops(store, images, STEPS)
+    assert again.keys() == keys
+    np.testing.assert_array_equal(all_rows(again), right)
+    # Also where a chunk is made again that had been there.
+    store.gc(key=keys[0])
+    rewrite(images.paths[3], 99)
+    with pytest.raises(DataError, match="changed while the run used them"):
+        again.rows(0, 1)
+        again._maps.clear()
+        again.rows(0, 1)
+
+
+def test_chunks_that_were_tidied_away_meanwhile_are_made_again(
+    store: Store, images: ImageSet, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHUNK", 2)
+    found = crops(store, images, STEPS)
+    right = wanted(images)
+    decoded.clear()
+    store.gc(key=found.keys()[0])
+    np.testing.assert_array_equal(all_rows(found), right)
+    assert sorted(decoded) == list(images.names[:2])
+    store.gc(key=found.keys()[1])
+    assert found.verify_present() == found.chunks - 1
+
+
+def test_what_is_about_to_be_fed_is_not_the_next_to_be_tidied_away(
+    store: Store, images: ImageSet
+) -> None:
+    found = crops(store, images, STEPS)
+    (entry,) = found.entries
+    os.utime(entry.directory / "manifest.json", (1.0, 1.0))
+    assert found.verify_present() == 1
+    assert store.last_used(entry) > time.time() - 600
+
+
+def test_contents_are_those_of_the_files(store: Store, images: ImageSet) -> None:
+    first = Crops(store, images, STEPS).contents()
+    assert Crops(store, images, STEPS).contents() == first
+    rewrite(images.paths[3], 99)
+    assert Crops(store, images, STEPS).contents() != first
+    assert images.digest == put_images(images.root).digest

@@ -24,7 +24,15 @@ from harness.images.dataset import (
     check_files,
     find_image_set,
 )
-from tests.selftest.image_folders import LABELS, lines, message_of, name, put_images, put_text
+from tests.selftest.image_folders import (
+    LABELS,
+    error_of,
+    lines,
+    message_of,
+    name,
+    put_images,
+    put_text,
+)
 
 
 def as_json(labels: Sequence[Any] = LABELS) -> str:
@@ -350,6 +358,8 @@ def test_labels_that_are_no_text(tmp_path: Path) -> None:
     put_images(tmp_path)
     (tmp_path / "val_label.txt").write_bytes(b"\x1f\x8b\x08\x00\xff\xfe")
     assert "is not text" in message_of(tmp_path)
+    (tmp_path / "val_label.txt").write_text(lines(), encoding="utf-16")
+    assert "UTF-8" in error_of(tmp_path).remedy
     (tmp_path / "val_label.txt").write_bytes(b"")
     assert "holds no label" in message_of(tmp_path)
 
@@ -473,3 +483,34 @@ def test_files_that_cannot_be_images_are_named(tmp_path: Path, kind: str) -> Non
         check_files(found)
     assert caught.value.remedy
     check_files(found.part([0, 1, 2, 4]))
+
+
+# The whole set.
+
+
+def whole_set(names: Sequence[str]) -> ImageSet:
+    """As many images as ImageNet has, 50 of each class, in its class order where it is known."""
+    labels = list(FIRST_LABELS)
+    left = {label: 50 - labels.count(label) for label in range(1000)}
+    labels += [label for label, count in left.items() for _ in range(count)]
+    return ImageSet(
+        root=Path("imagenet"),
+        names=tuple(names),
+        paths=[Path("imagenet", name) for name in names],
+        labels=tuple(labels[: len(names)]),
+        layout="flat folder",
+        label_source="val_label.txt",
+    )
+
+
+def test_the_whole_set_has_imagenet_s_names() -> None:
+    names = [name(number) for number in range(1, 50_001)]
+    assert check(whole_set(names)).known == 15
+    with pytest.raises(DataError, match=r"50,000 images in imagenet, but 1 of them are not") as one:
+        check(whole_set([*names[:-1], "zebra.JPEG"]))
+    assert "zebra.JPEG" in one.value.message
+    with pytest.raises(DataError, match="but 50,000 of them"):
+        check(whole_set([f"photo_{number:05d}.JPEG" for number in range(50_000)]))
+    with pytest.raises(DataError, match="but 1 of them"):
+        check(whole_set([*names[:-1], name(50_001)]))
+    check(whole_set([f"photo_{number:05d}.JPEG" for number in range(49_999)]))  # is a part

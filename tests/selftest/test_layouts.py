@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,22 @@ def test_training_images_are_refused(tmp_path: Path) -> None:
     (tmp_path / WNIDS[0] / f"{WNIDS[0]}_18.JPEG").write_bytes(b"x")
     assert "1 images" in message_of(tmp_path)
     assert "training" in message_of(tmp_path)
+
+
+def test_training_images_in_a_flat_folder_are_refused(tmp_path: Path) -> None:
+    put_images(tmp_path)
+    put_text(tmp_path / "val_label.txt", lines() + f"{WNIDS[0]}_18.JPEG 0\n")
+    (tmp_path / f"{WNIDS[0]}_18.JPEG").write_bytes(b"x")
+    assert "training" in message_of(tmp_path)
+
+
+def test_names_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    put_sorted(tmp_path, BY_NUMBER, THEIRS)
+    (tmp_path / WNIDS[65] / os.fsdecode(b"a\xff.JPEG")).write_bytes(b"x")
+    message = message_of(tmp_path)
+    assert "not UTF-8" in message
+    assert "udcff" in message
+    message.encode()
 
 
 def test_a_broken_link_in_a_class_folder(tmp_path: Path) -> None:

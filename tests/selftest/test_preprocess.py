@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
+import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
@@ -18,6 +20,7 @@ from PIL import Image, ImageFile, ImageOps
 from pydantic import ValidationError
 
 from harness.errors import DataError
+from harness.images import preprocess
 from harness.images.preprocess import (
     MAX_PIXELS,
     Geometry,
@@ -402,6 +405,7 @@ WHOLE = encoded(noise_image(200, 150))
     [
         (b"", "empty, 0 bytes"),
         (WHOLE[: len(WHOLE) // 2], "truncated"),
+        (WHOLE[: len(WHOLE) // 2] + bytes(len(WHOLE) // 2), r"its last [\d,]+ bytes are zeros"),
         (b"no image at all", "not an image of a known format"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image of a known format"),
         (encoded(noise_image(90, 10)), "past 8:1"),
@@ -412,7 +416,16 @@ WHOLE = encoded(noise_image(200, 150))
         (encoded(deep_image(np.float32), "TIFF"), r"more than 8 bits \(Pillow's mode F\)"),
     ],
     ids=[
-        *("empty", "truncated", "text", "postscript", "sliver", "short-png", "damaged-header"),
+        *(
+            "empty",
+            "truncated",
+            "sparse",
+            "text",
+            "postscript",
+            "sliver",
+            "short-png",
+            "damaged-header",
+        ),
         *("16-bit-grey", "32-bit-grey", "float-grey"),
     ],
 )
@@ -423,6 +436,65 @@ def test_a_bad_file_is_named(tmp_path: Path, content: bytes, message: str) -> No
         load_crop(path, SMALL)
     assert str(path) in caught.value.message
     assert caught.value.remedy
+
+
+def test_zeros_behind_the_end_of_an_image_are_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "a.JPEG"
+    path.write_bytes(WHOLE)
+    right = load_crop(path, SMALL)
+    path.write_bytes(WHOLE + bytes(4096))
+    assert np.array_equal(load_crop(path, SMALL), right)
+
+
+def test_a_file_of_another_digest_is_not_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "a.JPEG"
+    path.write_bytes(WHOLE)
+    right = hashlib.sha256(WHOLE).hexdigest()
+    assert np.array_equal(load_crop(path, SMALL, right), load_crop(path, SMALL))
+    path.write_bytes(encoded(noise_image(200, 150), quality=20))
+    with pytest.raises(DataError, match="changed while the run used it"):
+        load_crop(path, SMALL, right)
+
+
+def test_a_file_too_large_for_an_image_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.JPEG"
+    path.write_bytes(WHOLE)
+    monkeypatch.setattr(preprocess, "MAX_BYTES", len(WHOLE))
+    load_crop(path, SMALL)
+    monkeypatch.setattr(preprocess, "MAX_BYTES", len(WHOLE) - 1)
+    with pytest.raises(DataError, match="which no image has"):
+        load_crop(path, SMALL)
+
+
+def test_large_images_are_decoded_one_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.JPEG"
+    path.write_bytes(WHOLE)
+    decode = preprocess._crop
+
+    def alone(patience_s: float) -> int:
+        """How many of two threads met nobody in the decoder."""
+        together, lonely = threading.Barrier(2), []
+
+        def met(image: Image.Image, pre: Preprocessing) -> Any:
+            try:
+                together.wait(patience_s)
+            except threading.BrokenBarrierError:
+                lonely.append(image)
+            return decode(image, pre)
+
+        monkeypatch.setattr(preprocess, "_crop", met)
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda _: load_crop(path, SMALL), range(2)))
+        return len(lonely)
+
+    monkeypatch.setattr(preprocess, "LARGE_PIXELS", 200 * 150)
+    assert alone(20.0) == 0
+    monkeypatch.setattr(preprocess, "LARGE_PIXELS", 200 * 150 - 1)
+    assert alone(0.2) == 2
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

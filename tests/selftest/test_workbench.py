@@ -11,7 +11,7 @@ from harness.artifacts.store import Store
 from harness.cases import Case
 from harness.catalog import load_catalog
 from harness.errors import DataError, InferError, LoadError
-from harness.images import dataset
+from harness.images import crops, dataset
 from harness.images.dataset import FIRST_LABELS
 from harness.report import details
 from harness.workbench import Workbench
@@ -165,3 +165,22 @@ def test_a_compiled_model_that_does_not_load_says_how_to_be_rid_of_it(tmp_path):
     assert not caught.value.remedy
     assert len(bench.store.gc(key=entry.key).removed) == 1
     assert not one._build("compiled", {"simplified": "x"}, build).cached
+
+
+def test_every_image_that_cannot_be_used_is_named_at_once(tmp_path, monkeypatch):
+    """Not those of the first chunk alone, of which a set of 50,000 has 49."""
+    monkeypatch.setattr(crops, "CHUNK", 4)
+    root = real_set(tmp_path / "imagenet")  # fifteen files that are no images
+    case = workbench(root, tmp_path).for_case(Case("tiny", 4, "cpu", "accuracy"))
+    with pytest.raises(DataError, match="images of 4 chunks of 4") as caught, case.all_unusable():
+        case.crops().complete(case.decoding)
+    with (
+        pytest.raises(DataError, match="images of 4 chunks of 4") as caught,
+        case.all_unusable(),
+        case.feeding(case.feed(), case.decoding),
+    ):
+        case.crops().rows(0, 4)
+    assert len(caught.value.log.splitlines()) == 4
+    with pytest.raises(DataError, match="another reason"), case.all_unusable():
+        monkeypatch.setattr(crops.Crops, "complete", lambda *_: None)
+        raise DataError("another reason")
