@@ -336,7 +336,9 @@ class _Download:
 
     def fail(self, reason: str) -> NoReturn:
         """Raises `CheckpointError`: one line, and what to do."""
-        kept = self._size()
+        note = self._read_note()
+        # Without a validator nobody knows whether the rest would be of the same file.
+        kept = self._size() if note is not None and note.validator is not None else 0
         where = f"{self.destination.name} could not be fetched from {shown(self.url)}"
         again = ""
         if self.replaced is not None:

@@ -361,6 +361,13 @@ def test_part_without_a_validator_is_not_resumed(get: Getter, site: Site) -> Non
     assert site.ranges == [None, None]
 
 
+def test_nobody_is_sent_to_go_on_where_that_cannot_be(get: Getter, site: Site) -> None:
+    site.behaviours = [file(etag=None, modified=None, cut=CUT)]
+    assert "of it are in" not in get.fails(retries=0)
+    site.behaviours = [file(cut=CUT)]
+    assert "of it are in" in get.fails(retries=0)
+
+
 def test_weak_tag_is_no_validator(get: Getter, site: Site) -> None:
     weak = 'W/"one"'
     site.behaviours = [
