@@ -59,12 +59,6 @@ COLUMNS = (
 )
 
 
-def _pairs(found: RunRecords) -> list[tuple[CaseView, CaseLine | None]]:
-    """Every case as the report shows it, with its line where it left one."""
-    lines = {figures.clip(case.nodeid, 400): case for case in found.cases}
-    return [(view, lines.get(view.nodeid)) for view in page.case_views(found)]
-
-
 def _comparison(view: CaseView, case: CaseLine | None) -> tuple[str, float | None, float | None]:
     """Kind and value of the reference, and the difference; nothing where it must not be shown."""
     if case is None or case.reference is None or view.withheld:
@@ -111,7 +105,7 @@ def summary_json(found: RunRecords) -> str:
         "catalog_digest": run.catalog_digest if run else "",
         "host": run.machine.hostname if run else "",
         "versions": run.versions if run else {},
-        "cases": [_json_case(view, case) for view, case in _pairs(found)],
+        "cases": [_json_case(view, case) for view, case in page.pairs(found)],
     }
     # Half a surrogate pair cannot be written as UTF-8, so nothing but ASCII is.
     return _scrubbed(found, json.dumps(data, indent=1, ensure_ascii=True)) + "\n"
@@ -158,7 +152,7 @@ def results_csv(found: RunRecords) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for view, case in _pairs(found):
+    for view, case in page.pairs(found):
         kind, value, difference = _comparison(view, case)
         error = view.error
         texts: dict[str, str] = {

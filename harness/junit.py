@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 
-from harness.records import CaseLine, RunCheckLine, RunRecords
+from harness.records import CaseLine, RunRecords
 from harness.report import page, provenance
-from harness.report.cases import CaseView
+from harness.report.cases import Anchors, CaseView
+from harness.report.checks import CheckView, check_views
 
 _FAILURES = ("failed", "inconclusive")
 _ERRORS = ("error", "crashed", "not_run")
@@ -24,18 +25,19 @@ _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 def junit_xml(found: RunRecords) -> str:
     """The run as one `testsuites` document.
 
-    A page that is not real states no published figure: what is withheld there is withheld here.
+    It says what the report's views say: what is withheld there is withheld here.
     """
-    lines = {case.nodeid: case for case in found.cases}
-    views = page.case_views(found)
+    pairs = page.pairs(found)
+    views = [view for view, _ in pairs]
+    checks = check_views(found, Anchors(), None)
     root = ET.Element("testsuites", name="acceptance")
     failed = sum(view.look.outcome in _FAILURES for view in views)
-    failed += sum(check.outcome in _FAILURES for check in found.checks)
+    failed += sum(check.look.outcome in _FAILURES for check in checks)
     suite = ET.SubElement(
         root,
         "testsuite",
         name="acceptance",
-        tests=str(len(views) + len(found.checks)),
+        tests=str(len(views) + len(checks)),
         failures=str(failed),
         errors=str(sum(view.look.outcome in _ERRORS for view in views)),
         skipped=str(sum(view.look.outcome == "known_failure" for view in views)),
@@ -47,9 +49,9 @@ def junit_xml(found: RunRecords) -> str:
     _property(suite, "provenance", ", ".join(sorted(provenance.kinds(found))))
     for banner in provenance.banners(found):
         _property(suite, "warning", banner.text)
-    for view in views:
-        _case(suite, view, lines.get(view.nodeid))
-    for check in found.checks:
+    for view, line in pairs:
+        _case(suite, view, line)
+    for check in checks:
         _check(suite, check)
     ET.indent(root)
     text = ET.tostring(root, encoding="unicode")
@@ -66,27 +68,27 @@ def _case(suite: ET.Element, view: CaseView, line: CaseLine | None) -> None:
         name=_clean(view.name),
         time=f"{line.seconds if line else 0:.3f}",
     )
-    sentence = line.sentence if line else "the run ended before the case did"
     for name, value in (
         ("outcome", view.look.outcome),
-        ("sentence", sentence),
-        ("provenance", line.provenance if line else ""),
+        ("sentence", view.sentence),
+        ("provenance", view.provenance),
         ("device", str(line.device.get("id", "")) if line else ""),
     ):
         _property(case, name, value)
-    error = line.error if line else None
+    message, error = _clean(view.sentence), view.error
     if view.look.outcome in _FAILURES:
-        _text(ET.SubElement(case, "failure", message=_clean(sentence)), sentence)
+        ET.SubElement(case, "failure", message=message).text = message
     elif view.look.outcome in _ERRORS:
-        found = ET.SubElement(case, "error", message=_clean(sentence))
+        found = ET.SubElement(case, "error", message=message)
         if error is not None:
             found.set("type", _clean(error.type))
-            _text(found, f"{error.message}\n{error.remedy}\n{error.log}")
+            log = error.log.text if error.log is not None else ""
+            found.text = _clean(f"{error.message}\n{error.remedy}\n{log}")
     elif view.look.outcome == "known_failure":
-        ET.SubElement(case, "skipped", message=_clean(sentence))
+        ET.SubElement(case, "skipped", message=message)
 
 
-def _check(suite: ET.Element, check: RunCheckLine) -> None:
+def _check(suite: ET.Element, check: CheckView) -> None:
     case = ET.SubElement(
         suite,
         "testcase",
@@ -94,8 +96,8 @@ def _check(suite: ET.Element, check: RunCheckLine) -> None:
         name=_clean(f"{check.name}: {check.subject}"),
         time="0",
     )
-    _property(case, "outcome", check.outcome)
-    if check.outcome in _FAILURES:
+    _property(case, "outcome", check.look.outcome)
+    if check.look.outcome in _FAILURES:
         ET.SubElement(case, "failure", message=_clean(check.sentence))
 
 
@@ -104,10 +106,6 @@ def _property(owner: ET.Element, name: str, value: str) -> None:
     if properties is None:
         properties = ET.SubElement(owner, "properties")
     ET.SubElement(properties, "property", name=name, value=_clean(value))
-
-
-def _text(element: ET.Element, text: str) -> None:
-    element.text = _clean(text)
 
 
 def _clean(text: str) -> str:

@@ -457,14 +457,14 @@ def _without_foreign(groups: Sequence[Group]) -> tuple[list[Group], int]:
     return kept, dropped
 
 
-def _artifact(artifact: ArtifactRef, limit: int) -> Artifact:
+def _artifact(artifact: ArtifactRef, log: str, limit: int) -> Artifact:
     return Artifact(
         kind=artifact_name(artifact.kind),
         key=figures.clip(artifact.key, 200),
         digest=figures.clip(artifact.digest, 200),
         size=figures.size(artifact.bytes) if artifact.bytes else NO_VALUE,
         cached=artifact.cached,
-        log=tail(artifact.log, limit, artifact.log_file),
+        log=tail(log, limit, artifact.log_file),
     )
 
 
@@ -512,7 +512,9 @@ def view(case: CaseLine, kind: Provenance, shared: Shared) -> CaseView:
     """What the page says about a case of provenance `kind`.
 
     A comparison that a page must not show (see `harness.report.provenance`) is left out with
-    everything that was said of it, and a note stands in its place.
+    everything that was said of it, and a note stands in its place. So is what an error, a log or a
+    failed attempt says of figures of others. Whatever shows a case shows this: nothing reads a
+    sentence, an error or a log past it.
     """
     notes: list[str] = []
     why = provenance.why_withheld(kind, case)
@@ -553,7 +555,14 @@ def view(case: CaseLine, kind: Provenance, shared: Shared) -> CaseView:
                 f"{dropped} recorded figure(s) of others are withheld: this case is {kind}."
             )
 
+    told = provenance.silenced if kind != "real" or why else str
     error = case.error
+    if error is not None and any(
+        told(text) != text for text in (error.message, error.remedy, error.log)
+    ):
+        notes.append(
+            f"The error of this {kind} record speaks of figures of others. That is withheld."
+        )
     stages = charts.stacked(
         [
             (stage_name(stage.stage), stage.seconds, "from the store" if stage.cached else "")
@@ -593,16 +602,18 @@ def view(case: CaseLine, kind: Provenance, shared: Shared) -> CaseView:
         else Failure(
             type=figures.clip(error.type, 80),
             stage=figures.clip(error.stage, 80),
-            message=figures.clip(error.message),
-            remedy=figures.clip(error.remedy),
-            log=tail(error.log, shared.log_limit),
+            message=figures.clip(told(error.message)),
+            remedy=figures.clip(told(error.remedy)),
+            log=tail(told(error.log), shared.log_limit),
         ),
-        artifacts=tuple(_artifact(artifact, shared.log_limit) for artifact in case.artifacts),
+        artifacts=tuple(
+            _artifact(artifact, told(artifact.log), shared.log_limit) for artifact in case.artifacts
+        ),
         stages=tuple(stages),
         circumstances=_circumstances(case),
         intervals=details.intervals(case) if kind == "real" and not why else (),
         device=details.device_line(case),
-        attempts=details.attempts(case),
+        attempts=details.attempts(case, told),
         diagnosis=details.diagnosis(case.diagnosis, kind, limit=shared.diagnosis_limit),
         repeat=details.commands(case),
         seconds=figures.duration(case.seconds) if case.seconds else NO_VALUE,

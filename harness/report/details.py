@@ -5,7 +5,7 @@ Everything here reads JSON of any shape: a record is shown, never trusted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -41,17 +41,18 @@ class Attempt:
     why: str
 
 
-def attempts(case: CaseLine) -> tuple[Attempt, ...]:
-    """Devices that were set aside while the case ran, in order."""
+def attempts(case: CaseLine, told: Callable[[str], str]) -> tuple[Attempt, ...]:
+    """Devices that were set aside while the case ran, in order; `told`: what a page may say."""
     found = case.device.get("failed_before")
     items = found if isinstance(found, list) else []
-    return tuple(map(_attempt, items[:ATTEMPTS_SHOWN]))
+    return tuple(_attempt(item, told) for item in items[:ATTEMPTS_SHOWN])
 
 
-def _attempt(item: Any) -> Attempt:
+def _attempt(item: Any, told: Callable[[str], str]) -> Attempt:
     data = figures.mapping(item)
     device, stage, error, why = (
-        figures.line(str(data.get(key) or ""), 400) for key in ("device", "stage", "error", "why")
+        figures.line(told(str(data.get(key) or "")), 400)
+        for key in ("device", "stage", "error", "why")
     )
     return Attempt(device, stage, error, "" if why == error else why)
 

@@ -202,10 +202,8 @@ def _entry(
     error = first.error
     text = first.sentence if error is None else error.message.removesuffix(REMEMBERED)
     found = cause_of(known[0]) if known and error is None else None
-    remedy = figures.line(error.remedy if error is not None else found.remedy if found else "", 600)
-    if first.provenance != "real" and provenance.claims(remedy):
-        remedy = ""
-    return Entry(first.look, title, text, tuple(views), remedy)
+    remedy = error.remedy if error is not None else found.remedy if found else ""
+    return Entry(first.look, title, text, tuple(views), figures.line(remedy, 600))
 
 
 def exit_words(records: RunRecords) -> str:

@@ -362,12 +362,13 @@ def headline(records: RunRecords) -> Headline:
 def _set_aside(records: RunRecords) -> tuple[str, ...]:
     """Devices that failed as devices: a case may have passed on another all the same."""
     found: dict[str, str] = {}
+    told = str if provenance.is_real(records) else provenance.silenced
     for case in records.cases:
         failed = case.device.get("failed_before")
         for attempt in failed if isinstance(failed, list) else []:
             if isinstance(attempt, dict) and attempt.get("device"):
                 name = figures.line(str(attempt["device"]), 80)
-                found.setdefault(name, figures.line(str(attempt.get("why", "")), 200))
+                found.setdefault(name, figures.line(told(str(attempt.get("why", ""))), 200))
     return tuple(
         f"device {name} was set aside for the run: {why or 'it failed'}"
         for name, why in found.items()

@@ -137,10 +137,14 @@ def _shared(records: RunRecords, *, thumbs: bool, share: float = 1.0) -> Shared:
 
 def case_views(records: RunRecords, shared: Shared | None = None) -> list[CaseView]:
     """Every case, planned ones without a line included, in the order of the plan."""
-    return [view for view, _ in _pairs(records, shared or _shared(records, thumbs=False))]
+    return [view for view, _ in pairs(records, shared)]
 
 
-def _pairs(records: RunRecords, shared: Shared) -> list[tuple[CaseView, CaseLine | None]]:
+def pairs(
+    records: RunRecords, shared: Shared | None = None
+) -> list[tuple[CaseView, CaseLine | None]]:
+    """The same, each with its line where it left one."""
+    shared = shared or _shared(records, thumbs=False)
     lines = {case.nodeid: case for case in ordered(records)}
     lost = {planned.nodeid: planned for planned in missing(records)}
     fallback: Provenance = records.run.provenance if records.run else "real"
@@ -324,9 +328,9 @@ def build(records: RunRecords, *, rendered: str, share: float = 1.0) -> Page:
     # First, so that a stage looks the same here and in every case.
     stages, stages_total = _where_time_went(ordered(records), shared.stages)
     checks = check_views(records, shared.anchors, shared.thumbs)
-    pairs = _pairs(records, shared)
-    cases = [view for view, _ in pairs]
-    lines = [(view, line) for view, line in pairs if line is not None]
+    found = pairs(records, shared)
+    cases = [view for view, _ in found]
+    lines = [(view, line) for view, line in found if line is not None]
     counts = records.counts()
     total = max(1, sum(counts.values()))
     attention = entries(records, cases)

@@ -127,6 +127,14 @@ def claims(text: str) -> bool:
     return bool(_VERDICT_WORD.search(text) or _FOREIGN_FIGURE.search(text))
 
 
+def silenced(text: str) -> str:
+    """A text of a tool for a page that is not real: lines that state a figure of others go."""
+    if not claims(text):
+        return text
+    text = "\n".join(WITHHELD if claims(line) else line for line in text.split("\n"))
+    return WITHHELD if claims(text) else text  # it was stated over the end of a line
+
+
 def foreign(label: str) -> bool:
     """True for the label of a figure that belongs to others."""
     return bool(_FOREIGN_LABEL.search(label))

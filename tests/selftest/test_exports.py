@@ -27,7 +27,10 @@ from harness.exports import (
     summary_markdown,
     write_all,
 )
+from harness.junit import junit_xml
+from harness.nightly import first_screen
 from harness.records import OUTCOMES, ErrorInfo, ReferenceInfo
+from harness.report import render_html, summary_lines
 from tests.selftest import history_samples as nights
 from tests.selftest import report_samples as samples
 from tests.selftest.running import ROOT
@@ -83,6 +86,47 @@ def test_a_run_that_is_not_real_says_so_first_and_nothing_of_others(kind, word):
     for text in (summary_json(found), results_csv(found), summary_markdown(found)):
         assert "81.13" not in text
         assert "accepted" not in text.lower()
+
+
+PLACES = ("sentence", "message", "remedy", "log", "attempt", "artifact", "check")
+
+
+@pytest.mark.parametrize("kind", ["rehearsal", "simulated"])
+@pytest.mark.parametrize("place", PLACES)
+def test_a_figure_of_others_is_said_nowhere_whatever_field_holds_it(kind, place):
+    words = "top-1 78.10 % against 78.26 % published: within 1 %"
+    case = samples.case("resnest50", 1, outcome="error", provenance=kind)
+    failed = samples.case("resnest50", 4, outcome="failed", provenance=kind)
+    check = samples.batch_check(outcome="failed", provenance=kind, target="cpu")
+    error = case.error
+    assert error is not None
+    if place == "sentence":
+        case, failed = (one.model_copy(update={"sentence": words}) for one in (case, failed))
+    elif place == "check":
+        check = check.model_copy(update={"sentence": words})
+    elif place == "attempt":
+        attempt = {"device": "npu-0", "stage": "device", "error": words, "why": words}
+        device = {**case.device, "failed_before": [attempt]}
+        case = case.model_copy(update={"device": device})
+    elif place == "artifact":
+        built = case.artifacts[2].model_copy(update={"log": f"before\n{words}\nafter"})
+        case = case.model_copy(update={"artifacts": [built]})
+    else:
+        text = f"before\n{words}\nafter" if place == "log" else words
+        case = case.model_copy(update={"error": error.model_copy(update={place: text})})
+    found = samples.run_records([case, failed], provenance=kind, checks=[check], exit_status=1)
+    texts = {
+        "report": render_html(found),
+        "terminal": "\n".join(summary_lines(found)),
+        "why": "\n".join(first_screen(found).lines),
+        "junit": junit_xml(found),
+        "json": summary_json(found),
+        "csv": results_csv(found),
+        "markdown": summary_markdown(found),
+    }
+    assert [name for name, text in texts.items() if "78.26" in text or "78.10" in text] == []
+    if place in ("log", "artifact"):  # the other lines of a tool's log stay
+        assert "before\n[withheld]\nafter" in texts["report"]
 
 
 def test_no_torch_is_needed(tmp_path):
@@ -234,8 +278,6 @@ def test_the_step_summary_is_appended_to(tmp_path):
 def test_junit_holds_every_case_also_one_that_never_ran(tmp_path):
     import xml.etree.ElementTree as ET
 
-    from harness.junit import junit_xml
-
     nasty = nights.speed(500.0, outcome="failed").model_copy(
         update={"sentence": "too <slow> & \x00 bad"}
     )
@@ -253,8 +295,6 @@ def test_junit_holds_every_case_also_one_that_never_ran(tmp_path):
 
 
 def test_a_simulated_junit_says_so_first(tmp_path):
-    from harness.junit import junit_xml
-
     case = nights.speed(500.0, outcome="recorded").model_copy(update={"provenance": "simulated"})
     text = junit_xml(samples.run_records([case], provenance="simulated"))
     assert text.index("SIMULATED") < text.index("<testcase")
