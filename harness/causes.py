@@ -309,8 +309,13 @@ def exit_code(
     *,
     complete: bool,
     allow_inconclusive: bool,
+    stopped: bool = False,
 ) -> Exit:
-    """What a run ends with. A failed acceptance outweighs trouble, trouble what is undecided."""
+    """What a run ends with. A failed acceptance outweighs trouble, trouble what is undecided.
+
+    `stopped`: the run was told to end before its last case, so that what did not run is nobody's
+    fault; without a red case such a run is not green all the same.
+    """
     # Whatever a diagnosis found, a failed case is a failed acceptance: none is asked for here.
     found = [finding for case in cases if (finding := cause_of(case)) is not None]
     outcomes = [check.outcome for check in checks]
@@ -321,11 +326,11 @@ def exit_code(
         return Exit.ACCEPTANCE_FAILED
     if "harness" in kinds:
         return Exit.HARNESS_FAULT
-    if "machine" in kinds or not complete:
+    if "machine" in kinds or not (complete or stopped):
         return Exit.MACHINE_TROUBLE
     if "input" in kinds:
         return Exit.INPUT_ERROR
     undecided = len(found) > len(red) or "inconclusive" in outcomes
     if undecided and not allow_inconclusive:
         return Exit.INCONCLUSIVE_ONLY
-    return Exit.PASSED
+    return Exit.PASSED if complete else Exit.MACHINE_TROUBLE

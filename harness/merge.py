@@ -176,7 +176,7 @@ def merge(
             run = _run_line(sources, provenance, output, result.notes)
             joined = RunRecords(staged, run, tuple(plan), tuple(result.cases.values()), None)
             result.checks = _joined_checks(sources, joined, known)
-            status = _exit_status(sources, result, records.count(plan, result.cases.values()))
+            status = _exit_status(sources, plan, result)
             _write(staged / RESULTS, _texts(sources, run, plan, result, status))
             counts = _checked(staged, plan, result)
             # Fails where another process filled the directory meanwhile.
@@ -452,8 +452,23 @@ def _judge_again(
         )
 
 
-def _exit_status(sources: Sequence[_Source], result: _Result, counts: Mapping[str, int]) -> int:
+def _stopped(sources: Sequence[_Source], plan: Sequence[PlannedCase], result: _Result) -> str:
+    """Why cases did not run, where runs that were told to end early planned all of these."""
+    early = {
+        planned.nodeid: source.records.end.stopped
+        for source in sources
+        if source.records.end is not None and source.records.end.stopped
+        for planned in source.records.plan
+    }
+    lost = [planned.nodeid for planned in plan if planned.nodeid not in result.cases]
+    if not all(nodeid in early for nodeid in lost):
+        return ""
+    return ", ".join(dict.fromkeys(early[nodeid] for nodeid in lost))
+
+
+def _exit_status(sources: Sequence[_Source], plan: Sequence[PlannedCase], result: _Result) -> int:
     """The worst of what the joined records say and what the runs ended with."""
+    counts = records.count(plan, result.cases.values())
     joined = causes.exit_code(
         result.cases.values(),
         (check.line for check in result.checks.values()),
@@ -461,6 +476,7 @@ def _exit_status(sources: Sequence[_Source], result: _Result, counts: Mapping[st
         allow_inconclusive=all(
             source.run.settings.get("allow_inconclusive") is True for source in sources
         ),
+        stopped=bool(_stopped(sources, plan, result)),
     )
     return min(int(joined), *map(_ended_with, sources), key=_order)
 
@@ -724,6 +740,7 @@ def _texts(
             planned=len(plan),
             counts=counts,
             complete=not counts["not_run"],
+            stopped=_stopped(sources, plan, result),
             exit_status=exit_status,
             seconds=sum(end.seconds for end in ends if end),
         )

@@ -186,6 +186,7 @@ class Acceptance:
         )
         # pytest counts a skipped case as no failure; here nothing skips to green. A run that was
         # interrupted, or in which pytest itself failed, keeps pytest's code.
+        stopped = _why_stopped(session)
         ended = [pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED]
         if not INTERRUPTED.is_set():
             ended.append(pytest.ExitCode.INTERRUPTED)  # what xdist calls the end by -x
@@ -195,6 +196,7 @@ class Acceptance:
                 found.checks,
                 complete=complete,
                 allow_inconclusive=self.settings.allow_inconclusive,
+                stopped=bool(stopped),
             )
             if mine != causes.Exit.PASSED or session.testsfailed == 0:
                 session.exitstatus = int(mine)
@@ -204,6 +206,7 @@ class Acceptance:
             planned=len(self.planned),
             counts=counts,
             complete=complete,
+            stopped=stopped,
             exit_status=int(session.exitstatus),
             seconds=round(time.monotonic() - self.begin, 3),
         )
@@ -462,6 +465,14 @@ def _of_verdict(verdict: Verdict) -> dict[str, Any]:
             figures=dict(verdict.figures),
         ),
     }
+
+
+def _why_stopped(session: pytest.Session) -> str:
+    """Why pytest was told to end before its last case; empty where it was not."""
+    if session.shouldfail:
+        most = int(session.config.getoption("maxfail"))
+        return "after the first failure (-x)" if most == 1 else f"after {most} failures (--maxfail)"
+    return f"early: {session.shouldstop}" if session.shouldstop else ""
 
 
 def _cannot_write(folder: Path, error: OSError | HarnessError) -> NoReturn:

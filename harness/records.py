@@ -227,6 +227,8 @@ class EndLine(_Line):
     planned: int
     counts: dict[str, int] = Field(default_factory=dict)
     complete: bool = False
+    # Where somebody asked for an end before the last case: "after the first failure (-x)".
+    stopped: str = ""
     exit_status: int = 0
     seconds: float = 0.0
 

@@ -41,7 +41,7 @@ class Why:
     """
 
     word: str  # "The machine"
-    verb: str  # "failed", "could not decide"
+    verb: str  # "failed", "leaves it undecided", "stopped after the first failure (-x)"
     why: str
     subjects: tuple[str, ...]
     left: int
@@ -85,9 +85,11 @@ def whys(records: RunRecords, *, with_lost: bool = True) -> tuple[Why, ...]:
     ]
     if silent:
         found = [_without_claims(one) for one in found]
-    if lost and with_lost:
-        found.insert(0, _lost(records, lost))
-    return tuple(found[:GROUPS_SHOWN])
+    if not lost or not with_lost:
+        return tuple(found[:GROUPS_SHOWN])
+    if records.end is not None and records.end.stopped:  # somebody asked for it: no cause
+        return *found[: GROUPS_SHOWN - 1], _lost(records, lost)
+    return _lost(records, lost), *found[: GROUPS_SHOWN - 1]
 
 
 def not_reached(records: RunRecords) -> list[CaseLine | PlannedCase]:
@@ -105,6 +107,9 @@ def _lost(records: RunRecords, lost: Sequence[CaseLine | PlannedCase]) -> Why:
     end = records.end
     if end is not None and end.exit_status == Exit.INTERRUPTED:
         word, verb, why = "The run", "was interrupted", "these did not run"
+    elif end is not None and end.stopped:
+        word, verb = "The run", f"stopped {figures.line(end.stopped, 160)}"
+        why = "these did not run"
     elif end is None:
         word, verb = "The machine", "failed"
         why = "the run was killed or still goes on: its records have no end, and these no line"

@@ -97,6 +97,7 @@ def write_run(
     lost: Sequence[CaseLine] = (),
     end: bool = True,
     exit_status: int = 0,
+    stopped: str = "",
     raw: Sequence[str] = (),
     **changes: Any,
 ) -> Path:
@@ -131,6 +132,7 @@ def write_run(
             planned=len(plan),
             counts=counts,
             complete=not lost,
+            stopped=stopped,
             exit_status=exit_status,
             seconds=60.0,
         )

@@ -278,6 +278,7 @@ def run_records(
     directory: Path = Path("runs/20261120-073000-1a2b"),
     damaged: tuple[str, ...] = (),
     exit_status: int = 0,
+    stopped: str = "",
     checks: Sequence[RunCheckLine] = (),
     published: dict[str, Any] | None = None,
 ) -> RunRecords:
@@ -310,6 +311,7 @@ def run_records(
             planned=len(plan),
             counts=counts,
             complete=not lost,
+            stopped=stopped,
             exit_status=exit_status,
             seconds=723.0,
         )

@@ -32,6 +32,27 @@ JSON = st.recursive(
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
 
+# How a run ends ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("outcome", "stage", "code"),
+    [
+        ("failed", "", Exit.ACCEPTANCE_FAILED),
+        ("error", "data", Exit.INPUT_ERROR),
+        ("error", "device", Exit.MACHINE_TROUBLE),
+        ("inconclusive", "", Exit.INCONCLUSIVE_ONLY),
+        ("passed", "", Exit.MACHINE_TROUBLE),  # it did not run everything: never green
+    ],
+)
+def test_what_a_run_that_was_told_to_stop_left_is_not_lost(outcome, stage, code):
+    line = failing(stage) if stage else samples.case(outcome=outcome)
+    ends = {"complete": False, "allow_inconclusive": False}
+    assert causes.exit_code([line], [], stopped=True, **ends) == code
+    lost = causes.exit_code([line], [], **ends)
+    assert lost == (code if outcome == "failed" else Exit.MACHINE_TROUBLE)
+
+
 # What to do ---------------------------------------------------------------------------------
 
 

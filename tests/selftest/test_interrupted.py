@@ -12,6 +12,7 @@ import pytest
 
 from harness import processes, records
 from tests.selftest.running import ROOT, TINY, alive
+from tests.selftest.test_plugin import NO_NETWORK
 
 
 @pytest.mark.parametrize(
@@ -66,12 +67,27 @@ def test_an_interrupted_run_leaves_its_report_and_code_2(tmp_path, shared, signa
     assert (runs / "latest" / "junit.xml").is_file()
 
 
-def test_a_run_that_ends_by_x_says_why_also_under_xdist(run_pytest):
+@pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["alone", "a worker"])
+def test_a_run_that_ends_by_x_says_so_and_keeps_the_code_of_its_failure(run_pytest, workers):
     done = run_pytest(
-        *("--simulate-ascend", "-m", "accuracy", "--batch-sizes=1,2", "-n", "2", "-x"),
-        *("--simulator=cards=2,fault=nan:any", "--no-diagnosis"),
+        *("--simulate-ascend", "-m", "accuracy", "--batch-sizes=1,2,4,8", *workers, "-x"),
+        *("--simulator=fault=nan:any", "--no-diagnosis"),
     )
     assert done.code == 1, done.output  # an acceptance failed: xdist calls it interrupted
+    end = done.records().end
+    assert end is not None
+    assert end.stopped == "after the first failure (-x)"
+    assert "The run stopped after the first failure (-x): these did not run" in done.output
+    assert "The machine" not in done.output
+
+
+def test_an_input_error_keeps_its_code_with_x(run_pytest, tmp_path):
+    refused = tmp_path / "refused.yaml"
+    refused.write_text(TINY.read_text().replace(*NO_NETWORK))
+    words = ("--rehearsal", "-m", "accuracy", "--batch-sizes=1,2", "-x")
+    done = run_pytest(*words, catalog=refused)
+    assert done.code == 4, done.output
+    assert "The machine" not in done.output
 
 
 def test_nothing_that_was_built_ahead_lives_on(run_pytest):

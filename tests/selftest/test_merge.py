@@ -640,3 +640,22 @@ def test_the_command(tmp_path):
     done = CliRunner().invoke(app, ["merge", *parts, "--output", str(tmp_path / "both")])
     assert done.exit_code == 4
     assert "exists already" in done.output
+
+
+def test_what_a_part_was_told_to_leave_out_is_not_lost(tmp_path):
+    wrong = speed(1, "a", outcome="inconclusive")
+    left = nights.write_run(
+        tmp_path, [wrong], name="a", lost=[speed(4, "a")], exit_status=6, stopped="early"
+    )
+    made = merge([left], tmp_path / "one").directory
+    end = records.read(made).end
+    assert end is not None
+    assert (end.exit_status, end.stopped, end.complete) == (6, "early", False)
+    # Another part lost a case of its own: that one is the machine's.
+    lost = nights.write_run(tmp_path, [speed(8, "b")], name="b", lost=[speed(16, "b")])
+    assert exit_status(merge([left, lost], tmp_path / "two").directory) == 7
+    # It ran elsewhere: nothing is left out.
+    rest = nights.write_run(tmp_path, [speed(4, "c")], name="c")
+    end = records.read(merge([left, rest], tmp_path / "three").directory).end
+    assert end is not None
+    assert (end.exit_status, end.stopped, end.complete) == (6, "", True)

@@ -1212,12 +1212,25 @@ def test_an_unknown_exit_code_is_named_without_a_meaning() -> None:
     assert findings.exit_words(records) == "exit code 99"
 
 
+STOPPED = "after the first failure (-x)"
+
+
+def test_a_run_that_was_told_to_stop_blames_no_machine_for_it() -> None:
+    lines = [samples.case(f"m{n}", 1, outcome="failed", sentence=f"s{n}") for n in range(2)]
+    lines += [samples.case(f"e{n}", 1, outcome="error") for n in range(8)]
+    records = samples.run_records(lines, lost=[_lost()], exit_status=1, stopped=STOPPED)
+    found = findings.whys(records)
+    assert [why.word for why in found if why.word == "The machine"] == []
+    assert found[-1].text.startswith(f"The run stopped {STOPPED}: these did not run")
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"end": False}, "the run was killed or still goes on"),
         ({"exit_status": 2}, "The run was interrupted: these did not run"),
         ({"exit_status": 7}, "the run ended without a line of these"),
+        ({"exit_status": 7, "stopped": STOPPED}, f"The run stopped {STOPPED}: these did not run"),
     ],
 )
 def test_a_lost_case_is_blamed_on_the_first_screen(changes: dict[str, Any], said: str) -> None:
