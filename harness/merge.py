@@ -172,7 +172,12 @@ def merge(
             result = _collect(sources, staged)
             result.notes += twice
             known = _same_catalog(sources, catalog, result.notes)
-            result.notes += _without_end(sources)
+            result.notes += [
+                f"{source.name} {why}, so the joined run ends with exit code "
+                f"{int(causes.Exit.MACHINE_TROUBLE)} at best"
+                for source in sources
+                for why in _unsound(source.records)
+            ]
             run = _run_line(sources, provenance, output, result.notes)
             joined = RunRecords(staged, run, tuple(plan), tuple(result.cases.values()), None)
             result.checks = _joined_checks(sources, joined, known)
@@ -482,22 +487,31 @@ def _exit_status(sources: Sequence[_Source], plan: Sequence[PlannedCase], result
 
 
 def _ended_with(source: _Source) -> int:
-    """A run's exit code; that of the machine for one that was killed, which has no end or a signal.
+    """A run's exit code; at best that of the machine for one whose records are not whole, and that
+    of the machine for one that was killed, which has no end or a signal.
 
     A killed run is not known to be good, and what it says of a model is in its cases.
     """
     end = source.records.end
     known = end is not None and end.exit_status in tuple(causes.Exit)
-    return end.exit_status if end is not None and known else int(causes.Exit.MACHINE_TROUBLE)
+    machine = int(causes.Exit.MACHINE_TROUBLE)
+    if end is None or not known:
+        return machine
+    return (
+        min(end.exit_status, machine, key=_order) if _unsound(source.records) else end.exit_status
+    )
 
 
-def _without_end(sources: Sequence[_Source]) -> list[str]:
-    return [
-        f"{source.name} was killed or still goes on: its records have no end, so the joined run "
-        f"ends with exit code {int(causes.Exit.MACHINE_TROUBLE)} at best"
-        for source in sources
-        if source.records.end is None
-    ]
+def _unsound(found: RunRecords) -> list[str]:
+    """Why the records of a run are not what it wrote, whatever they say it ended with."""
+    why = []
+    if found.end is None:
+        why.append("was killed or still goes on: its records have no end")
+    elif (found.end.planned, found.end.counts) != (len(found.plan), found.counts()):
+        why.append("has an end line that counts what its records lack")
+    if found.damaged:
+        why.append(f"has damaged lines in its records ({len(found.damaged):,})")
+    return why
 
 
 def _order(status: int) -> tuple[int, int]:

@@ -63,7 +63,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 @dataclass(frozen=True)
 class Screen:
     """`word`: what failed, or "passed", "inconclusive", "interrupted", "time limit". `good`:
-    nothing is red.
+    nothing is red, and the records bear that out.
     """
 
     word: str
@@ -88,8 +88,10 @@ def first_screen(
         return Screen(word, good, (_title(word, good), f"exit code {code}: {said}"))
     recorded = found.end.exit_status if found.end is not None else None
     status = recorded if exit_code is None else exit_code
-    word, good = _word(found, status), status == Exit.PASSED and found.end is not None
     head = headline.headline(found)
+    good = status == Exit.PASSED and head.tone != "bad"
+    # A code that says passed, of records that do not: they are damaged, or lack what ran.
+    word = "records" if status == Exit.PASSED and not good else _word(found, status)
     lines = [banner.text for banner in provenance.banners(found)]
     lines.append(_title(word, good))
     lines.append(one_line(head.text, 400))

@@ -327,6 +327,24 @@ def test_a_night_without_an_end_or_without_records():
     assert not first_screen(None).good
 
 
+def test_a_code_that_says_passed_does_not_outweigh_broken_records():
+    lost = [planned(case("b", 1))]
+    broken = [
+        run_records([case()], damaged=("line 4: cut",)),
+        run_records([case()], lost=lost),
+        run_records([], lost=lost),
+        run_records([case(), case("b", 1, outcome="failed")]),
+    ]
+    for found in broken:
+        for code in (None, 0):
+            screen = first_screen(found, code)
+            assert (screen.word, screen.good) == ("records", False)
+            assert "RUN FAILED: records" in screen.lines
+    assert first_screen(run_records([case()], end=False), 0).word == "records"
+    for outcome in ("recorded", "inconclusive", "known_failure"):  # as pytest ended it
+        assert first_screen(run_records([case(outcome=outcome)])).good
+
+
 def test_a_process_that_ended_otherwise_than_its_records_say():
     screen = first_screen(run_records([case()]), 7)
     assert (screen.word, screen.good) == ("machine", False)

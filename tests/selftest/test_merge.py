@@ -267,6 +267,25 @@ def test_damaged_lines_stay_counted(tmp_path):
     assert len(records.read(part).damaged) == 2
     made = merge([part], tmp_path / "one")
     assert len(records.read(made.directory).damaged) == 2
+    assert (made.exit_status, exit_status(made.directory)) == (7, 7)
+    assert any("damaged lines in its records (2), so" in note for note in made.notes)
+
+
+def test_a_line_that_is_gone_is_not_green(tmp_path):
+    part = nights.write_run(tmp_path, [speed(1, "a"), speed(4, "a")], name="a")
+    other = nights.write_run(tmp_path, [speed(4, "b")], name="b")  # the joined plan is complete
+    lines = (part / RESULTS).read_text().splitlines(keepends=True)
+    (part / RESULTS).write_text(
+        "".join(
+            line
+            for line in lines
+            if '"nodeid"' not in line or '"kind":"plan"' in line or "-bs1-" in line
+        )
+    )
+    made = merge([part, other], tmp_path / "both")
+    assert records.read(made.directory).counts()["not_run"] == 0
+    assert made.exit_status == 7
+    assert any("counts what its records lack" in note for note in made.notes)
 
 
 # --- What is judged over all cases ----------------------------------------------------------
