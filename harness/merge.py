@@ -507,7 +507,7 @@ def _unsound(found: RunRecords) -> list[str]:
     why = []
     if found.end is None:
         why.append("was killed or still goes on: its records have no end")
-    elif (found.end.planned, found.end.counts) != (len(found.plan), found.counts()):
+    elif not found.end_agrees():
         why.append("has an end line that counts what its records lack")
     if found.damaged:
         why.append(f"has damaged lines in its records ({len(found.damaged):,})")

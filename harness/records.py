@@ -314,6 +314,14 @@ class RunRecords:
         """Cases for each outcome; planned cases without a line count as `not_run`."""
         return count(self.plan, self.cases)
 
+    def end_agrees(self) -> bool:
+        """Whether the end line counts what the plan and the case lines have."""
+        if self.end is None:
+            return False
+        stated, counts = self.end.counts, self.counts()
+        same = not stated or all(stated.get(name, 0) == counts[name] for name in OUTCOMES)
+        return same and self.end.planned == len(self.plan)
+
 
 def count(plan: Sequence[PlannedCase], cases: Iterable[CaseLine]) -> dict[str, int]:
     """How many cases ended how. The sum equals the number of planned cases when all is well."""
@@ -340,7 +348,7 @@ def regular_text(path: Path, *, errors: str = "strict") -> str:
 
 
 def read(directory: Path) -> RunRecords:
-    """Read a run's records.
+    """Read a run's records: of its directory, or of the `results.jsonl` in it.
 
     A case that was written twice (a crash noticed by both sides) keeps its first line; a line
     that cannot be read is reported in `damaged`.
@@ -348,7 +356,8 @@ def read(directory: Path) -> RunRecords:
     Raises:
         RecordError: the run has no records at all, or no regular file of them.
     """
-    path = directory if directory.is_file() else directory / RESULTS
+    # No other file is taken for records: a report would be written beside it.
+    path = directory if directory.name == RESULTS else directory / RESULTS
     try:
         text = regular_text(path, errors="replace")
     except OSError as error:

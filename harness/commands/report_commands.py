@@ -29,7 +29,6 @@ def report(
 
     with readable_errors():
         for run in runs:
-            records.read(run)  # an error before anything is written
             typer.echo(write_report(run))
             exports.write_all(run)
 

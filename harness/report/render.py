@@ -89,9 +89,15 @@ def write_report(run_dir: Path, *, images_at_hand: bool = False) -> Path:
             flipped. A later rendering shows those, and opens no file that a record names.
 
     Raises:
-        RecordError: there are no records, or the file cannot be written.
+        RecordError: there are no records, no line of them can be read, or the file cannot be
+            written.
     """
     records = records_module.read(run_dir)
+    if not any((records.run, records.plan, records.cases, records.checks, records.end)):
+        raise RecordError(
+            f"{records.directory / records_module.RESULTS} holds no line of a run's records",
+            remedy="name a run directory, e.g. runs/latest",
+        )
     path = records.directory / REPORT
     if images_at_hand:
         thumbs.make(records)

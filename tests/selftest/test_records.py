@@ -119,6 +119,13 @@ def test_the_file_itself_can_be_named(tmp_path: Path) -> None:
     assert read(tmp_path / RESULTS).directory == tmp_path
 
 
+def test_no_other_file_is_taken_for_records(tmp_path: Path) -> None:
+    append(tmp_path, RUN)
+    other = (tmp_path / RESULTS).rename(tmp_path / "notes.txt")
+    with pytest.raises(RecordError, match="Not a directory"):
+        read(other)
+
+
 @pytest.mark.parametrize(
     "text",
     ["line\nfeed\r\n", "paragraph\u2028and\u2029next\x85line", "\x0b\x0c\x1c\x1d\x1e\x00", "é😀"],

@@ -929,6 +929,15 @@ def test_a_folder_without_records_is_an_error_that_says_what_to_do(tmp_path: Pat
     assert caught.value.remedy
 
 
+@pytest.mark.parametrize("text", ["", "\n", "root:x:0:0\n{}\n[]\n"])
+def test_records_without_a_line_have_no_report(tmp_path: Path, text: str) -> None:
+    (tmp_path / "results.jsonl").write_text(text, encoding="utf-8")
+    with pytest.raises(RecordError, match="holds no line") as caught:
+        write_report(tmp_path)
+    assert caught.value.remedy
+    assert [path.name for path in tmp_path.iterdir()] == ["results.jsonl"]
+
+
 def test_a_report_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
     run = samples.all_outcomes().run
     assert run is not None
