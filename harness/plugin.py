@@ -347,12 +347,12 @@ class Acceptance:
         last = max(declared, key=lambda known: known.expires or date.min)
         return f"; its excuse ({last.link}) ended on {last.expires}"
 
-    def write_crash(self, nodeid: str, text: str) -> None:
-        """The line of a case whose xdist worker died."""
+    def write_crash(self, nodeid: str, text: str) -> CaseLine | None:
+        """Write the line of a case whose xdist worker died; None where no such case was planned."""
         self.progress.ended(nodeid)
         planned = next((p for p in self.planned if p.nodeid == nodeid), None)
         if planned is None:
-            return
+            return None
         error = ErrorInfo(
             type="Crash",
             stage="worker",
@@ -360,17 +360,15 @@ class Acceptance:
             remedy="look at the worker's last log in the run directory; memory may have run out",
             log=text,
         )
-        records.append(
-            self.run_dir,
-            CaseLine(
-                **self._about(
-                    Case(planned.model, planned.batch_size, planned.target, planned.check), nodeid
-                ),
-                outcome="crashed",
-                sentence=f"{error.message}: {text.splitlines()[0] if text else ''}",
-                error=error,
-            ),
+        case = Case(planned.model, planned.batch_size, planned.target, planned.check)
+        line = CaseLine(
+            **self._about(case, nodeid),
+            outcome="crashed",
+            sentence=f"{error.message}: {text.splitlines()[0] if text else ''}",
+            error=error,
         )
+        records.append(self.run_dir, line)
+        return line
 
     def _repeat(self, case: Case) -> list[str]:
         """The command that does one case again, with every setting that could change it."""
@@ -762,8 +760,9 @@ def pytest_report_teststatus(report: Any) -> tuple[str, str, Any] | None:
 def pytest_handlecrashitem(crashitem: str, report: Any, sched: Any) -> None:
     """xdist lost a worker: its case still gets its line."""
     state = _state(sched.config)
-    if state.active:
-        state.write_crash(crashitem, str(report.longrepr))
+    line = state.write_crash(crashitem, str(report.longrepr)) if state.active else None
+    if line is not None:
+        report.acceptance = _columns(line)
 
 
 @pytest.hookimpl(tryfirst=True)

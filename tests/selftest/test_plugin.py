@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import xml.etree.ElementTree as ET
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -214,7 +217,13 @@ def test_a_lost_worker_costs_one_case_and_is_in_every_report(run_pytest, tmp_pat
     assert found.end is not None
     assert found.end.complete
     assert "crashed" in (done.run_dir / "report.html").read_text()
-    assert "tiny-bs1-cpu" in html.read_text()
+    # pytest-html keeps its rows as JSON, whose texts are HTML.
+    (blob,) = re.findall(r'data-jsonblob="([^"]*)"', html.read_text())
+    tests = json.loads(unescape(blob))["tests"]
+    (row,) = [row for name, rows in tests.items() if "tiny-bs1-cpu" in name for row in rows]
+    cells = "".join(row["resultsTableRow"])
+    assert "<td>crashed (rehearsal)</td>" in cells
+    assert "the pytest worker that ran the case died" in cells
     junit = (done.run_dir / "junit.xml").read_text()
     assert "tiny-bs1-cpu" in junit
 
