@@ -5,7 +5,7 @@ Everything here reads JSON of any shape: a record is shown, never trusted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -15,6 +15,7 @@ from harness.report import charts, figures, provenance
 from harness.report.figures import NO_VALUE, Row
 
 ATTEMPTS_SHOWN = 8
+DEVICES_SHOWN = 24
 SECTIONS_SHOWN = 12
 ROWS_SHOWN = 60
 COLUMNS_SHOWN = 12
@@ -88,6 +89,35 @@ def device_rows(case: CaseLine) -> tuple[Row, ...]:
         *figures.flatten(device),
         *(Row(f"toolchain: {row.label}", row.value) for row in figures.flatten(tools)),
     )
+
+
+def toolchain_rows(cases: Sequence[CaseLine]) -> tuple[Row, ...]:
+    """Every device of a run with its chip and card, then the versions of what drove them."""
+    hosts = {case.machine.hostname for case in cases}
+    found: dict[str, dict[str, None]] = {}  # label -> what was said of it, each once
+    tools: dict[str, dict[str, None]] = {"CANN": {}, "driver": {}, "firmware": {}}
+    for case in cases:
+        device = figures.mapping(case.device)
+        setup = figures.mapping(case.measurement.get("setup"))
+        if device.get("id"):
+            label = figures.line(str(device["id"]), 80)
+            if len(hosts) > 1:
+                label += f" on {figures.line(case.machine.hostname, 80)}"
+            said = (setup.get("chip") or device.get("name"), setup.get("card"), device.get("card"))
+            found.setdefault(label, {}).update(_each(said))
+        known = {**figures.mapping(device.get("toolchain")), **case.versions}
+        for name, versions in tools.items():
+            versions.update(_each((known.get(name.lower()),)))
+    rows = [Row(label, ", ".join(texts)) for label, texts in found.items()]
+    if len(rows) > DEVICES_SHOWN:
+        rows[DEVICES_SHOWN:] = [Row("and more", f"{len(rows) - DEVICES_SHOWN:,} devices")]
+    rows += [Row(name, " / ".join(list(texts)[:8])) for name, texts in tools.items() if texts]
+    return tuple(rows)
+
+
+def _each(values: Iterable[Any]) -> dict[str, None]:
+    """The texts of what is known, as the keys of a dict, which keep their order."""
+    return dict.fromkeys(figures.line(str(value), 80) for value in values if value)
 
 
 def image_rows(case: CaseLine) -> tuple[Row, ...]:

@@ -219,6 +219,7 @@ def _environment(records: RunRecords) -> list[Group]:
         for index, machine in enumerate(list(others)[:16], 2)
     ]
     groups += [
+        Group("Devices and toolchain", details.toolchain_rows(records.cases)),
         Group("Versions", tuple(figures.flatten(dict(run.versions)))),
         Group("Settings", tuple(figures.flatten(run.settings))),
     ]

@@ -33,6 +33,7 @@ from harness.records import (
     CaseLine,
     Check,
     ErrorInfo,
+    Machine,
     Outcome,
     PlannedCase,
     Provenance,
@@ -54,7 +55,7 @@ from harness.report.cases import safe_href, tail, web_href
 from harness.report.figures import NO_VALUE
 from harness.report.guide_figures import guide_figures, read_figures
 from harness.report.headline import LOOKS, headline, reconcile
-from harness.report.page import case_views
+from harness.report.page import build, case_views
 from tests.selftest import report_samples as samples
 
 NOW = "2026-11-20T07:42:05+00:00"
@@ -1628,6 +1629,29 @@ def test_a_real_run_has_its_charts() -> None:
     text = Tree(html).text()
     assert "+0.10 points, 99 % interval \N{MINUS SIGN}0.72 points to +0.94 points" in text
     assert "Temperature of the device 43.0 to 56.8 °C, 40 looks" in html
+
+
+def test_the_environment_names_every_device_and_what_drove_it() -> None:
+    other = {**samples.DEVICE, "id": "ascend310p3-0", "card": "npu-0"}
+    newer = {"cann": "8.1.RC1", "driver": "23.0.0"}
+    lines = [
+        samples.real_throughput("seresnext101", 1),
+        samples.real_accuracy("seresnext101", 1),
+        samples.real_accuracy("seresnext101", 4, device=other, versions=newer),
+    ]
+    records = samples.run_records(lines, provenance="real")
+    groups = {group.title: group.rows for group in build(records, rendered=NOW).environment}
+    assert {row.label: row.value for row in groups["Devices and toolchain"]} == {
+        "ascend310p3-1": "Ascend310P3, Atlas 300I Pro, npu-1",
+        "ascend310p3-0": "Ascend310P3, npu-0",
+        "CANN": "8.0.RC2 / 8.1.RC1",
+        "driver": "23.0.0",
+        "firmware": "7.1.0.3.220",
+    }
+    elsewhere = lines[0].model_copy(update={"machine": Machine(hostname="bench-04")})
+    text = page(samples.run_records([*lines, elsewhere], provenance="real")).text()
+    for said in ("ascend310p3-1 on bench-03", "ascend310p3-1 on bench-04"):
+        assert said in text
 
 
 def test_a_case_names_its_device_its_tools_and_what_was_set_aside() -> None:
