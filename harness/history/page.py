@@ -142,13 +142,19 @@ class Page:
     version: str
 
 
+def is_low(series: Series) -> bool:
+    """Whether the last figure lies below the floor, whatever else is said of the series."""
+    floor, values = series.floor, series.values
+    return bool(values) and floor is not None and values[-1] < floor.value * (1 - 1e-12)
+
+
 def state_of(series: Series) -> State:
     """What is most worth saying of a series: that it falls, before that it lies too low, before
     that its newest run gave no figure.
     """
     if series.decline is not None:
         return "falls"
-    if series.values and series.floor and series.values[-1] < series.floor.value * (1 - 1e-12):
+    if is_low(series):
         return "below"
     if series.misses:
         return "missed"
@@ -271,8 +277,9 @@ def _headline(series: Sequence[Series]) -> tuple[str, Tone]:
 def _trend(series: Sequence[Series]) -> tuple[str, Tone]:
     if not series:
         return "There is no figure yet", "neutral"
-    states = [state_of(one) for one in series]
-    declining, low = states.count("falls"), states.count("below")
+    # A series that falls may lie below its floor as well: it is counted in both.
+    declining = sum(1 for one in series if one.decline is not None)
+    low = sum(map(is_low, series))
     short = sum(1 for one in series if len(one.values) < ENOUGH)
     below = f"{low:,} below the floor" if low else ""
     many = _plural(len(series), "series", "series")
@@ -288,7 +295,7 @@ def _trend(series: Sequence[Series]) -> tuple[str, Tone]:
         text = f"None of {_plural(len(series) - short, 'series', 'series')} falls"
         tone = "warn" if low else "good"
     rest = f"{short:,} {'has' if short == 1 else 'have'} too few runs to tell" if short else ""
-    return "; ".join(part for part in (text, below if not declining else "", rest) if part), tone
+    return "; ".join(part for part in (text, below, rest) if part), tone
 
 
 def build(

@@ -608,6 +608,18 @@ def test_a_figure_below_its_floor_is_said_however_few_there_are(tmp_path):
     assert tone_of(html) == "warn"
 
 
+def test_a_fall_hides_no_figure_below_its_floor(tmp_path):
+    falling = [600.0 + n % 3 for n in range(12)] + [590.0 - 6 * n for n in range(8)]
+    nights.write_nights(tmp_path, falling)
+    nights.write_nights(tmp_path, [70.0 + n % 3 / 10 for n in range(9)], first=50, model="fixres")
+    html = page_of(tmp_path)
+    assert headline_of(html) == "1 of 2 series falls; 1 below the floor"
+    assert tone_of(html) == "bad"
+    # The one that falls has a floor, too: far below it, it is one of the low ones.
+    nights.write_nights(tmp_path, [value / 3 for value in falling], first=100, batch=8)
+    assert headline_of(page_of(tmp_path)) == "2 of 3 series fall; 2 below the floor"
+
+
 def axis_of(html: str) -> list[str]:
     found = re.search(r'<div class="y-axis"[^>]*><span class="widest">(.*?)</div>', html)
     assert found is not None
