@@ -1,6 +1,19 @@
 "use strict";
-// Filters, folding and links into folded cases. Without this script the page is a plain list.
+// Filters, folding, links into folded cases, printing. Without this script the page is a plain list.
 (() => {
+  // Nobody unfolds paper: the environment, what is judged over the cases and all of an open case.
+  const onPaper =
+    "#environment details, .check-of-run details, " +
+    "article.case > details[open] .fold, article.case > details[open] .error .log";
+  let unfolded = [];
+  addEventListener("beforeprint", () => {
+    unfolded = [...document.querySelectorAll(onPaper)].filter((one) => !one.open);
+    for (const one of unfolded) one.open = true;
+  });
+  addEventListener("afterprint", () => {
+    for (const one of unfolded) one.open = false;
+  });
+
   const form = document.getElementById("filter");
   const cases = [...document.querySelectorAll("article.case")];
   if (!form) return;

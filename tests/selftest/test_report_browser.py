@@ -52,6 +52,15 @@ addEventListener("load", () => setTimeout(async () => {
       .filter((one) => ["sticky", "fixed"].includes(getComputedStyle(one).position))
       .reduce((sum, one) => sum + one.getBoundingClientRect().height, 0) / innerHeight,
   };
+  const folds = ["#environment details", ".check-of-run details", ".case > details[open] .fold",
+    ".case > details[open] .error .log", ".case > details"];
+  const closed = () => folds.map((name) =>
+    [...document.querySelectorAll(name)].filter((one) => !one.open).length);
+  found.on_screen = closed();
+  dispatchEvent(new Event("beforeprint"));
+  found.on_paper = closed();
+  dispatchEvent(new Event("afterprint"));
+  found.after_paper = closed();
   for (const fold of document.querySelectorAll("details")) fold.open = true;
   const pictures = [...document.querySelectorAll("img")];
   await Promise.all(pictures.map((one) => one.decode().catch(() => {})));
@@ -313,6 +322,16 @@ def test_banners_leave_the_window_to_the_page(seen: Seen) -> None:
         assert seen.found[name]["covered"] <= most, name
     assert seen.found["phone"]["covered"] > 0  # it is still there
     assert seen.found["planted_banner"]["covered"] > 0.06
+
+
+def test_paper_has_the_environment_and_all_of_an_open_case(seen: Seen) -> None:
+    for name in CLEAN:
+        found = seen.found[name]
+        folded = found["on_screen"][-1]
+        assert found["on_screen"][0] == 1
+        assert found["on_paper"] == [0, 0, 0, 0, folded], name  # a case that is good stays a line
+        assert found["after_paper"] == found["on_screen"]
+    assert min(seen.found["real_desktop"]["on_screen"][:3]) > 0
 
 
 def test_nothing_planted_in_the_records_runs(seen: Seen) -> None:
