@@ -786,30 +786,38 @@ def test_an_empty_history_has_a_page(tmp_path):
         write_trend(tmp_path, models=["resnest50"])
 
 
-def test_the_page_in_a_browser_on_a_phone(tmp_path):
+PHONES = (browser.PHONE, 360, 320)
+
+
+def test_the_page_in_a_browser_on_phones(tmp_path):
     runs = tmp_path / "runs"
     nights.write_nights(runs, [600 * 0.99**n for n in range(20)])
     nights.write_nights(runs, [500.0, 480.0], first=20, toolchain="CANN " + "9" * 150)
     nights.write_nights(runs, [500.0], first=23, outcome="failed")
     nights.write_nights(runs, [500.0], first=24, outcome="inconclusive")
+    # The longest words that stand beside a chart: those of a floor.
+    accuracy = samples.real_accuracy("inceptionv4", 1, run="r", started=nights.night(25))
+    nights.write_run(runs, [accuracy])
     html = page_of(runs)
     with tempfile.TemporaryDirectory(prefix="trend-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         found = browser._browser()
-        (folder / "phone.html").write_text(browser._probed(html, "phone"), encoding="utf-8")
+        frames = '<iframe src="untouched.html" style="width:390px;height:800px"></iframe>\n'
         (folder / "untouched.html").write_text(html, encoding="utf-8")
-        frames = "".join(
-            f'<iframe src="{title}.html" style="width:{browser.PHONE}px;height:800px"></iframe>\n'
-            for title in ("phone", "untouched")
-        )
+        for width in PHONES:
+            name = str(width)
+            (folder / f"{name}.html").write_text(browser._probed(html, name), encoding="utf-8")
+            style = f"width:{width}px;height:800px"
+            frames += f'<iframe src="{name}.html" style="{style}"></iframe>\n'
         (folder / "wall.html").write_text(browser.WALL + frames, encoding="utf-8")
         dom, log = browser._dump(found, folder / "wall.html", folder / "profile")
     text = re.search(r'<pre id="found">(.*?)</pre>', dom, re.S)
     assert text is not None, log[-2000:]
-    seen = json.loads(unescape(text[1]))["phone"]
-    assert seen["wide"] == []
-    assert seen["scroll"] <= browser.PHONE
-    assert seen["outside"] == []
+    for width in PHONES:
+        seen = json.loads(unescape(text[1]))[str(width)]
+        assert seen["wide"] == []
+        assert seen["scroll"] <= seen["width"] == width
+        assert seen["outside"] == []
     assert [line for line in log.splitlines() if "CONSOLE" in line] == []
 
 
