@@ -22,7 +22,9 @@ from harness.errors import RecordError
 from harness.junit import junit_xml
 from harness.records import CaseLine, RunRecords
 from harness.report import figures, findings, headline, page, provenance
-from harness.report.cases import CaseView
+from harness.report.cases import Anchors, CaseView
+from harness.report.checks import CheckView, check_views
+from harness.report.headline import ATTENTION, Look
 
 SUMMARY_JSON = "summary.json"
 RESULTS_CSV = "results.csv"
@@ -92,6 +94,7 @@ def summary_json(found: RunRecords) -> str:
         "verdict": line.text,
         "tone": line.tone,
         "reasons": list(line.more),
+        "whys": [why.text for why in findings.whys(found)],
         "planned": len(found.plan),
         "counts": found.counts(),
         "sum_holds": headline.reconcile(found).holds,
@@ -105,6 +108,7 @@ def summary_json(found: RunRecords) -> str:
         "catalog_digest": run.catalog_digest if run else "",
         "host": run.machine.hostname if run else "",
         "versions": run.versions if run else {},
+        "checks": [_json_check(check) for check in check_views(found, Anchors(), None)],
         "cases": [_json_case(view, case) for view, case in page.pairs(found)],
     }
     # Half a surrogate pair cannot be written as UTF-8, so nothing but ASCII is.
@@ -133,6 +137,16 @@ def _json_case(view: CaseView, case: CaseLine | None) -> dict[str, Any]:
         error = view.error
         data["error"] = {"type": error.type, "stage": error.stage, "message": error.message}
     return data
+
+
+def _json_check(check: CheckView) -> dict[str, Any]:
+    """What is judged over the cases: batch sizes, ratios of chips."""
+    return {
+        "name": check.name,
+        "subject": check.subject,
+        "outcome": check.look.outcome,
+        "sentence": check.sentence,
+    }
 
 
 # --- CSV ------------------------------------------------------------------------------------
@@ -236,7 +250,7 @@ _TONES = {
 
 
 def summary_markdown(found: RunRecords) -> str:
-    """The run for a pull request or a job's page: banner, verdict, what failed, the matrix."""
+    """The run for a pull request or a job's page: banner, verdict, what failed and why, matrix."""
     line = headline.headline(found)
     lines = [
         f"> **{banner.word}** \N{EM DASH} {md_text(banner.sentence)}\n"
@@ -244,6 +258,7 @@ def summary_markdown(found: RunRecords) -> str:
     ]
     lines += [f"## {_TONES[line.tone]} {md_text(line.text, 600)}", ""]
     lines += [f"- {md_text(reason)}" for reason in line.more]
+    lines += [f"- {md_text(why.text, 600)}" for why in findings.whys(found)]
     views = page.case_views(found)
     lines += _md_attention(found, views)
     for matrix in page.matrices(views):
@@ -259,19 +274,27 @@ def summary_markdown(found: RunRecords) -> str:
 
 
 def _md_attention(found: RunRecords, views: list[CaseView]) -> list[str]:
-    shown = findings.entries(found, views)
-    if not shown:
+    # First what is said of the run, of which there is little.
+    rows = [
+        _md_row(check.look, f"{check.name} of {check.subject}", check.sentence)
+        for check in check_views(found, Anchors(), None)
+        if check.look.outcome in ATTENTION
+    ]
+    rows += [
+        _md_row(entry.look, entry.title, entry.text, entry.remedy)
+        for entry in findings.entries(found, views)
+    ]
+    if not rows:
         return []
-    rows = [["", "what", "why"]]
-    for entry in shown[:ATTENTION_SHOWN]:
-        outcome = f"{entry.look.sign} {entry.look.word}"
-        why = md_text(entry.text)
-        if entry.remedy:
-            why += f"<br>**What to do:** {md_text(entry.remedy, 600)}"
-        rows.append([outcome, md_text(entry.title), why])
-    left = len(shown) - ATTENTION_SHOWN
+    left = len(rows) - ATTENTION_SHOWN
+    rows = [["", "what", "why"], *rows[:ATTENTION_SHOWN]]
     more = ["", f"and {left:,} more, in the report"] if left > 0 else []
     return ["", "### Needs a look", "", *_md_table(rows), *more]
+
+
+def _md_row(look: Look, what: str, why: str, remedy: str = "") -> list[str]:
+    told = f"<br>**What to do:** {md_text(remedy, 600)}" if remedy else ""
+    return [f"{look.sign} {look.word}", md_text(what), md_text(why) + told]
 
 
 # --- Files ----------------------------------------------------------------------------------

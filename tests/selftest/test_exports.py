@@ -31,6 +31,7 @@ from harness.junit import junit_xml
 from harness.nightly import first_screen
 from harness.records import OUTCOMES, ErrorInfo, ReferenceInfo
 from harness.report import render_html, summary_lines
+from harness.report.findings import whys
 from tests.selftest import history_samples as nights
 from tests.selftest import report_samples as samples
 from tests.selftest.running import ROOT
@@ -222,6 +223,24 @@ def test_one_failed_build_is_one_row():
     (row,) = [line for line in table if "torch would not" in line]
     assert "fixres bs 1, 4 on cpu: export failed (accuracy and throughput)" in row
     assert "not tried again" not in row
+
+
+def test_a_run_that_is_red_by_a_check_alone_says_which_and_why():
+    cases = [samples.real_accuracy("seresnext101", batch) for batch in (1, 4)]
+    checks = [samples.batch_check(outcome="failed"), samples.batch_check("fixres")]
+    found = samples.run_records(cases, provenance="real", checks=checks, exit_status=1)
+    said = "batch size 4 is right on 93 images of 50000 less than batch size 1"
+    text = summary_markdown(found)
+    assert f"- The model failed: {said} (batch sizes of seresnext101 on ascend310p3)" in text
+    assert f"| ✗ failed | batch sizes of seresnext101 on ascend310p3 | {said} |" in text
+    assert "of fixres" not in text  # it holds
+    data = json.loads(summary_json(found))
+    assert data["whys"] == [why.text for why in whys(found)]
+    assert [(check["subject"], check["outcome"]) for check in data["checks"]] == [
+        ("seresnext101 on ascend310p3", "failed"),
+        ("fixres on ascend310p3", "passed"),
+    ]
+    assert data["checks"][0]["sentence"] == said
 
 
 def test_what_to_do_stands_beside_what_failed():
