@@ -9,7 +9,9 @@ from typing import Any
 try:
     import typer
     from typer import completion
+    from typer._click.exceptions import UsageError  # typer's own copy of click; no other name
 
+    from harness.causes import Exit
     from harness.commands import (
         cache_commands,
         completion_commands,
@@ -50,6 +52,8 @@ for _part in (
 def main() -> None:
     """Entry of `python -m harness`."""
     run: Callable[..., Any] = app
+    # Click's own 2 is that of a run that was interrupted.
+    UsageError.exit_code = int(Exit.INPUT_ERROR)
     # typer does this itself only together with the options that it would add.
     completion.completion_init()  # type: ignore[attr-defined]  # imported there, not exported
     run(prog_name="python -m harness", complete_var=completion_commands.VARIABLE)

@@ -283,6 +283,15 @@ def test_a_page_of_a_part_never_replaces_the_page_of_all(run, tmp_path, part):
     assert (runs / f"trend-of-{re.split('=| ', ' '.join(part))[-1]}.html").is_file()
 
 
+@pytest.mark.parametrize(
+    "arguments", [("plan", "--no-such"), ("nothing",), ("report",), ("why", "--exit-code=x")]
+)
+def test_a_wrong_command_line_ends_with_4(arguments):
+    code, output = run_python(["-m", "harness", *arguments])
+    assert code == Exit.INPUT_ERROR, output
+    assert "Traceback" not in output
+
+
 # why -------------------------------------------------------------------------------------
 
 
