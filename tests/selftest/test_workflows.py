@@ -291,6 +291,11 @@ def test_the_document_says_every_exit_code_and_its_word():
         assert nightly.first_screen(None, int(code)).word in words.split(", ")
 
 
+def test_the_document_publishes_the_newest_run_alone():
+    steps = re.findall(r"`(?:junit|archiveArtifacts)\s+'([^']*)'`", DOCUMENT)
+    assert steps == ["runs/latest/junit.xml", "runs/latest/**"]
+
+
 RED = "resnest50-bs16-ascend310p3"
 REFUSED = ErrorInfo(
     type="CompileRefused",
