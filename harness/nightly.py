@@ -63,11 +63,12 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 @dataclass(frozen=True)
 class Screen:
     """`word`: what failed, or "passed", "inconclusive", "interrupted", "time limit". `good`:
-    nothing is red, and the records bear that out.
+    nothing is red, and the records bear that out. `title`: the one of the `lines` that says so.
     """
 
     word: str
     good: bool
+    title: str
     lines: tuple[str, ...]
 
 
@@ -85,7 +86,8 @@ def first_screen(
         word = _WORD.get(code, "machine" if code >= 124 else "harness")
         said = _WITHOUT_RECORDS.get(code, "no records: the process was ended from outside")
         good = code == Exit.PASSED
-        return Screen(word, good, (_title(word, good), f"exit code {code}: {said}"))
+        title = _title(word, good)
+        return Screen(word, good, title, (title, f"exit code {code}: {said}"))
     recorded = found.end.exit_status if found.end is not None else None
     status = recorded if exit_code is None else exit_code
     head = headline.headline(found)
@@ -93,7 +95,8 @@ def first_screen(
     # A code that says passed, of records that do not: they are damaged, or lack what ran.
     word = "records" if status == Exit.PASSED and not good else _word(found, status)
     lines = [banner.text for banner in provenance.banners(found)]
-    lines.append(_title(word, good))
+    title = _title(word, good)
+    lines.append(title)
     lines.append(one_line(head.text, 400))
     lines += [f"- {one_line(reason, 300)}" for reason in head.more]
     lines += _told(whys(found), found)
@@ -102,7 +105,7 @@ def first_screen(
         last.append(f"the process ended with {status}, its records say {recorded}")
     elif exit_words(found):
         last.append(exit_words(found))
-    return Screen(word, good, _screen(lines, [*last, _report(found)]))
+    return Screen(word, good, title, _screen(lines, [*last, _report(found)]))
 
 
 def _title(word: str, good: bool) -> str:
@@ -201,7 +204,7 @@ def _stopped(found: RunRecords | None, exit_code: int | None, hours: float) -> S
     last = [f"{code}the time for the run was over before its end"]
     if found is None:
         said = f"stopped at its time limit of {limit}: nothing was recorded"
-        return Screen(TIME_LIMIT, False, (title, said, *last))
+        return Screen(TIME_LIMIT, False, title, (title, said, *last))
     lines = [banner.text for banner in provenance.banners(found)]
     left = not_reached(found)
     counts = found.counts()
@@ -227,7 +230,7 @@ def _stopped(found: RunRecords | None, exit_code: int | None, hours: float) -> S
     lines += _told(whys(found, with_lost=False), found)
     last.append("what to do: give it more hours, or fewer cases: `python -m harness plan` shows")
     last[-1] += " the minutes that each is expected to take"
-    return Screen(TIME_LIMIT, False, _screen(lines, [*last, _report(found)]))
+    return Screen(TIME_LIMIT, False, title, _screen(lines, [*last, _report(found)]))
 
 
 def _held(found: RunRecords) -> str:
@@ -264,9 +267,12 @@ def _word(found: RunRecords, status: int | None) -> str:
 
 
 def annotation(screen: Screen) -> str:
-    """The screen as a workflow command of GitHub; what it says cannot add commands of its own."""
+    """The screen as a workflow command of GitHub; what it says cannot add commands of its own.
+
+    Without the screen's title, since the annotation has one; a banner stays.
+    """
     level = "notice" if screen.good else "error"
-    text = "\n".join(screen.lines[1:] if len(screen.lines) > 1 else screen.lines)
+    text = "\n".join(line for line in screen.lines if line != screen.title)
     return f"::{level} title={_property(f'Acceptance: {screen.word}')}::{_data(text)}"
 
 

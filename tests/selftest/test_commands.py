@@ -467,9 +467,22 @@ def test_why_reads_a_run_and_annotates_in_a_workflow(run, tmp_path):
     assert "::notice title=Acceptance%3A passed::" in run("why", "--exit-code=0", "--github").output
 
 
+@pytest.mark.parametrize("kind", ["rehearsal", "simulated", "real"])
+def test_an_annotation_keeps_the_banner_and_says_the_title_once(kind):
+    screens = [
+        first_screen(run_records([case(provenance=kind)], provenance=kind)),
+        first_screen(run_records([case(provenance=kind)], provenance=kind), 7, stopped_after_h=1),
+    ]
+    for screen in screens:
+        said = annotation(screen).split("::", 2)[2]
+        banners = [line for line in screen.lines if line.startswith(("REHEARSAL", "SIMULATED"))]
+        assert len(banners) == (kind != "real")
+        assert said.split("%0A") == [line for line in screen.lines if not line.startswith("RUN ")]
+
+
 @given(st.lists(st.text(), min_size=1), st.text(), st.booleans())
 def test_an_annotation_is_one_command_whatever_it_says(lines, word, good):
-    text = annotation(Screen(word, good, tuple(lines)))
+    text = annotation(Screen(word, good, lines[0], tuple(lines)))
     assert "\n" not in text
     assert "\r" not in text
     title = text.split("title=", 1)[1]
