@@ -237,6 +237,9 @@ class SimulatedDevice:
     def stream_into(self, fillers: Iterable[Callable[[Float32], None]]) -> Iterator[Float32]:
         raise NotImplementedError("a simulated device has a speed, and no model")
 
+    def executions(self, loops: int) -> int:
+        return loops
+
     def close(self) -> None:
         pass
 

@@ -72,6 +72,8 @@ _RED = ("failed", "error", "crashed", "inconclusive")
 _OUTPUTS_BOUND = 3e-2
 # How the problem begins that a measurement has with a file that is not the model's.
 OTHER_NETWORK = "--onnx gave another network"
+# How the problem begins of a session whose own times do not fit the clock around it.
+STRANGE_TIMES = "the session says that"
 # What the store says of a build that it does not try again within a run.
 REMEMBERED = " (failed earlier in this run; not tried again)"
 # Stages that fail whatever the model is.
@@ -158,6 +160,8 @@ def _of_failed(case: CaseLine, diagnosed: Diagnosed) -> tuple[Cause, str]:
             if artifact in diagnosed:
                 return diagnosed[artifact]
         return "toolchain", "for the same inputs the ONNX model has other outputs"
+    if case.check == "throughput" and strange_times(case):
+        return "toolchain", "the times that the runtime tells do not fit the clock"
     return "model", "it ran, and its figures do not hold"
 
 
@@ -184,11 +188,17 @@ def remedy_of(case: CaseLine, cause: Cause) -> str:
         return _OVERFLOW
     if case.diagnosis:
         return "the case's diagnosis in the report has what was compared (docs/diagnosis.md)"
+    if strange_times(case) and not wrong_outputs(case):
+        return _OTHER_TIMER
     if cause == "toolchain":
         return "run its accuracy as well: the diagnosis of that finds the stage that departs"
     return ""
 
 
+_OTHER_TIMER = (
+    "time it with the runtime's own tool (the record has its command) or with another --driver, "
+    "and hold both figures against each other"
+)
 _MORE_IMAGES = "use more images: a larger --sample, or none of --sample and --limit for all"
 _OVERFLOW = (
     "likely float16 that overflows: compile it more precisely on trial, docs/ascend.md says how "
@@ -240,12 +250,21 @@ def _problems(case: CaseLine) -> list[object]:
     return found if isinstance(found, list) else [found] if found else []
 
 
+def _tells_of_times(problem: object) -> bool:
+    return str(problem).startswith(STRANGE_TIMES)
+
+
+def strange_times(case: CaseLine) -> bool:
+    """Whether a throughput failed because its times cannot be right, whatever they are."""
+    return any(_tells_of_times(problem) for problem in _problems(case))
+
+
 def wrong_outputs(case: CaseLine) -> bool:
     """Whether a throughput failed because the outputs are wrong, whatever the speed.
 
     A diagnosis of wrong outputs explains no slowness.
     """
-    if _problems(case):
+    if not all(_tells_of_times(problem) for problem in _problems(case)):
         return True
     check = case.measurement.get("outputs_check")
     if not isinstance(check, dict) or "relative_l2" not in check:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from harness import batches, verdicts
 from harness.catalog import Baseline, Catalog, Model, RatioRule
-from harness.causes import wrong_outputs
+from harness.causes import strange_times, wrong_outputs
 from harness.records import CaseLine, RunCheckLine, RunRecords, VerdictInfo
 from harness.verdicts import Verdict
 
@@ -84,7 +84,8 @@ def _ratios(records: RunRecords, catalog: Catalog, run: str) -> Iterator[RunChec
             if (case.model, case.target, case.check) == (name, target, "throughput")
             and case.measured is not None
             and case.outcome in ("passed", "failed", "recorded")
-            and not wrong_outputs(case)  # the speed of a wrong model counts for nothing
+            # The speed of a wrong model counts for nothing, and so does one that is told wrongly.
+            and not (wrong_outputs(case) or strange_times(case))
         ]
         if model is None or not measured:
             continue

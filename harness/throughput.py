@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from harness.causes import STRANGE_TIMES
 from harness.conditions import Condition, Setup
 from harness.errors import HarnessError, InferError
 from harness.records import Provenance
@@ -52,7 +53,8 @@ WallCheck = Literal["off", "at-most", "near"]
 class Timing:
     """Execution times of one model: `rounds` of samples in ms, warm-up not among them.
 
-    A tool that prints only a mean gives one sample for a round of `loops_per_round` executions.
+    A tool that prints only a mean gives one sample for a round of `loops_per_round` executions,
+    which may be the tool's own number.
     """
 
     batch_size: int
@@ -264,13 +266,14 @@ def _settled(series: Sequence[float], precision_percent: float) -> bool:
 
 
 def _timed(session: Session, loops: int, warmup: int) -> tuple[float, ...]:
-    """What `session.time` gives, when it can be times of `loops` executions."""
+    """What `session.time` gives, when it can be times of its executions."""
     samples = tuple(float(sample) for sample in session.time(loops, warmup))
     if not samples:
         raise InferError("the session ran, and told no time", remedy="see the log of the session")
-    if len(samples) > loops:
+    executions = session.executions(loops)
+    if len(samples) > executions:
         raise InferError(
-            f"the session gave {len(samples)} times for {loops} executions: "
+            f"the session gave {len(samples)} times for {executions} executions: "
             "are those of the warm-up among them?"
         )
     for sample in samples:
@@ -280,18 +283,18 @@ def _timed(session: Session, loops: int, warmup: int) -> tuple[float, ...]:
 
 
 def _clock_problem(
-    samples: Sequence[float], loops: int, seconds: float, check: WallCheck
+    samples: Sequence[float], executions: int, seconds: float, check: WallCheck
 ) -> str | None:
     """Whether a session's own times can be milliseconds, as the clock around it says."""
-    told, passed = statistics.fmean(samples) * loops, 1000.0 * seconds
+    told, passed = statistics.fmean(samples) * executions, 1000.0 * seconds
     if check != "off" and told > passed * _CLOCK_SLACK + _CLOCK_SLACK_MS:
         return (
-            f"the session says that {loops} executions took {told:.4g} ms, and {passed:.4g} ms "
+            f"{STRANGE_TIMES} {executions} executions took {told:.4g} ms, and {passed:.4g} ms "
             "passed: its times are not milliseconds, or not its own"
         )
     if check == "near" and told * _CLOCK_NEAR + _CLOCK_SLACK_MS < passed:
         return (
-            f"the session says that {loops} executions took {told:.4g} ms, but {passed:.4g} ms "
+            f"{STRANGE_TIMES} {executions} executions took {told:.4g} ms, but {passed:.4g} ms "
             "passed: its times are not milliseconds, or it does not wait for the device"
         )
     return None
@@ -308,7 +311,7 @@ def _growth_problem(
     if check == "off" or told * _CLOCK_NEAR + _LOADING_VARIES_MS >= passed:
         return None
     return (
-        f"the session says that {more} executions more took {told:.4g} ms, but the call took "
+        f"{STRANGE_TIMES} {more} executions more took {told:.4g} ms, but the call took "
         f"{passed:.4g} ms longer: its times are not milliseconds, or it does not wait for the "
         "device"
     )
@@ -378,6 +381,7 @@ def measure(
     trial = _timed(session, 1, warmup)
     trial_s = clock() - begin
     loops = max(1, min(1000, round(1000.0 * round_s / max(trial[0], 1e-3))))
+    executions = session.executions(loops)
     kinds = len(rival_names)
     rival_loops = 1
     if rival is not None:
@@ -395,8 +399,8 @@ def measure(
             time.sleep(turn_pause_s)
         started = clock()
         samples = _timed(session, loops, 0)
-        took_s, more = clock() - started, loops - 1 - warmup
-        problem = _clock_problem(samples, loops, took_s, wall_check)
+        took_s, more = clock() - started, executions - session.executions(1) - warmup
+        problem = _clock_problem(samples, executions, took_s, wall_check)
         if problem is None and more > 0:
             problem = _growth_problem(samples, more, took_s - trial_s, wall_check)
         if problem is not None and len(wrong) == len(problems):  # said once
@@ -426,7 +430,7 @@ def measure(
             break
     return ThroughputMeasurement(
         provenance=provenance,
-        timing=Timing(batch_size, warmup + 1, tuple(rounds), loops),
+        timing=Timing(batch_size, warmup + 1, tuple(rounds), executions),
         rivals={n: Timing(batch_size, 2, tuple(r)) for n, r in rival_rounds.items()},
         precision_percent=precision_percent,
         budget_s=budget_s,

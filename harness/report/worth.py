@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.causes import wrong_outputs
+from harness.causes import strange_times, wrong_outputs
 from harness.records import CaseLine
 
 
@@ -14,6 +14,8 @@ def why_not(case: CaseLine) -> str:
     """
     if wrong_outputs(case):
         return "wrong outputs"
+    if strange_times(case):
+        return "wrong times"
     if case.outcome == "inconclusive" or (
         case.verdict is not None and case.verdict.kind == "INCONCLUSIVE"
     ):

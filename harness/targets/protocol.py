@@ -82,6 +82,10 @@ class Session(Protocol):
         """
         ...
 
+    def executions(self, loops: int) -> int:
+        """How many executions `time(loops, warmup)` times: a tool may have a number of its own."""
+        ...
+
     def close(self) -> None:
         """End the session and release its device; safe to call twice."""
         ...

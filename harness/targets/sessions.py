@@ -277,6 +277,10 @@ class WorkerSession:
         except _WorkerTrouble as trouble:
             self._fail(trouble)
 
+    def executions(self, loops: int) -> int:
+        """See `protocol.Session.executions`."""
+        return loops
+
     def close(self) -> None:
         """End the worker: politely, then by force. Safe to call twice and in `finally`.
 

@@ -46,6 +46,9 @@ class FakeSession:
             next(self._times)
         return [next(self._times) for _ in range(loops)]
 
+    def executions(self, loops: int) -> int:
+        return loops
+
     def close(self) -> None:
         self.closed = True
 

@@ -17,10 +17,12 @@ from harness.causes import Exit
 from harness.errors import ConfigError, RecordError
 from harness.nightly import first_screen
 from harness.records import ArtifactRef, CaseLine, ErrorInfo
+from harness.report import worth
 from harness.simulator import install as installing
 from harness.simulator import parse_config
 from harness.targets.ascend.atc import CompileRefused, CompileTimeout, NothingCompiled
 from tests.selftest import report_samples as samples
+from tests.selftest.planted import speed
 from tests.selftest.running import ROOT, TINY
 from tests.selftest.test_ascend_chain import CHAIN
 
@@ -154,6 +156,20 @@ def test_whatever_the_diagnosis_found(stage):
 def test_it_says_nothing_of_another_artifact():
     cause, why = cause_of_throughput(diagnosed(), wrong("b"))
     assert (cause, why) == ("toolchain", "for the same inputs the ONNX model has other outputs")
+
+
+def test_times_that_cannot_be_right_are_no_wrong_outputs():
+    found = speed.timed(speed.Clocked(4.4, speed._microseconds))
+    measured = {"problems": list(found.problems), "outputs_check": {"relative_l2": 1e-6}}
+    line = wrong(**measured)
+    cause, why = cause_of_throughput(line)
+    assert (cause, why) == ("toolchain", "the times that the runtime tells do not fit the clock")
+    finding = causes.cause_of(line)
+    assert finding is not None
+    assert "another --driver" in finding.remedy
+    assert worth.why_not(line) == "wrong times"
+    both = wrong(**{**measured, "outputs_check": {"relative_l2": 0.5}})
+    assert "other outputs" in cause_of_throughput(both)[1]
 
 
 def test_it_says_nothing_of_slowness():

@@ -102,6 +102,7 @@ def test_one_and_sixteen_are_timed_over_a_data_set(
     images = 40 if size == 1 else 48  # whole batches
     assert session.method == f"dataset of {images} seeded images"
     assert session.info["timed"].startswith(f"{images} seeded images")
+    assert session.executions(1) == session.executions(1000) == images // size
     assert session.time(1000, 5) == [pytest.approx(2.5)]
     call = calls(tmp_path)[-1]
     assert "input_text_path" in " ".join(call["argv"])
@@ -131,7 +132,7 @@ def test_the_others_are_timed_pure(opened: Opener, tmp_path: Path, loops: int, r
     session = opened()
     assert session.method == "pure-inference"
     assert session.time(loops, 5) == [pytest.approx(2.5)]
-    assert option(calls(tmp_path)[-1], "round") == str(rounds)
+    assert option(calls(tmp_path)[-1], "round") == str(rounds) == str(session.executions(loops))
 
 
 def test_seeded_images_are_the_same_every_time_and_not_all_equal(opened: Opener) -> None:

@@ -198,6 +198,25 @@ def test_a_tool_that_prints_only_a_mean_is_right():
     assert data["samples_are"] == "means of several executions"
 
 
+class OwnNumber(Clocked):
+    """A tool that executes a data set of 64 batches, whatever number is asked for."""
+
+    def executions(self, loops):
+        return 64
+
+    def time(self, loops, warmup):
+        return super().time(64, 0)
+
+
+@pytest.mark.parametrize(("factor", "wrong"), [(1.0, False), (1000.0, True), (0.001, True)])
+def test_a_tool_with_a_number_of_its_own_is_held_against_that(factor, wrong):
+    session = OwnNumber(itertools.repeat(6.4), lambda mean, loops: [mean * factor])
+    found = clocked(session, wall_check="near", round_s=5.0)
+    assert bool(found.problems) == wrong, found.problems
+    assert found.timing.loops_per_round == 64
+    assert found.to_json()["loops"] == 64 * len(found.timing.rounds)
+
+
 def test_rounds_weigh_the_same_whatever_the_samples_of_each():
     # The same four executions a round, told as a mean by one round and one by one by the other.
     mixed = Timing(4, 1, ((20.0,), (10.0, 10.0, 10.0, 10.0)), 4)

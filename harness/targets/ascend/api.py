@@ -159,6 +159,10 @@ class ApiSession:
         except InferError as error:
             raise lost_device(error, self._device_id) or error from error.__cause__
 
+    def executions(self, loops: int) -> int:
+        """See `protocol.Session.executions`."""
+        return self._session.executions(loops)
+
     def close(self) -> None:
         """End the worker; safe to call twice. Raises `DeviceError` if it would not die."""
         with self._after:

@@ -357,6 +357,10 @@ class AisBench:
         finally:
             remove(results)
 
+    def executions(self, loops: int) -> int:
+        """See `protocol.Session.executions`."""
+        return loops
+
     def try_once(self) -> None:
         """Execute once on zeros. Raises `LoadError`, `InferError`, `DeviceError`."""
         results = self.workspace.folder()

@@ -398,6 +398,10 @@ class FileTool(Protocol):
         """See `protocol.Session.time`; fewer values when the tool prints only a mean."""
         ...
 
+    def executions(self, loops: int) -> int:
+        """See `protocol.Session.executions`."""
+        ...
+
     def try_once(self) -> None:
         """Execute once on zeros. Raises `LoadError`, `InferError`, `DeviceError`."""
         ...
@@ -526,6 +530,10 @@ class FileSession:
             )
         self._end_stream()
         return self._tool.time(loops, warmup)
+
+    def executions(self, loops: int) -> int:
+        """See `protocol.Session.executions`."""
+        return self._tool.executions(loops)
 
     def close(self) -> None:
         """Stop the tool and remove all files; safe to call twice and in `finally`.

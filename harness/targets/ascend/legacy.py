@@ -250,11 +250,14 @@ class Benchmark:
         `loops` counts for a pure inference, of `LEAST_ROUNDS` to `MOST_ROUNDS`; a run over the
         data set has as many as its images take. The warm-up is the tool's own.
         """
-        if self.timed_images:
-            fps = self._dataset_fps()
-        else:
-            fps = self._pure_fps(min(max(loops, LEAST_ROUNDS), MOST_ROUNDS))
+        fps = self._dataset_fps() if self.timed_images else self._pure_fps(self.executions(loops))
         return [1000.0 * self.batch / fps]
+
+    def executions(self, loops: int) -> int:
+        """See `time`: those of a run over the data set are what its images take."""
+        if self.timed_images:
+            return self.timed_images // self.batch
+        return min(max(loops, LEAST_ROUNDS), MOST_ROUNDS)
 
     def try_once(self) -> None:
         """Execute once on zeros. Raises `LoadError`, `DeviceError`."""

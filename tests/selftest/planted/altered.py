@@ -42,5 +42,8 @@ class Altered:
     def time(self, loops: int, warmup: int) -> list[float]:
         return self._inner.time(loops, warmup)
 
+    def executions(self, loops: int) -> int:
+        return self._inner.executions(loops)
+
     def close(self) -> None:
         self._inner.close()
