@@ -14,15 +14,22 @@ LOG_TAIL_LINES = 40
 
 
 class HarnessError(Exception):
-    """Something that a stage could not do; never a verdict about a model."""
+    """Something that a stage could not do; never a verdict about a model.
+
+    `hung`: it did not end within its deadline and was stopped. Known where it was stopped alone: it
+    is not in `to_json`.
+    """
 
     stage: ClassVar[str] = "harness"
 
-    def __init__(self, message: str, *, remedy: str = "", log: str = "") -> None:
+    def __init__(
+        self, message: str, *, remedy: str = "", log: str = "", hung: bool = False
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.remedy = remedy
         self.log = log
+        self.hung = hung
 
     def __str__(self) -> str:
         text = f"[{self.stage}] {self.message}"

@@ -118,7 +118,8 @@ def open_session(
         worker.ask({"op": "map", "size": memory.size, "slots": memory.layout}, deadline_open_s)
     except _WorkerTrouble as trouble:
         message = f"{name} could not be opened: {trouble}"
-        _give_up(worker, LoadError(message, remedy=trouble.remedy or worker.see()), trouble)
+        remedy = trouble.remedy or worker.see()
+        _give_up(worker, LoadError(message, remedy=remedy, hung=trouble.hung), trouble)
     except LoadError as error:
         _give_up(worker, error, None)
     except (OSError, MemoryError) as error:
@@ -338,7 +339,8 @@ class WorkerSession:
 
     def _fail(self, trouble: _WorkerTrouble) -> NoReturn:
         worker = self._let_go()
-        error = InferError(f"{self.name}: {trouble}", remedy=trouble.remedy or worker.see())
+        remedy = trouble.remedy or worker.see()
+        error = InferError(f"{self.name}: {trouble}", remedy=remedy, hung=trouble.hung)
         _give_up(worker, error, trouble)
 
 
@@ -348,12 +350,14 @@ class WorkerSession:
 class _WorkerTrouble(Exception):
     """What went wrong with a worker, before it is known what it was doing for whom.
 
-    Without a `remedy` the worker's log is what there is to look at.
+    Without a `remedy` the worker's log is what there is to look at. `hung`: it was silent for as
+    long as it had.
     """
 
-    def __init__(self, message: str, remedy: str = "") -> None:
+    def __init__(self, message: str, remedy: str = "", *, hung: bool = False) -> None:
         super().__init__(message)
         self.remedy = remedy
+        self.hung = hung
 
 
 class _Worker:
@@ -404,7 +408,7 @@ class _Worker:
                 data = data[os.write(self._command_fd, data) :]
             except BlockingIOError:
                 if time.monotonic() >= limit:
-                    raise _WorkerTrouble(f"took no command for {SEND_S:g} s") from None
+                    raise _WorkerTrouble(f"took no command for {SEND_S:g} s", hung=True) from None
                 poll.poll(1000 * LOOK_S)
             except BrokenPipeError:
                 raise self._death() from None
@@ -438,6 +442,7 @@ class _Worker:
                     f"did not answer in {deadline_s:g} s and was stopped",
                     f"{self.see()} for where it hangs; if the machine is only slow: "
                     "--deadline-factor=N gives it N times as long",
+                    hung=True,
                 )
             # The pipe's end says that the worker died, unless a child of it keeps the pipe open.
             ended = has_ended(self.process)

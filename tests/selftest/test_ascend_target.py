@@ -115,7 +115,8 @@ def test_a_look_at_a_device(tmp_path, monkeypatch, text, busy, health):
         (DeviceError("ascend310p3-0 is gone"), True),
         (InferError("model.om: x", log="EL0003 ... runtime result = 507033"), True),
         (LoadError("model.om: [ERROR] acl open device 0 failed"), True),
-        (InferError("model.om: did not answer in 120 s and was stopped"), False),
+        (InferError("model.om: did not answer in 120 s and was stopped", hung=True), False),
+        (LoadError("model.om: ais_bench did not end in 420 s", hung=True), False),
     ],
 )
 def test_what_speaks_against_a_device(tmp_path, error, certain):

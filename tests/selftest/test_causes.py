@@ -119,7 +119,7 @@ def diagnosed(**changes) -> CaseLine:
     return samples.case("fixres", 4, outcome="failed", **values)
 
 
-def wrong(name: str = "a", **measurement) -> CaseLine:
+def wrong(name: str = "a", **measurement: object) -> CaseLine:
     measured = measurement or {"problems": ["NaN or infinity in the outputs"]}
     return samples.case(
         "fixres",
@@ -160,15 +160,15 @@ def test_it_says_nothing_of_another_artifact():
 
 def test_times_that_cannot_be_right_are_no_wrong_outputs():
     found = speed.timed(speed.Clocked(4.4, speed._microseconds))
-    measured = {"problems": list(found.problems), "outputs_check": {"relative_l2": 1e-6}}
-    line = wrong(**measured)
+    problems = list(found.problems)
+    line = wrong(problems=problems, outputs_check={"relative_l2": 1e-6})
     cause, why = cause_of_throughput(line)
     assert (cause, why) == ("toolchain", "the times that the runtime tells do not fit the clock")
     finding = causes.cause_of(line)
     assert finding is not None
     assert "another --driver" in finding.remedy
     assert worth.why_not(line) == "wrong times"
-    both = wrong(**{**measured, "outputs_check": {"relative_l2": 0.5}})
+    both = wrong(problems=problems, outputs_check={"relative_l2": 0.5})
     assert "other outputs" in cause_of_throughput(both)[1]
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from harness import measuring, simulator
+from harness import measuring, processes, simulator
 from harness.catalog import load_catalog
 from harness.errors import DeviceError, HarnessError, InferError, LoadError
 from harness.settings import resolve
 from harness.simulator.host import Host
-from harness.targets.ascend import atc
+from harness.targets.ascend import atc, exchange
 from harness.targets.ascend.npu_smi import NpuSmi
 from harness.targets.ascend.target import AscendTarget, Place
 from harness.targets.cuda import CudaTarget
@@ -49,7 +49,7 @@ def target(folder, text="", **given):
         (InferError("x", log="aicore exception, runtime result = 507015"), False),
         (InferError("x: the device is lost"), False),
         (InferError("x: drv is not ready"), False),
-        (InferError("x did not answer in 120 s and was stopped"), False),
+        (InferError("x", hung=True), False),
         # And this is nobody else's: too large a model, a fault of its collective operators.
         (LoadError("x", log="EL0004: alloc memory failed"), None),
         (LoadError("x", log="EI0002: notify wait timed out"), None),
@@ -58,6 +58,16 @@ def target(folder, text="", **given):
 def test_a_model_can_cause_most_of_what_a_runtime_says(tmp_path, error, certain):
     found = target(tmp_path).device_fault(error, NPU)
     assert (found.certain if found else None) is certain
+
+
+@pytest.mark.parametrize("kind", [InferError, LoadError])
+def test_a_tool_that_hangs_may_be_the_devices_doing(tmp_path, kind):
+    done = processes.run(["sleep", "600"], deadline_s=0.1, log=tmp_path / "log")
+    with pytest.raises(kind) as caught:
+        exchange.raise_for(done, "model.om: ais_bench", 0, kind)
+    assert target(tmp_path).device_fault(caught.value, NPU) == DeviceFault(
+        "it did not answer", certain=False
+    )
 
 
 @pytest.mark.parametrize("text", ["cards=2,fault=unhealthy:0", "cards=1"])

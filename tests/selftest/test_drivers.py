@@ -309,6 +309,7 @@ def test_a_fault_of_a_run_is_one_error(faulty: Opener, fault: str) -> None:
         list(session.stream(batch(k) for k in range(9)))
     assert re.search(message, caught.value.message), caught.value.message
     assert "model.om" in caught.value.message and caught.value.remedy
+    assert not caught.value.hung
     if fault == "crash-run":
         assert "last words" in caught.value.log
     faulty()
@@ -318,8 +319,10 @@ def test_a_fault_of_a_run_is_one_error(faulty: Opener, fault: str) -> None:
 def test_a_hang_ends_at_the_deadline_with_all_its_processes(faulty: Opener, tmp_path: Path) -> None:
     child = tmp_path / "child"
     session = faulty("hang-run", child=str(child), deadline_s=1.0)
-    with pytest.raises(InferError, match=r"did not end in 1 s, its deadline, and was stopped"):
+    words = r"did not end in 1 s, its deadline, and was stopped"
+    with pytest.raises(InferError, match=words) as caught:
         list(session.stream([batch(1)]))
+    assert caught.value.hung
     assert not alive(int(child.read_text()))
     assert not alive(calls(tmp_path)[-1]["pid"])
 
@@ -505,8 +508,9 @@ def test_a_fault_while_opening(opened: Opener, fault: str) -> None:
 
 
 def test_a_hang_while_opening(opened: Opener, tmp_path: Path) -> None:
-    with pytest.raises(LoadError, match="did not end in 1 s"):
+    with pytest.raises(LoadError, match="did not end in 1 s") as caught:
         opened("hang-open", deadline_run_s=1.0)
+    assert caught.value.hung
     assert not alive(calls(tmp_path)[-1]["pid"])
 
 

@@ -148,8 +148,9 @@ def test_a_fault_of_a_run_is_one_error(opened: Opener, fault: str) -> None:
 def test_a_hang_ends_at_the_deadline(opened: Opener) -> None:
     session = opened("hang", deadline_run_s=0.5)
     pid = session.pid
-    with pytest.raises(InferError, match="did not answer in"):
+    with pytest.raises(InferError, match="did not answer in") as caught:
         list(session.stream([batch(-1)]))
+    assert caught.value.hung
     assert pid is not None and not alive(pid)
 
 

@@ -171,10 +171,17 @@ def test_a_fault_of_a_run_is_one_error(opened: Opener, tmp_path: Path, fault: st
 def test_a_hang_ends_at_the_deadline(opened: Opener, tmp_path: Path) -> None:
     child = tmp_path / "child"
     session = opened("hang-run", settings={"child": str(child)}, deadline_run_s=1.0)
-    with pytest.raises(InferError, match="did not end in 1 s"):
+    with pytest.raises(InferError, match="did not end in 1 s") as caught:
         list(session.stream([batch(1)]))
+    assert caught.value.hung
     assert not alive(int(child.read_text()))
     assert not alive(calls(tmp_path)[-1]["pid"])
+
+
+def test_a_hang_while_opening(opened: Opener) -> None:
+    with pytest.raises(LoadError, match="did not end in 1 s") as caught:
+        opened("hang-open", deadline_run_s=1.0)
+    assert caught.value.hung
 
 
 def test_nan_passes_through(opened: Opener) -> None:

@@ -381,6 +381,7 @@ def test_a_hang_ends_at_the_deadline_with_all_its_processes(
         session.collect()
     assert "--deadline-factor" in caught.value.remedy
     assert "/worker.log for where it hangs" in caught.value.remedy
+    assert caught.value.hung
     assert worker is not None and not alive(worker)
     assert not alive(int(pids.read_text()))
 
@@ -479,8 +480,10 @@ def memory_fd(session: WorkerSession) -> int:
 
 
 def test_a_hang_while_opening(opened: Opener) -> None:
-    with pytest.raises(LoadError, match=r"could not be opened: did not answer in 0\.3 s"):
+    words = r"could not be opened: did not answer in 0\.3 s"
+    with pytest.raises(LoadError, match=words) as caught:
         opened(open="time.sleep(600)", deadline_open_s=0.3)
+    assert caught.value.hung
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,7 @@ def raise_for(
             remedy="its log says where it hangs; if the machine is only slow: "
             "--deadline-factor=N gives it N times as long",
             log=log,
+            hung=True,
         )
     text = f"{what} {processes.describe_exit(done.returncode)}"
     cause = _cause(done.tail(lines=400))

@@ -264,7 +264,9 @@ class Benchmark:
         try:
             self._pure_fps(1)
         except InferError as error:
-            raise LoadError(error.message, remedy=error.remedy, log=error.log) from error
+            raise LoadError(
+                error.message, remedy=error.remedy, log=error.log, hung=error.hung
+            ) from error
 
     def _pure_fps(self, rounds: int) -> float:
         folder = self.workspace.folder()

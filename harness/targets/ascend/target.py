@@ -48,7 +48,6 @@ _LOST = re.compile(r"\bEL0003\b|\b507033\b|open device \d+ failed", re.IGNORECAS
 _PERHAPS_LOST = re.compile(
     r"\b507\d{3}\b|device (is )?lost|drv(er)? .*not (ready|found)", re.IGNORECASE
 )
-_HANG = re.compile(r"did not answer in|was stopped after")
 
 
 @dataclass(frozen=True)
@@ -465,7 +464,7 @@ class AscendTarget:
         perhaps = _PERHAPS_LOST.search(text)
         if perhaps:
             return DeviceFault(f"the runtime says {perhaps[0]!r}", certain=False)
-        if _HANG.search(error.message):
+        if error.hung:
             # Whether the model hangs or the device does, another device tells.
             return DeviceFault("it did not answer", certain=False)
         return None
