@@ -202,6 +202,21 @@ def holder_of(path: Path) -> str:
     return "a process that left no name"
 
 
+def left_behind(path: Path) -> str:
+    """Whose lock at `path` only heirs of its descriptor hold, in words; empty where it is free, or
+    where somebody who took it may live.
+    """
+    try:
+        fd = _open_existing(path)
+    except FileNotFoundError:
+        return ""
+    try:
+        free = _try(fd, exclusive=False)
+    finally:
+        os.close(fd)
+    return "" if free or _read_names(path)[0] else holder_of(path)
+
+
 def _open(path: Path, for_all: bool) -> int:
     if for_all:
         _make_folder_for_all(path.parent)

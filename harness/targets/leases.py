@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import DeviceError
-from harness.locks import NOTICE_S, FileLock, LockTimeout, OnWait, holder_of
+from harness.locks import NOTICE_S, FileLock, LockTimeout, OnWait, holder_of, left_behind
 from harness.targets.protocol import Device
 
 _TARGET = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -82,6 +82,14 @@ def lease(
             stack.callback(lock.leave)
             fds.append(lock.fd)
         yield Lease(devices, exclusive, tuple(fds), time.monotonic() - began)
+
+
+def undead_on(device: Device, directory: Path) -> str:
+    """Whose worker still has `device` although its case is over, in words; empty if none has."""
+    try:
+        return left_behind(directory / f"{device.id}.lock")
+    except OSError:
+        return ""  # who takes the lease says what is wrong with the lock
 
 
 def _take(

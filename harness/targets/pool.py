@@ -11,7 +11,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from harness.errors import DeviceError, some
@@ -87,10 +87,9 @@ class DevicePool:
             found = None
             turn_s = 0.0
             while found is None:
-                usable = self.usable(without)
-                only = len(usable) == 1
-                for device in usable:
-                    group = self._target.card(device) if check == "throughput" else ()
+                places = self._places(check, what, without)
+                only = len(places) == 1
+                for device, group in places:
                     left = limit - time.monotonic()
                     try:
                         held = stack.enter_context(
@@ -110,8 +109,44 @@ class DevicePool:
                         continue
                     found = device, held
                     break
-                turn_s = TURN_S
+                # Whose turn ends gives back the chips that it has of a card: turns get longer, or
+                # cases that follow each other on its chips could keep it from them for ever.
+                turn_s = 2 * turn_s if turn_s and check == "throughput" else TURN_S
             yield found
+
+    def _places(
+        self, check: Check, what: str, without: Collection[str]
+    ) -> list[tuple[Device, Sequence[Device]]]:
+        """Where a case may run, the place to try first in front: a device and its card, of which
+        accuracy needs no more than the device.
+
+        Raises:
+            DeviceError: there is none.
+        """
+        usable = self.usable(without)
+        if check != "throughput":
+            return [(device, ()) for device in usable]
+        places: list[tuple[Device, Sequence[Device]]] = []
+        held = []
+        aside = self.set_aside()
+        cards = {device.group: device for device in reversed(usable)}
+        for device in (one for one in usable if cards[one.group] is one):
+            card = self._target.card(device)
+            undead = [
+                f"{one.id} was set aside ({aside[one.id]}) and is held by {holder}"
+                for one in card
+                if one.id in aside and (holder := leases.undead_on(one, self._leases))
+            ]
+            held += undead
+            if not undead:
+                places.append((device, card))
+        if not places:
+            raise DeviceError(
+                f"{what}: no card of {self._target.name} can be had alone: {some(held)}",
+                remedy="end that process, or reset the card; accuracy can be run on its other "
+                "chips: -m accuracy",
+            )
+        return places
 
 
 def _worker() -> int:

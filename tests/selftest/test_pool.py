@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import subprocess
 import threading
 import time
 
 import pytest
 
 from harness.errors import DeviceError
-from harness.targets.pool import DevicePool
+from harness.targets import leases
+from harness.targets.pool import TURN_S, DevicePool
 from harness.targets.protocol import Device
 
 
@@ -78,6 +81,89 @@ def test_throughput_waits_for_an_accuracy_case_on_its_card(pool_of):
         order.append("accuracy ends")
     thread.join(20)
     assert order == ["accuracy ends", "throughput"]
+
+
+def tries_of(pool, monkeypatch, check, failures):
+    """How a case of a card's chips stands in line: (device, seconds of its turn), try by try."""
+    tries = []
+
+    @contextlib.contextmanager
+    def lease(device, directory, *, timeout_s, what, **others):
+        tries.append((device.index, timeout_s))
+        if len(tries) <= failures:
+            raise leases.NotFree(f"{what}: not free")
+        yield "a lease"
+
+    monkeypatch.setattr(leases, "lease", lease)
+    with pool.for_case(check, "a case"):
+        return tries
+
+
+def test_throughput_keeps_its_place_in_line_for_the_only_card(pool_of, monkeypatch):
+    # In turns of seconds it would give back the chips that it has of the card, each time.
+    ((device, seconds),) = tries_of(pool_of(Devices(4)), monkeypatch, "throughput", 0)
+    assert device == 0
+    assert seconds > 1000 * TURN_S
+
+
+def test_throughput_stands_in_line_once_for_each_card_and_longer_each_time(pool_of, monkeypatch):
+    tries = tries_of(pool_of(Devices(4, 4)), monkeypatch, "throughput", 7)
+    assert [device for device, _ in tries] == [0, 4] * 4
+    assert [seconds / TURN_S for _, seconds in tries] == [0, 0, 1, 1, 2, 2, 4, 4]
+
+
+def test_accuracy_looks_at_every_chip_in_short_turns(pool_of, monkeypatch):
+    tries = tries_of(pool_of(Devices(2, 1)), monkeypatch, "accuracy", 8)
+    assert [device for device, _ in tries] == [0, 1, 2] * 3
+    assert [seconds / TURN_S for _, seconds in tries] == [0] * 3 + [1] * 6
+
+
+@pytest.fixture
+def undead(pool_of, tmp_path):
+    """Chip 0, set aside, with a worker that would not die and has inherited its lease."""
+    pool = pool_of(Devices(2))
+    chip = pool.usable()[0]
+    given = {"exclusive": True, "timeout_s": 0.0, "what": "the case that hung"}
+    with leases.lease(chip, tmp_path / "leases", **given) as held:
+        worker = subprocess.Popen(["sleep", "600"], pass_fds=held.fds)
+    pool.quarantine(chip, "would not die")
+    yield worker
+    worker.kill()
+    worker.wait()
+
+
+def test_throughput_waits_for_no_worker_that_would_not_die(pool_of, undead):
+    with pytest.raises(DeviceError) as caught, pool_of(Devices(2)).for_case("throughput", "t"):
+        pass
+    assert "npu-0 was set aside (would not die) and is held by" in caught.value.message
+    assert "the case that hung" in caught.value.message
+    with pool_of(Devices(2)).for_case("accuracy", "a") as (device, _):
+        assert device.index == 1
+    with pool_of(Devices(2, 2)).for_case("throughput", "t") as (device, _):
+        assert device.index == 2
+    undead.kill()
+    undead.wait()
+    with pool_of(Devices(2)).for_case("throughput", "t") as (device, lease):
+        assert device.index == 1
+        assert len(lease.devices) == 2
+
+
+def test_a_card_that_another_case_has_is_waited_for(pool_of):
+    pool, order = pool_of(Devices(2)), []
+    pool.quarantine(pool.usable()[0], "it was lost")
+
+    def throughput():
+        with pool_of(Devices(2)).for_case("throughput", "second"):
+            order.append("second")
+
+    with pool.for_case("throughput", "first") as (_, lease):
+        assert len(lease.devices) == 2  # the chip that was set aside, too
+        thread = threading.Thread(target=throughput)
+        thread.start()
+        thread.join(0.3)
+        order.append("first")
+    thread.join(20)
+    assert order == ["first", "second"]
 
 
 def test_accuracy_cases_share_the_hosts_cpu(pool_of):
