@@ -698,12 +698,12 @@ def _devices(
             wait_s=LOCK_WAIT_S,
         )
         info = smi.info()
+        firmware = smi.board(info.chips[0].npu_id).get("Firmware Version", "")
     except HarnessError as error:
         yield Finding(group, what, "lacks", error.message, error.remedy, _NPU, kind="machine")
         return
     yield Finding(group, what, "ok", str(tools.npu_smi))
     driver = info.driver_version or tools.versions.get("driver", "")
-    firmware = smi.board(info.chips[0].npu_id).get("Firmware Version", "")
     yield Finding(
         group,
         "driver and firmware",

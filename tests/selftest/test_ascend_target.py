@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,8 +14,10 @@ from harness.errors import ConfigError, DeviceError, InferError, LoadError
 from harness.locks import locked
 from harness.settings import resolve
 from harness.targets import registry
+from harness.targets.ascend import npu_smi as queries
 from harness.targets.ascend import target as ascend
 from harness.targets.ascend import toolkit
+from harness.targets.ascend.npu_smi import NpuSmi
 from harness.targets.ascend.target import LOCK, VISIBLE, AscendTarget, Place, detect
 from harness.targets.protocol import Device
 from tests.selftest.running import TINY
@@ -89,6 +92,38 @@ def test_the_identity_names_what_an_artifact_depends_on(tmp_path):
     assert identity["simulated"] is True
     assert (identity["chip"], identity["cann"]) == ("Ascend310P3", "8.0.RC2")
     assert identity["driver"] == "23.0.0"
+
+
+def test_an_npu_smi_that_stumbles_is_forgotten(tmp_path, monkeypatch):
+    monkeypatch.setattr(queries, "RETRY_S", 0.0)
+    whole = target(tmp_path / "whole", "chip=310", "ascend310").identity()
+    once = target(tmp_path / "once", "chip=310,fault=npu-smi-fails:any:1", "ascend310")
+    assert once.identity()["firmware"] == whole["firmware"]  # tried again
+    fault = f"chip=310,fault=npu-smi-fails:any:{queries.TRIES}"
+    longer = target(tmp_path / "longer", fault, "ascend310")
+    assert "firmware" not in longer.identity()  # as on a host that only builds
+    assert longer.identity()["firmware"] == once.identity()["firmware"] != ""
+    session = SimpleNamespace(driver="api")
+    assert longer.setup(longer.devices()[0], {}, session).chips == 4
+
+
+def test_no_key_is_made_without_a_firmware_that_is_not_told_for_the_moment(tmp_path, monkeypatch):
+    monkeypatch.setattr(queries, "RETRY_S", 0.0)
+    one = target(tmp_path)
+    one.devices()
+    call, failing = NpuSmi._call, [queries.TRIES]
+
+    def stumbles(self, *arguments):
+        done, text = call(self, *arguments)
+        if "board" in arguments and failing[0]:
+            failing[0] -= 1
+            return done, "dcmi module initialize failed. ret is -8005\n"
+        return done, text
+
+    monkeypatch.setattr(NpuSmi, "_call", stumbles)
+    with pytest.raises(DeviceError, match="board"):
+        one.identity()
+    assert one.identity()["firmware"]
 
 
 @pytest.mark.parametrize(

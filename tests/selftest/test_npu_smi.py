@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -15,8 +16,10 @@ from hypothesis import strategies as st
 
 from harness.errors import DeviceError
 from harness.locks import locked
+from harness.targets.ascend import npu_smi as module
 from harness.targets.ascend.npu_smi import (
     OUTPUT_BYTES,
+    TRIES,
     Chip,
     Clock,
     NpuInfo,
@@ -564,6 +567,78 @@ def answers(**texts: str) -> str:
         sys.stdout.write(texts.get(kind, "Command or option is not found.\\nUsage : npu-smi\\n"))
         sys.exit(0 if kind in texts else 215)
     """
+
+
+STUMBLES = (
+    "dcmi model initialized failed, because the device is used. ret is -8020\n",
+    "dcmi module initialize failed. ret is -8005\n",
+    "Segmentation fault\n",
+)
+FINAL = (
+    "Command or option is not found.\nUsage : npu-smi\n",
+    "This device does not support querying board.\n",
+    "Failed to execute npu-smi info. ret is -8255.\n",
+    "npu-smi: not permitted. ret is -8002\n",
+    "npu-smi: not in a container. ret is -8013\n",
+)
+
+
+def stumbling(folder: Path, failure: str, times: int, text: str) -> NpuSmi:
+    """An npu-smi whose first calls fail; each call leaves a file."""
+    body = f"""
+        calls = {str(folder / "calls")!r}
+        os.makedirs(calls, exist_ok=True)
+        made = len(os.listdir(calls))
+        open(os.path.join(calls, str(made)), "w").close()
+        sys.stdout.write({failure!r} if made < {times} else {text!r})
+        sys.exit(172 if made < {times} else 0)
+        """
+    return npu_smi(folder, body)
+
+
+def made(folder: Path) -> int:
+    return len(list((folder / "calls").iterdir()))
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.0)
+
+
+@pytest.mark.parametrize("failure", STUMBLES)
+def test_a_failure_that_passes_is_none(tmp_path: Path, patient: None, failure: str) -> None:
+    tool = stumbling(tmp_path, failure, TRIES - 1, sample("310p3_22.0.2"))
+    assert tool.info() == read("310p3_22.0.2")
+    shutil.rmtree(tmp_path / "calls")
+    tool = stumbling(tmp_path, failure, TRIES - 1, sample("board_310"))
+    assert tool.board(3)["Firmware Version"] == "1.84.22.1.220"
+
+
+@pytest.mark.parametrize("failure", STUMBLES)
+def test_a_board_that_goes_on_failing_is_an_error(
+    tmp_path: Path, patient: None, failure: str
+) -> None:
+    tool = stumbling(tmp_path, failure, 99, "")
+    with pytest.raises(DeviceError, match="npu-smi info -t board -i 3 failed"):
+        tool.board(3)
+    assert made(tmp_path) == TRIES
+    assert tool.product(3) == ""  # a record can do without
+
+
+@pytest.mark.parametrize("failure", FINAL)
+def test_a_query_that_there_is_not_is_asked_once(tmp_path: Path, failure: str) -> None:
+    tool = stumbling(tmp_path, failure, 99, "")
+    assert tool.board(3) == {}
+    assert made(tmp_path) == 1
+
+
+def test_a_hang_is_not_tried_again(tmp_path: Path) -> None:
+    tool = npu_smi(tmp_path, "", deadline_s=1.0)
+    tool.env = {**os.environ, "CALLS": str(tmp_path / "calls")}
+    tool.program.write_text('#!/bin/sh\necho x >> "$CALLS"\nsleep 600\n')
+    with pytest.raises(DeviceError, match="deadline"):
+        tool.board(3)
+    assert (tmp_path / "calls").read_text() == "x\n"
 
 
 def test_board(tmp_path: Path) -> None:

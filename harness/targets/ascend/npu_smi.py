@@ -13,7 +13,8 @@ from __future__ import annotations
 import contextlib
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from harness.processes import Completed, run
 
 OUTPUT_BYTES = 1 << 20  # a table of 16 chips has 8 kB; more than this is no answer
 LOCK_DEADLINES = 10  # how many calls of others, each at its deadline, one call waits for
+TRIES = 3  # of a query that fails at once: mostly somebody else's call at the same moment
+RETRY_S = 0.5
 
 _ID = r"\d{1,9}"  # bounded: int() refuses thousands of digits
 _NUMBER = re.compile(r"-?\d{1,12}(?:\.\d{1,6})?", re.ASCII)
@@ -35,6 +38,11 @@ _USED_TOTAL = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*/\s*(\d{1,12}(?:\.\d{1,6})
 _NOBODY = re.compile(rf"No running processes found in NPU\s+({_ID})\b", re.ASCII | re.IGNORECASE)
 _OWNER = re.compile(rf"({_ID})(?:\s+({_ID}))?", re.ASCII)  # NPU, chip
 _CODE = re.compile(r"\bret is (-?\d{1,6})\b", re.ASCII)
+# What is as true at the next try: no such query, no right to it, nothing to be asked.
+_FINAL = re.compile(
+    r"Command or option is not found|does not support query|ret is -(8002|8013|8255)\b"
+    r"|There is no NPU card|error while loading shared libraries"
+)
 _NOTHING = ("", "-", "NA", "N/A")
 
 
@@ -169,29 +177,42 @@ class NpuSmi:
     def info(self) -> NpuInfo:
         """All chips now.
 
+        A failure that may pass is tried again first.
+
         Raises:
             DeviceError: npu-smi cannot be started, fails, hangs, crashes, is held by others for
                 too long, or shows no chip. Its own text is in the error.
         """
-        done, text = self._call("info")
-        problem = failure_of(text)
-        crashed = done.timed_out or done.returncode < 0
-        # A table counts more than the exit code, which is the low byte of some code.
-        if problem is None and not crashed and (done.ok or _printed_rows(text)):
-            return parse_info(text)
-        raise _failed("npu-smi info", done, text, problem)
+
+        def whole(done: Completed, text: str) -> bool:
+            crashed = done.timed_out or done.returncode < 0
+            # A table counts more than the exit code, which is the low byte of some code.
+            return not crashed and (done.ok or _printed_rows(text))
+
+        return parse_info(self._answer("info", whole=whole))
 
     def board(self, npu_id: int) -> Mapping[str, str]:
         """`info -t board`: "Firmware Version", "Software Version", "Product Name", ...
 
-        Only what the tool knows; empty when the query fails, which the log tells.
+        Only what the tool knows; empty where it has no such query, or not for us.
+
+        Raises:
+            DeviceError: the query fails all the same.
         """
-        return self._fields("board", npu_id)
+        try:
+            return self._fields("board", npu_id)
+        except DeviceError as error:
+            if _FINAL.search(error.log):
+                return {}
+            raise
 
     def product(self, npu_id: int) -> str:
         """The card's name, e.g. for the record of a card's figure; empty when it has none."""
-        named = self._fields("product", npu_id).get("Product Type", "")
-        return named or self.board(npu_id).get("Product Name", "")
+        for kind, field in (("product", "Product Type"), ("board", "Product Name")):
+            with contextlib.suppress(DeviceError):  # the log has it; a record can do without
+                if name := self._fields(kind, npu_id).get(field, ""):
+                    return name
+        return ""
 
     def clock(self, npu_id: int, chip_id: int) -> Clock | None:
         """The clock of a chip's AI cores; `None` where it is not told.
@@ -212,17 +233,23 @@ class NpuSmi:
         return None
 
     def _fields(self, kind: str, npu_id: int) -> Mapping[str, str]:
-        try:
-            return _fields(self._answer("info", "-t", kind, "-i", str(npu_id)).splitlines())
-        except DeviceError:  # the log has it; what needs these values can do without
-            return {}
+        return _fields(self._answer("info", "-t", kind, "-i", str(npu_id)).splitlines())
 
-    def _answer(self, *arguments: str) -> str:
-        done, text = self._call(*arguments)
-        problem = failure_of(text)
-        if problem is not None or not done.ok:
-            raise _failed(f"npu-smi {' '.join(arguments)}", done, text, problem)
-        return text
+    def _answer(
+        self,
+        *arguments: str,
+        whole: Callable[[Completed, str], bool] = lambda done, _: done.ok,
+    ) -> str:
+        """What a query printed; asked again where it failed at once and may not the next time."""
+        for left in reversed(range(TRIES)):
+            done, text = self._call(*arguments)
+            problem = failure_of(text)
+            if problem is None and whole(done, text):
+                return text
+            if not left or done.timed_out or _FINAL.search(text):
+                raise _failed(f"npu-smi {' '.join(arguments)}", done, text, problem)
+            time.sleep(RETRY_S)
+        raise AssertionError("unreachable")
 
     def _call(self, *arguments: str) -> tuple[Completed, str]:
         command = f"npu-smi {' '.join(arguments)}"

@@ -7,6 +7,7 @@ were named are used as they are, and everything that npu-smi tells of them is un
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -82,6 +83,7 @@ class AscendTarget:
         visible = self._environment.pop(VISIBLE, None)
         self._wanted = settings.device if settings.device is not None else _ids(visible)
         self._factor = settings.deadline_factor
+        self._last_info: NpuInfo | None = None
         given = settings.soc_version
         if given is not None and _soc(given) != self.soc_version:
             raise ConfigError(
@@ -124,14 +126,18 @@ class AscendTarget:
         )
 
     def _info(self) -> NpuInfo | None:
-        return None if self._npu_smi is None else self._npu_smi.info()
+        if self._npu_smi is not None:
+            self._last_info = self._npu_smi.info()
+        return self._last_info
 
-    @cached_property
-    def _first_info(self) -> NpuInfo | None:
-        try:
-            return self._info()
-        except DeviceError:
-            return None  # a build host with a driver and no card; `devices` says it when it counts
+    @property
+    def _known_info(self) -> NpuInfo | None:
+        """The last table that could be had: no failure is remembered."""
+        if self._last_info is None:
+            # A build host with a driver and no card; `devices` says it when it counts.
+            with contextlib.suppress(DeviceError):
+                self._info()
+        return self._last_info
 
     @cached_property
     def _boards(self) -> dict[int, Mapping[str, str]]:
@@ -152,7 +158,7 @@ class AscendTarget:
             "simulated": self._settings.simulate_ascend,
             **{name: text for name, text in sorted(self.toolkit.versions.items()) if text},
         }
-        info = self._first_info
+        info = self._known_info
         if info is not None:
             found["driver"] = info.driver_version
             mine = self._mine(info)
@@ -241,7 +247,7 @@ class AscendTarget:
 
     @property
     def _has_device(self) -> bool:
-        info = self._first_info
+        info = self._known_info
         return self._wanted is not None if info is None else bool(self._mine(info))
 
     def compile(
@@ -396,7 +402,7 @@ class AscendTarget:
         )
 
     def setup(self, device: Device, facts: Mapping[str, str], session: Session) -> Setup:
-        info = self._first_info
+        info = self._known_info
         same_card: list[Chip] = []
         card = ""
         if info is not None:
