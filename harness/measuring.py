@@ -283,8 +283,18 @@ class Watcher:
         while not self._ended.wait(pause):
             seconds = round(time.monotonic() - begin, 3)
             self.seen.append(_look(self._case, self._device, "during", seconds, self._session))
-            met_at_work = any(look.throttled != "unknown" for look in self.seen)
-            pause = WATCH_S if met_at_work or len(self.seen) >= HURRIED_LOOKS else HURRY_S
+            pause = WATCH_S if self._seen_enough else HURRY_S
+
+    @property
+    def _seen_enough(self) -> bool:
+        met_at_work = any(look.throttled != "unknown" for look in self.seen)
+        return met_at_work or len(self.seen) >= HURRIED_LOOKS
+
+    def ready(self) -> bool:
+        """Whether a look met the device at work, or enough of them tried: a figure of which neither
+        holds may be that of a throttled device.
+        """
+        return self._seen_enough or not self._thread.is_alive()
 
     def __enter__(self) -> Self:
         if not self._case.bench.target.runs_on_host:
@@ -397,6 +407,7 @@ def take_throughput(
                 outputs_relative_l2=difference,
                 problems=(*problems, *wrong),
                 progress=progress,
+                ready=watcher.ready,
             )
     return dataclasses.replace(
         measured,

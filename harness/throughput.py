@@ -12,14 +12,14 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
 from harness.causes import STRANGE_TIMES
 from harness.conditions import Condition, Setup
-from harness.errors import HarnessError, InferError
+from harness.errors import InferError
 from harness.records import Provenance
 from harness.statistics import drift, half_width_percent
 from harness.targets.protocol import Float32, Session
@@ -32,8 +32,6 @@ REHEARSAL_MIN_ROUNDS = 3
 # core from the other side's turn: measured on two cores, its mean grew by half, its slowest
 # execution tenfold; after 0.1 s nothing was left of that.
 TURN_PAUSE_S = 0.1
-# Looks at the device between rounds are at least that far apart.
-WATCH_S = 2.0
 # What a device is timed for at least where a published figure is at stake: a few quick rounds are
 # precise, and end before a cool device has slowed down (docs/judging.md shows the difference).
 LEAST_S = 10.0
@@ -317,15 +315,6 @@ def _growth_problem(
     )
 
 
-def _look(watch: Callable[[], Condition], seconds: float) -> Condition:
-    try:
-        return replace(watch(), moment="during", seconds=round(seconds, 3))
-    except HarnessError as error:
-        # A figure is not lost because a tool did not answer; what is not known is said.
-        note = f"the device could not be looked at: {error.message}"
-        return Condition(moment="during", seconds=round(seconds, 3), note=note)
-
-
 def measure(
     session: Session,
     *,
@@ -341,10 +330,7 @@ def measure(
     outputs_relative_l2: float | None = None,
     problems: tuple[str, ...] = (),
     progress: Callable[[int, float], None] | None = None,
-    conditions: tuple[Condition, ...] = (),
-    setup: Setup | None = None,
-    watch: Callable[[], Condition] | None = None,
-    watch_s: float = WATCH_S,
+    ready: Callable[[], bool] = lambda: True,
     wall_check: WallCheck = "off",
     clock: Callable[[], float] = time.monotonic,
 ) -> ThroughputMeasurement:
@@ -364,11 +350,7 @@ def measure(
         turn_pause_s: seconds between the session's and the rival's turns.
         round_s: aim for the seconds that the session's part of a round takes.
         progress: called after each round with its number and the half-width reached.
-        conditions: what was seen of the device before; what `watch` sees is put behind it.
-        setup: how this is measured, for the verdict and the record.
-        watch: looks at the device, after the first round and then between rounds. An error in
-            it becomes the note of a condition and ends nothing.
-        watch_s: seconds between two looks, at least.
+        ready: whether enough was seen of the device meanwhile: rounds do not stop before that.
         wall_check: `at-most`: the session's times may not add up to more than the clock's;
             `near`: nor to a small part of them (for sessions that load nothing in a call).
         clock: seconds that only grow.
@@ -391,9 +373,7 @@ def measure(
     rival_rounds: dict[str, list[tuple[float, ...]]] = {name: [] for name in rival_names}
     means: list[float] = []
     rival_means: dict[str, list[float]] = {name: [] for name in rival_names}
-    seen = list(conditions)
     wrong = list(problems)
-    looked = -math.inf
     while True:
         if rival is not None:
             time.sleep(turn_pause_s)
@@ -413,9 +393,6 @@ def measure(
             for i, name in enumerate(rival_names):
                 rival_rounds[name].append(tuple(theirs[i::kinds]))
                 rival_means[name].append(statistics.fmean(theirs[i::kinds]))
-        if watch is not None and clock() - looked >= watch_s:
-            seen.append(_look(watch, clock() - begin))
-            looked = clock()
         if len(rounds) < 2:
             continue
         series = _judged_series(means, rival_means)
@@ -426,7 +403,7 @@ def measure(
         if seconds >= budget_s:
             break
         enough = len(rounds) >= MIN_ROUNDS and seconds >= least_s and width <= precision_percent
-        if enough and _settled(series, precision_percent):
+        if enough and _settled(series, precision_percent) and ready():
             break
     return ThroughputMeasurement(
         provenance=provenance,
@@ -437,6 +414,4 @@ def measure(
         seconds=clock() - begin,
         outputs_relative_l2=outputs_relative_l2,
         problems=tuple(wrong),
-        conditions=tuple(seen),
-        setup=setup or Setup(),
     )

@@ -9,6 +9,7 @@ from typing import Any
 from harness import measuring
 from harness.conditions import Condition
 from harness.errors import DeviceError
+from tests.selftest.running import eventually
 
 
 def looks_of(monkeypatch, answers, enough):
@@ -31,12 +32,35 @@ def looks_of(monkeypatch, answers, enough):
     nothing: Any = None
     with measuring.Watcher(case, nothing, nothing) as watcher:
         assert looked.wait(30.0)
+        assert eventually(watcher.ready)
     return [condition.throttled for condition in watcher.seen]
 
 
 def test_it_is_looked_at_again_until_it_was_met_at_work(monkeypatch):
     answers = ["unknown", "unknown", "yes", "no", "no"]
     assert looks_of(monkeypatch, answers, enough=3) == answers[:3]
+
+
+def test_rounds_wait_for_a_look_that_meets_the_device_at_work(monkeypatch):
+    monkeypatch.setattr(measuring, "HURRY_S", 0.001)
+    asked, answer = threading.Event(), threading.Event()
+
+    def look(device, moment, seconds, session):
+        asked.set()
+        assert answer.wait(30.0)
+        return Condition(moment, seconds, throttled="yes")
+
+    target = SimpleNamespace(runs_on_host=False, look=look)
+    case: Any = SimpleNamespace(bench=SimpleNamespace(target=target))
+    nothing: Any = None
+    with measuring.Watcher(case, nothing, nothing) as watcher:
+        assert asked.wait(30.0)
+        assert not watcher.ready()
+        answer.set()
+        assert eventually(watcher.ready)
+    target.runs_on_host = True
+    with measuring.Watcher(case, nothing, nothing) as watcher:
+        assert watcher.ready()  # nobody looks
 
 
 def test_a_tool_that_never_says_is_not_asked_for_ever(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -65,11 +66,17 @@ class Clocked:
 
 
 def timed(
-    session: Clocked, *, wall_check: WallCheck = "near", round_s: float = 0.25, **changes: Any
+    session: Clocked,
+    *,
+    wall_check: WallCheck = "near",
+    round_s: float = 0.25,
+    conditions: tuple[Condition, ...] = IDLE,
+    setup: Setup = CHIP,
+    **changes: Any,
 ) -> ThroughputMeasurement:
     """A real measurement of a session, by its own clock."""
-    given = {"provenance": "real", "conditions": IDLE, "setup": CHIP, "budget_s": 120.0, **changes}
-    return throughput.measure(
+    given = {"provenance": "real", "budget_s": 120.0, **changes}
+    measured = throughput.measure(
         session,
         precision_percent=1.0,
         least_s=throughput.LEAST_S,
@@ -78,6 +85,7 @@ def timed(
         round_s=round_s,
         **given,
     )
+    return dataclasses.replace(measured, conditions=conditions, setup=setup)
 
 
 def measured(ms: float, **changes: Any) -> ThroughputMeasurement:
