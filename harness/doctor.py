@@ -819,8 +819,8 @@ def _version(distribution: str) -> str:
 def _cuda(settings: Settings) -> Iterator[Finding]:
     group, cuda = "CUDA", frozenset({"cuda"})
     quick = dataclasses.replace(settings, deadline_factor=QUERY_DEADLINE_S / SMI_DEADLINE_S)
-    target = CudaTarget(quick)
     try:
+        target = CudaTarget(quick)
         gpus = target.devices()
         names = ", ".join(f"{gpu.index}: {gpu.name}" for gpu in gpus)
         driver = target.identity().get("driver", "not told")

@@ -38,6 +38,7 @@ def call(
     error: type[HarnessError],
     what: str,
     pass_fds: Sequence[int] = (),
+    env: Mapping[str, str] | None = None,
 ) -> Any:
     """Run `module:name` with keyword `arguments` in a child and return what it returned.
 
@@ -47,6 +48,7 @@ def call(
         error: class of the stage, raised when the child dies, hangs or fails unexpectedly.
         what: what is being done to which case, for messages.
         pass_fds: descriptors of a lease, held as long as the child lives.
+        env: the child's environment, by default ours.
 
     Raises:
         HarnessError: the function's own, or `error`.
@@ -66,14 +68,15 @@ def call(
             ),
             encoding="utf-8",
         )
-        env = dict(os.environ)
-        env["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *filter(None, [env.get("PYTHONPATH")])])
+        given = dict(os.environ if env is None else env)
+        paths = [str(_ROOT), *filter(None, [given.get("PYTHONPATH")])]
+        given["PYTHONPATH"] = os.pathsep.join(paths)
         done = processes.run(
             # -P: no `harness` and no `numpy` of the working directory.
             [sys.executable, "-P", "-m", "harness.jobs", str(spec)],
             deadline_s=deadline_s,
             log=log,
-            env=env,
+            env=given,
             pass_fds=pass_fds,
         )
         tail = done.output()[-20000:]

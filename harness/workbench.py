@@ -382,7 +382,7 @@ class CaseBench:
                 fds: tuple[int, ...] = ()
                 if self.compiles_on_device:
                     device, held = stack.enter_context(
-                        self.bench.pool.for_case("throughput", f"tuning of {self.case.id}")
+                        self.bench.pool.for_case("throughput", f"compile of {self.case.id}")
                     )
                     fds += held.fds
                 fds += stack.enter_context(self._sharing_host("compile")).fds
@@ -406,8 +406,7 @@ class CaseBench:
     @property
     def compiles_on_device(self) -> bool:
         """Whether compiling the case's model takes a device alone, as tuning on it does."""
-        tuned = self.model.ascend.tuning(self.case.batch_size) != "none"
-        return tuned and self.bench.target.compiles_on_device
+        return self.bench.target.compiles_on_device(self.model, self.case.batch_size)
 
     def images(self) -> ImageSet:
         """The run's images; cases of other models use the same."""
@@ -566,8 +565,8 @@ class CaseBench:
         return Prepared(compiled, source, facts, probe=self.probe(), rival=weights)
 
     def prepare_ahead(self) -> None:
-        """Build what can be built while other cases use the device. Tuning would take it from
-        them, or wait until it may: then the rest is built, and the case tunes in its own turn.
+        """Build what can be built while other cases use the device. Compiling on it would take it
+        from them, or wait until it may: then the rest is built, and the case compiles in its turn.
         """
         if not self.compiles_on_device:
             self.prepare()

@@ -1,8 +1,9 @@
 """The `cuda` target: ONNX Runtime's CUDA provider, as guide 001 measured its T4.
 
 A fallback to the CPU is an error when the model is compiled and when it is opened: ONNX Runtime
-itself only warns. Times are those of `session.run`, copies to and from the GPU included, as in the
-guide. Needs `requirements/cuda.txt` in place of the plain onnxruntime, whose module it replaces.
+itself only warns. Each GPU is used by a process that sees no other. Times are those of
+`session.run`, copies to and from the GPU included, as in the guide. Needs `requirements/cuda.txt`
+in place of the plain onnxruntime, whose module it replaces.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from harness import processes
 from harness.artifacts.store import source_digest
 from harness.catalog import Model
 from harness.conditions import Condition, Moment, Setup
-from harness.errors import DeviceError, HarnessError
+from harness.errors import ConfigError, DeviceError, HarnessError
 from harness.processes import is_ours
 from harness.settings import Settings
 from harness.targets import sessions
 from harness.targets.onnxruntime import optimize_offline
 from harness.targets.protocol import Device, DeviceFault, Session
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 PROVIDER = "CUDAExecutionProvider"
 COMPILE_DEADLINE_S = 600.0
 SMI_DEADLINE_S = 60.0
@@ -47,7 +49,6 @@ class CudaTarget:
     fidelity_bound = 1e-3
     runs_on_host = False
     round_s = 0.25
-    compiles_on_device = False
 
     def __init__(self, settings: Settings, environment: Mapping[str, str] | None = None) -> None:
         self._settings = settings
@@ -56,6 +57,14 @@ class CudaTarget:
             **(os.environ if environment is None else environment),
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # nvidia-smi's order
         }
+        # It renumbers GPUs for the runtime and not for nvidia-smi: what it says is honoured here,
+        # and a worker is shown its own GPU.
+        visible = self._environment.pop(VISIBLE, None)
+        self._wanted = settings.device if settings.device is not None else _ids(visible)
+
+    def _showing(self, index: int) -> Mapping[str, str]:
+        """The environment of a process whose device 0 is this GPU."""
+        return {**self._environment, VISIBLE: str(index)}
 
     def _query(self, what: str, fields: Sequence[str]) -> list[list[str]]:
         program = shutil.which("nvidia-smi", path=self._environment.get("PATH"))
@@ -81,32 +90,40 @@ class CudaTarget:
         found = [dict(zip(_FIELDS, row, strict=True)) for row in self._query("gpu", _FIELDS)]
         return [one for one in found if one["index"].isascii() and one["index"].isdigit()]
 
+    def _mine(self) -> list[dict[str, str]]:
+        wanted = self._wanted
+        return [gpu for gpu in self._gpus() if wanted is None or int(gpu["index"]) in wanted]
+
     def identity(self) -> Mapping[str, Any]:
         found: dict[str, Any] = {"target": self.name, "onnxruntime": _onnxruntime()}
         try:
-            gpus = self._gpus()
+            gpus = self._mine()
         except DeviceError:
             return found
         if gpus:
-            found |= {"chip": gpus[0]["name"], "driver": gpus[0]["driver_version"]}
+            # A compiled model may be used on each of them.
+            names = sorted({gpu["name"] for gpu in gpus})
+            found |= {"chip": ", ".join(names), "driver": gpus[0]["driver_version"]}
         return found
 
     def devices(self) -> Sequence[Device]:
-        wanted = self._settings.device
         found = tuple(
             Device(self.name, int(gpu["index"]), gpu["name"], f"gpu-{gpu['index']}")
-            for gpu in self._gpus()
-            if wanted is None or int(gpu["index"]) in wanted
+            for gpu in self._mine()
         )
         if not found:
+            asked = "" if self._wanted is None else f" with the ids of --device or ${VISIBLE}"
             raise DeviceError(
-                "nvidia-smi shows no GPU" + (" with the ids of --device" if wanted else ""),
+                f"nvidia-smi shows no GPU{asked}",
                 remedy="nvidia-smi lists the ids",
             )
         return found
 
     def card(self, device: Device) -> Sequence[Device]:
         return (device,)
+
+    def compiles_on_device(self, model: Model, batch_size: int) -> bool:
+        return True  # the provider opens the GPU, also to write a file
 
     def compile_inputs(self, model: Model, batch_size: int) -> Mapping[str, Any]:
         return {
@@ -134,6 +151,8 @@ class CudaTarget:
             deadline_s=COMPILE_DEADLINE_S * self._factor,
             log=log,
             what=f"{model.id} at batch size {batch_size}",
+            pass_fds=lease_fds,
+            env=None if device is None else self._showing(device.index),
         )
         return {}
 
@@ -150,12 +169,12 @@ class CudaTarget:
         return sessions.open_session(
             file,
             backend="onnxruntime",
-            options={"providers": [[PROVIDER, {**_OPTIONS, "device_id": str(device.index)}]]},
+            options={"providers": [[PROVIDER, {**_OPTIONS, "device_id": "0"}]]},
             log=log,
             deadline_open_s=300.0 * self._factor,
             deadline_run_s=120.0 * self._factor,
             pass_fds=lease_fds,
-            env=self._environment,
+            env=self._showing(device.index),
         )
 
     def look(self, device: Device, moment: Moment, seconds: float, session: object) -> Condition:
@@ -212,6 +231,24 @@ class CudaTarget:
         if not there:
             return DeviceFault("nvidia-smi no longer shows it")
         return DeviceFault(why, certain=False)  # a kernel that fails may be the model's doing
+
+
+def _ids(visible: str | None) -> tuple[int, ...] | None:
+    """Ids of `CUDA_VISIBLE_DEVICES=0,2`; None where it is not set.
+
+    Raises:
+        ConfigError: it names GPUs otherwise, or hides all of them.
+    """
+    if visible is None:
+        return None
+    parts = [part.strip() for part in visible.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise ConfigError(
+            f"${VISIBLE}={visible!r} is not a list of nvidia-smi's ids",
+            remedy="write it as 0,2 (nvidia-smi -L shows each UUID's id), or unset it and name "
+            "GPUs with --device=0,2",
+        )
+    return tuple(int(part) for part in parts)
 
 
 def lacking() -> list[tuple[str, str]]:

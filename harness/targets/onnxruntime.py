@@ -59,7 +59,6 @@ class CpuTarget:
     fidelity_bound = 1e-3
     runs_on_host = True
     round_s = 0.25
-    compiles_on_device = False
 
     def __init__(self, deadline_factor: float = 1.0) -> None:
         self._factor = deadline_factor
@@ -79,6 +78,9 @@ class CpuTarget:
 
     def card(self, device: Device) -> Sequence[Device]:
         return (device,)
+
+    def compiles_on_device(self, model: Model, batch_size: int) -> bool:
+        return False
 
     def compile_inputs(self, model: Model, batch_size: int) -> Mapping[str, Any]:
         return {
@@ -166,8 +168,12 @@ def optimize_offline(
     deadline_s: float,
     log: Path,
     what: str,
+    pass_fds: Sequence[int] = (),
+    env: Mapping[str, str] | None = None,
 ) -> None:
     """Write ONNX Runtime's optimised graph for `providers` to `output_dir/model.ort.onnx`.
+
+    `pass_fds` are a lease's, `env` is the environment of the child that does it.
 
     Raises:
         CompileError: ONNX Runtime refuses the model, or fell back from the first provider.
@@ -183,6 +189,8 @@ def optimize_offline(
         log=log,
         error=CompileError,
         what=f"ONNX Runtime's optimisation of {what}",
+        pass_fds=pass_fds,
+        env=env,
     )
 
 

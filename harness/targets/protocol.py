@@ -109,9 +109,10 @@ class Target(Protocol):
         """Seconds that a round of timing should aim at."""
         ...
 
-    @property
-    def compiles_on_device(self) -> bool:
-        """Whether models that the catalog tunes are compiled on a leased device."""
+    def compiles_on_device(self, model: Model, batch_size: int) -> bool:
+        """Whether a model is compiled on a leased device: tuned there, or by a runtime that only
+        works there.
+        """
         ...
 
     def identity(self) -> Mapping[str, Any]:
@@ -145,8 +146,8 @@ class Target(Protocol):
     ) -> Mapping[str, str]:
         """Compile into `output_dir`, with the tool's output in `log`.
 
-        Where `compiles_on_device`, a model that is tuned gets a leased `device`; what this starts
-        inherits `lease_fds`.
+        Where `compiles_on_device`, it gets a leased `device`; what this starts inherits
+        `lease_fds`.
         Returns what the key cannot know, e.g. the tuning that the tool really did. Raises
         `CompileError`.
         """

@@ -93,7 +93,7 @@ def test_a_model_that_tunes_on_a_device_is_not_built_while_others_use_it(tuned):
         assert all(ref.cached for ref in bench.artifacts)
         with pytest.raises(DeviceError, match="planted"):
             bench.compiled()
-    assert set(leased) == {"tuning of tiny-bs7-ascend310p3"}
+    assert set(leased) == {"compile of tiny-bs7-ascend310p3"}
 
 
 def test_an_untuned_batch_size_of_the_same_model_takes_no_device(tuned):

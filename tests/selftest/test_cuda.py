@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,9 +12,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from harness.catalog import load_catalog
-from harness.errors import CompileError, DeviceError, InferError, LoadError
+from harness.errors import CompileError, ConfigError, DeviceError, InferError, LoadError
 from harness.settings import resolve
-from harness.targets.cuda import CudaTarget
+from harness.targets import cuda, sessions
+from harness.targets.cuda import VISIBLE, CudaTarget
 from harness.targets.protocol import Device
 from tests.selftest.running import TINY
 
@@ -21,7 +23,7 @@ T4 = "0, Tesla T4, 535.161.08, 41, 27.3, GPU-aaaa"
 SECOND = "1, NVIDIA A10, 535.161.08, [N/A], [N/A], GPU-bbbb"
 
 
-def host(folder: Path, gpus=(T4,), apps=(), code=0, hang=False):
+def host(folder: Path, gpus=(T4,), apps=(), code=0, hang=False, visible=None):
     """An environment whose nvidia-smi prints these rows."""
     tool = folder / "nvidia-smi"
     lines = ["#!/bin/sh", "sleep 60" if hang else "", 'case "$1" in']
@@ -29,7 +31,9 @@ def host(folder: Path, gpus=(T4,), apps=(), code=0, hang=False):
     lines += ["--query-compute*)", *(f"echo '{row}'" for row in apps), ";;", "esac"]
     tool.write_text("\n".join([*lines, f"exit {code}"]) + "\n")
     tool.chmod(0o755)
-    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+    found = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+    found.pop(VISIBLE, None)
+    return found if visible is None else {**found, VISIBLE: visible}
 
 
 def target(folder, *, device=None, factor=1.0, **about):
@@ -51,6 +55,43 @@ def test_the_gpu_and_its_driver_are_part_of_an_artifacts_key(tmp_path):
     model = load_catalog(TINY).models["tiny"]
     inputs = target(tmp_path).compile_inputs(model, 4)
     assert (inputs["chip"], inputs["driver"]) == ("Tesla T4", "535.161.08")
+
+
+def test_a_leased_gpu_is_the_one_that_is_used(tmp_path, monkeypatch):
+    model = load_catalog(TINY).models["tiny"]
+    one = target(tmp_path, gpus=(T4, SECOND), visible="1")
+    (device,) = one.devices()
+    assert device.id == "cuda-1"
+    used: dict[str, dict[str, Any]] = {}
+    monkeypatch.setattr(sessions, "open_session", lambda *a, **given: used.update(run=given))
+    monkeypatch.setattr(cuda, "optimize_offline", lambda *a, **given: used.update(compile=given))
+    one.open(tmp_path / "x", model, 4, device, log=tmp_path / "log", lease_fds=(7,))
+    one.compile(
+        tmp_path / "x", model, 4, tmp_path, device=device, log=tmp_path / "log", lease_fds=(7,)
+    )
+    for given in used.values():
+        assert given["env"][VISIBLE] == "1"  # which is its device 0
+        assert given["pass_fds"] == (7,)
+    ((_, options),) = used["run"]["options"]["providers"]
+    assert options["device_id"] == "0"
+
+
+def test_nothing_is_compiled_beside_a_measurement(tmp_path):
+    assert target(tmp_path).compiles_on_device(load_catalog(TINY).models["tiny"], 4)
+
+
+@pytest.mark.parametrize("visible", ["GPU-aaaa", "MIG-aaaa", "-1", "", "0,GPU-bbbb"])
+def test_gpus_that_are_not_named_by_their_ids_are_refused(tmp_path, visible):
+    with pytest.raises(ConfigError, match=VISIBLE) as caught:
+        target(tmp_path, visible=visible)
+    assert "--device=0,2" in caught.value.remedy
+    assert target(tmp_path, visible="0").identity()["chip"] == "Tesla T4"
+
+
+def test_the_identity_is_that_of_the_gpus_which_may_be_used(tmp_path):
+    gpus = (T4, SECOND)
+    assert target(tmp_path, gpus=gpus, device="1").identity()["chip"] == "NVIDIA A10"
+    assert target(tmp_path, gpus=gpus).identity()["chip"] == "NVIDIA A10, Tesla T4"
 
 
 @pytest.mark.parametrize(

@@ -285,6 +285,14 @@ def test_chips_are_counted_by_npu_smi_or_not_at_all(tmp_path, text, chips):
 # Tuning --------------------------------------------------------------------------------------
 
 
+def tuned_model(folder):
+    """The tiny model where its guide tunes batch size 4."""
+    catalog = folder / "tuned.yaml"
+    section = '    ascend:\n      auto_tune: {mode: "RL,GA", batch_sizes: [4]}\n'
+    catalog.write_text(TINY.read_text() + section)
+    return load_catalog(catalog).models["tiny"]
+
+
 @pytest.mark.parametrize(
     ("tune", "text", "device", "expected"),
     [
@@ -301,7 +309,9 @@ def test_a_device_is_leased_wherever_something_could_tune_on_it(
     tmp_path, tune, text, device, expected
 ):
     given = {} if device is None else {"device": device}
-    assert target(tmp_path, text, tune=tune, **given).compiles_on_device is expected
+    one, model = target(tmp_path, text, tune=tune, **given), tuned_model(tmp_path)
+    assert one.compiles_on_device(model, 4) is expected
+    assert not one.compiles_on_device(model, 1)
 
 
 @pytest.mark.parametrize(("tuned", "told"), [(True, "2"), (False, None)])
@@ -314,10 +324,7 @@ def test_atc_tunes_on_the_leased_device(tmp_path, monkeypatch, tuned, told):
 
     monkeypatch.setattr(atc, "compile_om", compile_om)
     monkeypatch.delenv("ASCEND_DEVICE_ID", raising=False)
-    catalog = tmp_path / "tuned.yaml"
-    section = '    ascend:\n      auto_tune: {mode: "RL,GA", batch_sizes: [4]}\n'
-    catalog.write_text(TINY.read_text() + section)
-    model = load_catalog(catalog).models["tiny"]
+    model = tuned_model(tmp_path)
     device = Device("ascend310p3", 2, "Ascend310P3", "npu-2") if tuned else None
     target(tmp_path, "cards=3,cann=5.1.RC2").compile(
         tmp_path / "x.onnx", model, 4 if tuned else 1, tmp_path, device=device, log=tmp_path / "log"

@@ -123,8 +123,9 @@ def undead(pool_of, tmp_path):
     """Chip 0, set aside, with a worker that would not die and has inherited its lease."""
     pool = pool_of(Devices(2))
     chip = pool.usable()[0]
-    given = {"exclusive": True, "timeout_s": 0.0, "what": "the case that hung"}
-    with leases.lease(chip, tmp_path / "leases", **given) as held:
+    with leases.lease(
+        chip, tmp_path / "leases", exclusive=True, timeout_s=0.0, what="the case that hung"
+    ) as held:
         worker = subprocess.Popen(["sleep", "600"], pass_fds=held.fds)
     pool.quarantine(chip, "would not die")
     yield worker

@@ -238,8 +238,9 @@ class AscendTarget:
             "recipe": source_digest("harness.targets.ascend.atc"),
         }
 
-    @property
-    def compiles_on_device(self) -> bool:
+    def compiles_on_device(self, model: Model, batch_size: int) -> bool:
+        if model.ascend.tuning(batch_size) == "none":
+            return False
         tune = self._settings.tune
         # atc's own tuning takes an NPU of this host. Where there is none, it cannot disturb one:
         # a host that only builds compiles untuned where its atc tunes no more.
