@@ -233,6 +233,9 @@ def opened(case: CaseBench, prepared: Prepared, without: Collection[str] = ()) -
             )
         case.device, case.lease_fds = device, lease.fds
         stack.callback(case.returned)
+        left_out = target.left_out()
+        for name, why in left_out.items():
+            bench.note_once(f"{name} is not used: {why}")
         case.device_info = {
             "id": device.id,
             "name": device.name,
@@ -240,6 +243,7 @@ def opened(case: CaseBench, prepared: Prepared, without: Collection[str] = ()) -
             "alone": lease.exclusive,
             "waited_s": round(lease.waited_s, 3),
             "toolchain": dict(target.identity()),
+            **({"left_out": dict(left_out)} if left_out else {}),
         }
         if case.case.check == "throughput":
             case.before = _look(case, device, "before", 0.0, None)

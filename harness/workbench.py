@@ -126,6 +126,7 @@ class Workbench:
             run_dir,
             lambda who: self.progress.say(f"waiting: {who}"),
         )
+        self._noted: set[str] = set()
         self._checkpoints: dict[str, tuple[Path, Digests]] = {}
         self._refused: dict[str, CheckpointError] = {}
         self._image_set: tuple[ImageSet, dict[str, Any]] | None = None
@@ -134,6 +135,12 @@ class Workbench:
     def for_case(self, case: Case) -> CaseBench:
         """The view of one case."""
         return CaseBench(self, case, self.catalog.models[case.model])
+
+    def note_once(self, text: str) -> None:
+        """Tell what holds for more than one case."""
+        if text not in self._noted:
+            self._noted.add(text)
+            self.progress.note(text)
 
     def host(self) -> Device:
         """The host's CPU: builds, decoding and eager passes count as users of it."""

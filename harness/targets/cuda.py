@@ -119,6 +119,9 @@ class CudaTarget:
             )
         return found
 
+    def left_out(self) -> Mapping[str, str]:
+        return {}
+
     def card(self, device: Device) -> Sequence[Device]:
         return (device,)
 

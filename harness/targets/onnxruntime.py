@@ -76,6 +76,9 @@ class CpuTarget:
     def devices(self) -> Sequence[Device]:
         return (Device(target=self.name, index=0, name=processor()[0], group="host"),)
 
+    def left_out(self) -> Mapping[str, str]:
+        return {}
+
     def card(self, device: Device) -> Sequence[Device]:
         return (device,)
 

@@ -123,6 +123,10 @@ class Target(Protocol):
         """What can be leased now. Raises `DeviceError` when there is none."""
         ...
 
+    def left_out(self) -> Mapping[str, str]:
+        """Devices that a run might use and that `devices` does not give, by id, with the reason."""
+        ...
+
     def card(self, device: Device) -> Sequence[Device]:
         """All devices that share power and memory with one, itself among them: also those that a
         run may not use, since others may.

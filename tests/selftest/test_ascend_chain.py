@@ -95,6 +95,17 @@ def test_a_lost_device_is_set_aside_and_the_case_is_tried_on_another(run_pytest)
     assert "ascend310p3-0 is set aside" in done.output
 
 
+def test_a_sick_device_that_was_named_is_told(run_pytest):
+    done = run_pytest(*CHAIN, "--device=0,1", "--simulator=cards=2,fault=unhealthy:0")
+    assert done.code == 0, done.output
+    words = "ascend310p3-0 is not used: npu-smi says its health is Alarm"
+    assert done.output.count(words) == 1
+    for case in done.records().cases:
+        assert case.device["id"] == "ascend310p3-1"
+        assert "Alarm" in case.device["left_out"]["ascend310p3-0"]
+    assert "npu-smi says its health is Alarm" in (done.run_dir / "report.html").read_text()
+
+
 def test_a_lost_device_without_another_is_an_error_of_the_device(run_pytest):
     done = run_pytest(*CHAIN, "--simulator=fault=device-lost", "-m", "accuracy")
     assert done.code == 7

@@ -73,6 +73,8 @@ def test_another_chip_than_the_targets(tmp_path):
 def test_a_sick_device_is_left_out_and_only_sick_ones_are_an_error(tmp_path):
     one = target(tmp_path, "cards=2,fault=unhealthy:0")
     assert [device.index for device in one.devices()] == [1]
+    assert list(one.left_out()) == ["ascend310p3-0"]
+    assert target(tmp_path, "cards=2,fault=unhealthy:0", device="1").left_out() == {}
     with pytest.raises(DeviceError, match="Alarm"):
         target(tmp_path, "fault=unhealthy").devices()
 

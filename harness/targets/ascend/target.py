@@ -196,7 +196,7 @@ class AscendTarget:
                     remedy=f"the logical ids here: {ids}",
                 )
             mine = [chip for chip in mine if chip.logical_id in wanted]
-        healthy = [chip for chip in mine if chip.health.upper() == "OK"]
+        healthy = [chip for chip in mine if _healthy(chip)]
         if not healthy:
             states = ", ".join(f"{chip.logical_id}: {chip.health or 'unknown'}" for chip in mine)
             raise DeviceError(
@@ -208,6 +208,14 @@ class AscendTarget:
             Device(self.name, chip.logical_id, self.soc_version, f"npu-{chip.npu_id}")
             for chip in healthy
         )
+
+    def left_out(self) -> Mapping[str, str]:
+        mine = [] if self._known_info is None else self._mine(self._known_info)
+        return {
+            f"{self.name}-{chip.logical_id}": f"npu-smi says its health is {chip.health}"
+            for chip in mine
+            if (self._wanted is None or chip.logical_id in self._wanted) and not _healthy(chip)
+        }
 
     def card(self, device: Device) -> Sequence[Device]:
         info = self._info()
@@ -466,7 +474,7 @@ class AscendTarget:
             chip = next((one for one in info.chips if one.logical_id == device.index), None)
             if chip is None:
                 return DeviceFault("npu-smi no longer shows it")
-            if chip.health.upper() != "OK":
+            if not _healthy(chip):
                 return DeviceFault(f"npu-smi says its health is {chip.health or 'unknown'}")
         perhaps = _PERHAPS_LOST.search(text)
         if perhaps:
@@ -518,6 +526,10 @@ def _only_simulated(found: toolkit.Toolkit) -> toolkit.Toolkit:
         msit=None,
         devlib=None,
     )
+
+
+def _healthy(chip: Chip) -> bool:
+    return chip.health.upper() == "OK"
 
 
 def _soc(text: str) -> str:
