@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
+import importlib
 import json
 import math
 import os
@@ -18,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness import simulator
 from harness.errors import ConfigError, DeviceError, InferError, LoadError
 from harness.simulator import interface
 from harness.targets.ascend import api, api_backend, drivers
@@ -431,6 +434,33 @@ def test_a_given_script_is_what_the_command_line_is(site: Path, tmp_path: Path) 
     assert "is not there" in drivers.available_drivers(toolkit, log=tmp_path / "log")["cli"]
 
 
+def test_a_simulated_aclruntime_is_none(tmp_path: Path) -> None:
+    environment = simulator.install(
+        tmp_path / "host", simulator.parse_config(""), environment=dict(os.environ)
+    )
+    real = ascend_tools.toolkit(site=tmp_path / "host" / "site")
+    found = drivers.available_drivers(real, log=tmp_path / "log")
+    assert "is a simulated host's" in found["api"] and "is a simulated host's" in found["cli"]
+    simulated = dataclasses.replace(real, env=environment)
+    found = drivers.available_drivers(simulated, log=tmp_path / "log")
+    assert found["api"] == found["cli"] == ""
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_versions_without_the_means_to_ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    ascend_tools.install_python(tmp_path / "site")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "site")] if there else [])
+
+    def none(name: str) -> None:  # as in Python 3.7
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr(importlib, "import_module", none)
+    expected = "0.0.2" if there else ""
+    assert api_backend._version("aclruntime") == api_backend._version("ais_bench") == expected
+
+
 IMPORTS = {
     "raise ImportError('libascendcl.so: cannot open')": r"ImportError: libascendcl\.so",
     "import os; os.kill(os.getpid(), 11)": "was killed by SIGSEGV",
@@ -478,5 +508,5 @@ def test_the_answer_of_a_look_is_json() -> None:
     )
     line = done.stdout.strip().splitlines()[-1]
     assert set(json.loads(line.removeprefix(api_backend.PROBE_MARK))) == {
-        "api", "module", "aclruntime", "versions",
+        "api", "module", "aclruntime", "file", "versions",
     }  # fmt: skip

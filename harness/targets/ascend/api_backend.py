@@ -14,6 +14,7 @@ interface changed over the years; every form since November 2022 is taken:
 
 from __future__ import annotations
 
+import glob
 import importlib
 import importlib.util
 import json
@@ -175,12 +176,26 @@ def import_interface() -> Any:
 
 
 def _version(name: str) -> str:
-    """Version of an installed distribution; empty where it or the means to ask is absent."""
+    """Version of an installed distribution; empty where it is absent."""
     try:
-        metadata = importlib.import_module("importlib.metadata")  # Python 3.8
+        try:
+            metadata = importlib.import_module("importlib.metadata")
+        except ImportError:  # Python 3.7
+            return _version_on_path(name)
         return str(metadata.version(name))
     except Exception:  # whatever a damaged installation raises: a version is not worth a case
         return ""
+
+
+def _version_on_path(name: str) -> str:
+    """The same from the file that every wheel leaves beside its modules."""
+    for folder in sys.path:
+        for place in glob.glob(os.path.join(glob.escape(folder), name + "-*.dist-info")):
+            with open(os.path.join(place, "METADATA"), encoding="utf-8") as file:
+                for line in file:
+                    if line.startswith("Version:"):
+                        return line.split(":", 1)[1].strip()
+    return ""
 
 
 def _spec(described: Any, kind: str) -> tuple[str, tuple[int, ...], str]:
@@ -266,6 +281,7 @@ def look() -> dict[str, Any]:
         "api": aclruntime or _why_not(import_interface),
         "module": f"{sys.executable}: {module}" if module else aclruntime,
         "aclruntime": aclruntime,
+        "file": str(getattr(sys.modules.get("aclruntime"), "__file__", "")),
         "versions": {
             "python": sys.version.split()[0],
             **{name: version for name, version in versions.items() if version},

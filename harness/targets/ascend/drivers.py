@@ -6,13 +6,14 @@ In the order of preference: `api` (ais_bench's Python interface), `cli` (its com
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import processes
+from harness import processes, simulator
 from harness.targets.ascend.api_backend import PROBE_MARK
 from harness.targets.ascend.toolkit import Toolkit
 
@@ -29,6 +30,7 @@ class Probe:
     api: str  # ais_bench.infer.interface and aclruntime can be imported
     module: str  # `python -m ais_bench` can be run
     aclruntime: str  # aclruntime can be imported
+    file: str = ""  # which file aclruntime is
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -46,6 +48,7 @@ def probe(toolkit: Toolkit, *, log: Path) -> Probe:
                 api=str(found["api"]),
                 module=str(found["module"]),
                 aclruntime=str(found["aclruntime"]),
+                file=str(found["file"]),
                 versions={str(key): str(value) for key, value in found["versions"].items()},
             )
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -63,6 +66,10 @@ def available_drivers(toolkit: Toolkit, *, log: Path) -> Mapping[str, str]:
     Nothing is run on a device: a driver that is there may still fail to open one.
     """
     seen = probe(toolkit, log=log)
+    if simulator.VARIABLE not in toolkit.env and simulator.is_part(Path(seen.file)):
+        # A path of a simulation's set_env.sh without its variables: no real run stands on it.
+        why = f"{toolkit.python}: {seen.file} is a simulated host's; take it from $PYTHONPATH"
+        seen = dataclasses.replace(seen, api=why, module=why, aclruntime=why)
     cli = seen.module
     if toolkit.ais_infer is not None:  # a given script is what runs, whatever else is there
         cli = seen.aclruntime
