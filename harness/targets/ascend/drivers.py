@@ -30,8 +30,8 @@ class Probe:
     api: str  # ais_bench.infer.interface and aclruntime can be imported
     module: str  # `python -m ais_bench` can be run
     aclruntime: str  # aclruntime can be imported
-    file: str = ""  # which file aclruntime is
     versions: Mapping[str, str] = field(default_factory=dict)
+    file: str = ""  # which file aclruntime is
 
 
 def probe(toolkit: Toolkit, *, log: Path) -> Probe:
