@@ -21,6 +21,7 @@ from harness.targets.cuda import CudaTarget
 from harness.targets.pool import DevicePool
 from harness.targets.protocol import Device, DeviceFault
 from tests.selftest.running import TINY
+from tests.selftest.test_ascend_chain import small_network
 
 CHAIN = ("--simulate-ascend", "--budget=0.2", "--precision=50")
 NPU = Device("ascend310p3", 0, "Ascend310P3", "npu-0")
@@ -312,6 +313,16 @@ def test_a_device_is_leased_wherever_something_could_tune_on_it(
     one, model = target(tmp_path, text, tune=tune, **given), tuned_model(tmp_path)
     assert one.compiles_on_device(model, 4) is expected
     assert not one.compiles_on_device(model, 1)
+
+
+@pytest.mark.parametrize(("cann", "refused"), [("5.1.RC2", False), ("8.0.RC2", True)])
+def test_an_atc_that_tunes_no_more_takes_no_device_again(tmp_path, cann, refused):
+    model = tuned_model(tmp_path)
+    graph = small_network(tmp_path / "x.onnx")
+    one, later = (target(tmp_path, f"cann={cann}", tune="guide") for _ in range(2))
+    assert one.compiles_on_device(model, 4)
+    one.compile(graph, model, 4, tmp_path, device=NPU, log=tmp_path / "log")
+    assert later.compiles_on_device(model, 4) is not refused  # another process of the run
 
 
 @pytest.mark.parametrize(("tuned", "told"), [(True, "2"), (False, None)])

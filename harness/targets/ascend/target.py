@@ -36,6 +36,7 @@ VISIBLE = "ASCEND_RT_VISIBLE_DEVICES"
 COMPILE_DEADLINE_S = 1800.0
 TUNED_DEADLINE_S = 6 * 3600.0  # atc's own tuning searches for hours
 DETECT_S = 10.0  # whoever starts pytest waits for it
+NO_TUNING = "atc-tunes-no-more"  # in the folder of a run's work: what atc said to one of its cases
 LOCK = "npu-smi.lock"  # in the folder of leases
 OPEN_DEADLINE_S = 300.0
 RUN_DEADLINE_S = 120.0
@@ -252,7 +253,9 @@ class AscendTarget:
         tune = self._settings.tune
         # atc's own tuning takes an NPU of this host. Where there is none, it cannot disturb one:
         # a host that only builds compiles untuned where its atc tunes no more.
-        return tune == "aoe" or (tune == "guide" and self._has_device)
+        # Nor where it is known to tune no more: an untuned compile needs no turn of its own.
+        refused = (self._place.work / NO_TUNING).exists()
+        return tune == "aoe" or (tune == "guide" and not refused and self._has_device)
 
     @property
     def _has_device(self) -> bool:
@@ -296,6 +299,9 @@ class AscendTarget:
             deadline_s=(TUNED_DEADLINE_S if searches else COMPILE_DEADLINE_S) * self._factor,
             pass_fds=lease_fds,
         )
+        if tune == "guide" and compiled.note:
+            self._place.work.mkdir(parents=True, exist_ok=True)
+            (self._place.work / NO_TUNING).touch()
         return {"tuning": compiled.tuning, "note": compiled.note}
 
     # Running -----------------------------------------------------------------------------
