@@ -3,13 +3,15 @@
 Accuracy: a data set of 50,000 images, a reference model with the published top-1, and compiled
 models that are healthy (they flip images, one way as likely as the other) or worse (one-directional
 or mixed with such flips), or a reference that is wrong itself. Parts of 200 to 50,000 images are
-drawn without replacement and judged. Throughput: devices of a known sustained speed, whose rounds
+drawn without replacement and judged; so are six batch sizes on the same images, which flip images
+each for itself. Throughput: devices of a known sustained speed, whose rounds
 are noisy, start fast or slow down, timed by `throughput.measure` on a clock of its own and judged
 against a baseline.
 
     python benchmarks/judging.py              # prints the tables of docs/judging.md; minutes
     python benchmarks/judging.py --quick      # a test of this script; its figures mean little
     python benchmarks/judging.py --only accuracy --samples 5000 --seed 7
+    python benchmarks/judging.py --only batch-sizes
 
 Every random number comes from `--seed`: the same command prints the same tables.
 """
@@ -33,12 +35,14 @@ from harness.catalog import AccuracyRule, Baseline, Published, load_catalog
 from harness.statistics import Paired
 from harness.targets.protocol import Float32, TensorSpec
 from harness.throughput import ThroughputMeasurement
-from harness.verdicts import Kind
+from harness.verdicts import Answer, BatchPass, Kind
 
 CATALOG = Path(__file__).resolve().parents[1] / "baselines.yaml"
 WHOLE = verdicts.WHOLE_SET
 SIZES = (200, 1_000, 5_000, WHOLE)
 KINDS: tuple[Kind, ...] = ("PASS", "FAIL", "INCONCLUSIVE")
+BATCH_KINDS: tuple[Kind, ...] = ("PASS", "FAIL", "RECORDED")
+BATCH_SIZES = (1, 4, 8, 16, 32, 64)
 
 
 # Accuracy ----------------------------------------------------------------------------------
@@ -98,11 +102,11 @@ def measured(pairs: Paired) -> AccuracyMeasurement:
     )
 
 
-def outcomes(kinds: Iterable[Kind]) -> str:
+def outcomes(kinds: Iterable[Kind], named: Sequence[Kind] = KINDS) -> str:
     """`97.1 / 0.0 / 2.9`: percent of PASS, FAIL and INCONCLUSIVE."""
     counts = Counter(kinds)
     total = sum(counts.values())
-    return " / ".join(share(counts[kind], total) for kind in KINDS)
+    return " / ".join(share(counts[kind], total) for kind in named)
 
 
 def share(count: int, total: int) -> str:
@@ -170,6 +174,77 @@ def images_table(rows: Sequence[tuple[str, Published, AccuracyRule]]) -> list[st
         cells = " | ".join(f"{n:,}" if n is not None else "all" for n in least)
         lines.append(f"| {name} | {sign}{points:.2f} points | {cells} |")
     return lines
+
+
+# Batch sizes -------------------------------------------------------------------------------
+
+BATCH_ARTIFACTS = (
+    Artifact("no size flips an image"),
+    Artifact("each size flips 0.1 %", flips=0.1),
+    Artifact("each size flips 0.3 %", flips=0.3),
+    Artifact("one size 0.5 points worse among 0.1 % of flips", drop=0.5, flips=0.1),
+    Artifact("one size 1 point worse among 0.1 % of flips", drop=1, flips=0.1),
+)
+
+
+NAMES = tuple(str(i) for i in range(WHOLE))
+_RIGHT, _WRONG = Answer(1, 1), Answer(1, 2)
+
+
+def draw_passes(
+    artifact: Artifact, top1: float, images: int, random: np.random.Generator
+) -> dict[int, BatchPass]:
+    """A model at six batch sizes on one part of `images`; the last size has the drop."""
+    right = round(WHOLE * top1 / 100)
+    good = int(random.hypergeometric(right, WHOLE - right, images))
+    first = dict(zip(NAMES, [_RIGHT] * good + [_WRONG] * (images - good), strict=False))
+    passes = {}
+    for size in BATCH_SIZES:
+        flips = round(WHOLE * artifact.flips / 100)
+        gained = int(random.binomial(flips, 0.5))
+        lost = flips - gained
+        if size == BATCH_SIZES[-1]:
+            lost += round(WHOLE * artifact.drop / 100)
+        # Of the images that the part has on each side, those that this size flips.
+        here_lost = int(random.hypergeometric(lost, right - lost, good))
+        here_gained = int(random.hypergeometric(gained, WHOLE - right - gained, images - good))
+        answers = dict(first)
+        for i in random.choice(good, here_lost, replace=False):
+            answers[NAMES[i]] = _WRONG
+        for i in random.choice(images - good, here_gained, replace=False):
+            answers[NAMES[good + i]] = _RIGHT
+        passes[size] = BatchPass("real", answers)  # drawn; nothing of it leaves this script
+    return passes
+
+
+def batch_table(published: Published, *, samples: int, seed: int) -> list[str]:
+    """One row for each artifact, one column for each number of images."""
+    lines = [
+        "| batch sizes | " + " | ".join(f"{size:,} images" for size in SIZES) + " |",
+        "| --- |" + " --- |" * len(SIZES),
+    ]
+    for row, artifact in enumerate(BATCH_ARTIFACTS):
+        cells = [
+            batch_cell(published, row, column, samples=samples, seed=seed)
+            for column in range(len(SIZES))
+        ]
+        lines.append(f"| {artifact.name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def whole_runs(samples: int) -> int:
+    """Of the whole set fewer are drawn: each has 300,000 answers, and chance is small there."""
+    return -(-samples // 10)
+
+
+def batch_cell(published: Published, row: int, column: int, *, samples: int, seed: int) -> str:
+    """The outcomes of six sizes of artifact `row` on parts of `SIZES[column]` images."""
+    random = np.random.default_rng((seed, 3, row, column))
+    kinds = []
+    for _ in range(samples if SIZES[column] < WHOLE else whole_runs(samples)):
+        passes = draw_passes(BATCH_ARTIFACTS[row], published.top1, SIZES[column], random)
+        kinds.append(verdicts.judge_batch_consistency(passes).kind)
+    return outcomes(kinds, BATCH_KINDS)
 
 
 # Throughput --------------------------------------------------------------------------------
@@ -300,15 +375,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--samples", type=int, default=10_000, help="parts drawn for each cell")
     parser.add_argument("--timings", type=int, default=1_000, help="timings for each cell")
     parser.add_argument("--seed", type=int, default=2026)
-    parser.add_argument("--only", choices=("accuracy", "throughput"))
+    parser.add_argument("--batches", type=int, default=500, help="runs of six batch sizes a cell")
+    parser.add_argument("--only", choices=("accuracy", "batch-sizes", "throughput"))
     parser.add_argument("--quick", action="store_true", help="a test of this script")
     parser.add_argument("--output", type=Path, help="write the tables there, too")
     options = parser.parse_args(arguments)
     if options.quick:
-        options = argparse.Namespace(**{**vars(options), "samples": 20, "timings": 2})
+        options = argparse.Namespace(**{**vars(options), "samples": 20, "timings": 2, "batches": 2})
     catalog = load_catalog(CATALOG)
     lines: list[str] = []
-    if options.only != "throughput":
+    if options.only in (None, "accuracy"):
         rows = [(m.id, m.accuracy.published, m.accuracy.rule) for m in catalog.models.values()]
         lines += ["### Images from which a PASS is possible", "", *images_table(rows), ""]
         for name in ("seresnext101", "squeezenet1_1"):
@@ -324,7 +400,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 ),
                 "",
             ]
-    if options.only != "accuracy":
+    if options.only in (None, "batch-sizes"):
+        published = catalog.models["seresnext101"].accuracy.published
+        lines += [
+            f"### Accuracy over batch sizes: seresnext101, {published.top1:g} % published",
+            "",
+            f"PASS / FAIL / RECORDED in percent of {options.batches:,} runs of six batch sizes; of "
+            f"{whole_runs(options.batches):,} on the whole set.",
+            "",
+            *batch_table(published, samples=options.batches, seed=options.seed),
+            "",
+        ]
+    if options.only in (None, "throughput"):
         baseline = catalog.models["seresnext101"].baseline("ascend310p3", 4)
         if baseline is None:
             raise SystemExit("the catalog has no figure of seresnext101 at batch size 4")

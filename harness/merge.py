@@ -402,7 +402,8 @@ def _joined_checks(
     for group in _groups(joined):
         for line in _judge_again(sources, group, catalog or _no_models()):
             check = _Check(_text(line), line)
-            if line.outcome == "recorded":  # nothing could be compared: that clears nobody
+            if line.measured is None and line.outcome == "recorded":
+                # Nothing could be compared: that clears nobody.
                 _keep_worst(checks, check)
             else:
                 checks[check.key] = check

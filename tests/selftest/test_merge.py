@@ -317,7 +317,7 @@ def shard(tmp_path: Path, run: str, predicted: dict[int, list[int]], **changes) 
 
 
 RIGHT = [n % 3 for n in range(300)]
-WRONG = [1, *RIGHT[1:]]
+WRONG = [7] * 30 + RIGHT[30:]
 
 
 def outcomes(directory: Path) -> dict[tuple[str, str], str]:
@@ -364,7 +364,7 @@ def test_allow_inconclusive_holds_where_every_run_allowed_it(tmp_path):
     assert exit_status(merge([one, other], tmp_path / "both").directory) == 6
 
 
-@pytest.mark.parametrize(("other", "outcome", "status"), [(RIGHT, "passed", 0),
+@pytest.mark.parametrize(("other", "outcome", "status"), [(RIGHT, "recorded", 0),
                                                           (WRONG, "failed", 1)])  # fmt: skip
 def test_batch_sizes_of_different_hosts_are_compared(tmp_path, other, outcome, status):
     parts = [shard(tmp_path, "a", {1: RIGHT}), shard(tmp_path, "b", {4: other})]
@@ -383,6 +383,17 @@ def test_shards_that_each_passed_fail_together(tmp_path):
     assert exit_status(made) == 1
     (found,) = records.read(made).checks
     assert "i0" in found.sentence + str(found.verdict)
+
+
+def test_what_the_joined_sizes_do_not_decide_is_said_in_place_of_a_shards_word(tmp_path):
+    parts = [
+        shard(tmp_path, "a", {1: RIGHT, 4: RIGHT}, raw=[checked("passed")]),
+        shard(tmp_path, "b", {8: [7, *RIGHT[1:]]}),
+    ]
+    made = merge(parts, tmp_path / "both").directory
+    (found,) = records.read(made).checks
+    assert found.outcome == "recorded"
+    assert "batch sizes 1, 4, 8 are not decided on 300 images" in found.sentence
 
 
 def test_missing_predictions_do_not_turn_a_comparison_green(tmp_path):

@@ -507,7 +507,8 @@ def test_a_tenth_of_a_point_between_batch_sizes(provenance, lost, kind):
         {
             1: a_pass(LABELS, ones, provenance),
             16: a_pass(LABELS, [2] * lost + ones[lost:], provenance),
-        }
+        },
+        whole_set=2000,
     )
     assert found.kind == kind
     assert found.reference.provenance == provenance
@@ -547,12 +548,66 @@ def test_rounding_is_no_difference_of_a_few_rehearsed_images(provenance, kind):
         a_pass([1] * 46, [1] * 46, provenance),
         a_pass([1] * 46, [2] + [1] * 45, provenance, excused=["image0"]),
     )
-    found = verdicts.judge_batch_consistency({1: one, 4: other})
+    found = verdicts.judge_batch_consistency({1: one, 4: other}, whole_set=46)
     assert found.kind == kind
     assert found.figures["predictions that differ"] == 1
     # Without the excuse, one image of 46 is two points.
     bare = dataclasses.replace(other, excused=frozenset())
-    assert verdicts.judge_batch_consistency({1: one, 4: bare}).kind == "FAIL"
+    assert verdicts.judge_batch_consistency({1: one, 4: bare}, whole_set=46).kind == "FAIL"
+
+
+@pytest.mark.parametrize("images", [200, 999, 1000, 5000])
+def test_a_few_flips_fail_no_part_of_the_set(images):
+    """One image of fewer than 1,000 is more than 0.1 point, and says nothing about the set."""
+    labels = [1] * images
+    few = 5
+    found = verdicts.judge_batch_consistency(
+        {
+            1: a_pass(labels, labels, "real"),
+            4: a_pass(labels, [2] * few + labels[few:], "real"),
+            8: a_pass(labels, labels[:-1] + [2], "real"),
+        }
+    )
+    assert found.kind == "RECORDED"
+    assert f"not decided on {images} images" in found.sentence
+    assert "image0" in found.sentence
+    assert len(found.figures["flips"]) == few + 1
+    assert found.figures["images that would decide"] >= images
+
+
+@pytest.mark.parametrize(("lost", "kind"), [(0, "PASS"), (1, "RECORDED"), (60, "FAIL")])
+def test_a_part_is_decided_where_the_whole_interval_is_on_one_side(lost, kind):
+    labels = [1] * 11_000  # z^2 = 10.8 for 99.9 %: without a flip, 0.1 point needs 10,817 images
+    found = verdicts.judge_batch_consistency(
+        {
+            1: a_pass(labels, labels, "real"),
+            4: a_pass(labels, labels, "real"),
+            8: a_pass(labels, [2] * lost + labels[lost:], "real"),
+        }
+    )
+    assert found.kind == kind
+    low, high = found.figures["99.9 % interval of the largest difference, points"]
+    assert low <= found.measured <= high
+    wider = found.figures["smallest tolerance that passes, points"]
+    assert wider >= high
+    if kind == "FAIL":
+        assert "batch size 8 is right on 60 images of 11000 less" in found.sentence
+
+
+def test_on_a_part_two_sizes_that_differ_fail_beside_one_that_lies_between():
+    labels = [1] * 5000
+    found = verdicts.judge_batch_consistency(
+        {
+            1: a_pass(labels, [2] * 25 + labels[25:], "real"),
+            4: a_pass(labels, labels, "real"),
+            8: a_pass(labels, [2] * 10 + labels[10:], "real"),
+        }
+    )
+    assert found.kind == "FAIL"
+    assert "batch size 1 is right on 25 images of 5000 less than batch size 4" in found.sentence
+    # Between 8 and 4 alone nothing is decided.
+    pair = {4: a_pass(labels, labels, "real"), 8: a_pass(labels, [2] * 10 + labels[10:], "real")}
+    assert verdicts.judge_batch_consistency(pair).kind == "RECORDED"
 
 
 def test_other_images_or_other_labels_fail():

@@ -267,9 +267,10 @@ def _once_more(batches: list[Batch], size: int) -> Iterator[Batch]:
 
 
 def _batch_sizes(world: World, planted: bool) -> Found:
-    """0.2 points apart on the same images, each within the tolerance of the published figure."""
-    right = {f"{i}": Answer(1, 1, 9.0) for i in range(1000)}
-    other = {**right, "3": Answer(1, 2, 9.0), "4": Answer(1, 2, 9.0)} if planted else right
+    """0.2 points apart on the whole set, each within the tolerance of the published figure."""
+    good, bad = Answer(1, 1, 9.0), Answer(1, 2, 9.0)
+    right = dict.fromkeys(map(str, range(50_000)), good)
+    other = {**right, **dict.fromkeys(map(str, range(100)), bad)} if planted else right
     return judged(
         verdicts.judge_batch_consistency(
             {1: BatchPass("real", right), 16: BatchPass("real", other)}
