@@ -1,4 +1,4 @@
-"""Consistency over batch sizes: a finished run's records -> one verdict for each model.
+"""Consistency over batch sizes: the records of a model's finished cases -> a verdict.
 
 Accuracy may not depend on the batch size. A single case cannot know; the run's predictions do.
 """
@@ -7,51 +7,38 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.errors import RecordError
-from harness.records import CaseLine, RunRecords
+from harness.records import CaseLine
 from harness.verdicts import Answer, BatchPass, Verdict, judge_batch_consistency
 
 
-@dataclass(frozen=True)
-class BatchSizes:
-    """The verdict on the batch sizes of one model on one target."""
+def judge_batch_sizes(directory: Path, cases: Sequence[CaseLine]) -> Verdict | None:
+    """The accuracy cases of one model on one target, whose predictions lie in a run's directory.
 
-    model: str
-    target: str
-    verdict: Verdict
-    without: tuple[int, ...]  # batch sizes that were run and left no predictions
-
-
-def judge_batch_sizes(records: RunRecords) -> tuple[BatchSizes, ...]:
-    """For each (model, target) whose accuracy cases left predictions, in the records' order.
-
-    Without any, there is nothing to judge, and the cases themselves say why.
+    None where they left none: there is nothing to judge, and the cases themselves say why. What
+    the catalog declares to fail is left out, and named: a known failure fails no run.
 
     Raises:
         RecordError: predictions that the records name cannot be read.
-        ProvenanceError: one model's cases have several provenances.
+        ProvenanceError: the cases have several provenances.
     """
-    groups: dict[tuple[str, str], list[CaseLine]] = {}
-    for case in records.cases:
-        if case.check == "accuracy":
-            groups.setdefault((case.model, case.target), []).append(case)
-    found = []
-    for (model, target), cases in groups.items():
-        passes = {}
-        for case in cases:
-            answers = _predictions(records.directory, case)
-            if answers is not None:
-                passes[case.batch_size] = BatchPass(case.provenance, answers, _excused(case))
-        if not passes:
+    known = sorted({case.batch_size for case in cases if case.outcome == "known_failure"})
+    passes = {}
+    for case in cases:
+        if case.batch_size in known:
             continue
-        without = sorted({case.batch_size for case in cases} - set(passes))
-        found.append(BatchSizes(model, target, judge_batch_consistency(passes), tuple(without)))
-    return tuple(found)
+        answers = _predictions(directory, case)
+        if answers is not None:
+            passes[case.batch_size] = BatchPass(case.provenance, answers, _excused(case))
+    if not passes:
+        return None
+    sizes = ", ".join(str(size) for size in known)
+    note = f"left out: batch size {sizes}, a known failure" if known else ""
+    return judge_batch_consistency(passes, note=note)
 
 
 def _predictions(directory: Path, case: CaseLine) -> Mapping[str, Answer] | None:

@@ -431,31 +431,14 @@ def _no_models() -> Catalog:
 def _judge_again(
     sources: Sequence[_Source], group: RunRecords, catalog: Catalog
 ) -> Iterator[RunCheckLine]:
-    try:
-        yield from run_checks.run_checks(group, catalog)
-        return
-    except HarnessError as error:
-        why = error.message.replace(f"{group.directory}{os.sep}", "")
-    # The predictions cannot be read; the rest does not need them.
-    cases = tuple(case.model_copy(update={"measurement": {}}) for case in group.cases)
-    yield from run_checks.run_checks(replace(group, cases=cases), catalog)
-    case = group.cases[0]
-    key = run_checks.BATCH_SIZES, f"{case.model} on {case.target}"
-    asked = {p.batch_size for p in group.plan if p.check == "accuracy"}
-    needed = {one.nodeid for one in group.cases if one.check == "accuracy"}
-    # A run that had all of these cases compared them itself.
-    judged = any(key in source.checks and needed <= set(source.lines) for source in sources)
-    if len(asked) > 1 and not judged:
-        yield RunCheckLine(
-            run=group.run.run if group.run is not None else "",
-            name=key[0],
-            subject=key[1],
-            model=case.model,
-            target=case.target,
-            provenance=case.provenance,
-            outcome="failed",
-            sentence=f"could not be judged: {why}",
-        )
+    needed = {case.nodeid for case in group.cases if case.check == "accuracy"}
+    for line in run_checks.run_checks(group, catalog):
+        key = line.name, line.subject
+        # Predictions that cannot be read any more: a run that had all of these cases compared
+        # them itself.
+        known = any(key in source.checks and needed <= set(source.lines) for source in sources)
+        if line.verdict is not None or not known:
+            yield line
 
 
 def _stopped(sources: Sequence[_Source], plan: Sequence[PlannedCase], result: _Result) -> str:

@@ -7,12 +7,14 @@ records, beside those of the cases.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Literal
 
 from harness import batches, verdicts
 from harness.catalog import Baseline, Catalog, Model, RatioRule
 from harness.causes import strange_times, wrong_outputs
+from harness.errors import HarnessError
 from harness.records import CaseLine, RunCheckLine, RunRecords, VerdictInfo
 from harness.verdicts import Verdict
 
@@ -31,8 +33,8 @@ OUTCOME_OF: dict[str, CheckOutcome] = {
 def run_checks(records: RunRecords, catalog: Catalog) -> tuple[RunCheckLine, ...]:
     """The checks of a run whose cases have ended.
 
-    Raises:
-        HarnessError: predictions that the records name cannot be read.
+    One that cannot be judged (predictions that cannot be read) is a failed check without a
+    verdict, and costs no other.
     """
     run = records.run.run if records.run is not None else ""
     return (
@@ -47,12 +49,21 @@ def _batch_sizes(records: RunRecords, run: str) -> Iterator[RunCheckLine]:
     for planned in records.plan:
         if planned.check == "accuracy":
             asked.setdefault((planned.model, planned.target), set()).add(planned.batch_size)
-    by_case = {(case.model, case.target): case for case in records.cases}
-    for found in batches.judge_batch_sizes(records):
-        if len(asked.get((found.model, found.target), ())) < 2:
+    groups: dict[tuple[str, str], list[CaseLine]] = {}
+    for case in records.cases:
+        if case.check == "accuracy":
+            groups.setdefault((case.model, case.target), []).append(case)
+    for key, cases in groups.items():
+        if len(asked.get(key, ())) < 2:
             continue  # one batch size was asked for: there is nothing that could differ
-        case = by_case[found.model, found.target]
-        yield _line(run, BATCH_SIZES, case, found.verdict)
+        try:
+            verdict = batches.judge_batch_sizes(records.directory, cases)
+        except HarnessError as error:
+            why = error.message.replace(f"{records.directory}{os.sep}", "")
+            yield _line(run, BATCH_SIZES, cases[0], None, why=f"could not be judged: {why}")
+            continue
+        if verdict is not None:
+            yield _line(run, BATCH_SIZES, cases[0], verdict)
 
 
 def _same_artifact(records: RunRecords, run: str) -> Iterator[RunCheckLine]:
@@ -108,8 +119,11 @@ def _ratio(model: Model, measured: list[CaseLine], rule: RatioRule) -> Verdict:
     )
 
 
-def _line(run: str, name: str, case: CaseLine, verdict: Verdict, *, to: str = "") -> RunCheckLine:
-    return RunCheckLine(
+def _line(
+    run: str, name: str, case: CaseLine, verdict: Verdict | None, *, to: str = "", why: str = ""
+) -> RunCheckLine:
+    """A check's line; `why` it failed where there is no verdict."""
+    line = RunCheckLine(
         run=run,
         name=name,
         subject=(
@@ -120,15 +134,23 @@ def _line(run: str, name: str, case: CaseLine, verdict: Verdict, *, to: str = ""
         model=case.model,
         target=case.target,
         provenance=case.provenance,
-        outcome=OUTCOME_OF[verdict.kind],
-        sentence=verdict.sentence,
-        unit=verdict.unit,
-        measured=verdict.measured,
-        reference=verdict.reference,
-        verdict=VerdictInfo(
-            kind=verdict.kind,
-            sentence=verdict.sentence,
-            rule=verdict.rule,
-            figures=dict(verdict.figures),
-        ),
+        outcome="failed",
+        sentence=why,
+    )
+    if verdict is None:
+        return line
+    return line.model_copy(
+        update={
+            "outcome": OUTCOME_OF[verdict.kind],
+            "sentence": verdict.sentence,
+            "unit": verdict.unit,
+            "measured": verdict.measured,
+            "reference": verdict.reference,
+            "verdict": VerdictInfo(
+                kind=verdict.kind,
+                sentence=verdict.sentence,
+                rule=verdict.rule,
+                figures=dict(verdict.figures),
+            ),
+        }
     )

@@ -546,6 +546,7 @@ def judge_batch_consistency(
     *,
     tolerance_points: float = BATCH_TOLERANCE_POINTS,
     whole_set: int = WHOLE_SET,
+    note: str = "",
 ) -> Verdict:
     """Passes of one (model, target) by batch size: top-1 differs by at most 0.1 point.
 
@@ -556,6 +557,7 @@ def judge_batch_consistency(
     since next to no part is large enough to know so small a difference. A rehearsed or simulated
     set is the whole set; images that are within rounding of another prediction are left out of
     its difference. Every image whose predictions differ is listed, with what each batch size said.
+    `note` is said beside whatever is decided.
 
     Raises:
         ProvenanceError: passes of several provenances.
@@ -575,7 +577,8 @@ def judge_batch_consistency(
     if len(sizes) < 2:
         why = f"only batch size {sizes[0]} was run" if sizes else "no batch size was run"
         none = ReferenceInfo(kind="none", note=why, provenance=provenance)
-        return Verdict("RECORDED", f"{why}: nothing to compare", rule, "points", None, none)
+        said = _sentence([f"{why}: nothing to compare", *([note] if note else [])])
+        return Verdict("RECORDED", said, rule, "points", None, none)
     first = passes[sizes[0]]
     reference = ReferenceInfo(
         kind="batch-size",
@@ -589,11 +592,11 @@ def judge_batch_consistency(
     others = [passes[size].answers for size in sizes[1:]]
     common, flipped, agreed = 0, [], 0  # agreed: images on which all sizes are right
     for name, answer in first.answers.items():
-        said = [answers.get(name) for answers in others]
-        if any(one is None or one.label != answer.label for one in said):
+        theirs = [answers.get(name) for answers in others]
+        if any(one is None or one.label != answer.label for one in theirs):
             continue
         common += 1
-        if any(one is not None and one.best != answer.best for one in said):
+        if any(one is not None and one.best != answer.best for one in theirs):
             flipped.append(name)
         else:
             agreed += answer.right
@@ -639,7 +642,8 @@ def judge_batch_consistency(
     }
 
     def verdict(kind: Kind, sentence: str) -> Verdict:
-        return Verdict(kind, sentence, rule, "points", float(apart), reference, figures)
+        said = _sentence([sentence, *([note] if note else [])])
+        return Verdict(kind, said, rule, "points", float(apart), reference, figures)
 
     if problems:
         return verdict("FAIL", _sentence(problems))

@@ -73,6 +73,36 @@ def test_a_part_that_does_not_decide_is_recorded_and_turns_no_run_red(tmp_path, 
     assert causes.exit_code([one, other], checks, complete=True, allow_inconclusive=False) == 0
 
 
+def test_a_known_failure_of_one_batch_size_turns_no_run_red(tmp_path, catalog):
+    right = [n % 3 for n in range(300)]
+    cases = [predictions(tmp_path, 1, right), predictions(tmp_path, 4, right)]
+    bad = predictions(tmp_path, 16, [5] * 300).model_copy(update={"outcome": "known_failure"})
+    (check,) = checks = run_checks(run_of(*cases, bad, folder=tmp_path), catalog)
+    assert check.outcome == "recorded"
+    assert "left out: batch size 16, a known failure" in check.sentence
+    exit_code = causes.exit_code([*cases, bad], checks, complete=True, allow_inconclusive=False)
+    assert exit_code == 0
+
+
+def test_predictions_that_cannot_be_read_cost_no_other_check(tmp_path, catalog):
+    right = [n % 3 for n in range(300)]
+    one = predictions(tmp_path, 1, right)
+    gone = line(batch=4, measurement={"predictions_file": "predictions/gone.csv"})
+    other = [
+        case.model_copy(update={"model": "resnest50", "case": "resnest50"})
+        for case in (one, predictions(tmp_path, 4, [5] * 300))
+    ]
+    speed = line("throughput", measured=10.0, digest="another")
+    checks = run_checks(run_of(one, gone, *other, speed, folder=tmp_path), catalog)
+    found = {(check.name, check.model): check for check in checks}
+    unread = found["batch sizes", "fixres"]
+    assert unread.outcome == "failed"
+    assert unread.sentence.startswith("could not be judged: predictions/gone.csv: ")
+    assert found["batch sizes", "resnest50"].verdict is not None
+    assert found["same artifact", "fixres"].outcome == "failed"
+    assert ("ratio", "fixres") in found
+
+
 def test_one_batch_size_is_not_held_against_itself(tmp_path, catalog):
     one = predictions(tmp_path, 1, [0, 1, 2])
     assert run_checks(run_of(one, folder=tmp_path), catalog) == ()
