@@ -352,8 +352,8 @@ class BaselineTable(_Section):
 
 
 class RatioRule(_Section):
-    """A pass line between two chips: the best throughput on `target` is at least `at_least` times
-    the best published figure of `to`.
+    """A pass line between two chips: the throughput on `target` is at least `at_least` times the
+    published figure of `to`, at the batch size that was run, or the best of several of the best.
     """
 
     target: TargetName

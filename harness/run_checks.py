@@ -8,7 +8,7 @@ records, beside those of the cases.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from harness import batches, verdicts
@@ -89,34 +89,58 @@ def _compiled(case: CaseLine) -> str:
 def _ratios(records: RunRecords, catalog: Catalog, run: str) -> Iterator[RunCheckLine]:
     for name, target in dict.fromkeys((case.model, case.target) for case in records.cases):
         model = catalog.models.get(name)
-        measured = [
+        cases = [
             case
             for case in records.cases
             if (case.model, case.target, case.check) == (name, target, "throughput")
-            and case.measured is not None
-            and case.outcome in ("passed", "failed", "recorded")
-            # The speed of a wrong model counts for nothing, and so does one that is told wrongly.
-            and not (wrong_outputs(case) or strange_times(case))
+            # What is declared to fail fails no run.
+            and case.outcome != "known_failure"
         ]
-        if model is None or not measured:
+        # A published figure is held against real measurements alone. Where there is none, the
+        # cases themselves say why.
+        real = [case for case in cases if case.provenance == "real" and case.measured is not None]
+        if model is None or not real:
             continue
         for rule in model.ratios:
-            # A published figure is held against real measurements alone.
-            if rule.target != target or measured[0].provenance != "real":
-                continue
-            yield _line(run, RATIO, measured[0], _ratio(model, measured, rule), to=rule.to)
+            if rule.target == target:
+                yield _line(run, RATIO, real[0], _ratio(model, cases, real, rule), to=rule.to)
 
 
-def _ratio(model: Model, measured: list[CaseLine], rule: RatioRule) -> Verdict:
-    best = max(measured, key=lambda case: case.measured or 0.0)
+def _ratio(
+    model: Model, cases: Sequence[CaseLine], real: Sequence[CaseLine], rule: RatioRule
+) -> Verdict:
+    sizes = {case.batch_size for case in cases}
     figures = model.figures(rule.to)
+    why = next((one.not_comparable for one in figures), f"no figure of {rule.to} is published")
+    if len(sizes) == 1:
+        figures = tuple(one for one in figures if one.batch_size in sizes)
+        if not figures:
+            why = f"no figure of {rule.to} is published at batch size {min(sizes)}"
     other: Baseline | None = max(
         (one for one in figures if one.comparable), key=lambda one: one.fps, default=None
     )
-    why = next((one.not_comparable for one in figures), f"no figure of {rule.to} is published")
-    return verdicts.judge_ratio(
-        best.measured or 0.0, best.batch_size, other, rule, provenance="real", why_none=why
+    measured: dict[int, float | None] = dict.fromkeys(sizes)
+    if other is not None:
+        measured |= {case.batch_size: _speed(case, other.unit) for case in real}
+    return verdicts.judge_ratio(measured, other, rule, provenance=real[0].provenance, why_none=why)
+
+
+def _speed(case: CaseLine, unit: str) -> float | None:
+    """Frames a second of a chip or a card; None where they do not count: not as precise as was
+    asked for, on a device that was not its own, of a wrong model, with times that cannot be right, or of a card whose chips nobody
+    counted. What a case is judged by is a card's where its own figure is: this is not.
+    """
+    data = case.measurement
+    fps, setup = data.get("fps"), data.get("setup")
+    chips = setup.get("chips") if unit == "card" and isinstance(setup, dict) else 1
+    counts = (
+        case.outcome in ("passed", "failed", "recorded")
+        and data.get("precision_reached") is True
+        and not (wrong_outputs(case) or strange_times(case))
     )
+    if not counts or not isinstance(fps, int | float) or type(chips) is not int:
+        return None
+    return fps * chips
 
 
 def _line(

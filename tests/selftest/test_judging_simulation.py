@@ -44,7 +44,8 @@ def test_the_simulation_prints_its_tables_and_repeats_itself(capsys, tmp_path):
     assert judging.main(["--quick", f"--output={table}"]) == 0
     first = capsys.readouterr().out
     assert table.read_text(encoding="utf-8") == first
-    for words in ("healthy, 2 % of flips", "drop of 2 points", "Device: steady.", "-5 %"):
+    for words in ("healthy, 2 % of flips", "drop of 2 points", "Device: steady.", "-5 %",
+                  "each size flips 0.3 %"):  # fmt: skip
         assert words in first
     assert judging.main(["--quick"]) == 0
     assert capsys.readouterr().out == first
@@ -89,6 +90,23 @@ def test_a_drop_of_two_points_passes_under_one_percent():
             assert all(percent(cell.split("/")[0].strip()) < 1 for cell in row)
 
 
+def test_healthy_batch_sizes_fail_on_no_part():
+    for name in ("no size flips an image", "each size flips 0.1 %", "each size flips 0.3 %"):
+        (row,) = rows(name)
+        assert all(percent(cell.split("/")[1].strip()) < 1 for cell in row[:3])
+    (row,) = rows("one size 1 point worse among 0.1 % of flips")
+    assert percent(row[2].split("/")[1].strip()) > 99
+
+
+def test_a_batch_size_that_is_worse_is_drawn_so():
+    artifact = Artifact("x", flips=0.1, drop=1)
+    passes = judging.draw_passes(artifact, 78.26, WHOLE, np.random.default_rng(1))
+    right = {size: sum(a.right for a in one.answers.values()) for size, one in passes.items()}
+    *others, last = right.values()
+    assert others == pytest.approx([39_130] * 5, abs=50)
+    assert last == pytest.approx(38_630, abs=50)
+
+
 def test_the_documents_cells_are_those_of_the_script():
     # The cheapest ones again, with the command's own seed and number of samples.
     for name, published in (("seresnext101", 0), ("squeezenet1_1", 1)):
@@ -99,3 +117,7 @@ def test_the_documents_cells_are_those_of_the_script():
                     spec.published, spec.rule, row, 0, samples=10_000, seed=2026
                 )
                 assert rows(artifact.name)[published][0] == cell
+    spec = load_catalog(judging.CATALOG).models["seresnext101"].accuracy
+    worst = len(judging.BATCH_ARTIFACTS) - 1
+    cell = judging.batch_cell(spec.published, worst, 0, samples=500, seed=2026)
+    assert rows(judging.BATCH_ARTIFACTS[worst].name)[0][0] == cell

@@ -92,8 +92,8 @@ def test_predictions_that_cannot_be_read_cost_no_other_check(tmp_path, catalog):
         case.model_copy(update={"model": "resnest50", "case": "resnest50"})
         for case in (one, predictions(tmp_path, 4, [5] * 300))
     ]
-    speed = line("throughput", measured=10.0, digest="another")
-    checks = run_checks(run_of(one, gone, *other, speed, folder=tmp_path), catalog)
+    timed = line("throughput", measured=10.0, digest="another")
+    checks = run_checks(run_of(one, gone, *other, timed, folder=tmp_path), catalog)
     found = {(check.name, check.model): check for check in checks}
     unread = found["batch sizes", "fixres"]
     assert unread.outcome == "failed"
@@ -109,22 +109,35 @@ def test_one_batch_size_is_not_held_against_itself(tmp_path, catalog):
 
 
 def test_the_checks_of_a_case_must_have_run_the_same_file(catalog):
-    speed = line("throughput", measured=10.0, outcome="recorded", model="resnest50")
+    timed = line("throughput", measured=10.0, outcome="recorded", model="resnest50")
     exact = line(model="resnest50")
-    assert run_checks(run_of(exact, speed), catalog) == ()
+    assert run_checks(run_of(exact, timed), catalog) == ()
     other = line("throughput", measured=10.0, model="resnest50", digest="another")
     (check,) = run_checks(run_of(exact, other), catalog)
     assert (check.name, check.outcome) == ("same artifact", "failed")
     assert check.subject == "resnest50-bs1-ascend310p3"
 
 
+def speed(fps, outcome="recorded", *, batch=1, model="fixres", **measurement):
+    """A throughput case whose figure counts; `measured` is what a case was judged by."""
+    data = {"fps": fps, "precision_reached": True, "setup": {"chips": 1}, **measurement}
+    return line("throughput", batch=batch, model=model, measured=fps, outcome=outcome,
+                measurement=data)  # fmt: skip
+
+
+def ratio(catalog, *cases):
+    """The check of guide 001's first pass line: 1.2 times 733.052 fps, the 310's at batch 1."""
+    found = {check.subject: check for check in run_checks(run_of(*cases), catalog)}
+    return found.get("fixres on ascend310p3 to ascend310")
+
+
 @pytest.mark.parametrize(("fps", "outcome"), [(879.67, "passed"), (879.6, "failed")])
 def test_guide_001s_pass_line_between_two_chips(catalog, fps, outcome):
-    """1.2 times 733.052, guide 001's figure of the 310."""
-    found = run_checks(run_of(line("throughput", measured=fps)), catalog)
+    found = run_checks(run_of(speed(fps)), catalog)
     by_target = {check.subject: check for check in found}
     first = by_target["fixres on ascend310p3 to ascend310"]
     assert first.outcome == outcome
+    assert "fps a card at batch size 1 are 1." in first.sentence
     assert "1.2 times" in first.sentence
     # The T4 was fed another size: its figure is not comparable, so nothing is judged.
     second = by_target["fixres on ascend310p3 to cuda"]
@@ -132,25 +145,76 @@ def test_guide_001s_pass_line_between_two_chips(catalog, fps, outcome):
     assert "not comparable" in second.sentence
 
 
-def test_the_speed_of_a_wrong_model_passes_no_ratio(catalog):
-    wrong = {"outputs_check": {"relative_l2": 0.5, "bound": 3e-2}}
-    fast = line("throughput", measured=9e9, outcome="failed", measurement=wrong)
-    assert run_checks(run_of(fast), catalog) == ()
-    slow = line("throughput", measured=800.0, batch_size=4)
-    found = {check.subject: check for check in run_checks(run_of(fast, slow), catalog)}
-    assert found["fixres on ascend310p3 to ascend310"].outcome == "failed"
+WRONG = {"outputs_check": {"relative_l2": 0.5, "bound": 3e-2}}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "measurement"),
+    [
+        ("failed", WRONG),
+        ("recorded", {"precision_reached": False}),
+        ("recorded", {"precision_reached": None}),
+        ("inconclusive", {}),
+        ("recorded", {"setup": {"chips": None}}),
+        ("recorded", {"setup": {}}),
+    ],
+)
+def test_a_figure_that_does_not_count_decides_no_ratio(catalog, outcome, measurement):
+    useless = [speed(fps, outcome, **measurement) for fps in (9e9, 1.0)]
+    for case in useless:
+        check = ratio(catalog, case)
+        assert check.outcome == "inconclusive"
+        assert "batch size 1 gave no figure that counts" in check.sentence
+    # It might have been the best: without it the pass line is reached, and is not missed.
+    fast = ratio(catalog, useless[0], speed(900.0, batch=4))
+    assert (fast.outcome, fast.verdict.figures["measured, fps a card"]) == ("passed", 900.0)
+    slow = ratio(catalog, useless[0], speed(800.0, batch=4))
+    assert slow.outcome == "inconclusive"
+    assert "but this decides nothing: batch size 1" in slow.sentence
+
+
+def test_one_batch_size_is_held_against_the_figure_at_that_size(catalog):
+    """Guide 000's table: a ratio at each size, and one of the best sizes."""
+    check = ratio(catalog, speed(700.0, batch=64))
+    assert check.outcome == "recorded"
+    assert "no figure of ascend310 is published at batch size 64" in check.sentence
+    check = ratio(catalog, speed(900.0, batch=64), speed(700.0, batch=4))
+    assert check.outcome == "passed"
+    assert "at batch size 64, the best of 4, 64, are" in check.sentence
+
+
+def test_a_ratio_is_one_of_cards_or_of_chips(catalog):
+    """A case without a figure of its own tells one chip's speed; the 310's figure is a card's."""
+    four = speed(300.0, batch=4, setup={"chips": 4})
+    assert ratio(catalog, four).outcome == "recorded"
+    check = ratio(catalog, four, speed(400.0))
+    assert check.verdict.figures["measured, fps a card"] == 1200.0
+    rule = RatioRule(target="ascend310p3", to="ascend310", at_least=2.0, source="guide-000")
+    spec = catalog.models["seresnext101"].model_copy(update={"ratios": (rule,)})
+    of_chips = catalog.model_copy(update={"models": {"seresnext101": spec}})
+    case = speed(400.0, model="seresnext101", setup={"chips": 4})
+    (check,) = run_checks(run_of(case), of_chips)
+    assert "400.0 fps a chip at batch size 1 are 2.20 times the 182.224" in check.sentence
+
+
+def test_a_known_failure_misses_no_ratio(catalog):
+    assert ratio(catalog, speed(1.0, "known_failure")) is None
+    assert ratio(catalog, speed(1.0, "known_failure", batch=4), speed(900.0)).outcome == "passed"
 
 
 def test_nothing_simulated_is_held_against_another_chips_published_figure(catalog):
-    case = line("throughput", measured=10.0, provenance="simulated")
-    assert run_checks(run_of(case), catalog) == ()
+    simulated = speed(9e9, batch=4).model_copy(update={"provenance": "simulated"})
+    assert run_checks(run_of(simulated), catalog) == ()
+    check = ratio(catalog, speed(800.0), simulated)
+    assert check.outcome == "inconclusive"
+    assert check.verdict.figures["measured, fps a card"] == 800.0
 
 
 def test_a_ratio_across_provenances_is_refused(catalog):
     figure = catalog.models["fixres"].baseline("ascend310", 1)
     rule = RatioRule(target="ascend310p3", to="ascend310", at_least=1.2, source="guide-001")
     with pytest.raises(ProvenanceError):
-        verdicts.judge_ratio(900.0, 1, figure, rule, provenance="simulated")
+        verdicts.judge_ratio({1: 900.0}, figure, rule, provenance="simulated")
 
 
 # Causes and exit codes --------------------------------------------------------------------

@@ -565,7 +565,7 @@ def test_a_few_flips_fail_no_part_of_the_set(images):
         {
             1: a_pass(labels, labels, "real"),
             4: a_pass(labels, [2] * few + labels[few:], "real"),
-            8: a_pass(labels, labels[:-1] + [2], "real"),
+            8: a_pass(labels, [*labels[:-1], 2], "real"),
         }
     )
     assert found.kind == "RECORDED"
