@@ -392,6 +392,15 @@ class AscendSpec(_Section):
         return (*given, *tune, *self.flags)
 
 
+def same_product(one: str, other: str) -> bool:
+    """Whether two names are of one product: tools say `NVIDIA Tesla T4` or `Tesla T4`."""
+
+    def plain(name: str) -> str:
+        return "".join(c for c in name.lower() if c.isalnum()).removeprefix("nvidia")
+
+    return plain(one) == plain(other)
+
+
 class Baseline(_Value):
     """One throughput figure with all that it depends on.
 
@@ -422,6 +431,10 @@ class Baseline(_Value):
     def comparable(self) -> bool:
         """Whether a measurement of this model may be held against the figure at all."""
         return not self.not_comparable
+
+    def is_of(self, chip: str) -> bool:
+        """Whether the figure is that of this chip; a run that names none is its target's."""
+        return not chip or same_product(chip, self.chip)
 
     @property
     def factor(self) -> int:

@@ -299,7 +299,7 @@ def _proposal(
     own = [
         figure
         for figure in model.figures(target)
-        if figure.batch_size == batch_size and _same_chip(figure.chip, chip)
+        if figure.batch_size == batch_size and figure.is_of(chip)
     ]
     judging = next((f for f in model.figures(target) if f.batch_size == batch_size and f.judged),
                    None)  # fmt: skip
@@ -330,13 +330,6 @@ def _proposal(
             "comparable, so not lowered"
         )
     return found
-
-
-def _same_chip(recorded: str, measured: str) -> bool:
-    def plain(text: str) -> str:
-        return re.sub(r"[^a-z0-9]", "", text.lower())
-
-    return plain(recorded) == plain(measured)
 
 
 # --- Proposals -> text ----------------------------------------------------------------------

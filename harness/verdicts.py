@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from harness import precision, statistics
 from harness.accuracy import FLIPS_KEPT, AccuracyMeasurement, images_of
-from harness.catalog import AccuracyRule, Baseline, Published, RatioRule
+from harness.catalog import AccuracyRule, Baseline, Published, RatioRule, same_product
 from harness.conditions import Condition, Setup
 from harness.errors import HarnessError, some
 from harness.records import Provenance, ReferenceInfo
@@ -781,7 +781,7 @@ def judge_throughput(
         why = f"the published figure is not comparable: {baseline.not_comparable}"
     elif not baseline.judged:
         why = "its guide only records this size"
-    elif measurement.setup.chip and _plain(measurement.setup.chip) != _plain(baseline.chip):
+    elif not baseline.is_of(measurement.setup.chip):
         why = f"the published figure is a {baseline.chip}'s, this is a {measurement.setup.chip}"
     else:
         return judge_baseline(measurement, baseline, bound=bound, note=note)
@@ -1064,14 +1064,9 @@ def setup_differences(baseline: Baseline, setup: Setup) -> list[str]:
         ("toolchain", setup.toolchain, baseline.toolchain),
     ):
         stated = theirs and theirs != "not stated"
-        if ours and stated and _plain(ours) != _plain(theirs):
+        if ours and stated and not same_product(ours, theirs):
             found.append(f"{what} {ours}, the baseline's {theirs}")
     return found
-
-
-def _plain(product: str) -> str:
-    """`NVIDIA Tesla T4` and `Tesla T4` are one chip: tools call it either."""
-    return "".join(c for c in product.lower() if c.isalnum()).removeprefix("nvidia")
 
 
 def _chips(setup: Setup, baseline: Baseline, given: int | None) -> int | None:

@@ -309,6 +309,8 @@ def floor_of(key: Key, catalog: Catalog | None) -> Floor | None:
     baseline = model.baseline(key.target, key.batch_size)
     if baseline is None or not baseline.judged or baseline.provenance != "real":
         return None
+    if not baseline.is_of(key.chip):
+        return None  # another chip's speed, which is recorded and held against nothing
     return Floor(
         baseline.fps * (1.0 - baseline.tolerance_percent / 100.0),
         baseline.fps,

@@ -379,6 +379,17 @@ def test_a_figure_below_the_floor_is_bad_without_any_history(tmp_path):
     assert one.before is None
 
 
+def test_another_chips_figure_is_no_floor(tmp_path):
+    """As the verdict has it: what another chip reaches is recorded, and held against nothing."""
+    (run,) = nights.write_nights(tmp_path, [430.0], chip="Ascend310P1")
+    (one,) = check(run, tmp_path, load_catalog(BASELINES))
+    assert one.floor is None
+    assert not one.bad
+    (named,) = nights.write_nights(tmp_path / "other", [430.0], chip="ASCEND 310P3")
+    (one,) = check(named, tmp_path / "other", load_catalog(BASELINES))
+    assert one.low
+
+
 def test_other_provenances_are_no_history(tmp_path):
     nights.write_nights(tmp_path, [600.0] * 20, provenance="simulated")
     (run,) = nights.write_nights(tmp_path, [500.0], first=20)
