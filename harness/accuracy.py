@@ -450,16 +450,18 @@ class Observation:
             self._comparison.add(names, logits)
 
     def measurement(self, *, provenance: Provenance, seconds: float) -> AccuracyMeasurement:
-        """Everything a verdict needs."""
+        """Everything a verdict needs; a reference with bad rows is one to compare nothing with."""
+        problems, reference = self._tally.problems(), None
+        if self._reference is not None:
+            reference = tally(self._reference, self._images, self._offset)
+            problems += tuple(f"in the eager pass: {one}" for one in reference.problems())
         return AccuracyMeasurement(
             provenance=provenance,
             expected_images=len(self._images),
             scores=self._tally.scores,
-            problems=self._tally.problems(),
+            problems=problems,
             fidelity=None if self._comparison is None else self._comparison.fidelity,
-            reference_scores=None
-            if self._reference is None
-            else score(self._reference, self._images, self._offset),
+            reference_scores=None if reference is None else reference.scores,
             seconds=seconds,
         )
 

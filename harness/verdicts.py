@@ -486,6 +486,10 @@ def _row_problems(measurement: AccuracyMeasurement) -> list[str]:
     if scored != expected:
         rows = "1 row was" if scored == 1 else f"{scored} rows were"
         problems.append(f"{rows} scored, the set has {images_of(expected)}")
+    eager = measurement.reference_scores
+    if eager is not None and eager.images != expected:
+        rows = "1 row" if eager.images == 1 else f"{eager.images} rows"
+        problems.append(f"the eager pass has {rows}, the set has {images_of(expected)}")
     return problems
 
 

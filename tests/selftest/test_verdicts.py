@@ -103,6 +103,17 @@ def test_another_number_of_images_fails(images):
     assert f"the set has {images}" in found.sentence
 
 
+def test_an_eager_pass_over_fewer_images_fails():
+    """The compiled model is held against nothing on what eager did not see."""
+    compiled, eager = predictions([1, 2, 3, 9]), predictions([1, 2, 3])
+    found = verdicts.judge_rehearsal_accuracy(rehearsed(compiled, eager))
+    assert found.kind == "FAIL"
+    assert "in the eager pass: 1 image without output" in found.sentence
+    short = dataclasses.replace(rehearsed(compiled, compiled), reference_scores=Scores(3, (3,) * 5))
+    found = verdicts.judge_rehearsal_accuracy(short)
+    assert found.sentence == "the eager pass has 3 rows, the set has 4 images"
+
+
 def test_a_problem_fails_whatever_the_score():
     same = predictions([1, 2, 3, 9])
     found = verdicts.judge_rehearsal_accuracy(rehearsed(same, same, problems=("NaN",)))
@@ -474,6 +485,16 @@ def test_more_flips_need_more_images():
 
 def test_a_tolerance_is_relative_to_the_published_figure():
     assert verdicts.tolerance_points(PUBLISHED, RULE_BOTH) == Fraction(7826, 10_000)
+
+
+def test_a_part_fails_whose_eager_pass_has_fewer_images():
+    good = whole(78.2, 2000, expected_images=2000, fidelity=Fidelity(5e-3, 0.1, 1.0, ()))
+    alike = dataclasses.replace(good, reference_scores=good.scores)
+    assert verdicts.judge_accuracy(alike, PUBLISHED, RULE_BOTH).kind == "PASS"
+    short = dataclasses.replace(good, reference_scores=Scores(1995, good.scores.correct))
+    found = verdicts.judge_accuracy(short, PUBLISHED, RULE_BOTH)
+    assert found.kind == "FAIL"
+    assert found.sentence == "the eager pass has 1995 rows, the set has 2000 images"
 
 
 # Batch sizes -----------------------------------------------------------------------------
