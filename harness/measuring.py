@@ -417,4 +417,5 @@ def take_throughput(
         measured,
         conditions=(*([case.before] if case.before else []), *watcher.seen),
         setup=target.setup(device, prepared.facts, session),
+        outputs_bound=target.fidelity_bound,
     )

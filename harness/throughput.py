@@ -152,6 +152,7 @@ class ThroughputMeasurement:
     budget_s: float
     seconds: float
     outputs_relative_l2: float | None = None  # seeded inputs, against the ONNX model
+    outputs_bound: float | None = None  # what is allowed of that, the target's
     problems: tuple[str, ...] = field(default=())
     conditions: tuple[Condition, ...] = ()
     setup: Setup = field(default_factory=Setup)
@@ -215,6 +216,8 @@ class ThroughputMeasurement:
         }
         if self.outputs_relative_l2 is not None:
             data["outputs_check"] = {"relative_l2": self.outputs_relative_l2}
+            if self.outputs_bound is not None:
+                data["outputs_check"]["bound"] = self.outputs_bound
         rival = self.fastest_rival
         if rival is not None:
             name, timing = rival

@@ -642,8 +642,10 @@ def trouble_of(measurement: Mapping[str, Any]) -> str:
             found.append("unhealthy")
         found += [word for word in ("busy", "throttled") if seen.get(word) == "yes"]
     # The speed of a wrong model counts for nothing, in the history too.
-    outputs = _number(_mapping(measurement.get("outputs_check")).get("relative_l2"))
-    if measurement.get("problems") or (outputs is not None and not outputs <= FIDELITY_BOUND):
+    check = _mapping(measurement.get("outputs_check"))
+    outputs, bound = _number(check.get("relative_l2")), _number(check.get("bound"))
+    allowed = FIDELITY_BOUND if bound is None else bound
+    if measurement.get("problems") or (outputs is not None and not outputs <= allowed):
         found.append("wrong outputs")
     return ", ".join(dict.fromkeys(found))
 

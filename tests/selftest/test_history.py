@@ -914,4 +914,6 @@ def test_the_speed_of_a_wrong_model_counts_for_nothing(outputs):
 
     assert trouble_of({"outputs_check": {"relative_l2": 1e-3}}) == ""
     assert trouble_of({"outputs_check": {"relative_l2": outputs}}) == "wrong outputs"
+    own = {"relative_l2": 8e-3, "bound": 1e-3}  # the cpu target's
+    assert trouble_of({"outputs_check": own}) == "wrong outputs"
     assert trouble_of({"problems": ["NaN"]}) == "wrong outputs"

@@ -153,7 +153,9 @@ def test_a_rehearsal_leaves_records_a_report_and_junit(run_pytest):
     assert "--rehearsal" in accuracy.repeat[0]
     throughput = next(case for case in found.cases if case.check == "throughput")
     assert throughput.measurement["samples_ms"]
-    assert throughput.measurement["outputs_check"]["relative_l2"] < 1e-4
+    outputs = throughput.measurement["outputs_check"]
+    assert outputs["relative_l2"] < 1e-4
+    assert outputs["bound"] == 1e-3
     report = (done.run_dir / "report.html").read_text()
     assert "REHEARSAL" in report
     assert "accepted" not in report.lower()

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import throughput
+from harness import causes, throughput
 from harness.conditions import Condition, Setup
 from harness.errors import InferError
 from harness.statistics import t99
 from harness.throughput import Timing
+from tests.selftest import report_samples as samples
 from tests.selftest.fakes import FakeSession
 
 
@@ -333,3 +334,15 @@ def test_conditions_and_setup_are_recorded():
     assert data["setup"]["chip"] == "Ascend310P3"
     assert data["conditions"][0]["busy"] == "no"
     assert measure(FakeSession(lambda b: b, times=itertools.repeat(5.0))).to_json()["setup"]
+
+
+def test_the_record_says_by_what_bound_outputs_are_wrong():
+    """Targets that compute in float32 allow less: 8e-3 is wrong there, and no slow model."""
+    found = measure(FakeSession(lambda b: b, times=itertools.repeat(5.0)), outputs_relative_l2=8e-3)
+    cpu = dataclasses.replace(found, outputs_bound=1e-3)
+    assert cpu.to_json()["outputs_check"] == {"relative_l2": 8e-3, "bound": 1e-3}
+    case = samples.case("fixres", 1, "throughput", "failed", measurement=cpu.to_json())
+    assert causes.wrong_outputs(case)
+    finding = causes.cause_of(case)
+    assert finding is not None
+    assert finding.cause == "toolchain"
