@@ -74,6 +74,8 @@ _OUTPUTS_BOUND = 3e-2
 OTHER_NETWORK = "--onnx gave another network"
 # How the problem begins of a session whose own times do not fit the clock around it.
 STRANGE_TIMES = "the session says that"
+# How the source of the weights begins where there are none, but a file that `--onnx` gave.
+GIVEN_FILE = "the ONNX file"
 # What the store says of a build that it does not try again within a run.
 REMEMBERED = " (failed earlier in this run; not tried again)"
 # Stages that fail whatever the model is.

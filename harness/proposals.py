@@ -26,6 +26,7 @@ from typing import Any, get_args
 
 from harness import records
 from harness.catalog import Baseline, Catalog, Model, Tuning, load_catalog, parse_catalog
+from harness.causes import GIVEN_FILE
 from harness.errors import CatalogError, ConfigError, RecordError, some
 from harness.history import drift, series
 from harness.history.store import (
@@ -226,11 +227,19 @@ def _positive(value: Any) -> float | None:
     return float(value) if 0 < value < 1e9 else None
 
 
+def _of_any_network(run: RunRecords, case: CaseLine) -> bool:
+    """Whether `--onnx` gave the model's file; a merged run may not keep its parts' settings."""
+    given = _mapping(run.run.settings.get("onnx")) if run.run else {}
+    return case.model in given or str(case.checkpoint.get("source")).startswith(GIVEN_FILE)
+
+
 def _sample(run: RunRecords, case: CaseLine) -> Sample | str:
     """The figure of a case, or why it is none to build on."""
     measurement = case.measurement
     if case.outcome not in series.COUNTED:
         return f"{case.outcome.replace('_', ' ')}: nothing to build on"
+    if _of_any_network(run, case):
+        return "network and weights not verified: --onnx gave the file, which may be any network"
     fps = _positive(measurement.get("fps"))
     width = _positive(measurement.get("half_width_percent"))
     if fps is None or width is None:
@@ -240,10 +249,11 @@ def _sample(run: RunRecords, case: CaseLine) -> Sample | str:
     if measurement.get("problems"):
         return "the measurement had problems: the speed of a wrong model counts for nothing"
     # Infinity and NaN are null in a record: they are no distance that is small enough either.
-    outputs = _mapping(measurement.get("outputs_check")).get("relative_l2")
+    check = _mapping(measurement.get("outputs_check"))
+    outputs = check.get("relative_l2")
     if isinstance(outputs, bool) or not isinstance(outputs, int | float):
         return "its outputs were not compared with the ONNX model's, or could not be"
-    if not outputs <= FIDELITY_BOUND:
+    if not outputs <= (_positive(check.get("bound")) or FIDELITY_BOUND):
         return "its outputs are not the ONNX model's: the speed of a wrong model counts for nothing"
     trouble = trouble_of(measurement)
     if trouble:

@@ -29,6 +29,7 @@ from harness.artifacts.export import OPSET
 from harness.artifacts.store import Entry, Store, canonical, file_digest, source_digest
 from harness.cases import Case
 from harness.catalog import Catalog, Model
+from harness.causes import GIVEN_FILE
 from harness.checkpoints import Digests
 from harness.conditions import Condition
 from harness.errors import (
@@ -726,7 +727,7 @@ class CaseBench:
                 f"--onnx {self.model.id}={given}: {error.strerror or error}",
                 remedy="name an ONNX file that can be read",
             ) from error
-        self.checkpoint_info = {"source": f"the ONNX file {given}", "sha256": sha256}
+        self.checkpoint_info = {"source": f"{GIVEN_FILE} {given}", "sha256": sha256}
         inputs = {
             "given": sha256,
             **self._tensors,

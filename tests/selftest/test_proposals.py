@@ -19,6 +19,7 @@ from harness.catalog import load_catalog, parse_catalog
 from harness.commands import history_commands
 from harness.errors import CatalogError, ConfigError, RecordError
 from harness.proposals import check, propose
+from harness.settings import resolve
 from tests.selftest import history_samples as nights
 from tests.selftest import report_samples as samples
 from tests.selftest.running import ROOT
@@ -217,6 +218,7 @@ def test_a_run_without_a_first_line_is_refused(tmp_path, catalog):
         ({"measurement": {"precision_reached": False}}, "precision"),
         ({"measurement": {"problems": ["NaN"]}}, "wrong model"),
         ({"measurement": {"outputs_check": {"relative_l2": 0.5}}}, "wrong model"),
+        ({"measurement": {"outputs_check": {"relative_l2": 8e-3, "bound": 1e-3}}}, "wrong model"),
         ({"measurement": {"outputs_check": {"relative_l2": float("nan")}}}, "not compared"),
         ({"measurement": {"outputs_check": {}}}, "not compared"),
         ({"measurement": {"conditions": [{"busy": "yes"}]}}, "busy"),
@@ -229,6 +231,7 @@ def test_a_run_without_a_first_line_is_refused(tmp_path, catalog):
         ({"setup": {"toolchain": ""}}, "toolchain"),
         ({"setup": {"tuning": "hand"}}, "no word"),
         ({"model": "unknown"}, "no such model"),
+        ({"checkpoint": {"source": "the ONNX file /x/small.onnx"}}, "not verified: --onnx"),
     ],
 )
 def test_a_figure_to_build_nothing_on_is_left_out(tmp_path, catalog, changes, why):
@@ -377,6 +380,19 @@ def test_a_figure_below_the_floor_is_bad_without_any_history(tmp_path):
     assert one.low
     assert one.bad
     assert one.before is None
+
+
+def test_an_onnx_file_that_was_given_proposes_nothing(tmp_path, catalog):
+    """It may be any network with the right tensors, and a small one is fast."""
+    chosen = resolve({"onnx": [f"resnest50={tmp_path / 'small.onnx'}"]}, environment={})
+    other = nights.speed(300.0, batch=2, model="squeezenet1_1")
+    cases = [nights.speed(99999.0, batch=2, outcome="recorded"), other]
+    run = nights.write_run(tmp_path / "runs", cases, settings=chosen.to_json())
+    made = propose([run], catalog)
+    assert [one.model for one in made.proposals] == ["squeezenet1_1"]
+    ((case, why),) = made.left
+    assert case.startswith("resnest50-bs2-")
+    assert "network and weights not verified" in why
 
 
 def test_another_chips_figure_is_no_floor(tmp_path):
