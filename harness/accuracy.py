@@ -478,11 +478,6 @@ def tally(predictions: Predictions, images: ImageSet, label_offset: int) -> Tall
     return found
 
 
-def score(predictions: Predictions, images: ImageSet, label_offset: int) -> Scores:
-    """Top-1..top-5 counts of a whole pass that is at hand, joined by name."""
-    return tally(predictions, images, label_offset).scores
-
-
 def measure(
     predictions: Predictions,
     images: ImageSet,

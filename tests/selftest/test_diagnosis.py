@@ -242,8 +242,8 @@ def test_labels_off_by_one_are_named(prepared, monkeypatch):
     case, ready = prepared
     as_it_was(case, monkeypatch)
     model = case.model.model_copy(update={"label_offset": 1})
-    real = accuracy.score
-    monkeypatch.setattr(accuracy, "score", lambda found, images, _: real(found, images, 0))
+    real = accuracy.tally
+    monkeypatch.setattr(accuracy, "tally", lambda found, images, _: real(found, images, 0))
     answer = diagnosed((dataclasses.replace(case, model=model), ready))
     assert answer["suspect"] == "labels shifted by one (-1)"
     assert answer["stage"] == ""

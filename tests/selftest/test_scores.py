@@ -124,9 +124,9 @@ def test_scores_equal_counting_by_hand(data):
             max_size=n,
         )
     )
-    found = accuracy.score(
-        Predictions(image_set(labels).names, np.array(values, np.float32)), image_set(labels), 0
-    )
+    images = image_set(labels)
+    given_logits = Predictions(images.names, np.array(values, np.float32))
+    found = accuracy.tally(given_logits, images, 0).scores
     for k in range(1, 6):
         by_hand = 0
         for row, label in zip(values, labels, strict=True):
@@ -139,14 +139,14 @@ def test_scores_equal_counting_by_hand(data):
 def test_scores_join_by_name_and_not_by_position():
     images = image_set([1, 2, 3])
     shuffled = predictions([3, 1, 2], names=[images.names[2], images.names[0], images.names[1]])
-    assert accuracy.score(shuffled, images, 0).correct[0] == 3
+    assert accuracy.tally(shuffled, images, 0).scores.correct[0] == 3
 
 
 @pytest.mark.parametrize(("label", "index"), [(0, 1), (999, 1000)])
 def test_the_offset_of_a_background_class_holds_at_both_ends(label, index):
     images = image_set([label])
-    assert accuracy.score(predictions([index], 1001), images, 1).correct[0] == 1
-    assert accuracy.score(predictions([label], 1001), images, 1).correct[0] == 0
+    assert accuracy.tally(predictions([index], 1001), images, 1).scores.correct[0] == 1
+    assert accuracy.tally(predictions([label], 1001), images, 1).scores.correct[0] == 0
 
 
 def test_nan_is_a_problem_and_never_a_hit():
@@ -155,7 +155,7 @@ def test_nan_is_a_problem_and_never_a_hit():
     found.logits[0, 7] = np.nan
     assert "NaN" in problems(found, images)[0]
     assert images.names[0] in problems(found, images)[0]
-    assert accuracy.score(found, images, 0).correct == (0, 0, 0, 0, 0)
+    assert accuracy.tally(found, images, 0).scores.correct == (0, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -381,4 +381,4 @@ def test_a_reference_may_lie_in_a_file(tmp_path):
     in_memory = Predictions(images.names, logits)
     found = Predictions(images.names, logits + np.float32(0.01))
     assert measured(found, images, in_file) == measured(found, images, in_memory)
-    assert accuracy.score(in_file, images, 0) == accuracy.score(in_memory, images, 0)
+    assert accuracy.tally(in_file, images, 0).scores == accuracy.tally(in_memory, images, 0).scores

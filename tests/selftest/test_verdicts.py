@@ -89,7 +89,7 @@ def test_another_score_with_equal_logits_fails():
     same = predictions([1, 2, 3, 9])
     good = rehearsed(same, same)
     # Labels off by one in the compiled path alone: the logits cannot show it.
-    shifted = accuracy.score(same, image_set([2, 3, 4, 5]), 0)
+    shifted = accuracy.tally(same, image_set([2, 3, 4, 5]), 0).scores
     found = verdicts.judge_rehearsal_accuracy(dataclasses.replace(good, scores=shifted))
     assert found.kind == "FAIL"
     assert "top-1" in found.sentence

@@ -73,12 +73,12 @@ def _truncated_image(world: World, planted: bool) -> Found:
 def _offset_in_the_path(world: World, planted: bool) -> Found:
     """The compiled model's results scored with another offset than eager's."""
     case, _ = world.prepared("odd")
-    real, offset = accuracy.score, case.model.label_offset
+    real, offset = accuracy.tally, case.model.label_offset
 
-    def as_it_was(found: Predictions, images: ImageSet, _: int) -> accuracy.Scores:
+    def as_it_was(found: Predictions, images: ImageSet, _: int) -> accuracy.Tally:
         return real(found, images, offset)
 
-    with mock.patch.object(accuracy, "score", as_it_was):
+    with mock.patch.object(accuracy, "tally", as_it_was):
         model = case.model.model_copy(update={"label_offset": offset - planted})
         return judged(world.judge("odd", model=model))
 
@@ -345,7 +345,7 @@ FAULTS = (
     Fault("Softmax compiled in", _AFTER, "fidelity", "FAIL", "logits differ by",
           _outputs(_each(_softmax))),
     Fault("One batch size 0.2 points below another", "predictions of one batch size", "verdict",
-          "FAIL", "2 of 1000 predictions differ", _batch_sizes),
+          "FAIL", "100 of 50000 predictions differ", _batch_sizes),
     Fault("A rehearsal held against the published figure", "the choice of the rule", "verdict",
           "error", "cannot be judged against", _other_provenance),
 )  # fmt: skip
