@@ -7,6 +7,7 @@ of its logits only sums, so that memory does not grow with the number of classes
 from __future__ import annotations
 
 import csv
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,10 +159,12 @@ def infer(
     batches: Iterable[Batch],
     take: Callable[[Names, Float32], None],
     *,
+    look: Callable[[Names, Float32], None] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> int:
     """Run every batch through a session; `take` gets names and logits `float32[n, C]` of each.
 
+    `look` gets names and the filled batch as it lies in the session's input, before it runs.
     Outputs are joined to names, padding is cut off. Returns the number of images.
 
     Raises:
@@ -173,7 +176,7 @@ def infer(
     def fillers() -> Iterator[Callable[[Float32], None]]:
         for batch in batches:
             pending.append(batch.names)
-            yield batch.fill
+            yield batch.fill if look is None else functools.partial(_fill, batch, look)
 
     done = images = 0
     for logits in session.stream_into(fillers()):
@@ -191,6 +194,11 @@ def infer(
     if not images:
         raise InferError("no image was run", remedy="choose a larger part of the data set")
     return images
+
+
+def _fill(batch: Batch, look: Callable[[Names, Float32], None], out: Float32) -> None:
+    batch.fill(out)
+    look(batch.names, out)
 
 
 def best(logits: Float32, k: int = TOP) -> Int32:

@@ -74,6 +74,8 @@ _OUTPUTS_BOUND = 3e-2
 OTHER_NETWORK = "--onnx gave another network"
 # How the problem begins of a session whose own times do not fit the clock around it.
 STRANGE_TIMES = "the session says that"
+# How the problem begins of a session that is fed otherwise than the catalog says.
+OTHER_INPUT = "what is fed is not the catalog's preprocessing"
 # How the source of the weights begins where there are none, but a file that `--onnx` gave.
 GIVEN_FILE = "the ONNX file"
 # What the store says of a build that it does not try again within a run.
@@ -155,6 +157,8 @@ def _of_failed(case: CaseLine, diagnosed: Diagnosed) -> tuple[Cause, str]:
         return "input", "declared in known_failures, but it did not fail there"
     if found := _diagnosis(case):
         return found
+    if any(str(problem).startswith(OTHER_INPUT) for problem in _problems(case)):
+        return "input", OTHER_INPUT
     if case.check == "throughput" and wrong_outputs(case):
         if any(str(problem).startswith(OTHER_NETWORK) for problem in _problems(case)):
             return "input", "the file that --onnx gave is another network"

@@ -20,6 +20,7 @@ from harness.accuracy import AccuracyMeasurement
 from harness.causes import OTHER_NETWORK
 from harness.conditions import Condition, Moment
 from harness.errors import DeviceError, HarnessError, LoadError
+from harness.fed import Spots
 from harness.targets.protocol import Device, DeviceFault, Session
 from harness.throughput import ThroughputMeasurement
 from harness.verdicts import Verdict
@@ -340,9 +341,13 @@ def _check_tensors(case: CaseBench, session: Session) -> None:
 
 
 def take_accuracy(case: CaseBench, session: Session, prepared: Prepared) -> AccuracyMeasurement:
-    """One pass over every image; predictions are kept in the run directory."""
+    """One pass over every image; predictions are kept in the run directory.
+
+    A few images are decoded afresh, and what the session is fed is held against them.
+    """
     assert prepared.feed is not None
     images = case.images()
+    spots = Spots(images, case.model.preprocessing)
     observed = accuracy.Observation(
         images,
         case.model.label_offset,
@@ -355,11 +360,13 @@ def take_accuracy(case: CaseBench, session: Session, prepared: Prepared) -> Accu
             session,
             prepared.feed,
             observed.add,
+            look=spots.look,
             progress=lambda n: case.bench.progress.update(n, len(images), "images"),
         )
         seconds = time.monotonic() - begin
     measured = observed.measurement(provenance=case.bench.provenance, seconds=seconds)
     case.image_info["contents"] = prepared.feed.crops.contents()
+    measured = dataclasses.replace(measured, problems=(*measured.problems, *spots.problems()))
     path = case.bench.run_dir / "predictions" / f"{case.case.id}.csv"
     observed.write(path)
     case.measurement = {

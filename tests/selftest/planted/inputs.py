@@ -10,6 +10,7 @@ from unittest import mock
 import numpy as np
 from PIL import Image, ImageOps
 
+from harness.causes import OTHER_INPUT
 from harness.images import preprocess
 from harness.images.crops import Crops
 from harness.images.feed import Feed
@@ -205,9 +206,10 @@ FAULTS = (
     Fault("Bicubic for bilinear, for both sides", _FILE, "preprocessing conformance", "error",
           "images are not what its guide's script feeds",
           _declared(_resize(interpolation="bicubic"), *guides.SCRIPTS), "accepted"),
-    Fault("Bicubic for bilinear, at float16's bound", _FEED, "fidelity", "FAIL", _LOGITS,
-          _feed("squeezenet1_1", _resize(interpolation="bicubic"), FIDELITY_BOUND),
-          missed="the stand-in's logits move by 1.5e-2, float16 is allowed 3e-2"),
+    # The stand-in's logits move by 1.5e-2, and float16 is allowed 3e-2: no output shows it.
+    Fault("Bicubic for bilinear, at float16's bound", _FEED, "preprocessing conformance", "FAIL",
+          OTHER_INPUT,
+          _feed("squeezenet1_1", _resize(interpolation="bicubic"), FIDELITY_BOUND)),
     Fault("Bilinear for bicubic", _FEED, "fidelity", "FAIL", _LOGITS,
           _feed("odd", _resize(interpolation="bilinear"))),
     Fault("Bilinear for bicubic, for both sides", _CODE, "preprocessing conformance", "error",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from harness.causes import OTHER_INPUT
 from harness.errors import (
     CatalogError,
     CheckpointError,
@@ -60,6 +61,7 @@ _RAISED_BY: dict[type[HarnessError], Part] = {
 _SAID_BY: tuple[tuple[str, Part], ...] = (
     ("logits differ by", "fidelity"),
     ("predictions differ from eager", "fidelity"),
+    (OTHER_INPUT, "preprocessing conformance"),
     ("this decides nothing: the device was", "device"),
 )
 

@@ -33,7 +33,8 @@ says what came of each.
 
 - *Preprocessing conformance* holds what is fed against the guides' scripts, bit for bit: a mistake
   in `baselines.yaml` or in the code is eager PyTorch's as well, and no comparison of the two shows
-  it ("for both sides").
+  it ("for both sides"). In a run it holds what lies in a session's input against the catalog's
+  steps, on four images of each accuracy case.
 - *Fidelity* holds the compiled model's logits against eager PyTorch's on the same images.
 - *error*: a part refused to go on, with a remedy. *rebuilt*: the store did not hand the artifact
   out, and it was built again.

@@ -1,0 +1,115 @@
+"""What a session is fed is held against the catalog's preprocessing on a few images."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from harness import accuracy, causes, fed
+from harness.artifacts.store import Store
+from harness.catalog import load_catalog
+from harness.errors import DataError
+from harness.images.crops import Crops
+from harness.images.feed import Feed
+from tests.selftest import report_samples as samples
+from tests.selftest.fakes import FakeSession, image_set
+from tests.selftest.running import TINY
+
+STEPS = load_catalog(TINY).models["tiny"].preprocessing
+BATCH = 3
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Eight images of noise; batches of three leave the last one padded."""
+    random = np.random.default_rng(7)
+    found = image_set(range(8))
+    paths = tuple(tmp_path / "images" / name for name in found.names)
+    paths[0].parent.mkdir()
+    for path in paths:
+        pixels = random.integers(0, 256, (90, 120, 3), np.uint8)
+        Image.fromarray(pixels).save(path, format="PNG")
+    return dataclasses.replace(found, root=paths[0].parent, paths=paths)
+
+
+def look(images, tmp_path, steps=STEPS, change=None):
+    """The problems of a pass over a feed of these steps; `change` alters each filled batch."""
+    spots = fed.Spots(images, STEPS)
+    crops = Crops(Store(tmp_path / "store"), images, steps)
+    feed = Feed(crops, steps.normalize, BATCH)
+    session = FakeSession(lambda b: np.zeros((BATCH, 10), np.float32),
+                          shape=(BATCH, 3, STEPS.size, STEPS.size))  # fmt: skip
+
+    def seen(names, batch):
+        if change is not None:
+            change(names, batch)
+        spots.look(names, batch)
+
+    accuracy.infer(session, feed, lambda *_: None, look=seen)
+    return spots.problems()
+
+
+def test_the_catalogs_own_preprocessing_is_no_problem(images, tmp_path):
+    assert look(images, tmp_path) == ()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"resize": STEPS.resize.model_copy(update={"interpolation": "bicubic"})},
+        {"normalize": STEPS.normalize.model_copy(update={"std": (0.229, 0.224, 0.2251)})},
+    ],
+    ids=["filter", "std"],
+)
+def test_another_preprocessing_is_one_however_little_it_moves(images, tmp_path, changed):
+    (problem,) = look(images, tmp_path, STEPS.model_copy(update=changed))
+    assert problem.startswith("what is fed is not the catalog's preprocessing (images ")
+    assert images.names[0] in problem
+    assert images.names[-1] in problem or "more" in problem
+
+
+def test_one_value_of_one_image_is_enough(images, tmp_path):
+    def change(names, batch):
+        if images.names[-1] in names:
+            batch[names.index(images.names[-1]), 0, 0, 0] += np.float32(1e-6)
+
+    (problem,) = look(images, tmp_path, change=change)
+    assert problem == f"{causes.OTHER_INPUT} (image {images.names[-1]})"
+
+
+def test_images_that_changed_places_are_found(images, tmp_path):
+    def change(names, batch):
+        batch[:2] = batch[1::-1].copy()
+
+    (problem,) = look(images, tmp_path, change=change)
+    assert images.names[0] in problem
+
+
+def test_fewer_images_than_are_looked_at_are_all_looked_at(images, tmp_path):
+    few = dataclasses.replace(
+        images, names=images.names[:2], paths=images.paths[:2], labels=images.labels[:2]
+    )
+    spots = fed.Spots(few, STEPS)
+    batch = np.zeros((BATCH, 3, STEPS.size, STEPS.size), np.float32)
+    spots.look(few.names, batch)
+    (problem,) = spots.problems()
+    assert all(name in problem for name in few.names)
+
+
+def test_an_image_that_is_gone_is_a_data_error(images):
+    images.paths[0].unlink()
+    spots = fed.Spots(images, STEPS)
+    batch = np.zeros((BATCH, 3, STEPS.size, STEPS.size), np.float32)
+    with pytest.raises(DataError, match=images.names[0]):
+        spots.look(images.names[:BATCH], batch)
+
+
+def test_its_cause_is_the_input_where_nobody_diagnosed_it():
+    problem = f"{causes.OTHER_INPUT} (image a.JPEG)"
+    case = samples.case("fixres", 1, "accuracy", "failed", measurement={"problems": [problem]})
+    finding = causes.cause_of(case)
+    assert finding is not None
+    assert finding.cause == "input"
