@@ -127,8 +127,9 @@ def _ratio(
 
 def _speed(case: CaseLine, unit: str) -> float | None:
     """Frames a second of a chip or a card; None where they do not count: not as precise as was
-    asked for, on a device that was not its own, of a wrong model, with times that cannot be right, or of a card whose chips nobody
-    counted. What a case is judged by is a card's where its own figure is: this is not.
+    asked for, on a device that was not its own, of a wrong model, with times that cannot be right,
+    or of a card whose chips nobody counted. What a case is judged by is a card's where its own
+    figure is: this is not.
     """
     data = case.measurement
     fps, setup = data.get("fps"), data.get("setup")
