@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.errors import RecordError
 from harness.records import CaseLine
-from harness.verdicts import Answer, BatchPass, Verdict, judge_batch_consistency
+from harness.verdicts import Answer, BatchPass, Verdict, judge_batch_consistency, sizes_of
 
 
 def judge_batch_sizes(directory: Path, cases: Sequence[CaseLine]) -> Verdict | None:
@@ -26,7 +26,7 @@ def judge_batch_sizes(directory: Path, cases: Sequence[CaseLine]) -> Verdict | N
         RecordError: predictions that the records name cannot be read.
         ProvenanceError: the cases have several provenances.
     """
-    known = sorted({case.batch_size for case in cases if case.outcome == "known_failure"})
+    known = {case.batch_size for case in cases if case.outcome == "known_failure"}
     passes = {}
     for case in cases:
         if case.batch_size in known:
@@ -36,8 +36,7 @@ def judge_batch_sizes(directory: Path, cases: Sequence[CaseLine]) -> Verdict | N
             passes[case.batch_size] = BatchPass(case.provenance, answers, _excused(case))
     if not passes:
         return None
-    sizes = ", ".join(str(size) for size in known)
-    note = f"left out: batch size {sizes}, a known failure" if known else ""
+    note = f"left out as known to fail: {sizes_of(known)}" if known else ""
     return judge_batch_consistency(passes, note=note)
 
 

@@ -652,7 +652,7 @@ def judge_batch_consistency(
     if problems:
         return verdict("FAIL", _sentence(problems))
     figures[SMALLEST_POINTS] = _upwards(apart, 4)
-    sized = f"batch sizes {', '.join(str(size) for size in sizes)}"
+    sized = sizes_of(sizes)
     flips = f"{len(flipped)} of {common} predictions differ"
     if flipped:
         flips += f" ({some(flipped)})"
@@ -731,6 +731,12 @@ def _furthest(
 
     every = itertools.starmap(compare, itertools.combinations(sorted(passes), 2))
     return max(every, key=lambda two: (two.interval[0] > tolerance, two.interval[1]))
+
+
+def sizes_of(sizes: Iterable[int]) -> str:
+    """`batch size 4`, `batch sizes 1, 4`: for sentences."""
+    found = sorted(sizes)
+    return f"batch size{'' if len(found) == 1 else 's'} {', '.join(map(str, found))}"
 
 
 def _other_images(
@@ -988,8 +994,8 @@ def judge_ratio(
         provenance=other.provenance,
     )
     known = {size: fps for size, fps in measured.items() if fps is not None}
-    lost = [str(size) for size in sorted(measured) if size not in known]
-    without = f"batch size {', '.join(lost)} gave no figure that counts"
+    lost = [size for size in measured if size not in known]
+    without = f"{sizes_of(lost)} gave no figure that counts"
     if not known:
         return Verdict("INCONCLUSIVE", without, words, "times", None, reference)
     size = max(known, key=lambda size: known[size])

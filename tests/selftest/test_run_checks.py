@@ -79,7 +79,7 @@ def test_a_known_failure_of_one_batch_size_turns_no_run_red(tmp_path, catalog):
     bad = predictions(tmp_path, 16, [5] * 300).model_copy(update={"outcome": "known_failure"})
     (check,) = checks = run_checks(run_of(*cases, bad, folder=tmp_path), catalog)
     assert check.outcome == "recorded"
-    assert "left out: batch size 16, a known failure" in check.sentence
+    assert "left out as known to fail: batch size 16" in check.sentence
     exit_code = causes.exit_code([*cases, bad], checks, complete=True, allow_inconclusive=False)
     assert exit_code == 0
 
