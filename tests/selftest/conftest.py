@@ -7,8 +7,15 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.selftest.running import TINY, Finished, run_python
+
+# The same examples in every run: what is red is red again. To search for more:
+# pytest tests/selftest --hypothesis-profile=search
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.register_profile("search", deadline=None, max_examples=1000)
+settings.load_profile("repeatable")
 
 # Hundreds of processes of Python start here: each would compile the same modules again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

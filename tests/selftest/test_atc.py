@@ -468,7 +468,6 @@ def test_what_atc_would_misunderstand(host: Host, changes: dict[str, Any], messa
     assert not host.calls_file.exists()
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.text(max_size=200), st.booleans())
 def test_any_output_is_explained(text: str, failed: bool) -> None:
     found = module._error((FAILED if failed else "") + text)

@@ -697,8 +697,6 @@ def test_loading_imports_no_framework() -> None:
 
 FUZZ = settings(
     max_examples=120,
-    deadline=None,
-    derandomize=True,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

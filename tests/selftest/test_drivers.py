@@ -647,6 +647,12 @@ LINES = {
     "[INFO] throughput 1000*batchsize(16)/NPU_compute_time.mean(21.9): 729.25": (729.25, 16, False),
     "[INFO] throughput 1000*batchsize.mean(16)/NPU_compute_time.mean(21.94005001068115): "
     "729.2599603105127": (729.2599603105127, 16, False),
+    # Version 0.0.3 of the repository that guides 002 and 004 name.
+    "[INFO] Throughput 1000*batchsize.mean(4)/NPU_compute_time.mean(2.25): 1774.5": (
+        1774.5,
+        4,
+        False,
+    ),
     "[INFO] throughput 1000*batchsize.mean(1.5)/NPU_compute_time.mean(2): 7e+2": (700, 1.5, False),
 }
 

@@ -220,7 +220,6 @@ LINES = st.one_of(
 )
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.lists(LINES, max_size=12).map("\n".join))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
@@ -269,7 +268,7 @@ def cards(draw: st.DrawFn) -> list[Chip]:
     return chips
 
 
-@settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(cards(), st.lists(st.integers(0, 9), min_size=3, max_size=3), st.booleans())
 def test_what_is_printed_in_any_width_is_read_back(
     chips: list[Chip], widths: list[int], five: bool

@@ -99,7 +99,7 @@ def test_geometry_of_the_guides(
 SIDES = st.integers(1, 400)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(SIDES, SIDES, st.integers(8, 40), st.integers(8, 40), st.sampled_from(["round", "floor"]))
 def test_geometry_keeps_its_promises(w: int, h: int, size: int, side: int, offset: str) -> None:
     assume(max(w, h) <= 8 * min(w, h))
@@ -180,7 +180,7 @@ def by_hand(image: Image.Image, pre: Preprocessing) -> np.ndarray[Any, Any]:
     return padded[top : top + pre.size, left : left + pre.size]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(
     SIDES,
     SIDES,
@@ -261,7 +261,7 @@ def test_fixres_equals_torchvision_at_an_explicit_size(
     assert same_bits(ours(image, FIXRES), torchvision_result(transforms, image, explicit, FIXRES))
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 @given(SIDES, SIDES, st.integers(8, 30), st.integers(8, 30))
 def test_short_side_equals_torchvision(
     transforms: Any, w: int, h: int, size: int, side: int
@@ -497,7 +497,7 @@ def test_large_images_are_decoded_one_at_a_time(
     assert alone(0.2) == 2
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(st.data())
 def test_damaged_bytes_never_end_in_another_error(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

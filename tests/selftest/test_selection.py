@@ -53,7 +53,6 @@ def test_a_sample_is_the_same_on_every_machine() -> None:
     assert Selection(sample=5, seed=7).describe() == "a sample of 5, seed 7"
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.integers(1, 40), st.integers(0, 999_999), st.data())
 def test_a_sample_is_without_replacement_and_in_order(
     count: int, seed: int, data: st.DataObject

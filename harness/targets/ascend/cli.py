@@ -54,7 +54,7 @@ _FLAG = re.compile(r"(?<![\w-])--([A-Za-z][\w-]*)")
 _LOADED = re.compile(r"load model .* success")
 _HELP_WIDTH = "240"  # columns: some forms of --help cut names that do not fit
 _GROUPS = re.compile(r"filesperbatch:(\d+) runcount:(\d+)")
-_THROUGHPUT = re.compile(r"^\[INFO\] throughput\s*(.*):\s*([0-9.eE+-]+|nan|inf)\s*$", re.M)
+_THROUGHPUT = re.compile(r"^\[INFO\] [Tt]hroughput\s*(.*):\s*([0-9.eE+-]+|nan|inf)\s*$", re.M)
 _BATCH = re.compile(r"batchsize(?:\.mean)?\(([0-9.eE+-]+)\)")
 
 
