@@ -13,7 +13,9 @@ from tests.selftest.running import TINY, Finished, run_python
 
 # The same examples in every run: what is red is red again. To search for more:
 # pytest tests/selftest --hypothesis-profile=search
-settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, database=None, max_examples=50
+)
 settings.register_profile("search", deadline=None, max_examples=1000)
 settings.load_profile("repeatable")
 
