@@ -34,11 +34,12 @@ REHEARSAL_MIN_ROUNDS = 3
 TURN_PAUSE_S = 0.1
 # The first executions after the other side's turn find cold caches and sleeping threads: eager
 # SqueezeNet's first took 31 ms, where its mean alone is 11. Each turn begins with about so many
-# seconds of executions that are not timed, one at least.
+# seconds of executions that are not timed; those of a slow model are so long that it makes little
+# of a difference, and costs a budget half of its rounds.
 LEAD_S = 0.1
 MOST_LEADING = 10
-# Executions of each memory format by which a rival's turn is sized: by the quickest, since a
-# moment of other work would make every turn a short one.
+# Executions of each memory format by which a quick rival's turn is sized: by the quickest, since
+# a moment of other work would make every turn a short one.
 PILOTS = 3
 # What a device is timed for at least where a published figure is at stake: a few quick rounds are
 # precise, and end before a cool device has slowed down (docs/judging.md shows the difference).
@@ -268,9 +269,14 @@ def _judged_series(ours: Sequence[float], rivals: Mapping[str, Sequence[float]])
     return [theirs / mine for mine, theirs in zip(ours, fastest, strict=True)]
 
 
-def _loops(seconds: float, ms: float, most: int = 1000) -> int:
+def _loops(seconds: float, ms: float) -> int:
     """How many executions of `ms` take about `seconds`."""
-    return max(1, min(most, round(1000.0 * seconds / max(ms, 1e-3))))
+    return max(1, min(1000, round(1000.0 * seconds / max(ms, 1e-3))))
+
+
+def _leading(ms: float) -> int:
+    """With how many executions of `ms` a turn begins that are not timed."""
+    return min(MOST_LEADING, round(1000.0 * LEAD_S / max(ms, 1e-3)))
 
 
 def _settled(series: Sequence[float], precision_percent: float) -> bool:
@@ -383,12 +389,14 @@ def measure(
     executions = session.executions(loops)
     kinds = len(rival_names)
     lead = rival_lead = rival_loops = 0
+    pilots: tuple[float, ...] = ()
     if rival is not None:
-        lead = _loops(LEAD_S, trial[0], MOST_LEADING)
-        pilots = _timed(rival, PILOTS * kinds, kinds)
+        pilots = _timed(rival, kinds, kinds)
+        if _leading(max(pilots)):
+            pilots += _timed(rival, (PILOTS - 1) * kinds, 0)
         slower = max(min(pilots[i::kinds]) for i in range(kinds))
         rival_loops = kinds * _loops(round_s, slower)
-        rival_lead = kinds * _loops(LEAD_S, slower, MOST_LEADING)
+        lead, rival_lead = _leading(trial[0]), kinds * _leading(slower)
     rounds: list[tuple[float, ...]] = []
     rival_rounds: dict[str, list[tuple[float, ...]]] = {name: [] for name in rival_names}
     means: list[float] = []
@@ -428,7 +436,10 @@ def measure(
     return ThroughputMeasurement(
         provenance=provenance,
         timing=Timing(batch_size, warmup + 1, tuple(rounds), executions),
-        rivals={n: Timing(batch_size, PILOTS + 1, tuple(r)) for n, r in rival_rounds.items()},
+        rivals={
+            n: Timing(batch_size, 1 + len(pilots) // kinds, tuple(r))
+            for n, r in rival_rounds.items()
+        },
         precision_percent=precision_percent,
         budget_s=budget_s,
         seconds=clock() - begin,
