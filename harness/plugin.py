@@ -558,6 +558,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if threading.current_thread() is threading.main_thread() and not state.is_worker:
         # What ends a night from outside is an interruption like Ctrl-C: records, report, code 2.
         signal.signal(signal.SIGTERM, _interrupt)
+        # Not where it is ignored, as in a shell's background job, or somebody else's.
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _interrupt)
     if state.is_worker:
         threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     if getattr(config.option, "dist", "no") == "each":
@@ -572,8 +575,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _interrupt(number: int, frame: Any) -> NoReturn:
-    """Once: `timeout` signals the process and its group, and the second would hit the end."""
-    signal.signal(number, signal.SIG_IGN)
+    """Once: `timeout` signals the process and its group, and who waits presses Ctrl-C again.
+
+    The second would hit the end: pytest's own hooks, before the session's finish is guarded.
+    """
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -772,6 +779,7 @@ def pytest_runtest_logreport(report: Any) -> None:
         report.when = "teardown"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_keyboard_interrupt(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
     """xdist ends a run by -x as if somebody had pressed Ctrl-C; its class tells the two apart."""
     if excinfo.type is KeyboardInterrupt:

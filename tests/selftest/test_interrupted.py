@@ -20,10 +20,13 @@ from tests.selftest.test_plugin import NO_NETWORK
     [
         ([signal.SIGTERM], []),
         ([signal.SIGINT], []),
+        # Who waits presses Ctrl-C again, while pytest works out what it interrupted.
+        ([signal.SIGINT] * 8, []),
+        ([signal.SIGINT] * 5 + [signal.SIGTERM], ["-n", "2"]),
         # As `timeout` does: the process, then its group. xdist's workers write lines to their end.
         ([signal.SIGTERM, signal.SIGTERM], ["-n", "2"]),
     ],
-    ids=["SIGTERM", "SIGINT", "SIGTERM twice with workers"],
+    ids=["SIGTERM", "SIGINT", "SIGINT again", "both with workers", "SIGTERM twice with workers"],
 )
 def test_an_interrupted_run_leaves_its_report_and_code_2(tmp_path, shared, signals, options):
     runs = tmp_path / "runs"
