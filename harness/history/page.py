@@ -411,19 +411,26 @@ def shows_figures(path: Path) -> bool:
 def write_page(path: Path, html: str) -> Path:
     """Replace `path` in one step, so that a reader never sees half a page.
 
+    A link stays, and the file that it names is replaced.
+
     Raises:
-        RecordError: the file cannot be written.
+        RecordError: the file cannot be written, or `path` is a device, a pipe or a folder.
     """
-    staged = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    remedy = "name a file with --output"
     try:
+        # Of `path` and not of where it leads: /dev/stdout leads to no name that can be opened.
+        if path.exists() and not path.is_file():
+            raise RecordError(f"cannot write {path}: it is not a regular file", remedy=remedy)
+        target = Path(os.path.realpath(path))
+        staged = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}")
         try:
             staged.write_text(html, encoding="utf-8", errors="replace")
-            staged.replace(path)
+            staged.replace(target)
         finally:
             with contextlib.suppress(OSError):
                 staged.unlink(missing_ok=True)
     except OSError as error:
         raise RecordError(
-            f"cannot write {path}: {error.strerror or error}", remedy="name a file with --output"
+            f"cannot write {path}: {error.strerror or error}", remedy=remedy
         ) from error
     return path

@@ -886,6 +886,27 @@ def test_a_command_that_cannot_work_ends_with_a_line_and_code_4(tmp_path, argume
     assert "Traceback" not in done.output
 
 
+def test_a_page_is_no_device_and_a_link_to_it_stays(tmp_path):
+    nights.write_nights(tmp_path / "runs", [600])
+    pipe, page, link = (tmp_path / name for name in ("pipe", "page.html", "link.html"))
+    os.mkfifo(pipe)
+    done = command("trend", "--runs", str(tmp_path / "runs"), "--output", str(pipe))
+    assert done.exit_code != 0
+    assert "is not a regular file" in done.output
+    assert "--output" in done.output
+    assert pipe.is_fifo()
+    link.symlink_to(page.name)
+    for _ in range(2):  # the first writes what the link names, the second replaces it
+        done = command("trend", "--runs", str(tmp_path / "runs"), "--output", str(link))
+        assert done.exit_code == 0, done.output
+        assert link.is_symlink()
+        assert "<html" in page.read_text()
+        page.write_text("<html")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("link.html", "page.html", "pipe", "runs")
+    ]
+
+
 def test_the_benchmark_runs_and_prints_its_tables(tmp_path):
     small = ("--runs=3", "--cases=6", "--samples=20", f"--work={tmp_path}")
     code, output = run_python(["benchmarks/history.py", *small])
