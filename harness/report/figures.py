@@ -194,9 +194,9 @@ def moment(text: str) -> str:
 
 def size(value: float | None) -> str:
     """Bytes for a reader: `4.7 MiB`."""
-    if value is None:
+    amount, unit = number(value), "B"
+    if amount is None:
         return NO_VALUE
-    amount, unit = float(value), "B"
     for larger in ("KiB", "MiB", "GiB", "TiB"):
         if abs(amount) < 1024:
             break

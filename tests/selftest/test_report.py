@@ -1027,6 +1027,8 @@ def test_the_summary_of_a_hostile_run_is_plain_lines() -> None:
         (figures.size(4_970_112), "4.7 MiB"),
         (figures.size(3 * 2**40), "3.0 TiB"),
         (figures.size(5000 * 2**40), "5,000.0 TiB"),
+        (figures.size(10**309), figures.NO_VALUE),
+        (figures.size(float("inf")), figures.NO_VALUE),
         (figures.plain(0.0021), "0.0021"),
         (figures.plain(6.8e-7), "6.80e\N{MINUS SIGN}7"),
         (figures.plain(0.0), "0"),
