@@ -14,6 +14,7 @@ import os
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 State = dict[str, "torch.Tensor"]
 
 _CHUNK_BYTES = 1 << 20
+_LARGEST_PICKLE = 64 << 20  # bytes; names and shapes, the weights are other members
 _LONGEST_NAME = 200  # characters; a name is printed in messages
 _COUNTER = ".num_batches_tracked"
 
@@ -367,6 +369,31 @@ def _refuse_foreign(path: Path) -> None:
         raise CheckpointError(
             f"{path} {foreign}", remedy="fetch it again; the download did not give the file"
         )
+    inflated = _inflated(path)
+    if inflated:
+        raise CheckpointError(
+            f"{path} was not loaded: {inflated}",
+            remedy="fetch it from its publisher, or write it again with torch.save",
+        )
+
+
+def _inflated(path: Path) -> str | None:
+    """What in a zip archive could take any amount of memory; torch.save stores, never packs."""
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return None  # an older format, see `_foreign`
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+    for member in members:
+        name = _printable(member.filename)[:_LONGEST_NAME]
+        # A TorchScript archive packs its code, which no reader of weights opens.
+        code = member.filename.split("/")[1:2] == ["code"]
+        if member.compress_type != zipfile.ZIP_STORED and not code:
+            return f"its member `{name}` is compressed, which torch.save never does"
+        if name.lower().endswith("data.pkl") and member.file_size > _LARGEST_PICKLE:
+            size = f"{member.file_size / 2**20:,.0f} MiB"
+            return f"its member `{name}` has {size}; names and shapes are far smaller"
+    return None
 
 
 def _foreign(path: Path) -> str | None:

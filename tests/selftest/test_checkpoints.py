@@ -574,9 +574,30 @@ def zip_of_something_else() -> bytes:
     return buffer.getvalue()
 
 
+def saved_again(data: bytes = b"", method: int = zipfile.ZIP_STORED) -> bytes:
+    """What torch.save wrote, packed with `method`, and with `data` at the end of its pickle."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(saved())) as old, zipfile.ZipFile(buffer, "w", method) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name) + (data if name.endswith("data.pkl") else b""))
+    return buffer.getvalue()
+
+
+def test_a_zip_that_stores_its_members_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    path.write_bytes(saved_again())
+    assert list(load_state(path, "plain")) == ["a.b"]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
+        pytest.param(
+            lambda: saved_again(method=zipfile.ZIP_DEFLATED), "is compressed", id="packed zip"
+        ),
+        pytest.param(
+            lambda: saved_again(bytes(65 << 20)), "data.pkl` has 65 MiB", id="large pickle"
+        ),
         pytest.param(lambda: b"", "is empty", id="empty"),
         pytest.param(lambda: b"\n<!DOCTYPE html><html>404</html>", "a web page", id="html"),
         pytest.param(lambda: b"version https://git-lfs", "begins with 'version", id="pointer"),
