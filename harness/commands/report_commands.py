@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -33,6 +34,12 @@ def report(
             exports.write_all(run)
 
 
+def _hours(value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a number of hours.")
+    return value
+
+
 def why(
     run: Annotated[
         Path | None, typer.Argument(metavar="[RUN]", help="a run directory (default: the newest)")
@@ -46,7 +53,10 @@ def why(
     stopped_after: Annotated[
         float | None,
         typer.Option(
-            min=0, metavar="HOURS", help="the run was ended from outside after so many hours"
+            min=0,
+            callback=_hours,
+            metavar="HOURS",
+            help="the run was ended from outside after so many hours",
         ),
     ] = None,
     github: Annotated[

@@ -284,7 +284,15 @@ def test_a_page_of_a_part_never_replaces_the_page_of_all(run, tmp_path, part):
 
 
 @pytest.mark.parametrize(
-    "arguments", [("plan", "--no-such"), ("nothing",), ("report",), ("why", "--exit-code=x")]
+    "arguments",
+    [
+        ("plan", "--no-such"),
+        ("nothing",),
+        ("report",),
+        ("why", "--exit-code=x"),
+        ("why", "--stopped-after=inf"),
+        ("why", "--stopped-after=nan"),
+    ],
 )
 def test_a_wrong_command_line_ends_with_4(arguments):
     code, output = run_python(["-m", "harness", *arguments])
