@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from harness import records
 from harness.catalog import Baseline, Catalog, Model, Tuning, load_catalog, parse_catalog
@@ -36,7 +36,7 @@ from harness.history.store import (
     toolchain_of,
     trouble_of,
 )
-from harness.records import CaseLine, RunRecords
+from harness.records import CaseLine, Outcome, RunRecords
 from harness.verdicts import FIDELITY_BOUND
 from harness.yaml_document import Document, KeyPath, read_document
 
@@ -661,11 +661,15 @@ def _diff(old: str, new: str, path: Path) -> str:
 # --- A run against figures and history -------------------------------------------------------
 
 
+State = Literal["falls", "low", "failed", "undecided", "new", "ok"]
+
+
 @dataclass(frozen=True)
 class Compared:
     """One case of a run against its recorded figure and the runs before it.
 
     `before`: the median of those runs; `change_percent`: from it. `low`: below the floor.
+    `trouble`: what speaks against the measurement.
     """
 
     case: str
@@ -679,6 +683,8 @@ class Compared:
     change_percent: float | None
     decline: drift.Change | None
     meanwhile: tuple[str, ...]
+    outcome: Outcome
+    trouble: str
 
     @property
     def bad(self) -> bool:
@@ -686,9 +692,34 @@ class Compared:
         return self.low or self.decline is not None
 
     @property
+    def state(self) -> State:
+        """What is to be said of it in a word; only `ok` says that it was held against anything
+        and is none the worse.
+        """
+        if self.bad:
+            return "falls" if self.decline is not None else "low"
+        if self.outcome == "inconclusive":
+            return "undecided"
+        if self.outcome not in ("passed", "recorded"):
+            return "failed"
+        if self.trouble:
+            return "undecided"
+        return "ok" if self.floor is not None or self.runs else "new"
+
+    @property
     def sentence(self) -> str:
         """What is to be said of it; empty when nothing is."""
         said = []
+        if self.state == "failed":
+            known = ", as is known" if self.outcome == "known_failure" else ""
+            said.append(f"the case failed{known}: its figure is not judged")
+        elif self.state == "undecided":
+            why = f" ({self.trouble})" if self.trouble else ""
+            said.append(f"the case is undecided{why}: its figure is not judged")
+        elif self.state == "new":
+            said.append("no floor, and no run before it")
+        elif not self.runs and not self.bad:
+            said.append("no run before it")
         if self.decline is not None:
             said.append(self.decline.sentence)
         if self.low and self.floor is not None:
@@ -737,7 +768,8 @@ def _compared(
         if point.run != case.run and point.moment < until
     ][-last:]
     values = [point.value for point in earlier]
-    counted = case.outcome in series.COUNTED and not trouble_of(case.measurement)
+    trouble = trouble_of(case.measurement)
+    counted = case.outcome in series.COUNTED and not trouble
     change = drift.decline([*values, case.measured], case.check) if counted else None
     before = statistics.median(values) if values else None
     floor = series.floor_of(key, catalog)
@@ -760,4 +792,6 @@ def _compared(
         change_percent=100.0 * (case.measured / before - 1.0) if before else None,
         decline=change,
         meanwhile=tuple(meanwhile[:6]),
+        outcome=case.outcome,
+        trouble=trouble,
     )

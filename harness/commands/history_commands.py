@@ -7,16 +7,20 @@ does not go together, with nothing written.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from harness.errors import ConfigError, HarnessError, some
 from harness.records import Provenance
 from harness.settings import resolve
+
+if TYPE_CHECKING:
+    from harness.proposals import Compared, State
 
 Runs = Annotated[
     Path | None, typer.Option(metavar="DIR", help="folder of the run directories (default: runs)")
@@ -252,21 +256,36 @@ def check(
             table.add_column(column, overflow="fold")
         for one in sorted(found, key=lambda one: not one.bad):
             table.add_row(
-                "[red]FALLS[/]" if one.decline else "[red]LOW[/]" if one.low else "ok",
+                f"[red]{one.state.upper()}[/]" if one.bad else one.state,
                 escape(one.case),
                 one.check,
                 figures.figure(one.measured, one.unit),
                 figures.figure(one.floor.value, one.unit) if one.floor else "",
                 f"{figures.figure(one.before, one.unit)} ({_runs(one.runs)})" if one.runs else "",
                 figures.difference(one.change_percent) if one.runs else "",
-                escape(one.sentence) or ("" if one.runs else "no run before it"),
+                escape(one.sentence),
             )
         console().print(table)
-        bad = [one for one in found if one.bad]
-    typer.echo(f"{len(bad)} of {len(found)} figures decline or are too low" if bad else
-               f"none of {len(found)} figures declines")  # fmt: skip
-    if bad:
+    typer.echo(_compared(found))
+    if any(one.bad for one in found):
         raise typer.Exit(DECLINE_CODE)
+
+
+def _compared(found: Sequence[Compared]) -> str:
+    """How many figures were held against anything, how many are worse, and what became of the
+    others.
+    """
+    counts = Counter(one.state for one in found)
+    left: tuple[State, ...] = ("failed", "undecided", "new")
+    others = ", ".join(f"{counts[state]} {state}" for state in left if counts[state])
+    bad = counts["falls"] + counts["low"]
+    compared = bad + counts["ok"]
+    if not compared:
+        return f"no figure was compared: {others}"
+    said = f"none of {compared} figures declines"
+    if bad:
+        said = f"{bad} of {compared} figures decline or are too low"
+    return f"{said}; not compared: {others}" if others else said
 
 
 def _runs(count: int) -> str:

@@ -462,6 +462,28 @@ def test_check_ends_with_1_for_a_decline_and_0_without(tmp_path):
     assert done.exit_code == 4
 
 
+def test_check_calls_no_figure_ok_whose_case_failed_or_is_undecided_or_that_is_new(tmp_path):
+    nights.write_run(tmp_path, [nights.speed(300.0, batch=2)])
+    cases = [
+        nights.speed(300.0, 1, batch=2),
+        nights.speed(300.0, 1, batch=4, chip="Ascend310P1", outcome="failed"),
+        nights.speed(300.0, 1, batch=8, chip="Ascend310P1", outcome="inconclusive"),
+        nights.speed(300.0, 1, batch=16, chip="Ascend310P1", outcome="recorded"),
+    ]
+    run = nights.write_run(tmp_path, cases)
+    found = check(run, tmp_path)
+    assert [one.state for one in found] == ["ok", "failed", "undecided", "new"]
+    assert found[1].sentence == "the case failed: its figure is not judged"
+    assert found[2].sentence == "the case is undecided: its figure is not judged"
+    done = command("check", str(run), "--runs", str(tmp_path))
+    assert done.exit_code == 0, done.output
+    said = done.output.strip().splitlines()[-1]
+    assert said == "none of 1 figures declines; not compared: 1 failed, 1 undecided, 1 new"
+    alone = nights.write_run(tmp_path / "other", cases[1:2])
+    done = command("check", str(alone), "--runs", str(tmp_path / "other"))
+    assert done.output.strip().splitlines()[-1] == "no figure was compared: 1 failed"
+
+
 def test_check_of_a_rehearsal_says_so(tmp_path):
     runs = nights.write_nights(tmp_path, declining(8), provenance="rehearsal")
     done = command("check", str(runs[-1]), "--runs", str(tmp_path))
