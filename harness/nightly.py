@@ -113,6 +113,8 @@ def _title(word: str, good: bool) -> str:
         return "RUN PASSED"
     if word in ("interrupted", "overlap"):
         return {"interrupted": "RUN INTERRUPTED", "overlap": "NOTHING RAN: overlap"}[word]
+    if word == _WORD[Exit.INCONCLUSIVE_ONLY]:
+        return f"RUN UNDECIDED: {word}"
     return f"RUN FAILED: {word}"
 
 
