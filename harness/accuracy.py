@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from harness.targets.protocol import Float32, Session
 
 TOP = 5
 FLIPS_KEPT = 200
+NO_CLASS = -1  # of an image with NaN or infinity among its logits
 BLOCK = 256  # rows of logits that are looked at together
 
 Int32 = npt.NDArray[np.int32]
@@ -76,12 +78,14 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)  # slots: a bad model has as many as there are images
 class Flip:
-    """An image that the compiled model classifies otherwise than the reference."""
+    """An image that the compiled model classifies otherwise than the reference, or for which one
+    of its logits is NaN or infinite: such an image has no class, and nothing excuses it.
+    """
 
     name: str
     label: int
     reference: int
-    compiled: int
+    compiled: int  # NO_CLASS where not all logits are finite
     reference_score: float  # the reference's best logit
     compiled_score: float  # the compiled model's best logit
     margin: float  # reference's best logit minus its second
@@ -311,7 +315,8 @@ class Tally:
     def write(self, path: Path, reference: Int32 | None = None) -> None:
         """Keep what was predicted for each image as CSV: name, label, the five best with logits.
 
-        `reference` has the best class of each image in an eager pass, or -1.
+        `reference` has the best class of each image in an eager pass, or -1. An image with NaN or
+        infinity among its logits has the class `NO_CLASS`.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         top = min(TOP, int((self._best >= 0).any(axis=0).sum()))
@@ -327,12 +332,15 @@ class Tally:
             writer.writerow(header)
             for index in np.flatnonzero(self._seen):
                 eager = -1 if reference is None else int(reference[index])
+                classes = self._best[index, :top].tolist()
+                if not self._finite[index]:
+                    classes = [NO_CLASS] * top
                 writer.writerow(
                     [
                         self._names[index],
                         int(self._targets[index]),
                         eager if eager >= 0 else "",
-                        *self._best[index, :top].tolist(),
+                        *classes,
                         *(f"{value:.6g}" for value in self._logits[index, :top]),
                     ]
                 )
@@ -341,8 +349,9 @@ class Tally:
 class Comparison:
     """Compares a pass with the reference's logits of the same images, joined by name.
 
-    A flip is allowed where the reference's margin is below what a relative error of `bound` can
-    move: two logits of one image move towards each other by at most sqrt(2) * |error|.
+    An image with NaN or infinity among its logits always counts as a flip, and never as allowed.
+    Any other flip is allowed where the reference's margin is below what a relative error of `bound`
+    can move: two logits of one image move towards each other by at most sqrt(2) * |error|.
     """
 
     def __init__(
@@ -398,7 +407,9 @@ class Comparison:
             self._difference += float(np.sum(delta * delta))
             self._norm += float(np.sum(wide * wide))
             self._max_abs = float(np.maximum(self._max_abs, np.max(np.abs(delta))))
-        for i in np.flatnonzero(our_best[:, 0] != their_best[:, 0]):
+        finite = _finite(ours)
+        both = finite & _finite(theirs)
+        for i in np.flatnonzero((our_best[:, 0] != their_best[:, 0]) | ~finite):
             name = names[at[i, 0]]
             index = self._index.get(name, -1)
             second = their_best[i, min(1, their_best.shape[1] - 1)]
@@ -407,11 +418,13 @@ class Comparison:
                     name=name,
                     label=(self._labels[index] if index >= 0 else -1) + self._offset,
                     reference=int(their_best[i, 0]),
-                    compiled=int(our_best[i, 0]),
+                    compiled=int(our_best[i, 0]) if finite[i] else NO_CLASS,
                     reference_score=float(wide[i, their_best[i, 0]]),
                     compiled_score=float(ours[i, our_best[i, 0]]),
                     margin=float(wide[i, their_best[i, 0]] - wide[i, second]),
-                    allowed=float(np.sqrt(2.0) * self._bound * np.linalg.norm(wide[i])),
+                    allowed=float(np.sqrt(2.0) * self._bound * np.linalg.norm(wide[i]))
+                    if both[i]
+                    else -math.inf,
                 )
             )
 

@@ -344,6 +344,27 @@ def test_one_bad_number_in_one_batch_stays_in_the_sums(value):
     assert result.scores.correct[0] == 7
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_an_image_with_a_logit_that_is_not_finite_differs_and_is_never_excused(tmp_path, value):
+    images = image_set([0, 1, 2])
+    reference, found = predictions([0, 1, 2]), predictions([0, 1, 2])
+    reference.logits[1, 0] = reference.logits[1, 1]  # a tie: any rounding would explain another
+    found.logits[:, 0] = value
+    seen = accuracy.Observation(images, 0, reference=reference, fidelity_bound=3e-2)
+    seen.add(found.names, found.logits)
+    fidelity = seen.measurement(provenance="rehearsal", seconds=1.0).fidelity
+    assert fidelity is not None
+    assert [flip.name for flip in fidelity.flips] == list(images.names)
+    assert not any(flip.excused for flip in fidelity.flips)
+    assert fidelity.agreement == 0
+    # The same class in the table of flips and in the file that batch sizes are compared by.
+    seen.write(tmp_path / "predictions.csv")
+    with (tmp_path / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["top1"]) for row in rows] == [flip.compiled for flip in fidelity.flips]
+    assert {flip.compiled for flip in fidelity.flips} == {accuracy.NO_CLASS}
+
+
 def test_rows_that_are_missing_in_a_batch_are_a_problem():
     images = image_set([1, 2, 3])
     seen = accuracy.Tally(images, 0)
