@@ -13,6 +13,7 @@ from harness import expected
 from harness.artifacts.store import Store
 from harness.cases import make_plan
 from harness.catalog import load_catalog
+from harness.commands.plan_commands import expected_text
 from harness.expected import Build, duration
 from harness.settings import resolve
 from tests.selftest.running import TINY
@@ -141,6 +142,18 @@ def test_what_was_built_and_never_run_is_taken_from_the_store(settings):
         "compiled",
         "probe",
     }
+
+
+@pytest.mark.parametrize(("target", "said"), [("ascend310p3", True), ("cpu", False)])
+def test_the_time_of_building_is_said_of_the_planned_cases_artifacts_alone(settings, target, said):
+    """An ONNX file is no target's: what a rehearsal on another one built says nothing of these."""
+    cases = make_plan(load_catalog(TINY), settings).cases
+    planned = "ascend310p3"
+    compiled = {Build("compiled", "tiny", 4, planned): 4.0 if target == planned else None}
+    estimate = expected.Estimate(None, 0, {Build("onnx", "tiny"): 20.0, **compiled})
+    text = expected_text(dict.fromkeys(cases, estimate))
+    assert text.startswith("expected: not known")
+    assert ("building the artifacts took 24 s" in text) == said
 
 
 def test_links_and_strange_files_are_passed_over(settings, tmp_path):
