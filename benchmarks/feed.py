@@ -487,6 +487,8 @@ def main() -> None:
         "--- | ---: | ---: | ---: | --- | ---",
     ):
         table.row(line)
+    if args.work is not None:
+        args.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.work) as name:
         work = Path(name)
         if "cold" in args.only:
