@@ -30,13 +30,15 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness import accuracy, records, simulator
-from harness.artifacts.store import Store
-from harness.catalog import Model, load_catalog
+from harness import simulator
+from harness.catalog.schema import Model, load_catalog
 from harness.images.crops import Crops
 from harness.images.dataset import ImageSet
 from harness.images.feed import Feed
+from harness.measure import accuracy
+from harness.records import lines as records
 from harness.settings import ROOT, resolve
+from harness.stages.store import Store
 from harness.targets.ascend.target import AscendTarget, Place
 
 MOST_IMAGES = 12_000

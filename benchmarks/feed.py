@@ -47,8 +47,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import bare_loop, worker_overhead
 from benchmarks.bare_loop import bare_session
 from benchmarks.photos import write_photos
-from harness import accuracy
-from harness.artifacts.store import Store
 from harness.images.crops import Crops
 from harness.images.dataset import ImageSet
 from harness.images.feed import Feed
@@ -59,7 +57,9 @@ from harness.images.steps import (
     ResizeHeight,
     ResizeShort,
 )
-from harness.targets.onnxruntime import cores, open_on_cpu
+from harness.measure import accuracy
+from harness.stages.store import Store
+from harness.targets.cpu.target import cores, open_on_cpu
 from harness.targets.protocol import Session
 
 BATCH = 16
@@ -224,7 +224,7 @@ def memory_child(folder: Path, *, large: bool) -> None:
     steps, batch = (LARGE_STEPS, LARGE_BATCH) if large else (STEPS, BATCH)
     # What a case's process has loaded: the figure is of a pass in a run, not of a bare loop.
     importlib.import_module("harness.plugin")
-    importlib.import_module("harness.workbench")
+    importlib.import_module("harness.stages.pipeline")
     root = folder / "images"
     images = image_set(root, [root / name for name in sorted(os.listdir(root))])
     reference = accuracy.Predictions.stored(images.names, folder / "reference.npy")

@@ -25,11 +25,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness.catalog import load_catalog
+from harness.catalog.schema import load_catalog
 from harness.history import drift
 from harness.history.store import DATABASE, open_history
 from harness.history.trend import write_trend
-from harness.records import (
+from harness.records.lines import (
     RESULTS,
     ArtifactRef,
     CaseLine,

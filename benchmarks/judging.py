@@ -29,13 +29,14 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness import throughput, verdicts
-from harness.accuracy import AccuracyMeasurement, Fidelity, Scores
-from harness.catalog import AccuracyRule, Baseline, Published, load_catalog
-from harness.statistics import Paired
+from harness.catalog.schema import AccuracyRule, Baseline, Published, load_catalog
+from harness.judge import verdicts
+from harness.judge.statistics import Paired
+from harness.judge.verdicts import Answer, BatchPass, Kind
+from harness.measure import throughput
+from harness.measure.accuracy import AccuracyMeasurement, Fidelity, Scores
+from harness.measure.throughput import ThroughputMeasurement
 from harness.targets.protocol import Float32, TensorSpec
-from harness.throughput import ThroughputMeasurement
-from harness.verdicts import Answer, BatchPass, Kind
 
 CATALOG = Path(__file__).resolve().parents[1] / "baselines.yaml"
 WHOLE = verdicts.WHOLE_SET

@@ -31,9 +31,9 @@ from onnx import TensorProto, helper, numpy_helper
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.bare_loop import bare_session
+from harness.measure.throughput import TURN_PAUSE_S
 from harness.targets.protocol import Float32
 from harness.targets.sessions import WorkerSession, open_session
-from harness.throughput import TURN_PAUSE_S
 
 BATCHES = 4  # distinct prepared batches, fed in a circle
 # SqueezeNet 1.1: squeeze and expand channels of the fire modules; a pool stands before some.

@@ -11,15 +11,13 @@ try:
     from typer import completion
     from typer._click.exceptions import UsageError  # typer's own copy of click; no other name
 
-    from harness.causes import Exit
-    from harness.commands import (
-        cache_commands,
-        completion_commands,
-        doctor_commands,
-        history_commands,
-        plan_commands,
-        report_commands,
-    )
+    from harness.cli import cache as cache_commands
+    from harness.cli import completion as completion_commands
+    from harness.cli import doctor as doctor_commands
+    from harness.cli import history as history_commands
+    from harness.cli import plan as plan_commands
+    from harness.cli import report as report_commands
+    from harness.judge.causes import Exit
 except ModuleNotFoundError as error:
     # Of the harness' own modules none is absent: that would be a fault, with its traceback.
     if __name__ != "__main__" or (error.name or "harness").partition(".")[0] == "harness":

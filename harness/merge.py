@@ -24,10 +24,11 @@ from typing import Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel
 
-from harness import causes, records, run_checks
-from harness.catalog import Catalog, load_catalog
-from harness.errors import HarnessError, RecordError, some
-from harness.records import (
+from harness.base.errors import HarnessError, RecordError, some
+from harness.catalog.schema import Catalog, load_catalog
+from harness.judge import causes, run_checks
+from harness.records import lines as records
+from harness.records.lines import (
     RESULTS,
     CaseLine,
     EndLine,

@@ -23,16 +23,27 @@ from typing import Any, Literal, NoReturn
 
 import pytest
 
-from harness import causes, exports, host, processes, records, run_checks, settings, simulator
-from harness.cases import Case, Plan, make_plan, missing, missing_text
-from harness.catalog import Catalog, KnownFailure, load_catalog
-from harness.errors import HarnessError
-from harness.progress import Progress
-from harness.records import ArtifactRef, CaseLine, ErrorInfo, Outcome, PlannedCase, VerdictInfo
+from harness import settings, simulator
+from harness.base import host, processes
+from harness.base.errors import HarnessError
+from harness.base.progress import Progress
+from harness.catalog.schema import Catalog, KnownFailure, load_catalog
+from harness.judge import causes, run_checks
+from harness.judge.verdicts import Verdict
+from harness.plan import Case, Plan, make_plan, missing, missing_text
+from harness.records import lines as records
+from harness.records.lines import (
+    ArtifactRef,
+    CaseLine,
+    ErrorInfo,
+    Outcome,
+    PlannedCase,
+    VerdictInfo,
+)
+from harness.report import exports
 from harness.report.guide_figures import guide_figures
 from harness.settings import OPTIONS, ROOT, Settings
 from harness.targets import registry
-from harness.verdicts import Verdict
 
 STATE = pytest.StashKey["Acceptance"]()
 RESULT = pytest.StashKey["CaseResult"]()
@@ -164,7 +175,7 @@ class Acceptance:
 
     def _expected(self, chosen: Sequence[tuple[str, Case]]) -> dict[str, float | None]:
         """Seconds that earlier runs let expect of each case; see `python -m harness plan`."""
-        from harness import expected
+        from harness import estimates as expected
 
         images = self.settings.rehearsal_images if self.settings.stand_ins else None
         cases = [case for _, case in chosen]
@@ -266,7 +277,7 @@ class Acceptance:
         bench = request.getfixturevalue("workbench")
         if self._ahead is not None or bench.target.runs_on_host:
             return
-        from harness.ahead import Ahead
+        from harness.stages.ahead import Ahead
 
         cases = [
             item.callspec.params["case"]
@@ -633,7 +644,7 @@ def pytest_xdist_node_collection_finished(node: Any, ids: Sequence[str]) -> None
 @pytest.fixture(scope="session")
 def workbench(request: pytest.FixtureRequest) -> Any:
     """Store, target and run directory of this process."""
-    from harness.workbench import Workbench
+    from harness.stages.pipeline import Workbench
 
     state = _state(request.config)
     return Workbench(state.settings, state.catalog, state.run_dir, state.progress)
@@ -656,7 +667,7 @@ def prepared(bench: Any) -> Any:
 @pytest.fixture
 def measure(bench: Any, prepared: Any, request: pytest.FixtureRequest) -> Callable[[], Verdict]:
     """The case's check on a leased device, when it is called; meanwhile other cases are built."""
-    from harness import measuring
+    from harness.measure import attempt as measuring
 
     _state(request.config).build_ahead(request)
     return lambda: measuring.measure(bench, prepared)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
 from harness.images.selection import Selection
-from harness.records import Provenance
+from harness.records.lines import Provenance
 from harness.simulator import check_faults, parse_config
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.errors import InferError
+from harness.base.errors import InferError
 from harness.targets.protocol import Float32, Session
 
 

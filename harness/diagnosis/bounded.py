@@ -8,10 +8,10 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.errors import DeviceError, HarnessError
+from harness.base.errors import DeviceError, HarnessError
+from harness.stages.pipeline import CaseBench
 from harness.targets.pool import DevicePool
 from harness.targets.protocol import Device
-from harness.workbench import CaseBench
 
 
 @dataclass

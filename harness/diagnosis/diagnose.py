@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness import jobs, measuring
+from harness.base import jobs
+from harness.base.errors import HarnessError, InferError
 from harness.diagnosis import msit, operators, pairing
 from harness.diagnosis.agreement import CELLS, Agreement, agree, number, outputs
 from harness.diagnosis.bounded import Clock, apart
@@ -36,11 +37,11 @@ from harness.diagnosis.words import (
     Findings,
     words,
 )
-from harness.errors import HarnessError, InferError
 from harness.images.dataset import ImageSet
+from harness.measure import attempt as measuring
+from harness.stages.pipeline import EAGER_BATCH, CaseBench, Prepared
 from harness.targets import leases
 from harness.targets.protocol import Float32, Session
-from harness.workbench import EAGER_BATCH, CaseBench, Prepared
 
 IMAGES = 16
 LIMIT_S = 180.0

@@ -1,6 +1,6 @@
 """Jobs over ONNX graphs: their logits for given images, and the first operator that departs.
 
-Each function here runs in a child process (`harness.jobs`), without ONNX Runtime's optimisation,
+Each function here runs in a child process (`harness.base.jobs`), unoptimised by ONNX Runtime,
 so that every tensor of the graph is there.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import InferError
+from harness.base.errors import InferError
 
 Array = npt.NDArray[Any]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.catalog import Catalog, Model
+from harness.catalog.schema import Catalog, Model
 from harness.images import preprocess
 from harness.images.preprocess import UInt8
 from harness.images.steps import (

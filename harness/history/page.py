@@ -19,13 +19,14 @@ from typing import Any, Literal
 import jinja2
 from markupsafe import Markup
 
-from harness import __version__, precision
+from harness import __version__
 from harness import report as report_package
-from harness.errors import RecordError
+from harness.base import precision
+from harness.base.errors import RecordError
 from harness.history import chart, drift
 from harness.history.series import Point, Series
 from harness.history.store import Update
-from harness.records import Provenance, RunLine, RunRecords
+from harness.records.lines import Provenance, RunLine, RunRecords
 from harness.report import figures, provenance
 from harness.report.cases import safe_href
 from harness.report.headline import LOOKS

@@ -23,10 +23,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, get_args
 
-from harness import locks
-from harness.errors import RecordError
-from harness.records import OUTCOMES, RESULTS, Check, Provenance
-from harness.verdicts import FIDELITY_BOUND
+from harness.base import locks
+from harness.base.errors import RecordError
+from harness.judge.verdicts import FIDELITY_BOUND
+from harness.records.lines import OUTCOMES, RESULTS, Check, Provenance
 
 DATABASE = "history.sqlite"
 LOCK = ".history.lock"
@@ -630,7 +630,7 @@ def toolchain_of(target: str, measurement: Mapping[str, Any], versions: Mapping[
 
 
 def trouble_of(measurement: Mapping[str, Any]) -> str:
-    """What speaks against a measurement: its device, as `harness.conditions` judges it, or wrong
+    """What speaks against a measurement: its device (`harness.records.conditions`), or wrong
     outputs.
     """
     found = []

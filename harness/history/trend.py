@@ -6,12 +6,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import records
-from harness.catalog import Catalog
-from harness.errors import RecordError
+from harness.base.errors import RecordError
+from harness.catalog.schema import Catalog
 from harness.history import page, series
 from harness.history.store import Update, open_history
-from harness.records import Provenance
+from harness.records import lines as records
+from harness.records.lines import Provenance
 
 LAST = 200
 """Figures of a series on the page: more than that no chart of a phone's width can show."""

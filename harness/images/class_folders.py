@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.errors import DataError, some
+from harness.base.errors import DataError, some
 from harness.images import synsets
 from harness.images.labels import WHAT_IS_WANTED, Labels
 from harness.images.layouts import Layout

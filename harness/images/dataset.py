@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from harness.errors import DataError, some
+from harness.base.errors import DataError, some
 from harness.images import class_folders, layouts
 from harness.images import labels as label_files
 from harness.images.filepaths import FilePaths

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from harness.errors import DataError
+from harness.base.errors import DataError
 
 Kind = Literal["landscape", "portrait", "tiny", "grey", "cmyk", "blend", "noise"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import DataError, some
+from harness.base.errors import DataError, some
 from harness.images import synsets
 from harness.images.layouts import stem
 from harness.images.synsets import CLASS_COUNT, WNID

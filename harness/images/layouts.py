@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import DataError, some
+from harness.base.errors import DataError, some
 from harness.images.synsets import WNID
 
 FOLDERS = (".", "val", "ILSVRC2012_img_val")

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from harness.errors import DataError
+from harness.base.errors import DataError
 from harness.images.steps import Normalize, Preprocessing, ResizeHeight, ResizeShort, ResizeSquare
 
 UInt8 = npt.NDArray[np.uint8]

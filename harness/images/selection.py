@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import ConfigError, DataError, some
+from harness.base.errors import ConfigError, DataError, some
 from harness.images.dataset import ImageSet
 from harness.images.layouts import stem
 from harness.images.textfiles import numbered_lines, read_text

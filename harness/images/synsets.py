@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.errors import DataError, some
+from harness.base.errors import DataError, some
 from harness.images.textfiles import numbered_lines, read_text
 
 CLASS_COUNT = 1000

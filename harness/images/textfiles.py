@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.errors import DataError
+from harness.base.errors import DataError
 
 
 def read_text(path: Path, what: str) -> str:

@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from harness.records import ArtifactRef, CaseLine, PlannedCase, Provenance, ReferenceInfo
+from harness.records.lines import ArtifactRef, CaseLine, PlannedCase, Provenance, ReferenceInfo
 from harness.report import charts, details, figures, provenance
 from harness.report.figures import NO_VALUE, Row
 from harness.report.headline import ATTENTION, LOOKS, Look

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.precision import MINUS
+from harness.base.precision import MINUS
 from harness.report import figures
 
 BINS = 48

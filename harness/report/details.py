@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from harness.records import CaseLine, Provenance
+from harness.records.lines import CaseLine, Provenance
 from harness.report import charts, figures, provenance
 from harness.report.figures import NO_VALUE, Row
 

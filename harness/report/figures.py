@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness import precision
+from harness.base import precision
 
 MINUS = precision.MINUS
 NO_VALUE = "\N{EN DASH}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.causes import REMEMBERED, Cause, Exit, Finding, cause_of, causes, failure
-from harness.records import CaseLine, PlannedCase, RunRecords
+from harness.judge.causes import REMEMBERED, Cause, Exit, Finding, cause_of, causes, failure
+from harness.records.lines import CaseLine, PlannedCase, RunRecords
 from harness.report import figures, headline, provenance
 from harness.report.cases import CaseView
 from harness.report.headline import ATTENTION, Look, missing

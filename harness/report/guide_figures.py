@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from harness.report import figures
 
 if TYPE_CHECKING:
-    from harness.catalog import Baseline, Catalog, Model
-    from harness.records import Provenance, RunLine
+    from harness.catalog.schema import Baseline, Catalog, Model
+    from harness.records.lines import Provenance, RunLine
 
 MOST_MODELS = 200
 MOST_FIGURES = 200

@@ -12,8 +12,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness import precision
-from harness.records import CaseLine
+from harness.base import precision
+from harness.records.lines import CaseLine
 from harness.report import figures, worth
 from harness.report.cases import CaseView
 from harness.report.figures import NO_VALUE

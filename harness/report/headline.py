@@ -10,8 +10,8 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from harness import causes
-from harness.records import (
+from harness.judge import causes
+from harness.records.lines import (
     OUTCOMES,
     CaseLine,
     Outcome,

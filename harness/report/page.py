@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness import __version__
-from harness.records import OUTCOMES, CaseLine, Machine, Outcome, Provenance, RunRecords
+from harness.records.lines import OUTCOMES, CaseLine, Machine, Outcome, Provenance, RunRecords
 from harness.report import charts, details, figures, guide_tables, provenance, worth
 from harness.report.cases import CaseView, Group, Shared, absent, count_logs, view
 from harness.report.checks import CheckView, check_views

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from harness.records import CaseLine, Provenance, RunCheckLine, RunRecords
+from harness.records.lines import CaseLine, Provenance, RunCheckLine, RunRecords
 
 WITHHELD = "[withheld]"
 # What a figure of a run that is not real may be held against.

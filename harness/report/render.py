@@ -19,9 +19,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from harness import records as records_module
-from harness.errors import RecordError
-from harness.records import RunRecords
+from harness.base.errors import RecordError
+from harness.records import lines as records_module
+from harness.records.lines import RunRecords
 from harness.report import figures, provenance, thumbs
 from harness.report.page import build
 
@@ -64,7 +64,7 @@ def render_html(records: RunRecords, *, now: str | None = None) -> str:
     """The report of a run as one HTML text.
 
     Args:
-        records: what `harness.records.read` gave.
+        records: what `harness.records.lines.read` gave.
         now: the moment named at the foot, ISO 8601; this moment when left out.
     """
     style, script, digest = _assets()

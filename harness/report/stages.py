@@ -5,8 +5,8 @@ A name that is not listed (of a later harness) is shown as it was recorded.
 
 from __future__ import annotations
 
+from harness.base.stages import ARTIFACTS, STAGES
 from harness.report import figures
-from harness.stage_names import ARTIFACTS, STAGES
 
 __all__ = ["ARTIFACTS", "STAGES", "artifact_name", "stage_name"]
 

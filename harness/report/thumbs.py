@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.records import CaseLine, RunCheckLine, RunRecords
+from harness.records.lines import CaseLine, RunCheckLine, RunRecords
 from harness.report import figures
 
 THUMBS = "thumbs"

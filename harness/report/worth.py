@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.causes import strange_times, wrong_outputs
-from harness.records import CaseLine
+from harness.judge.causes import strange_times, wrong_outputs
+from harness.records.lines import CaseLine
 
 
 def why_not(case: CaseLine) -> str:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
 
 # name -> chips on a card, card product, AI core frequency (MHz), memory of a chip (MB)
 CHIPS: Mapping[str, tuple[int, str, int, int]] = {

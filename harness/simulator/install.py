@@ -21,7 +21,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.errors import ConfigError, RecordError
+from harness.base.errors import ConfigError, RecordError
 from harness.simulator.config import SimulatorConfig
 from harness.simulator.host import VARIABLE
 

@@ -21,8 +21,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import DeviceError
-from harness.locks import NOTICE_S, FileLock, LockTimeout, OnWait, holder_of, left_behind
+from harness.base.errors import DeviceError
+from harness.base.locks import NOTICE_S, FileLock, LockTimeout, OnWait, holder_of, left_behind
 from harness.targets.protocol import Device
 
 _TARGET = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")

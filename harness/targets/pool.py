@@ -14,9 +14,9 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from harness.errors import DeviceError, some
-from harness.locks import OnWait
-from harness.records import Check, now
+from harness.base.errors import DeviceError, some
+from harness.base.locks import OnWait
+from harness.records.lines import Check, now
 from harness.targets import leases
 from harness.targets.protocol import Device, Target
 

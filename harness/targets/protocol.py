@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from harness.catalog import Model
-from harness.conditions import Condition, Moment, Setup
-from harness.errors import HarnessError
+from harness.base.errors import HarnessError
+from harness.catalog.schema import Model
+from harness.records.conditions import Condition, Moment, Setup
 
 Float32 = npt.NDArray[np.float32]
 

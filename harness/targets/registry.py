@@ -8,14 +8,15 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from harness import locks, simulator
-from harness.errors import ConfigError
+from harness import simulator
+from harness.base import locks
+from harness.base.errors import ConfigError
 from harness.settings import Settings, with_target
-from harness.targets import cuda
 from harness.targets.ascend import target
 from harness.targets.ascend.target import CHIPS, AscendTarget, Place
-from harness.targets.cuda import CudaTarget
-from harness.targets.onnxruntime import CpuTarget
+from harness.targets.cpu.target import CpuTarget
+from harness.targets.cuda import target as cuda
+from harness.targets.cuda.target import CudaTarget
 from harness.targets.protocol import Target
 
 # Settings that name tools of a real host, where a simulated one has its own.

@@ -31,8 +31,8 @@ from typing import Any, NoReturn, Self
 
 import numpy as np
 
-from harness.errors import DeviceError, HarnessError, InferError, LoadError
-from harness.processes import (
+from harness.base.errors import DeviceError, HarnessError, InferError, LoadError
+from harness.base.processes import (
     abandon,
     describe_exit,
     has_ended,

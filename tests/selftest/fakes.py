@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.accuracy import Predictions
 from harness.images.dataset import ImageSet
+from harness.measure.accuracy import Predictions
 from harness.targets.protocol import Float32, TensorSpec
 
 

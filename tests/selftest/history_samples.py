@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from harness.records import (
+from harness.records.lines import (
     RESULTS,
     CaseLine,
     EndLine,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import DataError
+from harness.base.errors import DataError
 from harness.images.dataset import find_image_set
 
 LABELS = (65, 970, 230, 0, 999)

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness.errors import CompileError, HarnessError
+from harness.base.errors import CompileError, HarnessError
 
 
 def echo(**arguments: Any) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import Field
 
-from harness.catalog import load_catalog
-from harness.records import (
+from harness.catalog.schema import load_catalog
+from harness.records.lines import (
     ArtifactRef,
     CaseLine,
     Check,

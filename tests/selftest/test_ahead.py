@@ -7,12 +7,12 @@ import os
 import pytest
 
 from harness import settings
-from harness.ahead import NICENESS, Ahead
-from harness.cases import Case
-from harness.catalog import load_catalog
-from harness.errors import DeviceError, ExportError
+from harness.base.errors import DeviceError, ExportError
+from harness.catalog.schema import load_catalog
+from harness.plan import Case
+from harness.stages.ahead import NICENESS, Ahead
+from harness.stages.pipeline import CaseBench, Workbench
 from harness.targets.pool import DevicePool
-from harness.workbench import CaseBench, Workbench
 from tests.selftest.running import TINY
 
 

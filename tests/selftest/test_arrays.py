@@ -1,4 +1,4 @@
-"""`harness.arrays`: rows in `.npy` files, without the file in memory."""
+"""`harness.base.npy`: rows in `.npy` files, without the file in memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.arrays import NpyReader, NpyWriter
+from harness.base.npy import NpyReader, NpyWriter
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from harness import causes
+from harness.judge import causes
 from tests.selftest.running import TINY, run_python
 
 CHAIN = ("--simulate-ascend", "--batch-sizes=4", "--budget=0.2", "--precision=50")

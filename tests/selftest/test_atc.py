@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import CompileError
-from harness.processes import Completed, run
+from harness.base.errors import CompileError
+from harness.base.processes import Completed, run
 from harness.targets.ascend import atc as module
 from harness.targets.ascend.atc import (
     Compiled,

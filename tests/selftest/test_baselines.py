@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import catalog as module
-from harness.catalog import Baseline, Catalog, Model, load_catalog
-from harness.checkpoints import LAYOUTS
+from harness.catalog import schema as module
+from harness.catalog.schema import Baseline, Catalog, Model, load_catalog
+from harness.stages.checkpoints import LAYOUTS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOC = ROOT / "docs" / "baselines.md"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from harness import accuracy, batches, records
-from harness.accuracy import Predictions
-from harness.errors import RecordError
-from harness.records import CaseLine
+from harness.base.errors import RecordError
+from harness.judge import batches
+from harness.measure import accuracy
+from harness.measure.accuracy import Predictions
+from harness.records import lines as records
+from harness.records.lines import CaseLine
 from tests.selftest.fakes import image_set, predictions
 
 LABELS = [1, 2, 3, 4, 5, 6, 7, 8]

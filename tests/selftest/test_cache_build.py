@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from harness import building
 from harness.__main__ import app
-from harness.causes import Exit
-from harness.commands import options
-from harness.errors import DeviceError
+from harness.base.errors import DeviceError
+from harness.cli import building, options
+from harness.judge.causes import Exit
 from harness.targets.ascend import toolkit
 from harness.targets.pool import DevicePool
 from tests.selftest.running import ROOT, TINY, alive, eventually

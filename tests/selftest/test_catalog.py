@@ -1,4 +1,4 @@
-"""`harness.catalog`: each fault of a `baselines.yaml` is found, at its line, with a way out.
+"""`harness.catalog.schema`: each fault of a `baselines.yaml` is found, at its line, with a way out.
 
 Every fault is planted into a small catalog or into the real one by replacing a text that stands
 there exactly once; the expected line is the line of a text, so that the tests survive edits above.
@@ -19,10 +19,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness import catalog as module
-from harness import yaml_document
-from harness.catalog import Catalog, KnownFailure, load_catalog, parse_catalog
-from harness.errors import CatalogError
+from harness.base.errors import CatalogError
+from harness.catalog import schema as module
+from harness.catalog import yaml_document
+from harness.catalog.schema import Catalog, KnownFailure, load_catalog, parse_catalog
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -682,7 +682,7 @@ def test_values_are_frozen() -> None:
 
 def test_loading_imports_no_framework() -> None:
     code = (
-        "import sys; from pathlib import Path; from harness.catalog import load_catalog; "
+        "import sys; from pathlib import Path; from harness.catalog.schema import load_catalog; "
         f"load_catalog(Path({str(ROOT / 'baselines.yaml')!r})); "
         "heavy = {'torch', 'torchvision', 'timm', 'onnx', 'onnxsim', 'onnxruntime', 'pytest'}; "
         "print(sorted(heavy & set(sys.modules)))"

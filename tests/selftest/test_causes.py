@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import causes, plugin
-from harness.causes import Exit
-from harness.errors import ConfigError, RecordError
-from harness.nightly import first_screen
-from harness.records import ArtifactRef, CaseLine, ErrorInfo
+from harness import plugin
+from harness.base.errors import ConfigError, RecordError
+from harness.judge import causes
+from harness.judge.causes import Exit
+from harness.records.lines import ArtifactRef, CaseLine, ErrorInfo
 from harness.report import worth
+from harness.report.why import first_screen
 from harness.simulator import install as installing
 from harness.simulator import parse_config
 from harness.targets.ascend.atc import CompileRefused, CompileTimeout, NothingCompiled

@@ -28,7 +28,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness.checkpoints import (
+from harness.base.errors import CheckpointError
+from harness.stages.checkpoints import (
     LAYOUTS,
     State,
     find_checkpoint,
@@ -38,8 +39,7 @@ from harness.checkpoints import (
     state_digest,
     verify_digest,
 )
-from harness.errors import CheckpointError
-from harness.networks import build_network
+from harness.stages.networks import build_network
 
 ROOT = Path(__file__).parents[2]
 KEYS = Path(__file__).parent / "data" / "checkpoints"
@@ -745,5 +745,5 @@ def test_state_digest_sees_names_dtypes_shapes_and_values_but_not_order() -> Non
 
 
 def test_importing_does_not_import_torch() -> None:
-    code = "import sys, harness.networks, harness.checkpoints; sys.exit('torch' in sys.modules)"
+    code = "import sys, harness.stages.checkpoints; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)

@@ -16,16 +16,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from harness import nightly, records
 from harness.__main__ import app
-from harness.cases import make_plan
-from harness.catalog import load_catalog
-from harness.causes import Exit
-from harness.commands import completion_commands, options, plan_commands
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
+from harness.catalog.schema import load_catalog
+from harness.cli import completion as completion_commands
+from harness.cli import options
+from harness.cli import plan as plan_commands
 from harness.images.dataset import FIRST_LABELS
-from harness.nightly import Screen, annotation, first_screen
-from harness.records import ErrorInfo
+from harness.judge.causes import Exit
+from harness.plan import make_plan
+from harness.records import lines as records
+from harness.records.lines import ErrorInfo
+from harness.report import why as nightly
+from harness.report.why import Screen, annotation, first_screen
 from harness.settings import GROUPS, OPTIONS, ROOT, resolve
 from tests.selftest import history_samples as nights
 from tests.selftest.report_samples import case, planned, run_records
@@ -255,7 +258,7 @@ def test_a_rehearsals_plan_speaks_of_no_published_figure(run):
 
 def test_expected_cells():
     cell = plan_commands.expected_cell
-    from harness.expected import Estimate
+    from harness.estimates import Estimate
 
     assert cell(Estimate(None, 0, {})) == "not known"
     assert cell(Estimate(12.0, 1, {})) == "12 s (1 run)"

@@ -11,11 +11,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from harness.catalog import load_catalog
-from harness.errors import CompileError, ConfigError, DeviceError, InferError, LoadError
+from harness.base.errors import CompileError, ConfigError, DeviceError, InferError, LoadError
+from harness.catalog.schema import load_catalog
 from harness.settings import resolve
-from harness.targets import cuda, sessions
-from harness.targets.cuda import VISIBLE, CudaTarget
+from harness.targets import sessions
+from harness.targets.cuda import target as cuda
+from harness.targets.cuda.target import VISIBLE, CudaTarget
 from harness.targets.protocol import Device
 from tests.selftest.running import TINY
 
@@ -105,7 +106,7 @@ def test_no_gpu_is_an_error_of_the_device(tmp_path, about):
 
 
 def test_a_tool_that_hangs_is_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.targets.cuda.SMI_DEADLINE_S", 1.0)
+    monkeypatch.setattr("harness.targets.cuda.target.SMI_DEADLINE_S", 1.0)
     with pytest.raises(DeviceError, match="deadline"):
         target(tmp_path, hang=True, factor=0.5).devices()
 
@@ -117,7 +118,7 @@ def test_no_nvidia_smi(tmp_path):
 
 
 def test_a_process_of_somebody_else_makes_a_gpu_busy(tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.targets.cuda.is_ours", lambda pid: pid == os.getpid())
+    monkeypatch.setattr("harness.targets.cuda.target.is_ours", lambda pid: pid == os.getpid())
     session = object()
     device = Device("cuda", 0, "Tesla T4", "gpu-0")
     own, other = f"GPU-aaaa, {os.getpid()}", f"GPU-aaaa, {os.getppid()}"

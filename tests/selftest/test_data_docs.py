@@ -6,11 +6,13 @@ import re
 
 import pytest
 
-from harness import cases, checkpoints, settings
-from harness.catalog import load_catalog
-from harness.errors import CheckpointError
+from harness import plan as cases
+from harness import settings
+from harness.base.errors import CheckpointError
+from harness.catalog.schema import load_catalog
 from harness.images.dataset import WHOLE_SET
-from harness.workbench import Workbench
+from harness.stages import checkpoints
+from harness.stages.pipeline import Workbench
 from tests.selftest.running import ROOT, TINY
 
 

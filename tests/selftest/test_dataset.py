@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from harness.errors import DataError
+from harness.base.errors import DataError
 from harness.images import dataset, layouts
 from harness.images.dataset import (
     FIRST_LABELS,

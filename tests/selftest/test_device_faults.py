@@ -9,15 +9,17 @@ from typing import Any
 
 import pytest
 
-from harness import measuring, processes, simulator
-from harness.catalog import load_catalog
-from harness.errors import DeviceError, HarnessError, InferError, LoadError
+from harness import simulator
+from harness.base import processes
+from harness.base.errors import DeviceError, HarnessError, InferError, LoadError
+from harness.catalog.schema import load_catalog
+from harness.measure import attempt as measuring
 from harness.settings import resolve
 from harness.simulator.host import Host
 from harness.targets.ascend import atc, exchange
 from harness.targets.ascend.npu_smi import NpuSmi
 from harness.targets.ascend.target import AscendTarget, Place
-from harness.targets.cuda import CudaTarget
+from harness.targets.cuda.target import CudaTarget
 from harness.targets.pool import DevicePool
 from harness.targets.protocol import Device, DeviceFault
 from tests.selftest.running import TINY

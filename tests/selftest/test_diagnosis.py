@@ -15,20 +15,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import accuracy, measuring, settings
-from harness.accuracy import Predictions
-from harness.cases import Case
-from harness.catalog import load_catalog
+from harness import settings
+from harness.base.errors import DeviceError, InferError
+from harness.catalog.schema import load_catalog
 from harness.diagnosis import msit, operators, pairing
 from harness.diagnosis.agreement import agree, outputs
 from harness.diagnosis.diagnose import _Diagnosis, diagnose
 from harness.diagnosis.suspects import suspects
 from harness.diagnosis.words import Findings, words
-from harness.errors import DeviceError, InferError
 from harness.images.crops import Crops
 from harness.images.feed import Feed
 from harness.images.steps import Normalize, ResizeSquare
-from harness.workbench import CaseBench, Workbench
+from harness.measure import accuracy
+from harness.measure import attempt as measuring
+from harness.measure.accuracy import Predictions
+from harness.plan import Case
+from harness.stages.pipeline import CaseBench, Workbench
 from tests.selftest.fakes import FakeSession
 from tests.selftest.planted.altered import Altered
 from tests.selftest.running import ROOT, TINY

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 
 import pytest
 
-from harness.catalog import Baseline, Catalog, Model, load_catalog, parse_catalog
+from harness.catalog.schema import Baseline, Catalog, Model, load_catalog, parse_catalog
+from harness.measure.throughput import LEAST_S
 from harness.settings import DEFAULT_BATCH_SIZES, OPTIONS
 from harness.targets.ascend import target as ascend
-from harness.throughput import LEAST_S
 from tests.selftest.running import ROOT, run_python
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -15,14 +15,14 @@ from typer.testing import CliRunner
 
 from harness import doctor
 from harness.__main__ import app
-from harness.artifacts.store import Store, source_digest
-from harness.catalog import load_catalog
-from harness.commands import options as command_options
+from harness.base.errors import DeviceError
+from harness.base.host import package_version
+from harness.catalog.schema import load_catalog
+from harness.cli import options as command_options
 from harness.doctor import SUBJECTS, Finding, examine
-from harness.errors import DeviceError
-from harness.host import package_version
 from harness.images.dataset import FIRST_LABELS
 from harness.settings import ROOT, resolve
+from harness.stages.store import Store, source_digest
 from tests.selftest.running import TINY, run_python
 from tests.selftest.simulated import make_host
 
@@ -567,8 +567,8 @@ def test_nothing_heavy_is_imported():
     code, output = run_python(
         [
             "-c",
-            "import sys; from harness.catalog import load_catalog; from harness import doctor, "
-            "settings; s = settings.resolve({}); doctor.examine(s, load_catalog(s.catalog)); "
+            "import sys; from harness.catalog.schema import load_catalog; "
+            "from harness import doctor, settings; s = settings.resolve({}); doctor.examine(s, load_catalog(s.catalog)); "
             "print(sorted({'torch', 'timm', 'onnx', 'onnxruntime', 'pytest'} & set(sys.modules)))",
         ]
     )

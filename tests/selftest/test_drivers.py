@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import processes
-from harness.errors import ConfigError, DataError, DeviceError, InferError, LoadError
+from harness.base import processes
+from harness.base.errors import ConfigError, DataError, DeviceError, InferError, LoadError
 from harness.targets.ascend import cli, drivers, exchange
 from harness.targets.ascend.cli import open_cli, parse_summary, parse_throughput
 from harness.targets.ascend.exchange import FileSession

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import simulator
-from harness.errors import ConfigError, DeviceError, InferError, LoadError
+from harness.base.errors import ConfigError, DeviceError, InferError, LoadError
 from harness.simulator import interface
 from harness.targets.ascend import api, api_backend, drivers
 from harness.targets.ascend.api import ApiSession, open_api

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import verdicts
-from harness.catalog import load_catalog
-from harness.conditions import Setup
-from harness.errors import DeviceError, InferError, LoadError
+from harness.base.errors import DeviceError, InferError, LoadError
+from harness.catalog.schema import load_catalog
+from harness.judge import verdicts
+from harness.records.conditions import Setup
 from harness.settings import ROOT
 from harness.targets.ascend import legacy
 from harness.targets.ascend.exchange import FileSession

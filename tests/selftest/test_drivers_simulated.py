@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.errors import DeviceError, HarnessError, InferError, LoadError
+from harness.base.errors import DeviceError, HarnessError, InferError, LoadError
 from harness.simulator import install, parse_config
 from harness.targets.ascend import atc, drivers
 from harness.targets.ascend.api import ApiSession, open_api

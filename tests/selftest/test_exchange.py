@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
 from harness.targets.ascend.exchange import Workspace
 
 

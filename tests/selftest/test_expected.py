@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import expected
-from harness.artifacts.store import Store
-from harness.cases import make_plan
-from harness.catalog import load_catalog
-from harness.commands.plan_commands import expected_text
-from harness.expected import Build, duration
+from harness import estimates as expected
+from harness.catalog.schema import load_catalog
+from harness.cli.plan import expected_text
+from harness.estimates import Build, duration
+from harness.plan import make_plan
 from harness.settings import resolve
+from harness.stages.store import Store
 from tests.selftest.running import TINY
 
 HOST = socket.gethostname()

@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import exports
-from harness.causes import REMEMBERED
-from harness.errors import RecordError
-from harness.exports import (
+from harness.base.errors import RecordError
+from harness.judge.causes import REMEMBERED
+from harness.records.lines import OUTCOMES, ErrorInfo, ReferenceInfo
+from harness.report import exports, render_html, summary_lines
+from harness.report.exports import (
     append_step_summary,
     csv_text,
     md_text,
@@ -27,11 +28,9 @@ from harness.exports import (
     summary_markdown,
     write_all,
 )
-from harness.junit import junit_xml
-from harness.nightly import first_screen
-from harness.records import OUTCOMES, ErrorInfo, ReferenceInfo
-from harness.report import render_html, summary_lines
 from harness.report.findings import whys
+from harness.report.junit import junit_xml
+from harness.report.why import first_screen
 from tests.selftest import history_samples as nights
 from tests.selftest import report_samples as samples
 from tests.selftest.running import ROOT
@@ -133,7 +132,7 @@ def test_a_figure_of_others_is_said_nowhere_whatever_field_holds_it(kind, place)
 def test_no_torch_is_needed(tmp_path):
     run = nights.write_run(tmp_path, [nights.speed(500)])
     code = (
-        "import sys; from pathlib import Path; from harness.exports import write_all;"
+        "import sys; from pathlib import Path; from harness.report.exports import write_all;"
         "write_all(Path(sys.argv[1]));"
         "bad = {'torch', 'onnx', 'onnxruntime', 'timm', 'torchvision'} & set(sys.modules);"
         "sys.exit(f'imported {bad}' if bad else 0)"

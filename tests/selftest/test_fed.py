@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness import accuracy, causes, fed
-from harness.artifacts.store import Store
-from harness.catalog import load_catalog
-from harness.errors import DataError
+from harness.base.errors import DataError
+from harness.catalog.schema import load_catalog
 from harness.images.crops import Crops
 from harness.images.feed import Feed
+from harness.judge import causes
+from harness.measure import accuracy
+from harness.measure import input_check as fed
+from harness.stages.store import Store
 from tests.selftest import report_samples as samples
 from tests.selftest.fakes import FakeSession, image_set
 from tests.selftest.running import TINY

@@ -7,15 +7,16 @@ import threading
 
 import pytest
 
-from harness import measuring, settings
-from harness.artifacts.store import Store
-from harness.cases import Case
-from harness.catalog import load_catalog
-from harness.errors import DataError
+from harness import settings
+from harness.base.errors import DataError
+from harness.catalog.schema import load_catalog
 from harness.images.crops import Crops
 from harness.images.feed import Feed
+from harness.measure import attempt as measuring
+from harness.plan import Case
+from harness.stages.pipeline import Workbench
+from harness.stages.store import Store
 from harness.targets import leases
-from harness.workbench import Workbench
 from tests.selftest.running import TINY
 
 BATCH = 4

@@ -25,9 +25,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from harness.checkpoints import obtain_checkpoint
-from harness.errors import CheckpointError
-from harness.fetch import fetch, shown
+from harness.base.errors import CheckpointError
+from harness.stages.checkpoints import obtain_checkpoint
+from harness.stages.fetch import fetch, shown
 
 ROOT = Path(__file__).parents[2]
 # The first byte is a pickle's, so that it passes for a file of PyTorch.
@@ -437,7 +437,7 @@ def test_killed_download_goes_on(get: Getter, site: Site) -> None:
     site.behaviours = [file(chunk_s=0.3), file()]
     get.folder.mkdir()
     code = (
-        "import sys; from pathlib import Path; from harness.fetch import fetch\n"
+        "import sys; from pathlib import Path; from harness.stages.fetch import fetch\n"
         "fetch(sys.argv[1], Path(sys.argv[2]), verify=lambda path: None)"
     )
     child = subprocess.Popen([sys.executable, "-c", code, site.url, str(get.path)], cwd=ROOT)
@@ -871,7 +871,7 @@ def test_disk_that_fills_up_keeps_a_part(get: Getter, site: Site) -> None:
     """A limit on the size of files stands in for a full disk."""
     code = (
         "import resource, sys; from pathlib import Path\n"
-        "from harness.errors import CheckpointError; from harness.fetch import fetch\n"
+        "from harness.base.errors import CheckpointError; from harness.stages.fetch import fetch\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, 70_000))\n"
         "try: fetch(sys.argv[1], Path(sys.argv[2]), verify=print)\n"
         "except CheckpointError as error: print(error.message)"

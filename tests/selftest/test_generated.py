@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from harness.errors import DataError
+from harness.base.errors import DataError
 from harness.images.dataset import ImageSet, find_image_set
 from harness.images.generated import (
     CLASSES,

@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from harness.artifacts import export
-from harness.errors import ExportError
+from harness.base.errors import ExportError
+from harness.stages import export
 
 
 def model(

@@ -25,13 +25,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from harness.catalog import load_catalog
-from harness.commands import history_commands
-from harness.errors import RecordError
+from harness.base.errors import RecordError
+from harness.catalog.schema import load_catalog
+from harness.cli import history as history_commands
 from harness.history import chart, drift, series, store
 from harness.history.store import DATABASE, open_history
 from harness.history.trend import write_trend
-from harness.records import RESULTS
+from harness.records.lines import RESULTS
 from tests.selftest import history_samples as nights
 from tests.selftest import report_samples as samples
 from tests.selftest import test_report_browser as browser

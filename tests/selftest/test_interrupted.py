@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from harness import processes, records
+from harness.base import processes
+from harness.records import lines as records
 from tests.selftest.running import ROOT, TINY, alive
 from tests.selftest.test_plugin import NO_NETWORK
 
@@ -106,7 +107,7 @@ def test_nothing_that_was_built_ahead_lives_on(run_pytest):
 STARTS = """
 import sys, threading, time
 from pathlib import Path
-from harness import processes
+from harness.base import processes
 code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
 log = Path(sys.argv[1])
 def work():

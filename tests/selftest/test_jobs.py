@@ -1,4 +1,4 @@
-"""`harness.jobs`: whatever a child does, the parent gets a value or one error of the stage."""
+"""`harness.base.jobs`: whatever a child does, the parent gets a value or one error of the stage."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from harness import jobs, processes
-from harness.errors import CompileError, ExportError, HarnessError
+from harness.base import jobs, processes
+from harness.base.errors import CompileError, ExportError, HarnessError
 from tests.selftest.running import alive, eventually
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.errors import DataError
+from harness.base.errors import DataError
 from harness.images import synsets
 from harness.images.dataset import find_image_set
 from tests.selftest.image_folders import (

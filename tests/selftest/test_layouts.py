@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import DataError
+from harness.base.errors import DataError
 from harness.images import dataset
 from harness.images.dataset import FIRST_LABELS, ImageSet, check_class_order, find_image_set
 from tests.selftest.image_folders import (

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import DeviceError
-from harness.locks import FileLock, LockTimeout
+from harness.base.errors import DeviceError
+from harness.base.locks import FileLock, LockTimeout
 from harness.targets.leases import Lease, lease
 from harness.targets.protocol import Device
 from tests.selftest.running import eventually

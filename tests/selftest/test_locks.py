@@ -1,4 +1,4 @@
-"""`harness.locks`: who holds what, and who may not."""
+"""`harness.base.locks`: who holds what, and who may not."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import locks
-from harness.locks import FileLock, LockTimeout, holder_of, locked
+from harness.base import locks
+from harness.base.locks import FileLock, LockTimeout, holder_of, locked
 
 ROOT = Path(__file__).parents[2]
 
@@ -126,7 +126,7 @@ def test_waiting_takes_turns_with_other_processes(tmp_path: Path) -> None:
     path, counter = tmp_path / "a.lock", tmp_path / "n"
     counter.write_text("0")
     code = (
-        "import sys; from pathlib import Path; from harness.locks import locked\n"
+        "import sys; from pathlib import Path; from harness.base.locks import locked\n"
         "for _ in range(20):\n"
         " with locked(Path(sys.argv[1]), timeout_s=60, what='count'):\n"
         "  p = Path(sys.argv[2]); p.write_text(str(int(p.read_text()) + 1))\n"
@@ -140,7 +140,7 @@ def test_waiting_takes_turns_with_other_processes(tmp_path: Path) -> None:
 def test_free_after_kill_9(tmp_path: Path) -> None:
     path = tmp_path / "a.lock"
     code = (
-        "import sys, time; from pathlib import Path; from harness.locks import FileLock\n"
+        "import sys, time; from pathlib import Path; from harness.base.locks import FileLock\n"
         "FileLock(Path(sys.argv[1])).acquire(what='victim'); print('held', flush=True)\n"
         "time.sleep(600)"
     )
@@ -304,7 +304,7 @@ NOBODY = 65534
 TAKE = """
 import os, sys
 from pathlib import Path
-from harness.locks import locked
+from harness.base.locks import locked
 os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2])); os.umask(0o077)
 with locked(Path(sys.argv[1]), timeout_s=0, what="somebody else", for_all=True):
     print(Path(sys.argv[1]).read_text())

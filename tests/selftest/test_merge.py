@@ -13,12 +13,12 @@ import typer
 from typer.testing import CliRunner
 
 from harness import merge as merging
-from harness import records
-from harness.catalog import load_catalog
-from harness.commands import history_commands
-from harness.errors import RecordError
+from harness.base.errors import RecordError
+from harness.catalog.schema import load_catalog
+from harness.cli import history as history_commands
 from harness.merge import merge
-from harness.records import OUTCOMES, RESULTS, ArtifactRef, Check, RunCheckLine
+from harness.records import lines as records
+from harness.records.lines import OUTCOMES, RESULTS, ArtifactRef, Check, RunCheckLine
 from harness.report import render_html, write_report
 from tests.selftest import history_samples as nights
 from tests.selftest import report_samples as samples

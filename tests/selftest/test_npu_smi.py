@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.errors import DeviceError
-from harness.locks import locked
+from harness.base.errors import DeviceError
+from harness.base.locks import locked
 from harness.targets.ascend import npu_smi as module
 from harness.targets.ascend.npu_smi import (
     OUTPUT_BYTES,

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from harness import plugin
-from harness.catalog import KnownFailure
-from harness.records import ErrorInfo, ReferenceInfo
-from harness.verdicts import Verdict
+from harness.catalog.schema import KnownFailure
+from harness.judge.verdicts import Verdict
+from harness.records.lines import ErrorInfo, ReferenceInfo
 from tests.selftest.running import ROOT, TINY, last_json, run_python
 
 HEAVY = ("torch", "torchvision", "timm", "onnx", "onnxsim", "onnxruntime")

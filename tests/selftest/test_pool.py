@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from harness.errors import DeviceError
+from harness.base.errors import DeviceError
 from harness.targets import leases
 from harness.targets.pool import TURN_S, DevicePool
 from harness.targets.protocol import Device

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import precision
+from harness.base import precision
 from harness.report import figures, render_html
 from tests.selftest import report_samples as samples
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps
 from pydantic import ValidationError
 
-from harness.errors import DataError
+from harness.base.errors import DataError
 from harness.images import preprocess
 from harness.images.preprocess import (
     MAX_PIXELS,
@@ -214,7 +214,7 @@ def test_missing_columns_are_black_before_normalising() -> None:
 
 @pytest.fixture(scope="module")
 def transforms() -> Any:
-    from harness.networks import import_torchvision
+    from harness.stages.networks import import_torchvision
 
     return import_torchvision().transforms
 

@@ -1,4 +1,4 @@
-"""`harness.processes`: what is started also ends."""
+"""`harness.base.processes`: what is started also ends."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import processes, workbench
-from harness.errors import HarnessError
-from harness.processes import describe_exit, kill_group, last_text, run, tail, wait_ended
+from harness.base import processes
+from harness.base.errors import HarnessError
+from harness.base.processes import describe_exit, kill_group, last_text, run, tail, wait_ended
+from harness.stages import pipeline as workbench
 from tests.selftest.running import alive, eventually
 
 

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from harness import measuring, progress
-from harness.progress import Progress, _fitting
-from harness.stage_names import STAGES
+from harness.base import progress
+from harness.base.progress import Progress, _fitting
+from harness.base.stages import STAGES
+from harness.measure import attempt as measuring
 from tests.selftest.running import eventually, run_python
 
 

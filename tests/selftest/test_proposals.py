@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from harness import proposals, records
-from harness.catalog import load_catalog, parse_catalog
-from harness.commands import history_commands
-from harness.errors import CatalogError, ConfigError, RecordError
-from harness.proposals import check, propose
+from harness.base.errors import CatalogError, ConfigError, RecordError
+from harness.catalog.schema import load_catalog, parse_catalog
+from harness.cli import history as history_commands
+from harness.history import proposals
+from harness.history.proposals import check, propose
+from harness.records import lines as records
 from harness.settings import resolve
 from tests.selftest import history_samples as nights
 from tests.selftest import report_samples as samples

@@ -1,4 +1,4 @@
-"""`harness.records`: nothing that was written is lost, and what cannot be read is said."""
+"""`harness.records.lines`: nothing that was written is lost, and what cannot be read is said."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from harness.errors import RecordError
-from harness.records import (
+from harness.base.errors import RecordError
+from harness.records.lines import (
     OUTCOMES,
     RESULTS,
     ArtifactRef,
@@ -187,7 +187,7 @@ def test_several_processes_lose_nothing(tmp_path: Path) -> None:
     code = f"""
         import sys, time
         from pathlib import Path
-        from harness import records
+        from harness.records import lines as records
         directory, writer = Path({str(tmp_path)!r}), int(sys.argv[1])
         line = records.CaseLine.model_validate_json({a_case().model_dump_json()!r})
         (directory / f"ready-{{writer}}").touch()

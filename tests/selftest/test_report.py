@@ -23,11 +23,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from harness import causes
-from harness import records as records_module
-from harness.catalog import load_catalog
-from harness.errors import RecordError
-from harness.records import (
+from harness.base.errors import RecordError
+from harness.catalog.schema import load_catalog
+from harness.judge import causes
+from harness.records import lines as records_module
+from harness.records.lines import (
     OUTCOMES,
     ArtifactRef,
     CaseLine,
@@ -966,7 +966,7 @@ def test_the_same_records_give_the_same_page() -> None:
 def test_rendering_imports_no_framework() -> None:
     code = (
         "import sys, json, harness.report as r;"
-        "from harness.records import RunRecords; from pathlib import Path;"
+        "from harness.records.lines import RunRecords; from pathlib import Path;"
         "r.render_html(RunRecords(Path('x'), None, (), (), None));"
         "print(json.dumps(sorted({m.split('.')[0] for m in sys.modules})))"
     )

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from harness.records import Check, Outcome, RunRecords
+from harness.records.lines import Check, Outcome, RunRecords
 from harness.report import render_html, thumbs
 from tests.selftest import report_samples as samples
 

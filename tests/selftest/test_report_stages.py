@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.records import ArtifactRef, StageTime
+from harness.records.lines import ArtifactRef, StageTime
 from harness.report import charts, render_html, stages
 from tests.selftest import report_samples as samples
 from tests.selftest.running import ROOT
@@ -49,7 +49,7 @@ def test_artifacts_are_named_by_what_they_are() -> None:
 def test_every_stage_and_artifact_that_the_workbench_has_is_named() -> None:
     text = "".join(
         (ROOT / "harness" / name).read_text(encoding="utf-8")
-        for name in ("workbench.py", "measuring.py", "diagnosis/diagnose.py")
+        for name in ("stages/pipeline.py", "measure/attempt.py", "diagnosis/diagnose.py")
     )
     used = set(re.findall(r'\.stage\("([a-z ]+)"\)', text))
     used |= set(re.findall(r'_add_time\("([a-z ]+)"', text))

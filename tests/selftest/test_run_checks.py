@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import causes, verdicts
-from harness.catalog import RatioRule, load_catalog
-from harness.records import ArtifactRef, CaseLine, ErrorInfo, PlannedCase, RunLine, RunRecords
-from harness.run_checks import run_checks
-from harness.verdicts import ProvenanceError
+from harness.catalog.schema import RatioRule, load_catalog
+from harness.judge import causes, verdicts
+from harness.judge.run_checks import run_checks
+from harness.judge.verdicts import ProvenanceError
+from harness.records.lines import ArtifactRef, CaseLine, ErrorInfo, PlannedCase, RunLine, RunRecords
 from tests.selftest.running import ROOT
 
 
@@ -254,7 +254,7 @@ def test_a_lost_case_and_an_allowed_inconclusive_one():
 
 
 def test_every_stage_of_an_error_has_a_cause():
-    from harness import errors
+    from harness.base import errors
 
     classes = errors._all_classes(errors.HarnessError).values()
     stages = {cls.stage for cls in classes if cls.__module__.startswith("harness.")}

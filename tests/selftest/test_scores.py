@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import accuracy
-from harness.accuracy import Predictions
-from harness.errors import InferError
+from harness.base.errors import InferError
+from harness.measure import accuracy
+from harness.measure.accuracy import Predictions
 from tests.selftest.fakes import FakeSession, image_set, predictions
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import ConfigError, DataError
+from harness.base.errors import ConfigError, DataError
 from harness.images.dataset import ImageSet
 from harness.images.selection import Selection
 from tests.selftest.image_folders import name

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
 from harness.images.selection import Selection
 from harness.settings import OPTIONS, Settings, resolve
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
 from harness.settings import Settings, resolve
 from harness.simulator import (
     Fault,

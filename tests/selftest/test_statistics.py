@@ -12,8 +12,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from harness import statistics
-from harness.statistics import Paired, tango_interval
+from harness.judge import statistics
+from harness.judge.statistics import Paired, tango_interval
 
 
 @st.composite

@@ -1,4 +1,4 @@
-"""`harness.artifacts.store`: never stale, never half, built once, and whole whenever it is read."""
+"""`harness.stages.store`: never stale, never half, built once, and whole whenever it is read."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from harness import locks
-from harness.artifacts import store as module
-from harness.artifacts.store import MANIFEST, Builder, Entry, Store, Tidied, key_of, source_digest
-from harness.errors import CompileError, ExportError, StoreError
+from harness.base import locks
+from harness.base.errors import CompileError, ExportError, StoreError
+from harness.stages import store as module
+from harness.stages.store import MANIFEST, Builder, Entry, Store, Tidied, key_of, source_digest
 
 ROOT = Path(__file__).parents[2]
 INPUTS = {"model": "tiny", "batch_size": 4, "flags": ["--a", "--b"], "target": {"os": "x"}}
@@ -90,14 +90,14 @@ def test_order_does_not_change_the_key() -> None:
 def test_the_recipe_changes_with_the_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "artifacts").mkdir()
-    monkeypatch.setattr(module, "__file__", str(tmp_path / "artifacts" / "store.py"))
-    source = tmp_path / "artifacts" / "export.py"
+    (tmp_path / "stages").mkdir()
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "stages" / "store.py"))
+    source = tmp_path / "stages" / "export.py"
     source.write_text("a = 1\n")
-    before = source_digest("harness.artifacts.export")
-    assert source_digest("harness.artifacts.export") == before
+    before = source_digest("harness.stages.export")
+    assert source_digest("harness.stages.export") == before
     source.write_text("a = 2\n")
-    assert source_digest("harness.artifacts.export") != before
+    assert source_digest("harness.stages.export") != before
 
 
 # Building and reading.
@@ -196,7 +196,7 @@ def test_an_entry_appears_whole_by_one_rename(
 def other_process(root: Path, code: str) -> subprocess.Popen[str]:
     head = f"""
         import json, os, pathlib, signal, sys, time
-        from harness.artifacts.store import Store
+        from harness.stages.store import Store
         root, inputs = pathlib.Path({str(root)!r}), json.loads({json.dumps(INPUTS)!r})
         store = Store(root)
         """
@@ -770,7 +770,7 @@ def test_an_error_of_a_stage_keeps_its_class(tmp_path: Path) -> None:
 def test_a_build_that_is_ended_with_the_process_is_not_remembered_as_a_failure(
     tmp_path, monkeypatch
 ):
-    from harness import processes
+    from harness.base import processes
 
     def killed(_):
         raise ExportError("killed by SIGTERM")

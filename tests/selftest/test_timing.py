@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import causes, throughput
-from harness.conditions import Condition, Setup
-from harness.errors import InferError
-from harness.statistics import t99
-from harness.throughput import Timing
+from harness.base.errors import InferError
+from harness.judge import causes
+from harness.judge.statistics import t99
+from harness.measure import throughput
+from harness.measure.throughput import Timing
+from harness.records.conditions import Condition, Setup
 from tests.selftest import report_samples as samples
 from tests.selftest.fakes import FakeSession
 

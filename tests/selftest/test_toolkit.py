@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness.errors import ConfigError
+from harness.base.errors import ConfigError
 from harness.targets.ascend import toolkit
 from harness.targets.ascend.toolkit import Toolkit, find_toolkit
 

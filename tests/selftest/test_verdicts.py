@@ -13,13 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import accuracy, measuring, statistics, throughput, verdicts
-from harness.accuracy import AccuracyMeasurement, Fidelity, Flip, Scores
-from harness.catalog import load_catalog
-from harness.conditions import Condition, Setup
-from harness.statistics import Paired
-from harness.throughput import ThroughputMeasurement, Timing
-from harness.verdicts import Answer, BatchPass, ProvenanceError
+from harness.catalog.schema import load_catalog
+from harness.judge import statistics, verdicts
+from harness.judge.statistics import Paired
+from harness.judge.verdicts import Answer, BatchPass, ProvenanceError
+from harness.measure import accuracy, throughput
+from harness.measure import attempt as measuring
+from harness.measure.accuracy import AccuracyMeasurement, Fidelity, Flip, Scores
+from harness.measure.throughput import ThroughputMeasurement, Timing
+from harness.records.conditions import Condition, Setup
 from tests.selftest.fakes import image_set, predictions
 
 CATALOG = load_catalog(Path(__file__).resolve().parents[2] / "baselines.yaml")

@@ -6,9 +6,9 @@ import threading
 from types import SimpleNamespace
 from typing import Any
 
-from harness import measuring
-from harness.conditions import Condition
-from harness.errors import DeviceError
+from harness.base.errors import DeviceError
+from harness.measure import attempt as measuring
+from harness.records.conditions import Condition
 from tests.selftest.running import eventually
 
 

@@ -7,14 +7,14 @@ import os
 import pytest
 
 from harness import settings
-from harness.artifacts.store import Store
-from harness.cases import Case
-from harness.catalog import load_catalog
-from harness.errors import DataError, InferError, LoadError
+from harness.base.errors import DataError, InferError, LoadError
+from harness.catalog.schema import load_catalog
 from harness.images import crops, dataset
 from harness.images.dataset import FIRST_LABELS
+from harness.plan import Case
 from harness.report import details
-from harness.workbench import Workbench
+from harness.stages.pipeline import Workbench
+from harness.stages.store import Store
 from tests.selftest.image_folders import lines, name, put_images, put_sorted, put_text
 from tests.selftest.report_samples import case as sample
 from tests.selftest.running import TINY

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.errors import DeviceError, InferError, LoadError
-from harness.processes import kill_group
+from harness.base.errors import DeviceError, InferError, LoadError
+from harness.base.processes import kill_group
 from harness.targets import sessions
 from harness.targets import worker as device_worker
 from harness.targets.leases import lease

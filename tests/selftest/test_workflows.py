@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
-from harness import nightly, records
-from harness.cases import Case, make_plan
-from harness.catalog import load_catalog
-from harness.causes import Exit
-from harness.records import CaseLine, ErrorInfo
+from harness.catalog.schema import load_catalog
+from harness.judge.causes import Exit
+from harness.plan import Case, make_plan
+from harness.records import lines as records
+from harness.records.lines import CaseLine, ErrorInfo
+from harness.report import why as nightly
 from harness.settings import OPTIONS, resolve
 from tests.selftest import report_samples as samples
 from tests.selftest.running import ROOT, TINY, _on_one_core

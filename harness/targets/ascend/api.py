@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from harness.errors import ConfigError, InferError, LoadError
+from harness.base.errors import ConfigError, InferError, LoadError
 from harness.targets import sessions
 from harness.targets.ascend.exchange import Workspace, lost_device, own_copy
 from harness.targets.ascend.toolkit import Toolkit

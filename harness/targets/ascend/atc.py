@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from harness.errors import CompileError
-from harness.processes import NOT_FOUND, Completed, run
+from harness.base.errors import CompileError
+from harness.base.processes import NOT_FOUND, Completed, run
 from harness.targets.ascend.toolkit import Toolkit
 
 Tune = Literal["auto", "none", "aoe"]

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import processes, simulator
+from harness import simulator
+from harness.base import processes
 from harness.targets.ascend.api_backend import PROBE_MARK
 from harness.targets.ascend.toolkit import Toolkit
 

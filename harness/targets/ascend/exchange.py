@@ -28,8 +28,8 @@ from typing import Any, NoReturn, Protocol, Self
 
 import numpy as np
 
-from harness import processes
-from harness.errors import (
+from harness.base import processes
+from harness.base.errors import (
     ConfigError,
     DeviceError,
     HarnessError,

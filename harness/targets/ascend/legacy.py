@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from harness import processes
-from harness.errors import InferError, LoadError
+from harness.base import processes
+from harness.base.errors import InferError, LoadError
 from harness.targets.ascend.cli import check_specs
 from harness.targets.ascend.exchange import (
     CHUNK_BYTES,

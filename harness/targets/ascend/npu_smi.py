@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.conditions import Answer
-from harness.errors import DeviceError
-from harness.locks import LockTimeout, locked
-from harness.processes import Completed, run
+from harness.base.errors import DeviceError
+from harness.base.locks import LockTimeout, locked
+from harness.base.processes import Completed, run
+from harness.records.conditions import Answer
 
 OUTPUT_BYTES = 1 << 20  # a table of 16 chips has 8 kB; more than this is no answer
 LOCK_DEADLINES = 10  # how many calls of others, each at its deadline, one call waits for

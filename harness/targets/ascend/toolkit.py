@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness.errors import ConfigError
-from harness.processes import Completed, run
+from harness.base.errors import ConfigError
+from harness.base.processes import Completed, run
 
 SOURCE_DEADLINE_S = 60.0  # set_env.sh takes well below a second; over NFS a few
 ROOTS = (Path("/usr/local/Ascend"),)  # of an installation by root; a user's is ~/Ascend

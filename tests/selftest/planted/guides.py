@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps
 
-from harness.errors import HarnessError
+from harness.base.errors import HarnessError
 from harness.images import preprocess
 from harness.images.preprocess import Float32
 from harness.images.steps import Preprocessing

@@ -10,13 +10,13 @@ from unittest import mock
 import numpy as np
 from PIL import Image, ImageOps
 
-from harness.causes import OTHER_INPUT
 from harness.images import preprocess
 from harness.images.crops import Crops
 from harness.images.feed import Feed
 from harness.images.steps import Normalize, Preprocessing, ResizeShort
+from harness.judge.causes import OTHER_INPUT
+from harness.judge.verdicts import FIDELITY_BOUND
 from harness.targets.protocol import Float32
-from harness.verdicts import FIDELITY_BOUND
 from tests.selftest.planted import guides
 from tests.selftest.planted.altered import Altered
 from tests.selftest.planted.guides import ConformanceError

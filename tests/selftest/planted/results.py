@@ -10,14 +10,15 @@ from unittest import mock
 
 import numpy as np
 
-from harness import accuracy, verdicts
-from harness.accuracy import Predictions
-from harness.catalog import Published, parse_catalog
+from harness.catalog.schema import Published, parse_catalog
 from harness.images import dataset, generated, preprocess
 from harness.images.dataset import ImageSet
 from harness.images.feed import Batch, Feed
+from harness.judge import verdicts
+from harness.judge.verdicts import Answer, BatchPass
+from harness.measure import accuracy
+from harness.measure.accuracy import Predictions
 from harness.targets.protocol import Float32
-from harness.verdicts import Answer, BatchPass
 from tests.selftest import fakes, image_folders
 from tests.selftest.planted import guides
 from tests.selftest.planted.altered import Altered

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.causes import OTHER_INPUT
-from harness.errors import (
+from harness.base.errors import (
     CatalogError,
     CheckpointError,
     CompileError,
@@ -21,7 +20,8 @@ from harness.errors import (
     SimplifyError,
     StoreError,
 )
-from harness.verdicts import ProvenanceError, Verdict
+from harness.judge.causes import OTHER_INPUT
+from harness.judge.verdicts import ProvenanceError, Verdict
 from tests.selftest.planted.guides import ConformanceError
 from tests.selftest.planted.world import World
 

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from harness import causes, merge, records, run_checks
-from harness.records import RESULTS, ArtifactRef, CaseLine
+from harness import merge
+from harness.judge import causes, run_checks
+from harness.records import lines as records
+from harness.records.lines import RESULTS, ArtifactRef, CaseLine
 from harness.report import headline, render_html
 from tests.selftest import history_samples as nights
 from tests.selftest.planted.rows import Fault, Found, said

@@ -7,11 +7,12 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from harness import throughput, verdicts
-from harness.catalog import Baseline, parse_catalog
-from harness.conditions import Condition, Setup
+from harness.catalog.schema import Baseline, parse_catalog
+from harness.judge import verdicts
+from harness.measure import throughput
+from harness.measure.throughput import ThroughputMeasurement, WallCheck
+from harness.records.conditions import Condition, Setup
 from harness.targets.protocol import Float32, TensorSpec
-from harness.throughput import ThroughputMeasurement, WallCheck
 from tests.selftest.planted.rows import Fault, Found, Row, judged, said
 from tests.selftest.planted.world import BASELINES, BATCH, World
 

@@ -9,13 +9,14 @@ from unittest import mock
 
 import numpy as np
 
-from harness import throughput, verdicts
-from harness.accuracy import Predictions, measure
-from harness.catalog import InputSpec, Model
+from harness.catalog.schema import InputSpec, Model
+from harness.judge import verdicts
+from harness.measure import throughput
+from harness.measure.accuracy import Predictions, measure
+from harness.measure.throughput import ThroughputMeasurement
 from harness.targets.ascend import target as ascend
 from harness.targets.ascend.cli import Printed, Summary, execution_times
 from harness.targets.protocol import Float32, Session
-from harness.throughput import ThroughputMeasurement
 from tests.selftest import fakes
 from tests.selftest.planted.graphs import small_onnx
 from tests.selftest.planted.rows import Fault, Found, Row, judged, said

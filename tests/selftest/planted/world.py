@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from harness import measuring, settings
-from harness.cases import Case
-from harness.catalog import Catalog, load_catalog
+from harness import settings
+from harness.catalog.schema import Catalog, load_catalog
+from harness.judge.verdicts import Verdict
+from harness.measure import attempt as measuring
+from harness.plan import Case
 from harness.simulator import install, parse_config
 from harness.simulator.host import VARIABLE
+from harness.stages.pipeline import CaseBench, Prepared, Workbench
 from harness.targets.ascend import target as ascend
 from harness.targets.ascend.target import AscendTarget
 from harness.targets.protocol import Session
-from harness.verdicts import Verdict
-from harness.workbench import CaseBench, Prepared, Workbench
 from tests.selftest.running import ROOT
 
 _T = TypeVar("_T")

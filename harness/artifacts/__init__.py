@@ -1,1 +1,0 @@
-"""Artifacts: the store, and the stages that make ONNX files and stand-ins."""

@@ -1,0 +1,1 @@
+"""What every room stands on: errors, stages, locks, processes, progress, files."""

@@ -1,0 +1,100 @@
+"""What a record says of the host: machine, versions, revision. Imports none of what it names."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from harness import __version__
+from harness.base.errors import ConfigError
+from harness.records.lines import Machine
+
+PACKAGES = (
+    "numpy",
+    "pillow",
+    "onnxruntime",
+    "onnx",
+    "onnxsim",
+    "torch",
+    "torchvision",
+    "timm",
+    "pytest",
+    "pytest-xdist",
+    "pytest-html",
+)
+
+
+def package_version(name: str) -> str:
+    """Installed version of a distribution; "not installed" when it is absent."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def required_version(name: str) -> str:
+    """Installed version of a distribution that a stage needs.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        raise ConfigError(
+            f"{name} is not installed, and a stage of this case needs it",
+            remedy="pip install -r requirements.txt",
+        ) from None
+
+
+@cache
+def machine() -> Machine:
+    """The host that this process runs on."""
+    from harness.targets.cpu.target import cores, processor
+
+    pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return Machine(
+        hostname=socket.gethostname(),
+        system=f"{platform.system()} {platform.release()}",
+        architecture=platform.machine(),
+        processor=processor()[0],
+        cores=cores(),
+        memory_gib=round(pages * page / 2**30, 1),
+    )
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of the harness, of Python and of the libraries that can change a figure."""
+    return {
+        "harness": __version__,
+        "python": platform.python_version(),
+        **{name: package_version(name) for name in PACKAGES},
+    }
+
+
+def git_revision(root: Path) -> str:
+    """Revision of the tree, with `+changes` when it differs; empty outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments],  # noqa: S607 - git where the user has it
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
+        return done.stdout.strip()
+
+    try:
+        revision = git("rev-parse", "--short=12", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return revision + ("+changes" if changed else "")

@@ -1,0 +1,145 @@
+"""Steps that need heavy or fragile libraries, run in a child process of their own.
+
+torch, onnx, onnxsim and a compiler can take seconds to import, gigabytes to hold, can hang and
+can crash. A job runs one function `module:name` with JSON arguments in a child that has a
+deadline, a log and a process group; what the function returns or raises comes back as JSON.
+The pytest process therefore imports none of these libraries.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import importlib
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.base import processes
+from harness.base.errors import HarnessError, from_json
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def call(
+    function: str,
+    arguments: Mapping[str, Any],
+    *,
+    deadline_s: float,
+    log: Path,
+    error: type[HarnessError],
+    what: str,
+    pass_fds: Sequence[int] = (),
+    env: Mapping[str, str] | None = None,
+) -> Any:
+    """Run `module:name` with keyword `arguments` in a child and return what it returned.
+
+    Args:
+        deadline_s: seconds after which the child's process group is killed.
+        log: file that receives the child's stdout and stderr.
+        error: class of the stage, raised when the child dies, hangs or fails unexpectedly.
+        what: what is being done to which case, for messages.
+        pass_fds: descriptors of a lease, held as long as the child lives.
+        env: the child's environment, by default ours.
+
+    Raises:
+        HarnessError: the function's own, or `error`.
+    """
+    with tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
+        spec = Path(folder) / "spec.json"
+        result = Path(folder) / "result.json"
+        spec.write_text(
+            json.dumps(
+                {
+                    "function": function,
+                    "arguments": dict(arguments),
+                    "result": str(result),
+                    "parent": os.getpid(),
+                    "limit": deadline_s + 5.0,
+                }
+            ),
+            encoding="utf-8",
+        )
+        given = dict(os.environ if env is None else env)
+        paths = [str(_ROOT), *filter(None, [given.get("PYTHONPATH")])]
+        given["PYTHONPATH"] = os.pathsep.join(paths)
+        done = processes.run(
+            # -P: no `harness` and no `numpy` of the working directory.
+            [sys.executable, "-P", "-m", "harness.base.jobs", str(spec)],
+            deadline_s=deadline_s,
+            log=log,
+            env=given,
+            pass_fds=pass_fds,
+        )
+        tail = done.output()[-20000:]
+        if done.timed_out:
+            raise error(
+                f"{what}: not finished after {deadline_s:g} s, ended",
+                remedy="look at the log; a machine under load needs --deadline-factor",
+                log=tail,
+            )
+        try:
+            answer = json.loads(result.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise error(
+                f"{what}: the process ended without an answer ({_ending(done.returncode)})",
+                remedy="look at the log; SIGKILL often means that memory ran out",
+                log=tail,
+            ) from None
+    if "error" in answer:
+        failure = from_json(answer["error"])
+        if type(failure) is HarnessError:  # not one of ours: an exception of a library
+            failure = error(f"{what}: {failure.message}", remedy=failure.remedy, log=failure.log)
+        failure.log = failure.log or tail
+        raise failure
+    return answer["value"]
+
+
+def _ending(returncode: int) -> str:
+    if returncode < 0:
+        with contextlib.suppress(ValueError):
+            return f"killed by {signal.Signals(-returncode).name}"
+    return f"exit code {returncode}"
+
+
+def _watch_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    if os.getpgrp() == os.getpid():  # the group is ours: a compiler that was started ends as well
+        os.killpg(0, signal.SIGKILL)
+    os._exit(70)
+
+
+def main(spec_file: str) -> int:
+    """Entry of the child process: `python -m harness.base.jobs SPEC`."""
+    spec = json.loads(Path(spec_file).read_text(encoding="utf-8"))
+    threading.Thread(target=_watch_parent, args=(spec["parent"],), daemon=True).start()
+    # A library that holds the interpreter's lock stops the watcher; this timer needs no lock.
+    faulthandler.dump_traceback_later(spec["limit"], exit=True)
+    module, _, name = spec["function"].partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+        answer = json.dumps({"value": function(**spec["arguments"])})
+    except HarnessError as error:
+        answer = json.dumps({"error": error.to_json()})
+    except Exception as error:
+        traceback.print_exc()
+        lines = str(error).strip().splitlines() or ["no message"]
+        # Without a type: a library's class may have the name of one of ours.
+        answer = json.dumps({"error": {"message": f"{type(error).__name__}: {lines[0]}"}})
+    partial = Path(spec["result"] + ".part")
+    partial.write_text(answer, encoding="utf-8")
+    partial.rename(spec["result"])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

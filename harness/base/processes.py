@@ -1,0 +1,451 @@
+"""Run a program to its end or to its deadline, and end whatever it started.
+
+Each program gets a session of its own (`setsid`), an argument list instead of a shell's line, no
+standard input, and a log file for both of its outputs. Nothing here waits without a bound.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.base.errors import LOG_TAIL_LINES, HarnessError
+
+GRACE_S = 2.0  # between SIGTERM and SIGKILL
+KILL_WAIT_S = 5.0  # how long a killed process may take to vanish; a driver can hold it for ever
+PROBE_S = 5.0  # how long setpriv may take for nothing; it takes milliseconds
+TAIL_BYTES = 64 * 1024
+OUTPUT_BYTES = 4 * 1024 * 1024  # of one program's output in memory: a tool may write gigabytes
+
+# Exit codes of a shell for a program that it cannot start.
+NOT_FOUND = 127
+NOT_STARTED = 126
+
+_MEANINGS = {
+    signal.SIGSEGV: "segmentation fault",
+    signal.SIGABRT: "abort",
+    signal.SIGBUS: "bus error: perhaps a full file system or /dev/shm",
+    signal.SIGILL: "illegal instruction: perhaps built for another processor",
+    signal.SIGFPE: "arithmetic error",
+    signal.SIGKILL: "perhaps out of memory",
+    signal.SIGTERM: "terminated from outside",
+}
+
+
+# What this process has started: all of it ends with it, also what a daemon thread was waiting for,
+# and what a device's table of processes shows of it is not a stranger.
+_running: set[subprocess.Popen[Any]] = set()
+_started: set[int] = set()
+ending = threading.Event()
+"""Set once everything here is being ended: what fails from then on says nothing of itself."""
+
+
+def started(process: subprocess.Popen[Any]) -> None:
+    """Note a process that was started with a session of its own."""
+    _running.add(process)
+    _started.add(process.pid)
+
+
+def is_ours(pid: int) -> bool:
+    """Whether a process belongs to what this process has started, ended ones included."""
+    if pid in _started:
+        return True
+    try:
+        return os.getsid(pid) in _started
+    except OSError:
+        return False
+
+
+@atexit.register
+def end_what_runs() -> None:
+    """End every process that was started here and still runs, with its group."""
+    ending.set()
+    for process in list(_running):
+        with contextlib.suppress(Exception):
+            kill_group(process, 0.0)
+
+
+_PDEATHSIG = ("--pdeathsig", "KILL", "--")
+
+
+def with_parent(argv: Sequence[str]) -> list[str]:
+    """The command, made to die when the thread that starts it does, also by `kill -9`; as it is
+    where the host lacks a setpriv that does so. For tools that would go on for ever without us.
+    """
+    setpriv = shutil.which("setpriv")
+    if setpriv is None or not _has_pdeathsig(setpriv):
+        return list(argv)
+    return [setpriv, *_PDEATHSIG, *argv]
+
+
+@functools.cache
+def _has_pdeathsig(setpriv: str) -> bool:
+    """Whether this setpriv has the option: it came with util-linux 2.33, and busybox lacks it."""
+    try:
+        process = subprocess.Popen(
+            [setpriv, *_PDEATHSIG, "true"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError:
+        return False
+    started(process)
+    try:
+        in_time = wait_ended(process, PROBE_S)
+    finally:
+        if not kill_group(process, 0.0):
+            abandon(process)
+    return in_time and process.returncode == 0
+
+
+@dataclass(frozen=True)
+class Completed:
+    """How a program ended.
+
+    `returncode` is negative for a signal, 127 for a program that was not found and 126 for one
+    that could not be started. `unkillable` says that a process of its group outlived SIGKILL.
+    """
+
+    argv: tuple[str, ...]
+    returncode: int
+    seconds: float
+    timed_out: bool
+    log: Path
+    log_start: int = 0  # bytes that earlier programs had written to the same log
+    unkillable: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether it ended by itself, in time, with exit code 0."""
+        return self.returncode == 0 and not self.timed_out
+
+    def describe(self) -> str:
+        """`atc ended with exit code 255`: a phrase for a message."""
+        name = Path(self.argv[0]).name if self.argv else "the program"
+        if self.timed_out:
+            how = f"was stopped after {self.seconds:.1f} s, its deadline"
+        else:
+            how = describe_exit(self.returncode)
+        return f"{name} {how}" + (", and a process of its would not die" * self.unkillable)
+
+    def output(self) -> str:
+        """What it printed, both streams in the order of writing.
+
+        Of more than `OUTPUT_BYTES` the beginning and the end, in whole lines, and between them a
+        line that says how much is left out.
+
+        Raises:
+            OSError: the log is gone.
+        """
+        half = OUTPUT_BYTES // 2
+        with self.log.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(self.log_start)
+            if end - self.log_start <= OUTPUT_BYTES:
+                return file.read(OUTPUT_BYTES).decode(errors="replace")
+            first = file.read(half)
+            file.seek(end - half)
+            last = file.read(half)
+        # Half a line may hold half a number. A progress bar's carriage returns end lines, too.
+        first = first[: max(first.rfind(b"\n"), first.rfind(b"\r")) + 1]
+        ends = [at for at in (last.find(b"\n"), last.find(b"\r")) if at >= 0]
+        last = last[min(ends, default=half) + 1 :]
+        left_out = end - self.log_start - len(first) - len(last)
+        return (
+            first.decode(errors="replace")
+            + f"\n... {left_out} bytes left out ...\n"
+            + last.decode(errors="replace")
+        )
+
+    def tail(self, lines: int = LOG_TAIL_LINES) -> str:
+        """The last lines that it printed; empty when the log is gone."""
+        return tail(self.log, lines=lines, start=self.log_start)
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    deadline_s: float,
+    log: Path,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+    grace_s: float = GRACE_S,
+    dies_with_us: bool = False,
+) -> Completed:
+    """Run a program, for `deadline_s` seconds at most, and append what it prints to `log`.
+
+    Whatever of its group or session is alive when it ends, when the deadline passes or when the
+    caller is interrupted gets SIGTERM and, after `grace_s` seconds, SIGKILL. A descendant that
+    makes a session of its own escapes this; give it a lease's descriptor through `pass_fds`.
+    `dies_with_us`: see `with_parent`.
+
+    Raises:
+        HarnessError: the log cannot be written.
+    """
+    return Running(
+        argv,
+        deadline_s=deadline_s,
+        log=log,
+        cwd=cwd,
+        env=env,
+        pass_fds=pass_fds,
+        grace_s=grace_s,
+        dies_with_us=dies_with_us,
+    ).finish()
+
+
+class Running:
+    """A program that runs while we do something else; arguments and errors are those of `run`.
+
+    `umask`: of the program; by default the caller's. `finish` or `stop` it in the end.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        deadline_s: float,
+        log: Path,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+        grace_s: float = GRACE_S,
+        dies_with_us: bool = False,
+        umask: int = -1,
+    ) -> None:
+        """Start it. One that cannot be started has ended: with 127 or 126, as in a shell."""
+        self._argv, self._log, self._grace_s = tuple(argv), log, grace_s
+        self._process: subprocess.Popen[bytes] | None = None
+        self._done: Completed | None = None
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            opened = log.open("ab")
+        except OSError as error:
+            raise HarnessError(
+                f"cannot write the log of {argv[0]} to {log}: {error.strerror or error}",
+                remedy="free disk space or choose another directory for the run",
+            ) from error
+        with opened as out:
+            self._log_start = out.tell()
+            self._began = time.monotonic()
+            self._limit = self._began + deadline_s
+            try:
+                known = shutil.which(argv[0], path=(os.environ if env is None else env).get("PATH"))
+                self._process = subprocess.Popen(
+                    with_parent(argv) if dies_with_us and known else list(argv),
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    cwd=cwd,
+                    env=None if env is None else dict(env),
+                    pass_fds=tuple(pass_fds),
+                    umask=umask,
+                    start_new_session=True,
+                )
+            except (OSError, ValueError) as error:  # ValueError: a NUL in an argument
+                out.write(f"cannot start {argv[0]}: {error}\n".encode())
+                code = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_STARTED
+                self._done = Completed(self._argv, code, 0.0, False, log, self._log_start)
+            else:
+                started(self._process)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether it runs although its deadline has passed."""
+        if self._process is None or self._done is not None:
+            return False
+        return time.monotonic() > self._limit and not has_ended(self._process)
+
+    def finish(self) -> Completed:
+        """Wait for its end or its deadline; what is left of its group is killed."""
+        if self._done is not None:
+            return self._done
+        assert self._process is not None
+        try:
+            in_time = wait_ended(self._process, max(0.0, self._limit - time.monotonic()))
+            return self._end(in_time)
+        except BaseException:
+            kill_group(self._process, self._grace_s)
+            raise
+
+    def stop(self) -> Completed:
+        """Kill it, if it still runs. Safe to call at any time."""
+        return self._end(in_time=True) if self._done is None else self._done
+
+    def _end(self, in_time: bool) -> Completed:
+        assert self._process is not None
+        seconds = time.monotonic() - self._began
+        dead = kill_group(self._process, self._grace_s)
+        if not dead:
+            abandon(self._process)
+        self._done = Completed(
+            self._argv,
+            self._process.returncode,
+            seconds,
+            not in_time,
+            self._log,
+            self._log_start,
+            unkillable=not dead,
+        )
+        return self._done
+
+
+def has_ended(process: subprocess.Popen[Any]) -> bool:
+    """Whether the process has ended, without reaping it.
+
+    An unreaped process keeps its number, so that a signal to its group cannot hit a stranger.
+    """
+    if process.returncode is not None:
+        return True
+    try:
+        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, process.pid, flags) is not None
+    except ChildProcessError:  # reaped by somebody else, e.g. where SIGCHLD is ignored
+        return True
+
+
+def wait_ended(process: subprocess.Popen[Any], seconds: float) -> bool:
+    """Wait for the end of a process; False when it still runs after `seconds`."""
+    limit = time.monotonic() + seconds
+    pause = 0.0005
+    while not has_ended(process):
+        left = limit - time.monotonic()
+        if left <= 0:
+            return False
+        time.sleep(min(pause, left))
+        pause = min(2 * pause, 0.02)
+    return True
+
+
+def kill_group(process: subprocess.Popen[Any], grace_s: float = GRACE_S) -> bool:
+    """End what is left of a process that was started with a session of its own, and reap it.
+
+    SIGTERM, `grace_s` seconds, SIGKILL, a bounded wait. True when nothing of the session lives.
+    Call it before anything else reaps the process (`Popen.poll`, `wait`): see `has_ended`.
+    """
+    if process.returncode is not None:  # an earlier call did it; the number may be another's now
+        _running.discard(process)
+        return True
+    try:
+        dead = _signal_until_gone(process.pid, signal.SIGTERM, grace_s, repeat=False)
+        dead = dead or _signal_until_gone(process.pid, signal.SIGKILL, KILL_WAIT_S, repeat=True)
+    except BaseException:  # a second Ctrl-C in the grace period must not let the group live
+        _signal_all(process.pid, signal.SIGKILL)
+        raise
+    if not dead:
+        return False
+    try:
+        process.wait(KILL_WAIT_S)  # a zombie, or reaped already: returns at once
+    except subprocess.TimeoutExpired:  # /proc did not show it
+        return False
+    _running.discard(process)
+    return True
+
+
+def abandon(process: subprocess.Popen[Any]) -> None:
+    """Give up a process that `kill_group` could not end: nobody will wait for it any more.
+
+    Without this its object would warn of a running process when it is collected, in the middle
+    of a test that has nothing to do with it.
+    """
+    if process.returncode is None:
+        process.returncode = -signal.SIGKILL
+
+
+def describe_exit(returncode: int) -> str:
+    """`was killed by SIGSEGV (segmentation fault)` or `ended with exit code 3`."""
+    if returncode >= 0:
+        text = f"ended with exit code {returncode}"
+        if returncode - 128 in _MEANINGS:
+            text += f" (how a shell reports {signal.Signals(returncode - 128).name})"
+        return text
+    try:
+        number = signal.Signals(-returncode)
+    except ValueError:
+        return f"was killed by signal {-returncode}"
+    meaning = _MEANINGS.get(number)
+    return f"was killed by {number.name}" + (f" ({meaning})" if meaning else "")
+
+
+def tail(log: Path, *, lines: int = LOG_TAIL_LINES, start: int = 0) -> str:
+    """The last lines of a log from byte `start` on; empty when it cannot be read.
+
+    A progress bar's carriage returns count as line ends, or one bar would be the whole tail.
+    """
+    return "\n".join(last_text(log, TAIL_BYTES, start=start).splitlines()[-lines:])
+
+
+def last_text(log: Path, most: int, *, start: int = 0) -> str:
+    """The last `most` bytes of a log from byte `start` on; empty when it cannot be read."""
+    try:
+        with log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(start, size - most))
+            return file.read(most).decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _signal_until_gone(leader: int, number: int, seconds: float, *, repeat: bool) -> bool:
+    limit = time.monotonic() + seconds
+    pause = 0.001
+    if not _members(leader):
+        return True
+    _signal_all(leader, number)
+    while _members(leader):
+        left = limit - time.monotonic()
+        if left <= 0:
+            return False
+        time.sleep(min(pause, left))
+        pause = min(2 * pause, 0.05)
+        if repeat:  # a process may have been forked between the look and the signal
+            _signal_all(leader, number)
+    return True
+
+
+def _signal_all(leader: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, number)  # the group at once, before it can fork
+    for pid in _members(leader):  # and groups that were made inside the session
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getpgid(pid) != leader:
+                os.kill(pid, number)
+
+
+def _members(leader: int) -> list[int]:
+    """Live processes of the group or session that `leader` founded.
+
+    `killpg(leader, 0)` would not do: it counts zombies, which stay for ever in a container whose
+    first process reaps nobody.
+    """
+    found = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            stat = Path("/proc", name, "stat").read_bytes()
+        except OSError:  # it ended meanwhile
+            continue
+        # After the command's name, which may hold spaces and brackets: see proc_pid_stat(5).
+        fields = stat.rpartition(b")")[2].split()
+        if leader not in (int(fields[2]), int(fields[3])):
+            continue
+        # A zombie with other threads is not dead: one of them may hang in a driver.
+        if fields[0] in (b"Z", b"X") and int(fields[17]) <= 1:
+            continue
+        found.append(int(name))
+    return found

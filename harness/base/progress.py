@@ -1,0 +1,231 @@
+"""Progress of long work: a status line on a terminal, a line every ten seconds in a log.
+
+Writes to a descriptor of its own, so that pytest's capture neither swallows it nor mixes it into a
+case's output. Not with rich's live display: that owns the lines it stands on and moves the cursor
+up over them, while pytest writes the words of a case to the same lines, piece by piece and without
+line ends. So the status is one line below the cursor, which is put back where pytest left it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import statistics
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.cells import cell_len, set_cell_size
+
+from harness.base.stages import STAGES
+
+LINE_EVERY_S = 10.0
+# A case is overdue when it takes half as long again as expected, and this much longer: that an
+# artifact was in the store last time, and has to be made now, is no news.
+OVERDUE_S = 30.0
+_OVERDUE_SHARE = 0.5
+_STATUS_EVERY_S = 0.2
+# Make room for one line below the cursor without moving it, save the cursor, write there, go back.
+_BELOW = "\x1bD\x1bM\x1b7\x1b[1B\r\x1b[2K"
+_BACK = "\x1b8"
+
+
+class Progress:
+    """What is being done now, shown on `fd`; nothing is shown when `fd` is None."""
+
+    def __init__(self, fd: int | None, *, terminal: bool, prefix: str = "") -> None:
+        self._fd = fd
+        self._terminal = terminal
+        self._prefix = prefix
+        self._lock = threading.Lock()
+        self._stack: list[tuple[str, str, float]] = []
+        self._detail = ""
+        self._count: tuple[int, int, str, float] | None = None
+        self._shown = False
+        # pytest may have begun a line and not ended it: the next line here begins one of its own.
+        self._after_pytest = True
+        self._ended: threading.Event | None = None  # of the thread that shows it
+        # Of the whole run: the cases that have not ended, with the seconds expected of each.
+        self._open: dict[str, float | None] = {}
+        self._planned = 0
+        self._begin = 0.0
+        self._last_end = 0.0
+
+    @classmethod
+    def silent(cls) -> Progress:
+        """A progress that shows nothing."""
+        return cls(None, terminal=False)
+
+    # The run -----------------------------------------------------------------------------
+
+    def begin(self, cases: Mapping[str, float | None]) -> None:
+        """The cases of the run, by any name, with the seconds expected of each; None: unknown."""
+        with self._lock:
+            self._open, self._planned = dict(cases), len(cases)
+            self._begin = self._last_end = time.monotonic()
+            self._after_pytest = True
+        self._start()
+
+    def ended(self, case: str) -> None:
+        """One of the run's cases ended; others are passed over."""
+        with self._lock:
+            if case in self._open:
+                del self._open[case]
+                self._last_end = time.monotonic()
+                self._after_pytest = True
+
+    def end(self) -> None:
+        """The run ended: nothing more is shown of it."""
+        with self._lock:
+            self._planned = 0
+            self._open = {}
+            if not self._stack:
+                self._clear()
+            if self._ended is not None:
+                self._ended.set()
+                self._ended = None
+
+    # A stage -----------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def stage(self, case: str, name: str) -> Iterator[None]:
+        """Name what is done within the block: a stage as records call it, or any words."""
+        with self._lock:
+            self._stack.append((case, STAGES.get(name, name), time.monotonic()))
+            self._detail, self._count = "", None
+        self._start()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._stack.pop()
+                self._detail, self._count = "", None
+                if not self._stack:
+                    self._clear()
+
+    def update(self, done: int, total: int, unit: str) -> None:
+        """How far the present stage is."""
+        with self._lock:
+            begin = self._count[3] if self._count is not None else time.monotonic()
+            self._count = (done, total, unit, begin)
+
+    def say(self, detail: str) -> None:
+        """A detail of the present stage, shown with it."""
+        with self._lock:
+            self._detail = detail
+
+    def note(self, text: str) -> None:
+        """A line of its own, now."""
+        with self._lock:
+            self._clear()
+            if self._terminal:
+                self._write(f"\n{self._prefix}{text}\n")
+            else:
+                self._line(text)
+
+    # Showing -----------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        if self._fd is None or self._ended is not None:
+            return
+        self._ended = threading.Event()
+        threading.Thread(
+            target=self._tick, args=(self._ended,), name="progress", daemon=True
+        ).start()
+
+    def _tick(self, ended: threading.Event) -> None:
+        last = time.monotonic()
+        while not ended.wait(_STATUS_EVERY_S):
+            with self._lock:
+                text = self._text()
+                if not text:
+                    last = time.monotonic()
+                    continue
+                if self._terminal:
+                    self._write(f"{_BELOW}{_fitting(text, _width(self._fd))}{_BACK}")
+                    self._shown = True
+                elif time.monotonic() - last >= LINE_EVERY_S:
+                    last = time.monotonic()
+                    self._line(text)
+
+    def _line(self, text: str) -> None:
+        """One whole line in a log."""
+        begin = "\n" if self._after_pytest else ""
+        self._write(f"{begin}{self._prefix}{text}\n")
+        self._after_pytest = False
+
+    def _text(self) -> str:
+        """The status: the run, then the stage; empty when there is nothing to say."""
+        return " ".join(part for part in (self._run_text(), self._stage_text()) if part)
+
+    def _run_text(self) -> str:
+        if not self._planned:
+            return ""
+        done = self._planned - len(self._open)
+        left = self._time_left()
+        return f"[{done}/{self._planned} cases{f', {left}' if left else ''}]"
+
+    def _time_left(self) -> str:
+        """As earlier runs have it, the case that runs now less what it has taken already; where
+        they say nothing, as long a case as those of this run took. Empty before there is either.
+        """
+        known = [seconds for seconds in self._open.values() if seconds is not None]
+        done = self._planned - len(self._open)
+        usual = (self._last_end - self._begin) / done if done else None
+        if usual is None and known:
+            usual = statistics.fmean(known)
+        if usual is None or not self._open:
+            return ""
+        first, *others = (usual if one is None else one for one in self._open.values())
+        late = time.monotonic() - self._last_end - first
+        overdue = late > max(OVERDUE_S, _OVERDUE_SHARE * first)
+        left = max(0.0, -late) + sum(others)
+        if left < 0.5:
+            return "overdue" if overdue else ""
+        # A case that takes longer than it should leaves nobody knowing how much longer.
+        return f"{'more than ' if overdue else ''}{_duration(left)} left"
+
+    def _stage_text(self) -> str:
+        if not self._stack:
+            return ""
+        case, name, begin = self._stack[-1]
+        text = f"{case}: {name} {time.monotonic() - begin:.0f} s"
+        if self._count is not None:
+            done, total, unit, first = self._count
+            seconds = max(time.monotonic() - first, 1e-3)
+            text += f", {done}/{total} {unit}"
+            if done > 1 and seconds > 0.5:
+                rate = done / seconds
+                text += f", {rate:.1f} {unit}/s"
+                left = (total - done) / rate
+                text += f", {_duration(left)} left" if left >= 0.5 else ""
+        return f"{text}, {self._detail}" if self._detail else text
+
+    def _clear(self) -> None:
+        if self._shown:
+            self._write(_BELOW + _BACK)
+            self._shown = False
+
+    def _write(self, text: str) -> None:
+        if self._fd is None:
+            return
+        with contextlib.suppress(OSError):
+            os.write(self._fd, text.encode(errors="replace"))
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def _fitting(text: str, width: int) -> str:
+    """`text` on one line of a terminal: a wide character takes two columns, a control none."""
+    text = "".join(char if char.isprintable() else " " for char in text)
+    return set_cell_size(text, width) if cell_len(text) > width else text
+
+
+def _width(fd: Any) -> int:
+    try:
+        return max(20, os.get_terminal_size(fd).columns - 1)
+    except OSError:
+        return 79

@@ -1,0 +1,1 @@
+"""`baselines.yaml` as typed values: schema, loading with line numbers, relations."""

@@ -1,0 +1,149 @@
+"""`doctor`: what this machine has and lacks for each target, and what it can run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from harness.base.errors import ConfigError, HarnessError
+from harness.catalog.schema import Catalog, load_catalog
+from harness.cli.options import console, takes_settings
+from harness.doctor import (
+    REHEARSAL,
+    SIMULATION,
+    SUBJECTS,
+    Answer,
+    Can,
+    Examination,
+    State,
+    brief,
+    examine,
+)
+from harness.judge.causes import Exit
+from harness.settings import Settings
+
+_SIGNS: dict[State, str] = {
+    "ok": "[green]ok[/]",
+    "lacks": "[red]lacks[/]",
+    "note": "[yellow]note[/]",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(takes_settings(doctor))
+
+
+def doctor(
+    settings: Settings,
+    *,
+    strict: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TARGET",
+            help="end with 7 (the machine) or 4 (something to supply) when this target cannot "
+            f"run both checks: {', '.join(SUBJECTS)}",
+        ),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="all that was looked at, what is all right included")
+    ] = False,
+) -> None:
+    """What can run here, what is missing for the rest, and how to get it.
+
+    With --target or --strict of that target alone.
+    """
+    if strict is not None and strict not in SUBJECTS:
+        raise ConfigError(
+            f"--strict {strict!r} is not a target", remedy=f"one of: {', '.join(SUBJECTS)}"
+        )
+    catalog: Catalog | None = None
+    trouble = ""
+    try:
+        catalog = load_catalog(settings.catalog)
+    except HarnessError as error:
+        trouble = str(error)
+    found = examine(settings, catalog)
+    out = console()
+    if everything:
+        for title in dict.fromkeys(finding.group for finding in found.findings):
+            out.print(_all_of(title, found))
+    out.print(_answers(found, simulated=settings.simulate_ascend))
+    if not everything:
+        _print_brief(out, found, strict or settings.target)
+    if trouble:
+        out.print(trouble, markup=False, soft_wrap=True)
+    for answer in found.answers:
+        if answer.target == strict:
+            out.print(_strict_text(answer), markup=False, soft_wrap=True)
+            if answer.code:
+                raise typer.Exit(answer.code)
+
+
+def _strict_text(answer: Answer) -> str:
+    if not answer.code:
+        return f"exit code 0: {answer.target} can run both checks here"
+    what = "the machine" if answer.code == Exit.MACHINE_TROUBLE else "something to supply"
+    can = "runs throughput only" if answer.can == "throughput only" else "cannot run"
+    return f"exit code {answer.code} ({what}): {answer.target} {can} here: {answer.because}"
+
+
+def _all_of(title: str, found: Examination) -> Table:
+    table = Table(title=escape(title), title_justify="left", show_lines=False)
+    for column in ("", "what", "found", "what to do"):
+        table.add_column(column, overflow="fold")
+    for finding in found.findings:
+        if finding.group == title:
+            cells = (finding.what, finding.found, finding.remedy)
+            table.add_row(_SIGNS[finding.state], *map(escape, cells))
+    return table
+
+
+def _print_brief(out: Console, found: Examination, target: str | None) -> None:
+    out.print()
+    left = brief(found, target)
+    if left:
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for column in ("", "what", "found", "what to do"):
+            table.add_column(column, overflow="fold")
+        for one in left:
+            # Somebody who rehearses lacks nothing without an NPU, a GPU or original weights.
+            aside = target is None and one.needed_by and REHEARSAL not in one.needed_by
+            # What was supplied and is wrong is here.
+            absent = one.state == "lacks" and (one.kind == "machine" or one.short)
+            sign = "[dim]not here[/]" if absent and aside else _SIGNS[one.state]
+            table.add_row(sign, *map(escape, (one.what, one.found, one.remedy)))
+        out.print(table)
+    of = f" for {target}" if target else ""
+    said = f"{len(found.findings)} things were looked at; --all shows them"
+    out.print(f"{said}" if left else f"nothing is missing{of}; {said}", soft_wrap=True)
+
+
+_COMMANDS = {REHEARSAL: "pytest --rehearsal", SIMULATION: "pytest --simulate-ascend"}
+
+
+def _answers(found: Examination, *, simulated: bool) -> Table:
+    """Targets that cannot run for the same reasons share a row."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("target", "can run here", "how, or why not"):
+        table.add_column(column, overflow="fold")
+    colours = {"yes": "green", "throughput only": "yellow", "no": "red"}
+    rows: dict[tuple[Can, str], list[str]] = {}
+    for answer in found.answers:
+        played = simulated and answer.target.startswith("ascend")
+        how = answer.because
+        if answer.can == "yes":
+            usual = f"pytest --target={answer.target}"
+            command = (
+                f"{usual} --simulate-ascend" if played else _COMMANDS.get(answer.target, usual)
+            )
+            how = f"{command}: {how}" if how else command
+        name = f"{answer.target} (simulated)" if played else answer.target
+        rows.setdefault((answer.can, how), []).append(name)
+    for (can, how), names in rows.items():
+        table.add_row(", ".join(names), f"[{colours[can]}]{can}[/]", escape(how))
+    return table

@@ -1,0 +1,87 @@
+"""`cache explain`: which artifacts a command line would take from the store, and why not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from harness.base.errors import ConfigError
+from harness.catalog.schema import Catalog
+from harness.images.crops import Crops
+from harness.plan import make_plan
+from harness.settings import Settings
+from harness.stages.pipeline import Workbench
+from harness.stages.store import Explanation, Store
+
+
+def explain(settings: Settings, catalog: Catalog, check: str | None) -> Iterator[str]:
+    """One line for each artifact of each case, then the inputs that differ. Builds nothing.
+
+    Raises:
+        ConfigError: no target is configured.
+    """
+    plan = make_plan(catalog, settings)
+    if not settings.configured:
+        raise ConfigError("which artifacts depends on the target", remedy="--rehearsal or --target")
+    bench = Workbench(settings, catalog, settings.runs)
+    bench.store = _ReadOnly(settings.store)
+    seen: set[str] = set()
+    for case in plan.cases:
+        if check is not None and case.check != check:
+            continue
+        one = bench.for_case(case)
+        crops: Crops | None = None
+        try:
+            prepared = one.prepare()
+            if prepared.feed is not None:  # a check takes images as it feeds them
+                crops = prepared.feed.crops
+                crops.complete()
+            missing = None
+        except _Absent as absent:
+            missing = absent.explanation
+        present = [(artifact.kind, artifact.key) for artifact in one.artifacts]
+        if crops is not None:
+            present += [(entry.kind, entry.key) for entry in crops.entries]
+        for kind, key in present:
+            if key not in seen:
+                seen.add(key)
+                yield f"{case.id}: {kind} {key} is in the store"
+        if missing is None or missing.key in seen:
+            continue
+        seen.add(missing.key)
+        yield f"{case.id}: {missing.kind} {missing.key} is not in the store and would be built"
+        yield from _differences(missing)
+        yield "  (what is made from it is not known before it is built)"
+
+
+def _differences(missing: Explanation) -> Iterator[str]:
+    if missing.present:
+        yield "  the entry is there, but damaged"
+        return
+    if missing.nearest is None:
+        yield f"  there is no {missing.kind} in the store at all"
+        return
+    yield f"  nearest: {missing.kind} {missing.nearest}, which differs in"
+    for name, wanted, found in missing.differences:
+        yield f"    {name}: {_shown(wanted)} here, {_shown(found)} there"
+
+
+def _shown(value: Any) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+class _Absent(Exception):
+    def __init__(self, explanation: Explanation) -> None:
+        super().__init__(explanation.key)
+        self.explanation = explanation
+
+
+class _ReadOnly(Store):
+    """A store that stops at the first artifact which would have to be built."""
+
+    def get_or_build(self, kind: str, inputs: Any, build: Any) -> Any:
+        entry = self.get(kind, inputs)
+        if entry is None:
+            raise _Absent(self.explain(kind, inputs))
+        return entry

@@ -1,0 +1,262 @@
+"""`plan`: what a command line would run, held against what, for how long; what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from harness import doctor
+from harness import estimates as expected
+from harness.base.errors import HarnessError
+from harness.catalog.schema import Catalog, load_catalog
+from harness.cli.cache import known_check
+from harness.cli.options import console, takes_settings
+from harness.estimates import Estimate, duration
+from harness.judge import verdicts
+from harness.plan import Case, make_plan, missing
+from harness.settings import Settings
+from harness.targets import registry
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(takes_settings(plan))
+
+
+def plan(
+    settings: Settings,
+    *,
+    check: Annotated[
+        str | None, typer.Option("-m", metavar="CHECK", help="accuracy or throughput")
+    ] = None,
+) -> None:
+    """The cases that a command line would run, what each is held against and how long it takes.
+
+    Takes the same options as pytest, and runs nothing.
+    """
+    wanted = known_check(check)
+    contents = load_catalog(settings.catalog)
+    out = console()
+    if not settings.configured:
+        settings = registry.located(settings)
+        if settings.target is not None:
+            asked = settings.soc_version is not None
+            why = "the chip of --soc-version" if asked else "the NPU that npu-smi shows"
+            out.print(f"target {settings.target}: {why}", markup=False, soft_wrap=True)
+    whole = make_plan(contents, settings)
+    cases = [case for case in whole.cases if wanted in (None, case.check)]
+    images, trouble = image_count(settings)
+    times = expected.estimates(cases, settings, contents, images=images)
+    out.print(_table(contents, settings, cases, times, part=images != verdicts.WHOLE_SET))
+    if cases:
+        out.print(expected_text(times), markup=False, soft_wrap=True)
+    for line in ended_excuses(contents, cases, datetime.now(UTC).date()):
+        out.print(f"\n{line}", markup=False, soft_wrap=True)
+    if settings.stand_ins:
+        _print_missing(out, settings, contents, cases)
+        return
+    if trouble is not None:
+        out.print(f"\nthe images cannot be used: {trouble.message}", markup=False, soft_wrap=True)
+        if trouble.remedy:
+            out.print(f"  what to do: {trouble.remedy}", markup=False, soft_wrap=True)
+    for line in part_lines(contents, settings, cases, images):
+        out.print(line, markup=False, soft_wrap=True)
+    lacking = [(case, why) for case in cases if (why := why_recorded(contents, case))]
+    if lacking:
+        count = len(lacking)
+        noun = "throughput case is" if count == 1 else "throughput cases are"
+        out.print(f"\n{count} {noun} only recorded, neither green nor red:")
+        for case, why in lacking:
+            out.print(
+                f"  ({case.model}, {case.target}, {case.batch_size}): {why}",
+                markup=False,
+                soft_wrap=True,
+            )
+    _print_missing(out, settings, contents, cases)
+
+
+def ended_excuses(catalog: Catalog, cases: Sequence[Case], today: date) -> list[str]:
+    """A line for each known failure whose excuse has run out, and how many of `cases` it means."""
+    lines = []
+    for known in catalog.known_failures:
+        count = sum(known.matches(case.id, case.check) for case in cases)
+        if count and known.expired(today):
+            lines.append(
+                f"the excuse of {known.case} at {known.stage} ended on {known.expires}: "
+                f"{count} case{'s' * (count > 1)}, {known.link}"
+            )
+    return lines
+
+
+def _print_missing(
+    out: Console, settings: Settings, catalog: Catalog, cases: Sequence[Case]
+) -> None:
+    for item in missing(settings, cases):
+        out.print(f"\nmissing: {item.thing}\n  give {item.remedy}", markup=False, soft_wrap=True)
+    for line in checkpoint_lines(settings, catalog, cases):
+        out.print(line, markup=False, soft_wrap=True)
+
+
+def checkpoint_lines(settings: Settings, catalog: Catalog, cases: Sequence[Case]) -> list[str]:
+    """What a run would refuse of the folders that are given for checkpoints: absent or other
+    files. Where no folder is given, or it is none, `cases.missing` says so.
+    """
+    folder = settings.checkpoints
+    if settings.stand_ins or (folder is not None and not folder.is_dir()):
+        return []
+    if folder is None and settings.checkpoint_cache is None:
+        return []
+    lines = []
+    given = dict(settings.onnx)
+    for name in dict.fromkeys(case.model for case in cases):
+        if name in given:
+            continue
+        found = doctor.checkpoint(settings, catalog.models[name])
+        if found.state == "lacks":
+            word = "missing: " if found.file else "refused: "
+            lines.append(f"\n{word}{found.what}: {found.found}\n  what to do: {found.remedy}")
+    return lines
+
+
+def _table(
+    catalog: Catalog,
+    settings: Settings,
+    cases: Sequence[Case],
+    times: Mapping[Case, Estimate],
+    *,
+    part: bool,
+) -> Table:
+    table = Table(title=f"{len(cases)} cases", title_justify="left", box=None, pad_edge=False)
+    # A name is for copying: it is never broken.
+    table.add_column("case", no_wrap=True)
+    table.add_column("check", no_wrap=True)
+    table.add_column("held against", overflow="fold")
+    table.add_column("expected", justify="right", no_wrap=True)
+    for case in cases:
+        against = escape(reference(catalog, settings, case, part=part))
+        table.add_row(escape(case.id), case.check, against, expected_cell(times[case]))
+    return table
+
+
+def expected_cell(estimate: Estimate) -> str:
+    """`12 s (3 runs)`; with a ~ where it comes from the model's other batch sizes."""
+    if estimate.work_s is None:
+        return "not known"
+    if not estimate.runs:
+        return f"~{duration(estimate.work_s)} (other batch sizes)"
+    return f"{duration(estimate.work_s)} ({estimate.runs} run{'s' * (estimate.runs > 1)})"
+
+
+def expected_text(times: Mapping[Case, Estimate]) -> str:
+    """How long all cases take, with the store and without it."""
+    sums = expected.total(times.values())
+    if sums.unknown == len(times):
+        text = "expected: not known, no case of these was run on this host in such a way"
+        built = sums.without_store_s - sums.with_store_s
+        # An ONNX file may be another target's or a rehearsal's; a compiled model is of these cases.
+        theirs = any(
+            build.kind == "compiled" and seconds is not None
+            for one in times.values()
+            for build, seconds in one.builds.items()
+        )
+        if built and theirs:
+            text += f"; building the artifacts took {duration(built)}"
+        return text
+    text = (
+        f"expected on this host, one case after another: {duration(sums.with_store_s)} with "
+        f"everything in the store, {duration(sums.without_store_s)} with an empty one"
+    )
+    left = [
+        f"{count} {noun}{'s' * (count > 1)}"
+        for count, noun in ((sums.unknown, "case"), (sums.unknown_builds, "artifact"))
+        if count
+    ]
+    return f"{text}; not known and not counted: {' and '.join(left)}" if left else text
+
+
+def image_count(settings: Settings) -> tuple[int | None, HarnessError | None]:
+    """How many images accuracy would use, or None and, where it is known, why a run would stop.
+
+    Counted where there is a data set, which is checked as a run checks it; else as many as the
+    options ask for.
+    """
+    if settings.stand_ins:
+        return settings.rehearsal_images, None
+    if settings.imagenet is not None and settings.imagenet.is_dir():
+        from harness.images.checked import find_checked
+
+        try:
+            images = find_checked(settings.imagenet, settings.labels, settings.selection)
+        except HarnessError as error:
+            return None, error
+        return len(images.chosen), None
+    if settings.image_list is not None:
+        return None, None
+    return settings.limit or settings.sample or verdicts.WHOLE_SET, None
+
+
+def part_lines(
+    catalog: Catalog, settings: Settings, cases: Sequence[Case], images: int | None
+) -> list[str]:
+    """For each model, whether a PASS is possible on a part of the data set."""
+    models = dict.fromkeys(case.model for case in cases if case.check == "accuracy")
+    if images is None or images == verdicts.WHOLE_SET or not models:
+        return []
+    lines = ["", "accuracy on a part of the data set is held against eager PyTorch:"]
+    for name in models:
+        spec = catalog.models[name].accuracy
+        said = verdicts.describe_part(images, spec.published, spec.rule)
+        if name in dict(settings.onnx):
+            said += "; but with --onnx there are no weights for an eager pass, so none is possible"
+        lines.append(f"  {name}: {said}")
+    return lines
+
+
+def reference(catalog: Catalog, settings: Settings, case: Case, *, part: bool = False) -> str:
+    """What a case is held against, in words. `part`: not all images of the data set are used."""
+    model = catalog.models[case.model]
+    if settings.stand_ins:
+        if case.check == "accuracy":
+            return "eager PyTorch's predictions on the same generated images"
+        if settings.simulate_ascend:
+            return "nothing: a simulated device's speed is only recorded"
+        return "eager PyTorch's speed on this host"
+    if case.check == "accuracy":
+        published, rule = model.accuracy.published, model.accuracy.rule
+        side = "±" if rule.side == "both" else "-"
+        if part:
+            return f"eager PyTorch on the same images, within {rule.tolerance_percent:g} %"
+        return f"top-1 {published.top1:g} % {side}{rule.tolerance_percent:g} % ({published.source})"
+    baseline = model.baseline(case.target, case.batch_size)
+    if baseline is None:
+        return "nothing: recorded"
+    if not baseline.comparable:
+        return "nothing comparable: recorded"
+    if not baseline.judged:
+        return f"nothing: recorded, as {baseline.source} does"
+    return baseline.describe()
+
+
+def why_recorded(catalog: Catalog, case: Case) -> str:
+    """Why a throughput is measured and not judged, by the rule of `verdicts.judge_throughput`;
+    empty where it is judged, and for accuracy.
+    """
+    if case.check != "throughput":
+        return ""
+    baseline = catalog.models[case.model].baseline(case.target, case.batch_size)
+    if baseline is None:
+        return "no figure is published"
+    if not baseline.comparable:
+        return f"not comparable: {baseline.not_comparable}"
+    if not baseline.judged:
+        return (
+            f"its guide only records this size ({baseline.fps:.10g} fps a {baseline.unit}; "
+            f"{baseline.source})"
+        )
+    return ""

@@ -1,0 +1,1 @@
+"""Rules: measurement x reference -> verdict; what spans cases; causes."""

@@ -1,0 +1,1 @@
+"""Accuracy and throughput of a compiled model on a leased device."""

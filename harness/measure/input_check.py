@@ -1,0 +1,52 @@
+"""What a session is fed, held against the catalog's preprocessing on a few images of each case.
+
+Crops are decoded once for many cases and normalised on the way into a session. A mistake on that
+way may move the logits by less than float16 is allowed, and then no comparison of outputs shows
+it: so a few images are decoded afresh and compared bit for bit with what lies in the session's
+input. Four take some 50 ms.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from harness.base.errors import some
+from harness.images import preprocess
+from harness.images.dataset import ImageSet
+from harness.images.steps import Preprocessing
+from harness.judge.causes import OTHER_INPUT
+from harness.targets.protocol import Float32
+
+IMAGES = 4
+
+
+class Spots:
+    """A few images of a set, spread over it, and those of them that were fed otherwise."""
+
+    def __init__(self, images: ImageSet, steps: Preprocessing) -> None:
+        self._steps = steps
+        self._table = preprocess.normalization_table(steps.normalize)
+        chosen = np.linspace(0, len(images) - 1, min(IMAGES, len(images))).astype(int)
+        self._paths = {images.names[i]: images.paths[i] for i in chosen}
+        self._other: list[str] = []
+
+    def look(self, names: tuple[str, ...], batch: Float32) -> None:
+        """Compare the rows of a filled batch `float32[B, 3, S, S]` that are of chosen images.
+
+        Raises:
+            DataError: the image cannot be decoded any more, by name.
+        """
+        for name, row in zip(names, batch, strict=False):  # rows past the names are padding
+            path = self._paths.pop(name, None)
+            if path is None:
+                continue
+            crop = preprocess.load_crop(path, self._steps)
+            if not np.array_equal(row, preprocess.normalize(crop[None], self._table)[0]):
+                self._other.append(name)
+
+    def problems(self) -> tuple[str, ...]:
+        """One, where an image was fed otherwise than the catalog asks."""
+        if not self._other:
+            return ()
+        what = "image" if len(self._other) == 1 else "images"
+        return (f"{OTHER_INPUT} ({what} {some(self._other)})",)

@@ -1,0 +1,199 @@
+"""The plan: catalog x target x selection -> cases, and what has no figure to be held against."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.base.errors import ConfigError
+from harness.catalog.schema import Catalog, Model
+from harness.records.lines import Check, PlannedCase
+from harness.settings import DEFAULT_BATCH_SIZES, Settings
+from harness.targets import registry
+
+CHECKS: tuple[Check, ...] = ("accuracy", "throughput")
+# Targets that this version can run on; `baselines.yaml` knows figures for more.
+AVAILABLE_TARGETS = registry.available()
+_TORCH = ("torch", "torchvision", "timm")
+
+
+@dataclass(frozen=True, order=True)
+class Case:
+    """One pytest item: (model, batch size, target, check)."""
+
+    model: str
+    batch_size: int
+    target: str
+    check: Check
+
+    @property
+    def id(self) -> str:
+        """`squeezenet1_1-bs4-cpu`: the item's parameter id."""
+        return f"{self.model}-bs{self.batch_size}-{self.target}"
+
+    @property
+    def name(self) -> str:
+        """`accuracy of squeezenet1_1-bs4-cpu`, for messages."""
+        return f"{self.check} of {self.id}"
+
+    def planned(self, nodeid: str) -> PlannedCase:
+        """The record's form of the case."""
+        return PlannedCase(
+            nodeid=nodeid,
+            case=self.id,
+            model=self.model,
+            batch_size=self.batch_size,
+            target=self.target,
+            check=self.check,
+        )
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A thing that the selected cases need and that nobody supplied."""
+
+    thing: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cases of a command line, in the order in which they run."""
+
+    cases: tuple[Case, ...]
+
+    def of(self, check: Check) -> tuple[Case, ...]:
+        return tuple(case for case in self.cases if case.check == check)
+
+
+def make_plan(catalog: Catalog, settings: Settings) -> Plan:
+    """Cases for the chosen models, batch sizes and target.
+
+    Without a target the plan holds what could be run: every target that has a figure.
+
+    Raises:
+        ConfigError: an unknown model or target, with the closest name.
+    """
+    names = settings.models or tuple(catalog.models)
+    for name in (*names, *(n for n, _ in settings.onnx), *settings.trust_checkpoint):
+        _known(name, catalog.models, "model")
+    if settings.target is not None:
+        _known(settings.target, [*AVAILABLE_TARGETS, *catalog.targets()], "target")
+    return Plan(
+        tuple(
+            Case(name, batch_size, target, check)
+            for check in CHECKS
+            for name in names
+            for target in _targets(catalog.models[name], settings)
+            for batch_size in _batch_sizes(catalog.models[name], target, settings)
+        )
+    )
+
+
+def _known(name: str, names: Iterable[str], what: str) -> None:
+    known = list(dict.fromkeys(names))
+    if name in known:
+        return
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise ConfigError(f"no {what} is named {name!r}", remedy=f"{hint}{what}s: {', '.join(known)}")
+
+
+def _targets(model: Model, settings: Settings) -> tuple[str, ...]:
+    if settings.target is not None:
+        return (settings.target,)
+    return tuple(dict.fromkeys(table.target for table in model.throughput)) or AVAILABLE_TARGETS
+
+
+def _batch_sizes(model: Model, target: str, settings: Settings) -> tuple[int, ...]:
+    if settings.batch_sizes is not None:
+        return settings.batch_sizes
+    return tuple(sorted(model.baselines(target))) or DEFAULT_BATCH_SIZES
+
+
+def missing(
+    settings: Settings, cases: Iterable[Case], *, building: bool = False
+) -> tuple[Missing, ...]:
+    """What the cases need besides what the settings say; a rehearsal needs nothing.
+
+    `building`: their models are made and not run, which needs no device and no images.
+    """
+    selected = tuple(cases)
+    if not selected:
+        return ()
+    found = [
+        Missing(f"--{name}: {path} {problem}", "the right path")
+        for name, path, problem in _wrong_paths(settings)
+    ]
+    if settings.stand_ins:
+        absent = [name for name in _TORCH if importlib.util.find_spec(name) is None]
+        if absent:
+            found.append(
+                Missing(
+                    f"{', '.join(absent)}: stand-in weights are made with them",
+                    "an environment with pip install -r requirements.txt",
+                )
+            )
+        return tuple(found)
+    if settings.target is None:
+        why_not = f" ({settings.no_target})" if settings.no_target else ""
+        found.append(
+            Missing(
+                f"target: where compiled models run{why_not}",
+                f"--target=NAME ({', '.join(AVAILABLE_TARGETS)}), $HARNESS_TARGET, or "
+                "harness_target in pytest.ini",
+            )
+        )
+    elif settings.target not in AVAILABLE_TARGETS:
+        found.append(
+            Missing(
+                f"target: {settings.target} cannot be run by this version",
+                f"--target with one of: {', '.join(AVAILABLE_TARGETS)}",
+            )
+        )
+    else:
+        lacking = registry.lacking(settings, building=building)
+        found += [Missing(thing, remedy) for thing, remedy in lacking]
+    judged = any(case.check == "accuracy" for case in selected)
+    if settings.imagenet is None and judged and not building:
+        found.append(
+            Missing(
+                "data set: the ImageNet validation images and val_label.txt",
+                "--imagenet=DIR or $IMAGENET_DIR",
+            )
+        )
+    given = {name for name, _ in settings.onnx}
+    if settings.checkpoints is None and settings.checkpoint_cache is None:
+        models = sorted({case.model for case in selected} - given)
+        if models:
+            found.append(
+                Missing(
+                    f"checkpoints: the original weights of {', '.join(models)}",
+                    "--checkpoints=DIR or $HARNESS_CHECKPOINTS (files that you have), or "
+                    "--checkpoint-cache=DIR (fetched from their publishers)",
+                )
+            )
+    return tuple(found)
+
+
+def _wrong_paths(settings: Settings) -> Iterator[tuple[str, Path, str]]:
+    folders = (("imagenet", settings.imagenet), ("checkpoints", settings.checkpoints))
+    for name, folder in folders:
+        if folder is not None and not folder.is_dir():
+            yield name, folder, "is not a folder" if folder.exists() else "does not exist"
+    files = [("labels", settings.labels), ("image-list", settings.image_list)]
+    files += [(f"onnx={model}", file) for model, file in settings.onnx]
+    for name, file in files:
+        if file is not None and not file.is_file():
+            yield name, file, "is not a file" if file.exists() else "does not exist"
+
+
+def missing_text(found: Iterable[Missing], count: int) -> str:
+    """The text of the error that ends a run which is not configured."""
+    lines = [f"{count} case{'s' if count != 1 else ''} selected, but not everything is there:"]
+    lines += [f"  - {item.thing}\n      give {item.remedy}" for item in found]
+    lines.append("To try the whole chain on this machine without any of them: pytest --rehearsal")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""One file for each stage; the store; the pipeline that chains them."""

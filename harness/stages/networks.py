@@ -1,0 +1,270 @@
+"""Network names of the catalog, `torchvision:resnet50` or `timm:resnest50d`, to PyTorch modules.
+
+The libraries supply the architecture alone: nothing is downloaded and no weights are read here
+(`stages/checkpoints.py` does that). PyTorch is imported when a function asks for it, never when
+this module is: a plan, or a run whose artifacts are all in the store, does without it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import re
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache, lru_cache
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from harness.base.errors import NetworkError
+
+if TYPE_CHECKING:
+    import torch
+
+LIBRARIES = ("timm", "torchvision")
+
+# Arguments that would fetch or read weights, which is the checkpoint stage's business. timm
+# unpickles what `checkpoint_path` names.
+RESERVED_ARGUMENTS = frozenset(
+    {
+        "cache_dir",
+        "checkpoint_path",
+        "pretrained",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "weights",
+        "weights_backbone",
+    }
+)
+
+
+class NetworkRefused(NetworkError):
+    """The library has a network of that name and does not build it as the catalog asks."""
+
+
+_INSTALL = "install the pinned requirements: python -m pip install -r requirements.txt"
+_MISSING_OPERATOR = re.compile(r"operator torchvision::q?nms does not exist")
+_OPERATORS = {
+    "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+}
+
+
+def import_torch() -> ModuleType:
+    """PyTorch. Raises `NetworkError` where it is absent or broken."""
+    return _import("torch")
+
+
+def import_torchvision() -> ModuleType:
+    """torchvision, also where its binary part does not fit the PyTorch beside it.
+
+    PyPI's wheel for x86 is linked against CUDA. With a CPU build of PyTorch that part does not
+    load, and the import ends with "operator torchvision::nms does not exist". No classifier
+    needs `nms` or `qnms`: declaring their schemas is enough for the import, and calling one
+    still fails. Raises `NetworkError` for any other failure.
+    """
+    import_torch()
+    if "torchvision" not in sys.modules:
+        _purge("torchvision")  # what another, failed import left behind
+    try:
+        return _import("torchvision")
+    except NetworkError as error:
+        if not _MISSING_OPERATOR.search(error.message):
+            raise
+    _purge("torchvision")
+    _declare_operators()
+    return _import("torchvision")
+
+
+def import_timm() -> ModuleType:
+    """timm, after torchvision, which it imports. Raises `NetworkError`."""
+    import_torchvision()
+    return _import("timm")
+
+
+def build_network(source: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
+    """The network that `source` names, `LIBRARY:NAME`, float32, in eval mode.
+
+    Its weights are the library's random initialisation. `arguments` go to the library's
+    constructor, e.g. `{"num_classes": 1001}`. Raises `NetworkError` for an unknown library or
+    name, with the closest ones, and `NetworkRefused` for arguments that the constructor refuses.
+    """
+    library, name = _split(source)
+    reserved = sorted(RESERVED_ARGUMENTS.intersection(arguments))
+    if reserved:
+        raise NetworkRefused(
+            f"`{source}` is given `{reserved[0]}`: weights never come from the library",
+            remedy="remove it; the model's `checkpoint` says where its weights come from",
+        )
+    build = _torchvision_network if library == "torchvision" else _timm_network
+    network = build(source, name, dict(arguments))
+    network.eval()
+    return network
+
+
+def library_version(source: str) -> str:
+    """Version of the library that `source` names; nothing is imported to learn it."""
+    library, _ = _split(source)
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError as error:
+        raise NetworkError(f"`{source}`: {library} is not installed", remedy=_INSTALL) from error
+
+
+# What each library writes above a network that it knows by name, and timm's tables of names that
+# it has renamed. A test holds the names found so against those that the libraries list.
+_REGISTERED = re.compile(
+    r"^@register_model(?:\([^)\n]*\))?\n(?:@[^\n]*\n)*def ([A-Za-z0-9_]+)\(", re.MULTILINE
+)
+_RENAMED = re.compile(
+    r"^register_model_deprecations\(__name__, \{(.*?)^\}\)", re.DOTALL | re.MULTILINE
+)
+_KEY = re.compile(r"""['"]([A-Za-z0-9_]+)['"]\s*:""")
+
+
+@lru_cache(maxsize=256)
+def unknown_network(source: str) -> tuple[str, str] | None:
+    """What is wrong with the name in `LIBRARY:NAME`, and what to do; None when nothing is.
+
+    The library's source is read for it, nothing is imported. Nothing is wrong where that cannot
+    tell: the library is not installed, or a version of it writes down its networks otherwise.
+    """
+    library, name = _split(source)
+    # Nearly every name is right: the modules that do not even hold the word are not parsed.
+    if any(name in _registered(text) for text in _sources(library) if name in text):
+        return None
+    known = {one for text in _sources(library) for one in _registered(text)}
+    if not known:
+        return None
+    return (
+        f"{library} {library_version(source)} has no network {name!r}",
+        _closest_network(name, known) or f"look the name up in {library}'s documentation",
+    )
+
+
+def _registered(text: str) -> set[str]:
+    """The names that a module of a library registers, the old names of renamed ones included."""
+    found = set(_REGISTERED.findall(text)) if "register_model" in text else set()
+    for table in _RENAMED.findall(text):
+        found |= set(_KEY.findall(table))
+    return found
+
+
+def _sources(library: str) -> Iterator[str]:
+    """The text of each module in which a library keeps its classifiers."""
+    try:
+        spec = importlib.util.find_spec(library)
+    except (ImportError, ValueError):
+        return
+    for place in (spec.submodule_search_locations if spec else None) or ():
+        for path in sorted(Path(place, "models").glob("*.py")):
+            try:
+                yield path.read_text(encoding="utf-8", errors="replace")
+            except OSError:
+                continue
+
+
+def _split(source: str) -> tuple[str, str]:
+    library, colon, name = source.partition(":")
+    if not colon or not name:
+        raise NetworkError(
+            f"`{source}` does not name a network",
+            remedy="write LIBRARY:NAME, e.g. torchvision:resnet50 or timm:resnest50d",
+        )
+    if library not in LIBRARIES:
+        raise NetworkError(
+            f"`{source}`: no library `{library}`",
+            remedy=_closest(library, LIBRARIES) or f"use one of {', '.join(LIBRARIES)}",
+        )
+    return library, name
+
+
+def _torchvision_network(source: str, name: str, arguments: dict[str, Any]) -> torch.nn.Module:
+    models = import_torchvision().models
+    # Classifiers only: torchvision's detectors and segmenters fetch a backbone's weights.
+    names = models.list_models(module=models)
+    if name not in names:
+        raise _unknown(source, name, names)
+    return _construct(source, lambda: models.get_model(name, weights=None, **arguments))
+
+
+def _timm_network(source: str, name: str, arguments: dict[str, Any]) -> torch.nn.Module:
+    timm = import_timm()
+    # `create_model` would also take `hf-hub:...` and reach for the network.
+    if not timm.is_model(name):
+        raise _unknown(source, name, timm.list_models())
+    return _construct(source, lambda: timm.create_model(name, pretrained=False, **arguments))
+
+
+def _construct(source: str, build: Any) -> torch.nn.Module:
+    try:
+        network: torch.nn.Module = build()
+    except Exception as error:  # the library's own code: any class can come out of it
+        raise NetworkRefused(
+            f"`{source}` cannot be built: {_one_line(error)}",
+            remedy="hold `network: arguments` of the model in the catalog (baselines.yaml) against "
+            "the library's documentation",
+        ) from error
+    return network
+
+
+def _unknown(source: str, name: str, names: Iterable[str]) -> NetworkError:
+    return NetworkError(
+        f"`{source}`: no network `{name}` in version {library_version(source)}",
+        remedy=_closest_network(name, names) or "look the name up in the library's documentation",
+    )
+
+
+def _closest(word: str, words: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(words), n=3)
+    return f"closest: {', '.join(close)}" if close else ""
+
+
+def _closest_network(name: str, names: Iterable[str]) -> str:
+    """Names that begin as this one does, underscores aside, then those that look like it."""
+    known = sorted(names, key=lambda one: (len(one), one))
+    bare = name.replace("_", "").lower()
+    begin = [one for one in known if bare and one.replace("_", "").startswith(bare)]
+    close = [*begin, *difflib.get_close_matches(name, known, n=3)]
+    return f"closest: {', '.join(list(dict.fromkeys(close))[:3])}" if close else ""
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        # Optional parts that are missing are announced as warnings; none matters to a
+        # classifier, and a strict test session would turn them into errors.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise NetworkError(f"{name} needs {error.name}: not installed", remedy=_INSTALL) from error
+    except Exception as error:  # a broken installation raises OSError, RuntimeError and more
+        raise NetworkError(
+            f"{name} cannot be imported: {_one_line(error)}", remedy=_INSTALL
+        ) from error
+
+
+def _purge(package: str) -> None:
+    for name in [n for n in sys.modules if n == package or n.startswith(f"{package}.")]:
+        del sys.modules[name]
+
+
+@cache
+def _declare_operators() -> Any:
+    """Declare the missing schemas; the cache keeps the library object, and so the schemas."""
+    torch = import_torch()
+    # A fragment, not a definition: the namespace may already have an owner.
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name, schema in _OPERATORS.items():
+        if not hasattr(torch.ops.torchvision, name):
+            library.define(schema)
+    return library
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,0 +1,173 @@
+"""Stand-in checkpoints: seeded weights in the original layout, made useful without a download.
+
+A network with random weights predicts one class for every image and would hide most mistakes.
+A stand-in gets He initialisation (fan-in), batch-norm statistics from generated images, and a
+last layer fitted in closed form (ridge regression on standardised penultimate features), so that
+it tells the generated classes apart. It says nothing about any published figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.base.errors import RehearsalError
+
+SEED = 2012
+IMAGES_PER_CLASS = 5
+CALIBRATION_IMAGES = 64
+_BATCH = 16
+_RIDGE = 0.1
+# Scores of a fit to one-hot targets lie between 0 and 1; logits of classifiers are wider.
+_LOGIT_SCALE = 10.0
+_RESIDUAL_GAIN = 0.25
+# With a bias fewer units sit at the edge of their ReLU: a deep network without residual branches
+# (InceptionV4) amplifies rounding less.
+_NORM_BIAS = 0.5
+
+
+def make_standin(
+    *,
+    network: str,
+    arguments: Mapping[str, Any],
+    layout: str,
+    preprocessing: Mapping[str, Any],
+    classes: int,
+    label_offset: int,
+    output: str,
+) -> dict[str, Any]:
+    """Job: write a stand-in checkpoint for one model to `output`, in the original layout.
+
+    Raises:
+        RehearsalError: the network has no last layer that could be fitted.
+    """
+    import numpy as np
+
+    from harness.images import generated, preprocess
+    from harness.images.steps import Preprocessing
+    from harness.stages import checkpoints, networks
+
+    torch = networks.import_torch()
+    torch.manual_seed(SEED)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # It would fill every fresh tensor with NaN first; nothing here reads one.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    module: Any = networks.build_network(network, arguments)
+    _initialise(torch, module)
+    head_name, head = _head(torch, module, classes)
+
+    steps = Preprocessing.model_validate(preprocessing)
+    table = preprocess.normalization_table(steps.normalize)
+    crops, labels = [], []
+    for image, label in generated.training_images(IMAGES_PER_CLASS, SEED):
+        crops.append(preprocess.crop(image, steps))
+        labels.append(label)
+    pixels = np.stack(crops)
+    module = module.to(memory_format=torch.channels_last)
+
+    def batch(start: int, count: int) -> Any:
+        images = torch.from_numpy(preprocess.normalize(pixels[start : start + count], table))
+        return images.contiguous(memory_format=torch.channels_last)
+
+    order = np.random.default_rng(SEED).permutation(len(pixels))
+    pixels, targets = pixels[order], np.asarray(labels)[order]
+    norms = [m for m in module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    module.eval()
+    with torch.inference_mode():
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain mean over the batches
+            norm.train()
+        if norms:
+            for start in range(0, CALIBRATION_IMAGES, _BATCH):
+                module(batch(start, _BATCH))
+        module.eval()
+        features, floor = _fit_head(torch, module, head, batch, targets, label_offset)
+    state = {name: value.contiguous() for name, value in module.state_dict().items()}
+    checkpoints.save_checkpoint(state, layout, Path(output))
+    return {"head": head_name, "features": features, "shift": floor, "images": len(pixels)}
+
+
+def _initialise(torch: Any, module: Any) -> None:
+    for part in module.modules():
+        if isinstance(part, torch.nn.Conv2d | torch.nn.Linear):
+            torch.nn.init.kaiming_normal_(part.weight, mode="fan_in", nonlinearity="relu")
+            if part.bias is not None:
+                torch.nn.init.zeros_(part.bias)
+        elif isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
+            # timm starts residual branches at zero: they would not matter then. At one, a deep
+            # network amplifies rounding until float32 and float64 disagree (SE-ResNeXt101).
+            starts_at_zero = bool((part.weight == 0).all())
+            torch.nn.init.constant_(part.weight, _RESIDUAL_GAIN if starts_at_zero else 1.0)
+            torch.nn.init.constant_(part.bias, _NORM_BIAS)
+
+
+def _head(torch: Any, module: Any, classes: int) -> tuple[str, Any]:
+    """The last layer with one output for each class: a Linear or a 1x1 convolution."""
+    found = None
+    for name, part in module.named_modules():
+        is_linear = isinstance(part, torch.nn.Linear) and part.out_features == classes
+        is_conv = isinstance(part, torch.nn.Conv2d) and part.out_channels == classes
+        if is_linear or is_conv:
+            found = (name, part)
+    if found is None:
+        raise RehearsalError(
+            f"the network has no Linear or Conv2d layer with {classes} outputs",
+            remedy="`classes` in baselines.yaml must be the number of the network's outputs",
+        )
+    return found
+
+
+def _fit_head(
+    torch: Any, module: Any, head: Any, batch: Any, targets: Any, label_offset: int
+) -> tuple[int, float]:
+    """Ridge regression of one-hot targets on pooled, standardised inputs of the last layer."""
+    pooled: list[Any] = []
+    lowest: list[float] = []
+
+    def keep_input(_module: Any, inputs: tuple[Any, ...], _output: Any) -> None:
+        value = inputs[0]
+        pooled.append(value.mean(dim=(2, 3)) if value.dim() == 4 else value.clone())
+
+    handle = head.register_forward_hook(keep_input)
+    for start in range(0, len(targets), _BATCH):
+        module(batch(start, _BATCH))
+    handle.remove()
+    features = torch.cat(pooled).double()
+    kinds = sorted(set(targets.tolist()))
+    column = {label: index for index, label in enumerate(kinds)}
+    wanted = torch.zeros(len(targets), len(kinds), dtype=torch.float64)
+    for row, label in enumerate(targets.tolist()):
+        wanted[row, column[label]] = 1.0
+    mean, std = features.mean(0), features.std(0)
+    # A feature that hardly varies must not get a weight that amplifies rounding.
+    scale = std + 0.1 * std.mean()
+    scaled = (features - mean) / scale
+    gram = scaled @ scaled.T / scaled.shape[1]
+    ridge = _RIDGE * torch.eye(len(gram), dtype=torch.float64)
+    dual = torch.linalg.solve(gram + ridge, wanted - wanted.mean(0))
+    weights = (scaled.T @ dual / scaled.shape[1]).T / scale
+    bias = wanted.mean(0) - weights @ mean
+    head.weight.zero_()
+    if head.bias is None:
+        raise RehearsalError("the network's last layer has no bias; a stand-in cannot be fitted")
+    head.bias.zero_()
+    rows = [label + label_offset for label in kinds]
+    shape = (len(rows), *head.weight.shape[1:])
+    head.weight[rows] = (_LOGIT_SCALE * weights).float().reshape(shape)
+    head.bias[rows] = (_LOGIT_SCALE * bias).float()
+
+    # SqueezeNet clips the last layer at zero before it pools: without a shift, most scores
+    # would be lost. A network without such a clip shows negative logits and gets none.
+    def keep_output(_module: Any, _inputs: tuple[Any, ...], output: Any) -> None:
+        lowest.append(float(torch.quantile(output[:, rows].flatten(), 0.05)))
+
+    handle = head.register_forward_hook(keep_output)
+    logits = module(batch(0, _BATCH))
+    handle.remove()
+    shift = 0.0
+    if float(logits.min()) >= 0.0 and min(lowest) < 0.0:
+        shift = -min(lowest)
+        head.bias[rows] += shift
+    return int(features.shape[1]), shift

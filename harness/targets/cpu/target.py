@@ -1,0 +1,227 @@
+"""The `cpu` target: ONNX Runtime's offline-optimised model on the host's processor.
+
+Its compiled file is the graph after ONNX Runtime's own optimisation, saved once and opened with
+optimisation off. The layout is made for one machine: the processor's features are in its key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from harness.base import jobs
+from harness.base.errors import CompileError, HarnessError
+from harness.catalog.schema import Model
+from harness.records.conditions import Condition, Moment, Setup
+from harness.stages.store import source_digest
+from harness.targets import sessions
+from harness.targets.protocol import Device, DeviceFault, Session
+
+COMPILE_DEADLINE_S = 600.0
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def processor() -> tuple[str, str]:
+    """Name of the processor and a digest of its features (`/proc/cpuinfo`)."""
+    name, features = platform.processor() or platform.machine(), ""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    for line in text.splitlines():
+        field, _, value = line.partition(":")
+        field = field.strip().lower()
+        if field in ("model name", "hardware") and value.strip():
+            name = value.strip()
+        if field in ("flags", "features") and not features:
+            features = " ".join(sorted(value.split()))
+        if not line.strip() and features:
+            break
+    digest = hashlib.sha256(f"{platform.machine()} {features}".encode()).hexdigest()[:16]
+    return name, digest
+
+
+class CpuTarget:
+    """ONNX Runtime on the CPU: the rehearsal's target, and a check for hosts without an NPU."""
+
+    name = "cpu"
+    # float32 against float32: the five stand-ins differ by 4e-7 to 3e-4, the slightest mistake in
+    # preprocessing (another green channel's std) by 6e-3 on the least sensitive of them.
+    fidelity_bound = 1e-3
+    runs_on_host = True
+    round_s = 0.25
+
+    def __init__(self, deadline_factor: float = 1.0) -> None:
+        self._factor = deadline_factor
+
+    def identity(self) -> Mapping[str, Any]:
+        name, features = processor()
+        return {
+            "target": self.name,
+            "onnxruntime": metadata.version("onnxruntime"),
+            "architecture": platform.machine(),
+            "processor": name,
+            "processor_features": features,
+        }
+
+    def devices(self) -> Sequence[Device]:
+        return (Device(target=self.name, index=0, name=processor()[0], group="host"),)
+
+    def left_out(self) -> Mapping[str, str]:
+        return {}
+
+    def card(self, device: Device) -> Sequence[Device]:
+        return (device,)
+
+    def compiles_on_device(self, model: Model, batch_size: int) -> bool:
+        return False
+
+    def compile_inputs(self, model: Model, batch_size: int) -> Mapping[str, Any]:
+        return {
+            **self.identity(),
+            "optimization": "all",
+            "recipe": source_digest("harness.targets.cpu.target"),
+        }
+
+    def compile(
+        self,
+        onnx: Path,
+        model: Model,
+        batch_size: int,
+        output_dir: Path,
+        *,
+        device: Device | None,
+        log: Path,
+        lease_fds: Sequence[int] = (),
+    ) -> Mapping[str, str]:
+        optimize_offline(
+            onnx,
+            output_dir,
+            ["CPUExecutionProvider"],
+            deadline_s=COMPILE_DEADLINE_S * self._factor,
+            log=log,
+            what=f"{model.id} at batch size {batch_size}",
+        )
+        return {}
+
+    def open(
+        self,
+        file: Path,
+        model: Model,
+        batch_size: int,
+        device: Device,
+        *,
+        log: Path,
+        lease_fds: Sequence[int],
+    ) -> Session:
+        return open_on_cpu(file, log=log, lease_fds=lease_fds, factor=self._factor)
+
+    def look(self, device: Device, moment: Moment, seconds: float, session: object) -> Condition:
+        return Condition(moment, seconds)  # nothing says who else uses a host's CPU
+
+    def setup(self, device: Device, facts: Mapping[str, str], session: Session) -> Setup:
+        return Setup(
+            driver="onnxruntime",
+            chip=device.name,
+            toolchain=f"ONNX Runtime {metadata.version('onnxruntime')}",
+        )
+
+    def commands(
+        self, onnx: Path, file: Path, model: Model, batch_size: int, device: Device
+    ) -> Mapping[str, str]:
+        return {}  # ONNX Runtime is a library: there is no tool to call
+
+    def device_fault(self, error: HarnessError, device: Device) -> DeviceFault | None:
+        return None  # there is no other CPU to try
+
+
+def open_on_cpu(
+    file: Path, *, log: Path, lease_fds: Sequence[int] = (), factor: float = 1.0
+) -> sessions.WorkerSession:
+    """An ONNX file in a device worker on all of the host's cores, as it is: not optimised again.
+
+    Raises:
+        LoadError: ONNX Runtime does not take it.
+    """
+    return sessions.open_session(
+        file,
+        backend="onnxruntime",
+        options={"threads": cores()},
+        log=log,
+        deadline_open_s=120.0 * factor,
+        deadline_run_s=300.0 * factor,
+        pass_fds=lease_fds,
+    )
+
+
+def optimize_offline(
+    onnx: Path,
+    output_dir: Path,
+    providers: Sequence[Any],
+    *,
+    deadline_s: float,
+    log: Path,
+    what: str,
+    pass_fds: Sequence[int] = (),
+    env: Mapping[str, str] | None = None,
+) -> None:
+    """Write ONNX Runtime's optimised graph for `providers` to `output_dir/model.ort.onnx`.
+
+    `pass_fds` are a lease's, `env` is the environment of the child that does it.
+
+    Raises:
+        CompileError: ONNX Runtime refuses the model, or fell back from the first provider.
+    """
+    jobs.call(
+        "harness.targets.cpu.target:optimize",
+        {
+            "source": str(onnx),
+            "output": str(output_dir / "model.ort.onnx"),
+            "providers": list(providers),
+        },
+        deadline_s=deadline_s,
+        log=log,
+        error=CompileError,
+        what=f"ONNX Runtime's optimisation of {what}",
+        pass_fds=pass_fds,
+        env=env,
+    )
+
+
+def optimize(*, source: str, output: str, providers: Sequence[Any]) -> dict[str, Any]:
+    """Job: write ONNX Runtime's optimised graph of `source` to `output`."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.optimized_model_filepath = output
+    options.log_severity_level = 3  # the warning that the file fits this machine: it is in the key
+    wanted = [one if isinstance(one, str) else (one[0], one[1]) for one in providers]
+    first = wanted[0] if isinstance(wanted[0], str) else wanted[0][0]
+    if first not in onnxruntime.get_available_providers():
+        raise CompileError(
+            f"onnxruntime {onnxruntime.__version__} has no {first} here",
+            remedy="install the onnxruntime that has it: requirements/ holds a file for each",
+        )
+    try:
+        session = onnxruntime.InferenceSession(source, options, providers=wanted)
+    except Exception as error:
+        lines = str(error).strip().splitlines() or ["no message"]
+        raise CompileError(f"ONNX Runtime refuses the model: {lines[0]}") from error
+    if first not in session.get_providers():
+        raise CompileError(
+            f"ONNX Runtime fell back from {first} to {', '.join(session.get_providers())}",
+            remedy="the log says which library it could not load",
+        )
+    if not Path(output).is_file() or not Path(output).stat().st_size:
+        raise CompileError("ONNX Runtime wrote no optimised model")
+    return {"bytes": Path(output).stat().st_size}
