@@ -31,14 +31,14 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness import simulator
+from harness.base.store import Store
 from harness.catalog.schema import Model, load_catalog
 from harness.images.crops import Crops
 from harness.images.dataset import ImageSet
 from harness.images.feed import Feed
 from harness.measure import accuracy
-from harness.records import lines as records
+from harness.records import reader
 from harness.settings import ROOT, resolve
-from harness.stages.store import Store
 from harness.targets.ascend.target import AscendTarget, Place
 
 MOST_IMAGES = 12_000
@@ -193,7 +193,7 @@ def builds(args: argparse.Namespace) -> None:
             *(f"--catalog={TINY}", f"--runs={folder}/runs", f"--store={folder}/store"),
         ]
         subprocess.run(command, cwd=ROOT, check=False, stdout=subprocess.DEVNULL)
-        found = records.read(Path(folder) / "runs" / "latest")
+        found = reader.read(Path(folder) / "runs" / "latest")
     print(f"\natc takes {args.atc_seconds} s; cases in the order of the run\n")
     print("| case | waited for builds | measured |")
     print("| --- | ---: | ---: |")

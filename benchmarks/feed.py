@@ -47,6 +47,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import bare_loop, worker_overhead
 from benchmarks.bare_loop import bare_session
 from benchmarks.photos import write_photos
+from harness.base.host import cores
+from harness.base.store import Store
 from harness.images.crops import Crops
 from harness.images.dataset import ImageSet
 from harness.images.feed import Feed
@@ -58,8 +60,7 @@ from harness.images.steps import (
     ResizeShort,
 )
 from harness.measure import accuracy
-from harness.stages.store import Store
-from harness.targets.cpu.target import cores, open_on_cpu
+from harness.targets.cpu.target import open_on_cpu
 from harness.targets.protocol import Session
 
 BATCH = 16

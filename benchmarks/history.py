@@ -25,24 +25,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from harness.base.host import Machine
+from harness.base.terms import Check
 from harness.catalog.schema import load_catalog
 from harness.history import drift
 from harness.history.store import DATABASE, open_history
 from harness.history.trend import write_trend
-from harness.records.lines import (
-    RESULTS,
-    ArtifactRef,
-    CaseLine,
-    Check,
-    EndLine,
-    Machine,
-    PlanLine,
-    PlannedCase,
-    ReferenceInfo,
-    RunLine,
-    StageTime,
-    VerdictInfo,
-)
+from harness.records.lines import CaseLine, EndLine, PlanLine, PlannedCase, RunLine
+from harness.records.values import ArtifactRef, Reference, StageTime, Verdict
+from harness.records.writer import RESULTS
 from harness.settings import ROOT
 
 MODELS = ("seresnext101", "fixres", "resnest50", "squeezenet1_1", "inceptionv4")
@@ -79,8 +70,8 @@ def template(model: str, batch: int, check: Check, samples: int) -> str:
         model=model, title=model, batch_size=batch, target="ascend310p3", check=check,
         provenance="real", outcome="passed", sentence="It is as it must be, for this and that.",
         unit="fps" if check == "throughput" else "%", measured=777.25,
-        reference=ReferenceInfo(kind="baseline", value=450.0, unit="fps", source="guide-000"),
-        verdict=VerdictInfo(kind="PASS", sentence="It is.", rule="at least so much"),
+        reference=Reference(kind="baseline", value=450.0, unit="fps", source="guide-000"),
+        verdict=Verdict(kind="PASS", sentence="It is.", rule="at least so much"),
         measurement=measurement, checkpoint={"file": "a.pth", "sha256": "ab" * 32},
         preprocessing="resize short side 256 bilinear, centre crop 224",
         artifacts=[ArtifactRef(kind=k, key="c0" * 16, digest="9f" * 32, bytes=10**7, log="ok " * 40)

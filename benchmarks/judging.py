@@ -32,10 +32,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from harness.catalog.schema import AccuracyRule, Baseline, Published, load_catalog
 from harness.judge import verdicts
 from harness.judge.statistics import Paired
-from harness.judge.verdicts import Answer, BatchPass, Kind
+from harness.judge.verdicts import Answer, BatchPass
 from harness.measure import throughput
-from harness.measure.accuracy import AccuracyMeasurement, Fidelity, Scores
-from harness.measure.throughput import ThroughputMeasurement
+from harness.records.values import AccuracyMeasurement, Fidelity, Scores, ThroughputMeasurement
 from harness.targets.protocol import Float32, TensorSpec
 
 CATALOG = Path(__file__).resolve().parents[1] / "baselines.yaml"

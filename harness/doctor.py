@@ -21,17 +21,17 @@ from typing import Literal
 
 from harness.base import host
 from harness.base.errors import CheckpointError, HarnessError
+from harness.base.host import cores, processor
+from harness.base.store import Store, source_digest
 from harness.catalog.schema import Catalog, Model
 from harness.judge import verdicts
 from harness.judge.causes import Exit
 from harness.settings import Settings
 from harness.stages import checkpoints
-from harness.stages.store import Store, source_digest
 from harness.targets import registry
 from harness.targets.ascend import drivers, toolkit
 from harness.targets.ascend.npu_smi import Chip, NpuSmi
 from harness.targets.ascend.target import CHIPS
-from harness.targets.cpu.target import cores, processor
 from harness.targets.cuda.target import SMI_DEADLINE_S, CudaTarget
 
 LOOK_DEADLINE_S = 60.0  # of one group; a dead network file system would hold it for ever

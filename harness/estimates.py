@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import HarnessError
+from harness.base.store import Entry, Store
 from harness.catalog.schema import Catalog
 from harness.plan import Case
-from harness.records.lines import RESULTS
+from harness.records.writer import RESULTS
 from harness.settings import Settings
-from harness.stages.store import Entry, Store
 
 # Newest runs first, until one of these is reached: `plan` answers at once, whatever lies there.
 MOST_RUNS = 60

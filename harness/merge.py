@@ -3,7 +3,7 @@
 A case's line is taken over as it was written. The same line may come from several runs; two lines
 that disagree about one case are refused, since nobody could say which of them is the result. What
 is judged over all cases of a run (batch sizes, ratios) is judged again over the joined cases: no
-part could know it. The joined records pass `records.read`, their sum comes out, and every report
+part could know it. The joined records pass `reader.read`, their sum comes out, and every report
 renders from them.
 """
 
@@ -24,23 +24,24 @@ from typing import Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel
 
+from harness.base import files
 from harness.base.errors import HarnessError, RecordError, some
+from harness.base.host import Machine
+from harness.base.terms import Provenance
 from harness.catalog.schema import Catalog, load_catalog
 from harness.judge import causes, run_checks
-from harness.records import lines as records
+from harness.records import lines, reader, writer
 from harness.records.lines import (
-    RESULTS,
     CaseLine,
     EndLine,
     Line,
-    Machine,
     PlanLine,
     PlannedCase,
-    Provenance,
     RunCheckLine,
     RunLine,
-    RunRecords,
 )
+from harness.records.reader import RunRecords
+from harness.records.writer import RESULTS
 from harness.report import figures
 from harness.settings import resolve
 
@@ -223,7 +224,7 @@ def _real(path: Path) -> Path:
 
 
 def _read(directory: Path) -> _Source:
-    found = records.read(directory)
+    found = reader.read(directory)
     if found.run is None:
         raise RecordError(
             f"{directory}: the records have no run line, so nothing says what made them",
@@ -231,13 +232,13 @@ def _read(directory: Path) -> _Source:
         )
     source = _Source(directory, found, found.run, {}, {}, [])
     try:
-        text = records.regular_text(directory / RESULTS, errors="replace")
+        text = files.regular_text(directory / RESULTS, errors="replace")
     except OSError as error:
         raise RecordError(
             f"{directory / RESULTS} cannot be read: {error.strerror or error}",
             remedy="merge it when its run has ended",
         ) from error
-    # As `records.read` does: its cases decide which line counts.
+    # As `reader.read` does: its cases decide which line counts.
     for raw in text.split("\n"):
         if not raw.strip():
             continue
@@ -458,7 +459,7 @@ def _stopped(sources: Sequence[_Source], plan: Sequence[PlannedCase], result: _R
 
 def _exit_status(sources: Sequence[_Source], plan: Sequence[PlannedCase], result: _Result) -> int:
     """The worst of what the joined records say and what the runs ended with."""
-    counts = records.count(plan, result.cases.values())
+    counts = lines.count(plan, result.cases.values())
     joined = causes.exit_code(
         result.cases.values(),
         (check.line for check in result.checks.values()),
@@ -692,7 +693,7 @@ def _run_line(
     if notes:
         settings["notes of the merge"] = list(notes[:20])
     return RunLine(
-        run=records.new_run_id(),
+        run=writer.new_run_id(),
         provenance=provenance,
         guide_figures={key: value for run in runs for key, value in run.guide_figures.items()},
         started=min(run.started for run in runs),
@@ -725,7 +726,7 @@ def _texts(
     exit_status: int,
 ) -> Iterator[str]:
     ends = [source.records.end for source in sources]
-    counts = records.count(plan, result.cases.values())
+    counts = lines.count(plan, result.cases.values())
     yield _text(run)
     yield _text(PlanLine(run=run.run, cases=plan))
     yield from result.lines.values()
@@ -735,7 +736,7 @@ def _texts(
     yield _text(
         EndLine(
             run=run.run,
-            finished=max((end.finished for end in ends if end), default=records.now()),
+            finished=max((end.finished for end in ends if end), default=files.now()),
             planned=len(plan),
             counts=counts,
             complete=not counts["not_run"],
@@ -760,8 +761,8 @@ def _checked(staged: Path, plan: Sequence[PlannedCase], result: _Result) -> dict
     Raises:
         RecordError: the sum does not come out.
     """
-    back = records.read(staged)
-    wanted = records.count(plan, result.cases.values())
+    back = reader.read(staged)
+    wanted = lines.count(plan, result.cases.values())
     names = {case.nodeid for case in back.cases}
     lost = sorted(set(result.cases) - names)
     checks = {(check.name, check.subject): check.outcome for check in back.checks}

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.errors import ConfigError
+from harness.base.terms import Check
 from harness.catalog.schema import Catalog, Model
-from harness.records.lines import Check, PlannedCase
+from harness.records.lines import PlannedCase
 from harness.settings import DEFAULT_BATCH_SIZES, Settings
 from harness.targets import registry
 

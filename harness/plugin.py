@@ -24,22 +24,16 @@ from typing import Any, Literal, NoReturn
 import pytest
 
 from harness import settings, simulator
-from harness.base import host, processes
+from harness.base import files, host, processes
 from harness.base.errors import HarnessError
 from harness.base.progress import Progress
+from harness.base.terms import Outcome
 from harness.catalog.schema import Catalog, KnownFailure, load_catalog
 from harness.judge import causes, run_checks
-from harness.judge.verdicts import Verdict
 from harness.plan import Case, Plan, make_plan, missing, missing_text
-from harness.records import lines as records
-from harness.records.lines import (
-    ArtifactRef,
-    CaseLine,
-    ErrorInfo,
-    Outcome,
-    PlannedCase,
-    VerdictInfo,
-)
+from harness.records import lines, reader, writer
+from harness.records.lines import CaseLine, PlannedCase
+from harness.records.values import ArtifactRef, ErrorInfo, Verdict
 from harness.report import exports
 from harness.report.guide_figures import guide_figures
 from harness.settings import OPTIONS, ROOT, Settings
@@ -57,7 +51,7 @@ class CaseResult:
 
     def __init__(self, case: Case) -> None:
         self.case = case
-        self.started = records.now()
+        self.started = files.now()
         self.begin = time.monotonic()
         self.bench: Any = None  # a CaseBench; typed loosely: imported only when cases run
         self.error: ErrorInfo | None = None
@@ -85,7 +79,7 @@ class Acceptance:
         kind = {name: getattr(self.settings, name) for name in ("rehearsal", "simulate_ascend")}
         self._plain = settings.resolve(kind, environment={})
         registry.check(self.settings)
-        self.run_id: str = self.worker.get("acceptance_run", "") or records.new_run_id()
+        self.run_id: str = self.worker.get("acceptance_run", "") or writer.new_run_id()
         self.run_dir: Path = self.settings.runs / self.run_id
         self.begin = time.monotonic()
         self.active = False
@@ -151,12 +145,12 @@ class Acceptance:
 
     def _first_lines(self) -> None:
         """What was asked for, before any of it runs."""
-        records.append(
+        writer.append(
             self.run_dir,
-            records.RunLine(
+            lines.RunLine(
                 run=self.run_id,
                 provenance=self.settings.provenance,
-                started=records.now(),
+                started=files.now(),
                 command=["pytest", *map(str, self.config.invocation_params.args)],
                 directory=str(self.run_dir),
                 git=host.git_revision(ROOT),
@@ -171,7 +165,7 @@ class Acceptance:
                 ),
             ),
         )
-        records.append(self.run_dir, records.PlanLine(run=self.run_id, cases=list(self.planned)))
+        writer.append(self.run_dir, lines.PlanLine(run=self.run_id, cases=list(self.planned)))
 
     def _expected(self, chosen: Sequence[tuple[str, Case]]) -> dict[str, float | None]:
         """Seconds that earlier runs let expect of each case; see `python -m harness plan`."""
@@ -188,7 +182,7 @@ class Acceptance:
             return
         self.finished = True
         self.progress.end()
-        found = self._with_checks(records.read(self.run_dir))
+        found = self._with_checks(reader.read(self.run_dir))
         counts = found.counts()
         complete = (
             len(found.cases) == len(self.planned)
@@ -211,9 +205,9 @@ class Acceptance:
             )
             if mine != causes.Exit.PASSED or session.testsfailed == 0:
                 session.exitstatus = int(mine)
-        end = records.EndLine(
+        end = lines.EndLine(
             run=self.run_id,
-            finished=records.now(),
+            finished=files.now(),
             planned=len(self.planned),
             counts=counts,
             complete=complete,
@@ -221,7 +215,7 @@ class Acceptance:
             exit_status=int(session.exitstatus),
             seconds=round(time.monotonic() - self.begin, 3),
         )
-        records.append(self.run_dir, end)
+        writer.append(self.run_dir, end)
         from harness.report import write_report
 
         try:
@@ -232,18 +226,18 @@ class Acceptance:
             failed = int(session.exitstatus) == causes.Exit.ACCEPTANCE_FAILED
             status = int(session.exitstatus) if failed else int(causes.Exit.MACHINE_TROUBLE)
             with contextlib.suppress(HarnessError):
-                records.append(self.run_dir, end.model_copy(update={"exit_status": status}))
+                writer.append(self.run_dir, end.model_copy(update={"exit_status": status}))
             raise
         try:
-            exports.append_step_summary(records.read(self.run_dir), os.environ)
+            exports.append_step_summary(reader.read(self.run_dir), os.environ)
         except HarnessError as error:
             sys.stderr.write(f"\n{error}\n")
 
-    def _with_checks(self, found: records.RunRecords) -> records.RunRecords:
+    def _with_checks(self, found: reader.RunRecords) -> reader.RunRecords:
         """The records with the lines of what is judged over all cases."""
         try:
             for line in run_checks.run_checks(found, self.catalog):
-                records.append(self.run_dir, line)
+                writer.append(self.run_dir, line)
         except HarnessError as error:
             sys.stderr.write(f"\n{error}\n")
             sentence = f"could not be judged: {error.message}"
@@ -251,13 +245,13 @@ class Acceptance:
         for sentence in simulator.never_struck(self.run_dir / "simulator"):
             # Whoever planted it would take a run that was never harmed for one that bore it.
             self._write_check("planted fault", "the simulated host", "recorded", sentence)
-        return records.read(self.run_dir)
+        return reader.read(self.run_dir)
 
     def _write_check(
         self, name: str, subject: str, outcome: Literal["failed", "recorded"], sentence: str
     ) -> None:
         """The line of something that is said of the whole run, and of no model."""
-        line = records.RunCheckLine(
+        line = lines.RunCheckLine(
             run=self.run_id,
             name=name,
             subject=subject,
@@ -267,7 +261,7 @@ class Acceptance:
             outcome=outcome,
             sentence=sentence,
         )
-        records.append(self.run_dir, line)
+        writer.append(self.run_dir, line)
 
     def build_ahead(self, request: pytest.FixtureRequest) -> None:
         """Build what later cases of this process need while a device is measured.
@@ -378,7 +372,7 @@ class Acceptance:
             sentence=f"{error.message}: {text.splitlines()[0] if text else ''}",
             error=error,
         )
-        records.append(self.run_dir, line)
+        writer.append(self.run_dir, line)
         return line
 
     def _repeat(self, case: Case) -> list[str]:
@@ -467,7 +461,7 @@ def _of_verdict(verdict: Verdict) -> dict[str, Any]:
         "measured": verdict.measured,
         "reference": verdict.reference,
         "difference_percent": None if difference is None else round(difference, 4),
-        "verdict": VerdictInfo(
+        "verdict": Verdict(
             kind=verdict.kind,
             sentence=verdict.sentence,
             rule=verdict.rule,
@@ -723,7 +717,7 @@ def pytest_runtest_makereport(
             report.outcome, report.longrepr = "failed", line.sentence
     if call.when == "teardown":
         try:
-            records.append(state.run_dir, line)
+            writer.append(state.run_dir, line)
         except HarnessError as error:
             # The sum at the end will lack the case: the run cannot end green.
             report.outcome, report.longrepr = "failed", f"{result.case.name}: {error}"
@@ -838,7 +832,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     from harness.report import summary_lines
 
     terminalreporter.section("acceptance")
-    for line in summary_lines(records.read(state.run_dir)):
+    for line in summary_lines(reader.read(state.run_dir)):
         terminalreporter.write_line(line)
     report = state.run_dir / "report.html"
     terminalreporter.write_line(f"report: {report if report.is_file() else 'not written'}")

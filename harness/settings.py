@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.base.errors import ConfigError
+from harness.base.terms import Provenance
 from harness.images.selection import Selection
-from harness.records.lines import Provenance
 from harness.simulator import check_faults, parse_config
 
 ROOT = Path(__file__).resolve().parents[1]

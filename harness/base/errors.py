@@ -10,17 +10,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from harness.base.stages import Stage
+
 LOG_TAIL_LINES = 40
+# How the C library, and so any tool, says that a disk or a quota is full (ENOSPC, EDQUOT).
+_FULL_DISK = ("No space left on device", "Disk quota exceeded")
 
 
 class HarnessError(Exception):
     """Something that a stage could not do; never a verdict about a model.
 
-    `hung`: it did not end within its deadline and was stopped. Known where it was stopped alone: it
-    is not in `to_json`.
+    `hung`: it did not end within its deadline and was stopped (not in `to_json`).
+    `remembered`: the store repeats a build's failure from earlier in the run (not in `to_json`).
     """
 
-    stage: ClassVar[str] = "harness"
+    stage: ClassVar[Stage] = Stage.HARNESS
 
     def __init__(
         self, message: str, *, remedy: str = "", log: str = "", hung: bool = False
@@ -30,6 +34,7 @@ class HarnessError(Exception):
         self.remedy = remedy
         self.log = log
         self.hung = hung
+        self.remembered = False
 
     def __str__(self) -> str:
         text = f"[{self.stage}] {self.message}"
@@ -39,6 +44,11 @@ class HarnessError(Exception):
             tail = "\n".join(f"  | {line}" for line in self.log.splitlines()[-LOG_TAIL_LINES:])
             text += f"\n  log:\n{tail}"
         return text
+
+    @property
+    def full_disk(self) -> bool:
+        """Whether a full disk or quota is the reason, as the operating system words it."""
+        return any(words in text for words in _FULL_DISK for text in (self.message, self.log))
 
     def to_json(self) -> dict[str, Any]:
         """The error as a JSON object, for records and for crossing a process boundary."""
@@ -54,91 +64,91 @@ class HarnessError(Exception):
 class ConfigError(HarnessError):
     """Options, variables or files of the command line that do not fit together."""
 
-    stage = "configuration"
+    stage = Stage.CONFIGURATION
 
 
 class CatalogError(HarnessError):
     """`baselines.yaml` is not what it must be."""
 
-    stage = "catalog"
+    stage = Stage.CATALOG
 
 
 class DataError(HarnessError):
     """Images or labels that cannot be used."""
 
-    stage = "data"
+    stage = Stage.DATA
 
 
 class CheckpointError(HarnessError):
     """Weights that are absent, damaged, unsafe or not those of the network."""
 
-    stage = "checkpoint"
+    stage = Stage.CHECKPOINT
 
 
 class NetworkError(HarnessError):
     """A network that no library supplies under the name in the catalog."""
 
-    stage = "network"
+    stage = Stage.NETWORK
 
 
 class ExportError(HarnessError):
     """PyTorch to ONNX."""
 
-    stage = "export"
+    stage = Stage.EXPORT
 
 
 class SimplifyError(HarnessError):
     """onnxsim at one fixed batch size."""
 
-    stage = "simplify"
+    stage = Stage.SIMPLIFY
 
 
 class CompileError(HarnessError):
     """The target's compiler."""
 
-    stage = "compile"
+    stage = Stage.COMPILE
 
 
 class LoadError(HarnessError):
     """A compiled model that no session opens, or that has other tensors than it must."""
 
-    stage = "load"
+    stage = Stage.LOAD
 
 
 class InferError(HarnessError):
     """A session that failed, hung or died while it ran."""
 
-    stage = "infer"
+    stage = Stage.INFER
 
 
 class DeviceError(HarnessError):
     """A device that is absent, busy, lost or unhealthy."""
 
-    stage = "device"
+    stage = Stage.DEVICE
 
 
 class EagerError(HarnessError):
     """The eager PyTorch reference could not be had."""
 
-    stage = "eager"
+    stage = Stage.EAGER
 
 
 class RehearsalError(HarnessError):
     """Stand-in weights or generated images that cannot tell a good artifact from a bad one."""
 
-    stage = "rehearsal"
+    stage = Stage.REHEARSAL
 
 
 class StoreError(HarnessError):
     """The artifact store cannot be read or written."""
 
-    stage = "store"
+    stage = Stage.STORE
 
 
 class RecordError(HarnessError):
     """Records of a run that cannot be written, read or joined."""
 
-    stage = "records"
+    stage = Stage.RECORDS
 
 
 def some(names: Sequence[str], most: int = 3) -> str:

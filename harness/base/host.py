@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import socket
 import subprocess
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 from harness import __version__
 from harness.base.errors import ConfigError
-from harness.records.lines import Machine
 
 PACKAGES = (
     "numpy",
@@ -27,6 +28,43 @@ PACKAGES = (
     "pytest-xdist",
     "pytest-html",
 )
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The host that ran a case."""
+
+    hostname: str = ""
+    system: str = ""
+    architecture: str = ""
+    processor: str = ""
+    cores: int = 0
+    memory_gib: float = 0.0
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def processor() -> tuple[str, str]:
+    """Name of the processor and a digest of its features (`/proc/cpuinfo`)."""
+    name, features = platform.processor() or platform.machine(), ""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    for line in text.splitlines():
+        field, _, value = line.partition(":")
+        field = field.strip().lower()
+        if field in ("model name", "hardware") and value.strip():
+            name = value.strip()
+        if field in ("flags", "features") and not features:
+            features = " ".join(sorted(value.split()))
+        if not line.strip() and features:
+            break
+    digest = hashlib.sha256(f"{platform.machine()} {features}".encode()).hexdigest()[:16]
+    return name, digest
 
 
 def package_version(name: str) -> str:
@@ -55,8 +93,6 @@ def required_version(name: str) -> str:
 @cache
 def machine() -> Machine:
     """The host that this process runs on."""
-    from harness.targets.cpu.target import cores, processor
-
     pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     return Machine(
         hostname=socket.gethostname(),

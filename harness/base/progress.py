@@ -18,8 +18,6 @@ from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
-from harness.base.stages import STAGES
-
 LINE_EVERY_S = 10.0
 # A case is overdue when it takes half as long again as expected, and this much longer: that an
 # artifact was in the store last time, and has to be made now, is no news.
@@ -89,10 +87,10 @@ class Progress:
     # A stage -----------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def stage(self, case: str, name: str) -> Iterator[None]:
-        """Name what is done within the block: a stage as records call it, or any words."""
+    def stage(self, case: str, stage: Stage) -> Iterator[None]:
+        """Show what is done within the block."""
         with self._lock:
-            self._stack.append((case, STAGES.get(name, name), time.monotonic()))
+            self._stack.append((case, stage.doing, time.monotonic()))
             self._detail, self._count = "", None
         self._start()
         try:

@@ -1,41 +1,59 @@
-"""What a reader calls the stages of a case and the artifacts that they make.
+"""The stages of a case, as one enum: errors, timings, logs, artifacts and causes use its members.
 
-Records name a timed stage after the artifact that it made, or after the call that was timed. Pages
-and terminals say for each stage what is done, in one form, and for each artifact what it is.
+`doing` is what a terminal or a page says while the stage runs, `makes` what it leaves in the store.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from enum import StrEnum
 
-STAGES: Mapping[str, str] = {
-    "checkpoint": "get the checkpoint",
-    "standin": "make stand-in weights",
-    "onnx": "export",
-    "simplified": "simplify",
-    "compiled": "compile",
-    "images": "find images",
-    "crops": "decode images",
-    "decode": "decode images",
-    "wait for images": "wait for images",
-    "verify images": "verify images",
-    "eager": "run eager PyTorch",
-    "probe": "run the ONNX model",
-    "lease": "wait for the device",
-    "open": "load",
-    "open eager": "load eager PyTorch",
-    "accuracy": "infer images",
-    "throughput": "time executions",
-    "diagnosis": "diagnose",
-}
-ARTIFACTS: Mapping[str, str] = {
-    "checkpoint": "checkpoint",
-    "standin": "stand-in weights",
-    "onnx": "ONNX file",
-    "simplified": "simplified ONNX file",
-    "compiled": "compiled model",
-    "eager": "predictions of eager PyTorch",
-    "probe": "outputs of the ONNX model",
-    "crops": "cropped images",
-    "images": "generated images",
-}
+
+class Stage(StrEnum):
+    """One step of a case, or the part of the harness that an error came from.
+
+    The value is what records, log files, store folders and `known_failures` contain.
+    """
+
+    doing: str
+    makes: str
+
+    def __new__(cls, value: str, doing: str, makes: str = "") -> Stage:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.doing = doing
+        member.makes = makes
+        return member
+
+    # Before there is a case.
+    CONFIGURATION = "configuration", "read the options"
+    CATALOG = "catalog", "read the catalog"
+    NETWORK = "network", "find the network"
+    # Inputs.
+    DATA = "data", "find images", "generated images"
+    CHECKPOINT = "checkpoint", "get the checkpoint", "checkpoint"
+    STANDIN = "standin", "make stand-in weights", "stand-in weights"
+    CROPS = "crops", "decode images", "cropped images"
+    # The chain.
+    EXPORT = "export", "export", "ONNX file"
+    SIMPLIFY = "simplify", "simplify", "simplified ONNX file"
+    COMPILE = "compile", "compile", "compiled model"
+    # References.
+    EAGER = "eager", "run eager PyTorch", "predictions of eager PyTorch"
+    PROBE = "probe", "run the ONNX model", "outputs of the ONNX model"
+    # On the device.
+    DEVICE = "device", "wait for the device"
+    LOAD = "load", "load"
+    LOAD_EAGER = "load-eager", "load eager PyTorch"
+    FEED = "feed", "wait for images"
+    VERIFY = "verify", "verify images"
+    INFER = "infer", "infer images"
+    TIME = "time", "time executions"
+    # Afterwards.
+    VERDICT = "verdict", "judge"
+    DIAGNOSE = "diagnose", "diagnose"
+    # The machinery.
+    REHEARSAL = "rehearsal", "check the stand-ins"
+    STORE = "store", "use the store"
+    RECORDS = "records", "write records"
+    WORKER = "worker", "run a pytest worker"
+    HARNESS = "harness", "run the harness"

@@ -34,6 +34,7 @@ from pydantic_core import PydanticCustomError
 
 from harness.base import errors
 from harness.base.errors import CatalogError
+from harness.base.terms import Check, Provenance
 from harness.catalog.yaml_document import (
     Document,
     KeyPath,
@@ -53,7 +54,6 @@ from harness.images.steps import (
     ResizeShort,
     ResizeSquare,
 )
-from harness.records.lines import Check, Provenance
 from harness.stages.checkpoints import LAYOUTS
 from harness.stages.networks import RESERVED_ARGUMENTS, unknown_network
 

@@ -16,7 +16,8 @@ from harness.catalog.schema import Catalog
 from harness.images.crops import CHUNK
 from harness.judge.causes import REMEMBERED, Exit, exit_code
 from harness.plan import Case
-from harness.records.lines import CaseLine, ErrorInfo
+from harness.records.lines import CaseLine
+from harness.records.values import ErrorInfo
 from harness.settings import Settings
 from harness.stages.pipeline import CaseBench, Workbench
 

@@ -20,10 +20,11 @@ from rich.table import Table
 
 from harness.base.errors import CatalogError, ConfigError, StoreError
 from harness.base.progress import Progress
+from harness.base.terms import CHECKS
 from harness.catalog.schema import Catalog, load_catalog
 from harness.cli.options import console, takes_settings
 from harness.judge.causes import Exit
-from harness.plan import CHECKS, Case, make_plan, missing, missing_text
+from harness.plan import Case, make_plan, missing, missing_text
 from harness.settings import Settings
 from harness.targets import registry
 
@@ -60,8 +61,8 @@ def known_check(check: str | None) -> str | None:
 
 def ls(settings: Settings) -> None:
     """Every artifact: kind, model, batch size, chip, size, how long building took, last use."""
+    from harness.base.store import Store
     from harness.stages.inventory import inventory
-    from harness.stages.store import Store
 
     _require_folder(settings.store)
     store = Store(settings.store)
@@ -246,7 +247,7 @@ def gc(
 
     What was used within the last hour stays, unless its key is named.
     """
-    from harness.stages.store import Store
+    from harness.base.store import Store
 
     for name, value in (("--max-gb", max_gb), ("--older-than-days", older_than_days)):
         if value is not None and not 0 <= value < LONGEST_DAYS:

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.base.errors import ConfigError
+from harness.base.store import Explanation, Store
 from harness.catalog.schema import Catalog
 from harness.images.crops import Crops
 from harness.plan import make_plan
 from harness.settings import Settings
 from harness.stages.pipeline import Workbench
-from harness.stages.store import Explanation, Store
 
 
 def explain(settings: Settings, catalog: Catalog, check: str | None) -> Iterator[str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from harness.base.errors import ConfigError, HarnessError, some
-from harness.records.lines import Provenance
+from harness.base.terms import Provenance
 from harness.settings import resolve
 
 if TYPE_CHECKING:
@@ -101,9 +101,9 @@ def trend(
     catalog: CatalogOption = None,
 ) -> None:
     """A page of figures over time: changes of toolchain, noise, floors, slow declines."""
+    from harness.base.terms import CHECKS
     from harness.catalog.schema import load_catalog
     from harness.history.trend import write_trend
-    from harness.plan import CHECKS
 
     with _readable_errors():
         settings = resolve(_given(runs=runs, catalog=catalog))
@@ -233,13 +233,13 @@ def check(
     from harness.catalog.schema import load_catalog
     from harness.cli.options import console
     from harness.history.proposals import check as compare
-    from harness.records import lines as records
+    from harness.records import reader
     from harness.report import figures, provenance
 
     with _readable_errors():
         settings = resolve(_given(runs=runs, catalog=catalog))
         found = compare(run, settings.runs, load_catalog(settings.catalog), last=last)
-        read = records.read(run)
+        read = reader.read(run)
         if not found:
             counts = [f"{count} {name}" for name, count in read.counts().items() if count]
             ended = ", ".join(counts).replace("_", " ")

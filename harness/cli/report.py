@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import readable_errors
-from harness.records import lines as records
+from harness.records import reader
 from harness.report import exports
 from harness.report import why as nightly
 from harness.settings import resolve
@@ -73,7 +73,7 @@ def why(
     with readable_errors():
         if run is None and exit_code is None and stopped_after is None:
             run = resolve({}).runs / "latest"
-        found = None if run is None else records.read(run)
+        found = None if run is None else reader.read(run)
         screen = nightly.first_screen(found, exit_code, stopped_after_h=stopped_after)
     for line in screen.lines:
         typer.echo(line)

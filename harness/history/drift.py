@@ -27,7 +27,7 @@ from functools import cache
 from itertools import pairwise
 from typing import Literal
 
-from harness.records.lines import Check
+from harness.base.terms import Check
 
 WINDOWS = (7, 10, 14, 20)
 CHANCE = 1 / 5000

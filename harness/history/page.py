@@ -23,10 +23,12 @@ from harness import __version__
 from harness import report as report_package
 from harness.base import precision
 from harness.base.errors import RecordError
+from harness.base.terms import Provenance
 from harness.history import chart, drift
 from harness.history.series import Point, Series
 from harness.history.store import Update
-from harness.records.lines import Provenance, RunLine, RunRecords
+from harness.records.lines import RunLine
+from harness.records.reader import RunRecords
 from harness.report import figures, provenance
 from harness.report.cases import safe_href
 from harness.report.headline import LOOKS

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from harness.base.errors import CatalogError, ConfigError, RecordError, some
+from harness.base.terms import Outcome
 from harness.catalog.schema import Baseline, Catalog, Model, Tuning, load_catalog, parse_catalog
 from harness.catalog.yaml_document import Document, KeyPath, read_document
 from harness.history import drift, series
@@ -37,8 +38,9 @@ from harness.history.store import (
 )
 from harness.judge.causes import GIVEN_FILE
 from harness.judge.verdicts import FIDELITY_BOUND
-from harness.records import lines as records
-from harness.records.lines import CaseLine, Outcome, RunRecords
+from harness.records import reader
+from harness.records.lines import CaseLine
+from harness.records.reader import RunRecords
 
 _TUNINGS: tuple[str, ...] = get_args(Tuning)
 _METHODS = ("pure-inference", "whole-dataset")
@@ -167,7 +169,7 @@ def propose(runs: Sequence[Path], catalog_path: Path, *, lower: bool = False) ->
     load_catalog(catalog_path)  # refuses what must not be read at all
     content = catalog_path.read_bytes()
     catalog = parse_catalog(content, catalog_path)
-    read = [records.read(run) for run in _distinct(runs)]
+    read = [reader.read(run) for run in _distinct(runs)]
     _refuse_what_is_not_real(read)
     left: dict[str, str] = {}
     grouped: dict[tuple[str, str, str, int], dict[str, Sample]] = {}
@@ -739,7 +741,7 @@ def check(
     Raises:
         RecordError: the run or the history cannot be read.
     """
-    found = records.read(run)
+    found = reader.read(run)
     kind = found.run.provenance if found.run else "real"
     with open_history(runs) as history:
         known = {one.key: one for one in series.load(history, kind, catalog=catalog)}

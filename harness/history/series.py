@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from harness.base.terms import Check, Outcome, Provenance
 from harness.catalog.schema import Catalog
 from harness.history import drift
 from harness.history.store import History, chip_of
-from harness.records.lines import CaseLine, Check, Outcome, Provenance
+from harness.records.lines import CaseLine
 
 # Outcomes whose figure says how good the artifact was. An inconclusive one says how busy the
 # machine was: it is shown, and no rule looks at it.

@@ -25,8 +25,9 @@ from typing import Any, get_args
 
 from harness.base import locks
 from harness.base.errors import RecordError
+from harness.base.terms import OUTCOMES, Check, Provenance
 from harness.judge.verdicts import FIDELITY_BOUND
-from harness.records.lines import OUTCOMES, RESULTS, Check, Provenance
+from harness.records.writer import RESULTS
 
 DATABASE = "history.sqlite"
 LOCK = ".history.lock"

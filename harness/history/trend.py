@@ -6,12 +6,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.base import files
 from harness.base.errors import RecordError
+from harness.base.terms import Provenance
 from harness.catalog.schema import Catalog
 from harness.history import page, series
 from harness.history.store import Update, open_history
-from harness.records import lines as records
-from harness.records.lines import Provenance
 
 LAST = 200
 """Figures of a series on the page: more than that no chart of a phone's width can show."""
@@ -89,7 +89,7 @@ def write_trend(
         kind,
         update=update,
         others={name: count for name, count in found.items() if name != kind},
-        rendered=records.now(),
+        rendered=files.now(),
         linked=path.absolute().parent == runs.absolute(),
     )
     # A folder that was emptied or mistyped must not cost the page that somebody looks at.

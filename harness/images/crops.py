@@ -37,10 +37,10 @@ from PIL import (
 
 from harness.base.errors import DataError, some
 from harness.base.npy import NpyReader, NpyWriter
+from harness.base.store import Entry, Store, file_digest, key_of, source_digest
 from harness.images import preprocess
 from harness.images.dataset import ImageSet
 from harness.images.steps import Preprocessing
-from harness.stages.store import Entry, Store, file_digest, key_of, source_digest
 
 CHUNK = 1024
 AHEAD = 2  # chunks that may be decoded or verified before the reader comes to them

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import RecordError
-from harness.judge.verdicts import Answer, BatchPass, Verdict, judge_batch_consistency, sizes_of
+from harness.judge.verdicts import Answer, BatchPass, judge_batch_consistency, sizes_of
 from harness.records.lines import CaseLine
+from harness.records.values import Verdict
 
 
 def judge_batch_sizes(directory: Path, cases: Sequence[CaseLine]) -> Verdict | None:

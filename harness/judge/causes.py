@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal
 
-from harness.records.lines import CaseLine, ErrorInfo, RunCheckLine, RunRecords
+from harness.records.lines import CaseLine, RunCheckLine
+from harness.records.reader import RunRecords
+from harness.records.values import ErrorInfo
 
 Cause = Literal["model", "toolchain", "machine", "input", "harness"]
 

@@ -15,8 +15,9 @@ from harness.base.errors import HarnessError
 from harness.catalog.schema import Baseline, Catalog, Model, RatioRule
 from harness.judge import batches, verdicts
 from harness.judge.causes import strange_times, wrong_outputs
-from harness.judge.verdicts import Verdict
-from harness.records.lines import CaseLine, RunCheckLine, RunRecords, VerdictInfo
+from harness.records.lines import CaseLine, RunCheckLine
+from harness.records.reader import RunRecords
+from harness.records.values import Verdict
 
 BATCH_SIZES = "batch sizes"
 RATIO = "ratio"
@@ -171,7 +172,7 @@ def _line(
             "unit": verdict.unit,
             "measured": verdict.measured,
             "reference": verdict.reference,
-            "verdict": VerdictInfo(
+            "verdict": Verdict(
                 kind=verdict.kind,
                 sentence=verdict.sentence,
                 rule=verdict.rule,

@@ -20,13 +20,13 @@ from typing import Any, Literal
 
 from harness.base import precision
 from harness.base.errors import HarnessError, some
+from harness.base.terms import Provenance
 from harness.catalog.schema import AccuracyRule, Baseline, Published, RatioRule, same_product
 from harness.judge import statistics
 from harness.judge.statistics import Interval, Paired
-from harness.measure.accuracy import FLIPS_KEPT, AccuracyMeasurement, images_of
-from harness.measure.throughput import ThroughputMeasurement
+from harness.judge.wording import images_of
 from harness.records.conditions import Condition, Setup
-from harness.records.lines import Provenance, ReferenceInfo
+from harness.records.values import FLIPS_KEPT, AccuracyMeasurement, Reference, ThroughputMeasurement
 
 Kind = Literal["PASS", "FAIL", "INCONCLUSIVE", "RECORDED"]
 Side = Literal["both", "drop"]
@@ -69,7 +69,7 @@ class Verdict:
     rule: str
     unit: str
     measured: float | None
-    reference: ReferenceInfo
+    reference: Reference
     figures: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -140,7 +140,7 @@ def judge_rehearsal_accuracy(
         raise ProvenanceError(
             f"a {measurement.provenance} accuracy has no other reference than the eager model"
         )
-    reference = ReferenceInfo(
+    reference = Reference(
         kind="eager",
         value=eager.percent(1),
         unit="%",
@@ -200,7 +200,7 @@ def judge_published_accuracy(
     """
     _require(measurement.provenance, "a published accuracy", "real")
     scores = measurement.scores
-    reference = ReferenceInfo(
+    reference = Reference(
         kind="published",
         value=published.top1,
         unit="%",
@@ -294,7 +294,7 @@ def judge_subset_accuracy(
         f"interval of eager's score; relative L2 of the logits at most {bound:g}"
     )
     measured = scores.percent(1)
-    reference = ReferenceInfo(
+    reference = Reference(
         kind="eager",
         value=eager.percent(1),
         unit="%",
@@ -581,11 +581,11 @@ def judge_batch_consistency(
     provenance: Provenance = next(iter(provenances), "real")
     if len(sizes) < 2:
         why = f"only batch size {sizes[0]} was run" if sizes else "no batch size was run"
-        none = ReferenceInfo(kind="none", note=why, provenance=provenance)
+        none = Reference(kind="none", note=why, provenance=provenance)
         said = _sentence([f"{why}: nothing to compare", *([note] if note else [])])
         return Verdict("RECORDED", said, rule, "points", None, none)
     first = passes[sizes[0]]
-    reference = ReferenceInfo(
+    reference = Reference(
         kind="batch-size",
         unit="points",
         source=f"batch size {sizes[0]} of the same model on the same images",
@@ -819,7 +819,7 @@ def judge_eager_speed(
     )
     share = 1.0 - tolerance_percent / 100.0
     fps, floor = measurement.timing.fps, eager.fps * share
-    reference = ReferenceInfo(
+    reference = Reference(
         kind="eager-speed",
         value=eager.fps,
         unit="fps",
@@ -905,7 +905,7 @@ def judge_baseline(
     factor = counted or 1
     fps = measurement.timing.fps * factor
     floor = baseline.fps * (1.0 - baseline.tolerance_percent / 100.0)
-    reference = ReferenceInfo(
+    reference = Reference(
         kind="baseline",
         value=baseline.fps,
         unit="fps",
@@ -948,7 +948,7 @@ def judge_same_artifact(digests: Mapping[str, str], provenance: Provenance) -> V
     says nothing about another. `digests`: check -> sha256 of what it ran.
     """
     words = "accuracy and throughput name the same compiled file"
-    none = ReferenceInfo(kind="none", provenance=provenance)
+    none = Reference(kind="none", provenance=provenance)
     if len(set(digests.values())) == 1:
         return Verdict("PASS", words, words, "", None, none, dict(digests))
     named = ", ".join(f"{check} {digest[:12]}" for check, digest in sorted(digests.items()))
@@ -984,10 +984,10 @@ def judge_ratio(
         "size that was run, or the best of several against the best"
     )
     if other is None:
-        none = ReferenceInfo(kind="none", note=why_none, provenance=provenance)
+        none = Reference(kind="none", note=why_none, provenance=provenance)
         return Verdict("RECORDED", f"not comparable: {why_none}", words, "times", None, none)
     _require(provenance, f"the figure of {other.source}", other.provenance)
-    reference = ReferenceInfo(
+    reference = Reference(
         kind="ratio",
         value=rule.at_least,
         unit="times",
@@ -1033,7 +1033,7 @@ def record_throughput(
     """Measured where nothing comparable is published: neither green nor red. On a device that was
     busy, throttled or unhealthy not even that: INCONCLUSIVE. `note` is said beside either.
     """
-    reference = ReferenceInfo(kind="none", note=why, provenance=measurement.provenance)
+    reference = Reference(kind="none", note=why, provenance=measurement.provenance)
     fps = measurement.timing.fps
     figures = _timing_figures(measurement)
     rule = "recorded: nothing comparable to hold it against"
@@ -1176,7 +1176,7 @@ def _judge_speed(
     found: str,
     asked: str,
     rule: str,
-    reference: ReferenceInfo,
+    reference: Reference,
     figures: Mapping[str, Any],
     bound: float,
     *,
@@ -1230,7 +1230,7 @@ def _judge_speed(
     return verdict("FAIL", f"{found}: too slow, {asked}")
 
 
-def _short_of(reference: ReferenceInfo, fps: float) -> float:
+def _short_of(reference: Reference, fps: float) -> float:
     """By how much a speed falls short of its reference, in percent, rounded up."""
     assert reference.value is not None
     return math.ceil(max(0.0, 100.0 * (1.0 - fps / reference.value)) * 1000) / 1000

@@ -19,9 +19,9 @@ import numpy.typing as npt
 
 from harness.base.errors import InferError, some
 from harness.base.npy import NpyReader
+from harness.base.terms import Provenance
 from harness.images.dataset import ImageSet
 from harness.images.feed import Batch
-from harness.records.lines import Provenance
 from harness.targets.protocol import Float32, Session
 
 TOP = 5

@@ -19,12 +19,10 @@ from harness.base import precision
 from harness.base.errors import DeviceError, HarnessError, LoadError
 from harness.judge import verdicts
 from harness.judge.causes import OTHER_NETWORK
-from harness.judge.verdicts import Verdict
 from harness.measure import accuracy, throughput
-from harness.measure.accuracy import AccuracyMeasurement
 from harness.measure.input_check import Spots
-from harness.measure.throughput import ThroughputMeasurement
 from harness.records.conditions import Condition, Moment
+from harness.records.values import AccuracyMeasurement, ThroughputMeasurement, Verdict
 from harness.stages import checkpoints
 from harness.stages.pipeline import EAGER_FORMATS, CaseBench, Prepared
 from harness.targets.protocol import Device, DeviceFault, Session

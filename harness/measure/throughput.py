@@ -18,10 +18,10 @@ from typing import Any, Literal
 import numpy as np
 
 from harness.base.errors import InferError
+from harness.base.terms import Provenance
 from harness.judge.causes import STRANGE_TIMES
 from harness.judge.statistics import drift, half_width_percent
 from harness.records.conditions import Condition, Setup
-from harness.records.lines import Provenance
 from harness.targets.protocol import Float32, Session
 
 MIN_ROUNDS = 5

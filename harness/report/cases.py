@@ -9,7 +9,9 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from harness.records.lines import ArtifactRef, CaseLine, PlannedCase, Provenance, ReferenceInfo
+from harness.base.terms import Provenance
+from harness.records.lines import CaseLine, PlannedCase
+from harness.records.values import ArtifactRef
 from harness.report import charts, details, figures, provenance
 from harness.report.figures import NO_VALUE, Row
 from harness.report.headline import ATTENTION, LOOKS, Look
@@ -208,7 +210,7 @@ def count_logs(cases: Sequence[CaseLine]) -> int:
     return errors + sum(1 for case in cases for artifact in case.artifacts if artifact.log)
 
 
-def _reference(info: ReferenceInfo, unit: str) -> Reference:
+def _reference(info: Reference, unit: str) -> Reference:
     words, short = REFERENCE_WORDS.get(info.kind, (figures.clip(info.kind, 60),) * 2)
     source = figures.clip(info.source, 400)
     return Reference(

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.records.lines import RunCheckLine, RunRecords
+from harness.records.lines import RunCheckLine
+from harness.records.reader import RunRecords
 from harness.report import figures, provenance
 from harness.report.cases import Anchors
 from harness.report.figures import NO_VALUE, Row

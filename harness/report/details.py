@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from harness.records.lines import CaseLine, Provenance
+from harness.base.terms import Provenance
+from harness.records.lines import CaseLine
 from harness.report import charts, figures, provenance
 from harness.report.figures import NO_VALUE, Row
 

@@ -19,8 +19,9 @@ from typing import Any
 
 from harness import __version__
 from harness.base.errors import RecordError
-from harness.records import lines as records
-from harness.records.lines import CaseLine, RunRecords
+from harness.records import reader
+from harness.records.lines import CaseLine
+from harness.records.reader import RunRecords
 from harness.report import figures, findings, headline, page, provenance
 from harness.report.cases import Anchors, CaseView
 from harness.report.checks import CheckView, check_views
@@ -309,7 +310,7 @@ def write_all(run_dir: Path) -> list[Path]:
     Raises:
         RecordError: there are no records, or a file cannot be written.
     """
-    found = records.read(run_dir)
+    found = reader.read(run_dir)
     texts = {
         SUMMARY_JSON: summary_json(found),
         RESULTS_CSV: results_csv(found),

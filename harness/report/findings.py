@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.judge.causes import REMEMBERED, Cause, Exit, Finding, cause_of, causes, failure
-from harness.records.lines import CaseLine, PlannedCase, RunRecords
+from harness.records.lines import CaseLine, PlannedCase
+from harness.records.reader import RunRecords
 from harness.report import figures, headline, provenance
 from harness.report.cases import CaseView
 from harness.report.headline import ATTENTION, Look, missing

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from harness.report import figures
 
 if TYPE_CHECKING:
+    from harness.base.terms import Provenance
     from harness.catalog.schema import Baseline, Catalog, Model
-    from harness.records.lines import Provenance, RunLine
+    from harness.records.lines import RunLine
 
 MOST_MODELS = 200
 MOST_FIGURES = 200

@@ -10,15 +10,10 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from harness.base.terms import OUTCOMES, Outcome
 from harness.judge import causes
-from harness.records.lines import (
-    OUTCOMES,
-    CaseLine,
-    Outcome,
-    PlannedCase,
-    RunCheckLine,
-    RunRecords,
-)
+from harness.records.lines import CaseLine, PlannedCase, RunCheckLine
+from harness.records.reader import RunRecords
 from harness.report import figures, provenance
 
 Tone = Literal["good", "bad", "warn", "neutral"]

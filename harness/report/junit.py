@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 
-from harness.records.lines import CaseLine, RunRecords
+from harness.records.lines import CaseLine
+from harness.records.reader import RunRecords
 from harness.report import page, provenance
 from harness.report.cases import Anchors, CaseView
 from harness.report.checks import CheckView, check_views

@@ -11,7 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness import __version__
-from harness.records.lines import OUTCOMES, CaseLine, Machine, Outcome, Provenance, RunRecords
+from harness.base.host import Machine
+from harness.base.terms import OUTCOMES, Outcome, Provenance
+from harness.records.lines import CaseLine
+from harness.records.reader import RunRecords
 from harness.report import charts, details, figures, guide_tables, provenance, worth
 from harness.report.cases import CaseView, Group, Shared, absent, count_logs, view
 from harness.report.checks import CheckView, check_views

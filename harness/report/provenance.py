@@ -13,7 +13,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from harness.records.lines import CaseLine, Provenance, RunCheckLine, RunRecords
+from harness.base.terms import Provenance
+from harness.records.lines import CaseLine, RunCheckLine
+from harness.records.reader import RunRecords
 
 WITHHELD = "[withheld]"
 # What a figure of a run that is not real may be held against.

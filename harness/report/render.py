@@ -19,9 +19,10 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from harness.base import files
 from harness.base.errors import RecordError
-from harness.records import lines as records_module
-from harness.records.lines import RunRecords
+from harness.records import reader, writer
+from harness.records.reader import RunRecords
 from harness.report import figures, provenance, thumbs
 from harness.report.page import build
 
@@ -69,7 +70,7 @@ def render_html(records: RunRecords, *, now: str | None = None) -> str:
     """
     style, script, digest = _assets()
     template = _environment().get_template("template.html.j2")
-    moment = now if now is not None else records_module.now()
+    moment = now if now is not None else files.now()
     html = ""
     for share in _SHARES:
         page = build(records, rendered=moment, share=share)
@@ -92,10 +93,10 @@ def write_report(run_dir: Path, *, images_at_hand: bool = False) -> Path:
         RecordError: there are no records, no line of them can be read, or the file cannot be
             written.
     """
-    records = records_module.read(run_dir)
+    records = reader.read(run_dir)
     if not any((records.run, records.plan, records.cases, records.checks, records.end)):
         raise RecordError(
-            f"{records.directory / records_module.RESULTS} holds no line of a run's records",
+            f"{records.directory / writer.RESULTS} holds no line of a run's records",
             remedy="name a run directory, e.g. runs/latest",
         )
     path = records.directory / REPORT

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.records.lines import RunRecords
+from harness.records.reader import RunRecords
 from harness.report import checks, figures, findings, headline, page, provenance
 from harness.report.cases import Anchors, CaseView
 

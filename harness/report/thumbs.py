@@ -20,7 +20,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.records.lines import CaseLine, RunCheckLine, RunRecords
+from harness.records.lines import CaseLine, RunCheckLine
+from harness.records.reader import RunRecords
 from harness.report import figures
 
 THUMBS = "thumbs"

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.judge.causes import Cause, Exit, causes
-from harness.records.lines import CaseLine, PlannedCase, RunRecords
+from harness.records.lines import CaseLine, PlannedCase
+from harness.records.reader import RunRecords
 from harness.report import headline, provenance
 from harness.report.figures import line as one_line
 from harness.report.findings import Why, exit_words, not_reached, subjects_shown, whys

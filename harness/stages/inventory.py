@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.base.store import Entry
 from harness.catalog.schema import Catalog, Model
-from harness.stages.store import Entry
 
 # As a case makes them.
 KINDS = ("images", "crops", "standin", "onnx", "simplified", "compiled", "probe", "eager")

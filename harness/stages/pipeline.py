@@ -34,10 +34,11 @@ from harness.base.errors import (
     RehearsalError,
     SimplifyError,
 )
-from harness.base.host import required_version
+from harness.base.host import cores, processor, required_version
 from harness.base.npy import NpyWriter
 from harness.base.processes import last_text
 from harness.base.progress import Progress
+from harness.base.store import Entry, Store, canonical, file_digest, source_digest
 from harness.catalog.schema import Catalog, Model
 from harness.images import dataset, generated
 from harness.images.checked import find_checked
@@ -46,20 +47,18 @@ from harness.images.dataset import ImageSet
 from harness.images.feed import Feed
 from harness.judge import verdicts
 from harness.judge.causes import GIVEN_FILE
-from harness.judge.verdicts import Verdict
 from harness.measure import accuracy
 from harness.measure.accuracy import Predictions
 from harness.plan import Case
 from harness.records.conditions import Condition
-from harness.records.lines import ArtifactRef, StageTime
+from harness.records.values import ArtifactRef, StageTime, Verdict
 from harness.settings import Settings
 from harness.stages import checkpoints, networks
 from harness.stages.checkpoints import Digests
 from harness.stages.export import OPSET
 from harness.stages.fetch import shown
-from harness.stages.store import Entry, Store, canonical, file_digest, source_digest
 from harness.targets import leases, sessions
-from harness.targets.cpu.target import CpuTarget, cores, open_on_cpu, processor
+from harness.targets.cpu.target import CpuTarget, open_on_cpu
 from harness.targets.pool import TIMEOUT_S, DevicePool
 from harness.targets.protocol import Device, Float32, Session
 from harness.targets.registry import make_target

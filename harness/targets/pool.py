@@ -15,8 +15,9 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from harness.base.errors import DeviceError, some
+from harness.base.files import now
 from harness.base.locks import OnWait
-from harness.records.lines import Check, now
+from harness.base.terms import Check
 from harness.targets import leases
 from harness.targets.protocol import Device, Target
 

@@ -8,16 +8,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from harness.records.lines import (
-    RESULTS,
-    CaseLine,
-    EndLine,
-    PlanLine,
-    Provenance,
-    ReferenceInfo,
-    RunLine,
-    count,
-)
+from harness.base.terms import Provenance
+from harness.records.lines import CaseLine, EndLine, PlanLine, RunLine, count
+from harness.records.values import Reference
+from harness.records.writer import RESULTS
 from tests.selftest import report_samples as samples
 
 FIRST_NIGHT = datetime(2026, 9, 1, 2, 0, tzinfo=UTC)
@@ -51,7 +45,7 @@ def speed(
         "measured": fps,
         "started": night(number),
         "difference_percent": None,
-        "reference": ReferenceInfo(
+        "reference": Reference(
             kind="baseline" if real else "none",
             value=435.0 if real else None,
             unit="fps",

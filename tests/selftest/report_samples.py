@@ -9,25 +9,12 @@ from typing import Any
 
 from pydantic import Field
 
+from harness.base.host import Machine
+from harness.base.terms import Check, Outcome, Provenance
 from harness.catalog.schema import load_catalog
-from harness.records.lines import (
-    ArtifactRef,
-    CaseLine,
-    Check,
-    EndLine,
-    ErrorInfo,
-    Machine,
-    Outcome,
-    PlannedCase,
-    Provenance,
-    ReferenceInfo,
-    RunCheckLine,
-    RunLine,
-    RunRecords,
-    StageTime,
-    VerdictInfo,
-    count,
-)
+from harness.records.lines import CaseLine, EndLine, PlannedCase, RunCheckLine, RunLine, count
+from harness.records.reader import RunRecords
+from harness.records.values import ArtifactRef, ErrorInfo, Reference, StageTime, Verdict
 from harness.report.guide_figures import guide_figures
 
 MACHINE = Machine(
@@ -153,7 +140,7 @@ def case(
     """One case line with every field filled; `changes` replace fields."""
     accuracy = check == "accuracy"
     measured = 78.32 if accuracy else 1000 / 3.2
-    reference = ReferenceInfo(
+    reference = Reference(
         kind="eager" if accuracy else "eager-speed",
         value=78.32 if accuracy else 210.4,
         unit="%" if accuracy else "fps",
@@ -196,7 +183,7 @@ def case(
         else 100 * (measured - 210.4) / 210.4,
         "verdict": None
         if broken
-        else VerdictInfo(
+        else Verdict(
             kind=kind,  # type: ignore[arg-type] # one of the four, from the table above
             sentence=sentences[outcome],
             rule="every prediction is equal unless the eager margin is below the bound",
@@ -431,10 +418,10 @@ def real_accuracy(model: str, batch: int, outcome: Outcome = "passed", **changes
         "measured": measured,
         "difference_percent": 100 * relative,
         "sentence": sentence,
-        "reference": ReferenceInfo(
+        "reference": Reference(
             kind="published", value=published.top1, unit="%", source=published.source
         ),
-        "verdict": VerdictInfo(
+        "verdict": Verdict(
             kind="PASS" if outcome == "passed" else "FAIL",
             sentence=sentence,
             rule="relative difference at most 1 %, either side (guide-000)",
@@ -466,10 +453,10 @@ def part_accuracy(model: str, batch: int, **changes: Any) -> CaseLine:
         "measured": 78.1,
         "difference_percent": 0.13,
         "sentence": sentence,
-        "reference": ReferenceInfo(
+        "reference": Reference(
             kind="eager", value=78.0, unit="%", source="eager PyTorch on the same 1000 images"
         ),
-        "verdict": VerdictInfo(
+        "verdict": Verdict(
             kind="INCONCLUSIVE",
             sentence=sentence,
             rule="the whole 99 % interval of the difference within ±0.78 points",
@@ -495,11 +482,11 @@ def real_throughput(model: str, batch: int, factor: float = 1.02, **changes: Any
     fps = (baseline.fps if baseline else 500.0) * factor
     mean = 1000 * batch / fps
     outcome: Outcome = "recorded"
-    reference = ReferenceInfo(kind="none", note="no figure is published")
+    reference = Reference(kind="none", note="no figure is published")
     sentence = f"{fps:.4g} fps measured; no figure is published"
     if baseline is not None:
         outcome = "passed" if fps >= baseline.fps else "failed"
-        reference = ReferenceInfo(
+        reference = Reference(
             kind="baseline", value=baseline.fps, unit="fps", source=baseline.source
         )
         sentence = f"{fps:.4g} fps against {baseline.fps:g} ({baseline.source})"
@@ -569,8 +556,8 @@ def batch_check(
         sentence=sentence,
         unit="points",
         measured=0.0 if outcome == "passed" else 0.186,
-        reference=ReferenceInfo(kind="batch-size", unit="points", provenance=provenance),
-        verdict=VerdictInfo(
+        reference=Reference(kind="batch-size", unit="points", provenance=provenance),
+        verdict=Verdict(
             kind="PASS" if outcome == "passed" else "FAIL",
             sentence=sentence,
             rule="top-1 on the same images differs by at most 0.1 points between batch sizes",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.records import lines as records
+from harness.records import reader
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = Path(__file__).parent / "tiny.yaml"
@@ -30,8 +30,8 @@ class Finished:
     def run_dir(self) -> Path:
         return (self.runs / "latest").resolve()
 
-    def records(self) -> records.RunRecords:
-        return records.read(self.run_dir)
+    def records(self) -> reader.RunRecords:
+        return reader.read(self.run_dir)
 
     def outcomes(self) -> dict[str, str]:
         return {f"{case.check} {case.case}": case.outcome for case in self.records().cases}

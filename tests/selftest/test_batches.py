@@ -8,7 +8,7 @@ from harness.base.errors import RecordError
 from harness.judge import batches
 from harness.measure import accuracy
 from harness.measure.accuracy import Predictions
-from harness.records import lines as records
+from harness.records import reader, writer
 from harness.records.lines import CaseLine
 from tests.selftest.fakes import image_set, predictions
 
@@ -32,7 +32,7 @@ def write(run, batch_size, best, *, provenance="rehearsal", reference=None, outc
 
 def line(run, batch_size, measurement, model="tiny", provenance="rehearsal", outcome="passed"):
     case = f"{model}-bs{batch_size}-cpu"
-    records.append(
+    writer.append(
         run,
         CaseLine(
             run="r",
@@ -51,7 +51,7 @@ def line(run, batch_size, measurement, model="tiny", provenance="rehearsal", out
 
 
 def judge(run):
-    return batches.judge_batch_sizes(run, records.read(run).cases)
+    return batches.judge_batch_sizes(run, reader.read(run).cases)
 
 
 def test_the_predictions_of_a_run_are_compared(tmp_path):

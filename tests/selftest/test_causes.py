@@ -16,7 +16,8 @@ from harness import plugin
 from harness.base.errors import ConfigError, RecordError
 from harness.judge import causes
 from harness.judge.causes import Exit
-from harness.records.lines import ArtifactRef, CaseLine, ErrorInfo
+from harness.records.lines import CaseLine
+from harness.records.values import ArtifactRef, ErrorInfo
 from harness.report import worth
 from harness.report.why import first_screen
 from harness.simulator import install as installing

@@ -25,8 +25,8 @@ from harness.cli import plan as plan_commands
 from harness.images.dataset import FIRST_LABELS
 from harness.judge.causes import Exit
 from harness.plan import make_plan
-from harness.records import lines as records
-from harness.records.lines import ErrorInfo
+from harness.records import writer
+from harness.records.values import ErrorInfo
 from harness.report import why as nightly
 from harness.report.why import Screen, annotation, first_screen
 from harness.settings import GROUPS, OPTIONS, ROOT, resolve
@@ -468,7 +468,7 @@ def test_why_reads_a_run_and_annotates_in_a_workflow(run, tmp_path):
     found = run_records([case(outcome="error", error=error("compile"))], exit_status=1)
     for line in (found.run, *found.cases, found.end):
         assert line is not None
-        records.append(tmp_path, line)
+        writer.append(tmp_path, line)
     done = run("why", tmp_path)
     assert done.exit_code == 0
     assert "RUN FAILED: toolchain" in done.output

@@ -18,6 +18,7 @@ from PIL import Image
 
 from harness.base import locks
 from harness.base.errors import DataError
+from harness.base.store import Store, file_digest
 from harness.images import crops as module
 from harness.images import preprocess
 from harness.images.crops import AHEAD, Crops, FileDigests
@@ -25,7 +26,6 @@ from harness.images.dataset import ImageSet
 from harness.images.feed import Feed
 from harness.images.steps import CenterCrop, Normalize, Preprocessing, ResizeShort
 from harness.measure import accuracy
-from harness.stages.store import Store, file_digest
 from tests.selftest.fakes import FakeSession
 from tests.selftest.running import eventually
 

@@ -17,12 +17,12 @@ from harness import doctor
 from harness.__main__ import app
 from harness.base.errors import DeviceError
 from harness.base.host import package_version
+from harness.base.store import Store, source_digest
 from harness.catalog.schema import load_catalog
 from harness.cli import options as command_options
 from harness.doctor import SUBJECTS, Finding, examine
 from harness.images.dataset import FIRST_LABELS
 from harness.settings import ROOT, resolve
-from harness.stages.store import Store, source_digest
 from tests.selftest.running import TINY, run_python
 from tests.selftest.simulated import make_host
 
@@ -568,7 +568,8 @@ def test_nothing_heavy_is_imported():
         [
             "-c",
             "import sys; from harness.catalog.schema import load_catalog; "
-            "from harness import doctor, settings; s = settings.resolve({}); doctor.examine(s, load_catalog(s.catalog)); "
+            "from harness import doctor, settings; s = settings.resolve({}); "
+            "doctor.examine(s, load_catalog(s.catalog)); "
             "print(sorted({'torch', 'timm', 'onnx', 'onnxruntime', 'pytest'} & set(sys.modules)))",
         ]
     )

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import estimates as expected
+from harness.base.store import Store
 from harness.catalog.schema import load_catalog
 from harness.cli.plan import expected_text
 from harness.estimates import Build, duration
 from harness.plan import make_plan
 from harness.settings import resolve
-from harness.stages.store import Store
 from tests.selftest.running import TINY
 
 HOST = socket.gethostname()

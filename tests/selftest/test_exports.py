@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.base.errors import RecordError
+from harness.base.terms import OUTCOMES
 from harness.judge.causes import REMEMBERED
-from harness.records.lines import OUTCOMES, ErrorInfo, ReferenceInfo
+from harness.records.values import ErrorInfo, Reference
 from harness.report import exports, render_html, summary_lines
 from harness.report.exports import (
     append_step_summary,
@@ -71,7 +72,7 @@ def test_the_files_of_a_run(tmp_path):
 
 @pytest.mark.parametrize(("kind", "word"), [("rehearsal", "REHEARSAL"), ("simulated", "SIMULATED")])
 def test_a_run_that_is_not_real_says_so_first_and_nothing_of_others(kind, word):
-    published = ReferenceInfo(kind="published", value=81.13, unit="%", source="guide-002")
+    published = Reference(kind="published", value=81.13, unit="%", source="guide-002")
     case = samples.case(
         "resnest50", 1, provenance=kind, reference=published, difference_percent=-0.31,
         sentence="accepted: 80.98 % against the published 81.13 %",

@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 
 from harness.base.errors import DataError
+from harness.base.store import Store
 from harness.catalog.schema import load_catalog
 from harness.images.crops import Crops
 from harness.images.feed import Feed
 from harness.judge import causes
 from harness.measure import accuracy
 from harness.measure import input_check as fed
-from harness.stages.store import Store
 from tests.selftest import report_samples as samples
 from tests.selftest.fakes import FakeSession, image_set
 from tests.selftest.running import TINY

@@ -9,13 +9,13 @@ import pytest
 
 from harness import settings
 from harness.base.errors import DataError
+from harness.base.store import Store
 from harness.catalog.schema import load_catalog
 from harness.images.crops import Crops
 from harness.images.feed import Feed
 from harness.measure import attempt as measuring
 from harness.plan import Case
 from harness.stages.pipeline import Workbench
-from harness.stages.store import Store
 from harness.targets import leases
 from tests.selftest.running import TINY
 

@@ -31,7 +31,7 @@ from harness.cli import history as history_commands
 from harness.history import chart, drift, series, store
 from harness.history.store import DATABASE, open_history
 from harness.history.trend import write_trend
-from harness.records.lines import RESULTS
+from harness.records.writer import RESULTS
 from tests.selftest import history_samples as nights
 from tests.selftest import report_samples as samples
 from tests.selftest import test_report_browser as browser

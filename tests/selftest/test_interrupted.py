@@ -11,7 +11,7 @@ import time
 import pytest
 
 from harness.base import processes
-from harness.records import lines as records
+from harness.records import reader
 from tests.selftest.running import ROOT, TINY, alive
 from tests.selftest.test_plugin import NO_NETWORK
 
@@ -61,7 +61,7 @@ def test_an_interrupted_run_leaves_its_report_and_code_2(tmp_path, shared, signa
         process.kill()
         process.wait(30)
     assert process.returncode == 2, output
-    found = records.read((runs / "latest").resolve())
+    found = reader.read((runs / "latest").resolve())
     assert found.end is not None
     assert found.end.exit_status == 2
     assert not found.end.complete

@@ -13,11 +13,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from harness.__main__ import app
+from harness.base.store import MANIFEST, Entry, Store
 from harness.catalog.schema import Catalog, load_catalog
 from harness.cli import cache as cache_commands
 from harness.cli import options
 from harness.stages.inventory import Item, inventory
-from harness.stages.store import MANIFEST, Entry, Store
 from tests.selftest.running import ROOT, TINY
 
 

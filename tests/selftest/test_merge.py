@@ -14,11 +14,14 @@ from typer.testing import CliRunner
 
 from harness import merge as merging
 from harness.base.errors import RecordError
+from harness.base.terms import OUTCOMES, Check
 from harness.catalog.schema import load_catalog
 from harness.cli import history as history_commands
 from harness.merge import merge
-from harness.records import lines as records
-from harness.records.lines import OUTCOMES, RESULTS, ArtifactRef, Check, RunCheckLine
+from harness.records import reader
+from harness.records.lines import RunCheckLine
+from harness.records.values import ArtifactRef
+from harness.records.writer import RESULTS
 from harness.report import render_html, write_report
 from tests.selftest import history_samples as nights
 from tests.selftest import report_samples as samples
@@ -40,13 +43,13 @@ def shards(tmp_path: Path, **changes) -> list[Path]:
 
 
 def names(directory: Path) -> list[str]:
-    return [case.case for case in records.read(directory).cases]
+    return [case.case for case in reader.read(directory).cases]
 
 
 def test_shards_become_one_run_whose_counts_add_up(tmp_path):
     parts = shards(tmp_path)
     made = merge(parts, tmp_path / "both")
-    found = records.read(made.directory)
+    found = reader.read(made.directory)
     assert [case.batch_size for case in found.cases] == [1, 4, 8]
     assert found.counts()["passed"] == 2
     assert found.counts()["failed"] == 1
@@ -223,7 +226,7 @@ def test_other_catalogs_need_a_word(tmp_path):
         merge(parts, tmp_path / "both")
     assert "--allow-other-catalog" in caught.value.remedy
     made = merge(parts, tmp_path / "both", allow_other_catalog=True)
-    found = records.read(made.directory)
+    found = reader.read(made.directory)
     assert found.run is not None
     assert "c4c4" in found.run.catalog_digest
     assert "d5d5" in found.run.catalog_digest
@@ -234,14 +237,14 @@ def test_a_case_that_no_part_ran_stays_not_run(tmp_path):
         nights.write_run(tmp_path, [speed(1, "a")], lost=[speed(4, "a")], name="a"),
         nights.write_run(tmp_path, [speed(8, "b")], name="b", end=False),
     ]
-    found = records.read(merge(parts, tmp_path / "both").directory)
+    found = reader.read(merge(parts, tmp_path / "both").directory)
     assert found.counts()["not_run"] == 1
     assert found.end is not None
     assert not found.end.complete
     assert found.end.exit_status == 7  # one of them was killed: the machine, no model
     # A part that ran it completes the plan.
     parts.append(nights.write_run(tmp_path, [speed(4, "c")], name="c"))
-    found = records.read(merge(parts, tmp_path / "three").directory)
+    found = reader.read(merge(parts, tmp_path / "three").directory)
     assert found.counts()["not_run"] == 0
     assert found.end is not None
     assert found.end.complete
@@ -264,9 +267,9 @@ def test_a_lost_case_is_found(tmp_path, monkeypatch):
 def test_damaged_lines_stay_counted(tmp_path):
     half = speed(4, "a").model_dump_json()[:500]
     part = nights.write_run(tmp_path, [speed(1, "a")], raw=[half, '{"kind":"plan","cases":7}'])
-    assert len(records.read(part).damaged) == 2
+    assert len(reader.read(part).damaged) == 2
     made = merge([part], tmp_path / "one")
-    assert len(records.read(made.directory).damaged) == 2
+    assert len(reader.read(made.directory).damaged) == 2
     assert (made.exit_status, exit_status(made.directory)) == (7, 7)
     assert any("damaged lines in its records (2), so" in note for note in made.notes)
 
@@ -283,7 +286,7 @@ def test_a_line_that_is_gone_is_not_green(tmp_path):
         )
     )
     made = merge([part, other], tmp_path / "both")
-    assert records.read(made.directory).counts()["not_run"] == 0
+    assert reader.read(made.directory).counts()["not_run"] == 0
     assert made.exit_status == 7
     assert any("counts what its records lack" in note for note in made.notes)
 
@@ -321,13 +324,13 @@ WRONG = [7] * 30 + RIGHT[30:]
 
 
 def outcomes(directory: Path) -> dict[tuple[str, str], str]:
-    found = records.read(directory)
+    found = reader.read(directory)
     assert found.damaged == ()
     return {(check.name, check.subject): check.outcome for check in found.checks}
 
 
 def exit_status(directory: Path) -> int:
-    end = records.read(directory).end
+    end = reader.read(directory).end
     assert end is not None
     return end.exit_status
 
@@ -344,7 +347,7 @@ def test_a_failed_check_of_one_run_outlives_the_passed_one_of_another(tmp_path, 
     made = merge([parts[i] for i in order], tmp_path / "both").directory
     assert outcomes(made) == {("of a later harness", BATCHES[1]): "failed"}
     assert exit_status(made) == 1
-    assert "a says so" in render_html(records.read(made))
+    assert "a says so" in render_html(reader.read(made))
 
 
 def test_a_failed_check_alone_makes_the_exit_status(tmp_path):
@@ -381,7 +384,7 @@ def test_shards_that_each_passed_fail_together(tmp_path):
     made = merge(parts, tmp_path / "both").directory
     assert outcomes(made) == {BATCHES: "failed"}
     assert exit_status(made) == 1
-    (found,) = records.read(made).checks
+    (found,) = reader.read(made).checks
     assert "i0" in found.sentence + str(found.verdict)
 
 
@@ -391,7 +394,7 @@ def test_what_the_joined_sizes_do_not_decide_is_said_in_place_of_a_shards_word(t
         shard(tmp_path, "b", {8: [7, *RIGHT[1:]]}),
     ]
     made = merge(parts, tmp_path / "both").directory
-    (found,) = records.read(made).checks
+    (found,) = reader.read(made).checks
     assert found.outcome == "recorded"
     assert "batch sizes 1, 4, 8 are not decided on 300 images" in found.sentence
 
@@ -404,7 +407,7 @@ def test_missing_predictions_do_not_turn_a_comparison_green(tmp_path):
     (parts[1] / "predictions" / "bs8.csv").unlink()
     made = merge(parts, tmp_path / "both").directory
     assert outcomes(made) == {BATCHES: "failed"}
-    (found,) = records.read(made).checks
+    (found,) = reader.read(made).checks
     assert found.sentence.startswith("could not be judged: predictions/bs8.csv")
     assert exit_status(made) == 1
 
@@ -568,7 +571,7 @@ def test_equal_names_of_different_files_are_kept_apart(tmp_path):
     (other / "predictions").mkdir()
     (other / "predictions" / "squeezenet1_1-bs4-cpu.csv").write_text("of b")
     made = merge([one, other], tmp_path / "both")
-    by_batch = {case.batch_size: case for case in records.read(made.directory).cases}
+    by_batch = {case.batch_size: case for case in reader.read(made.directory).cases}
     for batch, text in ((4, "predictions/squeezenet1_1-bs4-cpu.csv of a"), (8, "of b")):
         name = by_batch[batch].measurement["predictions_file"]
         assert (made.directory / name).read_text() == text
@@ -651,7 +654,7 @@ def test_a_run_without_a_first_line_is_refused(tmp_path):
 def test_every_outcome_survives(tmp_path):
     whole = samples.all_outcomes()
     part = nights.write_run(tmp_path, whole.cases, name="a", provenance="rehearsal")
-    found = records.read(merge([part], tmp_path / "one").directory)
+    found = reader.read(merge([part], tmp_path / "one").directory)
     assert found.cases == whole.cases
     assert set(OUTCOMES) == {name for name, count in found.counts().items() if count}
 
@@ -678,7 +681,7 @@ def test_what_a_part_was_told_to_leave_out_is_not_lost(tmp_path):
         tmp_path, [wrong], name="a", lost=[speed(4, "a")], exit_status=6, stopped="early"
     )
     made = merge([left], tmp_path / "one").directory
-    end = records.read(made).end
+    end = reader.read(made).end
     assert end is not None
     assert (end.exit_status, end.stopped, end.complete) == (6, "early", False)
     # Another part lost a case of its own: that one is the machine's.
@@ -686,6 +689,6 @@ def test_what_a_part_was_told_to_leave_out_is_not_lost(tmp_path):
     assert exit_status(merge([left, lost], tmp_path / "two").directory) == 7
     # It ran elsewhere: nothing is left out.
     rest = nights.write_run(tmp_path, [speed(4, "c")], name="c")
-    end = records.read(merge([left, rest], tmp_path / "three").directory).end
+    end = reader.read(merge([left, rest], tmp_path / "three").directory).end
     assert end is not None
     assert (end.exit_status, end.stopped, end.complete) == (6, "", True)

@@ -12,8 +12,7 @@ import pytest
 
 from harness import plugin
 from harness.catalog.schema import KnownFailure
-from harness.judge.verdicts import Verdict
-from harness.records.lines import ErrorInfo, ReferenceInfo
+from harness.records.values import ErrorInfo, Reference, Verdict
 from tests.selftest.running import ROOT, TINY, last_json, run_python
 
 HEAVY = ("torch", "torchvision", "timm", "onnx", "onnxsim", "onnxruntime")
@@ -471,7 +470,7 @@ def known(stage):
 
 
 def judged(kind):
-    return Verdict(kind, "a sentence", "", "%", 50.0, ReferenceInfo(kind="none"))
+    return Verdict(kind, "a sentence", "", "%", 50.0, Reference(kind="none"))
 
 
 @pytest.mark.parametrize("stage", ["data", "checkpoint", "device", "store", "harness"])

@@ -19,7 +19,7 @@ from harness.catalog.schema import load_catalog, parse_catalog
 from harness.cli import history as history_commands
 from harness.history import proposals
 from harness.history.proposals import check, propose
-from harness.records import lines as records
+from harness.records import writer
 from harness.settings import resolve
 from tests.selftest import history_samples as nights
 from tests.selftest import report_samples as samples
@@ -499,7 +499,7 @@ def test_check_of_a_run_that_measured_nothing_is_one_line(tmp_path):
     nothing = samples.run_records([samples.case(outcome="error", measured=None)], exit_status=1)
     assert nothing.run is not None
     for line in (nothing.run, nothing.cases[0]):
-        records.append(folder, line)
+        writer.append(folder, line)
     done = command("check", str(folder), "--runs", str(tmp_path))
     assert done.exit_code == 4
     assert done.stdout == ""

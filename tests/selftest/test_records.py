@@ -16,26 +16,12 @@ from typing import Any
 import pytest
 
 from harness.base.errors import RecordError
-from harness.records.lines import (
-    OUTCOMES,
-    RESULTS,
-    ArtifactRef,
-    CaseLine,
-    EndLine,
-    ErrorInfo,
-    Line,
-    Machine,
-    Outcome,
-    PlanLine,
-    PlannedCase,
-    ReferenceInfo,
-    RunLine,
-    StageTime,
-    VerdictInfo,
-    append,
-    new_run_id,
-    read,
-)
+from harness.base.host import Machine
+from harness.base.terms import OUTCOMES, Outcome
+from harness.records.lines import CaseLine, EndLine, Line, PlanLine, PlannedCase, RunLine
+from harness.records.reader import read
+from harness.records.values import ArtifactRef, ErrorInfo, Reference, StageTime, Verdict
+from harness.records.writer import RESULTS, append, new_run_id
 
 ROOT = Path(__file__).parents[2]
 
@@ -83,9 +69,9 @@ FULL = a_case(
     "failed",
     unit="%",
     measured=69.25,
-    reference=ReferenceInfo(kind="published", value=70.5, unit="%", source="paper"),
+    reference=Reference(kind="published", value=70.5, unit="%", source="paper"),
     difference_percent=-1.77,
-    verdict=VerdictInfo(kind="FAIL", sentence="too low", figures={"flips": ["a", "b"]}),
+    verdict=Verdict(kind="FAIL", sentence="too low", figures={"flips": ["a", "b"]}),
     error=ErrorInfo(type="InferError", stage="infer", message="died", log="one\ntwo\n"),
     measurement={"top": [1.5, 2], "nested": {"deep": None}},
     artifacts=[ArtifactRef(kind="onnx", key="k", digest="d", bytes=7, cached=True)],
@@ -187,15 +173,16 @@ def test_several_processes_lose_nothing(tmp_path: Path) -> None:
     code = f"""
         import sys, time
         from pathlib import Path
-        from harness.records import lines as records
+        from harness.records import lines
+        from harness.records import writer
         directory, writer = Path({str(tmp_path)!r}), int(sys.argv[1])
-        line = records.CaseLine.model_validate_json({a_case().model_dump_json()!r})
+        line = lines.CaseLine.model_validate_json({a_case().model_dump_json()!r})
         (directory / f"ready-{{writer}}").touch()
         while not (directory / "go").exists():
             time.sleep(0.001)
         for number in range(40):
             padding = "x" * (97 * number)
-            records.append(
+            writer.append(
                 directory,
                 line.model_copy(update={{"nodeid": f"{{writer}}-{{number}}", "sentence": padding}}),
             )

@@ -24,23 +24,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from harness.base.errors import RecordError
+from harness.base.host import Machine
+from harness.base.terms import OUTCOMES, Check, Outcome, Provenance
 from harness.catalog.schema import load_catalog
 from harness.judge import causes
-from harness.records import lines as records_module
-from harness.records.lines import (
-    OUTCOMES,
-    ArtifactRef,
-    CaseLine,
-    Check,
-    ErrorInfo,
-    Machine,
-    Outcome,
-    PlannedCase,
-    Provenance,
-    ReferenceInfo,
-    RunCheckLine,
-    RunRecords,
-)
+from harness.records import lines, reader, writer
+from harness.records.lines import CaseLine, PlannedCase, RunCheckLine
+from harness.records.reader import RunRecords
+from harness.records.values import ArtifactRef, ErrorInfo, Reference
 from harness.report import (
     charts,
     figures,
@@ -346,7 +337,7 @@ def test_text_has_enough_contrast_in_both_schemes() -> None:
 
 # --- a rehearsal says nothing about published figures ------------------------------------------
 
-PUBLISHED = ReferenceInfo(
+PUBLISHED = Reference(
     kind="published", value=58.191, unit="%", source="guide 003", note="whole set"
 )
 
@@ -904,13 +895,11 @@ def test_a_report_is_written_from_the_records_in_one_step(tmp_path: Path) -> Non
     whole = samples.all_outcomes()
     assert whole.run is not None
     assert whole.end is not None
-    records_module.append(tmp_path, whole.run)
-    records_module.append(
-        tmp_path, records_module.PlanLine(run=whole.run.run, cases=list(whole.plan))
-    )
+    writer.append(tmp_path, whole.run)
+    writer.append(tmp_path, lines.PlanLine(run=whole.run.run, cases=list(whole.plan)))
     for line in whole.cases:
-        records_module.append(tmp_path, line)
-    records_module.append(tmp_path, whole.end)
+        writer.append(tmp_path, line)
+    writer.append(tmp_path, whole.end)
     (tmp_path / "report.html").write_text("old", encoding="utf-8")
 
     path = write_report(tmp_path)
@@ -918,7 +907,7 @@ def test_a_report_is_written_from_the_records_in_one_step(tmp_path: Path) -> Non
     assert path == tmp_path / "report.html"
     assert sorted(p.name for p in tmp_path.glob("[!.]*")) == ["report.html", "results.jsonl"]
     written = path.read_text(encoding="utf-8")
-    fresh = render_html(records_module.read(tmp_path), now=NOW)
+    fresh = render_html(reader.read(tmp_path), now=NOW)
     cut = re.compile("Rendered .*? by")
     assert cut.sub("", written) == cut.sub("", fresh)
     assert "13 of 20 cases passed" in written
@@ -942,7 +931,7 @@ def test_records_without_a_line_have_no_report(tmp_path: Path, text: str) -> Non
 def test_a_report_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
     run = samples.all_outcomes().run
     assert run is not None
-    records_module.append(tmp_path, run)
+    writer.append(tmp_path, run)
     (tmp_path / "report.html").mkdir()
     with pytest.raises(RecordError, match="cannot write") as caught:
         write_report(tmp_path)
@@ -1773,15 +1762,15 @@ def _written(directory: Path, records: RunRecords) -> None:
     assert records.end is not None
     directory.mkdir()
     run = records.run.run
-    lines: tuple[records_module.Line, ...] = (
+    lines: tuple[lines.Line, ...] = (
         records.run,
-        records_module.PlanLine(run=run, cases=list(records.plan)),
+        lines.PlanLine(run=run, cases=list(records.plan)),
         *records.cases,
         *records.checks,
         records.end,
     )
     for line in lines:
-        records_module.append(directory, line)
+        writer.append(directory, line)
 
 
 def test_thumbnails_outlive_the_images(tmp_path: Path) -> None:

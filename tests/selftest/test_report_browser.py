@@ -23,7 +23,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from harness.records.lines import Check, Outcome, RunRecords
+from harness.base.terms import Check, Outcome
+from harness.records.reader import RunRecords
 from harness.report import render_html, thumbs
 from tests.selftest import report_samples as samples
 

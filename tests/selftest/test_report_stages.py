@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.records.lines import ArtifactRef, StageTime
+from harness.records.values import ArtifactRef, StageTime
 from harness.report import charts, render_html, stages
 from tests.selftest import report_samples as samples
 from tests.selftest.running import ROOT

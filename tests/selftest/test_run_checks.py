@@ -10,7 +10,9 @@ from harness.catalog.schema import RatioRule, load_catalog
 from harness.judge import causes, verdicts
 from harness.judge.run_checks import run_checks
 from harness.judge.verdicts import ProvenanceError
-from harness.records.lines import ArtifactRef, CaseLine, ErrorInfo, PlannedCase, RunLine, RunRecords
+from harness.records.lines import CaseLine, PlannedCase, RunLine
+from harness.records.reader import RunRecords
+from harness.records.values import ArtifactRef, ErrorInfo
 from tests.selftest.running import ROOT
 
 

@@ -1,4 +1,4 @@
-"""`harness.stages.store`: never stale, never half, built once, and whole whenever it is read."""
+"""`harness.base.store`: never stale, never half, built once, and whole whenever it is read."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from harness.base import locks
+from harness.base import store as module
 from harness.base.errors import CompileError, ExportError, StoreError
-from harness.stages import store as module
-from harness.stages.store import MANIFEST, Builder, Entry, Store, Tidied, key_of, source_digest
+from harness.base.store import MANIFEST, Builder, Entry, Store, Tidied, key_of, source_digest
 
 ROOT = Path(__file__).parents[2]
 INPUTS = {"model": "tiny", "batch_size": 4, "flags": ["--a", "--b"], "target": {"os": "x"}}
@@ -91,7 +91,7 @@ def test_the_recipe_changes_with_the_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "stages").mkdir()
-    monkeypatch.setattr(module, "__file__", str(tmp_path / "stages" / "store.py"))
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "base" / "store.py"))
     source = tmp_path / "stages" / "export.py"
     source.write_text("a = 1\n")
     before = source_digest("harness.stages.export")
@@ -196,7 +196,7 @@ def test_an_entry_appears_whole_by_one_rename(
 def other_process(root: Path, code: str) -> subprocess.Popen[str]:
     head = f"""
         import json, os, pathlib, signal, sys, time
-        from harness.stages.store import Store
+        from harness.base.store import Store
         root, inputs = pathlib.Path({str(root)!r}), json.loads({json.dumps(INPUTS)!r})
         store = Store(root)
         """

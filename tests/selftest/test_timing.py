@@ -16,8 +16,8 @@ from harness.base.errors import InferError
 from harness.judge import causes
 from harness.judge.statistics import t99
 from harness.measure import throughput
-from harness.measure.throughput import Timing
 from harness.records.conditions import Condition, Setup
+from harness.records.values import Timing
 from tests.selftest import report_samples as samples
 from tests.selftest.fakes import FakeSession
 

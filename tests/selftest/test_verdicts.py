@@ -19,9 +19,15 @@ from harness.judge.statistics import Paired
 from harness.judge.verdicts import Answer, BatchPass, ProvenanceError
 from harness.measure import accuracy, throughput
 from harness.measure import attempt as measuring
-from harness.measure.accuracy import AccuracyMeasurement, Fidelity, Flip, Scores
-from harness.measure.throughput import ThroughputMeasurement, Timing
 from harness.records.conditions import Condition, Setup
+from harness.records.values import (
+    AccuracyMeasurement,
+    Fidelity,
+    Flip,
+    Scores,
+    ThroughputMeasurement,
+    Timing,
+)
 from tests.selftest.fakes import image_set, predictions
 
 CATALOG = load_catalog(Path(__file__).resolve().parents[2] / "baselines.yaml")

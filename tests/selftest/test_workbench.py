@@ -8,13 +8,13 @@ import pytest
 
 from harness import settings
 from harness.base.errors import DataError, InferError, LoadError
+from harness.base.store import Store
 from harness.catalog.schema import load_catalog
 from harness.images import crops, dataset
 from harness.images.dataset import FIRST_LABELS
 from harness.plan import Case
 from harness.report import details
 from harness.stages.pipeline import Workbench
-from harness.stages.store import Store
 from tests.selftest.image_folders import lines, name, put_images, put_sorted, put_text
 from tests.selftest.report_samples import case as sample
 from tests.selftest.running import TINY

@@ -17,8 +17,9 @@ import yaml
 from harness.catalog.schema import load_catalog
 from harness.judge.causes import Exit
 from harness.plan import Case, make_plan
-from harness.records import lines as records
-from harness.records.lines import CaseLine, ErrorInfo
+from harness.records import lines, reader, writer
+from harness.records.lines import CaseLine
+from harness.records.values import ErrorInfo
 from harness.report import why as nightly
 from harness.settings import OPTIONS, resolve
 from tests.selftest import report_samples as samples
@@ -168,7 +169,7 @@ def test_a_night_that_fails_keeps_its_code_and_says_why_at_its_end(night, tmp_pa
     )
     assert done.returncode == 1, done.stdout
     (run,) = [path for path in (tmp_path / "runs").glob("2*") if path.is_dir()]
-    ended = records.read(run).end
+    ended = reader.read(run).end
     assert ended is not None
     assert ended.exit_status == 1
     end = done.stdout[done.stdout.index("RUN FAILED: model") :]
@@ -230,11 +231,11 @@ def test_a_night_that_is_stopped_says_one_thing_of_what_it_left(night, tmp_path)
     )
     kept = tmp_path / "kept"
     kept.mkdir()
-    for line in (found.run, records.PlanLine(run="r", cases=list(found.plan)), *found.cases):
+    for line in (found.run, lines.PlanLine(run="r", cases=list(found.plan)), *found.cases):
         assert line is not None
-        records.append(kept, line)
+        writer.append(kept, line)
     assert found.end is not None
-    records.append(kept, found.end)
+    writer.append(kept, found.end)
     run = tmp_path / "runs" / "20261120-073000-1a2b"
     run.parent.mkdir()
     slow = tmp_path / "python"

@@ -23,10 +23,10 @@ from typing import Any
 from harness import simulator
 from harness.base.errors import ConfigError, DeviceError, HarnessError, InferError, LoadError
 from harness.base.processes import is_ours
+from harness.base.store import source_digest
 from harness.catalog.schema import Model
 from harness.records.conditions import Answer, Condition, Moment, Setup
 from harness.settings import Settings
-from harness.stages.store import source_digest
 from harness.targets.ascend import api, atc, cli, drivers, legacy, toolkit
 from harness.targets.ascend.npu_smi import Chip, NpuInfo, NpuSmi
 from harness.targets.protocol import Device, DeviceFault, Session, TensorSpec

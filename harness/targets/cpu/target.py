@@ -6,8 +6,6 @@ optimisation off. The layout is made for one machine: the processor's features a
 
 from __future__ import annotations
 
-import hashlib
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -16,38 +14,14 @@ from typing import Any
 
 from harness.base import jobs
 from harness.base.errors import CompileError, HarnessError
+from harness.base.host import cores, processor
+from harness.base.store import source_digest
 from harness.catalog.schema import Model
 from harness.records.conditions import Condition, Moment, Setup
-from harness.stages.store import source_digest
 from harness.targets import sessions
 from harness.targets.protocol import Device, DeviceFault, Session
 
 COMPILE_DEADLINE_S = 600.0
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
-def processor() -> tuple[str, str]:
-    """Name of the processor and a digest of its features (`/proc/cpuinfo`)."""
-    name, features = platform.processor() or platform.machine(), ""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    for line in text.splitlines():
-        field, _, value = line.partition(":")
-        field = field.strip().lower()
-        if field in ("model name", "hardware") and value.strip():
-            name = value.strip()
-        if field in ("flags", "features") and not features:
-            features = " ".join(sorted(value.split()))
-        if not line.strip() and features:
-            break
-    digest = hashlib.sha256(f"{platform.machine()} {features}".encode()).hexdigest()[:16]
-    return name, digest
 
 
 class CpuTarget:

@@ -21,10 +21,10 @@ from typing import Any
 from harness.base import processes
 from harness.base.errors import ConfigError, DeviceError, HarnessError
 from harness.base.processes import is_ours
+from harness.base.store import source_digest
 from harness.catalog.schema import Model
 from harness.records.conditions import Condition, Moment, Setup
 from harness.settings import Settings
-from harness.stages.store import source_digest
 from harness.targets import sessions
 from harness.targets.cpu.target import optimize_offline
 from harness.targets.protocol import Device, DeviceFault, Session

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from harness.base.store import Entry, Store, file_digest
 from harness.images.crops import Crops
 from harness.stages import checkpoints, export, networks
 from harness.stages.pipeline import CaseBench, Checkpoint
-from harness.stages.store import Entry, Store, file_digest
 from tests.selftest.planted.graphs import exchange, perturb, rewritten, small_onnx
 from tests.selftest.planted.rows import Fault, Found, Row, judged, said
 from tests.selftest.planted.world import BATCH, World

@@ -21,7 +21,8 @@ from harness.base.errors import (
     StoreError,
 )
 from harness.judge.causes import OTHER_INPUT
-from harness.judge.verdicts import ProvenanceError, Verdict
+from harness.judge.verdicts import ProvenanceError
+from harness.records.values import Verdict
 from tests.selftest.planted.guides import ConformanceError
 from tests.selftest.planted.world import World
 

@@ -9,8 +9,10 @@ from unittest import mock
 
 from harness import merge
 from harness.judge import causes, run_checks
-from harness.records import lines as records
-from harness.records.lines import RESULTS, ArtifactRef, CaseLine
+from harness.records import reader
+from harness.records.lines import CaseLine
+from harness.records.values import ArtifactRef
+from harness.records.writer import RESULTS
 from harness.report import headline, render_html
 from tests.selftest import history_samples as nights
 from tests.selftest.planted.rows import Fault, Found, said
@@ -23,7 +25,7 @@ def _case(batch: int, run: str = "a", **changes: Any) -> CaseLine:
 
 def _read(directory: Path) -> Found:
     """What a run ends with, and what its page says."""
-    found = records.read(directory)
+    found = reader.read(directory)
     counts = found.counts()
     complete = len(found.cases) == len(found.plan) and not counts["not_run"]
     code = causes.exit_code(found.cases, found.checks, complete=complete, allow_inconclusive=False)
@@ -115,7 +117,7 @@ def _two_artifacts(world: World, planted: bool) -> Found:
         }
     )
     run = nights.write_run(world.new_folder(), [score, speed])
-    found = run_checks.run_checks(records.read(run), world.catalog("resnest50"))
+    found = run_checks.run_checks(reader.read(run), world.catalog("resnest50"))
     bad = [line.sentence for line in found if line.outcome == "failed"]
     return said("FAIL" if bad else "PASS", "; ".join(bad), "records")
 

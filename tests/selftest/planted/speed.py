@@ -10,8 +10,9 @@ from typing import Any
 from harness.catalog.schema import Baseline, parse_catalog
 from harness.judge import verdicts
 from harness.measure import throughput
-from harness.measure.throughput import ThroughputMeasurement, WallCheck
+from harness.measure.throughput import WallCheck
 from harness.records.conditions import Condition, Setup
+from harness.records.values import ThroughputMeasurement
 from harness.targets.protocol import Float32, TensorSpec
 from tests.selftest.planted.rows import Fault, Found, Row, judged, said
 from tests.selftest.planted.world import BASELINES, BATCH, World

@@ -13,7 +13,7 @@ from harness.catalog.schema import InputSpec, Model
 from harness.judge import verdicts
 from harness.measure import throughput
 from harness.measure.accuracy import Predictions, measure
-from harness.measure.throughput import ThroughputMeasurement
+from harness.records.values import ThroughputMeasurement
 from harness.targets.ascend import target as ascend
 from harness.targets.ascend.cli import Printed, Summary, execution_times
 from harness.targets.protocol import Float32, Session

@@ -13,9 +13,9 @@ from typing import Any, Self, TypeVar
 
 from harness import settings
 from harness.catalog.schema import Catalog, load_catalog
-from harness.judge.verdicts import Verdict
 from harness.measure import attempt as measuring
 from harness.plan import Case
+from harness.records.values import Verdict
 from harness.simulator import install, parse_config
 from harness.simulator.host import VARIABLE
 from harness.stages.pipeline import CaseBench, Prepared, Workbench

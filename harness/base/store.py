@@ -24,7 +24,7 @@ from typing import Any
 
 from harness.base import locks, processes
 from harness.base.errors import HarnessError, StoreError, from_json
-from harness.records.lines import now, regular_text
+from harness.base.files import now, regular_text
 
 FORMAT = 1
 MANIFEST = "manifest.json"

@@ -1,0 +1,145 @@
+"""Reads a run's records: the one parser that report, merge, history, estimates and `why` share."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.base.errors import RecordError
+from harness.base.files import regular_text
+from harness.base.terms import OUTCOMES
+from harness.records.lines import (
+    SCHEMA,
+    CaseLine,
+    EndLine,
+    Line,
+    PlanLine,
+    PlannedCase,
+    RunCheckLine,
+    RunLine,
+    count,
+)
+from harness.records.values import Samples
+from harness.records.writer import RESULTS
+
+_KINDS: dict[str, type[Line]] = {
+    "run": RunLine,
+    "plan": PlanLine,
+    "case": CaseLine,
+    "check": RunCheckLine,
+    "end": EndLine,
+}
+
+
+@dataclass(frozen=True)
+class RunRecords:
+    """Everything one run wrote, in order; damaged lines are counted, never hidden."""
+
+    directory: Path
+    run: RunLine | None
+    plan: tuple[PlannedCase, ...]
+    cases: tuple[CaseLine, ...]
+    end: EndLine | None
+    damaged: tuple[str, ...] = field(default=())
+    checks: tuple[RunCheckLine, ...] = field(default=())
+
+    def counts(self) -> dict[str, int]:
+        """Cases for each outcome; planned cases without a line count as `not_run`."""
+        return count(self.plan, self.cases)
+
+    def end_agrees(self) -> bool:
+        """Whether the end line counts what the plan and the case lines have."""
+        if self.end is None:
+            return False
+        stated, counts = self.end.counts, self.counts()
+        same = not stated or all(stated.get(name, 0) == counts[name] for name in OUTCOMES)
+        return same and self.end.planned == len(self.plan)
+
+
+def read(directory: Path) -> RunRecords:
+    """Read a run's records: of its directory, or of the `results.jsonl` in it.
+
+    A case that was written twice (a crash noticed by both sides) keeps its first line; a line
+    that cannot be read is reported in `damaged`.
+
+    Raises:
+        RecordError: the run has no records at all, no regular file of them, or an older form.
+    """
+    # No other file is taken for records: a report would be written beside it.
+    path = directory if directory.name == RESULTS else directory / RESULTS
+    try:
+        text = regular_text(path, errors="replace")
+    except OSError as error:
+        raise RecordError(
+            f"no records of a run at {path}: {error.strerror or error}",
+            remedy="name a run directory, e.g. runs/latest",
+        ) from error
+    run: RunLine | None = None
+    end: EndLine | None = None
+    plan: dict[str, PlannedCase] = {}
+    cases: dict[str, CaseLine] = {}
+    checks: dict[tuple[str, str], RunCheckLine] = {}
+    damaged: list[str] = []
+    # Not `splitlines`: for it a line also ends at U+2028 or U+0085, which JSON leaves as they are.
+    for number, raw in enumerate(text.split("\n"), 1):
+        if not raw.strip():
+            continue
+        try:
+            data = json.loads(raw)
+            _require_form(data, path)
+            line = _KINDS[data["kind"]].model_validate(data)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            damaged.append(f"line {number}: {str(error).splitlines()[0][:160]}")
+            continue
+        if isinstance(line, RunLine):
+            run = run or line
+        elif isinstance(line, PlanLine):
+            plan.update((planned.nodeid, planned) for planned in line.cases)
+        elif isinstance(line, CaseLine):
+            cases.setdefault(line.nodeid, line)
+        elif isinstance(line, RunCheckLine):
+            checks[line.name, line.subject] = line
+        else:
+            end = line
+    return RunRecords(
+        path.parent,
+        run,
+        tuple(plan.values()),
+        tuple(cases.values()),
+        end,
+        tuple(damaged),
+        tuple(checks.values()),
+    )
+
+
+def read_samples(directory: Path, file: str) -> Samples:
+    """The execution times that `writer.write_samples` kept.
+
+    Raises:
+        RecordError: the file is absent, outside of the run, or no such file.
+    """
+    path = directory / file
+    try:
+        if not path.resolve().is_relative_to(directory.resolve()):
+            raise ValueError("it lies outside of the run")
+        data = json.loads(regular_text(path))
+
+        def rounds(value: Any) -> tuple[tuple[float, ...], ...]:
+            return tuple(tuple(float(sample) for sample in one) for one in value)
+
+        rivals = {str(name): rounds(value) for name, value in data["rivals"].items()}
+        return Samples(rounds(data["ours"]), rivals)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecordError(f"no samples at {path}: {error}") from error
+
+
+def _require_form(data: Any, path: Path) -> None:
+    """Refuse a file of another version: its values have another form."""
+    version = data.get("schema_version", 1) if isinstance(data, dict) else SCHEMA
+    if isinstance(version, int) and version < SCHEMA:
+        raise RecordError(
+            f"{path} has records of an older form ({version}, this harness reads {SCHEMA})",
+            remedy="read it with the version that wrote it, or run again",
+        )

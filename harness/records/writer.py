@@ -1,0 +1,113 @@
+"""Writes a run's records: one JSON line at a time, appended and flushed; samples beside them.
+
+Lines are appended under a lock with a single write, so that several processes can share the file
+and a kill loses at most the case that was running.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic_core import PydanticSerializationError
+
+from harness.base import locks
+from harness.base.errors import RecordError
+from harness.records.lines import CaseLine, Line
+from harness.records.values import FLIPS_KEPT, AccuracyMeasurement, Samples
+
+RESULTS = "results.jsonl"
+SAMPLES = "samples"
+LOCK_TIMEOUT_S = 30.0
+
+
+def new_run_id() -> str:
+    """`20261120-073000-1a2b`: sorts by time, unique on a host."""
+    return datetime.now(UTC).strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
+
+
+def append(directory: Path, line: Line) -> None:
+    """Append one line to the run's records and flush it to disk.
+
+    Raises:
+        RecordError: the file cannot be written.
+    """
+    payload = _encoded(line)
+    path = directory / RESULTS
+    try:
+        directory.stat()  # the lock must not make a run that is gone
+        # Bounded: a process that was stopped while it wrote must not stop the others.
+        with locks.locked(directory / ".results.lock", timeout_s=LOCK_TIMEOUT_S, what="a record"):
+            fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                # A process killed in the middle of a write leaves half a line: the next line
+                # must not be glued to it.
+                size = os.fstat(fd).st_size
+                if size and os.pread(fd, 1, size - 1) != b"\n":
+                    payload = b"\n" + payload
+                view = memoryview(payload)
+                while view:
+                    view = view[os.write(fd, view) :]
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+    except locks.LockTimeout as error:
+        raise RecordError(
+            f"cannot append to {path}: {error}", remedy="end the process that holds the lock"
+        ) from error
+    except OSError as error:
+        raise RecordError(
+            f"cannot append to {path}: {error}",
+            remedy="free disk space or choose another place with --runs=DIR",
+        ) from error
+
+
+def write_samples(directory: Path, name: str, samples: Samples) -> str:
+    """Keep the execution times (ms) of a case; returns the file's path relative to `directory`.
+
+    JSON: `{"ours": [[ms, ...] of each round], "rivals": {format: the same}}`.
+
+    Raises:
+        RecordError: the file cannot be written.
+    """
+    path = directory / SAMPLES / f"{name}.json"
+
+    def rounded(rounds: tuple[tuple[float, ...], ...]) -> list[list[float]]:
+        return [[round(sample, 5) for sample in one] for one in rounds]
+
+    rivals: Mapping[str, list[list[float]]] = {k: rounded(v) for k, v in samples.rivals.items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"ours": rounded(samples.ours), "rivals": rivals}))
+    except OSError as error:
+        raise RecordError(
+            f"cannot write {path}: {error}",
+            remedy="free disk space or choose another place with --runs=DIR",
+        ) from error
+    return path.relative_to(directory).as_posix()
+
+
+def _encoded(line: Line) -> bytes:
+    line = _shortened(line)
+    try:
+        text = line.model_dump_json()
+    except PydanticSerializationError:
+        # A name that is not UTF-8: Python holds its bytes as lone surrogates.
+        text = json.dumps(line.model_dump(mode="json"), ensure_ascii=False)
+    return f"{text}\n".encode(errors="replace")
+
+
+def _shortened(line: Line) -> Line:
+    """Without the flips that no reader needs: a bad model has as many as there are images."""
+    if not isinstance(line, CaseLine) or not isinstance(line.measurement, AccuracyMeasurement):
+        return line
+    fidelity = line.measurement.fidelity
+    if fidelity is None or len(fidelity.flips) <= FLIPS_KEPT:
+        return line
+    kept = replace(fidelity, flips=fidelity.flips[:FLIPS_KEPT])
+    return line.model_copy(update={"measurement": replace(line.measurement, fidelity=kept)})
