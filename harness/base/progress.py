@@ -18,6 +18,8 @@ from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
+from harness.base.stages import Stage
+
 LINE_EVERY_S = 10.0
 # A case is overdue when it takes half as long again as expected, and this much longer: that an
 # artifact was in the store last time, and has to be made now, is no news.
