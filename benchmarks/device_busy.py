@@ -32,7 +32,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness import simulator
 from harness.base.store import Store
-from harness.catalog.schema import Model, load_catalog
+from harness.catalog.load import load_catalog
+from harness.catalog.schema import Model
 from harness.images.crops import Crops
 from harness.images.dataset import ImageSet
 from harness.images.feed import Feed

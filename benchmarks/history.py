@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness.base.host import Machine
 from harness.base.terms import Check
-from harness.catalog.schema import load_catalog
+from harness.catalog.load import load_catalog
 from harness.history import drift
 from harness.history.store import DATABASE, open_history
 from harness.history.trend import write_trend

@@ -29,7 +29,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness.catalog.schema import AccuracyRule, Baseline, Published, load_catalog
+from harness.catalog.load import load_catalog
+from harness.catalog.schema import AccuracyRule, Baseline, Published
 from harness.judge import verdicts
 from harness.judge.statistics import Paired
 from harness.judge.verdicts import Answer, BatchPass

@@ -27,7 +27,7 @@ from harness.catalog.schema import Catalog, Model
 from harness.judge import verdicts
 from harness.judge.causes import Exit
 from harness.settings import Settings
-from harness.stages import checkpoints
+from harness.stages import checkpoint as checkpoints
 from harness.targets import registry
 from harness.targets.ascend import drivers, toolkit
 from harness.targets.ascend.npu_smi import Chip, NpuSmi

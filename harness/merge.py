@@ -28,7 +28,8 @@ from harness.base import files
 from harness.base.errors import HarnessError, RecordError, some
 from harness.base.host import Machine
 from harness.base.terms import Provenance
-from harness.catalog.schema import Catalog, load_catalog
+from harness.catalog.load import load_catalog
+from harness.catalog.schema import Catalog
 from harness.judge import causes, run_checks
 from harness.records import lines, reader, writer
 from harness.records.lines import (

@@ -28,7 +28,8 @@ from harness.base import files, host, processes
 from harness.base.errors import HarnessError
 from harness.base.progress import Progress
 from harness.base.terms import Outcome
-from harness.catalog.schema import Catalog, KnownFailure, load_catalog
+from harness.catalog.load import load_catalog
+from harness.catalog.schema import Catalog, KnownFailure
 from harness.judge import causes, run_checks
 from harness.plan import Case, Plan, make_plan, missing, missing_text
 from harness.records import lines, reader, writer

@@ -132,6 +132,13 @@ def unknown_key(key: object, known: Collection[str]) -> PydanticCustomError:
     return PydanticCustomError("unknown_key", "unknown key", {"key": key, "known": tuple(known)})
 
 
+def unknown_name(what: str, known: Collection[str]) -> PydanticCustomError:
+    """What a validator raises for a name that is not among `known`; `what` is one of them."""
+    return PydanticCustomError(
+        "unknown_name", "expected {what}", {"what": what, "known": tuple(known)}
+    )
+
+
 # --- Text -> data ---------------------------------------------------------------------------
 
 # JSON's scalars and YAML's usual spellings of them. Not here, on purpose: yes/no, octal, base 60,
@@ -356,6 +363,8 @@ def _expectation(error: ErrorDetails, found: Any) -> tuple[str, str]:
         quoted = re.findall(r"'([^']*)'", names)
         hint = suggest(found, quoted) if quoted and isinstance(found, str) else ""
         return f"expected {names}", hint
+    if kind == "unknown_name":
+        return f"expected {context['what']}", suggest(found, context["known"])
     if kind in _BOUNDS:
         words, bound = _BOUNDS[kind]
         return f"expected {words} {context[bound]:g}", ""

@@ -21,7 +21,8 @@ from rich.table import Table
 from harness.base.errors import CatalogError, ConfigError, StoreError
 from harness.base.progress import Progress
 from harness.base.terms import CHECKS
-from harness.catalog.schema import Catalog, load_catalog
+from harness.catalog.load import load_catalog
+from harness.catalog.schema import Catalog
 from harness.cli.options import console, takes_settings
 from harness.judge.causes import Exit
 from harness.plan import Case, make_plan, missing, missing_text

@@ -10,7 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.base.errors import ConfigError, HarnessError
-from harness.catalog.schema import Catalog, load_catalog
+from harness.catalog.load import load_catalog
+from harness.catalog.schema import Catalog
 from harness.cli.options import console, takes_settings
 from harness.doctor import (
     REHEARSAL,

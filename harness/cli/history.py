@@ -102,7 +102,7 @@ def trend(
 ) -> None:
     """A page of figures over time: changes of toolchain, noise, floors, slow declines."""
     from harness.base.terms import CHECKS
-    from harness.catalog.schema import load_catalog
+    from harness.catalog.load import load_catalog
     from harness.history.trend import write_trend
 
     with _readable_errors():
@@ -230,7 +230,7 @@ def check(
     from rich.markup import escape
     from rich.table import Table
 
-    from harness.catalog.schema import load_catalog
+    from harness.catalog.load import load_catalog
     from harness.cli.options import console
     from harness.history.proposals import check as compare
     from harness.records import reader

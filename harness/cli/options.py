@@ -145,7 +145,7 @@ def _known(name: str) -> list[str]:
         from harness.targets import registry
 
         return list(registry.available())
-    from harness.catalog.schema import load_catalog
+    from harness.catalog.load import load_catalog
 
     try:
         return list(load_catalog(resolve({}, ini=ini_values()).catalog).models)

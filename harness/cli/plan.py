@@ -14,7 +14,8 @@ from rich.table import Table
 from harness import doctor
 from harness import estimates as expected
 from harness.base.errors import HarnessError
-from harness.catalog.schema import Catalog, load_catalog
+from harness.catalog.load import load_catalog
+from harness.catalog.schema import Catalog
 from harness.cli.cache import known_check
 from harness.cli.options import console, takes_settings
 from harness.estimates import Estimate, duration

@@ -26,7 +26,8 @@ from typing import Any, Literal, get_args
 
 from harness.base.errors import CatalogError, ConfigError, RecordError, some
 from harness.base.terms import Outcome
-from harness.catalog.schema import Baseline, Catalog, Model, Tuning, load_catalog, parse_catalog
+from harness.catalog.load import load_catalog, parse_catalog
+from harness.catalog.schema import Baseline, Catalog, Model, Tuning
 from harness.catalog.yaml_document import Document, KeyPath, read_document
 from harness.history import drift, series
 from harness.history.store import (

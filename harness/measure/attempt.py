@@ -23,7 +23,7 @@ from harness.measure import accuracy, throughput
 from harness.measure.input_check import Spots
 from harness.records.conditions import Condition, Moment
 from harness.records.values import AccuracyMeasurement, ThroughputMeasurement, Verdict
-from harness.stages import checkpoints
+from harness.stages import checkpoint as checkpoints
 from harness.stages.pipeline import EAGER_FORMATS, CaseBench, Prepared
 from harness.targets.protocol import Device, DeviceFault, Session
 

@@ -15,25 +15,25 @@ class EagerModel:
     """`float32[B, 3, S, S]` -> `float32[B, C]`; two copies, one for each memory format."""
 
     def __init__(self, path, options):
-        from harness.stages import checkpoints, networks
+        from harness.networks import library, weights
 
-        torch = networks.import_torch()
+        torch = library.import_torch()
         torch.set_num_threads(int(options["threads"]))
         self._torch = torch
         batch, size = int(options["batch_size"]), int(options["size"])
         self.inputs = [(options["input_name"], (batch, 3, size, size), "float32")]
         self.outputs = [(options["output_name"], (batch, int(options["classes"])), "float32")]
-        state = checkpoints.load_state(
+        state = weights.load_state(
             Path(path), options["layout"], allow_unsafe=bool(options["trust"])
         )
         self._models = []
-        # One pass over images takes channels-last: it is the faster one on most networks.
+        # One pass over images takes channels-last: it is the faster one on most library.
         formats = [torch.channels_last]
         if options["both_formats"]:
             formats.insert(0, torch.contiguous_format)
         for memory_format in formats:
-            module = networks.build_network(options["network"], options["arguments"])
-            checkpoints.load_into(module, state, name=options["network"])
+            module = library.build_network(options["network"], options["arguments"])
+            weights.load_into(module, state, name=options["network"])
             self._models.append((module.eval().to(memory_format=memory_format), memory_format))
 
     def run(self, arrays):

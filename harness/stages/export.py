@@ -39,12 +39,12 @@ def export_onnx(
         CheckpointError: weights that are not the network's.
         ExportError: the export failed, or the file is not what it must be.
     """
-    from harness.stages import checkpoints, networks
+    from harness.networks import library, weights
 
-    torch = networks.import_torch()
-    module = networks.build_network(network, arguments)
-    state = checkpoints.load_state(Path(checkpoint), layout, allow_unsafe=trust)
-    checkpoints.load_into(module, state, name=network)
+    torch = library.import_torch()
+    module = library.build_network(network, arguments)
+    state = weights.load_state(Path(checkpoint), layout, allow_unsafe=trust)
+    weights.load_into(module, state, name=network)
     module.eval()
     # Tracing runs the network once; one image suffices, the batch axis is declared dynamic.
     example = torch.zeros(1, 3, size, size)

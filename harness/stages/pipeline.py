@@ -49,12 +49,13 @@ from harness.judge import verdicts
 from harness.judge.causes import GIVEN_FILE
 from harness.measure import accuracy
 from harness.measure.accuracy import Predictions
+from harness.networks import library
 from harness.plan import Case
 from harness.records.conditions import Condition
 from harness.records.values import ArtifactRef, StageTime, Verdict
 from harness.settings import Settings
-from harness.stages import checkpoints, networks
-from harness.stages.checkpoints import Digests
+from harness.stages import checkpoint as checkpoints
+from harness.stages.checkpoint import Digests
 from harness.stages.export import OPSET
 from harness.stages.fetch import shown
 from harness.targets import leases, sessions
@@ -455,8 +456,9 @@ class CaseBench:
             "recipe": source_digest(
                 "harness.stages.eager_backend",
                 "harness.targets.worker",
-                "harness.stages.checkpoints",
-                "harness.stages.networks",
+                "harness.networks.layouts",
+                "harness.networks.library",
+                "harness.networks.weights",
                 "harness.images.feed",
                 "harness.images.preprocess",
                 "harness.measure.accuracy",
@@ -667,7 +669,7 @@ class CaseBench:
             "layout": self.model.checkpoint.layout,
             "network": self.model.network.source,
             "arguments": dict(self.model.network.arguments),
-            "library": networks.library_version(self.model.network.source),
+            "library": library.library_version(self.model.network.source),
             "torch": required_version("torch"),
         }
 
@@ -677,7 +679,10 @@ class CaseBench:
             "opset": OPSET,
             **self._tensors,
             "recipe": source_digest(
-                "harness.stages.export", "harness.stages.checkpoints", "harness.stages.networks"
+                "harness.stages.export",
+                "harness.networks.layouts",
+                "harness.networks.library",
+                "harness.networks.weights",
             ),
         }
 
@@ -687,7 +692,7 @@ class CaseBench:
             "file": self.model.checkpoint.file,
             "network": self.model.network.source,
             "arguments": dict(self.model.network.arguments),
-            "library": networks.library_version(self.model.network.source),
+            "library": library.library_version(self.model.network.source),
             "torch": required_version("torch"),
             "preprocessing": self.model.preprocessing.model_dump(),
             "classes": self.model.classes,
@@ -697,8 +702,9 @@ class CaseBench:
                 "harness.images.generated",
                 "harness.images.preprocess",
                 "harness.images.steps",
-                "harness.stages.checkpoints",
-                "harness.stages.networks",
+                "harness.networks.layouts",
+                "harness.networks.library",
+                "harness.networks.weights",
             ),
             "pillow": required_version("pillow"),
             "numpy": required_version("numpy"),

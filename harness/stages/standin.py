@@ -46,14 +46,14 @@ def make_standin(
 
     from harness.images import generated, preprocess
     from harness.images.steps import Preprocessing
-    from harness.stages import checkpoints, networks
+    from harness.networks import library, weights
 
-    torch = networks.import_torch()
+    torch = library.import_torch()
     torch.manual_seed(SEED)
     torch.use_deterministic_algorithms(True, warn_only=True)
     # It would fill every fresh tensor with NaN first; nothing here reads one.
     torch.utils.deterministic.fill_uninitialized_memory = False
-    module: Any = networks.build_network(network, arguments)
+    module: Any = library.build_network(network, arguments)
     _initialise(torch, module)
     head_name, head = _head(torch, module, classes)
 
@@ -85,7 +85,7 @@ def make_standin(
         module.eval()
         features, floor = _fit_head(torch, module, head, batch, targets, label_offset)
     state = {name: value.contiguous() for name, value in module.state_dict().items()}
-    checkpoints.save_checkpoint(state, layout, Path(output))
+    weights.save_checkpoint(state, layout, Path(output))
     return {"head": head_name, "features": features, "shift": floor, "images": len(pixels)}
 
 

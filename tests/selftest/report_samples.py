@@ -11,7 +11,7 @@ from pydantic import Field
 
 from harness.base.host import Machine
 from harness.base.terms import Check, Outcome, Provenance
-from harness.catalog.schema import load_catalog
+from harness.catalog.load import load_catalog
 from harness.records.lines import CaseLine, EndLine, PlannedCase, RunCheckLine, RunLine, count
 from harness.records.reader import RunRecords
 from harness.records.values import ArtifactRef, ErrorInfo, Reference, StageTime, Verdict

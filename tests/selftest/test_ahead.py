@@ -8,7 +8,7 @@ import pytest
 
 from harness import settings
 from harness.base.errors import DeviceError, ExportError
-from harness.catalog.schema import load_catalog
+from harness.catalog.load import load_catalog
 from harness.plan import Case
 from harness.stages.ahead import NICENESS, Ahead
 from harness.stages.pipeline import CaseBench, Workbench

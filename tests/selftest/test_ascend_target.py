@@ -12,7 +12,7 @@ from harness import plan as cases
 from harness import simulator
 from harness.base.errors import ConfigError, DeviceError, InferError, LoadError
 from harness.base.locks import locked
-from harness.catalog.schema import load_catalog
+from harness.catalog.load import load_catalog
 from harness.settings import resolve
 from harness.targets import registry
 from harness.targets.ascend import npu_smi as queries

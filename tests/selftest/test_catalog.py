@@ -20,11 +20,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.base.errors import CatalogError
-from harness.catalog import schema as module
+from harness.base.stages import Stage
 from harness.catalog import yaml_document
-from harness.catalog.schema import Catalog, KnownFailure, load_catalog, parse_catalog
+from harness.catalog.load import MAX_BYTES, load_catalog, parse_catalog
+from harness.catalog.schema import Catalog, KnownFailure
 
 ROOT = Path(__file__).resolve().parents[2]
+TARGETS = ("ascend310", "ascend310p3", "cpu", "cuda")
 
 SMALL = """\
 version: 1
@@ -99,12 +101,14 @@ known_failures:
 
 
 def parse(text: str) -> Catalog:
-    return parse_catalog(text.encode(), Path("some.yaml"))
+    return parse_catalog(text.encode(), Path("some.yaml"), TARGETS)
 
 
 def refused(text: str | bytes) -> CatalogError:
     with pytest.raises(CatalogError) as caught:
-        parse_catalog(text if isinstance(text, bytes) else text.encode(), Path("some.yaml"))
+        parse_catalog(
+            text if isinstance(text, bytes) else text.encode(), Path("some.yaml"), TARGETS
+        )
     return caught.value
 
 
@@ -568,7 +572,7 @@ def test_known_failures_match_cases_and_expire() -> None:
     assert not failure.matches("tiny-bs16-ascend310", "throughput")
     assert not failure.expired(dt.date(2027, 6, 30))
     assert failure.expired(dt.date(2027, 7, 1))
-    forever = KnownFailure(case="*", stage="verdict", link="https://example.org")
+    forever = KnownFailure(case="*", stage=Stage.VERDICT, link="https://example.org")
     assert forever.matches("anything-bs1-cpu", "accuracy")
     assert not forever.expired(dt.date(9999, 1, 1))
 
@@ -615,7 +619,7 @@ def test_many_faults_stay_readable() -> None:
         (b"{" * 100_000, "some.yaml:1: "),
         (b"[" * 100_000, "some.yaml:1: "),
         (b"a: &a [x, x]\nb: &b [*a, *a]\n", "some.yaml:1: found the anchor &a"),
-        (b"version: 1\n" + b"#" * module.MAX_BYTES, "more than"),
+        (b"version: 1\n" + b"#" * MAX_BYTES, "more than"),
         (b"a: [" + b"1," * yaml_document.MAX_VALUES + b"]", "some.yaml:1: more than"),
         (b'a: "\\Uffffffff"\n', "some.yaml:1: not YAML"),
         (b"%YAML " + b"9" * 5000 + b".1\n---\na: 1\n", "some.yaml:1: not YAML"),
@@ -682,7 +686,7 @@ def test_values_are_frozen() -> None:
 
 def test_loading_imports_no_framework() -> None:
     code = (
-        "import sys; from pathlib import Path; from harness.catalog.schema import load_catalog; "
+        "import sys; from pathlib import Path; from harness.catalog.load import load_catalog; "
         f"load_catalog(Path({str(ROOT / 'baselines.yaml')!r})); "
         "heavy = {'torch', 'torchvision', 'timm', 'onnx', 'onnxsim', 'onnxruntime', 'pytest'}; "
         "print(sorted(heavy & set(sys.modules)))"

@@ -29,17 +29,10 @@ import pytest
 import torch
 
 from harness.base.errors import CheckpointError
-from harness.stages.checkpoints import (
-    LAYOUTS,
-    State,
-    find_checkpoint,
-    load_into,
-    load_state,
-    save_checkpoint,
-    state_digest,
-    verify_digest,
-)
-from harness.stages.networks import build_network
+from harness.networks.layouts import LAYOUTS, State
+from harness.networks.library import build_network
+from harness.networks.weights import load_into, load_state, save_checkpoint, state_digest
+from harness.stages.checkpoint import find_checkpoint, verify_digest
 
 ROOT = Path(__file__).parents[2]
 KEYS = Path(__file__).parent / "data" / "checkpoints"
@@ -745,5 +738,5 @@ def test_state_digest_sees_names_dtypes_shapes_and_values_but_not_order() -> Non
 
 
 def test_importing_does_not_import_torch() -> None:
-    code = "import sys, harness.stages.checkpoints; sys.exit('torch' in sys.modules)"
+    code = "import sys, harness.stages.checkpoint; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from harness.__main__ import app
 from harness.base.errors import ConfigError
-from harness.catalog.schema import load_catalog
+from harness.catalog.load import load_catalog
 from harness.cli import completion as completion_commands
 from harness.cli import options
 from harness.cli import plan as plan_commands

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from harness.base.errors import CompileError, ConfigError, DeviceError, InferError, LoadError
-from harness.catalog.schema import load_catalog
+from harness.catalog.load import load_catalog
 from harness.settings import resolve
 from harness.targets import sessions
 from harness.targets.cuda import target as cuda

@@ -12,7 +12,7 @@ import pytest
 from harness import simulator
 from harness.base import processes
 from harness.base.errors import DeviceError, HarnessError, InferError, LoadError
-from harness.catalog.schema import load_catalog
+from harness.catalog.load import load_catalog
 from harness.measure import attempt as measuring
 from harness.settings import resolve
 from harness.simulator.host import Host

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from harness import settings
 from harness.base.errors import DeviceError, InferError
-from harness.catalog.schema import load_catalog
+from harness.catalog.load import load_catalog
 from harness.diagnosis import msit, operators, pairing
 from harness.diagnosis.agreement import agree, outputs
 from harness.diagnosis.diagnose import _Diagnosis, diagnose

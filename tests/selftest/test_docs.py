@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 
 import pytest
 
-from harness.catalog.schema import Baseline, Catalog, Model, load_catalog, parse_catalog
+from harness.catalog.load import load_catalog, parse_catalog
+from harness.catalog.schema import Baseline, Catalog, Model
 from harness.measure.throughput import LEAST_S
 from harness.settings import DEFAULT_BATCH_SIZES, OPTIONS
 from harness.targets.ascend import target as ascend

@@ -18,7 +18,7 @@ from harness.__main__ import app
 from harness.base.errors import DeviceError
 from harness.base.host import package_version
 from harness.base.store import Store, source_digest
-from harness.catalog.schema import load_catalog
+from harness.catalog.load import load_catalog
 from harness.cli import options as command_options
 from harness.doctor import SUBJECTS, Finding, examine
 from harness.images.dataset import FIRST_LABELS
@@ -567,7 +567,7 @@ def test_nothing_heavy_is_imported():
     code, output = run_python(
         [
             "-c",
-            "import sys; from harness.catalog.schema import load_catalog; "
+            "import sys; from harness.catalog.load import load_catalog; "
             "from harness import doctor, settings; s = settings.resolve({}); "
             "doctor.examine(s, load_catalog(s.catalog)); "
             "print(sorted({'torch', 'timm', 'onnx', 'onnxruntime', 'pytest'} & set(sys.modules)))",

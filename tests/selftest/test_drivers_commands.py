@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness import simulator
-from harness.catalog.schema import load_catalog
+from harness.catalog.load import load_catalog
 from harness.settings import resolve
 from harness.targets.ascend.target import AscendTarget, Place
 from tests.selftest.running import TINY

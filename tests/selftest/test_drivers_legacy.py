@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.base.errors import DeviceError, InferError, LoadError
-from harness.catalog.schema import load_catalog
+from harness.catalog.load import load_catalog
 from harness.judge import verdicts
 from harness.records.conditions import Setup
 from harness.settings import ROOT

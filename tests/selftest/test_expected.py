@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from harness import estimates as expected
 from harness.base.store import Store
-from harness.catalog.schema import load_catalog
+from harness.catalog.load import load_catalog
 from harness.cli.plan import expected_text
 from harness.estimates import Build, duration
 from harness.plan import make_plan

@@ -10,7 +10,7 @@ from PIL import Image
 
 from harness.base.errors import DataError
 from harness.base.store import Store
-from harness.catalog.schema import load_catalog
+from harness.catalog.load import load_catalog
 from harness.images.crops import Crops
 from harness.images.feed import Feed
 from harness.judge import causes

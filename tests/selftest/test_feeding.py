@@ -10,7 +10,7 @@ import pytest
 from harness import settings
 from harness.base.errors import DataError
 from harness.base.store import Store
-from harness.catalog.schema import load_catalog
+from harness.catalog.load import load_catalog
 from harness.images.crops import Crops
 from harness.images.feed import Feed
 from harness.measure import attempt as measuring

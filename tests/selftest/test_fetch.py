@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from harness.base.errors import CheckpointError
-from harness.stages.checkpoints import obtain_checkpoint
+from harness.stages.checkpoint import obtain_checkpoint
 from harness.stages.fetch import fetch, shown
 
 ROOT = Path(__file__).parents[2]

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from harness.base.errors import RecordError
-from harness.catalog.schema import load_catalog
+from harness.catalog.load import load_catalog
 from harness.cli import history as history_commands
 from harness.history import chart, drift, series, store
 from harness.history.store import DATABASE, open_history

@@ -14,7 +14,8 @@ from typer.testing import CliRunner, Result
 
 from harness.__main__ import app
 from harness.base.store import MANIFEST, Entry, Store
-from harness.catalog.schema import Catalog, load_catalog
+from harness.catalog.load import load_catalog
+from harness.catalog.schema import Catalog
 from harness.cli import cache as cache_commands
 from harness.cli import options
 from harness.stages.inventory import Item, inventory

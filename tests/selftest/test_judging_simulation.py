@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import judging
 from benchmarks.judging import WHOLE, Artifact
-from harness.catalog.schema import load_catalog
+from harness.catalog.load import load_catalog
 from tests.selftest.running import ROOT
 
 DOCS = (ROOT / "docs" / "judging.md").read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from harness import merge as merging
 from harness.base.errors import RecordError
 from harness.base.terms import OUTCOMES, Check
-from harness.catalog.schema import load_catalog
+from harness.catalog.load import load_catalog
 from harness.cli import history as history_commands
 from harness.merge import merge
 from harness.records import reader

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from harness.base.errors import NetworkError, from_json
-from harness.stages import networks
-from harness.stages.networks import build_network, library_version
+from harness.networks import library as networks
+from harness.networks.library import build_network, library_version
 
 ROOT = Path(__file__).parents[2]
 
@@ -136,7 +136,7 @@ def test_a_name_that_no_library_has_is_refused(source: str, closest: str) -> Non
 
 def test_names_are_read_without_importing() -> None:
     code = (
-        "import sys; from harness.stages.networks import unknown_network as u; "
+        "import sys; from harness.networks.library import unknown_network as u; "
         "print([u(s) for s in ('timm:resnest50d', 'timm:tv_resnet50', 'torchvision:resnet50')], "
         "u('timm:nonsense') is None, {'torch', 'torchvision', 'timm'} & set(sys.modules))"
     )
@@ -184,7 +184,7 @@ def test_library_version_imports_nothing() -> None:
     for library in ("timm", "torchvision"):
         assert library_version(f"{library}:any") == metadata.version(library)
     code = (
-        "import sys; from harness.stages.networks import library_version as v; v('timm:any');"
+        "import sys; from harness.networks.library import library_version as v; v('timm:any');"
         "print({'torch', 'torchvision', 'timm'} & set(sys.modules))"
     )
     assert in_child(code).strip() == "set()"
@@ -231,7 +231,7 @@ except RuntimeError as error:
 else:
     sys.exit("the fake must fail without the shim")
 assert "torchvision.part" in sys.modules
-from harness.stages.networks import import_torchvision
+from harness.networks.library import import_torchvision
 first = import_torchvision()
 assert import_torchvision() is first is sys.modules["torchvision"]
 try:
@@ -257,7 +257,7 @@ def test_other_failures_of_the_import_are_told(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("")
     code = (
         "from harness.base.errors import NetworkError\n"
-        "from harness.stages.networks import build_network\n"
+        "from harness.networks.library import build_network\n"
         "for source in ('torchvision:resnet50', 'timm:resnest50d'):\n"
         "    try:\n"
         "        build_network(source, {})\n"

@@ -214,7 +214,7 @@ def test_missing_columns_are_black_before_normalising() -> None:
 
 @pytest.fixture(scope="module")
 def transforms() -> Any:
-    from harness.stages.networks import import_torchvision
+    from harness.networks.library import import_torchvision
 
     return import_torchvision().transforms
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from harness.base.errors import CatalogError, ConfigError, RecordError
-from harness.catalog.schema import load_catalog, parse_catalog
+from harness.catalog.load import load_catalog, parse_catalog
 from harness.cli import history as history_commands
 from harness.history import proposals
 from harness.history.proposals import check, propose

@@ -26,7 +26,7 @@ from PIL import Image
 from harness.base.errors import RecordError
 from harness.base.host import Machine
 from harness.base.terms import OUTCOMES, Check, Outcome, Provenance
-from harness.catalog.schema import load_catalog
+from harness.catalog.load import load_catalog
 from harness.judge import causes
 from harness.records import lines, reader, writer
 from harness.records.lines import CaseLine, PlannedCase, RunCheckLine

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.catalog.schema import RatioRule, load_catalog
+from harness.catalog.load import load_catalog
+from harness.catalog.schema import RatioRule
 from harness.judge import causes, verdicts
 from harness.judge.run_checks import run_checks
 from harness.judge.verdicts import ProvenanceError

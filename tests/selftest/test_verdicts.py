@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.catalog.schema import load_catalog
+from harness.catalog.load import load_catalog
 from harness.judge import statistics, verdicts
 from harness.judge.statistics import Paired
 from harness.judge.verdicts import Answer, BatchPass, ProvenanceError

@@ -9,7 +9,7 @@ import pytest
 from harness import settings
 from harness.base.errors import DataError, InferError, LoadError
 from harness.base.store import Store
-from harness.catalog.schema import load_catalog
+from harness.catalog.load import load_catalog
 from harness.images import crops, dataset
 from harness.images.dataset import FIRST_LABELS
 from harness.plan import Case

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.catalog.schema import load_catalog
+from harness.catalog.load import load_catalog
 from harness.judge.causes import Exit
 from harness.plan import Case, make_plan
 from harness.records import lines, reader, writer

@@ -14,7 +14,9 @@ from unittest import mock
 
 from harness.base.store import Entry, Store, file_digest
 from harness.images.crops import Crops
-from harness.stages import checkpoints, export, networks
+from harness.networks import library, weights
+from harness.stages import checkpoint as checkpoints
+from harness.stages import export
 from harness.stages.pipeline import CaseBench, Checkpoint
 from tests.selftest.planted.graphs import exchange, perturb, rewritten, small_onnx
 from tests.selftest.planted.rows import Fault, Found, Row, judged, said
@@ -27,13 +29,13 @@ def _state(world: World) -> dict[str, Any]:
     """The stand-in's weights under the network's own names."""
     case, _ = world.prepared("odd")
     networks.import_torch()
-    return dict(checkpoints.load_state(case.checkpoint().path, "plain"))
+    return dict(weights.load_state(case.checkpoint().path, "plain"))
 
 
 def _load(world: World, state: dict[str, Any]) -> Found:
     model = world.prepared("odd")[0].model
-    network = networks.build_network(model.network.source, dict(model.network.arguments))
-    checkpoints.load_into(network, state, name="odd")
+    network = library.build_network(model.network.source, dict(model.network.arguments))
+    weights.load_into(network, state, name="odd")
     return said("accepted", f"{len(state)} tensors loaded", "loading")
 
 
@@ -49,7 +51,7 @@ def _weights_of_another(world: World, planted: bool) -> Found:
     if not planted:
         return _load(world, _state(world))
     networks.import_torch()
-    network = networks.build_network("torchvision:squeezenet1_1", {})
+    network = library.build_network("torchvision:squeezenet1_1", {})
     return _load(world, dict(network.state_dict()))
 
 
@@ -59,7 +61,7 @@ def _written(world: World, change: Callable[[dict[str, Any]], None] | None) -> P
     state = _state(world)
     if change is not None:
         change(state)
-    checkpoints.save_checkpoint(state, "plain", folder / "odd.pth")
+    weights.save_checkpoint(state, "plain", folder / "odd.pth")
     return folder
 
 

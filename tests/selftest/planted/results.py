@@ -10,7 +10,8 @@ from unittest import mock
 
 import numpy as np
 
-from harness.catalog.schema import Published, parse_catalog
+from harness.catalog.load import parse_catalog
+from harness.catalog.schema import Published
 from harness.images import dataset, generated, preprocess
 from harness.images.dataset import ImageSet
 from harness.images.feed import Batch, Feed

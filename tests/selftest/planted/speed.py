@@ -7,7 +7,8 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from harness.catalog.schema import Baseline, parse_catalog
+from harness.catalog.load import parse_catalog
+from harness.catalog.schema import Baseline
 from harness.judge import verdicts
 from harness.measure import throughput
 from harness.measure.throughput import WallCheck

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from harness import settings
-from harness.catalog.schema import Catalog, load_catalog
+from harness.catalog.load import load_catalog
+from harness.catalog.schema import Catalog
 from harness.measure import attempt as measuring
 from harness.plan import Case
 from harness.records.values import Verdict

@@ -1,7 +1,7 @@
 """Network names of the catalog, `torchvision:resnet50` or `timm:resnest50d`, to PyTorch modules.
 
 The libraries supply the architecture alone: nothing is downloaded and no weights are read here
-(`stages/checkpoints.py` does that). PyTorch is imported when a function asks for it, never when
+(`networks/weights.py` does that). PyTorch is imported when a function asks for it, never when
 this module is: a plan, or a run whose artifacts are all in the store, does without it.
 """
 

@@ -1,0 +1,285 @@
+"""Weights into networks: checkpoint files read safely and put in strictly, and written again.
+
+What a file's object looks like is a layout's matter (`networks/layouts.py`). Nothing here imports
+PyTorch before a file is read or written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.base.errors import CheckpointError, some
+from harness.networks.layouts import LONGEST_NAME, State, layout_of
+from harness.networks.library import import_torch
+
+if TYPE_CHECKING:
+    import torch
+
+_LARGEST_PICKLE = 64 << 20  # bytes; names and shapes, the weights are other members
+_COUNTER = ".num_batches_tracked"
+
+
+def load_state(path: Path, layout_name: str, *, allow_unsafe: bool = False) -> State:
+    """The state dict in `path` under the network's own keys, on the CPU.
+
+    PyTorch's restricted unpickler builds tensors and plain containers and runs nothing else.
+    `allow_unsafe` uses the full one, which runs whatever code the file names. Raises
+    `CheckpointError` for a file that is absent, damaged, refused, or of another layout.
+    """
+    layout = layout_of(layout_name)
+    loaded = _load(path, allow_unsafe=allow_unsafe)
+    try:
+        return layout.to_network(loaded)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{path} has not the layout `{layout.name}` ({layout.description}): {error.message}",
+            remedy=error.remedy or "check the checkpoint's `layout` in baselines.yaml",
+        ) from error
+
+
+def load_into(network: torch.nn.Module, state: Mapping[str, torch.Tensor], *, name: str) -> None:
+    """Put `state` into `network`, strictly: every key, every shape, every dtype, finite values.
+
+    Only `num_batches_tracked` may be absent: files older than PyTorch 0.4.1 lack it and
+    inference does not use it. Nothing is cast and nothing is changed before all is checked.
+    Two weights of equal shape under each other's names cannot be told apart here; comparing
+    outputs can. Raises `CheckpointError` that names keys.
+    """
+    torch = import_torch()
+    expected: State = network.state_dict()
+    faults = _faults(torch, expected, state)
+    if faults:
+        raise CheckpointError(
+            f"{name} does not take these weights: {'; '.join(faults)}",
+            remedy="check `network`, its arguments, and the checkpoint's `file` and `layout` "
+            "in baselines.yaml",
+        )
+    counters = {key: value for key, value in expected.items() if key.endswith(_COUNTER)}
+    try:
+        network.load_state_dict({**counters, **state}, strict=True)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{name} does not take these weights: {_reason(error)}") from error
+
+
+def save_checkpoint(
+    network_state: Mapping[str, torch.Tensor], layout_name: str, path: Path
+) -> None:
+    """Write a network's state as its publisher would: nested and named as the layout says.
+
+    Equal keys, values and order give equal bytes with one version of PyTorch, whatever the
+    file is called. Raises `CheckpointError` when it cannot be written; what was written by then
+    stays.
+    """
+    torch = import_torch()
+    layout = layout_of(layout_name)
+    # Copies, since a view would take its whole storage along, and shared storages differ.
+    dense = torch.contiguous_format
+    plain = {k: v.detach().clone(memory_format=dense) for k, v in network_state.items()}
+    loaded = layout.from_network(plain)
+    try:
+        # An open file: given a path, torch.save writes the file's name into the archive.
+        with path.open("wb") as file:
+            torch.save(loaded, file)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"{path} cannot be written: {_reason(error)}") from error
+
+
+def state_digest(state: Mapping[str, torch.Tensor]) -> str:
+    """sha256 over keys, dtypes, shapes and values; the order of the keys does not matter."""
+    torch = import_torch()
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        value = state[key].detach().cpu().contiguous()
+        digest.update(f"{key} {value.dtype} {list(value.shape)}\n".encode())
+        # Bytes by way of uint8: NumPy has no bfloat16, and a scalar cannot be viewed.
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _load(path: Path, *, allow_unsafe: bool) -> object:
+    torch = import_torch()
+    try:
+        _refuse_foreign(path)
+        # Old pickle protocols and storage classes are announced as warnings; the result is
+        # checked key by key, so they tell a reader nothing.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loaded: object = torch.load(path, map_location="cpu", weights_only=not allow_unsafe)
+            return loaded
+    except CheckpointError:
+        raise
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except Exception as error:  # a damaged pickle raises nearly any class
+        raise _refused(path, error) from error
+
+
+def require_regular_file(path: Path) -> None:
+    if not path.is_file():  # a pipe would be waited for
+        raise CheckpointError(
+            f"{path} is not there, or is not a regular file",
+            remedy="put the checkpoint there, or name its folder with `--checkpoints=DIR`",
+        )
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Say plainly what a file is that PyTorch would stumble over."""
+    require_regular_file(path)
+    other = foreign(path)
+    if other:
+        raise CheckpointError(
+            f"{path} {other}", remedy="fetch it again; the download did not give the file"
+        )
+    inflated = _inflated(path)
+    if inflated:
+        raise CheckpointError(
+            f"{path} was not loaded: {inflated}",
+            remedy="fetch it from its publisher, or write it again with torch.save",
+        )
+
+
+def _inflated(path: Path) -> str | None:
+    """What in a zip archive could take any amount of memory; torch.save stores, never packs."""
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return None  # an older format, see `foreign`
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+    for member in members:
+        name = _printable(member.filename)[:LONGEST_NAME]
+        # A TorchScript archive packs its code, which no reader of weights opens.
+        code = member.filename.split("/")[1:2] == ["code"]
+        if member.compress_type != zipfile.ZIP_STORED and not code:
+            return f"its member `{name}` is compressed, which torch.save never does"
+        if name.lower().endswith("data.pkl") and member.file_size > _LARGEST_PICKLE:
+            size = f"{member.file_size / 2**20:,.0f} MiB"
+            return f"its member `{name}` has {size}; names and shapes are far smaller"
+    return None
+
+
+def foreign(path: Path) -> str | None:
+    """What the file is when it begins like none of PyTorch's, after "it ": `is empty (0 bytes)`."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if not head:
+        return "is empty (0 bytes)"
+    # A zip archive, a pickle (PyTorch before 1.6), a tar archive (before 0.1.10).
+    if head.startswith((b"PK\x03\x04", b"\x80")) or head[257:262] == b"ustar":
+        return None
+    if not any(head):
+        return "begins with zero bytes: an unfinished download"
+    start = head[:40].decode("ascii", "replace").replace("\ufffd", "?")
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return f"is a web page, not weights: {start!r}"
+    return f"is not a file of PyTorch; it begins with {start!r}"
+
+
+# torch/_weights_only_unpickler.py: "Unsupported global: GLOBAL numpy.dtype was not an allowed
+# global by default", "Trying to load unsupported GLOBAL posix.system whose module posix is
+# blocked".
+_GLOBAL = re.compile(r"unsupported (?:global: )?GLOBAL (\S+)", re.IGNORECASE)
+_BLOCKED = re.compile(r"whose module \S+ is blocked")
+# torch/serialization.py: "Cannot use ``weights_only=True`` with files saved in the legacy .tar
+# format".
+_NO_SAFE_READER = re.compile(r"(files saved in the legacy \.tar format|TorchScript archives)")
+
+
+def _refused(path: Path, error: Exception) -> CheckpointError:
+    text = _printable(str(error))
+    trust = "`--trust-checkpoint MODEL` loads it and runs the code it names"
+    if found := _GLOBAL.search(text):
+        if _BLOCKED.search(text):
+            return CheckpointError(
+                f"{path} was not loaded: it calls `{found[1]}`, as a malicious file would",
+                remedy=f"delete it and fetch it from its publisher; weights need no such call "
+                f"({trust}, so that is not for this file)",
+            )
+        return CheckpointError(
+            f"{path} was not loaded: it holds more than weights, the first being `{found[1]}`",
+            remedy=f"if you trust where the file comes from, {trust}",
+        )
+    if found := _NO_SAFE_READER.search(text):
+        return CheckpointError(
+            f"{path} was not loaded: PyTorch has no safe way to read {found[1]}",
+            remedy=f"if you trust where the file comes from, {trust}",
+        )
+    return CheckpointError(
+        f"{path} is damaged or was not written by torch.save: {_reason(error)}",
+        remedy="fetch it again and compare its size with the publisher's",
+    )
+
+
+def _reason(error: Exception) -> str:
+    """One line out of an exception of PyTorch's: what it found, without its advice."""
+    text = _printable(str(error))
+    if isinstance(error, pickle.UnpicklingError):
+        # The first paragraph is advice on weights_only; what was found follows it.
+        found = re.search(r"WeightsUnpickler error:\s*(.+)", text)
+        paragraphs = [part.strip() for part in text.split("\n\n") if part.strip()]
+        text = found[1] if found else paragraphs[min(1, len(paragraphs) - 1)] if paragraphs else ""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    sentence = line.split(". ")[0].rstrip(".")[:200]
+    return f"{type(error).__name__}: {sentence}" if sentence else type(error).__name__
+
+
+def _printable(text: str) -> str:
+    """`text` without what a damaged file could do to a terminal; line ends stay."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
+def unreadable(path: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(
+        f"{path} cannot be read: {error.strerror or error}",
+        remedy="check that it exists and that its permissions let you read it",
+    )
+
+
+def _faults(torch: Any, expected: State, state: Mapping[str, Any]) -> list[str]:
+    """What keeps `state` out of a network with the state dict `expected`, one entry a kind."""
+    missing = [k for k in expected if k not in state and not k.endswith(_COUNTER)]
+    extra = [k for k in state if k not in expected]
+    other, shapes, dtypes, values, variances = [], [], [], [], []
+    for key, wanted in expected.items():
+        if key not in state:
+            continue
+        value = state[key]
+        if not isinstance(value, torch.Tensor):
+            other.append(f"{key} ({type(value).__name__})")
+        elif value.layout is not torch.strided or value.is_quantized or value.is_meta:
+            other.append(f"{key} (sparse, quantised or without data)")
+        elif value.shape != wanted.shape:
+            shapes.append(f"{key} ({list(value.shape)}, the network has {list(wanted.shape)})")
+        elif value.dtype != wanted.dtype:
+            dtypes.append(f"{key} ({_dtype(value)}, the network has {_dtype(wanted)})")
+        elif not bool(torch.isfinite(value).all()):
+            values.append(key)
+        elif key.endswith(".running_var") and bool((value < 0).any()):
+            variances.append(key)
+    kinds = {
+        "missing": missing,
+        "unknown to the network": extra,
+        "not a dense tensor": other,
+        "of another shape": shapes,
+        "of another dtype": dtypes,
+        "with NaN or infinity": values,
+        "a variance below zero": variances,
+    }
+    return [f"{_count(keys)} {kind}: {some(keys)}" for kind, keys in kinds.items() if keys]
+
+
+def _dtype(value: torch.Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
+
+
+def _count(keys: Sequence[str]) -> str:
+    return "1 key" if len(keys) == 1 else f"{len(keys)} keys"
