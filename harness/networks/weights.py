@@ -6,7 +6,6 @@ PyTorch before a file is read or written.
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import re
 import warnings
@@ -89,18 +88,6 @@ def save_checkpoint(
             torch.save(loaded, file)
     except (OSError, RuntimeError) as error:
         raise CheckpointError(f"{path} cannot be written: {_reason(error)}") from error
-
-
-def state_digest(state: Mapping[str, torch.Tensor]) -> str:
-    """sha256 over keys, dtypes, shapes and values; the order of the keys does not matter."""
-    torch = import_torch()
-    digest = hashlib.sha256()
-    for key in sorted(state):
-        value = state[key].detach().cpu().contiguous()
-        digest.update(f"{key} {value.dtype} {list(value.shape)}\n".encode())
-        # Bytes by way of uint8: NumPy has no bfloat16, and a scalar cannot be viewed.
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _load(path: Path, *, allow_unsafe: bool) -> object:

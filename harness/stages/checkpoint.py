@@ -15,7 +15,7 @@ from harness.base.errors import CheckpointError
 from harness.base.locks import OnWait
 from harness.catalog.schema import CheckpointSpec
 from harness.networks.weights import foreign, require_regular_file, unreadable
-from harness.stages.fetch import DEADLINE_S, RETRIES, TIMEOUT_S, OnProgress, fetch, shown
+from harness.stages.fetch import DEFAULTS, Limits, OnProgress, fetch, shown
 
 _CHUNK_BYTES = 1 << 20
 
@@ -34,85 +34,62 @@ def obtain_checkpoint(
     *,
     cache: Path | None,
     offline: bool,
-    progress: OnProgress | None = None,
+    progress: OnProgress = lambda done, total: None,
     on_wait: OnWait | None = None,
-    timeout_s: float = TIMEOUT_S,
-    deadline_s: float = DEADLINE_S,
-    retries: int = RETRIES,
+    limits: Limits = DEFAULTS,
 ) -> tuple[Path, Digests]:
-    """The verified file and its digests: of `directories`, else of `cache`, else fetched there.
+    """Return the verified file: of `directories`, else of `cache`, else fetched there.
 
     A file in `directories` is its owner's: when it is not the one that `spec` means it is refused
     and stays where it is, and nothing is fetched in its place. Such a file in `cache` is set aside
     and fetched once more. Where `spec` gives no digest, a fetched file must at least begin like
-    one of PyTorch's. `progress`, `on_wait` and the limits are those of `stages.fetch`.
+    one of PyTorch's. Subfolders are not searched.
 
     Raises:
         CheckpointError: there is no such file, it is another one, or it cannot be fetched.
     """
-    found = _find(spec, directories)
-    if found is not None:
-        return found, verify_digest(found, spec)
-    seen: list[Digests] = []
-
-    def verify(path: Path) -> None:
-        seen.append(_digests(path))
-        wrong = _mismatch(seen[-1], spec)
-        other = foreign(path) if wrong or not has_digest(spec) else None
-        if wrong or other:
-            it = f"it {other}" if other else None
-            raise CheckpointError("; ".join(text for text in (wrong, it) if text))
-
+    for directory in directories:
+        path = directory / spec.file
+        if os.path.isfile(path):  # false, not an error, for a folder that may not be entered
+            return path, verify_digest(path, spec)
     if cache is None:
         raise _absent(spec, directories, "no cache folder was given to fetch it into")
-    no_fetch = "`--offline` was given" if offline else "" if spec.url else "it has no URL"
     kept = cache / spec.file
-    if os.path.isfile(kept):
+    digests = Digests("", "")
+
+    def verify(path: Path) -> None:
+        nonlocal digests
+        digests = _digests(path)
+        wrong = _mismatch(digests, spec)
+        other = foreign(path) if wrong or not has_digest(spec) else None
+        if wrong or other:
+            raise CheckpointError("; ".join(filter(None, (wrong, other and f"it {other}"))))
+
+    no_fetch = "`--offline` was given" if offline else "" if spec.url else "it has no URL"
+    if spec.url is None or no_fetch:
+        if not os.path.isfile(kept):
+            raise _absent(spec, [*directories, cache], no_fetch)
         try:
             verify(kept)
-            return kept, seen[-1]
         except CheckpointError as error:
-            if no_fetch:
-                raise CheckpointError(
-                    f"{kept} is refused: {error.message}; it was not opened, and not fetched "
-                    f"again: {no_fetch}",
-                    remedy=_by_hand(spec),
-                ) from error
-    if spec.url is None or no_fetch:
-        raise _absent(spec, [*directories, cache], no_fetch)
-    path = fetch(
-        spec.url,
-        kept,
-        verify=verify,
-        progress=progress,
-        timeout_s=timeout_s,
-        deadline_s=deadline_s,
-        retries=retries,
-        on_wait=on_wait,
-    )
-    return path, seen[-1]
-
-
-def find_checkpoint(spec: CheckpointSpec, directories: Sequence[Path]) -> Path:
-    """The first file called `spec.file` in `directories`; subfolders are not searched.
-
-    Nothing is fetched: see `obtain_checkpoint`. Raises `CheckpointError` with the directories
-    searched and the URL.
-    """
-    found = _find(spec, directories)
-    if found is None:
-        raise _absent(spec, directories)
-    return found
+            raise CheckpointError(
+                f"{kept} is refused: {error.message}; it was not opened, and not fetched again: "
+                f"{no_fetch}",
+                remedy=_by_hand(spec),
+            ) from error
+        return kept, digests
+    fetch(spec.url, kept, verify=verify, progress=progress, on_wait=on_wait, limits=limits)
+    return kept, digests
 
 
 def verify_digest(path: Path, spec: CheckpointSpec) -> Digests:
-    """Digests of the file, computed in one pass and held against those that `spec` gives.
+    """Compute the file's digests in one pass and compare them with those that `spec` gives.
 
-    Nothing in the file is interpreted, and it is not moved. Raises `CheckpointError` with both
-    values when one differs, or when the file cannot be read.
+    Raises:
+        CheckpointError: one differs (the message has both values), or the file cannot be read.
     """
-    found = _digests(path)
-    wrong = _mismatch(found, spec)
+    digests = _digests(path)
+    wrong = _mismatch(digests, spec)
     if wrong:
         raise CheckpointError(
             f"{path} is not the file that the catalog means: {wrong}; it was not opened and stays "
@@ -120,7 +97,7 @@ def verify_digest(path: Path, spec: CheckpointSpec) -> Digests:
             remedy=f"fetch it again from {shown(spec.url) if spec.url else 'its publisher'}, or "
             "take it out of that folder",
         )
-    return found
+    return digests
 
 
 def has_digest(spec: CheckpointSpec) -> bool:
@@ -128,28 +105,11 @@ def has_digest(spec: CheckpointSpec) -> bool:
     return any(value is not None for value in (spec.md5, spec.sha256, spec.sha256_prefix))
 
 
-def _find(spec: CheckpointSpec, directories: Sequence[Path]) -> Path | None:
-    if spec.file in ("", ".", "..") or Path(spec.file).name != spec.file:
-        raise CheckpointError(
-            f"`{spec.file}` is not a bare file name",
-            remedy="give the checkpoint's file name without a folder in baselines.yaml",
-        )
-    for directory in directories:
-        path = directory / spec.file
-        if os.path.isfile(path):  # false, not an error, for a folder that may not be entered
-            return path
-    return None
-
-
-def _absent(
-    spec: CheckpointSpec, directories: Sequence[Path], no_fetch: str = ""
-) -> CheckpointError:
-    searched = ", ".join(
-        f"{d}{'' if os.path.isdir(d) else ' (no such folder)'}" for d in directories
-    )
-    reason = f"; not fetched: {no_fetch}" if no_fetch else ""
+def _absent(spec: CheckpointSpec, searched: Sequence[Path], no_fetch: str) -> CheckpointError:
+    places = ", ".join(f"{d}{'' if d.is_dir() else ' (no such folder)'}" for d in searched)
     return CheckpointError(
-        f"{spec.file} is not there; searched: {searched or 'no folder was given'}{reason}",
+        f"{spec.file} is not there; searched: {places or 'no folder was given'}; not fetched: "
+        f"{no_fetch}",
         remedy=_by_hand(spec),
     )
 
@@ -162,8 +122,8 @@ def _by_hand(spec: CheckpointSpec) -> str:
 def _digests(path: Path) -> Digests:
     # md5 is what the publisher gives; it guards against damage, not against an attacker.
     md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+    require_regular_file(path)
     try:
-        require_regular_file(path)
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 md5.update(chunk)
@@ -173,15 +133,14 @@ def _digests(path: Path) -> Digests:
     return Digests(md5.hexdigest(), sha256.hexdigest())
 
 
-def _mismatch(found: Digests, spec: CheckpointSpec) -> str | None:
+def _mismatch(digests: Digests, spec: CheckpointSpec) -> str | None:
     """What differs, with both values: `its md5 is ..., expected ...`."""
-    prefix = spec.sha256_prefix
+    prefix = digests.sha256[: len(spec.sha256_prefix or "")]
     for kind, wanted, actual in (
-        ("md5", spec.md5, found.md5),
-        ("sha256", spec.sha256, found.sha256),
-        # An empty prefix would match anything: it is compared whole, and so refused.
-        ("sha256 prefix", prefix, found.sha256[: len(prefix)] if prefix else found.sha256),
+        ("md5", spec.md5, digests.md5),
+        ("sha256", spec.sha256, digests.sha256),
+        ("sha256 prefix", spec.sha256_prefix, prefix),
     ):
-        if wanted is not None and wanted.lower() != actual:
-            return f"its {kind} is {actual}, expected {wanted.lower()}"
+        if wanted is not None and wanted != actual:
+            return f"its {kind} is {actual}, expected {wanted}"
     return None

@@ -8,7 +8,6 @@ number of its own, so that a weight under a wrong name is seen.
 from __future__ import annotations
 
 import collections
-import hashlib
 import io
 import os
 import pickle
@@ -31,8 +30,7 @@ import torch
 from harness.base.errors import CheckpointError
 from harness.networks.layouts import LAYOUTS, State
 from harness.networks.library import build_network
-from harness.networks.weights import load_into, load_state, save_checkpoint, state_digest
-from harness.stages.checkpoint import find_checkpoint, verify_digest
+from harness.networks.weights import load_into, load_state, save_checkpoint
 
 ROOT = Path(__file__).parents[2]
 KEYS = Path(__file__).parent / "data" / "checkpoints"
@@ -630,111 +628,6 @@ def test_flipped_bytes_never_end_in_another_exception(
         with pytest.raises(CheckpointError) as caught:
             load_into(torch.nn.Identity(), load_state(path, "plain"), name="none")
         assert caught.value.message.isprintable()
-
-
-# --------------------------------------------------------------------------- finding, digests
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What the catalog would say of a file."""
-
-    file: str = "w.pth"
-    url: str | None = "https://publisher.example/w.pth"
-    md5: str | None = None
-    sha256: str | None = None
-    sha256_prefix: str | None = None
-    layout: str = "plain"
-
-
-def test_file_is_found_in_the_first_folder_that_has_it(tmp_path: Path) -> None:
-    folders = [tmp_path / name for name in ("none", "folder", "b", "c")]
-    for folder in folders[1:]:
-        folder.mkdir()
-    (folders[1] / "w.pth").mkdir()  # a folder of that name is no file
-    (folders[2] / "w.pth").write_bytes(b"x")
-    (folders[3] / "w.pth").write_bytes(b"y")
-    assert find_checkpoint(Spec(), folders) == folders[2] / "w.pth"
-
-
-def test_missing_file_says_where_it_was_sought_and_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError) as caught:
-        find_checkpoint(Spec(), [tmp_path, tmp_path / "none"])
-    assert f"{tmp_path}, {tmp_path / 'none'} (no such folder)" in caught.value.message
-    assert "https://publisher.example/w.pth" in caught.value.remedy
-    assert "--checkpoints=DIR" in caught.value.remedy
-    with pytest.raises(CheckpointError, match="no folder was given"):
-        find_checkpoint(Spec(url=None), [])
-
-
-@pytest.mark.parametrize("name", ["", "..", "../w.pth", "/etc/passwd", "a/w.pth"])
-def test_file_name_with_a_folder_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="not a bare file name"):
-        find_checkpoint(Spec(file=name), [tmp_path])
-
-
-CONTENT = b"weights" * 400_000  # more than one chunk
-MD5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
-SHA256 = hashlib.sha256(CONTENT).hexdigest()
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    (tmp_path / "w.pth").write_bytes(CONTENT)
-    return tmp_path / "w.pth"
-
-
-def test_digests_match_in_either_case(file: Path) -> None:
-    for spec in (
-        Spec(),
-        Spec(md5=MD5.upper(), sha256=SHA256, sha256_prefix=SHA256[:8]),
-        Spec(md5=MD5, sha256=SHA256.upper(), sha256_prefix=SHA256[:8].upper()),
-    ):
-        found = verify_digest(file, spec)
-        assert (found.md5, found.sha256) == (MD5, SHA256)
-
-
-@pytest.mark.parametrize("kind", ["md5", "sha256", "sha256_prefix"])
-def test_wrong_digest_is_said_with_both_values(kind: str, file: Path) -> None:
-    right = {"md5": MD5, "sha256": SHA256, "sha256_prefix": SHA256[:8]}
-    wrong = right[kind][:-1] + ("0" if right[kind][-1] != "0" else "1")
-    with pytest.raises(CheckpointError) as caught:
-        verify_digest(file, Spec(**{**right, kind: wrong.upper()}))
-    assert right[kind] in caught.value.message and wrong in caught.value.message
-    assert "was not opened" in caught.value.message and "publisher.example" in caught.value.remedy
-
-
-@pytest.mark.parametrize("kind", ["md5", "sha256", "sha256_prefix"])
-def test_empty_digest_matches_nothing(kind: str, file: Path) -> None:
-    with pytest.raises(CheckpointError, match="not the file"):
-        verify_digest(file, Spec(**{kind: ""}))
-
-
-def test_what_is_no_regular_file_is_an_error_and_not_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.pth")
-    for path in (tmp_path / "absent.pth", tmp_path, tmp_path / "pipe.pth"):
-        for read in (lambda p: verify_digest(p, Spec()), lambda p: load_state(p, "plain")):
-            with pytest.raises(CheckpointError, match="not there, or is not a regular file"):
-                read(path)
-
-
-def test_state_digest_sees_names_dtypes_shapes_and_values_but_not_order() -> None:
-    state = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3), "c": torch.ones(0)}
-    digest = state_digest(state)
-    assert re.fullmatch(r"[0-9a-f]{64}", digest)
-    assert state_digest(dict(reversed(state.items()))) == digest
-    assert state_digest(
-        {k: v.t().contiguous().t() if v.dim() else v for k, v in state.items()}
-    ) == (digest)
-    changes: list[State] = [
-        {"a": state["a"].reshape(3, 2)},
-        {"a": state["a"] + torch.finfo(torch.float32).eps},
-        {"a": state["a"].to(torch.bfloat16)},
-        {"b": torch.tensor(3, dtype=torch.int32)},
-        {"c": torch.ones(0, 1)},
-        {"d": torch.ones(0)},
-    ]
-    assert len({digest, *(state_digest({**state, **change}) for change in changes)}) == 7
 
 
 def test_importing_does_not_import_torch() -> None:

@@ -1,0 +1,187 @@
+"""Checkpoint files: where they are taken from, and their digests. Nothing in them is read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from harness.base.errors import CheckpointError
+from harness.catalog.schema import CheckpointSpec
+from harness.networks.weights import load_state
+from harness.stages.checkpoint import obtain_checkpoint, verify_digest
+from harness.stages.fetch import Limits
+from tests.selftest import file_server
+from tests.selftest.file_server import CONTENT, OTHER, Site, file, sha256
+
+PAGE = b"<!DOCTYPE html><title>Log in</title>"
+SHORT = Limits(timeout_s=2.0, deadline_s=10.0, retries=0)
+MD5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
+SHA256 = sha256(CONTENT)
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    with file_server.running(monkeypatch) as server:
+        yield server
+
+
+def spec(url: str | None, **digests: str) -> CheckpointSpec:
+    return CheckpointSpec(file="w.pth", url=url, layout="plain", **digests)
+
+
+KNOWN = {"sha256": SHA256}
+
+
+@dataclass
+class Obtainer:
+    folder: Path
+    cache: Path
+
+    def __call__(self, spec: CheckpointSpec, offline: bool = False) -> Path:
+        path, digests = obtain_checkpoint(
+            spec, [self.folder], cache=self.cache, offline=offline, limits=SHORT
+        )
+        assert digests.sha256 == sha256(path.read_bytes())
+        return path
+
+    def fails(self, spec: CheckpointSpec, offline: bool = False) -> str:
+        with pytest.raises(CheckpointError) as caught:
+            self(spec, offline)
+        assert "\n" not in caught.value.message and caught.value.remedy
+        return caught.value.message
+
+
+@pytest.fixture
+def obtain(tmp_path: Path) -> Obtainer:
+    (tmp_path / "own").mkdir()
+    return Obtainer(tmp_path / "own", tmp_path / "cache")
+
+
+def test_own_file_comes_first_then_the_cache_then_the_url(site: Site, obtain: Obtainer) -> None:
+    wanted = spec(site.url, **KNOWN)
+    for offline in (False, False, True):
+        assert obtain(wanted, offline) == obtain.cache / "w.pth" and len(site.requests) == 1
+    (obtain.folder / "w.pth").write_bytes(CONTENT)
+    assert obtain(wanted) == obtain.folder / "w.pth" and len(site.requests) == 1
+
+
+def test_own_wrong_file_stays_and_is_not_replaced(site: Site, obtain: Obtainer) -> None:
+    (obtain.folder / "w.pth").write_bytes(OTHER)
+    message = obtain.fails(spec(site.url, **KNOWN))
+    assert sha256(OTHER) in message and sha256(CONTENT) in message
+    assert "stays where it is" in message
+    assert (obtain.folder / "w.pth").read_bytes() == OTHER and site.requests == []
+    assert not obtain.cache.exists()
+
+
+def test_wrong_file_in_the_cache_is_fetched_again_once(site: Site, obtain: Obtainer) -> None:
+    obtain.cache.mkdir()
+    (obtain.cache / "w.pth").write_bytes(OTHER)
+    message = obtain.fails(spec(site.url, **KNOWN), offline=True)
+    assert sha256(OTHER) in message and "`--offline`" in message
+    assert obtain(spec(site.url, **KNOWN)).read_bytes() == CONTENT
+    assert (obtain.cache / f"w.pth.refused-{sha256(OTHER)[:8]}").exists()
+    site.behaviours, site.requests = [file(OTHER)], []
+    (obtain.cache / "w.pth").write_bytes(b"damaged")
+    obtain.fails(spec(site.url, **KNOWN))
+    assert len(site.requests) == 1 and not (obtain.cache / "w.pth").exists()
+
+
+def test_nothing_is_fetched_where_it_may_not_be(site: Site, obtain: Obtainer) -> None:
+    assert "`--offline` was given" in obtain.fails(spec(site.url), offline=True)
+    assert "it has no URL" in obtain.fails(spec(None))
+    with pytest.raises(CheckpointError, match="no cache folder") as caught:
+        obtain_checkpoint(spec(site.url), [obtain.folder], cache=None, offline=False)
+    assert str(obtain.folder) in caught.value.message and site.url in caught.value.remedy
+    assert site.requests == [] and not obtain.cache.exists()
+
+
+@pytest.mark.parametrize(
+    ("digests", "right"),
+    [
+        ({"md5": hashlib.md5(CONTENT, usedforsecurity=False).hexdigest().upper()}, True),
+        ({"sha256_prefix": sha256(CONTENT)[:8].upper()}, True),
+        ({"sha256_prefix": sha256(OTHER)[:8]}, False),
+        ({"md5": "0" * 32, "sha256": sha256(CONTENT)}, False),
+    ],
+)
+def test_fetched_file_is_held_against_every_digest(
+    digests: dict[str, str], right: bool, site: Site, obtain: Obtainer
+) -> None:
+    if right:
+        assert obtain(spec(site.url, **digests)) == obtain.cache / "w.pth"
+    else:
+        message = obtain.fails(spec(site.url, **digests))
+        assert all(d in message for d in digests.values() if d != sha256(CONTENT))
+        assert not (obtain.cache / "w.pth").exists()
+
+
+@pytest.mark.parametrize("digests", [{}, KNOWN], ids=["none", "sha256"])
+def test_login_page_is_refused_with_and_without_a_digest(
+    digests: dict[str, str], site: Site, obtain: Obtainer
+) -> None:
+    site.behaviours = [file(PAGE)]
+    message = obtain.fails(spec(site.url, **digests))
+    assert "is a web page, not weights: '<!DOCTYPE html>" in message
+    assert all(text in message for text in digests.values())
+    assert not (obtain.cache / "w.pth").exists()
+
+
+def test_file_without_a_digest_is_taken_when_it_begins_like_one(
+    site: Site, obtain: Obtainer
+) -> None:
+    assert obtain(spec(site.url)) == obtain(spec(site.url)) and len(site.requests) == 1
+    (obtain.cache / "w.pth").write_bytes(b"")
+    assert "is empty" in obtain.fails(spec(None))
+
+
+def test_file_is_taken_from_the_first_folder_that_has_it(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("none", "folder", "b", "c")]
+    for folder in folders[1:]:
+        folder.mkdir()
+    (folders[1] / "w.pth").mkdir()  # a folder of that name is no file
+    (folders[2] / "w.pth").write_bytes(CONTENT)
+    (folders[3] / "w.pth").write_bytes(OTHER)
+    path, _ = obtain_checkpoint(spec(None), folders, cache=None, offline=True)
+    assert path == folders[2] / "w.pth"
+    with pytest.raises(CheckpointError, match=r"none \(no such folder\); not fetched"):
+        obtain_checkpoint(spec(None), folders[:1], cache=None, offline=True)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    (tmp_path / "w.pth").write_bytes(CONTENT)
+    return tmp_path / "w.pth"
+
+
+def test_digests_match_in_either_case(weights: Path) -> None:
+    for given in (
+        spec(None),
+        spec(None, md5=MD5.upper(), sha256=SHA256, sha256_prefix=SHA256[:8]),
+        spec(None, md5=MD5, sha256=SHA256.upper(), sha256_prefix=SHA256[:8].upper()),
+    ):
+        digests = verify_digest(weights, given)
+        assert (digests.md5, digests.sha256) == (MD5, SHA256)
+
+
+@pytest.mark.parametrize("kind", ["md5", "sha256", "sha256_prefix"])
+def test_wrong_digest_is_said_with_both_values(kind: str, weights: Path) -> None:
+    right = {"md5": MD5, "sha256": SHA256, "sha256_prefix": SHA256[:8]}
+    wrong = right[kind][:-1] + ("0" if right[kind][-1] != "0" else "1")
+    with pytest.raises(CheckpointError) as caught:
+        verify_digest(weights, spec("https://publisher.example/w.pth", **{**right, kind: wrong}))
+    assert right[kind] in caught.value.message and wrong in caught.value.message
+    assert "was not opened" in caught.value.message and "publisher.example" in caught.value.remedy
+
+
+def test_what_is_no_regular_file_is_an_error_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pth")
+    for path in (tmp_path / "absent.pth", tmp_path, tmp_path / "pipe.pth"):
+        for read in (lambda p: verify_digest(p, spec(None)), lambda p: load_state(p, "plain")):
+            with pytest.raises(CheckpointError, match="not there, or is not a regular file"):
+                read(path)
