@@ -10,8 +10,8 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -37,8 +37,8 @@ class Document:
     """
 
     data: dict[str | int, Any]
-    lines: Mapping[KeyPath, int]
-    lists: Collection[KeyPath]
+    lines: dict[KeyPath, int]
+    lists: set[KeyPath]
 
     def line(self, path: KeyPath) -> int:
         """The line of a path, or of the closest section around it; lines count from 1."""
@@ -48,7 +48,8 @@ class Document:
 
     def written(self, path: KeyPath) -> str:
         """`models.fixres.throughput[0].fps.1`."""
-        return _written(path, self.lists)
+        parts = (f"[{p}]" if path[:i] in self.lists else f".{p}" for i, p in enumerate(path))
+        return "".join(parts).removeprefix(".")
 
 
 @dataclass(frozen=True)
@@ -70,26 +71,21 @@ class SyntaxFault(Exception):
 
 
 def read_document(content: bytes, *, expected: str) -> Document:
-    """Bytes -> data and lines. `expected` says which keys the top has, for messages.
+    """Read the data and its lines. `expected` says which keys the top has, for messages.
 
     Raises:
         SyntaxFault: anything but a mapping in the subset of YAML, encoded as UTF-8.
     """
     text = _decoded(content)
-    found = _CONTROL.search(text)
-    if found:
-        line = text.count("\n", 0, found.start()) + 1
-        raise SyntaxFault(line, f"found the control character U+{ord(found[0]):04X}")
-    # libyaml is a few times faster than the parser in Python; both give the same events.
+    # libyaml is a few times faster than the parser in Python; both give the same nodes.
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    builder = _Builder()
     try:
-        for event in yaml.parse(text, Loader=loader):
-            builder.feed(event)
+        # First what is flat: composing nodes has no limit to its depth but the stack's.
+        _require_subset(yaml.parse(text, Loader=loader))
+        node: Any = yaml.compose(text, Loader=loader)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        mark, begun = error.problem_mark or error.context_mark, error.context_mark
         line = mark.line + 1 if mark else 1
-        begun = error.context_mark
         context = f" {error.context}" if error.context else ""
         if begun and begun.line + 1 != line:
             context += f" that begins at line {begun.line + 1}"
@@ -98,11 +94,14 @@ def read_document(content: bytes, *, expected: str) -> Document:
         # The parser in Python lets ValueError and OverflowError through for absurd escapes.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SyntaxFault(1, f"not YAML: {reason}") from error
-    if builder.data is None:
+    if node is None:
         raise SyntaxFault(1, f"the file is empty; expected {expected}")
-    if not isinstance(builder.data, dict):
-        raise SyntaxFault(1, f"found {shown(builder.data)} at the top; expected {expected}")
-    return Document(builder.data, builder.lines, builder.lists)
+    document = Document({}, {(): 1}, set())
+    data = _data_of(node, (), document)
+    if not isinstance(data, dict):
+        raise SyntaxFault(1, f"found {shown(data)} at the top; expected {expected}")
+    document.data.update(data)
+    return document
 
 
 def shown(value: Any) -> str:
@@ -158,12 +157,17 @@ _CONTROL = re.compile(
 
 def _decoded(content: bytes) -> str:
     try:
-        return content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise SyntaxFault(
             line, f"not UTF-8: the byte 0x{content[error.start]:02x}", "save the file as UTF-8"
         ) from error
+    control = _CONTROL.search(text)
+    if control:
+        line = text.count("\n", 0, control.start()) + 1
+        raise SyntaxFault(line, f"found the control character U+{ord(control[0]):04X}")
+    return text
 
 
 def _plain(text: str) -> Any:
@@ -179,116 +183,32 @@ def _plain(text: str) -> Any:
     return text
 
 
-def _written(path: KeyPath, lists: Collection[KeyPath]) -> str:
-    parts = (f"[{p}]" if path[:i] in lists else f".{p}" for i, p in enumerate(path))
-    return "".join(parts).removeprefix(".")
-
-
-@dataclass
-class _Open:
-    """A mapping or a list whose end has not been read."""
-
-    path: KeyPath
-    items: dict[str | int, Any] | list[Any]
-    key: str | int | None = None  # of a mapping: the key that waits for its value
-
-    def next_path(self, line: int) -> KeyPath:
-        if isinstance(self.items, list):
-            return (*self.path, len(self.items))
-        if self.key is None:
-            raise SyntaxFault(line, "found a list or a mapping as a key; expected a name")
-        return (*self.path, self.key)
-
-    def add(self, value: Any) -> None:
-        if isinstance(self.items, list):
-            self.items.append(value)
-        elif self.key is not None:
-            self.items[self.key] = value
-            self.key = None
-
-
-@dataclass
-class _Builder:
-    """Events of the YAML parser -> the parts of a `Document`, without recursion.
-
-    Depth is bounded here: the C parser's own way of building nested data has no limit but the
-    stack's. Aliases are refused, and with them every document that grows when it is read.
+def _require_subset(events: Iterable[Any]) -> None:
+    """Refuse what is not read: aliases (and with them every document that grows when it is read),
+    tags, further documents, and more values or levels than a catalog has.
     """
-
-    lines: dict[KeyPath, int] = field(default_factory=lambda: {(): 1})
-    lists: set[KeyPath] = field(default_factory=set)
-    stack: list[_Open] = field(default_factory=list)
-    data: Any = None
-    documents: int = 0
-
-    def feed(self, event: Any) -> None:
+    depth = documents = values = 0
+    for event in events:
         line = event.start_mark.line + 1
-        if len(self.lines) > MAX_VALUES:
-            raise SyntaxFault(line, f"more than {MAX_VALUES} values")
         if isinstance(event, yaml.DocumentStartEvent):
-            self.documents += 1
-            if self.documents > 1:
-                raise SyntaxFault(line, "a second document begins; expected one")
-        elif isinstance(event, yaml.AliasEvent):
-            raise SyntaxFault(line, f"found the alias *{event.anchor}", "write the value out")
+            documents += 1
         elif isinstance(event, yaml.CollectionEndEvent):
-            items = self.stack.pop().items
-            self._place(tuple(items) if isinstance(items, list) else items)
+            depth -= 1
         elif isinstance(event, yaml.NodeEvent):
+            values += 1
+            depth += isinstance(event, yaml.CollectionStartEvent)
             _refuse_properties(event, line)
-            if isinstance(event, yaml.ScalarEvent):
-                unquoted = event.implicit[0] and not event.style
-                self._scalar(_plain(event.value) if unquoted else event.value, line)
-            else:
-                self._open(isinstance(event, yaml.SequenceStartEvent), line)
-
-    def _open(self, is_list: bool, line: int) -> None:
-        if len(self.stack) == MAX_DEPTH:
+        if documents > 1:
+            raise SyntaxFault(line, "a second document begins; expected one")
+        if depth > MAX_DEPTH:
             raise SyntaxFault(line, f"nested more than {MAX_DEPTH} levels deep")
-        path = self.stack[-1].next_path(line) if self.stack else ()
-        # A mapping's entry stands at its key, which has been noted already.
-        self.lines.setdefault(path, line)
-        if is_list:
-            self.lists.add(path)
-        self.stack.append(_Open(path, [] if is_list else {}))
-
-    def _scalar(self, value: Any, line: int) -> None:
-        if isinstance(value, str) and _CONTROL.search(value):
-            raise SyntaxFault(line, "found a control character in a text")
-        top = self.stack[-1] if self.stack else None
-        if top is not None and isinstance(top.items, dict) and top.key is None:
-            self._key(top, value, line)
-            return
-        if top is not None:
-            self.lines.setdefault(top.next_path(line), line)
-        self._place(value)
-
-    def _key(self, top: _Open, key: Any, line: int) -> None:
-        where = f" in {_written(top.path, self.lists)}" if top.path else ""
-        if key == "<<":
-            raise SyntaxFault(line, f"found the merge key <<{where}", "write the values out")
-        if type(key) not in (str, int):
-            raise SyntaxFault(
-                line, f"found the key {shown(key)}{where}; expected a name or a whole number"
-            )
-        path = (*top.path, key)
-        if path in self.lines:
-            raise SyntaxFault(
-                line,
-                f"the key {key!r} stands twice{where}, first at line {self.lines[path]}",
-                "keep one of the two",
-            )
-        self.lines[path] = line
-        top.key = key
-
-    def _place(self, value: Any) -> None:
-        if self.stack:
-            self.stack[-1].add(value)
-        else:
-            self.data = value
+        if values > MAX_VALUES:
+            raise SyntaxFault(line, f"more than {MAX_VALUES} values")
 
 
 def _refuse_properties(event: Any, line: int) -> None:
+    if isinstance(event, yaml.AliasEvent):
+        raise SyntaxFault(line, f"found the alias *{event.anchor}", "write the value out")
     if event.anchor is not None:
         raise SyntaxFault(
             line, f"found the anchor &{event.anchor}", "write each value where it is used"
@@ -297,24 +217,62 @@ def _refuse_properties(event: Any, line: int) -> None:
         raise SyntaxFault(line, f"found the tag {event.tag}", "remove the tag")
 
 
+def _data_of(node: Any, path: KeyPath, document: Document) -> Any:
+    """The value of a node; lines and lists below it are added to `document`."""
+    line = node.start_mark.line + 1
+    # A mapping's entry stands at its key, which has been noted already.
+    document.lines.setdefault(path, line)
+    if isinstance(node, yaml.SequenceNode):
+        document.lists.add(path)
+        return tuple(_data_of(one, (*path, i), document) for i, one in enumerate(node.value))
+    if isinstance(node, yaml.ScalarNode):
+        if _CONTROL.search(node.value):
+            raise SyntaxFault(line, "found a control character in a text")
+        return node.value if node.style else _plain(node.value)
+    data: dict[str | int, Any] = {}
+    for key_node, value_node in node.value:
+        key = _key_of(key_node, path, data, document)
+        document.lines[(*path, key)] = key_node.start_mark.line + 1
+        data[key] = _data_of(value_node, (*path, key), document)
+    return data
+
+
+def _key_of(node: Any, path: KeyPath, seen: Collection[str | int], document: Document) -> str | int:
+    line = node.start_mark.line + 1
+    where = f" in {document.written(path)}" if path else ""
+    if not isinstance(node, yaml.ScalarNode):
+        raise SyntaxFault(line, "found a list or a mapping as a key; expected a name")
+    key: str | int = node.value if node.style else _plain(node.value)
+    if key == "<<":
+        raise SyntaxFault(line, f"found the merge key <<{where}", "write the values out")
+    if type(key) not in (str, int):
+        raise SyntaxFault(
+            line, f"found the key {shown(key)}{where}; expected a name or a whole number"
+        )
+    if key in seen:
+        raise SyntaxFault(
+            line,
+            f"the key {key!r} stands twice{where}, first at line {document.lines[(*path, key)]}",
+            "keep one of the two",
+        )
+    return key
+
+
 # --- Faults of the data in the file's words -------------------------------------------------
 
-_EXPECTED: Mapping[str, str] = {
-    "dict_type": "a mapping",
-    "mapping_type": "a mapping",
-    "model_type": "a mapping",
-    "model_attributes_type": "a mapping",
-    "tuple_type": "a list",
-    "string_type": "text",
-    "int_type": "a whole number",
-    "float_type": "a number",
-    "bool_type": "true or false",
-    "finite_number": "a finite number",
-}
-_BOUNDS: Mapping[str, tuple[str, str]] = {
-    "greater_than": ("more than", "gt"),
-    "greater_than_equal": ("at least", "ge"),
-    "less_than_equal": ("at most", "le"),
+# Words of pydantic, and what a file calls these things.
+_WORDS = {
+    r"a valid (dictionary|mapping).*": "a mapping",
+    r"a valid tuple": "a list",
+    r"a valid string": "text",
+    r"a valid integer": "a whole number",
+    r"a valid number": "a number",
+    r"a valid boolean": "true or false",
+    r"less than or equal to": "at most",
+    r"greater than or equal to": "at least",
+    r"greater than": "more than",
+    r"(Dictionary|Tuple) should have at least (\d+) item.*": r"expected at least \2 entry",
+    "Input should be": "expected",
 }
 
 
@@ -357,29 +315,23 @@ def problem_of(
 
 
 def _expectation(error: ErrorDetails, found: Any) -> tuple[str, str]:
+    """What was expected, and a hint."""
     kind, context = error["type"], error.get("ctx", {})
+    if kind == "unknown_name":
+        return error["msg"], suggest(found, context["known"])
     names = str(context.get("expected") or context.get("expected_tags") or "")
     if names:
         quoted = re.findall(r"'([^']*)'", names)
         hint = suggest(found, quoted) if quoted and isinstance(found, str) else ""
         return f"expected {names}", hint
-    if kind == "unknown_name":
-        return f"expected {context['what']}", suggest(found, context["known"])
-    if kind in _BOUNDS:
-        words, bound = _BOUNDS[kind]
-        return f"expected {words} {context[bound]:g}", ""
-    if kind == "too_short":
-        return f"expected at least {context.get('min_length', 1)} entry", ""
-    expected = _EXPECTED.get(kind)
-    if expected is None:
-        return error["msg"].replace("Input should be", "expected"), ""
+    text = error["msg"]
+    for words, ours in _WORDS.items():
+        text = re.sub(words, ours, text)
     if found is None:
-        return f"expected {expected}", "write a value, or remove the key"
+        return text, "write a value, or remove the key"
     if kind == "string_type" and isinstance(found, int | float):
-        return f"expected {expected}", "put it in quotes"
+        return text, "put it in quotes"
     if kind in ("int_type", "float_type") and isinstance(found, str):
-        if type(_plain(found)) in (int, float):
-            return f"expected {expected}", "remove the quotes"
-        if isinstance(_plain(re.sub(r"[_,\s]", "", found).lstrip("0")), int | float):
-            return f"expected {expected}", "write plain digits, such as 16 or 903.506"
-    return f"expected {expected}", ""
+        number = isinstance(_plain(found), int | float)
+        return text, "remove the quotes" if number else "write plain digits, such as 16 or 903.506"
+    return text, ""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.catalog import fields
 from harness.catalog import schema as module
 from harness.catalog.load import load_catalog
 from harness.catalog.schema import Baseline, Catalog, Model
@@ -366,9 +367,9 @@ def test_throughput_may_not_fall_short_by_default(model: Model) -> None:
 # --- The document ---------------------------------------------------------------------------
 
 
-def sections() -> list[type[module._Section]]:
+def sections() -> list[type[fields.Section]]:
     values = vars(module).values()
-    return [v for v in values if isinstance(v, type) and issubclass(v, module._Section)]
+    return [v for v in values if isinstance(v, type) and issubclass(v, fields.Section)]
 
 
 def test_the_document_names_every_key() -> None:
@@ -382,7 +383,7 @@ def test_the_document_names_every_word_that_a_key_may_have() -> None:
     text = DOC.read_text(encoding="utf-8")
     words = [
         *load_catalog(ROOT / "baselines.yaml").targets(),
-        *module.FAILURE_STAGES,
+        *fields.FAILURE_STAGES,
         *LAYOUTS,
         "whole-dataset",
         "pure-inference",
