@@ -482,10 +482,10 @@ def _image_set(settings: Settings) -> Iterator[Finding]:
             short=_NO_IMAGES,
         )
         return
-    from harness.images.checked import find_checked
+    from harness.images.selection import find_images
 
     try:
-        images = find_checked(settings.imagenet, settings.labels, settings.selection)
+        images = find_images(settings.imagenet, settings.labels, settings.selection)
     except HarnessError as error:
         yield Finding(_INPUTS, what, "lacks", error.message, error.remedy, real, for_accuracy=True)
         return

@@ -190,10 +190,10 @@ def image_count(settings: Settings) -> tuple[int | None, HarnessError | None]:
     if settings.stand_ins:
         return settings.rehearsal_images, None
     if settings.imagenet is not None and settings.imagenet.is_dir():
-        from harness.images.checked import find_checked
+        from harness.images.selection import find_images
 
         try:
-            images = find_checked(settings.imagenet, settings.labels, settings.selection)
+            images = find_images(settings.imagenet, settings.labels, settings.selection)
         except HarnessError as error:
             return None, error
         return len(images.chosen), None

@@ -1,7 +1,7 @@
 """A labelled image set: find it in a folder, and check that images and labels belong together.
 
-How the images lie is `layouts.py`'s to know, label files are `labels.py`'s, and the order of the
-classes is `synsets.py`'s. What this finds is described in `docs/imagenet.md`.
+How images lie is known to `layouts.py`, which class each has to `labels.py`, and the order of the
+classes to `synsets.py`. Described in `docs/imagenet.md`.
 """
 
 from __future__ import annotations
@@ -15,24 +15,52 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import overload
 
 from harness.base.errors import DataError, some
-from harness.images import class_folders, layouts
-from harness.images import labels as label_files
-from harness.images.filepaths import FilePaths
-from harness.images.labels import Labels
-from harness.images.layouts import Layout, stem
+from harness.base.terms import WHOLE_SET
+from harness.images import labels as image_labels
+from harness.images import layouts
+from harness.images.layouts import stem
 from harness.images.synsets import CLASS_COUNT
+from harness.records.values import SetFindings
 
 # The right classes of ILSVRC2012_val_00000001 to 15, from the synset of each validation image
 # (tensorflow/models, research/slim/datasets/imagenet_2012_validation_synset_labels.txt) and its
 # place in the sorted list of synsets.
 FIRST_LABELS = (65, 970, 230, 809, 516, 57, 334, 415, 674, 332, 109, 286, 370, 757, 595)
-WHOLE_SET = 50_000
 IMAGES_PER_CLASS = 50
 
 _KNOWN = {f"ILSVRC2012_val_{number:08d}": label for number, label in enumerate(FIRST_LABELS, 1)}
 _NUMBERED = re.compile(r"ILSVRC2012_val_(\d{8})", re.ASCII)
+
+
+@dataclass(frozen=True)
+class FilePaths(Sequence[Path]):
+    """Paths of many files, each made when it is asked for: a `Path` takes half a kilobyte.
+
+    `folders` has the folder of each file; equal ones are one object.
+    """
+
+    folders: tuple[Path, ...]
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, paths: Sequence[Path], names: tuple[str, ...]) -> FilePaths:
+        known: dict[Path, Path] = {}
+        return cls(tuple(known.setdefault(p.parent, p.parent) for p in paths), names)
+
+    def __len__(self) -> int:
+        return len(self.folders)
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Path, ...]: ...
+    def __getitem__(self, index: int | slice) -> Path | tuple[Path, ...]:
+        if isinstance(index, slice):
+            return tuple(self[one] for one in range(*index.indices(len(self))))
+        return self.folders[index] / self.names[index]
 
 
 @dataclass(frozen=True)
@@ -47,6 +75,7 @@ class ImageSet:
     labels_without_image: how many labels the source has for images that were not found.
     landmarks: stem and label, by the source, of those images whose right class is known, also
         where the image itself is not in the set.
+    by_folders: the labels are the names of the folders that the images are sorted into.
     """
 
     root: Path
@@ -57,10 +86,11 @@ class ImageSet:
     label_source: str
     labels_without_image: int = 0
     landmarks: tuple[tuple[str, int], ...] = ()
+    by_folders: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.paths, FilePaths):
-            object.__setattr__(self, "paths", FilePaths(self.paths, self.names))
+            object.__setattr__(self, "paths", FilePaths.of(self.paths, self.names))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -84,7 +114,7 @@ class ImageSet:
         )
 
     def describe(self) -> str:
-        """One line for people: how many images, how they lie, where their labels come from."""
+        """How many images, how they lie, where their labels come from, in one line."""
         classes = len(set(self.labels))
         images = f"{len(self):,} image{'' if len(self) == 1 else 's'}"
         text = f"{images} of {classes} class{'' if classes == 1 else 'es'} ({self.layout})"
@@ -94,24 +124,8 @@ class ImageSet:
         return text
 
 
-@dataclass(frozen=True)
-class Findings:
-    """What `check` counted in a set in which nothing is wrong.
-
-    classes: how many classes have an image; `fewest` and `most` are images of one of these.
-    known: of how many images the right class is known and was compared.
-    """
-
-    images: int
-    labels_without_image: int
-    classes: int
-    fewest: int
-    most: int
-    known: int
-
-
 def find_image_set(root: Path, labels: Path | None = None) -> ImageSet:
-    """The labelled images in the folder `root`; `labels` names their label file.
+    """Find the labelled images in the folder `root`; `labels` names their label file.
 
     A list of labels may cover more than the images: a part of ImageNet beside the whole list is
     a set. Without `labels` the file is looked for beside the images and above them. Images in
@@ -125,34 +139,36 @@ def find_image_set(root: Path, labels: Path | None = None) -> ImageSet:
     try:
         layout = layouts.find(root)
         stems = [stem(path.name) for path in layout.paths]
-        found = _labels_of(layout, stems, labels)
+        labelled = image_labels.of_layout(layout, stems, labels)
     except OSError as error:
         raise DataError(
             f"{error.filename or root} cannot be read: {error.strerror or error}",
             remedy="make it readable for this user, or name another folder",
         ) from error
+    by_stem, file = labelled.by_stem, labelled.file
     return ImageSet(
         root=root,
         names=tuple(path.name for path in layout.paths),
         paths=layout.paths,
-        labels=tuple(found.by_stem[name] for name in stems),
+        labels=tuple(by_stem[name] for name in stems),
         layout=layout.name,
-        label_source=os.path.relpath(found.source, root)
-        if isinstance(found.source, Path)
-        else found.source,
-        labels_without_image=len(found.by_stem) - len(stems),
-        landmarks=tuple((name, found.by_stem[name]) for name in _KNOWN if name in found.by_stem),
+        label_source=f"the names of the {layout.name}"
+        if file is None
+        else os.path.relpath(file, root),
+        labels_without_image=len(by_stem) - len(stems),
+        landmarks=tuple((name, by_stem[name]) for name in _KNOWN if name in by_stem),
+        by_folders=file is None,
     )
 
 
-def check(image_set: ImageSet) -> Findings:
-    """Everything about a set's labels that can be wrong in real ImageNet, before any inference.
+def check(image_set: ImageSet) -> SetFindings:
+    """Check everything about a set's labels that can be wrong in real ImageNet.
 
     For real sets only: a generated set has the same file names and classes of its own.
 
     Raises:
-        DataError: names that are not unique, as many images as ImageNet has of which some are
-            not ImageNet's, a label that is no class, or as `check_class_order`.
+        DataError: names that are not unique, a label that is no class, 50,000 images of which
+            some are not named as ImageNet's, or labels in another class order.
     """
     if not len(image_set.names) == len(image_set.paths) == len(image_set.labels):
         raise DataError(
@@ -173,29 +189,26 @@ def check(image_set: ImageSet) -> Findings:
             f"no classes of 0..{CLASS_COUNT - 1} in {image_set.label_source}: {some(outside)}",
             remedy="replace the label file",
         )
-    check_whole(image_set)
-    check_class_order(image_set)
+    _check_whole(image_set)
+    known = _known_labels(image_set)
+    _check_class_order(image_set, known)
     counts = Counter(image_set.labels)
-    return Findings(
+    return SetFindings(
         images=len(image_set),
         labels_without_image=image_set.labels_without_image,
         classes=len(counts),
         fewest=min(counts.values(), default=0),
         most=max(counts.values(), default=0),
-        known=len(_known_labels(image_set)),
+        known=len(known),
     )
 
 
-def check_whole(image_set: ImageSet) -> None:
+def _check_whole(image_set: ImageSet) -> None:
     """Refuse a set that its size would pass for the whole of ImageNet's, and its names do not.
 
     50,000 images are held against a published figure, with no eager pass beside them: they must
     be the images that it was published for. Fewer are compared with eager PyTorch, whatever
     they are.
-
-    Raises:
-        DataError: 50,000 images or more, of which some are not `ILSVRC2012_val_00000001` to
-            `..50000`.
     """
     if len(image_set) < WHOLE_SET:
         return
@@ -213,32 +226,41 @@ def _is_numbered(name: str) -> bool:
     return match is not None and 1 <= int(match[1]) <= WHOLE_SET
 
 
-def check_class_order(image_set: ImageSet) -> None:
-    """Refuse real ImageNet labels in another class order than that of the sorted identifiers.
+def _known_labels(image_set: ImageSet) -> dict[str, int]:
+    """Labels of the images of which the right class is known, by name; sorted."""
+    known = {
+        name: label
+        for name, label in zip(image_set.names, image_set.labels, strict=True)
+        if stem(name) in _KNOWN
+    }
+    present = {stem(name) for name in known}
+    others = {name: label for name, label in image_set.landmarks if name not in present}
+    return dict(sorted((known | others).items()))
 
-    For real sets only: a generated set has the same file names and classes of its own. Looks at
-    the images of which the right class is known, and at the counts when the set is whole.
 
-    Raises:
-        DataError: a known label is another, or the classes of the whole set are uneven. Whether
-            the order is wrong or a few images are is told apart.
+def _check_class_order(image_set: ImageSet, known: dict[str, int]) -> None:
+    """Refuse labels in another class order than that of the sorted identifiers.
+
+    Looks at the images of which the right class is known, and at the counts of a whole set. A
+    wrong order is told from a few wrong images: it leaves hardly any image its class.
     """
-    pairs = [(name, label, _KNOWN[stem(name)]) for name, label in _known_labels(image_set)]
-    wrong = [f"{name} is {label}, not {right}" for name, label, right in pairs if label != right]
-    # Another order of the classes leaves hardly any image its class.
-    if wrong and (_is_by_folders(image_set) or 2 * len(wrong) <= len(pairs)):
+    source = image_set.label_source
+    mend = "replace the label file"
+    if image_set.by_folders:
+        mend = "sort the images again: each belongs in the folder of its own class"
+    right = {name: _KNOWN[stem(name)] for name in known}
+    wrong = [f"{n} is {label}, not {right[n]}" for n, label in known.items() if label != right[n]]
+    if wrong and (image_set.by_folders or 2 * len(wrong) <= len(known)):
         raise DataError(
-            f"these images have another class by {image_set.label_source}: {some(wrong)} "
-            f"({len(wrong)} of the {len(pairs)} whose class is known)",
-            remedy=_mend(image_set),
+            f"these images have another class by {source}: {some(wrong)} "
+            f"({len(wrong)} of the {len(known)} whose class is known)",
+            remedy=mend,
         )
     if wrong:
-        shifted = all(label == right + 1 for _, label, right in pairs)
         raise DataError(
-            f"the labels in {image_set.label_source} are not in ImageNet's class order: "
-            f"{some(wrong)}",
+            f"the labels in {source} are not in ImageNet's class order: {some(wrong)}",
             remedy="the list counts from 1: subtract one from every label"
-            if shifted
+            if all(label == right[name] + 1 for name, label in known.items())
             else "use labels that count from 0 in the order of the sorted WordNet identifiers; "
             "the numbers of the development kit (ILSVRC2012_ID) are in another order",
         )
@@ -251,9 +273,9 @@ def check_class_order(image_set: ImageSet) -> None:
         ]
         if uneven:
             raise DataError(
-                f"ImageNet has {IMAGES_PER_CLASS} validation images of each class; by "
-                f"{image_set.label_source} {some(uneven)}",
-                remedy=_mend(image_set),
+                f"ImageNet has {IMAGES_PER_CLASS} validation images of each class; by {source} "
+                f"{some(uneven)}",
+                remedy=mend,
             )
 
 
@@ -265,61 +287,20 @@ def check_files(image_set: ImageSet) -> None:
     Raises:
         DataError: a file is absent, empty, or no regular file.
     """
-    troubled: list[str] = []
+    refused: list[str] = []
     for name, path in zip(image_set.names, image_set.paths, strict=True):
         try:
-            # Opening a pipe would wait for a writer for ever.
             status = path.stat()
         except OSError as error:
-            troubled.append(f"{name} (cannot be read: {error.strerror or error})")
+            refused.append(f"{name} (cannot be read: {error.strerror or error})")
             continue
-        if not stat.S_ISREG(status.st_mode):
-            troubled.append(f"{name} (not a regular file)")
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for for ever
+            refused.append(f"{name} (not a regular file)")
         elif status.st_size == 0:
-            troubled.append(f"{name} (empty, 0 bytes)")
-    if troubled:
+            refused.append(f"{name} (empty, 0 bytes)")
+    if refused:
         raise DataError(
-            f"{len(troubled)} of {len(image_set)} files in {image_set.root} are no images: "
-            f"{some(troubled)}",
+            f"{len(refused)} of {len(image_set)} files in {image_set.root} are no images: "
+            f"{some(refused)}",
             remedy="copy them again, or leave them out of the set",
         )
-
-
-def _is_by_folders(image_set: ImageSet) -> bool:
-    return image_set.label_source == class_folders.source_of(image_set.layout)
-
-
-def _mend(image_set: ImageSet) -> str:
-    if _is_by_folders(image_set):
-        return "sort the images again: each belongs in the folder of its own class"
-    return "replace the label file"
-
-
-def _known_labels(image_set: ImageSet) -> list[tuple[str, int]]:
-    """The labels of the images of which the right class is known."""
-    known = {
-        name: label
-        for name, label in zip(image_set.names, image_set.labels, strict=True)
-        if stem(name) in _KNOWN
-    }
-    there = {stem(name) for name in known}
-    others = [(name, label) for name, label in image_set.landmarks if name not in there]
-    return sorted([*known.items(), *others])
-
-
-def _labels_of(layout: Layout, stems: Sequence[str], named: Path | None) -> Labels:
-    places = tuple(label_files.places(layout.folder))
-    listed: Labels | None
-    if named is not None:
-        listed = label_files.read(named, stems, places)
-    else:
-        # A thousand class folders say everything that the development kit could add.
-        listed = label_files.find(layout.folder, stems, devkit=len(layout.folders) != CLASS_COUNT)
-    if layout.folders:
-        return class_folders.labels_of(layout, stems, listed, places)
-    if listed is None:
-        raise DataError(
-            f"no labels for the {len(stems)} images in {layout.folder}",
-            remedy=label_files.WHAT_IS_WANTED,
-        )
-    return listed

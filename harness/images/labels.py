@@ -1,12 +1,13 @@
-"""Label files: which class each image has, by the name of the image.
+"""Which class each image has: by a label file, or by the WNID folder that it is sorted into.
 
-What a file holds is recognised by looking into it, whatever it is called: a reader is a function
-of the file that gives labels by stem, or `None` where it sees another kind. A class is its index
-among the sorted WNIDs, 0..999 (`harness/images/synsets.py`).
+What a file holds is recognised by its content, whatever it is called: a reader is a function of
+the file that gives labels by stem, or `None` where it sees another kind. A class is its index
+among the sorted WNIDs, 0..999 (`synsets.py`).
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 
 from harness.base.errors import DataError, some
 from harness.images import synsets
-from harness.images.layouts import stem
+from harness.images.layouts import Layout, stem
 from harness.images.synsets import CLASS_COUNT, WNID
 from harness.images.textfiles import numbered_lines, read_text
 
@@ -39,43 +40,83 @@ _VAL_LINE = re.compile(r"(?:\S*/)?ILSVRC2012_val_\d+\S*\s+\d+", re.ASCII)
 
 @dataclass(frozen=True)
 class Labels:
-    """Class indices by stem, which may be of more images than there are.
+    """Class indices by stem, which may be of more images than there are; and the label file.
 
-    source: the file, or in words where no file says it.
+    `file` is None where the folders of the images say their classes.
     """
 
-    source: Path | str
+    file: Path | None
     by_stem: Mapping[str, int]
 
 
-def find(folder: Path, stems: Sequence[str], *, devkit: bool = True) -> Labels | None:
-    """The labels that lie with the images of `folder`; none where no label file does.
+def of_layout(layout: Layout, stems: Sequence[str], named: Path | None) -> Labels:
+    """Find the labels of the images of a layout. `stems`: of its files, in order.
+
+    A label file and WNID folders must agree.
+
+    Raises:
+        DataError: no labels, a file that cannot be used, an image without label, sources that
+            disagree, or folders whose class indices cannot be known.
+    """
+    places = tuple(_places(layout.folder))
+    # A thousand class folders say everything that the development kit could add.
+    devkit = len(layout.folders) != CLASS_COUNT
+    labels = read(named, stems, places) if named else _find(layout.folder, stems, devkit=devkit)
+    if layout.folders:
+        return _with_folders(layout, stems, labels, places)
+    if labels is None:
+        raise DataError(
+            f"no labels for the {len(stems)} images in {layout.folder}", remedy=WHAT_IS_WANTED
+        )
+    return labels
+
+
+# Label files ---------------------------------------------------------------------------------
+
+
+def _find(folder: Path, stems: Sequence[str], *, devkit: bool) -> Labels | None:
+    """The labels that lie with the images of `folder`; None where no label file does.
 
     Files of names and indices come first, and all that there are must agree. Files that need a
     list of the classes besides are looked at when there is no other and `devkit` allows it.
-
-    Raises:
-        DataError: a file that cannot be used, an image without label, or two files that disagree.
     """
-    paths = [path for path in _places(folder, VAL_LABEL, FIXRES_LABELS) if path.exists()]
-    paths += [path for path in _places(folder, VAL) if _is_val_list(path)]
+
+    def there(*names: str) -> list[Path]:
+        paths = (place / name for place in _places(folder) for name in names)
+        return [path for path in paths if path.exists()]
+
+    files = there(VAL_LABEL, FIXRES_LABELS) + [path for path in there(VAL) if _is_val_list(path)]
     for name in (SYNSET_LABELS, GROUND_TRUTH) if devkit else ():
-        paths = paths or [path for path in _places(folder, name) if path.exists()]
-    if not paths:
+        files = files or there(name)
+    if not files:
         return None
-    first, *others = (read(path, stems, places(folder)) for path in paths)
+    first, *others = (read(path, stems, tuple(_places(folder))) for path in files)
     for other in others:
         differ = [name for name in stems if first.by_stem[name] != other.by_stem[name]]
         if differ:
             raise DataError(
-                f"{first.source} and {other.source} disagree on {some(differ)}",
+                f"{first.file} and {other.file} disagree on {some(differ)}",
                 remedy="remove the wrong one, or name the label file: --labels=FILE",
             )
     return first
 
 
+def _places(folder: Path) -> Iterator[Path]:
+    """Where files about the images of `folder` may lie: with them, above, in the kit's folder."""
+    for place in (folder, folder.absolute().parent):
+        yield from (place, place / DEVKIT, place / DEVKIT / "data")
+
+
+def _is_val_list(path: Path) -> bool:
+    """Whether a `val.txt` speaks of ImageNet: the name is that of many data sets' lists."""
+    if not path.is_file():
+        return False
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return _VAL_LINE.match(file.readline(1000).strip()) is not None
+
+
 def read(path: Path, stems: Sequence[str], places: Iterable[Path] = ()) -> Labels:
-    """The labels in a file of any kind, of which every one of `stems` must have one.
+    """Read a label file of any kind, in which every one of `stems` must have one label.
 
     places: where a list of the classes may lie, besides near the file.
 
@@ -83,7 +124,8 @@ def read(path: Path, stems: Sequence[str], places: Iterable[Path] = ()) -> Label
         DataError: the file cannot be read, is malformed, has two labels for an image, a label
             that is no class, or none for one of `stems`.
     """
-    file = _File(path, read_text(path, "label file"), tuple(places))
+    here = path.absolute().parent
+    file = _File(path, read_text(path, "label file"), (here, here / "data", here.parent, *places))
     by_stem = next(labels for reader in READERS if (labels := reader(file)) is not None)
     missing = [name for name in stems if name not in by_stem]
     if missing:
@@ -94,19 +136,11 @@ def read(path: Path, stems: Sequence[str], places: Iterable[Path] = ()) -> Label
     return Labels(path, by_stem)
 
 
-def places(folder: Path) -> Iterator[Path]:
-    """Where files about the images of `folder` may lie: with them, above, in the kit's folder."""
-    for place in (folder, folder.absolute().parent):
-        yield place
-        yield place / DEVKIT
-        yield place / DEVKIT / "data"
-
-
 @dataclass(frozen=True)
 class _File:
     path: Path
     text: str
-    places: tuple[Path, ...]
+    places: tuple[Path, ...]  # of lists of the classes
 
 
 def _json(file: _File) -> dict[str, int] | None:
@@ -123,14 +157,14 @@ def _json(file: _File) -> dict[str, int] | None:
     if not isinstance(data, _Pairs):
         raise DataError(f"{path} holds no JSON object", remedy=remedy)
     # A string would never equal a prediction: FixRes_postprocess.py scores it 0 in silence.
-    malformed = [
-        f"{name} is {'no number' if isinstance(value, list) else json.dumps(value)[:60]}"
-        for name, value in data
-        if type(value) is not int
-    ]
+    malformed = [f"{n} is {json.dumps(v)[:60]}" for n, v in data if type(v) is not int]
     if malformed:
         raise DataError(f"labels that are no integers in {path}: {some(malformed)}", remedy=remedy)
     return _checked(path, [(name, stem(name), value) for name, value in data])
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object as it was written, duplicates included."""
 
 
 def _devkit_numbers(file: _File) -> dict[str, int] | None:
@@ -152,7 +186,7 @@ def _devkit_numbers(file: _File) -> dict[str, int] | None:
             remedy="a file of class indices (0..999) needs the name of the image on each line: "
             "`ILSVRC2012_val_00000001.JPEG 65`",
         )
-    order = synsets.devkit_order(_around(file), file.path)
+    order = synsets.devkit_order(file.places, file.path)
     index = synsets.indices(order)
     return _by_number(index[order[int(value) - 1]] for value in values)
 
@@ -171,8 +205,8 @@ def _wnid_labels(file: _File) -> dict[str, int] | None:
     if len(known) == CLASS_COUNT:
         index = synsets.indices(known)
     else:
-        found = synsets.class_list(_around(file))
-        index = synsets.indices(found[1]) if found else {}
+        classes = synsets.class_list(file.places)
+        index = synsets.indices(classes[1]) if classes else {}
     unknown = sorted(known - set(index))
     if unknown:
         raise DataError(
@@ -210,27 +244,6 @@ READERS: tuple[Callable[[_File], dict[str, int] | None], ...] = (
 )
 
 
-class _Pairs(list[tuple[str, Any]]):
-    """A JSON object as it was written, duplicates included."""
-
-
-def _places(folder: Path, *names: str) -> list[Path]:
-    return [place / name for place in places(folder) for name in names]
-
-
-def _is_val_list(path: Path) -> bool:
-    """Whether a `val.txt` speaks of ImageNet: the name is that of many data sets' lists."""
-    if not path.is_file():
-        return False
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return _VAL_LINE.match(file.readline(1000).strip()) is not None
-
-
-def _around(file: _File) -> tuple[Path, ...]:
-    here = file.path.absolute().parent
-    return (here, here / "data", here.parent, *file.places)
-
-
 def _column(file: _File, kind: re.Pattern[str]) -> list[str] | None:
     """The lines of a file in which every line is of one kind; line n is that of image n.
 
@@ -240,12 +253,12 @@ def _column(file: _File, kind: re.Pattern[str]) -> list[str] | None:
     lines = list(numbered_lines(file.text))
     if not lines or not all(kind.fullmatch(line) for _, line in lines):
         return None
-    blank = next((wanted for wanted, (number, _) in enumerate(lines, 1) if number != wanted), None)
-    if blank is not None:
-        raise DataError(
-            f"line {blank} of {file.path} is blank: line n must be that of image n",
-            remedy="copy the file again",
-        )
+    for wanted, (number, _) in enumerate(lines, 1):
+        if number != wanted:
+            raise DataError(
+                f"line {wanted} of {file.path} is blank: line n must be that of image n",
+                remedy="copy the file again",
+            )
     return [line for _, line in lines]
 
 
@@ -288,3 +301,76 @@ def _outside_remedy(labels: Mapping[str, int]) -> str:
             "order besides: use labels in the order of the sorted WordNet identifiers"
         )
     return "replace the label file"
+
+
+# WNID folders --------------------------------------------------------------------------------
+
+
+def _with_folders(
+    layout: Layout, stems: Sequence[str], listed: Labels | None, places: Sequence[Path]
+) -> Labels:
+    """The labels of images in WNID folders: those of a label file, if any, which must agree."""
+    index = _folder_indices(layout, places, listed, stems)
+    by_folder = {name: index[wnid] for name, wnid in zip(stems, layout.wnids, strict=True)}
+    if listed is None:
+        return Labels(None, by_folder)
+    differ = [
+        f"{name} in {wnid} ({by_folder[name]}) has {listed.by_stem[name]}"
+        for name, wnid in zip(stems, layout.wnids, strict=True)
+        if listed.by_stem[name] != by_folder[name]
+    ]
+    if differ:
+        raise DataError(
+            f"{listed.file} disagrees with the WNID folders in {layout.folder}: {some(differ)}",
+            remedy="use the label file of these images, or sort the images again",
+        )
+    return listed
+
+
+def _folder_indices(
+    layout: Layout, places: Sequence[Path], listed: Labels | None, stems: Sequence[str]
+) -> dict[str, int]:
+    """Class index of each WNID folder: the place of the WNID among all thousand.
+
+    torchvision counts the folders that are there, which is the same for the thousand only: one
+    that is missing would move every class after it.
+    """
+    if len(layout.folders) == CLASS_COUNT:
+        return synsets.indices(layout.folders)
+    if listed is not None:
+        return _indices_by_labels(layout, listed, stems)
+    classes = synsets.class_list(places)
+    if classes is None:
+        raise DataError(
+            f"{layout.folder} has {len(layout.folders)} WNID folders, not {CLASS_COUNT}: a class "
+            "index is the place of the WNID among all of them, and cannot be known from these",
+            remedy=f"make the other folders, empty ones too, or {WHAT_IS_WANTED}, "
+            f"or put a list of the classes there ({synsets.LISTS[0]})",
+        )
+    source, wnids = classes
+    unknown = sorted(set(layout.folders) - set(wnids))
+    if unknown:
+        raise DataError(
+            f"folders in {layout.folder} that are no classes of {source}: {some(unknown)}",
+            remedy="take them away, or replace the list",
+        )
+    return synsets.indices(wnids)
+
+
+def _indices_by_labels(layout: Layout, listed: Labels, stems: Sequence[str]) -> dict[str, int]:
+    """The index that a label file gives to each folder, which must rise with the WNID."""
+    index: dict[str, int] = {}
+    for name, wnid in zip(stems, layout.wnids, strict=True):
+        index.setdefault(wnid, listed.by_stem[name])
+    turned = [
+        f"{wnid} is {label} and {other} is {other_label}"
+        for (wnid, label), (other, other_label) in itertools.pairwise(sorted(index.items()))
+        if label >= other_label
+    ]
+    if turned:
+        raise DataError(
+            f"{listed.file} does not have the classes of {layout.folder} in the order of their "
+            f"WNIDs: {some(turned)}",
+            remedy="use labels that count from 0 in the order of the sorted WordNet identifiers",
+        )
+    return index

@@ -1,4 +1,4 @@
-"""Which images of a set a run uses: all, the first, a random sample, or a stored list of names."""
+"""The images of a real set that a run uses: all, the first, a random sample, or a stored list."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.errors import ConfigError, DataError, some
+from harness.images import dataset
 from harness.images.dataset import ImageSet
 from harness.images.layouts import stem
 from harness.images.textfiles import numbered_lines, read_text
+from harness.records.values import SetFindings
 
 _COMMENT = re.compile(r"(?:^|\s)#.*")
 
@@ -118,3 +120,28 @@ def _listed(image_set: ImageSet, path: Path) -> list[int]:
     if not first:
         raise DataError(f"{path} names no image", remedy="write one name on each line")
     return list(first)
+
+
+@dataclass(frozen=True)
+class ChosenImages:
+    """`whole`: all that the folder holds; `chosen`: what a run uses; `findings`: of the whole."""
+
+    whole: ImageSet
+    chosen: ImageSet
+    findings: SetFindings
+
+
+def find_images(root: Path, labels: Path | None, selection: Selection) -> ChosenImages:
+    """Find a real set, check it, choose a part and look at each chosen file.
+
+    One way for a run, a plan and a look, so that none calls fine what another refuses.
+
+    Raises:
+        DataError: as `dataset.find_image_set`, `dataset.check`, `Selection.apply` and
+            `dataset.check_files`.
+    """
+    whole = dataset.find_image_set(root, labels)
+    findings = dataset.check(whole)  # before a part is chosen: counts tell more about all
+    chosen = selection.apply(whole)
+    dataset.check_files(chosen)
+    return ChosenImages(whole, chosen, findings)

@@ -9,7 +9,7 @@ from harness.base.errors import DataError
 
 
 def read_text(path: Path, what: str) -> str:
-    """The text of a file in UTF-8; a byte order mark is dropped, line ends become `\\n`.
+    """Read a file in UTF-8; a byte order mark is dropped, line ends become `\\n`.
 
     what: what the file is, for messages: "label file".
 
@@ -17,27 +17,24 @@ def read_text(path: Path, what: str) -> str:
         DataError: no file, not readable, or not text.
     """
     try:
-        # A pipe would be waited for for ever.
-        if not path.is_file():
+        if not path.is_file():  # a pipe would be waited for for ever
             state = "is not a file" if path.exists() else "does not exist"
             raise DataError(f"the {what} {path} {state}", remedy=f"name the {what}")
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        utf16 = error.object[:2] in (b"\xff\xfe", b"\xfe\xff")
         raise DataError(
             f"the {what} {path} is not text: {error.reason} at byte {error.start}",
-            remedy="it looks like UTF-16: save it as UTF-8" if utf16 else "copy the file again",
+            remedy="save it as UTF-8, or copy it again",
         ) from error
-    except (OSError, ValueError) as error:  # a ValueError: a NUL in the path
-        reason = getattr(error, "strerror", None) or str(error)
+    except OSError as error:
         raise DataError(
-            f"the {what} {path} cannot be read: {reason}",
+            f"the {what} {path} cannot be read: {error.strerror or error}",
             remedy="make it readable for this user, or name another file",
         ) from error
 
 
 def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, without space around them, with their numbers from 1."""
+    """Lines that are not blank, without space around them, with their numbers from 1."""
     for number, line in enumerate(text.split("\n"), 1):
         if stripped := line.strip():
             yield number, stripped

@@ -41,10 +41,10 @@ from harness.base.progress import Progress
 from harness.base.store import Entry, Store, canonical, file_digest, source_digest
 from harness.catalog.schema import Catalog, Model
 from harness.images import dataset, generated
-from harness.images.checked import find_checked
 from harness.images.crops import Crops, UsingHost
 from harness.images.dataset import ImageSet
 from harness.images.feed import Feed
+from harness.images.selection import find_images
 from harness.judge import verdicts
 from harness.judge.causes import GIVEN_FILE
 from harness.measure import accuracy
@@ -226,7 +226,7 @@ class Workbench:
                 raise ConfigError(
                     "no data set is configured", remedy="--imagenet=DIR or $IMAGENET_DIR"
                 )
-            images = find_checked(
+            images = find_images(
                 self.settings.imagenet, self.settings.labels, self.settings.selection
             )
             found, checked = images.chosen, asdict(images.findings)

@@ -17,13 +17,12 @@ from harness.base.errors import DataError
 from harness.images import dataset, layouts
 from harness.images.dataset import (
     FIRST_LABELS,
-    Findings,
     ImageSet,
     check,
-    check_class_order,
     check_files,
     find_image_set,
 )
+from harness.records.values import SetFindings
 from tests.selftest.image_folders import (
     LABELS,
     error_of,
@@ -56,7 +55,7 @@ def test_the_layouts_of_the_guides(tmp_path: Path, folder: str, source: str, tex
     put_text(tmp_path / source, text)
     found = find_image_set(tmp_path)
     assert found.names == tuple(name(number) for number in range(1, 6))
-    assert found.paths == tuple(tmp_path / folder / name(number) for number in range(1, 6))
+    assert tuple(found.paths) == tuple(tmp_path / folder / name(number) for number in range(1, 6))
     assert found.labels == LABELS
     assert found.layout == "flat folder"
     assert found.label_source == source
@@ -159,7 +158,10 @@ def test_a_part_keeps_the_order_of_the_whole(tmp_path: Path) -> None:
     found = find_image_set(tmp_path)
     part = found.part([3, 0, 3])
     assert (part.names, part.labels) == ((name(1), name(4)), (65, 0))
-    assert part.paths == (found.paths[0], found.paths[3])
+    assert tuple(part.paths) == (found.paths[0], found.paths[3])
+    assert found.paths[-2:] == tuple(found.paths)[-2:]
+    folders = found.paths.folders  # one object for all files: 50,000 would take megabytes
+    assert all(folder is folders[0] for folder in folders)
     assert found.part(range(5)) == found
 
 
@@ -327,8 +329,8 @@ def test_two_labels_for_one_image(tmp_path: Path) -> None:
         (65.0, "65.0"),
         (True, "true"),
         (None, "null"),
-        ([65], "no number"),
-        ({"a": 1}, "no number"),
+        ([65], "[65]"),
+        ({"a": 1}, "[["),
     ],
 )
 def test_a_label_that_is_no_integer_names_the_image(tmp_path: Path, bad: Any, said: str) -> None:
@@ -359,7 +361,7 @@ def test_labels_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "val_label.txt").write_bytes(b"\x1f\x8b\x08\x00\xff\xfe")
     assert "is not text" in message_of(tmp_path)
     (tmp_path / "val_label.txt").write_text(lines(), encoding="utf-16")
-    assert "UTF-8" in error_of(tmp_path).remedy
+    assert "save it as UTF-8" in error_of(tmp_path).remedy
     (tmp_path / "val_label.txt").write_bytes(b"")
     assert "holds no label" in message_of(tmp_path)
 
@@ -380,26 +382,26 @@ def image_set(labels: Sequence[int], first: int = 1) -> ImageSet:
 
 
 def test_the_right_order_passes() -> None:
-    check_class_order(image_set(FIRST_LABELS))
-    check_class_order(image_set((*FIRST_LABELS, 3, 4)))
-    check_class_order(image_set((1, 2, 3), first=1000))
+    check(image_set(FIRST_LABELS))
+    check(image_set((*FIRST_LABELS, 3, 4)))
+    check(image_set((1, 2, 3), first=1000))
 
 
 def test_another_order_is_refused() -> None:
     wrong = random.Random(1).sample(FIRST_LABELS, len(FIRST_LABELS))
     with pytest.raises(DataError, match="not in ImageNet's class order") as caught:
-        check_class_order(image_set(wrong))
+        check(image_set(wrong))
     assert "WordNet" in caught.value.remedy
     # The known images need not be the first of the part.
     with pytest.raises(DataError, match="not in ImageNet's class order"):
-        check_class_order(image_set((1, 2, 3), first=14))
+        check(image_set((1, 2, 3), first=14))
 
 
 @pytest.mark.parametrize("bad", [1, 7])
 def test_a_few_wrong_labels_are_not_called_another_order(bad: int) -> None:
     wrong = (FIRST_LABELS[0], *(label + 1 for label in FIRST_LABELS[1 : bad + 1]))
     with pytest.raises(DataError, match=r"ILSVRC2012_val_00000002\.JPEG is 971, not 970") as caught:
-        check_class_order(image_set((*wrong, *FIRST_LABELS[bad + 1 :])))
+        check(image_set((*wrong, *FIRST_LABELS[bad + 1 :])))
     assert "these images have another class by val_label.txt" in caught.value.message
     assert f"({bad} of the 15 whose class is known)" in caught.value.message
     assert "order" not in f"{caught.value}"
@@ -408,7 +410,7 @@ def test_a_few_wrong_labels_are_not_called_another_order(bad: int) -> None:
 
 def test_labels_one_too_high_are_recognised() -> None:
     with pytest.raises(DataError) as caught:
-        check_class_order(image_set([label + 1 for label in FIRST_LABELS]))
+        check(image_set([label + 1 for label in FIRST_LABELS]))
     assert "subtract one" in caught.value.remedy
 
 
@@ -420,10 +422,10 @@ def test_the_whole_set_has_as_many_images_of_each_class(monkeypatch: pytest.Monk
     for label in FIRST_LABELS:
         left[label] -= 1
     labels = [*FIRST_LABELS, *(label for label in range(1000) for _ in range(left[label]))]
-    check_class_order(image_set(labels))
+    check(image_set(labels))
     labels[-1] = 0
     with pytest.raises(DataError, match=r"class 0 has 3, class 999 has 1"):
-        check_class_order(image_set(labels))
+        check(image_set(labels))
 
 
 def test_labels_of_absent_images_are_checked_too(tmp_path: Path) -> None:
@@ -433,7 +435,7 @@ def test_labels_of_absent_images_are_checked_too(tmp_path: Path) -> None:
     found = find_image_set(tmp_path)
     assert found.landmarks[2] == ("ILSVRC2012_val_00000003", 231)
     with pytest.raises(DataError, match="ILSVRC2012_val_00000003 is 231, not 230"):
-        check_class_order(found.part([1]))
+        check(found.part([1]))
 
 
 # The check before any inference.
@@ -441,7 +443,7 @@ def test_labels_of_absent_images_are_checked_too(tmp_path: Path) -> None:
 
 def test_what_the_check_counts() -> None:
     found = replace(image_set((*FIRST_LABELS, 3, 3)), labels_without_image=49_983)
-    assert check(found) == Findings(
+    assert check(found) == SetFindings(
         images=17, labels_without_image=49_983, classes=16, fewest=1, most=2, known=15
     )
     assert check(image_set(())).classes == 0

@@ -9,7 +9,7 @@ import pytest
 
 from harness.base.errors import DataError
 from harness.images import dataset
-from harness.images.dataset import FIRST_LABELS, ImageSet, check_class_order, find_image_set
+from harness.images.dataset import FIRST_LABELS, ImageSet, check, find_image_set
 from tests.selftest.image_folders import (
     LABELS,
     WNIDS,
@@ -47,7 +47,7 @@ def test_a_thousand_folders_are_their_own_labels(thousand: Path) -> None:
         "15 images of 15 classes (1000 WNID folders), "
         "labels from the names of the 1000 WNID folders"
     )
-    check_class_order(found)
+    check(found)
     assert find_image_set(thousand / "val").digest == found.digest
 
 
@@ -59,25 +59,27 @@ def test_an_image_in_the_folder_of_another_class_is_to_be_sorted_again(
     labels = [label + 1 if at < bad else label for at, label in enumerate(FIRST_LABELS)]
     put_sorted(tmp_path, dict(enumerate(labels, 1)))
     with pytest.raises(DataError, match="these images have another class") as caught:
-        check_class_order(find_image_set(tmp_path))
+        check(find_image_set(tmp_path))
     assert f"{name(1)} is 66, not 65" in caught.value.message
     assert "sort the images again" in caught.value.remedy
     assert "list" not in caught.value.remedy
 
 
 def test_uneven_folders_are_to_be_sorted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = [label for label in range(1000) if label not in FIRST_LABELS]
     whole = ImageSet(
         root=Path("/imagenet"),
-        names=tuple(name(number) for number in range(101, 1101)),
-        paths=tuple(Path(name(number)) for number in range(101, 1101)),
-        labels=(1, *range(1, 1000)),
+        names=tuple(name(number) for number in range(1, 1001)),
+        paths=tuple(Path(name(number)) for number in range(1, 1001)),
+        labels=(*FIRST_LABELS, 1, *others[1:]),
         layout="1000 WNID folders",
         label_source="the names of the 1000 WNID folders",
+        by_folders=True,
     )
     monkeypatch.setattr(dataset, "WHOLE_SET", 1000)
     monkeypatch.setattr(dataset, "IMAGES_PER_CLASS", 1)
     with pytest.raises(DataError, match="class 0 has 0, class 1 has 2") as caught:
-        check_class_order(whole)
+        check(whole)
     assert "sort the images again" in caught.value.remedy
 
 
@@ -229,4 +231,4 @@ def test_a_broken_link_in_a_class_folder(tmp_path: Path) -> None:
 def test_images_that_are_sorted_wrongly_are_recognised(tmp_path: Path) -> None:
     put_sorted(tmp_path, {1: 66, 2: 970})
     with pytest.raises(DataError, match=r"00000001\.JPEG is 66, not 65"):
-        check_class_order(find_image_set(tmp_path))
+        check(find_image_set(tmp_path))

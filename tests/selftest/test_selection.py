@@ -41,7 +41,7 @@ def test_the_first_by_name(limit: int) -> None:
     whole = image_set()
     chosen = Selection(limit=limit).apply(whole)
     assert chosen.names == whole.names[:limit]
-    assert chosen.paths == whole.paths[:limit]
+    assert tuple(chosen.paths) == whole.paths[:limit]
     assert chosen.labels == whole.labels[:limit]
     assert Selection(limit=1000).describe() == "the first 1,000 by name"
 
