@@ -17,13 +17,12 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-import sqlite3
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -35,11 +34,13 @@ from PIL import (
     features,
 )
 
-from harness.base.errors import DataError, some
+from harness.base.errors import DataError
 from harness.base.npy import NpyReader, NpyWriter
-from harness.base.store import Entry, Store, file_digest, key_of, source_digest
+from harness.base.stages import Stage
+from harness.base.store import Entry, Store, key_of, source_digest
 from harness.images import preprocess
 from harness.images.dataset import ImageSet
+from harness.images.file_digests import FileDigests, unusable
 from harness.images.steps import Preprocessing
 
 CHUNK = 1024
@@ -52,9 +53,8 @@ FILLERS = 2
 # which the reader of the last chunk waits.
 SYNC_EVERY = 128
 
-_KIND = "crops"
+_KIND = Stage.CROPS
 _FILE = "crops.npy"
-_COPY_AGAIN = "copy the files again, or take them out of the set"
 
 UInt8 = npt.NDArray[np.uint8]
 UsingHost = Callable[[], AbstractContextManager[object]]
@@ -292,10 +292,7 @@ class Crops:
         return digests
 
     def _digests_of(self, paths: Sequence[Path]) -> list[str]:
-        try:
-            return FileDigests(self._store.root / "digests.sqlite").of(paths)
-        except OSError as error:
-            raise _unreadable(paths, error) from error
+        return FileDigests(self._store.root / "digests.sqlite").of(paths)
 
 
 class _Stopped(Exception):
@@ -400,72 +397,6 @@ class _Filler:
             self._crops._store.on_wait(who)
 
 
-class FileDigests:
-    """sha256 of image files, remembered by path, size and time of change.
-
-    Nobody wants to hash 50,000 unchanged files every night. A memory that is damaged, busy or
-    cannot be written is only a slower start.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def of(self, files: Sequence[Path]) -> list[str]:
-        """Digest of each file, in order. Raises `OSError` for a file that cannot be read."""
-        stats = [file.stat() for file in files]
-        signatures = [f"{s.st_size}-{s.st_mtime_ns}-{s.st_ctime_ns}-{s.st_ino}" for s in stats]
-        known = self._recall([str(file) for file in files])
-        missing = [
-            i for i, file in enumerate(files) if known.get(str(file), ("", ""))[0] != signatures[i]
-        ]
-        with ThreadPoolExecutor(_cores()) as pool:
-            fresh = dict(
-                zip(missing, pool.map(file_digest, [files[i] for i in missing]), strict=True)
-            )
-        if fresh:
-            self._remember([(str(files[i]), signatures[i], sha) for i, sha in fresh.items()])
-        return [fresh[i] if i in fresh else known[str(file)][1] for i, file in enumerate(files)]
-
-    def _recall(self, paths: Sequence[str]) -> dict[str, tuple[str, str]]:
-        """What is remembered: signature and digest by path."""
-        known: dict[str, tuple[str, str]] = {}
-
-        def select(connection: sqlite3.Connection) -> None:
-            for start in range(0, len(paths), 500):
-                part = paths[start : start + 500]
-                marks = ",".join("?" * len(part))
-                # Only placeholders are put into the text; the paths are parameters.
-                query = f"SELECT path, signature, sha256 FROM digests WHERE path IN ({marks})"  # noqa: S608
-                for path, signature, sha in connection.execute(query, part):
-                    known[path] = (signature, sha)
-
-        self._use(select)
-        return known
-
-    def _remember(self, rows: Sequence[tuple[str, str, str]]) -> None:
-        self._use(
-            lambda connection: connection.executemany(
-                "INSERT OR REPLACE INTO digests VALUES (?, ?, ?)", rows
-            )
-        )
-
-    def _use(self, step: Callable[[sqlite3.Connection], object]) -> None:
-        """One transaction with the memory, given up where it fails."""
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self._path, timeout=60)) as connection, connection:
-                connection.execute(
-                    "CREATE TABLE IF NOT EXISTS digests "
-                    "(path TEXT PRIMARY KEY, signature TEXT, sha256 TEXT)"
-                )
-                step(connection)
-        except (sqlite3.Error, OSError, UnicodeError) as error:  # a path need not be UTF-8
-            # Its subclasses mean a file that is busy, full or read-only; this one a damaged file.
-            if type(error) is sqlite3.DatabaseError:
-                with suppress(OSError):
-                    self._path.unlink()
-
-
 def _decode(
     file: Path,
     paths: Sequence[Path],
@@ -503,37 +434,11 @@ def _decode(
             # Before the file is closed: another file could get its descriptor.
             wait([future for future in futures if not future.cancel()])
     if bad:
-        raise _unusable([paths[index] for index in sorted(bad)], bad[min(bad)])
+        raise unusable([paths[index] for index in sorted(bad)], bad[min(bad)])
 
 
 def _together(digests: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
-
-
-def _unusable(paths: Sequence[Path], first: DataError) -> DataError:
-    """One error for all images of a chunk that cannot be used; `first` is the first one's."""
-    if len(paths) == 1:
-        return first
-    names = some([path.name for path in paths[1:]])
-    return DataError(
-        f"{len(paths)} images cannot be used: {first.message}; also {names}", remedy=_COPY_AGAIN
-    )
-
-
-def _unreadable(paths: Sequence[Path], error: OSError) -> DataError:
-    """Which of the files cannot be read at all; `error` is what was found first."""
-    bad: list[tuple[Path, OSError]] = []
-    for path in paths:
-        try:
-            with path.open("rb"):
-                pass
-        except OSError as found:
-            bad.append((path, found))
-    path, reason = bad[0] if bad else (Path(error.filename or paths[0]), error)
-    first = DataError(
-        f"image {path}: cannot be read: {reason.strerror or reason}", remedy=_COPY_AGAIN
-    )
-    return _unusable([path for path, _ in bad] or [path], first)
 
 
 @contextlib.contextmanager

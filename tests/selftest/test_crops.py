@@ -1,10 +1,9 @@
-"""`harness.images.crops` and `feed`: each image decoded once, and fed in the order of the set."""
+"""`harness.images.crops`: each image decoded once, kept in chunks that never change."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,58 +13,26 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from harness.base import locks
 from harness.base.errors import DataError
-from harness.base.store import Store, file_digest
+from harness.base.store import Store
 from harness.images import crops as module
 from harness.images import preprocess
-from harness.images.crops import AHEAD, Crops, FileDigests
+from harness.images.crops import AHEAD, Crops
 from harness.images.dataset import ImageSet
-from harness.images.feed import Feed
-from harness.images.steps import CenterCrop, Normalize, Preprocessing, ResizeShort
-from harness.measure import accuracy
-from tests.selftest.fakes import FakeSession
+from harness.images.steps import CenterCrop, Normalize, Preprocessing
 from tests.selftest.running import eventually
-
-COUNT = 7
-IMAGENET = Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-STEPS = Preprocessing(
-    resize=ResizeShort(size=14, interpolation="bilinear"),
-    crop=CenterCrop(size=12, offset="round"),
-    normalize=IMAGENET,
+from tests.selftest.small_images import (
+    COUNT,
+    STEPS,
+    all_rows,
+    crops,
+    image_set,
+    put_images,
+    rewrite,
+    wanted,
 )
-
-
-def noise(width: int, height: int, seed: int) -> Image.Image:
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-    return Image.fromarray(pixels)
-
-
-def put_images(root: Path, count: int = COUNT) -> ImageSet:
-    """Small images of several sizes and kinds; BMP files of one size have equally many bytes."""
-    root.mkdir(exist_ok=True)
-    paths = []
-    for index in range(count):
-        image = noise(15 + index, 20, index)
-        if index % 3 == 1:
-            image = image.convert("L")
-        path = root / f"{index}.{'png' if index % 3 else 'bmp'}"
-        image.save(path)
-        paths.append(path)
-    return image_set(root, paths)
-
-
-def image_set(root: Path, paths: list[Path]) -> ImageSet:
-    return ImageSet(
-        root=root,
-        names=tuple(path.name for path in paths),
-        paths=tuple(paths),
-        labels=tuple(range(len(paths))),
-        layout="flat folder",
-        label_source="val_label.txt",
-    )
 
 
 @pytest.fixture
@@ -92,49 +59,11 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-@pytest.fixture
-def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the images that were hashed, as it happens."""
-    names: list[str] = []
-
-    def counted(path: Path) -> str:
-        names.append(path.name)
-        return file_digest(path)
-
-    monkeypatch.setattr(module, "file_digest", counted)
-    return names
-
-
-def crops(store: Store, images: ImageSet, pre: Preprocessing) -> Crops:
-    """Crops that are all in the store."""
-    found = Crops(store, images, pre)
-    found.complete()
-    return found
-
-
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
     assert set(threading.enumerate()) <= before
-
-
-def all_rows(found: Crops) -> Any:
-    return np.concatenate(found.rows(0, len(found)))
-
-
-def wanted(images: ImageSet, pre: Preprocessing = STEPS) -> Any:
-    return np.stack([preprocess.load_crop(path, pre) for path in images.paths])
-
-
-def rewrite(path: Path, seed: int) -> None:
-    """Other pixels in as many bytes, a second later."""
-    before = path.stat()
-    with Image.open(path) as image:
-        size = image.size
-    noise(*size, seed).save(path)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 10**9))
-    assert path.stat().st_size == before.st_size
 
 
 # Crops.
@@ -196,42 +125,6 @@ def test_only_a_few_chunks_are_mapped_at_a_time_and_views_stay_valid(
     del found  # at once, not when cycles are looked for
     with open("/proc/self/maps") as maps:
         assert str(store.root) not in maps.read()
-
-
-def resident(name: str) -> int:
-    """Bytes of the maps of files of that name that are in this process's memory."""
-    found = 0
-    with open("/proc/self/smaps") as maps:
-        ours = False
-        for line in maps:
-            words = line.split()
-            if "-" in words[0] and not words[0].endswith(":"):
-                ours = words[-1].endswith(name)
-            elif ours and words[0] == "Rss:":
-                found += 1024 * int(words[1])
-    return found
-
-
-def test_a_feed_gives_the_memory_of_its_batches_back(store: Store, tmp_path: Path) -> None:
-    images = put_images(tmp_path / "images", 64)
-    steps = STEPS.model_copy(
-        update={
-            "resize": ResizeShort(size=256, interpolation="bilinear"),
-            "crop": CenterCrop(size=224, offset="round"),
-        }
-    )
-    found = crops(store, images, steps)
-    a_row = 224 * 224 * 3
-    rows = found.rows(0, 64)
-    assert int(rows[0][:, ::8].sum()) > 0
-    assert resident("crops.npy") > 60 * a_row  # what is counted is really counted
-    found.forget(0, 64)
-    out = np.empty((4, 3, 224, 224), np.float32)
-    most = 0
-    for batch in Feed(found, IMAGENET, 4):
-        batch.fill(out)
-        most = max(most, resident("crops.npy"))
-    assert most < 8 * a_row
 
 
 def test_keys_are_known_before_anything_is_decoded(
@@ -354,14 +247,6 @@ def test_a_bad_image_ahead_stops_the_reader_at_once(
         while True:  # without an end where nobody tells
             found.rows(0, 2)
             time.sleep(0.005)
-
-
-def test_a_bad_image_ends_a_stream_of_a_session(store: Store, images: ImageSet) -> None:
-    images.paths[3].write_text("<html>")
-    feed = Feed(Crops(store, images, STEPS), IMAGENET, 4)
-    session = FakeSession(lambda batch: batch[:, :, 0, 0], (4, 3, 12, 12))
-    with pytest.raises(DataError, match=r"3\.bmp"), feed.running():
-        accuracy.infer(session, feed, lambda *_: None)
 
 
 def test_all_bad_images_of_a_chunk_are_told(store: Store, images: ImageSet) -> None:
@@ -556,224 +441,6 @@ def test_a_bad_image_is_named_and_the_rest_is_kept(
     # Another thread may have published the chunk behind it.
     assert set(images.names[4:6]) <= set(decoded) <= set(images.names[4:])
     np.testing.assert_array_equal(all_rows(found), wanted(images))
-
-
-# Digests of files.
-
-
-def test_digests_are_of_the_bytes_and_in_order(tmp_path: Path) -> None:
-    files = [tmp_path / name for name in "bca"]
-    for file in files:
-        file.write_text(file.name)
-    found = FileDigests(tmp_path / "new" / "memory.sqlite").of(files)
-    assert found == [file_digest(file) for file in files]
-    assert found[0].startswith("3e23e8160039594a")  # sha256 of "b"
-
-
-def test_unchanged_files_are_hashed_once(tmp_path: Path, hashed: list[str]) -> None:
-    files = [tmp_path / f"{number:03}" for number in range(501)]  # more than one query takes
-    for file in files:
-        file.write_text(file.name)
-    memory = tmp_path / "memory.sqlite"
-    first = FileDigests(memory).of(files)
-    assert len(hashed) == len(set(first)) == 501
-    hashed.clear()
-    assert FileDigests(memory).of(files[::-1]) == first[::-1]
-    assert FileDigests(memory).of([]) == []
-    assert hashed == []
-
-
-def test_only_a_changed_file_is_hashed_again(
-    tmp_path: Path, images: ImageSet, hashed: list[str]
-) -> None:
-    memory = FileDigests(tmp_path / "memory.sqlite")
-    before = memory.of(images.paths)
-    hashed.clear()
-    rewrite(images.paths[3], seed=99)
-    after = memory.of(images.paths)
-    assert hashed == [images.names[3]]
-    assert [a == b for a, b in zip(before, after, strict=True)] == [i != 3 for i in range(COUNT)]
-    assert memory.of(images.paths) == after
-    assert hashed == [images.names[3]]
-
-
-def test_a_file_that_took_anothers_place_is_hashed_again(
-    tmp_path: Path, images: ImageSet, hashed: list[str]
-) -> None:
-    """By a rename, with the size and the time of the old one."""
-    memory = FileDigests(tmp_path / "memory.sqlite")
-    (before,) = memory.of([images.paths[3]])
-    stat = images.paths[3].stat()
-    other = tmp_path / "other.bmp"
-    noise(18, 20, seed=99).save(other)
-    os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    other.rename(images.paths[3])
-    assert images.paths[3].stat().st_size == stat.st_size
-    assert memory.of([images.paths[3]]) != [before]
-
-
-def garble_the_rows(memory: Path) -> None:
-    content = bytearray(memory.read_bytes())
-    content[4096:] = b"\xff" * len(content[4096:])  # past the first page, which has the schema
-    memory.write_bytes(content)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda memory: memory.write_bytes(b"no database at all" * 100),
-        lambda memory: os.truncate(memory, 5000),
-        lambda memory: os.truncate(memory, 0),
-        garble_the_rows,
-        lambda memory: (memory.unlink(), Path(f"{memory}-journal").write_bytes(b"x" * 600)),
-    ],
-    ids=["garbage", "truncated", "empty", "garbled rows", "left-over journal"],
-)
-def test_a_damaged_memory_is_only_slower(
-    damage: Callable[[Path], object], tmp_path: Path, images: ImageSet, hashed: list[str]
-) -> None:
-    memory = tmp_path / "memory.sqlite"
-    right = FileDigests(memory).of(images.paths)
-    damage(memory)
-    hashed.clear()
-    assert FileDigests(memory).of(images.paths) == right
-    assert len(hashed) == COUNT
-    assert FileDigests(memory).of(images.paths) == right
-    assert len(hashed) == COUNT  # and it remembers again
-
-
-def test_a_memory_that_cannot_be_used_is_only_slower(tmp_path: Path, images: ImageSet) -> None:
-    right = FileDigests(tmp_path / "memory.sqlite").of(images.paths)
-    (tmp_path / "folder.sqlite").mkdir()
-    assert FileDigests(tmp_path / "folder.sqlite").of(images.paths) == right
-    (tmp_path / "file").write_text("x")
-    assert FileDigests(tmp_path / "file" / "memory.sqlite").of(images.paths) == right
-
-
-def test_a_busy_memory_is_kept(
-    tmp_path: Path, images: ImageSet, hashed: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    memory = tmp_path / "memory.sqlite"
-    right = FileDigests(memory).of(images.paths)
-    inode = memory.stat().st_ino
-    connect = sqlite3.connect
-    monkeypatch.setattr(sqlite3, "connect", lambda path, timeout: connect(path, timeout=0.01))
-    hashed.clear()
-    with contextlib.closing(connect(memory)) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        assert FileDigests(memory).of(images.paths) == right
-        other.rollback()
-    assert memory.stat().st_ino == inode  # what others remembered is not lost
-    assert len(hashed) == COUNT
-    assert FileDigests(memory).of(images.paths) == right
-    assert len(hashed) == COUNT
-
-
-def test_names_that_are_not_utf8(tmp_path: Path) -> None:
-    file = tmp_path / os.fsdecode(b"caf\xe9.bmp")
-    file.write_text("x")
-    assert FileDigests(tmp_path / "memory.sqlite").of([file]) == [file_digest(file)]
-
-
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        FileDigests(tmp_path / "memory.sqlite").of([tmp_path / "absent"])
-
-
-# The feed.
-
-
-@pytest.mark.parametrize("chunk", [5, 1024])
-@pytest.mark.parametrize("batch_size", [1, 3, 8, 64])
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_threads_write_what_one_thread_writes(
-    threads: int,
-    batch_size: int,
-    chunk: int,
-    store: Store,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "CHUNK", chunk)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(threads)))
-    images = put_images(tmp_path / "many", 21)
-    found = crops(store, images, STEPS)
-    right = preprocess.normalize(wanted(images), preprocess.normalization_table(IMAGENET))
-    feed = Feed(found, IMAGENET, batch_size)
-    with feed.running():
-        for batch in feed:
-            out = np.full((batch_size, 3, 12, 12), 7.0, np.float32)
-            batch.fill(out)
-            count = len(batch.names)
-            np.testing.assert_array_equal(out[:count], right[batch.start : batch.start + count])
-            assert not out[count:].any()
-
-
-def test_an_error_in_a_thread_is_raised_when_all_are_done(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
-    images = put_images(tmp_path / "many", 16)
-    feed = Feed(crops(store, images, STEPS), IMAGENET, 16)
-    real, calls = preprocess.normalize_into, []
-
-    def failing(piece: Any, table: Any, out: Any) -> None:
-        real(piece, table, out)
-        calls.append(len(piece))
-        if threading.current_thread() is not threading.main_thread():
-            raise MemoryError
-
-    monkeypatch.setattr(preprocess, "normalize_into", failing)
-    with feed.running():
-        (batch,) = feed
-        with pytest.raises(MemoryError):
-            batch.fill(np.empty((16, 3, 12, 12), np.float32))
-        assert calls == [4, 4, 4, 4]
-
-
-@pytest.mark.parametrize("chunk", [2, 3, 1024])
-@pytest.mark.parametrize("batch_size", [1, 2, 3, 4, COUNT, 16])
-def test_batches_follow_the_set_and_end_in_zeros(
-    batch_size: int,
-    chunk: int,
-    store: Store,
-    images: ImageSet,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "CHUNK", chunk)
-    feed = Feed(crops(store, images, STEPS), IMAGENET, batch_size)
-    assert feed.images == COUNT
-    right = preprocess.normalize(wanted(images), preprocess.normalization_table(IMAGENET))
-    for _ in range(2):  # as often as one likes
-        names: list[str] = []
-        rows = []
-        for batch in feed:
-            # What an earlier batch left in the buffer must not stay.
-            out = np.full((batch_size, 3, 12, 12), 7.0, np.float32)
-            batch.fill(out)
-            assert len(batch.names) <= batch_size
-            assert not out[len(batch.names) :].any()
-            names += batch.names
-            rows.append(out[: len(batch.names)])
-        assert tuple(names) == images.names
-        np.testing.assert_array_equal(np.concatenate(rows), right)
-        assert len(rows) == -(-COUNT // batch_size)
-
-
-def test_only_the_last_batch_is_padded(store: Store, images: ImageSet) -> None:
-    batches = list(Feed(crops(store, images, STEPS), IMAGENET, 4))
-    assert [len(batch.names) for batch in batches] == [4, 3]
-    assert [batch.start for batch in batches] == [0, 4]
-
-
-def test_a_feed_of_no_images(store: Store, tmp_path: Path) -> None:
-    assert list(Feed(crops(store, image_set(tmp_path, []), STEPS), IMAGENET, 4)) == []
-
-
-def test_a_buffer_of_another_size_is_refused(store: Store, images: ImageSet) -> None:
-    (batch, *_) = Feed(crops(store, images, STEPS), IMAGENET, 4)
-    with pytest.raises(ValueError, match="out is"):
-        batch.fill(np.empty((4, 3, 10, 10), np.float32))
 
 
 def test_what_is_there_can_be_verified_before_it_is_fed(

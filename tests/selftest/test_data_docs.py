@@ -10,7 +10,7 @@ from harness import plan as cases
 from harness import settings
 from harness.base.errors import CheckpointError
 from harness.catalog.load import load_catalog
-from harness.images.dataset import WHOLE_SET
+from harness.base.terms import WHOLE_SET
 from harness.stages import checkpoint as checkpoints
 from harness.stages.pipeline import Workbench
 from tests.selftest.running import ROOT, TINY

@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from harness.base.errors import DataError
+from harness.base.terms import WHOLE_SET
 from harness.images import dataset, layouts
 from harness.images.dataset import (
     FIRST_LABELS,
+    FilePaths,
     ImageSet,
     check,
     check_files,
@@ -160,6 +162,7 @@ def test_a_part_keeps_the_order_of_the_whole(tmp_path: Path) -> None:
     assert (part.names, part.labels) == ((name(1), name(4)), (65, 0))
     assert tuple(part.paths) == (found.paths[0], found.paths[3])
     assert found.paths[-2:] == tuple(found.paths)[-2:]
+    assert isinstance(found.paths, FilePaths)
     folders = found.paths.folders  # one object for all files: 50,000 would take megabytes
     assert all(folder is folders[0] for folder in folders)
     assert found.part(range(5)) == found
@@ -415,7 +418,7 @@ def test_labels_one_too_high_are_recognised() -> None:
 
 
 def test_the_whole_set_has_as_many_images_of_each_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (dataset.WHOLE_SET, dataset.IMAGES_PER_CLASS) == (50_000, 50)
+    assert (WHOLE_SET, dataset.IMAGES_PER_CLASS) == (50_000, 50)
     monkeypatch.setattr(dataset, "WHOLE_SET", 2000)
     monkeypatch.setattr(dataset, "IMAGES_PER_CLASS", 2)
     left = [2] * 1000
