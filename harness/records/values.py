@@ -48,6 +48,8 @@ class ProblemCode(StrEnum):
     LOGITS_DIFFER = "logits-differ"  # relative_l2, bound
     PREDICTIONS_DIFFER = "predictions-differ"  # images, of, names
     SCORE_DIFFERS = "score-differs"  # top1, eager_top1
+    # The published figure is outside of eager's interval: images, top1, low, high, published.
+    REFERENCE_OFF = "reference-off"
     WRONG_SHAPE = "wrong-shape"  # shape, expected
     # model, relative_l2, bound: a given file has not the outputs of the model's network
     OTHER_NETWORK = "other-network"
