@@ -17,6 +17,7 @@ try:
     from harness.cli import history as history_commands
     from harness.cli import plan as plan_commands
     from harness.cli import report as report_commands
+    from harness.cli import rules as rule_commands
     from harness.judge.causes import Exit
 except ModuleNotFoundError as error:
     # Of the harness' own modules none is absent: that would be a fault, with its traceback.
@@ -40,6 +41,7 @@ for _part in (
     plan_commands,
     doctor_commands,
     report_commands,
+    rule_commands,
     cache_commands,
     history_commands,
     completion_commands,

@@ -1,29 +1,30 @@
 """What no single case can know, judged over a run's records when it ends.
 
-Accuracy may not depend on the batch size (guides 000 and 003), and one chip's throughput must
-reach a multiple of another's where a guide says so (guide 001). The results are lines of the
-records, beside those of the cases.
+Accuracy may not depend on the batch size, one chip's throughput must reach a multiple of
+another's where a guide says so, and both checks of a case must have run one compiled file. The
+results are lines of the records, beside those of the cases.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Literal
 
 from harness.base.errors import HarnessError
+from harness.base.stages import Stage
+from harness.base.terms import VerdictKind
 from harness.catalog.schema import Baseline, Catalog, Model, RatioRule
-from harness.judge import batches, verdicts
-from harness.judge.causes import strange_times, wrong_outputs
-from harness.records.lines import CaseLine, RunCheckLine
+from harness.judge import wording
+from harness.judge.batch_sizes import BatchPass, judge_batch_sizes
+from harness.judge.cases import judge_ratio, judge_same_artifact
+from harness.records.lines import CaseLine, CheckName, RunCheckLine
+from harness.records.predictions import read_predictions
 from harness.records.reader import RunRecords
 from harness.records.values import Verdict
 
-BATCH_SIZES = "batch sizes"
-RATIO = "ratio"
-SAME_ARTIFACT = "same artifact"
 CheckOutcome = Literal["passed", "failed", "inconclusive", "recorded"]
-OUTCOME_OF: dict[str, CheckOutcome] = {
+OUTCOME_OF: dict[VerdictKind, CheckOutcome] = {
     "PASS": "passed",
     "FAIL": "failed",
     "INCONCLUSIVE": "inconclusive",
@@ -32,9 +33,9 @@ OUTCOME_OF: dict[str, CheckOutcome] = {
 
 
 def run_checks(records: RunRecords, catalog: Catalog) -> tuple[RunCheckLine, ...]:
-    """The checks of a run whose cases have ended.
+    """Judge what spans the cases of a run that has ended.
 
-    One that cannot be judged (predictions that cannot be read) is a failed check without a
+    A check that cannot be judged (predictions that cannot be read) is a failed one without a
     verdict, and costs no other.
     """
     run = records.run.run if records.run is not None else ""
@@ -58,33 +59,60 @@ def _batch_sizes(records: RunRecords, run: str) -> Iterator[RunCheckLine]:
         if len(asked.get(key, ())) < 2:
             continue  # one batch size was asked for: there is nothing that could differ
         try:
-            verdict = batches.judge_batch_sizes(records.directory, cases)
+            verdict = compare_batch_sizes(records.directory, cases)
         except HarnessError as error:
-            why = error.message.replace(f"{records.directory}{os.sep}", "")
-            yield _line(run, BATCH_SIZES, cases[0], None, why=f"could not be judged: {why}")
+            why = f"could not be judged: {error.message}"
+            yield _line(run, CheckName.BATCH_SIZES, cases[0], None, why=why)
             continue
         if verdict is not None:
-            yield _line(run, BATCH_SIZES, cases[0], verdict)
+            yield _line(run, CheckName.BATCH_SIZES, cases[0], verdict)
+
+
+def compare_batch_sizes(directory: Path, cases: Sequence[CaseLine]) -> Verdict | None:
+    """Judge the accuracy cases of one model on one target, by the predictions in a run's directory.
+
+    None where they left none: there is nothing to judge, and the cases themselves say why. What
+    the catalog declares to fail is left out, and named: a known failure fails no run.
+
+    Raises:
+        RecordError: predictions that the records name cannot be read.
+        ProvenanceError: the cases have several provenances.
+    """
+    known = {case.batch_size for case in cases if case.outcome == "known_failure"}
+    passes = {}
+    for case in cases:
+        measured = case.accuracy
+        if case.batch_size in known or measured is None or not measured.predictions_file:
+            continue
+        flips = () if measured.fidelity is None else measured.fidelity.flips
+        passes[case.batch_size] = BatchPass(
+            case.provenance,
+            read_predictions(directory, measured.predictions_file),
+            frozenset(flip.name for flip in flips if flip.excused),
+        )
+    if not passes:
+        return None
+    note = f"left out as known to fail: {wording.sizes_of(known)}" if known else ""
+    return judge_batch_sizes(passes, note=note)
 
 
 def _same_artifact(records: RunRecords, run: str) -> Iterator[RunCheckLine]:
-    """Accuracy and throughput of a case must speak of the same compiled file."""
-    digests: dict[str, dict[str, CaseLine]] = {}
+    cases: dict[str, dict[str, CaseLine]] = {}
     for case in records.cases:
-        if any(ref.kind == "compiled" for ref in case.artifacts):
-            digests.setdefault(case.case, {})[case.check] = case
-    for found in digests.values():
-        if len(found) == 2:
-            verdict = verdicts.judge_same_artifact(
-                {check: _compiled(case) for check, case in found.items()},
-                found["accuracy"].provenance,
-            )
+        if _compiled(case):
+            cases.setdefault(case.case, {})[case.check] = case
+    for checks in cases.values():
+        if len(checks) == 2:
+            digests = {check: _compiled(case) for check, case in checks.items()}
+            verdict = judge_same_artifact(digests, checks["accuracy"].provenance)
             if verdict.kind != "PASS":  # what goes without saying is said when it fails
-                yield _line(run, SAME_ARTIFACT, found["accuracy"], verdict)
+                yield _line(run, CheckName.SAME_ARTIFACT, checks["accuracy"], verdict)
 
 
 def _compiled(case: CaseLine) -> str:
-    return next(ref.digest for ref in reversed(case.artifacts) if ref.kind == "compiled")
+    """The digest of the compiled model that a case ran last; empty where it had none."""
+    digests = [ref.digest for ref in case.artifacts if ref.stage is Stage.COMPILE]
+    return digests[-1] if digests else ""
 
 
 def _ratios(records: RunRecords, catalog: Catalog, run: str) -> Iterator[RunCheckLine]:
@@ -104,7 +132,8 @@ def _ratios(records: RunRecords, catalog: Catalog, run: str) -> Iterator[RunChec
             continue
         for rule in model.ratios:
             if rule.target == target:
-                yield _line(run, RATIO, real[0], _ratio(model, cases, real, rule), to=rule.to)
+                verdict = _ratio(model, cases, real, rule)
+                yield _line(run, CheckName.RATIO, real[0], verdict, to=rule.to)
 
 
 def _ratio(
@@ -123,60 +152,42 @@ def _ratio(
     measured: dict[int, float | None] = dict.fromkeys(sizes)
     if other is not None:
         measured |= {case.batch_size: _speed(case, other.unit) for case in real}
-    return verdicts.judge_ratio(measured, other, rule, provenance=real[0].provenance, why_none=why)
+    return judge_ratio(measured, other, rule, provenance=real[0].provenance, why_none=why)
 
 
 def _speed(case: CaseLine, unit: str) -> float | None:
-    """Frames a second of a chip or a card; None where they do not count: not as precise as was
-    asked for, on a device that was not its own, of a wrong model, with times that cannot be right,
-    or of a card whose chips nobody counted. What a case is judged by is a card's where its own
-    figure is: this is not.
+    """Frames a second of a chip or a card; None where they do not count (see
+    `ThroughputMeasurement.counts`), or are of a card whose chips nobody counted. What a case is
+    judged by is a card's where its own figure is: this is not.
     """
-    data = case.measurement
-    fps, setup = data.get("fps"), data.get("setup")
-    chips = setup.get("chips") if unit == "card" and isinstance(setup, dict) else 1
-    counts = (
-        case.outcome in ("passed", "failed", "recorded")
-        and data.get("precision_reached") is True
-        and not (wrong_outputs(case) or strange_times(case))
-    )
-    if not counts or not isinstance(fps, int | float) or type(chips) is not int:
+    measured = case.throughput
+    if measured is None or not measured.counts:
         return None
-    return fps * chips
+    if case.outcome not in ("passed", "failed", "recorded"):
+        return None
+    chips = measured.setup.chips if unit == "card" else 1
+    return None if chips is None else measured.timing.fps * chips
 
 
 def _line(
-    run: str, name: str, case: CaseLine, verdict: Verdict | None, *, to: str = "", why: str = ""
+    run: str,
+    name: CheckName,
+    case: CaseLine,
+    verdict: Verdict | None,
+    *,
+    to: str = "",
+    why: str = "",
 ) -> RunCheckLine:
     """A check's line; `why` it failed where there is no verdict."""
-    line = RunCheckLine(
+    subject = f"{case.model} on {case.target}" + (f" to {to}" if to else "")
+    return RunCheckLine(
         run=run,
         name=name,
-        subject=(
-            case.case
-            if name == SAME_ARTIFACT
-            else f"{case.model} on {case.target}" + (f" to {to}" if to else "")
-        ),
+        subject=case.case if name is CheckName.SAME_ARTIFACT else subject,
         model=case.model,
         target=case.target,
         provenance=case.provenance,
-        outcome="failed",
-        sentence=why,
-    )
-    if verdict is None:
-        return line
-    return line.model_copy(
-        update={
-            "outcome": OUTCOME_OF[verdict.kind],
-            "sentence": verdict.sentence,
-            "unit": verdict.unit,
-            "measured": verdict.measured,
-            "reference": verdict.reference,
-            "verdict": Verdict(
-                kind=verdict.kind,
-                sentence=verdict.sentence,
-                rule=verdict.rule,
-                figures=dict(verdict.figures),
-            ),
-        }
+        outcome="failed" if verdict is None else OUTCOME_OF[verdict.kind],
+        sentence=why if verdict is None else verdict.sentence,
+        verdict=verdict,
     )

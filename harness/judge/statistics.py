@@ -1,12 +1,14 @@
-"""The statistics that verdicts stand on: intervals, quantiles, drift, outliers. Python alone.
+"""The statistics that verdicts stand on: intervals, quantiles, drift, outliers.
 
 Sources:
     Tango, T. (1998), "Equivalence test and confidence interval for the difference in proportions
     for the paired-sample design", Statistics in Medicine 17, 891-908.
     Clopper, C. J. and Pearson, E. S. (1934), "The use of confidence or fiducial limits
     illustrated in the case of the binomial", Biometrika 26, 404-413.
-    NIST Digital Library of Mathematical Functions, 8.17 (incomplete beta function).
     Tukey, J. W. (1977), "Exploratory Data Analysis" (fences).
+
+SciPy's distributions are imported where they are used: that takes a quarter of a second, and
+planning needs none of them.
 """
 
 from __future__ import annotations
@@ -51,10 +53,6 @@ class Paired:
         return self.both + self.only_compiled
 
     @property
-    def discordant(self) -> int:
-        return self.only_reference + self.only_compiled
-
-    @property
     def difference(self) -> Fraction:
         """Compiled score minus reference score, a fraction of 1: negative for a drop."""
         return Fraction(self.only_compiled - self.only_reference, self.n)
@@ -65,23 +63,23 @@ class Paired:
 
 
 def exact(value: float) -> Fraction:
-    """The decimal number that a reader of `value` sees: 78.26 is 7826/100, not its binary
+    """Return the decimal number that a reader of `value` sees: 78.26 is 7826/100, not its binary
     neighbour. `value` is finite.
     """
     return Fraction(repr(float(value)))
 
 
 def normal_quantile(confidence: float) -> float:
-    """z with P(|Z| <= z) = confidence for a standard normal Z."""
+    """Return z with P(|Z| <= z) = confidence for a standard normal Z."""
     return NormalDist().inv_cdf(0.5 + confidence / 2.0)
 
 
-# Paired proportions ------------------------------------------------------------------------
+# Proportions -------------------------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=65_536)
 def tango_interval(plus: float, minus: float, n: float, confidence: float) -> Interval:
-    """Tango's score interval for p+ - p-, from `plus` and `minus` discordant pairs of `n`.
+    """Return Tango's score interval for p+ - p-, from `plus` and `minus` discordant pairs of `n`.
 
     The counts need not be whole: those of a larger set at the same rates are asked for, too.
     Limits are good to about 1e-12.
@@ -103,12 +101,17 @@ def _tango_upper(plus: float, minus: float, n: float, z: float) -> float:
     # estimated variance vanishes (no discordant pair).
     if plus >= n:
         return 1.0
-
-    def above(difference: float) -> bool:
-        spread = 2.0 * _tango_minus(plus, minus, n, difference) + difference * (1.0 - difference)
-        return plus - minus - n * difference + z * math.sqrt(max(0.0, n * spread)) > 0.0
-
-    return _bisect(above, (plus - minus) / n, 1.0, 1e-13)
+    low, high = (plus - minus) / n, 1.0
+    while high - low > 1e-13:
+        middle = 0.5 * (low + high)
+        if not low < middle < high:
+            break
+        spread = 2.0 * _tango_minus(plus, minus, n, middle) + middle * (1.0 - middle)
+        if plus - minus - n * middle + z * math.sqrt(max(0.0, n * spread)) > 0.0:
+            low = middle
+        else:
+            high = middle
+    return 0.5 * (low + high)
 
 
 def _tango_minus(plus: float, minus: float, n: float, difference: float) -> float:
@@ -118,79 +121,28 @@ def _tango_minus(plus: float, minus: float, n: float, difference: float) -> floa
     b = -plus - minus + (2.0 * n - plus + minus) * difference
     c = -minus * difference * (1.0 - difference)
     root = math.sqrt(max(0.0, b * b - 4.0 * a * c))
-    found = -2.0 * c / (b + root) if b > 0.0 else (root - b) / (2.0 * a)
-    return max(found, 0.0, -difference)
-
-
-def _bisect(above: Callable[[float], bool], low: float, high: float, width: float) -> float:
-    """Where `above` turns from true (towards `low`) to false (towards `high`)."""
-    while high - low > width:
-        middle = 0.5 * (low + high)
-        if not low < middle < high:
-            break
-        if above(middle):
-            low = middle
-        else:
-            high = middle
-    return 0.5 * (low + high)
-
-
-# Binomial ----------------------------------------------------------------------------------
-
-
-def incomplete_beta(a: float, b: float, x: float) -> float:
-    """The regularised incomplete beta function I_x(a, b) for a, b > 0 (DLMF 8.17.22)."""
-    if x <= 0.0:
-        return 0.0
-    if x >= 1.0:
-        return 1.0
-    if x > (a + 1.0) / (a + b + 2.0):  # the fraction converges fast on the other side alone
-        return 1.0 - incomplete_beta(b, a, 1.0 - x)
-    scale = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
-    scale += a * math.log(x) + b * math.log1p(-x)
-    tiny = 1e-300
-    # Modified Lentz: the fraction 1 / (1 + d1 / (1 + d2 / (1 + ...))) from its front.
-    front, back, value = 1.0, 0.0, 1.0
-    for step in range(1, 100_000):
-        m = step // 2
-        if step % 2:
-            d = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
-        else:
-            d = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        back = 1.0 / (1.0 + d * back or tiny)
-        front = 1.0 + d / front or tiny
-        value *= front * back
-        if abs(front * back - 1.0) < 1e-15:
-            break
-    return math.exp(scale) / (a * value)
+    p = -2.0 * c / (b + root) if b > 0.0 else (root - b) / (2.0 * a)
+    return max(p, 0.0, -difference)
 
 
 @functools.lru_cache(maxsize=65_536)
 def binomial_interval(successes: int, n: int, confidence: float) -> Interval:
-    """Clopper and Pearson's exact interval for a proportion, `successes` of `n`.
+    """Return Clopper and Pearson's exact interval for a proportion, `successes` of `n`.
 
     Raises:
         ValueError: the counts are no counts, or the confidence is not between 0 and 1.
     """
+    from scipy.special import betaincinv
+
     if not (n > 0 and 0 <= successes <= n):
         raise ValueError(f"{successes} of {n} are no counts")
     if not 0.0 < confidence < 1.0:
         raise ValueError(f"a confidence of {confidence}")
     tail = 0.5 * (1.0 - confidence)
-    # P(X >= k) = I_p(k, n - k + 1) for a binomial X.
-    low = high = successes / n
-    if successes > 0:
-        low = _bisect(
-            lambda p: incomplete_beta(successes, n - successes + 1, p) < tail, 0.0, low, 1e-13
-        )
-    if successes < n:
-        high = _bisect(
-            lambda p: incomplete_beta(n - successes, successes + 1, 1.0 - p) > tail,
-            high,
-            1.0,
-            1e-13,
-        )
-    return low, high
+    failures = n - successes
+    low = betaincinv(successes, failures + 1, tail) if successes else 0.0
+    high = 1.0 - betaincinv(failures, successes + 1, tail) if failures else 1.0
+    return float(low), float(high)
 
 
 # Means -------------------------------------------------------------------------------------
@@ -198,21 +150,21 @@ def binomial_interval(successes: int, n: int, confidence: float) -> Interval:
 
 @functools.lru_cache(maxsize=65_536)
 def student_t(confidence: float, degrees: int) -> float:
-    """t with P(|T| <= t) = confidence for Student's T; infinite without a degree of freedom."""
-    if degrees < 1:
-        return math.inf
-    # P(|T| <= t) = I_y(1/2, degrees/2) with y = t^2 / (degrees + t^2).
-    y = _bisect(lambda y: incomplete_beta(0.5, 0.5 * degrees, y) < confidence, 0.0, 1.0, 0.0)
-    return math.sqrt(degrees * y / (1.0 - y))
+    """Return t with P(|T| <= t) = confidence for Student's T; infinite without a degree of
+    freedom.
+    """
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, 0.5 + confidence / 2.0)) if degrees >= 1 else math.inf
 
 
 def t99(degrees: int) -> float:
-    """Two-sided 99 % quantile of Student's t."""
+    """Return the two-sided 99 % quantile of Student's t."""
     return student_t(0.99, degrees)
 
 
 def half_width_percent(values: Sequence[float]) -> float:
-    """Half of the 99 % interval of the mean of `values`, in percent of the mean."""
+    """Return half of the 99 % interval of the mean of `values`, in percent of the mean."""
     if len(values) < 2:
         return math.inf
     mean = fmean(values)
@@ -222,8 +174,8 @@ def half_width_percent(values: Sequence[float]) -> float:
 
 
 def rounds_to_reach(rounds: int, half_width: float, wanted: float) -> int | None:
-    """Rounds after which a half-width of `half_width` at `rounds` rounds is `wanted`, if the
-    spread stays as it is; None when it cannot be said, or never.
+    """Return the rounds after which a half-width of `half_width` at `rounds` rounds is `wanted`,
+    if the spread stays as it is; None when it cannot be said, or never.
     """
     if rounds < 2 or not math.isfinite(half_width) or wanted <= 0.0:
         return None
@@ -237,7 +189,7 @@ def rounds_to_reach(rounds: int, half_width: float, wanted: float) -> int | None
 
 
 def smallest(good: Callable[[int], bool], low: int, high: int) -> int | None:
-    """The smallest integer in low..high that is good, where all above a good one are good."""
+    """Return the smallest integer in low..high that is good, where all above a good one are."""
     if low > high or not good(high):
         return None
     while low < high:
@@ -281,9 +233,8 @@ def drift(values: Sequence[float]) -> Drift | None:
 
 
 def outliers(values: Sequence[float]) -> tuple[int, ...]:
-    """Positions of the values that `OUTLIER_RULE` calls outliers; none of fewer than five.
-
-    The second half of the rule is for series so steady that a tick of the timer would be one.
+    """Return the positions of the values that `OUTLIER_RULE` calls outliers; none of fewer than
+    five. The second half of the rule is for series so steady that a tick of the timer would be one.
     """
     if len(values) < 5:
         return ()
@@ -297,4 +248,5 @@ def outliers(values: Sequence[float]) -> tuple[int, ...]:
 
 
 def _deviation(values: Sequence[float], mean: float) -> float:
+    # Five times faster than the standard library's, and called after each round of a timing.
     return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))

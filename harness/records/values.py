@@ -30,7 +30,11 @@ Datum = Scalar | tuple[str, ...] | tuple[float, ...]
 
 
 class ProblemCode(StrEnum):
-    """Why a measurement cannot count, whatever its figure; beside each, its data."""
+    """Why a measurement cannot count, whatever its figure; beside each, its data.
+
+    `names` are the first few of so many `images` or `outputs`. Problems of the rows of the eager
+    pass have `eager`: True besides.
+    """
 
     ROWS = "rows"  # outputs, images: other rows of outputs than images
     NOT_FINITE = "not-finite"  # images, names; without them: of the seeded inputs
@@ -44,10 +48,15 @@ class ProblemCode(StrEnum):
     LOGITS_DIFFER = "logits-differ"  # relative_l2, bound
     PREDICTIONS_DIFFER = "predictions-differ"  # images, of, names
     SCORE_DIFFERS = "score-differs"  # top1, eager_top1
+    # The published figure is outside of eager's interval: images, top1, low, high, published.
+    REFERENCE_OFF = "reference-off"
     WRONG_SHAPE = "wrong-shape"  # shape, expected
-    OTHER_NETWORK = "other-network"  # model, relative_l2, bound: a given file is another network
+    # model, relative_l2, bound: a given file has not the outputs of the model's network
+    OTHER_NETWORK = "other-network"
     OUTPUTS_DIFFER = "outputs-differ"  # relative_l2, bound: for seeded inputs
-    STRANGE_TIMES = "strange-times"  # how, executions, reported_ms, passed_ms
+    # executions, reported_ms, passed_ms; how: "longer" than the clock, "shorter", or "growth" (a
+    # call of so many executions more took longer by `passed_ms`).
+    STRANGE_TIMES = "strange-times"
     BATCH_IMAGES = "batch-images"  # images, size, other, names: of one batch size alone
     BATCH_LABELS = "batch-labels"  # images, size, other, names
     NO_COMMON_IMAGE = "no-common-image"

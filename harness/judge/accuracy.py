@@ -1,0 +1,366 @@
+"""Rules of accuracy: against the published figure, or against eager PyTorch on the same images.
+
+`judge_accuracy` chooses the rule from the measurement, so that no caller chooses wrongly.
+"""
+
+from __future__ import annotations
+
+import functools
+from fractions import Fraction
+
+from harness.base.errors import ProvenanceError
+from harness.base.terms import WHOLE_SET, VerdictKind
+from harness.catalog.schema import AccuracyRule, Published
+from harness.judge import statistics, wording
+from harness.judge.shared import Figures, Side, decide, named, percent, require, upwards
+from harness.judge.statistics import Interval, Paired
+from harness.records.values import (
+    AccuracyMeasurement,
+    FigureName,
+    Problem,
+    ProblemCode,
+    Reference,
+    Verdict,
+)
+
+# A score outside these bounds could not tell a good artifact from a bad one.
+REHEARSAL_TOP1_PERCENT = (40.0, 99.0)
+REHEARSAL_MIN_CLASSES = 20
+# Of the difference of two models on a part of the set, and of the reference's own score there.
+PAIRED_CONFIDENCE = 0.99
+REFERENCE_CONFIDENCE = 0.999
+
+
+def judge_accuracy(
+    measurement: AccuracyMeasurement,
+    published: Published,
+    rule: AccuracyRule,
+    *,
+    bound: float,
+    note: str = "",
+) -> Verdict:
+    """Judge by the rule that the measurement calls for.
+
+    Rehearsed or simulated: against the eager model. The whole set: against the published figure.
+    A part of it: against the eager model on the same images, when there was an eager pass.
+
+    Args:
+        bound: relative L2 of the logits that is allowed, the target's.
+        note: said beside whatever a real measurement comes to.
+    """
+    if measurement.provenance != "real":
+        return judge_rehearsal(measurement, bound=bound)
+    part = measurement.expected_images != WHOLE_SET
+    if part and measurement.reference_scores is not None:
+        return judge_part(measurement, published, rule, bound=bound, note=note)
+    return judge_whole_set(measurement, published, rule, bound=bound, note=note)
+
+
+def judge_whole_set(
+    measurement: AccuracyMeasurement,
+    published: Published,
+    rule: AccuracyRule,
+    *,
+    bound: float,
+    note: str = "",
+) -> Verdict:
+    """Judge the whole data set against the published top-1.
+
+    `|measured - published| / published <= tolerance` (guide 000), or a drop of at most the
+    tolerance where the rule is one-sided (guide 003), in exact arithmetic on the counts. Where
+    there was an eager pass, fidelity is a gate. A part of the set is not judged so.
+    """
+    require(measurement.provenance, "a published accuracy", "real")
+    scores = measurement.scores
+    share = Fraction(scores.correct[0], scores.images) if scores.images else Fraction(0)
+    difference = 100 * (100 * share / statistics.exact(published.top1) - 1)
+    off = abs(difference) if rule.side == "both" else max(Fraction(0), -difference)
+    problems = _problems(measurement, bound)
+    figures: Figures = {
+        FigureName.IMAGES: scores.images,
+        FigureName.CORRECT: scores.correct[0],
+        FigureName.TOP1: round(scores.percent(1), 3),
+        FigureName.PUBLISHED_TOP1: published.top1,
+        FigureName.RELATIVE_DIFFERENCE: round(float(difference), 4),
+        FigureName.TOLERANCE_PERCENT: rule.tolerance_percent,
+        **_eager_figures(measurement, bound),
+    }
+    kind: VerdictKind = "FAIL"
+    if problems:
+        sentence = wording.problems_text(problems)
+    else:
+        if scores.images != WHOLE_SET:
+            kind = "INCONCLUSIVE"
+            figures[FigureName.IMAGES_TO_DECIDE] = WHOLE_SET
+        else:
+            kind = "PASS" if off <= statistics.exact(rule.tolerance_percent) else "FAIL"
+            figures[FigureName.SMALLEST_PERCENT] = upwards(off)
+        sentence = wording.whole(kind, measurement, published, rule, float(difference))
+    return Verdict(
+        kind=kind,
+        sentence=wording.joined(sentence, note),
+        rule="accuracy-whole-set",
+        unit="%",
+        measured=scores.percent(1),
+        reference=Reference("published", published.top1, "%", published.source, published.note),
+        allowed=f"{wording.percent_allowed(rule)} ({rule.source})",
+        problems=tuple(problems),
+        figures=figures,
+    )
+
+
+def judge_part(
+    measurement: AccuracyMeasurement,
+    published: Published,
+    rule: AccuracyRule,
+    *,
+    bound: float,
+    note: str = "",
+) -> Verdict:
+    """Judge a part of the data set against the eager model on the same images.
+
+    The published figure says nothing exact about a part: a healthy model of 78.26 % lands
+    outside a band of 1 % in more than half of all samples of 1,000. The difference of the two
+    models on the *same* images is known far better. Its interval (Tango 1998, 99 %) decides:
+    wholly inside the tolerance PASS, wholly outside FAIL, INCONCLUSIVE otherwise. Mistakes that
+    both models share (weights, labels, preprocessing) do not show in a difference; so the
+    published figure must lie in the 99.9 % interval of the eager score, else FAIL.
+    """
+    require(measurement.provenance, "a published accuracy", "real")
+    scores, pairs = measurement.scores, paired_of(measurement)
+    points, problems = tolerance_points(published, rule), _problems(measurement, bound)
+    allowed = f"{wording.points_allowed(points, rule)} ({rule.source})"
+    figures: Figures = {
+        FigureName.IMAGES: scores.images,
+        FigureName.TOP1: round(scores.percent(1), 3),
+        FigureName.PUBLISHED_TOP1: published.top1,
+        FigureName.TOLERANCE_POINTS: round(float(points), 4),
+        **_eager_figures(measurement, bound),
+    }
+    kind: VerdictKind = "FAIL"
+    compared = ""
+    if pairs is None:
+        problems.append(Problem(ProblemCode.OTHER_PAIRS))
+    else:
+        interval = percent(pairs.interval(PAIRED_CONFIDENCE))
+        eager = _eager_interval(pairs)
+        figures |= _pair_figures(pairs, interval, eager)
+        if not eager[0] <= published.top1 <= eager[1]:
+            problems.append(_reference_off(pairs, eager, published))
+        kind, enough = decide(interval, float(points), rule.side), None
+        if kind == "INCONCLUSIVE" and not problems:
+            enough = images_to_decide(pairs, float(points), rule.side)
+            figures[FigureName.IMAGES_TO_DECIDE] = enough or WHOLE_SET
+        if kind == "FAIL" or not problems:
+            compared = wording.part(kind, pairs, interval, allowed, enough)
+        if not problems:
+            figures[FigureName.SMALLEST_PERCENT] = _smallest(interval, published, rule.side)
+    return Verdict(
+        kind="FAIL" if problems else kind,
+        sentence=wording.joined(wording.problems_text(problems), compared, note),
+        rule="accuracy-part",
+        unit="%",
+        measured=scores.percent(1),
+        reference=_eager_reference(measurement, wording.images_of(scores.images), published),
+        allowed=allowed,
+        problems=tuple(problems),
+        figures=figures,
+    )
+
+
+def judge_rehearsal(measurement: AccuracyMeasurement, *, bound: float) -> Verdict:
+    """Judge compiled against eager on the generated images, rehearsed or simulated.
+
+    Every prediction is equal, unless the eager margin is below what `bound` allows; the score is
+    equal otherwise; fidelity within `bound`. The generated set is the whole set, and the eager
+    model is the truth.
+    """
+    require(measurement.provenance, "the eager model on generated images", "rehearsal", "simulated")
+    scores, fidelity = measurement.scores, measurement.fidelity
+    eager = measurement.reference_scores
+    if fidelity is None or eager is None:
+        raise ProvenanceError(
+            f"a {measurement.provenance} accuracy has no other reference than the eager model"
+        )
+    hard = [flip.name for flip in fidelity.flips if not flip.excused]
+    excused = len(fidelity.flips) - len(hard)
+    problems = _problems(measurement, bound)
+    if hard:
+        problems.append(named(ProblemCode.PREDICTIONS_DIFFER, hard, of=scores.images))
+    if abs(scores.correct[0] - eager.correct[0]) > excused:
+        score = {"top1": scores.percent(1), "eager_top1": eager.percent(1)}
+        problems.append(Problem(ProblemCode.SCORE_DIFFERS, score))
+    return Verdict(
+        kind="FAIL" if problems else "PASS",
+        sentence=wording.problems_text(problems)
+        or wording.rehearsal_pass(scores.images, excused, fidelity, bound),
+        rule="accuracy-rehearsal",
+        unit="%",
+        measured=scores.percent(1),
+        reference=_eager_reference(measurement, "generated images"),
+        allowed=f"no prediction differs, but for rounding; relative L2 of the logits {bound:g}",
+        problems=tuple(problems),
+        figures={
+            FigureName.IMAGES: scores.images,
+            FigureName.TOP1: round(scores.percent(1), 3),
+            **_eager_figures(measurement, bound),
+            FigureName.FLIPS: len(fidelity.flips),
+            FigureName.FLIPS_EXCUSED: excused,
+        },
+    )
+
+
+# What the rules share ----------------------------------------------------------------------
+
+
+def _problems(measurement: AccuracyMeasurement, bound: float) -> list[Problem]:
+    """What no score may hide: wrong rows, images missing, logits that are not eager's."""
+    problems = list(measurement.problems)
+    expected, eager = measurement.expected_images, measurement.reference_scores
+    if measurement.scores.images != expected:
+        rows = {"scored": measurement.scores.images, "expected": expected}
+        problems.append(Problem(ProblemCode.IMAGES_MISSING, rows))
+    if eager is not None and eager.images != expected:
+        rows = {"scored": eager.images, "expected": expected}
+        problems.append(Problem(ProblemCode.EAGER_IMAGES_MISSING, rows))
+    fidelity = measurement.fidelity
+    if fidelity is not None and not fidelity.relative_l2 <= bound:  # NaN is not
+        logits = {"relative_l2": fidelity.relative_l2, "bound": bound}
+        problems.append(Problem(ProblemCode.LOGITS_DIFFER, logits))
+    return problems
+
+
+def _eager_reference(
+    measurement: AccuracyMeasurement, images: str, published: Published | None = None
+) -> Reference:
+    eager = measurement.reference_scores
+    note = f"{published.top1:g} % is published for all {WHOLE_SET} images" if published else ""
+    return Reference(
+        kind="eager",
+        value=None if eager is None else eager.percent(1),
+        unit="%",
+        source=f"eager PyTorch on the same {images}",
+        note=note,
+        provenance=measurement.provenance,
+    )
+
+
+def _eager_figures(measurement: AccuracyMeasurement, bound: float) -> Figures:
+    """Figures of the eager pass; none where there was none."""
+    figures: Figures = {}
+    if measurement.reference_scores is not None:
+        figures[FigureName.EAGER_TOP1] = round(measurement.reference_scores.percent(1), 3)
+    if measurement.fidelity is not None:
+        figures[FigureName.LOGITS_L2] = measurement.fidelity.relative_l2
+        figures[FigureName.LOGITS_L2_ALLOWED] = bound
+        figures[FigureName.LOGITS_MAX] = measurement.fidelity.max_abs
+    return figures
+
+
+# A part of the set -------------------------------------------------------------------------
+
+
+def paired_of(measurement: AccuracyMeasurement) -> Paired | None:
+    """Return who was right on how many images, from a measurement with an eager pass.
+
+    Models that agree on an image are right or wrong together, so the flips hold all that
+    differs. None where there is no eager pass, or the counts contradict each other.
+    """
+    fidelity, eager = measurement.fidelity, measurement.reference_scores
+    if fidelity is None or eager is None or fidelity.flips_total != len(fidelity.flips):
+        return None
+    only_reference = sum(flip.reference == flip.label for flip in fidelity.flips)
+    only_compiled = sum(flip.compiled == flip.label for flip in fidelity.flips)
+    correct = measurement.scores.correct[0]
+    try:
+        pairs = Paired(
+            n=measurement.scores.images,
+            both=correct - only_compiled,
+            only_reference=only_reference,
+            only_compiled=only_compiled,
+        )
+    except ValueError:
+        return None
+    return pairs if pairs.reference_correct == eager.correct[0] else None
+
+
+def _eager_interval(pairs: Paired) -> Interval:
+    """What eager's top-1 may be on all images, in percent."""
+    right, n = pairs.reference_correct, pairs.n
+    return percent(statistics.binomial_interval(right, n, REFERENCE_CONFIDENCE))
+
+
+def _pair_figures(pairs: Paired, interval: Interval, eager: Interval) -> Figures:
+    return {
+        FigureName.DIFFERENCE_POINTS: round(100.0 * float(pairs.difference), 4),
+        FigureName.DIFFERENCE_INTERVAL: tuple(round(limit, 4) for limit in interval),
+        FigureName.ONLY_EAGER_RIGHT: pairs.only_reference,
+        FigureName.ONLY_COMPILED_RIGHT: pairs.only_compiled,
+        FigureName.EAGER_INTERVAL: tuple(round(limit, 3) for limit in eager),
+    }
+
+
+def _reference_off(pairs: Paired, eager: Interval, published: Published) -> Problem:
+    data = {
+        "images": pairs.n,
+        "top1": 100.0 * pairs.reference_correct / pairs.n,
+        "low": eager[0],
+        "high": eager[1],
+        "published": published.top1,
+    }
+    return Problem(ProblemCode.REFERENCE_OFF, data)
+
+
+def _smallest(interval: Interval, published: Published, side: Side) -> float:
+    """The tolerance, in percent of the published top-1, within which the whole interval lies."""
+    low, high = interval
+    worst = max(abs(low), abs(high)) if side == "both" else max(0.0, -low)
+    return upwards(100 * statistics.exact(worst) / statistics.exact(published.top1))
+
+
+def tolerance_points(published: Published, rule: AccuracyRule) -> Fraction:
+    """Return the rule's tolerance, relative to the published top-1, in points of top-1."""
+    return statistics.exact(published.top1) * statistics.exact(rule.tolerance_percent) / 100
+
+
+@functools.lru_cache(maxsize=65_536)
+def images_to_decide(
+    pairs: Paired, tolerance: float, side: Side, confidence: float = PAIRED_CONFIDENCE
+) -> int | None:
+    """Return how many images would decide if the models differ on them as often as on these; None
+    when that is the whole set or more. `tolerance` in points.
+    """
+
+    def decided(images: int) -> bool:
+        scale = images / pairs.n
+        plus, minus = pairs.only_compiled * scale, pairs.only_reference * scale
+        interval = statistics.tango_interval(plus, minus, images, confidence)
+        return decide(interval, tolerance / 100.0, side) != "INCONCLUSIVE"
+
+    return statistics.smallest(decided, pairs.n, WHOLE_SET - 1)
+
+
+def images_to_pass(
+    published: Published, rule: AccuracyRule, *, discordant_percent: float = 0.0
+) -> int | None:
+    """Return from how many images on a PASS is possible at all, for `plan`.
+
+    `discordant_percent` of the images are right with one model and wrong with the other, as many
+    one way as the other; none by default, the best that can happen. None when a part of the set
+    is never enough.
+    """
+    points = float(tolerance_points(published, rule))
+    share = discordant_percent / 200.0
+
+    def passes(n: int) -> bool:
+        interval = statistics.tango_interval(n * share, n * share, n, PAIRED_CONFIDENCE)
+        return decide(interval, points / 100.0, rule.side) == "PASS"
+
+    return statistics.smallest(passes, 1, WHOLE_SET - 1)
+
+
+def describe_part(images: int, published: Published, rule: AccuracyRule) -> str:
+    """Say in one sentence, for `plan`, what accuracy can come to on that many images."""
+    least = images_to_pass(published, rule)
+    usual = images_to_pass(published, rule, discordant_percent=1.0)
+    return wording.part_plan(images, published, least, usual)
