@@ -139,6 +139,12 @@ class RehearsalError(HarnessError):
     stage = Stage.REHEARSAL
 
 
+class ProvenanceError(HarnessError):
+    """A measurement was about to be judged against a reference of another provenance."""
+
+    stage = Stage.VERDICT
+
+
 class StoreError(HarnessError):
     """The artifact store cannot be read or written."""
 
