@@ -1,7 +1,7 @@
 # make accept   rehearse the acceptance of every model on this machine
 # make env      only the environment that both use, .venv
 # make test     the harness's own tests
-# make lint     ruff and mypy
+# make lint     ruff, mypy, and which room may import which
 # PYTHON=...    the interpreter to use (3.11 or 3.12)
 
 VENV := .venv
@@ -25,6 +25,7 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .

@@ -9,7 +9,8 @@ What is not known of the real tools is not made up here to look known: docs/asce
 where. Nothing that these tools measure says anything about an Ascend chip.
 """
 
-from harness.simulator.config import Fault, SimulatorConfig, check_faults, parse_config
+from harness.simulator.config import SimulatorConfig, check_faults, parse_config
+from harness.simulator.faults import Fault
 from harness.simulator.host import VARIABLE, never_struck
 from harness.simulator.install import ais_infer_script, install, is_part
 

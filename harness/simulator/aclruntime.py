@@ -1,16 +1,16 @@
 """A stand-in for the `aclruntime` extension module: models on simulated chips.
 
-The surface is the one that the public `ais_bench` front-end calls (README of the Ascend target
-names the versions), and its messages are the known ones. Static models only: what is dynamic is
-refused with the real module's words. AIPP is not simulated.
+The surface is what the public `ais_bench` front-ends call for a static model in their mode
+`array`, and its messages are the known ones. Dynamic shapes, AIPP and pipelines are not simulated.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,6 @@ __all__ = (
     "InferenceSession",
     "MemorySummary",
     "Tensor",
-    "infer_options",
-    "model",
     "session_options",
     "sumary",
     "tensor_desc",
@@ -41,17 +39,10 @@ DATATYPES: Mapping[str, int] = {
     "int8": 2,
     "int32": 3,
     "uint8": 4,
-    "int16": 6,
-    "uint16": 7,
-    "uint32": 8,
     "int64": 9,
-    "uint64": 10,
     "float64": 11,
-    "bool": 12,
 }
 _NCHW, _ND = 0, 2
-_MAX_LOOP = 100_000
-
 _FAILURE = "[-1][ACL: general failure] "
 _INVALID = "[1][ACL: invalid parameter] "
 _RUNTIME = "[3][ACL: runtime failure] "
@@ -90,19 +81,6 @@ class session_options:
         self.acl_json_path = ""
 
 
-class infer_options:
-    """How `run_pipeline` reads and writes files."""
-
-    def __init__(self) -> None:
-        self.output_dir = ""
-        self.auto_dym_shape = False
-        self.auto_dym_dims = False
-        self.out_format = "BIN"
-        self.pure_infer_mode = False
-        self.output_names: list[str] = []
-        self.shapes_list: list[Any] = []
-
-
 class sumary:
     """Times of the executions: ms each before 2024, later (start, end) in ms, as float32."""
 
@@ -113,23 +91,12 @@ class sumary:
 class tensor_desc:
     """One input or output; `size` and `realsize` in bytes."""
 
-    def __init__(self) -> None:
-        self.name = ""
-        self.datatype = 0
-        self.format = _ND
-        self.shape: list[int] = []
-        self.realsize = 0
-        self.size = 0
-
-
-def _described(tensor: om.Tensor) -> tensor_desc:
-    desc = tensor_desc()
-    desc.name = tensor.name
-    desc.datatype = DATATYPES[tensor.dtype]
-    desc.format = _NCHW if len(tensor.shape) == 4 else _ND
-    desc.shape = list(tensor.shape)
-    desc.size = desc.realsize = int(np.prod(tensor.shape)) * np.dtype(tensor.dtype).itemsize
-    return desc
+    def __init__(self, tensor: om.Tensor) -> None:
+        self.name = tensor.name
+        self.datatype = DATATYPES[tensor.dtype]
+        self.format = _NCHW if len(tensor.shape) == 4 else _ND
+        self.shape = list(tensor.shape)
+        self.size = self.realsize = int(np.prod(tensor.shape)) * np.dtype(tensor.dtype).itemsize
 
 
 class BaseTensor:
@@ -149,9 +116,9 @@ class BaseTensor:
 class Tensor:
     """An array on the host (device -1) or on a device; NumPy can read it on the host alone."""
 
-    def __init__(self, array: Any) -> None:
+    def __init__(self, array: Any, device: int = -1) -> None:
         self._array: Array = np.ascontiguousarray(array)
-        self._device = -1
+        self.device = device
 
     @property
     def shape(self) -> list[int]:
@@ -160,31 +127,26 @@ class Tensor:
 
     @property
     def dtype(self) -> int:
-        """As `datatype` of a description."""
+        """The type, as `datatype` of a description."""
         return DATATYPES[self._array.dtype.name]
-
-    @property
-    def device(self) -> int:
-        """The device's id, -1 on the host."""
-        return self._device
 
     def to_device(self, device: int) -> None:
         """Copy to a device: later changes of the host's array are not seen."""
         began = time.perf_counter()
         self._array = self._array.copy()
-        self._device = int(device)
+        self.device = int(device)
         _process.h2d.append(1000.0 * (time.perf_counter() - began))
 
     def to_host(self) -> None:
         """Copy back."""
-        if self._device >= 0:
+        if self.device >= 0:
             began = time.perf_counter()
             self._array = self._array.copy()
-            self._device = -1
+            self.device = -1
             _process.d2h.append(1000.0 * (time.perf_counter() - began))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        if self._device >= 0:
+        if self.device >= 0:
             raise RuntimeError("tensor is in npu. can't convert to numpy array")
         array = self._array if dtype is None else self._array.astype(dtype)
         return array.copy() if copy else array
@@ -198,28 +160,23 @@ class MemorySummary:
 
     @property
     def H2D_time_list(self) -> list[float]:
-        """Host to device."""
+        """Those from host to device."""
         return _process.h2d
 
     @property
     def D2H_time_list(self) -> list[float]:
-        """Device to host."""
+        """Those from device to host."""
         return _process.d2h
 
     def reset(self) -> None:
         """Forget them."""
-        _process.h2d = []
-        _process.d2h = []
+        _process.h2d, _process.d2h = [], []
 
 
 class InferenceSession:
     """A compiled model on one device of the simulated host."""
 
     def __init__(self, path: str, device: int, options: session_options) -> None:
-        if not isinstance(device, int):
-            raise TypeError("__init__(): incompatible constructor arguments")
-        if not 0 < options.loop <= _MAX_LOOP:
-            raise RuntimeError("loop num out of range. Please check.")
         if not Path(path).is_file():
             _log(ERROR, "model path illegal, please check.")
             raise RuntimeError("please check model path")
@@ -239,8 +196,8 @@ class InferenceSession:
         self._model: LoadedModel | None = self._open(path)
         # For what reads the outputs; nothing that a real session has.
         self.loses_outputs = self._model.loses_outputs
-        self._inputs = [_described(t) for t in self._model.inputs]
-        self._outputs = [_described(t) for t in self._model.outputs]
+        self._inputs = [tensor_desc(tensor) for tensor in self._model.inputs]
+        self._outputs = [tensor_desc(tensor) for tensor in self._model.outputs]
         if not self._pairs:
             self.finalize = self._unload_and_finalize  # type: ignore[method-assign]
         _log(INFO, f"load model {path} success")
@@ -254,7 +211,7 @@ class InferenceSession:
             logical = open_device(self._host, self._device)
         except DeviceLost:
             print(
-                f"EL0003: [PID: {_pid()}] The argument is invalid. Reason: open device "
+                f"EL0003: [PID: {os.getpid()}] The argument is invalid. Reason: open device "
                 f"{self._device} failed, runtime result = 507033.",
                 flush=True,
             )
@@ -273,22 +230,20 @@ class InferenceSession:
         self._id = _process.models
         return model
 
-    # --- descriptions -------------------------------------------------------------------------
-
     def get_inputs(self) -> list[tensor_desc]:
-        """What the model takes, in order."""
+        """Return what the model takes, in order."""
         return self._inputs
 
     def get_outputs(self) -> list[tensor_desc]:
-        """What the model gives, in order."""
+        """Return what the model gives, in order."""
         return self._outputs
 
     def options(self) -> session_options:
-        """The options, to be changed in place."""
+        """Return the options, to be changed in place."""
         return self._options
 
     def sumary(self) -> sumary:
-        """Times of the executions since the last reset."""
+        """Return the times of the executions since the last reset."""
         return self._summary
 
     def reset_sumaryinfo(self) -> int:
@@ -296,28 +251,13 @@ class InferenceSession:
         self._summary.exec_time_list = []
         return 0
 
-    def __repr__(self) -> str:
-        lines = ["<Model>", f"device:\t{self._device}"]
-        for role, descs in (("input", self._inputs), ("output", self._outputs)):
-            lines.append(f"{role}:")
-            for i, d in enumerate(descs):
-                shape = ", ".join(map(str, d.shape))
-                lines.append(f"  #{i}    {d.name}  ({shape})  {d.datatype}  {d.size}  {d.realsize}")
-        return "\n".join(lines) + "\n"
-
     # --- executions ---------------------------------------------------------------------------
 
-    def run(self, output_names: Sequence[str], feeds: Any) -> list[Tensor]:
-        """Execute `options().loop` times; outputs stay on the device.
+    def run(self, output_names: Sequence[str], feeds: Sequence[Any]) -> list[Tensor]:
+        """Execute `options().loop` times on `Tensor`s or `BaseTensor`s, in input order.
 
-        `feeds` is a list of `Tensor` or of `BaseTensor` in input order, or a dict by input name.
+        Outputs stay on the device.
         """
-        if isinstance(feeds, Mapping):
-            absent = [d.name for d in self._inputs if d.name not in feeds]
-            if absent:
-                _log(ERROR, f"intensors i:0 name:{absent[0]} not find")
-                raise RuntimeError(_FAILURE)
-            feeds = [feeds[d.name] for d in self._inputs]
         if not all(isinstance(feed, BaseTensor | Tensor) for feed in feeds):
             raise TypeError("run(): incompatible function arguments.")
         began = time.perf_counter()
@@ -326,33 +266,8 @@ class InferenceSession:
             # The chip reads the host's memory: there is nothing to copy.
             _process.h2d.append(1000.0 * (time.perf_counter() - began))
         outputs = self._execute(buffers, self._options.loop)
-        names = [d.name for d in self._outputs]
-        unknown = [name for name in output_names if name not in names]
-        if unknown:
-            _log(ERROR, f"outnames {unknown[0]} not valid")
-            raise RuntimeError(_FAILURE)
-        chosen = [outputs[names.index(name)] for name in output_names]
-        return [self._on_device(array) for array in chosen]
-
-    def run_setinputs(self, feeds: Any) -> int:
-        """First of the three steps that v1 takes for one `run`."""
-        self._staged = [feed._bytes() for feed in feeds]
-        return 0
-
-    def run_execute(self, loop: int = 1) -> int:
-        """Second step."""
-        self._staged_outputs = self._execute(self._staged, loop)
-        return 0
-
-    def run_getoutputs(self, output_names: Sequence[str]) -> list[Tensor]:
-        """Third step."""
-        names = [d.name for d in self._outputs]
-        return [self._on_device(self._staged_outputs[names.index(n)]) for n in output_names]
-
-    def _on_device(self, array: Array) -> Tensor:
-        tensor = Tensor(array)
-        tensor._device = self._device
-        return tensor
+        names = [desc.name for desc in self._outputs]
+        return [Tensor(outputs[names.index(name)], self._device) for name in output_names]
 
     def _execute(self, buffers: Sequence[Array], loops: int) -> list[Array]:
         if self._model is None:
@@ -385,99 +300,27 @@ class InferenceSession:
         return outputs
 
     def _timed(self, start: float, end: float) -> Any:
-        if self._pairs:
-            # Floats of C, counted from the session's begin: after an hour they tell 0.25 ms apart.
-            return (
-                float(np.float32(start - self._zero_ms)),
-                float(np.float32(end - self._zero_ms)),
-            )
-        return float(np.float32(end - start))
+        if not self._pairs:
+            return float(np.float32(end - start))
+        # Floats of C, counted from the session's begin: after an hour they tell 0.25 ms apart.
+        return float(np.float32(start - self._zero_ms)), float(np.float32(end - self._zero_ms))
 
-    def run_pipeline(self, *arguments: Any) -> Any:
-        """Two forms: (files, options, sessions), and (names, feeds, shapes, dymshape, dymdims)."""
-        if len(arguments) == 3:
-            return self._pipeline_files(*arguments)
-        names, feeds_list, _shapes, dymshape, dymdims = arguments
-        if dymshape or dymdims:
-            raise RuntimeError(_FAILURE)
-        results = []
-        for feeds in feeds_list:
-            outputs = self.run(names, feeds)
-            for tensor in outputs:
-                tensor.to_host()
-            results.append(outputs)
-        return results
-
-    def _pipeline_files(
-        self, files_list: Sequence[Sequence[str]], options: infer_options, _sessions: Any
-    ) -> None:
-        names = [d.name for d in self._outputs]
-        for files in files_list:
-            feeds: list[Any] = []
-            for desc, file in zip(self._inputs, files, strict=True):
-                if options.pure_infer_mode:
-                    data = np.zeros(desc.realsize, np.uint8)
-                elif file.lower().endswith(".npy"):
-                    data = np.load(file)
-                else:
-                    data = np.fromfile(file, np.uint8)
-                feeds.append(Tensor(data))
-            for i, tensor in enumerate(self.run(names, feeds)):
-                tensor.to_host()
-                if options.output_dir:
-                    first = Path(files[0]).name.split(".")[0]
-                    stem = "pure_infer_data" if options.pure_infer_mode else first
-                    suffix = options.out_format.lower()
-                    write_output(
-                        Path(options.output_dir) / f"{stem}_{i}.{suffix}", np.asarray(tensor)
-                    )
-
-    def create_tensor_from_fileslist(self, desc: tensor_desc, files: Iterable[str]) -> Tensor:
-        """One device tensor from the bytes of several files."""
-        data = np.concatenate([np.fromfile(file, np.uint8) for file in files])
-        if data.nbytes != desc.realsize:
-            raise RuntimeError(_FAILURE)
-        name = next(name for name, number in DATATYPES.items() if number == desc.datatype)
-        tensor = Tensor(data.view(name).reshape(desc.shape))
-        tensor.to_device(self._device)
-        return tensor
-
-    # --- what static models need ---------------------------------------------------------------
+    # What the front-ends call of a static model, too.
 
     def set_context(self) -> None:
-        """Nothing to do: sessions of one process do not disturb each other here."""
+        """Do nothing: sessions of one process do not disturb each other here."""
 
     def set_staticbatch(self) -> int:
-        """The only mode of the models here."""
+        """Choose the only mode of the models here."""
         return 0
 
     def set_custom_outsize(self, sizes: Sequence[int]) -> int:
-        """Taken and ignored, as for every static model."""
+        """Take sizes and ignore them, as for every static model."""
         return 0
 
     def get_dym_aipp_input_exist(self) -> int:
-        """How many inputs have dynamic AIPP: none."""
+        """Return how many inputs have dynamic AIPP: none."""
         return 0
-
-    def get_max_dym_batchsize(self) -> int:
-        """The largest dynamic batch size: there is none."""
-        return 0
-
-    def set_dynamic_batchsize(self, batch: Any) -> int:
-        """Refused."""
-        return _not_dynamic("not a dymbatch model!")
-
-    def set_dynamic_hw(self, width: int, height: int) -> int:
-        """Refused."""
-        return _not_dynamic("not a dymhw model!")
-
-    def set_dynamic_dims(self, dims: str) -> int:
-        """Refused."""
-        return _not_dynamic("the dynamic_dims parameter is not specified for model conversion")
-
-    def set_dynamic_shape(self, shape: str) -> int:
-        """Refused."""
-        return _not_dynamic("check dynamic shape failed")
 
     # --- the end -------------------------------------------------------------------------------
 
@@ -497,46 +340,14 @@ class InferenceSession:
     @staticmethod
     def finalize() -> int:
         """Give up all devices; no session can be opened in this process after it."""
-        if not _process.initialised or _process.finalised:
-            return 0
-        for device in _process.devices:
-            _log(INFO, f"end to reset device {device}")
-        _log(INFO, "end to finalize acl")
-        _process.finalised = True
+        if _process.initialised and not _process.finalised:
+            for device in _process.devices:
+                _log(INFO, f"end to reset device {device}")
+            _log(INFO, "end to finalize acl")
+            _process.finalised = True
         return 0
 
     def __del__(self) -> None:
         model = getattr(self, "_model", None)
         if model is not None:
             model.close()
-
-
-def model(
-    modelPath: str, deviceId: int = 0, options: session_options | None = None
-) -> InferenceSession:
-    """A session, by the module's other name for it."""
-    return InferenceSession(modelPath, deviceId, options or session_options())
-
-
-def write_output(path: Path, array: Array, *, append: bool = False) -> None:
-    """Write one output as ais_bench does: raw bytes, `.npy`, or text with six digits."""
-    if path.suffix == ".bin":
-        array.tofile(path)
-    elif path.suffix == ".npy":
-        np.save(path, array)
-    else:
-        form = "%d" if np.issubdtype(array.dtype, np.integer) else "%f"
-        with path.open("a" if append else "w") as file:
-            for row in np.atleast_2d(array).reshape(-1, array.shape[-1] if array.ndim else 1):
-                file.write(" ".join(form % value for value in row) + " \n")
-
-
-def _not_dynamic(text: str) -> int:
-    _log(ERROR, text)
-    raise RuntimeError(_FAILURE)
-
-
-def _pid() -> int:
-    import os
-
-    return os.getpid()

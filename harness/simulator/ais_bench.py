@@ -1,8 +1,8 @@
 """A stand-in for `python -m ais_bench` (v2 to v5) and for `ais_infer.py` (v1).
 
-Static models, `--run_mode` and pure inference. What it prints goes where the real one prints it:
-its lines and the causes of refusals to stdout, usage and tracebacks to stderr. Wrong arguments
-end with 2, everything else that fails with 1, and a partial or wrong result with 0.
+Static models on one device, files of raw bytes, and pure inference. What it prints goes where the
+real one prints it: its lines and the causes of refusals to stdout, usage and tracebacks to stderr.
+Wrong arguments end with 2, everything else that fails with 1, a partial or wrong result with 0.
 """
 
 from __future__ import annotations
@@ -11,19 +11,18 @@ import argparse
 import importlib.util
 import json
 import math
-import multiprocessing
 import os
 import re
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.simulator import aclruntime
 from harness.simulator.host import Host
 from harness.simulator.interface import (
     InferSession,
@@ -34,16 +33,15 @@ from harness.simulator.interface import (
 )
 
 Array = npt.NDArray[Any]
+FilesInfo = dict[int, dict[str, list[str]]]
 
 V1, V2, V3, V4, V5 = 1, 2, 3, 4, 5
 _PADDING = ""  # in place of a file, in a batch that is not full
-_MAX_OM = 10 * 1024**3
-_MAX_FILES = 100_000
-_MODES = ("array", "files", "tensor", "full")
+_MOST = 2**31 - 1
 
 
 def main(argv: Sequence[str]) -> int:
-    """One call of the tool."""
+    """Run the tool once."""
     host = Host.load()
     host.log_call("ais_bench", argv)
     generation = int(host.config.generation[1:])
@@ -51,29 +49,26 @@ def main(argv: Sequence[str]) -> int:
     _check_together(args, generation)
     if generation >= V2 and importlib.util.find_spec("pkg_resources") is None:
         if generation >= V5:
-            _warn("can't find aclruntime, please install it")
+            _say("WARNING", "can't find aclruntime, please install it")
         else:
-            _warn("aclruntime version:None is lower, please update it")
-        args.run_mode = "tensor"
-    if isinstance(args.device, list):
-        return _on_devices(args, host, generation, argv)
-    _run(args, host, generation, argv, None)
+            _say("WARNING", "aclruntime version:None is lower, please update it")
+        args.mode = "tensor"
+    _Run(args, host, generation, argv).run()
     return 0
 
 
-# --- what it prints ---------------------------------------------------------------------------
+def _say(level: str, text: str) -> None:
+    print(f"[{level}] {text}", flush=True)
 
 
 def _info(text: str) -> None:
-    print(f"[INFO] {text}", flush=True)
+    _say("INFO", text)
 
 
-def _warn(text: str) -> None:
-    print(f"[WARNING] {text}", flush=True)
-
-
-def _error(text: str) -> None:
-    print(f"[ERROR] {text}", flush=True)
+def _fails(text: str, error: type[Exception] = RuntimeError) -> Exception:
+    """Print the cause of a failure, and return what ends the tool."""
+    _say("ERROR", text)
+    return error(text)
 
 
 # --- arguments --------------------------------------------------------------------------------
@@ -81,71 +76,26 @@ def _error(text: str) -> None:
 
 def _parser(generation: int) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser()
-
-    def add(*names: str, since: int = V1, until: int = V5, **options: Any) -> None:
-        if since <= generation <= until:
-            parser.add_argument(*names, **options)
-
+    add = parser.add_argument
     secure = generation >= V5
     old = generation <= V2  # names of flags changed in 2023-01
-    model_names = ["--model", "--om"] if old else ["--model", "-m"]
-    add(*model_names, required=True, type=_model_path if secure else str)
-    add("--input", "-i", default=None, type=_input_path if secure else str)
-    add("--output", "-o", default=None, type=_output_path if secure else str)
-    add("--output_dirname", default=None, type=_plain_text if secure else str)
-    add("--outfmt", default="BIN", choices=["NPY", "BIN", "TXT"])
-    add(
-        "--loop",
-        "-r" if old else "-l",
-        default=1,
-        type=_whole(1, 100_000) if secure else _whole(1, 2**31 - 1),
-    )
-    most = 4096 if secure else 2**31 - 1
-    add("--batchsize", default=1 if old else None, type=_whole(1, most))
-    most_devices = {V1: 254, V2: 2**31 - 1, V3: 2**31 - 1}.get(generation, 255)
-    add(
-        *["--device"] + ["-d"] * (not old), default=0, type=_devices(most_devices, generation >= V4)
-    )
-    add("--pure_data_type", default="zero", choices=["zero", "random"])
-    add("--debug", default=False, type=_boolean)
-    add("--dymBatch", dest="dym_batch", default=0, type=_whole(0, most))
-    for name in ("dymHW", "dymDims", "dymShape"):
-        add(f"--{name}", dest=f"dym_{name[3:].lower()}", default=None)
-    add("--outputSize", dest="output_size", default=None)
-    add("--acl_json_path", default=None)
-    if generation == V1:
-        add("--profiler", action="store_true")
-        add("--dump", action="store_true")
-        add("--infer_queue_count", default=20, type=_whole(1, 1000))
-        return parser
-    add("--profiler", default=False, type=_boolean)
-    add("--dump", default=False, type=_boolean)
-    add("--warmup_count", default=1, type=_whole(0, 10_000 if secure else 2**31 - 1))
-    add("--display_all_summary", default=False, type=_boolean)
-    add("--run_mode", default="array", choices=list(_MODES))
-    add("--auto_set_dymshape_mode", default=False, type=_boolean)
-    add("--auto_set_dymdims_mode", default=False, type=_boolean)
-    add("--dymShape_range", dest="dym_shape_range", default=None)
-    add("--output_batchsize_axis", default=0, type=_whole(0, 100))
-    add("--aipp_config", since=V5, default=None)
-    add("--energy_consumption", since=V5, default=False, type=_boolean)
-    add("--npu_id", since=V5, default=0, type=_whole(0, 255))
-    add("--backend", since=V5, default=None, choices=["trtexec"])
-    add("--perf", since=V5, default=False, type=_boolean)
-    add("--pipeline", since=V5, default=False, type=_boolean)
-    add("--profiler_rename", since=V5, default=True, type=_boolean)
-    add("--dump_npy", since=V5, default=False, type=_boolean)
-    add("--divide_input", since=V5, default=False, type=_boolean)
-    add("--threads", since=V5, default=1, type=_whole(1, 1000))
+
+    def checked(check: Callable[[str], str]) -> Callable[[str], str]:
+        return check if secure else str
+
+    add(*(["--model", "--om"] if old else ["--model", "-m"]), required=True, type=checked(_model))
+    add("--input", "-i", type=checked(_readable))
+    add("--output", "-o", type=checked(_output))
+    add("--output_dirname", type=checked(_plain))
+    add("--outfmt", default="BIN", choices=["BIN"])
+    add("--loop", "-r" if old else "-l", default=1, type=_whole(1, 100_000 if secure else _MOST))
+    add("--batchsize", default=1 if old else None, type=_whole(1, 4096 if secure else _MOST))
+    most_devices = {V1: 254, V2: _MOST, V3: _MOST}.get(generation, 255)
+    add(*(["--device"] if old else ["--device", "-d"]), default=0, type=_whole(0, most_devices))
+    if generation > V1:
+        add("--warmup_count", default=1, type=_whole(0, 10_000 if secure else _MOST))
+    parser.set_defaults(mode="array")
     return parser
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() in ("yes", "true", "t", "y", "1"):
-        return True
-    if text.lower() in ("no", "false", "f", "n", "0"):
-        return False
-    raise argparse.ArgumentTypeError("Boolean value expected: true, 1, false, 0")
 
 
 def _whole(least: int, most: int) -> Callable[[str], int]:
@@ -157,77 +107,46 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
     return parse
 
 
-def _devices(most: int, several: bool) -> Callable[[str], int | list[int]]:
-    one = _whole(0, most)
-
-    def parse(text: str) -> int | list[int]:
-        parts = text.split(",") if several else [text]
-        return [one(part) for part in parts] if len(parts) > 1 else one(text)
-
-    return parse
+def _illegal(path: str, cause: str) -> Exception:
+    _say("ERROR", cause)
+    return argparse.ArgumentTypeError(f"path:{path} is illegal. Please check.")
 
 
-def _plain_text(text: str) -> str:
+def _plain(text: str) -> str:
     if re.search(r"[^A-Za-z0-9_./-]", text):
-        _error("path contains an illegal char, legal chars are A-Z a-z 0-9 _ - / .")
-        raise argparse.ArgumentTypeError(f"path {text!r} is illegal. Please check.")
+        raise _illegal(text, "path contains an illegal char, legal chars are A-Z a-z 0-9 _ - / .")
     return text
 
 
-def _require(path: str, writing: bool = False) -> None:
-    cause = why_refused(path, writing)
-    if cause:
-        _error(cause)
-        raise argparse.ArgumentTypeError(f"path:{path} is illegal. Please check.")
-
-
-def _model_path(text: str) -> str:
-    _require(text)
-    if os.path.splitext(text)[1] != ".om" or not os.path.isfile(text):
-        _error(f"path:{text}, file type not in ['om']")
-        raise argparse.ArgumentTypeError(f"om path:{text} is illegal. Please check.")
-    if os.path.getsize(text) > _MAX_OM:
-        _error(f"file_size:{os.path.getsize(text)} byte out of max limit {_MAX_OM} byte")
-        raise argparse.ArgumentTypeError(f"om path:{text} is illegal. Please check.")
-    return text
-
-
-def _input_path(text: str) -> str:
+def _readable(text: str) -> str:
     for path in text.split(","):
-        _require(path)
+        if cause := why_refused(path):
+            raise _illegal(path, cause)
     return text
 
 
-def _output_path(text: str) -> str:
+def _model(text: str) -> str:
+    _readable(text)
+    if os.path.splitext(text)[1] != ".om" or not os.path.isfile(text):
+        raise _illegal(text, f"path:{text}, file type not in ['om']")
+    return text
+
+
+def _output(text: str) -> str:
     if os.path.exists(text) and not os.path.isdir(text):
         raise argparse.ArgumentTypeError("output path is not a directory")
-    _require(text, writing=True)
+    if cause := why_refused(text, writing=True):
+        raise _illegal(text, cause)
     return text
 
 
 def _check_together(args: argparse.Namespace, generation: int) -> None:
     if generation >= V3 and args.output_dirname is not None and args.output is None:
-        _error("parameter --output_dirname cannot be used alone, use it with --output")
-        raise RuntimeError("error bad parameters --output_dirname")
+        raise _fails("parameter --output_dirname cannot be used alone, use it with --output")
     if generation >= V5 and args.output_dirname and args.output_dirname.startswith("/"):
         raise ValueError("--output_dirname do not support abs path!")
-    if getattr(args, "output_batchsize_axis", 0) > 8 and generation >= V5:
-        raise ValueError(f"--output_batchsize_axis: {args.output_batchsize_axis} is over 8")
-    if args.profiler and args.dump:
-        raise RuntimeError("error bad parameters --profiler and --dump")
-    if args.profiler or args.dump:
-        raise RuntimeError("profiling and dumping are not simulated")
     if generation == V1:
-        args.warmup_count, args.run_mode, args.pipeline = 1, "array", False
-        args.display_all_summary, args.output_batchsize_axis = True, 0
-        args.auto_set_dymshape_mode = args.auto_set_dymdims_mode = False
-        args.dym_shape_range = None
-    if not hasattr(args, "pipeline"):
-        args.pipeline = False
-    unknown = ("dym_shape_range", "aipp_config", "backend", "energy_consumption")
-    for name in unknown:
-        if getattr(args, name, None):
-            raise RuntimeError(f"--{name} is not simulated")
+        args.warmup_count = 1
 
 
 # --- files ------------------------------------------------------------------------------------
@@ -238,200 +157,198 @@ def _natural(name: str) -> list[Any]:
 
 
 def _files_of(folder: str, generation: int) -> list[str]:
-    found = []
+    files = []
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
-        if generation >= V5:
-            cause = why_refused(path)
-            if cause:
-                _error(cause)
-                raise RuntimeError(f"input data:{path} is illegal")
-        if not os.path.isdir(path) and name.endswith((".npy", ".NPY", ".bin", ".BIN")):
-            found.append(path)
-            if len(found) > _MAX_FILES:
-                raise OverflowError(f"file count under directory: {folder} is over {_MAX_FILES}!")
-    if not found:
-        _error(f"{folder} of input args not find valid file: [*.npy *.NPY *.bin *.BIN]")
-        raise RuntimeError
-    return sorted(sorted(found), key=_natural)
+        if generation >= V5 and (cause := why_refused(path)):
+            raise _fails(cause)
+        if not os.path.isdir(path) and name.endswith((".bin", ".BIN")):
+            files.append(path)
+    if not files:
+        raise _fails(f"{folder} of input args not find valid file: [*.bin *.BIN]")
+    return sorted(sorted(files), key=_natural)
 
 
-def _content(path: str) -> Array:
-    """The bytes that the model gets; nothing is converted."""
-    if path.lower().endswith(".npy"):
-        return np.ascontiguousarray(np.load(path)).reshape(-1).view(np.uint8)
-    return np.fromfile(path, np.uint8)
+# --- a run ------------------------------------------------------------------------------------
 
 
-def _size_of(path: str) -> int:
-    return _content(path).nbytes if path.lower().endswith(".npy") else os.path.getsize(path)
+@dataclass
+class _Run:
+    """One execution of the tool."""
 
+    args: argparse.Namespace
+    host: Host
+    generation: int
+    argv: Sequence[str]
+    files_info: FilesInfo = field(default_factory=dict)
 
-def _batches(args: argparse.Namespace, session: Session, generation: int) -> list[Any]:
-    """Files of each execution: one list for each of the model's inputs, `_PADDING` at its end.
-
-    None stands for the one execution of pure inference.
-    """
-    if args.input is None:
-        return [None]
-    descs = session.get_inputs()
-    paths = args.input.split(",")
-    if os.path.isdir(paths[0]):
-        if len(paths) != len(descs):
-            _error(f"Invalid args. args input dir num:{len(paths)} not equal to {len(descs)}")
-            raise RuntimeError
-        columns = [_files_of(path, generation) for path in paths]
-    elif os.path.isfile(paths[0]):
-        count = max(1, len(paths) // len(descs))
-        columns = [paths[i : i + count] for i in range(0, len(paths), count)]
-    else:
-        _error(f"Invalid args. {paths[0]} of --input is invalid")
-        raise RuntimeError
-    if len(columns) != len(descs):
-        _error(f"fileslist:{len(columns)} intensor:{len(descs)} not match")
-        raise RuntimeError
-    if args.pipeline:
-        for i, (desc, column) in enumerate(zip(descs, columns, strict=True)):
-            if _size_of(column[0]) != desc.realsize:
-                _error(
-                    f"tensor_num:{i} tensorsize:{desc.realsize} filesize:{_size_of(column[0])} "
-                    "not match"
-                )
-                raise RuntimeError
-        return [[[file] for file in row] for row in zip(*columns, strict=True)]
-    size, whole = _size_of(columns[0][0]), descs[0].realsize
-    if size == 0 or whole % size:
-        _error(f"arg0 tensorsize: {whole} filesize: {size} not match")
-        raise RuntimeError
-    each = whole // size
-    runs = math.ceil(len(columns[0]) / each)
-    _info(
-        f"get filesperbatch files0 size:{size} tensor0size:{whole} "
-        f"filesperbatch:{each} runcount:{runs}"
-    )
-    batches = []
-    for run in range(runs):
-        rows = [column[run * each : (run + 1) * each] for column in columns]
-        batches.append([row + [_PADDING] * (each - len(row)) for row in rows])
-    return batches
-
-
-def _feeds(
-    args: argparse.Namespace, batch: Sequence[Sequence[str]] | None, session: Session
-) -> list[Array]:
-    if batch is None:
-        return _pure_feeds(args, session)
-    feeds = []
-    for desc, files in zip(session.get_inputs(), batch, strict=True):
-        data = np.concatenate([_content(file or files[0]) for file in files])
-        if data.nbytes != desc.realsize:
-            _error(f"ndata size:{data.nbytes} not match {desc.realsize}")
-            raise RuntimeError
-        feeds.append(data)
-    return feeds
-
-
-def _pure_feeds(args: argparse.Namespace, session: Session) -> list[Array]:
-    sizes = [desc.realsize for desc in session.get_inputs()]
-    if args.pure_data_type == "random":
-        rng = np.random.default_rng()
-        return [rng.integers(0, 256, size, np.uint8) for size in sizes]
-    return [np.zeros(size, np.uint8) for size in sizes]
-
-
-# --- one device -------------------------------------------------------------------------------
-
-
-def _run(
-    args: argparse.Namespace,
-    host: Host,
-    generation: int,
-    argv: Sequence[str],
-    subfolder: str | None,
-) -> float:
-    """Frames a second that are printed."""
-    kind = InferSession if generation >= V5 else OldInferSession
-    session = kind(args.device, args.model, args.acl_json_path, args.debug, args.loop)
-    _set_mode(args, session)
-    if args.debug:
-        print(f"[DEBUG] session info:{session.session}", flush=True)
-    batchsize = args.batchsize
-    if batchsize is None:
-        batchsize = session.get_inputs()[0].shape[0]
-        _info(f"try get model batchsize:{batchsize}")
-    prefix = _output_folder(args, generation, subfolder)
-    first = _pure_feeds(args, session) if generation == V1 else None
-    batches: list[Any] = [None]
-    if generation > V1:
-        batches = _batches(args, session, generation)
-        first = _feeds(args, batches[0], session)
-    session.set_loop_count(1)
-    for _ in range(args.warmup_count):
-        session.run(first or [], out_array=True)
-    session.set_loop_count(args.loop)
-    session.session.reset_sumaryinfo()
-    MemorySummary.reset()
-    times = "times " * (generation == V1)
-    _info(f"warm up {args.warmup_count} {times}done")
-    if generation == V1:  # it looks at its inputs later
-        batches = _batches(args, session, generation)
-
-    files_info: dict[int, dict[str, list[str]]] = {}
-    for index, batch in enumerate(batches):
-        feeds: list[Any] = _feeds(args, batch, session)
-        if args.run_mode == "tensor":
-            feeds = [session.create_tensor_from_arrays_to_device(feed) for feed in feeds]
-        outputs = session.run(feeds)
-        session.convert_tensors_to_host(outputs)
+    def run(self) -> None:
+        """Open the model, execute it over the inputs, write outputs and summary."""
+        args, generation = self.args, self.generation
+        kind = InferSession if generation >= V5 else OldInferSession
+        session = kind(args.device, args.model, None, False, args.loop)
+        batchsize = args.batchsize
+        if batchsize is None:
+            batchsize = session.get_inputs()[0].shape[0]
+            _info(f"try get model batchsize:{batchsize}")
+        prefix = self._output_folder()
+        batches = [] if generation == V1 else self._batches(session)
+        zeros = [np.zeros(desc.realsize, np.uint8) for desc in session.get_inputs()]
+        first = self._feeds(batches[0], session) if batches else zeros
+        session.set_loop_count(1)
+        for _ in range(args.warmup_count):
+            session.run(first, out_array=True)
+        session.set_loop_count(args.loop)
+        session.session.reset_sumaryinfo()
+        MemorySummary.reset()
+        _info(f"warm up {args.warmup_count} {'times ' * (generation == V1)}done")
+        if generation == V1:  # it looks at its inputs later
+            batches = self._batches(session)
+        for index, batch in enumerate(batches):
+            outputs = session.run(self._feeds(batch, session), out_array=True)
+            if prefix is not None:
+                self._save(prefix, index, batch, outputs)
+            sys.stdout.write(f"\rInference {args.mode} Processing: {index + 1}/{len(batches)}")
+            sys.stdout.flush()
+        print(flush=True)
         if prefix is not None:
-            _save(args, generation, prefix, index, batch, outputs, files_info)
-        sys.stdout.write(f"\rInference {args.run_mode} Processing: {index + 1}/{len(batches)}")
-        sys.stdout.flush()
-    print(flush=True)
-    if prefix is not None:
-        _misplace(host, session, prefix, args.outfmt, files_info)
+            self._misplace(session, prefix)
+        self._report(session, batchsize, prefix)
+        session.free_resource()
+        InferSession.finalize()
 
-    throughput = _report(args, host, generation, argv, session, batchsize, prefix, files_info)
-    session.free_resource()
-    InferSession.finalize()
-    return throughput
+    def _batches(self, session: Session) -> list[Sequence[str] | None]:
+        """Return the files of each execution, with `_PADDING` at the last one's end.
 
+        None stands for the one execution of pure inference.
+        """
+        if self.args.input is None:
+            return [None]
+        paths = self.args.input.split(",")
+        if len(session.get_inputs()) != 1:
+            raise _fails("models of several inputs are not simulated")
+        if os.path.isdir(paths[0]):
+            if len(paths) != 1:
+                raise _fails(f"Invalid args. args input dir num:{len(paths)} not equal to 1")
+            paths = _files_of(paths[0], self.generation)
+        elif not os.path.isfile(paths[0]):
+            raise _fails(f"Invalid args. {paths[0]} of --input is invalid")
+        size, whole = os.path.getsize(paths[0]), session.get_inputs()[0].realsize
+        if size == 0 or whole % size:
+            raise _fails(f"arg0 tensorsize: {whole} filesize: {size} not match")
+        each = whole // size
+        runs = math.ceil(len(paths) / each)
+        _info(
+            f"get filesperbatch files0 size:{size} tensor0size:{whole} "
+            f"filesperbatch:{each} runcount:{runs}"
+        )
+        padded = paths + [_PADDING] * (each * runs - len(paths))
+        return [padded[run * each : (run + 1) * each] for run in range(runs)]
 
-def _set_mode(args: argparse.Namespace, session: Session) -> None:
-    inner = session.session
-    if args.dym_batch:
-        inner.set_dynamic_batchsize(args.dym_batch)
-    elif args.dym_hw is not None:
-        inner.set_dynamic_hw(*(int(n) for n in args.dym_hw.split(",")))
-    elif args.dym_dims is not None or args.auto_set_dymdims_mode:
-        inner.set_dynamic_dims(args.dym_dims or "")
-    elif args.dym_shape is not None or args.auto_set_dymshape_mode:
-        inner.set_dynamic_shape(args.dym_shape or "")
-    else:
-        session.set_staticbatch()
+    def _feeds(self, batch: Sequence[str] | None, session: Session) -> list[Array]:
+        (desc,) = session.get_inputs()
+        if batch is None:
+            return [np.zeros(desc.realsize, np.uint8)]
+        data = np.concatenate([np.fromfile(file or batch[0], np.uint8) for file in batch])
+        if data.nbytes != desc.realsize:
+            raise _fails(f"ndata size:{data.nbytes} not match {desc.realsize}")
+        return [data]
 
+    def _output_folder(self) -> str | None:
+        if self.args.output is None:
+            return None
+        name = self.args.output_dirname or time.strftime("%Y_%m_%d-%H_%M_%S")
+        prefix: str = os.path.join(self.args.output, name)
+        if self.generation == V1:
+            os.mkdir(prefix, 0o755)  # an existing one, or a missing parent, ends the tool
+        elif not os.path.exists(prefix):
+            _make_folders(prefix, 0o750 if self.generation >= V5 else 0o755)
+        elif self.generation >= V5 and (cause := why_refused(prefix, writing=True)):
+            raise _fails(cause, ValueError)
+        _info(f"output path:{prefix}")
+        return prefix
 
-def _output_folder(args: argparse.Namespace, generation: int, subfolder: str | None) -> str | None:
-    if args.output is None:
-        return None
-    name = args.output_dirname
-    if name is None:
-        name = time.strftime("%Y_%m_%d-%H_%M_%S")
-    prefix: str = os.path.join(args.output, name)
-    if generation == V1:
-        os.mkdir(prefix, 0o755)  # an existing one, or a missing parent, ends the tool
-    if subfolder is not None:
-        prefix = os.path.join(prefix, subfolder)
-    if os.path.exists(prefix):
+    def _save(
+        self, prefix: str, index: int, batch: Sequence[str] | None, outputs: Sequence[Array]
+    ) -> None:
+        files = ["pure_infer_data"] if batch is None else batch
+        for number, array in enumerate(outputs):
+            if len(array) % len(files):
+                raise _fails(f"save out files error array shape:{array.shape} axis:0")
+            parts = np.array_split(array, len(files)) if len(files) > 1 else [array]
+            for place, (file, part) in enumerate(zip(files, parts, strict=True)):
+                if file == _PADDING:
+                    continue
+                stem = os.path.basename(file).split(".")[0]
+                path = os.path.join(prefix, f"{stem}_{number}.bin")
+                sample = self.files_info.setdefault(
+                    index * len(files) + place, {"infiles": [file], "outfiles": []}
+                )
+                sample["outfiles"].append(path)
+                if self.generation >= V5 and os.path.exists(path):
+                    os.remove(path)
+                part.tofile(path)
+                if self.generation >= V5:
+                    os.chmod(path, 0o640)
+
+    def _misplace(self, session: Session, prefix: str) -> None:
+        """Play the faults that concern files: the tool ends well all the same."""
+        if session.session.loses_outputs and self.files_info:
+            for path in self.files_info[max(self.files_info)]["outfiles"]:
+                Path(path).unlink(missing_ok=True)
+        if self.host.strikes("stale-files", self.host.visible_device(self.args.device)):
+            stale = Path(prefix) / "earlier_run_0.bin"
+            stale.write_bytes(b"\0" * 4)
+            an_hour_ago = time.time() - 3600
+            os.utime(stale, (an_hour_ago, an_hour_ago))
+
+    def _statistics(self, values: Sequence[float]) -> dict[str, float]:
+        array = np.asarray(values or [0.0], np.float64)
+        figures = {
+            "min": float(array.min()),
+            "max": float(array.max()),
+            "mean": float(array.mean()),
+            "median": float(np.median(array)),
+            "percentile(99%)": float(np.percentile(array, 99)),
+        }
+        return figures | ({"count": len(values)} if self.generation >= V2 else {})
+
+    def _report(self, session: Session, batchsize: int, prefix: str | None) -> None:
+        args, generation = self.args, self.generation
+        entries = session.session.sumary().exec_time_list
+        times = [e if isinstance(e, float) else e[1] - e[0] for e in entries]
+        figures = {
+            "H2D_latency": self._statistics(MemorySummary.get_h2d_time_list()),
+            "NPU_compute_time": self._statistics(times),
+            "D2H_latency": self._statistics(MemorySummary.get_d2h_time_list()),
+        }
+        mean = figures["NPU_compute_time"]["mean"]
+        throughput = 1000 * batchsize / mean if mean else 0.0
+        if self.host.strikes("wrong-throughput", self.host.visible_device(args.device)):
+            throughput *= 4
+        _info("-----------------Performance Summary------------------")
+        for name, values in figures.items():
+            if name == "NPU_compute_time" or generation == V1:
+                shown = ", ".join(f"{k} = {v}" for k, v in values.items() if k != "count")
+                _info(f"{name} (ms): {shown}")
+        word = "batchsize.mean" if generation >= V4 else "batchsize"
+        _info(f"throughput 1000*{word}({batchsize})/NPU_compute_time.mean({mean}): {throughput}")
+        _info("------------------------------------------------------")
+        if prefix is None:
+            return
+        summary: dict[str, Any] = {
+            "filesinfo": self.files_info,
+            "args": [sys.argv[0], *self.argv],
+            **figures,
+            "throughput": throughput,
+        }
+        if generation >= V2:
+            summary |= {"npu_compute_time_list": times, "pid": os.getpid()}
+        # A name with a trailing slash puts the later generations' file into the folder.
+        path = f"{prefix}/sumary.json" if generation == V1 else f"{prefix}_summary.json"
+        Path(path).write_text(json.dumps(summary), encoding="utf-8")
         if generation >= V5:
-            cause = why_refused(prefix, writing=True)
-            if cause:
-                _error(cause)
-                raise ValueError(f"output path:{prefix} is illegal. Please check.")
-    else:
-        _make_folders(prefix, 0o750 if generation >= V5 else 0o755)
-    _info(f"output path:{prefix}")
-    return prefix
+            os.chmod(path, 0o640)
 
 
 def _make_folders(path: str, mode: int) -> None:
@@ -439,195 +356,5 @@ def _make_folders(path: str, mode: int) -> None:
     current = ""
     for part in os.path.abspath(path).split("/"):
         current += part + "/"
-        try:
+        if not os.path.isdir(current):
             os.mkdir(current, mode)
-        except FileExistsError:  # perhaps another device's process was faster
-            pass
-
-
-def _save(
-    args: argparse.Namespace,
-    generation: int,
-    prefix: str,
-    index: int,
-    batch: Sequence[Sequence[str]] | None,
-    outputs: Sequence[aclruntime.Tensor],
-    files_info: dict[int, dict[str, list[str]]],
-) -> None:
-    samples = [["pure_infer_data"]] if batch is None else list(zip(*batch, strict=True))
-    for number, output in enumerate(outputs):
-        array = np.array(output)
-        axis = args.output_batchsize_axis
-        if axis >= array.ndim or (len(samples) > 1 and array.shape[axis] % len(samples)):
-            _error(f"save out files error array shape:{array.shape} axis:{axis}")
-            raise RuntimeError
-        parts = np.array_split(array, len(samples), axis) if len(samples) > 1 else [array]
-        for place, (files, part) in enumerate(zip(samples, parts, strict=True)):
-            if files[0] == _PADDING:
-                continue
-            stem = os.path.basename(files[0]).split(".")[0]
-            path = os.path.join(prefix, f"{stem}_{number}.{args.outfmt.lower()}")
-            sample = index * len(samples) + place
-            entry = files_info.setdefault(sample, {"infiles": list(files), "outfiles": []})
-            entry["outfiles"].append(path)
-            if generation >= V5 and os.path.exists(path):
-                os.remove(path)
-            aclruntime.write_output(Path(path), part, append=generation == V1)
-            if generation >= V5:
-                os.chmod(path, 0o640)
-    if args.pipeline:
-        files_info.clear()
-
-
-def _misplace(
-    host: Host,
-    session: Session,
-    prefix: str,
-    outfmt: str,
-    files_info: dict[int, dict[str, list[str]]],
-) -> None:
-    """The faults that concern files: the tool ends well all the same."""
-    logical = host.visible_device(session.device_id)
-    if session.session.loses_outputs and files_info:
-        for path in files_info[max(files_info)]["outfiles"]:
-            Path(path).unlink(missing_ok=True)
-    if host.strikes("stale-files", logical):
-        stale = Path(prefix) / f"earlier_run_0.{outfmt.lower()}"
-        stale.write_bytes(b"\0" * 4)
-        an_hour_ago = time.time() - 3600
-        os.utime(stale, (an_hour_ago, an_hour_ago))
-
-
-def _statistics(values: Sequence[float], generation: int) -> dict[str, float]:
-    array = np.asarray(values or [0.0], np.float64)
-    found = {
-        "min": float(array.min()),
-        "max": float(array.max()),
-        "mean": float(array.mean()),
-        "median": float(np.median(array)),
-        "percentile(99%)": float(np.percentile(array, 99)),
-    }
-    if generation >= V2:
-        found["count"] = len(values)
-    return found
-
-
-def _report(
-    args: argparse.Namespace,
-    host: Host,
-    generation: int,
-    argv: Sequence[str],
-    session: Session,
-    batchsize: int,
-    prefix: str | None,
-    files_info: dict[int, dict[str, list[str]]],
-) -> float:
-    entries = session.session.sumary().exec_time_list
-    times = [e if isinstance(e, float) else e[1] - e[0] for e in entries]
-    figures = {
-        "H2D_latency": _statistics(MemorySummary.get_h2d_time_list(), generation),
-        "NPU_compute_time": _statistics(times, generation),
-        "D2H_latency": _statistics(MemorySummary.get_d2h_time_list(), generation),
-    }
-    mean = figures["NPU_compute_time"]["mean"]
-    throughput = 1000 * batchsize / mean if mean else 0.0
-    if host.strikes("wrong-throughput", host.visible_device(args.device)):
-        throughput *= 4
-    _info("-----------------Performance Summary------------------")
-    for name, values in figures.items():
-        if name == "NPU_compute_time" or args.display_all_summary:
-            shown = ", ".join(f"{k} = {v}" for k, v in values.items() if k != "count")
-            _info(f"{name} (ms): {shown}")
-    word = "batchsize.mean" if generation >= V4 else "batchsize"
-    _info(f"throughput 1000*{word}({batchsize})/NPU_compute_time.mean({mean}): {throughput}")
-    _info("------------------------------------------------------")
-    if prefix is None:
-        return throughput
-    summary: dict[str, Any] = {
-        "filesinfo": files_info,
-        "args": [sys.argv[0], *argv],
-        **figures,
-        "throughput": throughput,
-    }
-    if generation >= V2:
-        summary["npu_compute_time_list"] = times
-        summary["pid"] = os.getpid()
-    # A name with a trailing slash puts the later generations' file into the folder.
-    path = f"{prefix}/sumary.json" if generation == V1 else f"{prefix}_summary.json"
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(summary, file)
-    if generation >= V5:
-        os.chmod(path, 0o640)
-    return throughput
-
-
-# --- several devices --------------------------------------------------------------------------
-
-
-def _on_devices(args: argparse.Namespace, host: Host, generation: int, argv: Sequence[str]) -> int:
-    _info(f"multidevice:{args.device} run begin")
-    context = multiprocessing.get_context("fork")
-    queue: Any = context.SimpleQueue()
-    inputs = _divided(args, generation)
-    workers = []
-    for i, device in enumerate(args.device):
-        own = argparse.Namespace(**{**vars(args), "device": device, "input": inputs[i]})
-        workers.append(
-            context.Process(target=_one_of, args=(own, host, generation, argv, i, queue))
-        )
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    results = []
-    while not queue.empty():
-        results.append(queue.get())
-    result = 0 if len(results) == len(workers) else 1
-    _info(f"multidevice run end qsize:{2 * len(results)} result:{result}")
-    for i, throughput, began, ended in results if generation >= V5 else ():
-        _info(
-            f"i:{i} device_{args.device[i]} throughput:{throughput}                 "
-            f"start_time:{began} end_time:{ended}"
-        )
-    _info(f"summary throughput:{sum(one[1] for one in results)}")
-    return result
-
-
-def _divided(args: argparse.Namespace, generation: int) -> list[str | None]:
-    """Every device's inputs: its share in v4 and with `--divide_input 1`, else all of them."""
-    count = len(args.device)
-    divided = getattr(args, "divide_input", generation == V4)
-    if args.input is None or not divided:
-        return [args.input] * count
-    paths = args.input.split(",")
-    files = [
-        file
-        for path in paths
-        for file in (_files_of(path, generation) if os.path.isdir(path) else [path])
-    ]
-    share, left = divmod(len(files), count)
-    parts, start = [], 0
-    for i in range(count):
-        end = start + share + (i < left)
-        parts.append(",".join(files[start:end]))
-        start = end
-    return list(parts)
-
-
-def _one_of(
-    args: argparse.Namespace,
-    host: Host,
-    generation: int,
-    argv: Sequence[str],
-    index: int,
-    queue: Any,
-) -> None:
-    began = time.time()
-    _info(f"subprocess_{index} main run")
-    folder = f"device{args.device}" + f"_{index}" * (generation >= V5)
-    try:
-        throughput = _run(args, host, generation, argv, folder)
-    except Exception as error:
-        _error(f"subprocess run failed error_callback:{error}")
-        return
-    queue.put((index, throughput, began, time.time()))

@@ -17,21 +17,8 @@ from harness.simulator.host import Host
 
 FAILED = 255
 _FLAGS = (
-    "device",
-    "framework",
-    "help",
-    "input_format",
-    "input_shape",
-    "job_type",
-    "log",
-    "model",
-    "model_path",
-    "output",
-    "precision_mode",
-    "reload",
-    "progress_bar",
-    "output_type",
-    "insert_op_conf",
+    "device framework help input_format input_shape job_type log model model_path output "
+    "precision_mode reload progress_bar output_type insert_op_conf"
 )
 
 
@@ -42,7 +29,7 @@ def main(argv: Sequence[str], host: Host | None = None) -> int:
     flags = {}
     for word in argv:
         match = re.fullmatch(r"--([a-z_]+)=(.*)", word)
-        if not match or match[1] not in _FLAGS:
+        if not match or match[1] not in _FLAGS.split():
             return _failed(f"unknown argument {word!r}")
         flags[match[1]] = match[2]
     absent = [n for n in ("framework", "model", "job_type", "output") if not flags.get(n)]

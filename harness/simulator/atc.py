@@ -21,82 +21,32 @@ from harness.simulator.config import SimulatorConfig
 from harness.simulator.host import Host, hang
 
 FAILED = 255  # -1, as a shell sees it
-_KNOWN_SOCS = ("Ascend310", "Ascend310P1", "Ascend310P3", "Ascend910A", "Ascend910B3")
-_ONNX = "5"
-_BOOLEAN_WORDS = ("help",)
-FLAGS = (
-    "aicore_num",
-    "auto_tune_mode",
-    "buffer_optimize",
-    "compression_optimize_conf",
-    "core_type",
-    "customize_dtypes",
-    "debug_dir",
-    "deterministic",
-    "disable_reuse_memory",
-    "display_model_info",
-    "dynamic_batch_size",
-    "dynamic_dims",
-    "dynamic_image_size",
-    "enable_compress_weight",
-    "enable_scope_fusion_passes",
-    "enable_single_stream",
-    "enable_small_channel",
-    "framework",
-    "fusion_switch_file",
-    "help",
-    "host_env_cpu",
-    "host_env_os",
-    "input_format",
-    "input_fp16_nodes",
-    "input_shape",
-    "input_shape_range",
-    "insert_op_conf",
-    "is_input_adjust_hw_layout",
-    "is_output_adjust_hw_layout",
-    "json",
-    "keep_dtype",
-    "log",
-    "mdl_bank_path",
-    "mode",
-    "model",
-    "modify_mixlist",
-    "om",
-    "op_bank_path",
-    "op_bank_update",
-    "op_compiler_cache_dir",
-    "op_compiler_cache_mode",
-    "op_debug_level",
-    "op_name_map",
-    "op_precision_mode",
-    "op_select_implmode",
-    "optypelist_for_implmode",
-    "out_nodes",
-    "output",
-    "output_type",
-    "precision_mode",
-    "precision_mode_v2",
-    "save_original_model",
-    "singleop",
-    "soc_version",
-    "sparsity",
-    "status_check",
-    "tiling_mode",
-    "weight",
-)
-_LOGS = ("debug", "info", "warning", "error", "null")
-_FORMATS = ("NCHW", "NHWC", "ND", "NCDHW", "NDHWC")
-_PRECISIONS = (
-    "force_fp16",
-    "force_fp32",
-    "cube_fp16in_fp32out",
-    "allow_fp32_to_fp16",
-    "must_keep_origin_dtype",
-    "allow_mix_precision",
-)
+_REQUIRED = ("framework", "model", "output", "soc_version")
+_NOT_SIMULATED = ("dynamic_batch_size", "dynamic_image_size", "dynamic_dims", "insert_op_conf")
 _KEEPS_FLOAT32 = ("force_fp32", "must_keep_origin_dtype")
-_TUNING = ("RL,GA", "RL", "GA")
-
+_CHOICES: Mapping[str, str] = {
+    "framework": "5",  # ONNX
+    "soc_version": "Ascend310 Ascend310P1 Ascend310P3 Ascend910A Ascend910B3",
+    "log": "debug info warning error null",
+    "input_format": "NCHW NHWC ND NCDHW NDHWC",
+    "precision_mode": "force_fp16 force_fp32 cube_fp16in_fp32out allow_fp32_to_fp16 "
+    "must_keep_origin_dtype allow_mix_precision",
+    "enable_small_channel": "0 1",
+    "auto_tune_mode": "RL,GA RL GA",
+}
+_FLAGS = (
+    "aicore_num auto_tune_mode buffer_optimize compression_optimize_conf core_type "
+    "customize_dtypes debug_dir deterministic disable_reuse_memory display_model_info "
+    "dynamic_batch_size dynamic_dims dynamic_image_size enable_compress_weight "
+    "enable_scope_fusion_passes enable_single_stream enable_small_channel framework "
+    "fusion_switch_file help host_env_cpu host_env_os input_format input_fp16_nodes "
+    "input_shape input_shape_range insert_op_conf is_input_adjust_hw_layout "
+    "is_output_adjust_hw_layout json keep_dtype log mdl_bank_path mode model modify_mixlist "
+    "om op_bank_path op_bank_update op_compiler_cache_dir op_compiler_cache_mode "
+    "op_debug_level op_name_map op_precision_mode op_select_implmode optypelist_for_implmode "
+    "out_nodes output output_type precision_mode precision_mode_v2 save_original_model "
+    "singleop soc_version sparsity status_check tiling_mode weight"
+)
 _HELP = """usage: atc <args>
 generate offline model example:
 atc --model=./model.onnx --framework=5 --output=./model --soc_version=<soc_version>
@@ -149,8 +99,8 @@ def coded(code: str, text: str, config: SimulatorConfig) -> str:
     if not code:
         return text
     if config.cann_version >= (8, 5):
-        title = {"E": "Invalid_Argument", "EZ": "Unsupported_Operator"}
-        return f"{title['EZ' if code.startswith('EZ') else 'E']}({code}): {text}"
+        title = "Unsupported_Operator" if code.startswith("EZ") else "Invalid_Argument"
+        return f"{title}({code}): {text}"
     if config.cann_version >= (8, 0):
         now = datetime.now()
         return (
@@ -179,10 +129,10 @@ def _parse(argv: Sequence[str]) -> dict[str, str]:
         if not match:
             raise AtcError("", f"ERROR: unexpected argument '{word}'")
         name, value = match[1], match[3]
-        if name not in FLAGS:
+        if name not in _FLAGS.split():
             raise AtcError("", f"ERROR: unknown command line flag '{name}'")
         if value is None:
-            if name in _BOOLEAN_WORDS:
+            if name == "help":
                 value = "true"
             elif words:
                 value = words.pop(0)
@@ -193,14 +143,12 @@ def _parse(argv: Sequence[str]) -> dict[str, str]:
 
 
 def _check(flags: Mapping[str, str], config: SimulatorConfig) -> None:
-    for name in ("framework", "model", "output", "soc_version"):
+    for name in _REQUIRED:
         if not flags.get(name):
             raise AtcError(
                 "E10007",
                 f"[--{name}] is required. Possible Cause: The parameter [--{name}] is not set.",
             )
-    if flags["framework"] != _ONNX:
-        raise _invalid("--framework", flags["framework"], "only 5 (ONNX) is simulated")
     for name in ("model", "output"):
         if not re.fullmatch(r"[A-Za-z0-9_./\-一-龥]+", flags[name]):
             raise _invalid(
@@ -213,36 +161,22 @@ def _check(flags: Mapping[str, str], config: SimulatorConfig) -> None:
         raise _invalid("--output", flags["output"], "it names a folder, not a file")
     if not output.absolute().parent.is_dir():
         raise _invalid("--output", flags["output"], "the folder does not exist")
-    if flags["soc_version"] not in _KNOWN_SOCS:
-        raise _invalid("--soc_version", flags["soc_version"], "the chip is not known")
-    for name, known in (
-        ("log", _LOGS),
-        ("input_format", _FORMATS),
-        ("precision_mode", _PRECISIONS),
-        ("enable_small_channel", ("0", "1")),
-    ):
-        if name in flags and flags[name] not in known:
-            raise _invalid(f"--{name}", flags[name], f"it must be one of {', '.join(known)}")
+    if "auto_tune_mode" in flags and not config.auto_tune:
+        raise _invalid(
+            "--auto_tune_mode",
+            flags["auto_tune_mode"],
+            "The Auto Tune function has been deprecated. Please use the AOE tool for tuning.",
+        )
+    for name, known in _CHOICES.items():
+        if name in flags and flags[name] not in known.split():
+            raise _invalid(f"--{name}", flags[name], f"it must be one of: {known}")
     if "precision_mode" in flags and "precision_mode_v2" in flags:
         raise AtcError(
             "E10054", "[--precision_mode] and [--precision_mode_v2] cannot be set together."
         )
-    dynamic = [
-        n for n in ("dynamic_batch_size", "dynamic_image_size", "dynamic_dims") if n in flags
-    ]
-    if len(dynamic) > 1:
-        raise AtcError("E10009", f"[{'], ['.join(dynamic)}] cannot be set together.")
-    if dynamic or "insert_op_conf" in flags:
-        raise _invalid(f"--{(*dynamic, 'insert_op_conf')[0]}", "...", "it is not simulated")
-    tuning = flags.get("auto_tune_mode")
-    if tuning is not None and not config.auto_tune:
-        raise _invalid(
-            "--auto_tune_mode",
-            tuning,
-            "The Auto Tune function has been deprecated. Please use the AOE tool for tuning.",
-        )
-    if tuning is not None and tuning not in _TUNING:
-        raise _invalid("--auto_tune_mode", tuning, f"it must be one of {'; '.join(_TUNING)}")
+    for name in _NOT_SIMULATED:
+        if name in flags:
+            raise _invalid(f"--{name}", flags[name], "it is not simulated")
 
 
 def parse_shapes(text: str) -> dict[str, list[int]]:
@@ -265,9 +199,9 @@ def _compile(flags: Mapping[str, str], host: Host) -> None:
     model, inputs, outputs = load_model(source, given)
     precision = flags.get("precision_mode", "force_fp16")
     if config.float16 and precision not in _KEEPS_FLOAT32:
-        from harness.simulator.float16 import through_float16
+        from onnxruntime.transformers.float16 import convert_float_to_float16
 
-        model = through_float16(model)
+        model = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True)
     stem = flags["output"]
     suffix = f"_linux_{platform.machine()}.om" if config.om_suffix else ".om"
     output = Path(stem + suffix)

@@ -2,7 +2,7 @@
 
 Everything that outlives a process lies in a folder: one file for each open session (as a driver
 knows which processes hold a device), one counter for each limited fault, one line for each call
-of a tool. Standard library only, except for what the configuration needs.
+of a tool. Standard library only.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.simulator.config import DRIVERS, FAULTS, Fault, SimulatorConfig, from_json
+from harness.simulator.config import SimulatorConfig, from_json
+from harness.simulator.faults import DRIVERS, OF_OUTPUTS, Fault
 
 VARIABLE = "NPU_SIMULATOR"
 FOREIGN_PID = 4_194_305  # one above Linux's largest: never a process of this machine
 SESSION_MB = 101
-# Faults that show in outputs alone.
-_OF_OUTPUTS = ("missing-outputs", "nan", "wrong-dtype")
 _thrown_away: ContextVar[bool] = ContextVar("_thrown_away", default=False)
 # Why a tool met no fault, where it is no news that it was not called.
 _IDLE = {"atc": "nothing was compiled, the artifacts were in the store"}
@@ -47,7 +46,6 @@ class Holder:
 
     pid: int
     name: str
-    device: int
     memory_mb: int
     running: bool
 
@@ -64,7 +62,7 @@ class Host:
 
     @classmethod
     def load(cls, environment: Mapping[str, str] | None = None) -> Host:
-        """The host that the environment names."""
+        """Return the host that the environment names."""
         environment = os.environ if environment is None else environment
         file = environment.get(VARIABLE)
         if not file:
@@ -75,16 +73,16 @@ class Host:
     # --- chips --------------------------------------------------------------------------------
 
     def chips(self) -> list[Chip]:
-        """Every chip, in the order of npu-smi's table."""
-        found: list[Chip] = []
+        """Return every chip, in the order of npu-smi's table."""
+        chips: list[Chip] = []
         for card, npu_id in enumerate(self.config.npu_ids):
             for chip in range(self.config.chips_per_card):
                 bus = f"0000:{1 + 8 * card + chip:02X}:00.0"
-                found.append(Chip(len(found), npu_id, chip, bus))
-        return found
+                chips.append(Chip(len(chips), npu_id, chip, bus))
+        return chips
 
     def visible_device(self, device: int) -> int | None:
-        """The logical id behind a runtime's device id; None when there is no such device.
+        """Return the logical id behind a runtime's device id; None when there is no such device.
 
         `ASCEND_RT_VISIBLE_DEVICES` renumbers the devices of a process; npu-smi ignores it.
         """
@@ -100,13 +98,7 @@ class Host:
         """Enter this process in the device's process table."""
         self._sessions.mkdir(parents=True, exist_ok=True)
         pid = os.getpid()
-        entry = {
-            "pid": pid,
-            "started": _start_of(pid),
-            "name": _name_of(pid),
-            "device": device,
-            "memory_mb": SESSION_MB,
-        }
+        entry = {"pid": pid, "started": _start_of(pid), "name": _name_of(pid), "device": device}
         number = 0
         while True:
             path = self._sessions / f"{pid}-{number}"
@@ -119,70 +111,64 @@ class Host:
         return OpenSession(path, fd)
 
     def holders(self, device: int) -> list[Holder]:
-        """The processes that have a session open on a device; those that died are dropped."""
-        found: dict[int, Holder] = {}
+        """Return the processes that have a session open on a device; drop those that died."""
+        holders: dict[int, Holder] = {}
         for path in sorted(self._sessions.glob("*-*")):
             try:
                 data = path.read_bytes()
                 entry = json.loads(data[1:])
             except (OSError, ValueError):  # closed meanwhile, or being written
                 continue
-            if _start_of(entry["pid"]) != entry["started"]:
+            pid = entry["pid"]
+            if _start_of(pid) != entry["started"]:
                 path.unlink(missing_ok=True)
-                continue
-            if entry["device"] == device:
-                before = found.get(entry["pid"])
-                found[entry["pid"]] = Holder(
-                    entry["pid"],
-                    entry["name"],
-                    device,
-                    entry["memory_mb"] + (before.memory_mb if before else 0),
-                    data[:1] == b"1" or bool(before and before.running),
-                )
+            elif entry["device"] == device:
+                before = holders.get(pid, Holder(pid, entry["name"], 0, False))
+                running = data[:1] == b"1" or before.running
+                memory = SESSION_MB + before.memory_mb
+                holders[pid] = Holder(pid, entry["name"], memory, running)
         if self.has_fault("busy", device):
-            found[FOREIGN_PID] = Holder(FOREIGN_PID, "python3", device, 1024, True)
-        return list(found.values())
+            holders[FOREIGN_PID] = Holder(FOREIGN_PID, "python3", 1024, True)
+        return list(holders.values())
 
     # --- faults -------------------------------------------------------------------------------
 
     def has_fault(self, name: str, device: int | None = None) -> bool:
-        """Whether a lasting fault is configured for a device, without counting this question."""
-        found = [
-            index for index, fault in enumerate(self.config.faults) if _matches(fault, name, device)
-        ]
-        for index in found:
-            self._remember(index)
-        return bool(found)
+        """Return whether a lasting fault is configured for a device; no count is used up."""
+        faults = enumerate(self.config.faults)
+        matching = [index for index, fault in faults if fault.matches(name, device)]
+        for index in matching:
+            self._mark_struck(index)
+        return bool(matching)
 
     def strikes(self, name: str, device: int | None = None) -> bool:
-        """Whether a fault strikes now; a fault that is limited to some calls counts this one."""
-        if name in _OF_OUTPUTS and _thrown_away.get():
+        """Return whether a fault strikes now; one that is limited to some calls counts this one."""
+        if name in OF_OUTPUTS and _thrown_away.get():
             return False
         for index, fault in enumerate(self.config.faults):
-            if not _matches(fault, name, device):
+            if not fault.matches(name, device):
                 continue
             if fault.count is None or self._count(f"{index}-{name}") < fault.count:
-                self._remember(index)
+                self._mark_struck(index)
                 return True
         return False
 
-    def _remember(self, index: int) -> None:
-        """Leave a mark of a fault that struck."""
+    def _mark_struck(self, index: int) -> None:
         self._struck.mkdir(parents=True, exist_ok=True)
         (self._struck / str(index)).touch()
 
     def never_struck(self) -> Iterator[tuple[Fault, str]]:
-        """The faults that nothing came across, each with the reason where one is known."""
+        """Yield the faults that nothing came across, each with the reason where one is known."""
         called = self._called()
         for index, fault in enumerate(self.config.faults):
             if (self._struck / str(index)).exists():
                 continue
-            tools = [place for place in FAULTS[fault.name].places if place not in DRIVERS]
+            tools = [place for place in fault.kind.places if place not in DRIVERS]
             idle = next((tool for tool in tools if tool not in called), None)
             yield fault, _IDLE.get(idle, f"{idle} was not called") if idle else ""
 
     def _count(self, name: str) -> int:
-        """How often this was asked before."""
+        """Return how often this was asked before."""
         self._counters.mkdir(parents=True, exist_ok=True)
         with (self._counters / name).open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -192,27 +178,27 @@ class Host:
     # --- the rest -----------------------------------------------------------------------------
 
     def log_call(self, tool: str, arguments: Sequence[str]) -> None:
-        """Remember that a tool was called: one JSON line in `calls.jsonl`."""
+        """Log that a tool was called: one JSON line in `calls.jsonl`."""
         line = json.dumps({"tool": tool, "argv": list(arguments), "pid": os.getpid()}) + "\n"
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "calls.jsonl").open("ab") as file:
             file.write(line.encode())
 
     def _called(self) -> set[str]:
-        """The tools that were called for more than their help."""
-        found = set()
+        """Return the tools that were called for more than their help."""
+        called = set()
         try:
             for line in (self.folder / "calls.jsonl").read_text(encoding="utf-8").splitlines():
                 call = json.loads(line)
                 if "--help" not in call["argv"]:
-                    found.add(str(call["tool"]))
-        except (OSError, ValueError, KeyError):  # no call, or half a line of one that was killed
+                    called.add(str(call["tool"]))
+        except (OSError, ValueError):  # no call, or half a line of one that was killed
             pass
-        return found
+        return called
 
     @contextmanager
     def alone(self, name: str) -> Iterator[bool]:
-        """Whether nobody else does `name` meanwhile; does not wait."""
+        """Yield whether nobody else does `name` meanwhile; do not wait."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / f"{name}.lock").open("ab") as file:
             try:
@@ -244,9 +230,7 @@ class OpenSession:
 
 @contextmanager
 def outputs_thrown_away() -> Iterator[None]:
-    """A model that is loaded within the block gives no outputs to anybody: a fault of outputs
-    strikes nothing there, and is not counted as one that did.
-    """
+    """Let no fault of outputs strike in the block: nobody gets the outputs of its models."""
     token = _thrown_away.set(True)
     try:
         yield
@@ -255,10 +239,9 @@ def outputs_thrown_away() -> Iterator[None]:
 
 
 def never_struck(folder: Path) -> tuple[str, ...]:
-    """A sentence for each fault of the host installed in `folder` that nothing came across.
+    """Return a sentence for each fault of the host installed in `folder` that never fired.
 
-    Empty where no host was installed. Whoever planted a fault would else take a run that was
-    never harmed for one that bore it.
+    Otherwise a fault that never fired would count as survived. Empty where no host was installed.
     """
     file = folder / "simulator.json"
     if not file.is_file():
@@ -288,12 +271,8 @@ def crash() -> None:
     time.sleep(10)
 
 
-def _matches(fault: Fault, name: str, device: int | None) -> bool:
-    return fault.name == name and (fault.device is None or fault.device == device)
-
-
 def _start_of(pid: int) -> str:
-    """When a process started, in the kernel's ticks; empty when it is dead."""
+    """Return when a process started, in the kernel's ticks; empty when it is dead."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -1,8 +1,8 @@
-"""A stand-in for `npu-smi`: the tables and lists of several driver generations.
+"""A stand-in for `npu-smi`: the table and the queries that the harness asks for.
 
-All text goes to stdout, failures too, and a failure's exit code is the driver's return value
-modulo 256. The vendor does not support concurrent calls: here the second one fails, so that a
-caller that does not take turns is found out.
+Of several driver generations. All text goes to stdout, failures too, and a failure's exit code is
+the driver's return value modulo 256. The vendor does not support concurrent calls: here the second
+one fails, so that a caller that does not take turns is found out.
 """
 
 from __future__ import annotations
@@ -19,12 +19,8 @@ _MAX_PROCESSES = 8  # a chip's rows in the table
 _HELP = """Usage: npu-smi info [Options...]
 
 Options:
-       -l             List all npu
-       -m             Show all device mapping information
-       -t <type>      Show information for type:
-                      board, common, health, power, proc-mem, product, usages
+       -t <type>      Show information for type: board, common, product
        -i <id>        NPU id
-       -c <chip_id>   Chip id
 """
 
 
@@ -63,10 +59,6 @@ def main(argv: Sequence[str], host: Host | None = None) -> int:
 def _answer(argv: Sequence[str], host: Host) -> Iterator[str]:
     words = list(argv)
     unknown = SmiError(f"Command or option is not found.\n{_HELP}", NOT_FOUND)
-    if words in (["-h"], ["--help"], ["info", "-h"]):
-        return iter(_HELP.splitlines())
-    if words == ["-v"]:
-        return iter([f"npu-smi version: {host.config.driver}"])
     if not words or words.pop(0) != "info":
         raise unknown
     if not host.chips():
@@ -74,37 +66,15 @@ def _answer(argv: Sequence[str], host: Host) -> Iterator[str]:
         raise SmiError("There is no NPU card on this server.", 1)
     if not words:
         return _table(host)
-    if words == ["-l"]:
-        return _list(host)
-    if words == ["-m"]:
-        return _mapping(host)
-    options: dict[str, str] = {}
-    while words:
-        flag = words.pop(0)
-        if flag not in ("-t", "-i", "-c") or not words or flag in options:
-            raise unknown
-        options[flag] = words.pop(0)
-    queries = {
-        "board": _board,
-        "common": _common,
-        "usages": _usages,
-        "health": _health,
-        "power": _power,
-        "proc-mem": _processes,
-        "product": _product,
-    }
-    if options.get("-t") not in queries or "-i" not in options:
+    if len(words) != 4 or words[0] != "-t" or words[2] != "-i":
         raise unknown
-    if not options["-i"].isdigit() or not options.get("-c", "0").isdigit():
+    query = {"board": _board, "common": _common, "product": _product}.get(words[1])
+    if query is None or not words[3].isdigit():
         raise unknown
-    chips = [chip for chip in host.chips() if chip.npu_id == int(options["-i"])]
-    if "-c" in options:
-        chips = [chip for chip in chips if chip.chip_id == int(options["-c"])]
-    elif options["-t"] in ("health", "proc-mem"):
-        chips = chips[:1]
+    chips = [chip for chip in host.chips() if chip.npu_id == int(words[3])]
     if not chips:
         raise SmiError("Failed to execute npu-smi info. ret is -8255.", NOT_SUPPORTED)
-    return queries[options["-t"]](host, chips)
+    return query(host, chips)
 
 
 # --- values -----------------------------------------------------------------------------------
@@ -118,7 +88,7 @@ def _temperature(host: Host, chip: Chip) -> int:
     return 97 if host.has_fault("throttled", chip.device) else 42 + chip.device % 8
 
 
-def _watts(host: Host, chip: Chip) -> float:
+def _watts(host: Host) -> float:
     return 15.8 if host.config.chip != "310" else 12.8
 
 
@@ -170,7 +140,7 @@ def _table(host: Host) -> Iterator[str]:
         holders = host.holders(chip.device)
         pages = "                0    / 969" if hugepages else ""
         # A card's power is printed once, in the row of its first chip.
-        watts = f"{_watts(host, chip)}" if chip.chip_id == 0 else "NA"
+        watts = f"{_watts(host)}" if chip.chip_id == 0 else "NA"
         yield _row(
             widths,
             f"{chip.npu_id:<8}{config.chip}",
@@ -223,28 +193,6 @@ def _line(name: str, value: object) -> str:
     return f"\t{name:<30} : {value}"
 
 
-def _list(host: Host) -> Iterator[str]:
-    config = host.config
-    count = "Card Count" if config.chip == "310" else "Total Count"
-    yield _line(count, len(config.npu_ids))
-    for i, npu_id in enumerate(config.npu_ids):
-        yield ""
-        yield _line("NPU ID", npu_id)
-        yield _line("Product Name", config.product)
-        yield _line("Serial Number", f"SIMULATED{i:04d}")
-        yield _line("Chip Count", config.chips_per_card)
-
-
-def _mapping(host: Host) -> Iterator[str]:
-    name = "MiniD" if host.config.chip == "310" else f"Ascend {host.config.chip}"
-    yield f"\t{'NPU ID':<31}{'Chip ID':<31}{'Chip Logic ID':<31}Chip Name"
-    for npu_id in host.config.npu_ids:
-        chips = [chip for chip in host.chips() if chip.npu_id == npu_id]
-        for chip in chips:
-            yield f"\t{npu_id:<31}{chip.chip_id:<31}{chip.device:<31}{name}"
-        yield f"\t{npu_id:<31}{len(chips):<31}{'-':<31}Mcu"
-
-
 def _board(host: Host, chips: Sequence[Chip]) -> Iterator[str]:
     config = host.config
     yield _line("NPU ID", chips[0].npu_id)
@@ -275,64 +223,12 @@ def _common(host: Host, chips: Sequence[Chip]) -> Iterator[str]:
         yield _line("Aicore curFreq(MHZ)", _frequency(host, chip, holders))
         yield _line("Temperature(C)", _temperature(host, chip))
         if mini:
-            yield _line("Rated Power Dissipation(W)", _watts(host, chip))
+            yield _line("Rated Power Dissipation(W)", _watts(host))
     if not mini:
         yield ""
         yield _line("Chip Name", "mcu")
         yield _line("Temperature(C)", 41)
-        yield _line("NPU Real-time Power(W)", _watts(host, chips[0]))
-
-
-def _usages(host: Host, chips: Sequence[Chip]) -> Iterator[str]:
-    mini = host.config.chip == "310"
-    yield _line("NPU ID", chips[0].npu_id)
-    yield _line("Chip Count", len(chips))
-    for chip in chips:
-        holders = host.holders(chip.device)
-        rate = 100 * _used_mb(host, holders) // host.config.memory_mb
-        yield ""
-        if mini:
-            yield _line("Memory Capacity(MB)", host.config.memory_mb)
-            yield _line("Memory Usage Rate(%)", rate)
-        else:
-            yield _line("DDR Capacity(MB)", host.config.memory_mb)
-            yield _line("DDR Usage Rate(%)", rate)
-            yield _line("DDR Hugepages Total(page)", 0)
-            yield _line("DDR Hugepages Usage Rate(%)", 0)
-        yield _line("Aicore Usage Rate(%)", _aicore(holders))
-        yield _line("Aicpu Usage Rate(%)", 0)
-        yield _line("Ctrlcpu Usage Rate(%)", 1)
-        if not mini:
-            yield _line("Vectorcore Usage Rate(%)", 0)
-            yield _line("DDR Bandwidth Usage Rate(%)", 0)
-        yield _line("Chip ID", chip.chip_id)  # after the values, as the real one has it
-
-
-def _health(host: Host, chips: Sequence[Chip]) -> Iterator[str]:
-    health = _health_of(host, chips[0])
-    bad = health != "OK"
-    yield _line("Health Status", health)
-    yield _line("Error Code", "80C98009" if bad else "NA")
-    yield _line("Error Information", "simulated" if bad else "NA")
-
-
-def _power(host: Host, chips: Sequence[Chip]) -> Iterator[str]:
-    if host.config.chip != "310":
-        raise SmiError("This device does not support querying power.", NOT_SUPPORTED)
-    yield _line("NPU ID", chips[0].npu_id)
-    for chip in chips:
-        yield _line("Rated Power Dissipation(W)", _watts(host, chip))
-
-
-def _processes(host: Host, chips: Sequence[Chip]) -> Iterator[str]:
-    holders = host.holders(chips[0].device)
-    if not holders:
-        yield "\tNo process in device."
-    for holder in holders:
-        yield (
-            f"\tProcess id:{holder.pid}  Process name:{holder.name}  "
-            f"Process memory(MB):{holder.memory_mb}"
-        )
+        yield _line("NPU Real-time Power(W)", _watts(host))
 
 
 def _product(host: Host, chips: Sequence[Chip]) -> Iterator[str]:

@@ -1,0 +1,225 @@
+"""The faults that a simulated host can be told to have: which tool shows each, and what it does."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.base.errors import ConfigError
+
+DRIVERS = ("api", "cli", "benchmark")  # those of the harness, in its order
+MAX_DEVICES = 64
+LASTS = "lasts"
+OF_AIS_BENCH = ("api", "cli")  # drivers that run models with it
+OF_OUTPUTS = ("missing-outputs", "nan", "wrong-dtype")  # faults that show in outputs alone
+
+
+@dataclass(frozen=True)
+class FaultKind:
+    """One kind of misbehaviour. `places` show it: tools, and drivers of the harness.
+
+    `counted` is what a count counts; `LASTS` is what a device is, rather than what it does: that
+    cannot be limited to the first few times.
+    """
+
+    does: str
+    counted: str
+    places: tuple[str, ...] = DRIVERS
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it is a state of a device."""
+        return self.counted == LASTS
+
+    def knows_devices(self, place: str) -> bool:
+        """Return whether the fault can strike there on one device and not on another."""
+        return place in DRIVERS or self.lasts
+
+
+_NPU_SMI = ("npu-smi",)
+_ATC = ("atc",)
+_A_LOAD, _AN_EXECUTION, _A_CALL = "a model is loaded", "an execution", "a call"
+
+FAULTS: Mapping[str, FaultKind] = {
+    "busy": FaultKind(
+        "a foreign process is in npu-smi's table (none there in old drivers), the AI core is in "
+        "use",
+        LASTS,
+        _NPU_SMI,
+    ),
+    "unhealthy": FaultKind("npu-smi says `Alarm`", LASTS, _NPU_SMI),
+    "throttled": FaultKind(
+        "the AI core's frequency is 60 % of the rated one, 97 degrees; executions are not slower "
+        "(add `slow`)",
+        LASTS,
+        _NPU_SMI,
+    ),
+    "slow": FaultKind("every execution takes, or reports, twice its time", _A_LOAD),
+    "hang-open": FaultKind("loading never ends; SIGTERM ends the process", _A_LOAD),
+    "hang-run": FaultKind("an execution never ends; SIGTERM ends the process", _AN_EXECUTION),
+    "crash-open": FaultKind("SIGSEGV while a model is loaded", _A_LOAD),
+    "crash-run": FaultKind("SIGSEGV in an execution", _AN_EXECUTION),
+    "device-lost": FaultKind(
+        "`EL0003 ... runtime result = 507033`, the device cannot be opened", "a device is opened"
+    ),
+    "missing-outputs": FaultKind(
+        "ais_bench and benchmark leave out the last sample's file; the Python API returns one "
+        "output too few; exit code 0",
+        _A_LOAD,
+    ),
+    "nan": FaultKind("the first value of each output batch is NaN", _A_LOAD),
+    "wrong-dtype": FaultKind("the session says and gives float16", _A_LOAD),
+    "stale-files": FaultKind(
+        "atc prints success and writes nothing; ais_bench and benchmark leave a file of an "
+        "earlier run among the outputs",
+        _A_CALL,
+        ("atc", "cli", "benchmark"),
+    ),
+    "wrong-throughput": FaultKind(
+        "the printed throughput is four times the real one; exit code 0; the driver `cli` looks "
+        "at it in throughput cases alone",
+        _A_CALL,
+        ("cli", "benchmark"),
+    ),
+    "truncated-om": FaultKind("atc succeeds, and its file lacks its last two fifths", "atc", _ATC),
+    "unsupported-operator": FaultKind("atc fails with EZ3002", "atc", _ATC),
+    "atc-hang": FaultKind("atc never ends", "atc", _ATC),
+    "npu-smi-hang": FaultKind("npu-smi never ends", "npu-smi", _NPU_SMI),
+    "npu-smi-fails": FaultKind(
+        "`dcmi module initialize failed. ret is -8005`, exit code 187", "npu-smi", _NPU_SMI
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One misbehaviour: on one device or (None) on all, for the first `count` times or always."""
+
+    name: str
+    device: int | None = None
+    count: int | None = None
+
+    @property
+    def kind(self) -> FaultKind:
+        """Its row of the table."""
+        return FAULTS[self.name]
+
+    @property
+    def text(self) -> str:
+        """As it is written in a configuration."""
+        device = "any" if self.device is None else str(self.device)
+        if self.count is not None:
+            return f"{self.name}:{device}:{self.count}"
+        return self.name if self.device is None else f"{self.name}:{device}"
+
+    def matches(self, name: str, device: int | None) -> bool:
+        """Return whether it is the fault of this name for this device."""
+        return self.name == name and self.device in (None, device)
+
+
+def parse_fault(text: str) -> Fault:
+    """Parse `NAME`, `NAME:DEVICE` or `NAME:DEVICE:COUNT`.
+
+    Raises:
+        ConfigError: no such fault (the closest one is named).
+        ValueError: another form; the text says which is expected.
+    """
+    name, *rest = text.split(":")
+    if name not in FAULTS:
+        raise ConfigError(
+            f"simulated Ascend host: no fault is called {name!r}" + closest(name, list(FAULTS)),
+            remedy="known faults: " + ", ".join(FAULTS),
+        )
+    device = count = None
+    if len(rest) > 2:
+        raise ValueError("NAME:DEVICE:COUNT")
+    if rest and rest[0] != "any":
+        device = whole(rest[0], 0, MAX_DEVICES - 1)
+    if len(rest) == 2:
+        count = whole(rest[1], 1, 1_000_000)
+        if FAULTS[name].lasts:
+            raise ValueError(f"possible: {name} lasts, leave out the count")
+    return Fault(name, device, count)
+
+
+def whole(text: str, least: int, most: int) -> int:
+    """Parse a whole number. Raises `ValueError` with what is expected."""
+    if text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most:
+        return int(text)
+    raise ValueError(f"a whole number from {least} to {most}")
+
+
+def closest(word: str, known: Sequence[str]) -> str:
+    """Return ` (did you mean X?)`, or nothing where no known word is close."""
+    match = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {match[0]}?)" if match else ""
+
+
+def check_fault(
+    fault: Fault, *, absent: Container[str], devices: int, driver: str | None, named: bool
+) -> None:
+    """Refuse a fault that no run on such a host can show.
+
+    Args:
+        absent: tools and drivers that the host lacks.
+        devices: how many it has.
+        driver: the one that runs models; None where none can. `named`: somebody asked for it.
+
+    Raises:
+        ConfigError: the fault's tool or device is not there, its tool knows no devices, or the
+            driver is one that does not show it.
+    """
+    kind = fault.kind
+    places = [place for place in kind.places if place not in absent]
+    of_drivers = {*kind.places} <= {*DRIVERS}
+    if fault.device is not None and fault.device >= devices:
+        why = f"there is no device {fault.device}, the host has {devices}"
+        raise _never(fault, why, "devices are counted from 0")
+    if not places and of_drivers and driver is None:
+        raise _never(fault, *_NOTHING_RUNS)
+    if not places:
+        tool = "ais_bench" if kind.places[0] in OF_AIS_BENCH else kind.places[0]
+        raise _never(fault, f"the host has no {tool}", f"leave out without={tool}")
+    if not devices and (kind.lasts or {*places} <= {*DRIVERS}):
+        raise _never(fault, "the host has no device", "cards=1 or more")
+    if fault.device is not None:
+        places = [place for place in places if kind.knows_devices(place)]
+    if not places:
+        everywhere = Fault(fault.name, None, fault.count).text
+        why = f"{kind.places[0]} is not called for one device"
+        raise _never(fault, why, f"fault={everywhere}")
+    if driver in places or not {*places} <= {*DRIVERS}:
+        return
+    if driver is None:
+        raise _never(fault, *_NOTHING_RUNS)
+    first = "" if named else ", the first that is there,"
+    raise _never(
+        fault,
+        f"the driver {driver}{first} does not show it",
+        " or ".join(f"--driver={place}" for place in places),
+    )
+
+
+_NOTHING_RUNS = ("nothing on the host runs models", "leave out a without=")
+
+
+def _never(fault: Fault, why: str, remedy: str) -> ConfigError:
+    return ConfigError(
+        f"simulated Ascend host: fault={fault.text} would never strike: {why}", remedy=remedy
+    )
+
+
+def fault_table() -> list[str]:
+    """Return the faults as rows of Markdown, for `docs/ascend.md`."""
+    rows = ["| name | what happens | drivers | counted at |", "| --- | --- | --- | --- |"]
+    for name, kind in FAULTS.items():
+        tools = [place for place in kind.places if place not in DRIVERS]
+        drivers = [f"`{place}`" for place in kind.places if place in DRIVERS]
+        shown = "all" if tools or len(drivers) == len(DRIVERS) else ", ".join(drivers)
+        if tools:
+            shown += f" ({tools[0]})"
+            if drivers:
+                shown += f"; on one device {', '.join(drivers)}"
+        rows.append(f"| `{name}` | {kind.does} | {shown} | {kind.counted} |")
+    return rows
