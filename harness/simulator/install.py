@@ -206,14 +206,12 @@ def _python_tools(site: Path, tools: Path, config: SimulatorConfig, settings: Pa
         "from harness.simulator.ais_bench import main\n\n"
         "if __name__ == '__main__':\n    sys.exit(main(sys.argv[1:]))\n",
     )
-    new = config.generation == "v5"
-    session = "InferSession" if new else "OldInferSession"
-    if config.generation == "v2":
-        session = "OldestInferSession"
-    summary = "MemorySummary" if new else "OldMemorySummary"
-    lines = [
-        "from harness.simulator import interface as _module\n\n",
+    session = {"v5": "InferSession", "v2": "OldestInferSession"}.get(
+        config.generation, "OldInferSession"
+    )
+    summary = "MemorySummary" if config.generation == "v5" else "OldMemorySummary"
+    write(
+        package / "infer" / "interface.py",
+        "from harness.simulator import interface as _module\n\n"
         f"InferSession = _module.{session}\nMemorySummary = _module.{summary}\n",
-        "MultiDeviceSession = _module.MultiDeviceSession\n" * new,
-    ]
-    write(package / "infer" / "interface.py", "".join(lines))
+    )

@@ -127,14 +127,7 @@ def batches(count: int, batch: int = 4) -> list[Float32]:
 
 @pytest.mark.parametrize(
     ("driver", "generation"),
-    [
-        ("api", "v5"),
-        ("api", "v2"),
-        ("cli", "v5"),
-        ("cli", "v3"),
-        ("cli", "v1"),
-        ("benchmark", "v5"),
-    ],
+    [("api", "v5"), ("api", "v2"), ("cli", "v5"), ("cli", "v1"), ("benchmark", "v5")],
 )
 def test_what_comes_back_is_the_models(opened: Opener, driver: str, generation: str) -> None:
     session = opened(driver, f"generation={generation},time=2")
@@ -158,12 +151,9 @@ def test_a_data_set_run_of_the_benchmark_tool(opened: Opener) -> None:
     assert session.time(20, 5) == [pytest.approx(2.0, rel=1e-3)]
 
 
-@pytest.mark.parametrize("generation", ["v5", "v2"])
 @pytest.mark.parametrize("driver", ["api", "cli", "benchmark"])
-def test_a_model_that_others_may_write_is_opened_as_a_copy(
-    opened: Opener, driver: str, generation: str
-) -> None:
-    session = opened(driver, f"generation={generation},time=2,compute=none", mode=0o664)
+def test_a_model_that_others_may_write_is_opened_as_a_copy(opened: Opener, driver: str) -> None:
+    session = opened(driver, "time=2,compute=none", mode=0o664)
     assert len(list(session.stream(batches(2)))) == 2
 
 
@@ -175,13 +165,16 @@ def test_a_model_that_others_may_write_is_opened_as_a_copy(
         ("benchmark", "device-lost", DeviceError),
         ("api", "crash-run", InferError),
         ("cli", "crash-run", HarnessError),  # whether while loading cannot always be seen
-        ("api", "missing-outputs", InferError),
-        ("benchmark", "missing-outputs", InferError),
-        ("api", "wrong-dtype", LoadError),
-        ("cli", "wrong-dtype", LoadError),
-        ("benchmark", "wrong-dtype", InferError),
-        ("cli", "wrong-throughput", InferError),
         ("cli", "crash-open", LoadError),
+        ("cli", "wrong-throughput", InferError),
+        # Planted once: on the first outputs that a tool gives, and somebody looks at these.
+        ("api", "missing-outputs:0:1", InferError),
+        ("cli", "missing-outputs:0:1", LoadError),
+        ("benchmark", "missing-outputs:0:1", InferError),
+        ("api", "wrong-dtype:0:1", LoadError),
+        ("cli", "wrong-dtype:0:1", LoadError),
+        ("benchmark", "wrong-dtype:0:1", InferError),
+        ("cli", "nan:0:1", InferError),  # its trial, on zeros
     ],
 )
 def test_a_fault_is_an_error(
@@ -196,28 +189,5 @@ def test_a_fault_is_an_error(
 
 @pytest.mark.parametrize("driver", ["api", "benchmark"])
 def test_nan_is_not_hidden(opened: Opener, driver: str) -> None:
-    session = opened(driver, "compute=none,time=2,fault=nan")
+    session = opened(driver, "compute=none,time=2,fault=nan:0:1")
     assert any(np.isnan(logits).any() for logits in session.stream(batches(2)))
-
-
-@pytest.mark.parametrize("count", ["", ":0:1"])
-def test_nan_of_the_command_lines_trial_is_an_error(opened: Opener, count: str) -> None:
-    with pytest.raises(InferError, match=r"model\.om.*NaN or infinity for zeros") as caught:
-        opened("cli", f"compute=none,time=2,fault=nan{count}")
-    assert caught.value.remedy
-
-
-@pytest.mark.parametrize("driver", ["api", "cli", "benchmark"])
-@pytest.mark.parametrize("fault", ["nan", "missing-outputs", "wrong-dtype"])
-def test_one_wrong_output_strikes_where_somebody_looks(
-    opened: Opener, driver: str, fault: str
-) -> None:
-    """Planted once, on the first outputs that a tool gives: an error, or NaN that is seen."""
-    try:
-        session = opened(driver, f"compute=none,time=2,fault={fault}:0:1")
-        logits = list(session.stream(batches(2)))
-    except HarnessError as error:
-        assert error.remedy
-    else:
-        assert fault == "nan"
-        assert any(np.isnan(one).any() for one in logits)
