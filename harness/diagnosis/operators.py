@@ -21,6 +21,7 @@ Array = npt.NDArray[Any]
 MEMORY = 512 * 2**20  # bytes of intermediate tensors of one graph that are looked at together
 FLOOR = 1e-6  # relative L2 of rounding in one operator
 JUMP = 30.0  # times what came before: there a fault begins, also while it is small
+NOT_FINITE = 1e300  # stands for NaN and infinity, which have no order, and none in JSON
 _BLOCKS = (8, 16)  # channels that ONNX Runtime lays out together in NCHWc, by the processor
 
 
@@ -190,8 +191,7 @@ def _difference(found: Array, expected: Array) -> _Difference:
         norm = float(np.linalg.norm(expected.astype(np.float64)))
         l2, largest = float(np.linalg.norm(delta)), float(np.max(np.abs(delta), initial=0.0))
     if not math.isfinite(l2):
-        # As a number: NaN has no order, and none in JSON.
-        return _Difference(True, 1e300, 1e300)
+        return _Difference(True, NOT_FINITE, NOT_FINITE)
     return _Difference(True, l2 / norm if norm else l2, largest)
 
 

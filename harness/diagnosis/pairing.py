@@ -30,12 +30,12 @@ class Predicted:
 
     names: tuple[str, ...]
     label: Index
-    found: Index
+    compiled: Index
     eager: Index
 
 
 def read_predictions(path: Path) -> Predicted:
-    """What a run kept of each image (`accuracy.Tally.write`).
+    """Read what a run kept of each image (`accuracy.Tally.write`).
 
     Raises:
         OSError, ValueError: the file is absent or damaged.
@@ -50,7 +50,10 @@ def read_predictions(path: Path) -> Predicted:
 
 
 def gained(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> float:
-    """p of as many images becoming right, against those becoming wrong, by chance (sign test)."""
+    """Return p of so many images becoming right, against those becoming wrong, by chance.
+
+    A sign test.
+    """
     better = int(np.count_nonzero(after & ~before))
     worse = int(np.count_nonzero(before & ~after))
     total = better + worse
@@ -60,7 +63,7 @@ def gained(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> float
 
 
 def orders(names: Sequence[str], labels: Index, batch: int) -> Iterator[tuple[str, Index]]:
-    """Orders in which results are mixed up: image i gets the result at `order[i]`."""
+    """Yield orders in which results are mixed up: image i gets the result at `order[i]`."""
     count = len(names)
     at = np.arange(count)
     shifts = [one for k in range(1, min(MOST_SHIFT, count // 2) + 1) for one in (k, -k)]
@@ -102,7 +105,7 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 
 
 def matched(found: Float32, expected: Float32, bound: float) -> Index | None:
-    """For each row of `found` the row of `expected` that it is, -1 where it is none of them.
+    """Return for each row of `found` the row of `expected` that it is, -1 where it is none of them.
 
     None when the rows are where they belong, or when fewer than nine in ten are any row at all.
     """
@@ -123,7 +126,7 @@ def matched(found: Float32, expected: Float32, bound: float) -> Index | None:
 
 
 def describe(mapping: Index, names: Sequence[str], labels: Index, batch: int) -> str:
-    """An order that was found, in words."""
+    """Return an order that was found, in words."""
     known = mapping >= 0
     # `mapping` says whose result lies at a place; an order says at which place a result lies.
     for name, order in orders(names, labels, batch):

@@ -1,86 +1,119 @@
-"""What a diagnosis found, and how it is put into a sentence."""
+"""What a diagnosis found, and the sentence that is made of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
+from harness.base.stages import Stage
 from harness.diagnosis.agreement import Agreement, number
 
 EAGER, EXPORTED = "eager PyTorch", "exported ONNX"
 SIMPLIFIED, COMPILED = "simplified ONNX", "compiled model"
-STAGES = {EXPORTED: "export", SIMPLIFIED: "simplify", COMPILED: "compile"}
+STAGES = {EXPORTED: Stage.EXPORT, SIMPLIFIED: Stage.SIMPLIFY, COMPILED: Stage.COMPILE}
 RIGHT = "the catalog's preprocessing"
-ORDER, LABELS, INPUT = "order", "labels", "input"  # what a suspect is about
+
+
+class About(Enum):
+    """What a suspect is a mistake in."""
+
+    INPUT = "input"
+    ORDER = "order of results"
+    LABELS = "labels"
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A suspect that puts the result right, and what it restores, in words."""
+
+    name: str
+    what: str
+    about: About
 
 
 @dataclass
 class Findings:
     """What was found, until it is put into words."""
 
-    stage: str = ""  # the first that departs
+    stage: Stage | None = None  # the first that departs
     difference: Agreement | None = None
     operator: str = ""
     # The mistake that makes what is fed: "" of none that is usual, None where nothing is wrong.
     fed: str | None = None
-    restored: tuple[str, str] | None = None  # a suspect, and what it restores, in words
-    kind: str = ""  # of that suspect: INPUT, ORDER or LABELS
+    restored: Restored | None = None
     unrepeatable: int = 0  # images with another result now than in the run
 
 
-def words(found: Findings, count: int, bound: float) -> tuple[str, str, str]:
-    """Stage, suspect and summary, by what weighs most."""
-    difference = found.difference
-    if found.stage in ("export", "simplify"):
-        before = EAGER if found.stage == "export" else EXPORTED
-        here = EXPORTED if found.stage == "export" else SIMPLIFIED
-        assert difference is not None
-        text = (
-            f"The {here} departs from {before}: relative L2 {number(difference.relative_l2)}, "
-            f"{difference.equal} of {difference.images} predictions equal."
-        )
-        if found.operator:
-            text += f" The first operator that departs is {found.operator}."
-        return found.stage, "", text
-    if found.restored is not None:
-        name, what = found.restored
-        if found.kind == ORDER:
-            return "run", name, f"Results belong to other images: {name} {what}."
-        if found.kind == LABELS:
-            return (
-                found.stage,
-                name,
-                f"Labels and outputs do not belong together: {name} {what}.",
-            )
-        if found.fed is not None:
-            # What puts it right is no mistake, and so explains nothing.
-            suspect = found.fed or ("" if name == RIGHT else name)
-            return "input", suspect, f"{_fed(found.fed)}; {name} {what}."
-        return "input", name, f"Of the usual suspects, {name} {what}."
-    if found.stage == "compile":
-        assert difference is not None
-        text = (
-            f"The {COMPILED} departs from the {SIMPLIFIED} on the same input: relative L2 "
-            f"{number(difference.relative_l2)}, {difference.equal} of {difference.images} "
-            f"predictions equal; no usual suspect restores it."
-        )
-        if found.operator:
-            text += f" The first operator that departs is {found.operator}."
-        return "compile", "", text
-    if found.fed is not None:
-        return "input", found.fed, f"{_fed(found.fed)}."
-    if found.unrepeatable:
+def words(findings: Findings, count: int, bound: float) -> tuple[Stage | None, str, str]:
+    """Return stage, suspect and summary, by what weighs most."""
+    if findings.stage in (Stage.EXPORT, Stage.SIMPLIFY):
+        text = _departs(findings)
+        if findings.restored is not None:
+            text += f" Of the usual suspects, {_restores(findings.restored)}."
+        return findings.stage, _suspect(findings), text + _operator(findings)
+    if findings.restored is not None:
+        return _suspected(findings, findings.restored)
+    if findings.stage is Stage.COMPILE:
+        text = f"{_departs(findings)} No usual suspect restores it."
+        return Stage.COMPILE, _suspect(findings), text + _operator(findings)
+    if findings.fed is not None:
+        return Stage.DATA, findings.fed, f"{_fed(findings.fed)}."
+    if findings.unrepeatable:
         return (
-            "run",
+            Stage.INFER,
             "",
-            f"The stages agree, but {found.unrepeatable} of {count} images are classified "
+            f"The stages agree, but {findings.unrepeatable} of {count} images are classified "
             "otherwise now than in the run: it cannot be repeated.",
         )
     return (
-        "",
+        None,
         "",
         f"The stages agree on {count} images (bound {bound:g}) and no usual suspect restores the "
         "score: what is common to all of them is left, the weights, the labels or the images.",
     )
+
+
+def _suspected(findings: Findings, restored: Restored) -> tuple[Stage | None, str, str]:
+    suspect, restores = _suspect(findings), _restores(restored)
+    if restored.about is About.ORDER:
+        return Stage.INFER, suspect, f"Results belong to other images: {restores}."
+    if restored.about is About.LABELS:
+        text = f"Labels and outputs do not belong together: {restores}."
+        return findings.stage, suspect, text
+    if findings.fed is not None:
+        return Stage.DATA, suspect, f"{_fed(findings.fed)}; {restores}."
+    return Stage.DATA, suspect, f"Of the usual suspects, {restores}."
+
+
+def _suspect(findings: Findings) -> str:
+    """Return the mistake's name; the catalog's own preprocessing puts right, but is none."""
+    restored = findings.restored
+    if restored is None or restored.name == RIGHT:
+        return findings.fed or ""
+    return findings.fed if findings.fed and restored.about is About.INPUT else restored.name
+
+
+def _restores(restored: Restored) -> str:
+    return f"{restored.name} {restored.what}"
+
+
+def _departs(findings: Findings) -> str:
+    difference, here, before = findings.difference, SIMPLIFIED, EXPORTED
+    assert difference is not None
+    if findings.stage is Stage.EXPORT:
+        here, before = EXPORTED, EAGER
+    elif findings.stage is Stage.COMPILE:
+        here, before = COMPILED, f"the {SIMPLIFIED} on the same input"
+    return (
+        f"The {here} departs from {before}: relative L2 {number(difference.relative_l2)}, "
+        f"{difference.equal} of {difference.images} predictions equal."
+    )
+
+
+def _operator(findings: Findings) -> str:
+    if not findings.operator:
+        return ""
+    return f" The first operator that departs is {findings.operator}."
 
 
 def _fed(mistake: str) -> str:

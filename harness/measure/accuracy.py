@@ -1,4 +1,4 @@
-"""Accuracy: images x session -> measurement. Judging is in `verdicts`.
+"""Accuracy: names and logits of a pass become a measurement. Judging is in `harness.judge`.
 
 A pass over the images is counted as it runs: of each image only the five best classes are kept,
 of its logits only sums, so that memory does not grow with the number of classes times images.
@@ -7,228 +7,34 @@ of its logits only sums, so that memory does not grow with the number of classes
 from __future__ import annotations
 
 import csv
-import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from harness.base.errors import InferError, some
-from harness.base.npy import NpyReader
 from harness.base.terms import Provenance
 from harness.images.dataset import ImageSet
-from harness.images.feed import Batch
-from harness.targets.protocol import Float32, Session
+from harness.records.values import (
+    NO_CLASS,
+    TOP,
+    AccuracyMeasurement,
+    Fidelity,
+    Flip,
+    Problem,
+    ProblemCode,
+    Scores,
+)
+from harness.stages.inference import Int32, Names, Predictions, best, finite
+from harness.targets.protocol import Float32
 
-TOP = 5
-FLIPS_KEPT = 200
-NO_CLASS = -1  # of an image with NaN or infinity among its logits
-BLOCK = 256  # rows of logits that are looked at together
-
-Int32 = npt.NDArray[np.int32]
-Names = tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Logits `float32[N, C]` with the name of the image behind each row.
-
-    `file`: where the logits lie, if they are a map of it; of what was read nothing stays in memory.
-    """
-
-    names: Names
-    logits: Float32
-    file: NpyReader | None = None
-
-    @classmethod
-    def stored(cls, names: Names, path: Path) -> Predictions:
-        """Predictions whose logits stay in a `.npy` file."""
-        file = NpyReader(path)
-        return cls(names, file.array, file)
-
-    def rows(self, index: npt.NDArray[np.int64] | slice) -> Float32:
-        """A copy of some rows of the logits."""
-        found = np.array(self.logits[index])
-        if self.file is not None:
-            self.file.forget(0, len(self.logits))
-        return found
-
-    def blocks(self) -> Iterator[tuple[Names, Float32]]:
-        """Names and logits of a few rows at a time."""
-        for start in range(0, max(len(self.names), len(self.logits)), BLOCK):
-            block = slice(start, start + BLOCK)
-            yield self.names[block], self.rows(block)
+NAMES_KEPT = 10  # names of images in a problem, which counts them all
 
 
-@dataclass(frozen=True)
-class Scores:
-    """How many of `images` have their label among the k best, k = 1..5."""
-
-    images: int
-    correct: tuple[int, ...]
-
-    def percent(self, k: int) -> float:
-        """Top-k in percent."""
-        return 100.0 * self.correct[k - 1] / self.images if self.images else 0.0
-
-
-@dataclass(frozen=True, slots=True)  # slots: a bad model has as many as there are images
-class Flip:
-    """An image that the compiled model classifies otherwise than the reference, or for which one
-    of its logits is NaN or infinite: such an image has no class, and nothing excuses it.
-    """
-
-    name: str
-    label: int
-    reference: int
-    compiled: int  # NO_CLASS where not all logits are finite
-    reference_score: float  # the reference's best logit
-    compiled_score: float  # the compiled model's best logit
-    margin: float  # reference's best logit minus its second
-    allowed: float  # margin below which rounding within the fidelity bound explains the flip
-
-    @property
-    def excused(self) -> bool:
-        return self.margin <= self.allowed
-
-
-@dataclass(frozen=True)
-class Fidelity:
-    """How close the compiled model's logits are to the reference's on the same images."""
-
-    relative_l2: float
-    max_abs: float
-    agreement: float  # fraction of images with the same best class
-    flips: tuple[Flip, ...]
-
-
-@dataclass(frozen=True)
-class AccuracyMeasurement:
-    """What an accuracy pass observed. `problems` are facts that no score may hide."""
-
-    provenance: Provenance
-    expected_images: int
-    scores: Scores
-    problems: tuple[str, ...]
-    fidelity: Fidelity | None
-    reference_scores: Scores | None
-    seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        """For a record: percents, counts, flips."""
-        data: dict[str, Any] = {
-            "images": self.scores.images,
-            "expected_images": self.expected_images,
-            "correct": list(self.scores.correct),
-            **{f"top{k}": round(self.scores.percent(k), 4) for k in range(1, TOP + 1)},
-            "problems": list(self.problems),
-            "seconds": round(self.seconds, 3),
-        }
-        if self.seconds > 0:
-            data["images_per_second"] = round(self.scores.images / self.seconds, 2)
-        if self.fidelity is not None:
-            data["fidelity"] = {
-                "relative_l2": self.fidelity.relative_l2,
-                "max_abs": self.fidelity.max_abs,
-                "agreement": self.fidelity.agreement,
-                "excused": sum(flip.excused for flip in self.fidelity.flips),
-                "flips": [
-                    {
-                        "name": flip.name,
-                        "label": flip.label,
-                        "reference": flip.reference,
-                        "compiled": flip.compiled,
-                        "reference_score": flip.reference_score,
-                        "compiled_score": flip.compiled_score,
-                        "margin": flip.margin,
-                        "excused": flip.excused,
-                    }
-                    for flip in self.fidelity.flips[:FLIPS_KEPT]
-                ],
-                "flips_total": len(self.fidelity.flips),
-            }
-        if self.reference_scores is not None:
-            data["eager"] = {
-                f"top{k}": round(self.reference_scores.percent(k), 4) for k in range(1, TOP + 1)
-            }
-        return data
-
-
-def infer(
-    session: Session,
-    batches: Iterable[Batch],
-    take: Callable[[Names, Float32], None],
-    *,
-    look: Callable[[Names, Float32], None] | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> int:
-    """Run every batch through a session; `take` gets names and logits `float32[n, C]` of each.
-
-    `look` gets names and the filled batch as it lies in the session's input, before it runs.
-    Outputs are joined to names, padding is cut off. Returns the number of images.
-
-    Raises:
-        InferError: the session failed, or returned another number of batches than it was given.
-        DataError: images that cannot be decoded, by name.
-    """
-    pending: list[Names | None] = []
-
-    def fillers() -> Iterator[Callable[[Float32], None]]:
-        for batch in batches:
-            pending.append(batch.names)
-            yield batch.fill if look is None else functools.partial(_fill, batch, look)
-
-    done = images = 0
-    for logits in session.stream_into(fillers()):
-        if done >= len(pending):
-            raise InferError("the session returned more batches than it was given")
-        names, pending[done] = pending[done], None
-        assert names is not None
-        done += 1
-        take(names, logits[: len(names)])
-        images += len(names)
-        if progress is not None:
-            progress(images)
-    if done != len(pending):
-        raise InferError(f"the session returned {done} batches of {len(pending)}")
-    if not images:
-        raise InferError("no image was run", remedy="choose a larger part of the data set")
-    return images
-
-
-def _fill(batch: Batch, look: Callable[[Names, Float32], None], out: Float32) -> None:
-    batch.fill(out)
-    look(batch.names, out)
-
-
-def best(logits: Float32, k: int = TOP) -> Int32:
-    """Indices of the k largest logits of each row, best first; a tie goes to the lower index.
-
-    Of rows with NaN or infinity any indices.
-    """
-    k = min(k, logits.shape[1])
-    ranked = np.empty((len(logits), k), np.int32)
-    rows = np.arange(len(logits))
-    left = np.array(logits)
-    # k times the largest one is several times faster than sorting a thousand.
-    for place in range(k):
-        ranked[:, place] = left.argmax(axis=1)
-        left[rows, ranked[:, place]] = -np.inf
-    return ranked
-
-
-def _finite(logits: Float32) -> npt.NDArray[np.bool_]:
-    """Rows without NaN or infinity: `bool[N]`."""
-    return np.logical_and.reduce(np.isfinite(logits), axis=1)  # type: ignore[no-any-return]
-
-
-def images_of(count: int) -> str:
-    """`1 image`, `12 images`: for sentences."""
-    return f"{count} image{'' if count == 1 else 's'}"
+def problem_of_images(code: ProblemCode, names: Sequence[str]) -> Problem:
+    """Return a problem that these images have."""
+    return Problem(code, {"images": len(names), "names": tuple(names[:NAMES_KEPT])})
 
 
 def _positions(names: Names) -> dict[str, int]:
@@ -253,7 +59,6 @@ class Tally:
         self._correct = np.zeros(TOP, np.int64)
         self._rows = self._outputs = 0
         self._foreign: dict[str, None] = {}
-        self._classes: set[int] = set()
         # Of each image: the best classes and their logits, and whether all logits are finite.
         self._best = np.full((len(images), TOP), -1, np.int32)
         self._logits = np.zeros((len(images), TOP), np.float32)
@@ -271,46 +76,41 @@ class Tally:
         known = index >= 0
         self._foreign.update((name, None) for name in names if name not in self._index)
         ranked = best(logits)
-        finite = _finite(logits)
-        hits = (ranked == self._targets[index][:, None]) & finite[:, None]
+        whole = finite(logits)
+        hits = (ranked == self._targets[index][:, None]) & whole[:, None]
         cumulative = np.cumsum(hits, axis=1).sum(axis=0)
         self._correct[: len(cumulative)] += cumulative
         self._correct[len(cumulative) :] += cumulative[-1]
-        self._classes.update(ranked[:, 0].tolist())
         index, ranked = index[known], ranked[known]
         self._best[index, : ranked.shape[1]] = ranked
         self._logits[index, : ranked.shape[1]] = np.take_along_axis(logits[known], ranked, axis=1)
-        np.logical_and.at(self._finite, index, finite[known])
+        np.logical_and.at(self._finite, index, whole[known])
         np.add.at(self._seen, index, 1)
 
     @property
     def scores(self) -> Scores:
-        """Top-1..top-5 counts until now. A row with NaN or infinity is never correct."""
+        """Return top-1 to top-5 counts until now. A row with NaN or infinity is never correct."""
         return Scores(self._rows, tuple(int(count) for count in self._correct))
 
-    @property
-    def classes(self) -> int:
-        """How many different classes were the best of an image."""
-        return len(self._classes)
-
-    def problems(self) -> tuple[str, ...]:
-        """What is wrong with the rows: NaN, infinity, images missing, doubled, foreign."""
-        found = []
+    def problems(self) -> tuple[Problem, ...]:
+        """Return what is wrong with the rows: NaN, infinity, images missing, doubled, foreign."""
+        problems = []
         if self._rows != self._outputs:
-            found.append(f"{self._outputs} rows of outputs for {self._rows} images")
-        for flags, words in (
-            (~self._finite, "NaN or infinity in the outputs of {} ({})"),
-            (self._seen > 1, "{} counted more than once ({})"),
-            (self._seen == 0, "{} without output ({})"),
+            data = {"outputs": self._outputs, "images": self._rows}
+            problems.append(Problem(ProblemCode.ROWS, data))
+        for code, flags in (
+            (ProblemCode.NOT_FINITE, ~self._finite),
+            (ProblemCode.COUNTED_TWICE, self._seen > 1),
+            (ProblemCode.NO_OUTPUT, self._seen == 0),
         ):
-            names = [self._names[index] for index in np.flatnonzero(flags)]
-            if names:
-                found.append(words.format(images_of(len(names)), some(names)))
+            if flags.any():
+                names = [self._names[index] for index in np.flatnonzero(flags)]
+                problems.append(problem_of_images(code, names))
         if self._foreign:
             names = list(self._foreign)
-            outputs = "1 output belongs" if len(names) == 1 else f"{len(names)} outputs belong"
-            found.append(f"{outputs} to no image ({some(names)})")
-        return tuple(found)
+            foreign = {"outputs": len(names), "names": tuple(names[:NAMES_KEPT])}
+            problems.append(Problem(ProblemCode.FOREIGN_OUTPUT, foreign))
+        return tuple(problems)
 
     def write(self, path: Path, reference: Int32 | None = None) -> None:
         """Keep what was predicted for each image as CSV: name, label, the five best with logits.
@@ -407,30 +207,29 @@ class Comparison:
             self._difference += float(np.sum(delta * delta))
             self._norm += float(np.sum(wide * wide))
             self._max_abs = float(np.maximum(self._max_abs, np.max(np.abs(delta))))
-        finite = _finite(ours)
-        both = finite & _finite(theirs)
-        for i in np.flatnonzero((our_best[:, 0] != their_best[:, 0]) | ~finite):
+        whole = finite(ours)
+        both = whole & finite(theirs)
+        for i in np.flatnonzero((our_best[:, 0] != their_best[:, 0]) | ~whole):
             name = names[at[i, 0]]
             index = self._index.get(name, -1)
-            second = their_best[i, min(1, their_best.shape[1] - 1)]
+            first, second = their_best[i, 0], their_best[i, -1]
+            moved = math.sqrt(2.0) * self._bound * float(np.linalg.norm(wide[i]))
             self._flips.append(
                 Flip(
                     name=name,
                     label=(self._labels[index] if index >= 0 else -1) + self._offset,
-                    reference=int(their_best[i, 0]),
-                    compiled=int(our_best[i, 0]) if finite[i] else NO_CLASS,
-                    reference_score=float(wide[i, their_best[i, 0]]),
+                    reference=int(first),
+                    compiled=int(our_best[i, 0]) if whole[i] else NO_CLASS,
+                    reference_score=float(wide[i, first]),
                     compiled_score=float(ours[i, our_best[i, 0]]),
-                    margin=float(wide[i, their_best[i, 0]] - wide[i, second]),
-                    allowed=float(np.sqrt(2.0) * self._bound * np.linalg.norm(wide[i]))
-                    if both[i]
-                    else -math.inf,
+                    margin=float(wide[i, first] - wide[i, second]),
+                    allowed=moved if both[i] else -math.inf,
                 )
             )
 
     @property
     def fidelity(self) -> Fidelity:
-        """Fidelity of what was added until now."""
+        """Return how close what was added until now is to the reference."""
         if not self._pairs or not self._comparable:
             return Fidelity(float("inf"), float("inf"), 0.0, ())
         norm = self._norm**0.5
@@ -443,7 +242,7 @@ class Comparison:
 
 
 class Observation:
-    """One accuracy pass, counted as it runs, and held against a reference where there is one."""
+    """Counts one accuracy pass as it runs, and compares it with a reference where there is one."""
 
     def __init__(
         self,
@@ -471,11 +270,13 @@ class Observation:
             self._comparison.add(names, logits)
 
     def measurement(self, *, provenance: Provenance, seconds: float) -> AccuracyMeasurement:
-        """Everything a verdict needs; a reference with bad rows is one to compare nothing with."""
+        """Return what a verdict needs; a reference with bad rows is one to compare nothing with."""
         problems, reference = self._tally.problems(), None
         if self._reference is not None:
             reference = tally(self._reference, self._images, self._offset)
-            problems += tuple(f"in the eager pass: {one}" for one in reference.problems())
+            problems += tuple(
+                replace(one, data={**one.data, "pass": "eager"}) for one in reference.problems()
+            )
         return AccuracyMeasurement(
             provenance=provenance,
             expected_images=len(self._images),
@@ -492,11 +293,11 @@ class Observation:
 
 
 def tally(predictions: Predictions, images: ImageSet, label_offset: int) -> Tally:
-    """Counts of a whole pass that is at hand."""
-    found = Tally(images, label_offset)
+    """Count a whole pass that is at hand."""
+    counts = Tally(images, label_offset)
     for names, logits in predictions.blocks():
-        found.add(names, logits)
-    return found
+        counts.add(names, logits)
+    return counts
 
 
 def measure(
@@ -509,8 +310,8 @@ def measure(
     fidelity_bound: float,
     seconds: float,
 ) -> AccuracyMeasurement:
-    """Everything a verdict needs, from a whole pass that is at hand."""
-    found = Observation(images, label_offset, reference=reference, fidelity_bound=fidelity_bound)
+    """Return everything a verdict needs, from a whole pass that is at hand."""
+    seen = Observation(images, label_offset, reference=reference, fidelity_bound=fidelity_bound)
     for names, logits in predictions.blocks():
-        found.add(names, logits)
-    return found.measurement(provenance=provenance, seconds=seconds)
+        seen.add(names, logits)
+    return seen.measurement(provenance=provenance, seconds=seconds)

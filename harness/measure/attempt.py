@@ -8,46 +8,52 @@ succeeds.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import threading
+import shlex
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, replace
 
 from harness.base import precision
 from harness.base.errors import DeviceError, HarnessError, LoadError
-from harness.judge import verdicts
-from harness.judge.causes import OTHER_NETWORK
+from harness.base.stages import Stage
+from harness.judge.accuracy import judge_accuracy
+from harness.judge.throughput import judge_throughput
 from harness.measure import accuracy, throughput
-from harness.measure.input_check import Spots
-from harness.records.conditions import Condition, Moment
-from harness.records.values import AccuracyMeasurement, ThroughputMeasurement, Verdict
-from harness.stages import checkpoint as checkpoints
-from harness.stages.pipeline import EAGER_FORMATS, CaseBench, Prepared
-from harness.targets.protocol import Device, DeviceFault, Session
+from harness.measure.input_check import InputCheck
+from harness.measure.throughput import Rival, TimingPlan
+from harness.measure.watcher import Watcher, look
+from harness.records import writer
+from harness.records.values import (
+    AccuracyMeasurement,
+    Attempt,
+    DeviceInfo,
+    OutputsCheck,
+    Problem,
+    ProblemCode,
+    ThroughputMeasurement,
+    Verdict,
+)
+from harness.stages import checkpoint, eager
+from harness.stages.inference import infer
+from harness.stages.pipeline import CasePipeline, Prepared
+from harness.stages.weights import Checkpoint
+from harness.targets.pool import TIMEOUT_S
+from harness.targets.protocol import Device, DeviceFault, Session, device_fault, left_out
 
-WARMUP = 5
-WATCH_S = 1.0
-# Until a look has met the device at work (it may rest at that moment), the next comes sooner.
-HURRY_S = 0.2
-HURRIED_LOOKS = 8
 
+def measure(case: CasePipeline, prepared: Prepared) -> Verdict:
+    """Measure and judge the case's check on one device, or on a second one.
 
-def measure(case: CaseBench, prepared: Prepared) -> Verdict:
-    """The case's check, judged; the record's parts are noted in `case`.
+    A device is set aside at once only where it certainly failed itself. Where a model can cause
+    the same (it hangs, it ends its stream with an error), the device is used again, unless
+    another one then does what it did not: one bad model must not take every device from a run.
 
     Raises:
         HarnessError: it could not be measured; of a stage, or of the device.
     """
     with case.all_unusable() if prepared.feed is not None else contextlib.nullcontext():
-        verdict = _measured(case, prepared)
-    failed = verdict.kind == "FAIL" and case.case.check == "accuracy"
-    if failed and not case.bench.settings.no_diagnosis:
-        # Here: it opens sessions with this module, and a run without a failure needs none of it.
-        from harness.diagnosis.diagnose import diagnose
-
-        case.diagnosis = diagnose(case, prepared)
+        verdict = _on_one_device_or_two(case, prepared)
+    case.observed.verdict = verdict
     return verdict
 
 
@@ -60,44 +66,7 @@ class _Failed:
     error: HarnessError
 
 
-def _strange_network(case: CaseBench, prepared: Prepared) -> tuple[str, ...]:
-    """What is wrong with an ONNX file that was given to a run on stand-ins; nothing where it
-    computes what eager PyTorch makes of the stand-in's weights.
-
-    A file is as fast as its network, and held against itself any network's outputs are right: a
-    small one would pass in a large one's name. A real run has no weights to compare with, and its
-    sentence says that they are not verified. Before a device is leased: the store may build.
-    """
-    settings = case.bench.settings
-    given = case.model.id in dict(settings.onnx)
-    if prepared.probe is None or not (given and settings.stand_ins):
-        return ()
-    images, outputs = prepared.probe
-    weights = case.checkpoint()
-    with (
-        case.stage("eager"),
-        case.bench.share_host(f"the eager outputs of {case.case.id}"),
-        case.open_eager(weights, case.case.batch_size, case.log_path("eager-outputs")) as eager,
-    ):
-        (wanted,) = eager.stream([images])
-    difference, problems = throughput.compare_outputs(outputs, wanted)
-    bound = case.bench.target.fidelity_bound
-    if not problems and difference <= bound:
-        return ()
-    why = "; ".join(problems) or f"they differ by {difference:.2g} (relative L2), allowed {bound:g}"
-    return (
-        f"{OTHER_NETWORK} than {case.model.id} with the stand-in's weights: outputs "
-        f"for seeded inputs are not eager PyTorch's ({why})",
-    )
-
-
-def _measured(case: CaseBench, prepared: Prepared) -> Verdict:
-    """The check on one device, or on a second one.
-
-    A device is set aside at once only where it certainly failed itself. Where a model can cause
-    the same (it hangs, it ends its stream with an error), the device is used again, unless
-    another one then does what it did not: one bad model must not take every device from a run.
-    """
+def _on_one_device_or_two(case: CasePipeline, prepared: Prepared) -> Verdict:
     try:
         return _attempt(case, prepared, ())
     except HarnessError as error:
@@ -132,35 +101,28 @@ def _measured(case: CaseBench, prepared: Prepared) -> Verdict:
     return verdict
 
 
-def _failed(case: CaseBench, error: HarnessError) -> _Failed | None:
-    """What speaks against the device that the case had; None where nothing does."""
+def _failed(case: CasePipeline, error: HarnessError) -> _Failed | None:
+    """Return what speaks against the device that the case had; None where nothing does."""
     device = case.device
-    fault = None if device is None else case.bench.target.device_fault(error, device)
+    fault = None if device is None else device_fault(case.bench.target, error, device)
     return None if device is None or fault is None else _Failed(device, fault, error)
 
 
-def _another(case: CaseBench, device: Device) -> bool:
+def _another(case: CasePipeline, device: Device) -> bool:
     try:
         return bool(case.bench.pool.usable({device.id}))
     except DeviceError:
         return False
 
 
-def _set_aside(case: CaseBench, failed: _Failed) -> None:
-    device, why = failed.device, failed.fault.why
+def _set_aside(case: CasePipeline, failed: _Failed) -> None:
+    device, error, why = failed.device, failed.error, failed.fault.why
     case.bench.pool.quarantine(device, f"{why} ({case.case.name})")
     case.bench.progress.note(f"{device.id} is set aside: {why}")
-    case.attempts.append(
-        {
-            "device": device.id,
-            "stage": failed.error.stage,
-            "error": failed.error.message,
-            "why": why,
-        }
-    )
+    case.observed.attempts.append(Attempt(device.id, error.stage, error.message, why))
 
 
-def _lost_twice(case: CaseBench, first: _Failed, second: _Failed) -> DeviceError:
+def _lost_twice(case: CasePipeline, first: _Failed, second: _Failed) -> DeviceError:
     lost = [one.device.id for one in (first, second) if one.fault.certain]
     return DeviceError(
         f"{case.case.name} failed on {first.device.id} and {second.device.id}: "
@@ -171,166 +133,191 @@ def _lost_twice(case: CaseBench, first: _Failed, second: _Failed) -> DeviceError
     )
 
 
-def _attempt(case: CaseBench, prepared: Prepared, without: Collection[str]) -> Verdict:
+def _attempt(case: CasePipeline, prepared: Prepared, without: Collection[str]) -> Verdict:
     case.device = None  # until there is a lease, no failure is a device's
-    problems = _strange_network(case, prepared)
-    with opened(case, prepared, without) as session:
+    problems = _other_network(case, prepared)
+    with leased(case, without) as device:
         if case.case.check == "accuracy":
-            return judge_accuracy(case, take_accuracy(case, session, prepared))
-        measured = take_throughput(case, session, prepared, problems)
-        # Closed before the last look: what then uses the device is not the measurement.
-        session.close()
-        device = case.device
-        assert device is not None
-        after = _look(case, device, "after", measured.seconds, None)
-        measured = dataclasses.replace(measured, conditions=(*measured.conditions, after))
-        case.measurement = measured.to_json()
-        return judge_throughput(case, measured)
+            with loaded(case, prepared, device) as session:
+                return judge(case, take_accuracy(case, session, prepared))
+        before = look(case.bench.target, device, "before", 0.0, None)
+        with loaded(case, prepared, device) as session:
+            measurement = take_throughput(case, session, prepared, device)
+            # Closed before the last look: what then uses the device is not the measurement.
+            session.close()
+        after = look(case.bench.target, device, "after", measurement.seconds, None)
+        measurement = replace(
+            measurement,
+            problems=(*problems, *measurement.problems),
+            conditions=(before, *measurement.conditions, after),
+        )
+        case.observed.measurement = measurement
+        return judge(case, measurement)
 
 
-def judge_accuracy(case: CaseBench, measured: AccuracyMeasurement) -> Verdict:
-    """By the rule that provenance and number of images call for."""
-    spec, bound = case.model.accuracy, case.bench.target.fidelity_bound
-    note = unverified_weights(case) if measured.provenance == "real" else ""
-    return verdicts.judge_accuracy(measured, spec.published, spec.rule, bound=bound, note=note)
+def _other_network(case: CasePipeline, prepared: Prepared) -> tuple[Problem, ...]:
+    """Return what is wrong with an ONNX file that was given to a run on stand-ins.
+
+    A file is as fast as its network, and any network's outputs equal its own: a small one would
+    pass in a large one's name. So it must compute what eager PyTorch makes of the stand-in's
+    weights. A real run has no weights to compare with, and its sentence says that they are not
+    verified. Before a device is leased: the store may build.
+    """
+    stand_ins = case.bench.settings.stand_ins
+    if prepared.probe is None or case.given_onnx is None or not stand_ins:
+        return ()
+    images, outputs = prepared.probe
+    weights = case.checkpoint()
+    log = case.log_path(Stage.EAGER, "outputs")
+    with (
+        case.stage(Stage.EAGER),
+        case.share_host("the eager outputs") as lease,
+        eager.open_eager(case, weights, case.case.batch_size, log, lease_fds=lease.fds) as session,
+    ):
+        (expected,) = session.stream([images])
+    difference, problems = throughput.compare_outputs(outputs, expected)
+    bound = case.bench.target.traits.fidelity_bound
+    if not problems and difference <= bound:
+        return ()
+    data = {"model": case.model.id, "relative_l2": difference, "bound": bound}
+    return (Problem(ProblemCode.OTHER_NETWORK, data), *problems)
 
 
-def unverified_weights(case: CaseBench) -> str:
-    """Why nobody knows whether the weights are those of the published figure; empty if they are."""
-    if case.model.id in dict(case.bench.settings.onnx):
-        return "weights not verified: the ONNX file was given"
-    if not checkpoints.has_digest(case.model.checkpoint):
+# Judging -----------------------------------------------------------------------------------
+
+
+def judge(case: CasePipeline, measurement: AccuracyMeasurement | ThroughputMeasurement) -> Verdict:
+    """Judge by the rule that provenance, number of images and the catalog's figures call for."""
+    note = unverified(case) if measurement.provenance == "real" else ""
+    if isinstance(measurement, ThroughputMeasurement):
+        figure = case.model.baseline(case.case.target, case.case.batch_size)
+        return judge_throughput(measurement, figure, case=case.case.id, note=note)
+    spec, bound = case.model.accuracy, case.bench.target.traits.fidelity_bound
+    return judge_accuracy(measurement, spec.published, spec.rule, bound=bound, note=note)
+
+
+def unverified(case: CasePipeline) -> str:
+    """Return why nobody knows whether the weights are the published ones; empty if they are.
+
+    A checkpoint loads into its own network alone; a given ONNX file may be any network with the
+    right tensors, which nothing in a real run would show.
+    """
+    if case.given_onnx is not None:
+        what = "weights" if case.case.check == "accuracy" else "network and weights"
+        return f"{what} not verified: the ONNX file was given"
+    if not checkpoint.has_digest(case.model.checkpoint):
         return "weights not verified: no digest is published"
     return ""
 
 
-def unverified_network(case: CaseBench) -> str:
-    """The same for a speed: a checkpoint loads into its own network alone, and a given ONNX file
-    may be any network with the right tensors, which nothing in a real run would show.
-    """
-    if case.model.id in dict(case.bench.settings.onnx):
-        return "network and weights not verified: the ONNX file was given"
-    return unverified_weights(case)
-
-
-def judge_throughput(case: CaseBench, measured: ThroughputMeasurement) -> Verdict:
-    """By the figure of the catalog that is comparable with the run; recorded without one."""
-    return verdicts.judge_throughput(
-        measured,
-        case.model.baseline(case.case.target, case.case.batch_size),
-        case=case.case.id,
-        bound=case.bench.target.fidelity_bound,
-        note=unverified_network(case) if measured.provenance == "real" else "",
-    )
+# A session on a leased device --------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def opened(case: CaseBench, prepared: Prepared, without: Collection[str] = ()) -> Iterator[Session]:
-    """The compiled model on a leased device. Everything must have been built before."""
-    bench, target = case.bench, case.bench.target
+def leased(
+    case: CasePipeline, without: Collection[str] = (), *, timeout_s: float = TIMEOUT_S
+) -> Iterator[Device]:
+    """Lease a device for the case's check. Everything must have been built before.
+
+    Raises:
+        DeviceError: none is usable, or none became free within `timeout_s` seconds.
+    """
+    bench = case.bench
     with contextlib.ExitStack() as stack:
-        with case.stage("lease"):
+        with case.stage(Stage.DEVICE):
             device, lease = stack.enter_context(
-                bench.pool.for_case(case.case.check, case.case.name, without)
+                bench.pool.for_case(case.case.check, case.case.name, without, timeout_s=timeout_s)
             )
         case.device, case.lease_fds = device, lease.fds
-        stack.callback(case.returned)
-        left_out = target.left_out()
-        for name, why in left_out.items():
+        stack.callback(_returned, case)
+        unused = left_out(bench.target)
+        for name, why in unused.items():
             bench.note_once(f"{name} is not used: {why}")
-        case.device_info = {
-            "id": device.id,
-            "name": device.name,
-            "card": device.group,
-            "alone": lease.exclusive,
-            "waited_s": round(lease.waited_s, 3),
-            "toolchain": dict(target.identity()),
-            **({"left_out": dict(left_out)} if left_out else {}),
-        }
-        if case.case.check == "throughput":
-            case.before = _look(case, device, "before", 0.0, None)
-        with case.stage("open"):
+        case.observed.device = DeviceInfo(
+            id=device.id,
+            name=device.name,
+            card=device.group,
+            alone=lease.exclusive,
+            waited_s=round(lease.waited_s, 3),
+            toolchain=dict(bench.target.identity()),
+            left_out=dict(unused),
+        )
+        yield device
+
+
+def _returned(case: CasePipeline) -> None:
+    """Forget the lease, which is no longer held; which device it was stays known."""
+    case.lease_fds = ()
+
+
+@contextlib.contextmanager
+def loaded(case: CasePipeline, prepared: Prepared, device: Device) -> Iterator[Session]:
+    """Open the compiled model on the leased device.
+
+    Raises:
+        LoadError: the runtime does not take the file, or it is another model's.
+    """
+    target, model, batch_size = case.bench.target, case.model, case.case.batch_size
+    with contextlib.ExitStack() as stack:
+        with case.stage(Stage.LOAD), _remedied(case, prepared):
             session = target.open(
                 prepared.compiled,
-                case.model,
-                case.case.batch_size,
+                model,
+                batch_size,
                 device,
-                log=case.log_path("session"),
-                lease_fds=lease.fds,
+                log=case.log_path(Stage.LOAD),
+                lease_fds=case.lease_fds,
             )
             stack.callback(session.close)
             _check_tensors(case, session)
-        case.device_info["driver"] = getattr(session, "driver", "")
-        info = getattr(session, "info", None)
-        if info:  # what ran it, in which version, and how it times
-            case.device_info["runtime"] = dict(info)
-        commands = target.commands(
-            prepared.simplified, prepared.compiled, case.model, case.case.batch_size, device
+        assert case.observed.device is not None
+        case.observed.device = replace(
+            case.observed.device,
+            driver=session.about.driver,
+            runtime=dict(session.about.runtime),
+            commands=dict(
+                target.commands(prepared.simplified, prepared.compiled, model, batch_size, device)
+            ),
         )
-        if commands:
-            case.device_info["commands"] = dict(commands)
         yield session
 
 
-class Watcher:
-    """Looks at a device every few seconds while it measures, from a thread of its own: between
-    two rounds it rests, and a resting chip lowers its frequency.
-    """
-
-    def __init__(self, case: CaseBench, device: Device, session: Session) -> None:
-        self.seen: list[Condition] = []
-        self._case, self._device, self._session = case, device, session
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
-
-    def _watch(self) -> None:
-        begin = time.monotonic()
-        pause = HURRY_S
-        while not self._ended.wait(pause):
-            seconds = round(time.monotonic() - begin, 3)
-            self.seen.append(_look(self._case, self._device, "during", seconds, self._session))
-            pause = WATCH_S if self._seen_enough else HURRY_S
-
-    @property
-    def _seen_enough(self) -> bool:
-        met_at_work = any(look.throttled != "unknown" for look in self.seen)
-        return met_at_work or len(self.seen) >= HURRIED_LOOKS
-
-    def ready(self) -> bool:
-        """Whether a look met the device at work, or enough of them tried: a figure of which neither
-        holds may be that of a throttled device.
-        """
-        return self._seen_enough or not self._thread.is_alive()
-
-    def __enter__(self) -> Self:
-        if not self._case.bench.target.runs_on_host:
-            self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._ended.set()
-        if self._thread.is_alive():
-            self._thread.join(60.0)
+@contextlib.contextmanager
+def opened(
+    case: CasePipeline, prepared: Prepared, *, timeout_s: float = TIMEOUT_S
+) -> Iterator[Session]:
+    """Lease a device and open the compiled model on it: see `leased` and `loaded`."""
+    with (
+        leased(case, timeout_s=timeout_s) as device,
+        loaded(case, prepared, device) as session,
+    ):
+        yield session
 
 
-def _look(
-    case: CaseBench, device: Device, moment: Moment, seconds: float, session: Session | None
-) -> Condition:
-    """The device now; one that cannot be looked at is unknown, and that is said."""
+@contextlib.contextmanager
+def _remedied(case: CasePipeline, prepared: Prepared) -> Iterator[None]:
+    """Say how to be rid of a compiled file that no runtime takes: its key never goes stale."""
     try:
-        return case.bench.target.look(device, moment, seconds, session)
-    except DeviceError as error:
-        return Condition(moment, seconds, note=error.message)
+        yield
+    except LoadError as error:
+        key = prepared.compiled.parent.name
+        store = shlex.quote(f"--store={case.bench.settings.store}")
+        anew = (
+            f"where the compiled file may be damaged: python -m harness cache gc --key={key} "
+            f"{store}, and the next run compiles it anew"
+        )
+        error.remedy = "; ".join(filter(None, [error.remedy, anew]))
+        raise
 
 
-def _check_tensors(case: CaseBench, session: Session) -> None:
+def _check_tensors(case: CasePipeline, session: Session) -> None:
     batch, size = case.case.batch_size, case.model.input.size
-    wanted = (
+    expected = (
         ("input", case.model.input.name, (batch, 3, size, size), session.inputs),
         ("output", case.model.output.name, (batch, case.model.classes), session.outputs),
     )
-    for role, name, shape, found in wanted:
-        specs = [(spec.name, tuple(spec.shape), spec.dtype) for spec in found]
+    for role, name, shape, tensors in expected:
+        specs = [(spec.name, tuple(spec.shape), spec.dtype) for spec in tensors]
         # A compiler may rename tensors (atc does): with one of each, shapes and types say which.
         renamed = [(name, shape, dtype) for _, shape, dtype in specs]
         if renamed != [(name, shape, "float32")]:
@@ -341,89 +328,103 @@ def _check_tensors(case: CaseBench, session: Session) -> None:
             )
 
 
-def take_accuracy(case: CaseBench, session: Session, prepared: Prepared) -> AccuracyMeasurement:
-    """One pass over every image; predictions are kept in the run directory.
+# What a session gives ----------------------------------------------------------------------
 
-    A few images are decoded afresh, and what the session is fed is held against them.
+
+def take_accuracy(case: CasePipeline, session: Session, prepared: Prepared) -> AccuracyMeasurement:
+    """Run every image once; predictions are kept in the run directory.
+
+    A few images are decoded afresh, and compared with what the session is fed.
     """
     assert prepared.feed is not None
     images = case.images()
-    spots = Spots(images, case.model.preprocessing)
-    observed = accuracy.Observation(
+    check = InputCheck(images, case.model.preprocessing)
+    seen = accuracy.Observation(
         images,
         case.model.label_offset,
         reference=prepared.reference,
-        fidelity_bound=case.bench.target.fidelity_bound,
+        fidelity_bound=case.bench.target.traits.fidelity_bound,
     )
-    with case.stage("accuracy"), case.feeding(prepared.feed, case.decoding):
+    with case.stage(Stage.INFER), case.feeding(prepared.feed, case.decoding):
         begin = time.monotonic()
-        accuracy.infer(
+        infer(
             session,
             prepared.feed,
-            observed.add,
-            look=spots.look,
+            seen.add,
+            look=check.look,
             progress=lambda n: case.bench.progress.update(n, len(images), "images"),
         )
         seconds = time.monotonic() - begin
-    measured = observed.measurement(provenance=case.bench.provenance, seconds=seconds)
-    case.image_info["contents"] = prepared.feed.crops.contents()
-    measured = dataclasses.replace(measured, problems=(*measured.problems, *spots.problems()))
+    measurement = seen.measurement(provenance=case.bench.provenance, seconds=seconds)
     path = case.bench.run_dir / "predictions" / f"{case.case.id}.csv"
-    observed.write(path)
-    case.measurement = {
-        **measured.to_json(),
-        "predictions_file": path.relative_to(case.bench.run_dir).as_posix(),
-    }
-    return measured
+    seen.write(path)
+    measurement = replace(
+        measurement,
+        problems=(*measurement.problems, *check.problems()),
+        predictions_file=path.relative_to(case.bench.run_dir).as_posix(),
+    )
+    if case.observed.images is not None:
+        contents = prepared.feed.crops.contents()
+        case.observed.images = replace(case.observed.images, contents=contents)
+    case.observed.measurement = measurement
+    return measurement
 
 
 def said_of_rounds(rounds: int, half_width: float, asked: float) -> str:
-    """`9 rounds, known to ±58 % (asked for: ±10 %)`: how far a timing is from its end."""
+    """Return how far a timing is from its end: `9 rounds, known to ±58 % (asked for: ±10 %)`."""
     known = precision.known_to(half_width)
     return f"{rounds} rounds, {known} (asked for: \N{PLUS-MINUS SIGN}{asked:g} %)"
 
 
 def take_throughput(
-    case: CaseBench, session: Session, prepared: Prepared, problems: tuple[str, ...] = ()
+    case: CasePipeline, session: Session, prepared: Prepared, device: Device
 ) -> ThroughputMeasurement:
-    """Execution times with looks at the device; a rehearsal times eager PyTorch in turns.
-
-    `problems`: what was wrong before anything was timed.
-    """
+    """Time executions with looks at the device; a rehearsal times eager PyTorch in turns."""
     assert prepared.probe is not None
-    device, target, settings = case.device, case.bench.target, case.bench.settings
-    assert device is not None
-    difference, wrong = throughput.check_outputs(session, *prepared.probe)
+    target, (images, expected) = case.bench.target, prepared.probe
+    (outputs,) = session.stream([images])
+    difference, problems = throughput.compare_outputs(outputs, expected)
+    plan = _plan(case, session, with_rival=prepared.rival is not None)
 
     def progress(rounds: int, width: float) -> None:
-        case.bench.progress.say(said_of_rounds(rounds, width, settings.precision))
+        case.bench.progress.say(said_of_rounds(rounds, width, plan.precision_percent))
 
     with contextlib.ExitStack() as stack:
         rival = None
         if prepared.rival is not None:
-            with case.stage("open eager"):
-                rival = stack.enter_context(case.eager_rival(prepared.rival))
-        with case.stage("throughput"), Watcher(case, device, session) as watcher:
-            measured = throughput.measure(
-                session,
-                provenance=case.bench.provenance,
-                precision_percent=settings.precision,
-                budget_s=settings.budget,
-                rival=rival,
-                rival_names=EAGER_FORMATS if rival is not None else (),
-                least_s=throughput.LEAST_S if case.bench.provenance == "real" else 0.0,
-                wall_check="near" if getattr(session, "pid", None) else "at-most",
-                round_s=getattr(session, "round_s", target.round_s),
-                # A CPU needs no more, and a heavy model takes half a second for each.
-                warmup=1 if rival is not None else WARMUP,
-                outputs_relative_l2=difference,
-                problems=(*problems, *wrong),
-                progress=progress,
-                ready=watcher.ready,
+            with case.stage(Stage.LOAD_EAGER):
+                rival = stack.enter_context(_eager_rival(case, prepared.rival))
+        with case.stage(Stage.TIME), Watcher(target, device, session) as watcher:
+            measurement, samples = throughput.measure(
+                session, plan, rival=rival, progress=progress, ready=watcher.ready
             )
-    return dataclasses.replace(
-        measured,
-        conditions=(*([case.before] if case.before else []), *watcher.seen),
+    return replace(
+        measurement,
+        outputs=OutputsCheck(difference, target.traits.fidelity_bound),
+        problems=(*problems, *measurement.problems),
+        conditions=tuple(watcher.seen),
         setup=target.setup(device, prepared.facts, session),
-        outputs_bound=target.fidelity_bound,
+        samples_file=writer.write_samples(case.bench.run_dir, case.case.id, samples),
     )
+
+
+def _plan(case: CasePipeline, session: Session, *, with_rival: bool) -> TimingPlan:
+    settings, about = case.bench.settings, session.about
+    return TimingPlan(
+        provenance=case.bench.provenance,
+        precision_percent=settings.precision,
+        budget_s=settings.budget,
+        round_s=about.round_s or case.bench.target.traits.round_s,
+        # A CPU needs no more, and a heavy model takes half a second for each.
+        warmup=1 if with_rival else throughput.WARMUP,
+        wall_check="at-most" if about.pid is None else "near",
+    )
+
+
+@contextlib.contextmanager
+def _eager_rival(case: CasePipeline, weights: Checkpoint) -> Iterator[Rival]:
+    """Open eager PyTorch at the case's batch size, in both memory formats."""
+    log = case.log_path(Stage.LOAD_EAGER)
+    size, fds = case.case.batch_size, case.lease_fds
+    with eager.open_eager(case, weights, size, log, lease_fds=fds, both_formats=True) as session:
+        yield Rival(session, eager.FORMATS)

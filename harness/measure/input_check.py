@@ -1,4 +1,4 @@
-"""What a session is fed, held against the catalog's preprocessing on a few images of each case.
+"""Compares what a session is fed with the catalog's preprocessing, on a few images of each case.
 
 Crops are decoded once for many cases and normalised on the way into a session. A mistake on that
 way may move the logits by less than float16 is allowed, and then no comparison of outputs shows
@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.base.errors import some
 from harness.images import preprocess
 from harness.images.dataset import ImageSet
 from harness.images.steps import Preprocessing
-from harness.judge.causes import OTHER_INPUT
+from harness.measure.accuracy import problem_of_images
+from harness.records.values import Problem, ProblemCode
 from harness.targets.protocol import Float32
 
 IMAGES = 4
 
 
-class Spots:
-    """A few images of a set, spread over it, and those of them that were fed otherwise."""
+class InputCheck:
+    """A few images spread over a set, each compared with the input as it passes by."""
 
     def __init__(self, images: ImageSet, steps: Preprocessing) -> None:
         self._steps = steps
@@ -44,9 +44,8 @@ class Spots:
             if not np.array_equal(row, preprocess.normalize(crop[None], self._table)[0]):
                 self._other.append(name)
 
-    def problems(self) -> tuple[str, ...]:
-        """One, where an image was fed otherwise than the catalog asks."""
+    def problems(self) -> tuple[Problem, ...]:
+        """Return one problem where an image's input is not what the catalog asks for."""
         if not self._other:
             return ()
-        what = "image" if len(self._other) == 1 else "images"
-        return (f"{OTHER_INPUT} ({what} {some(self._other)})",)
+        return (problem_of_images(ProblemCode.OTHER_INPUT, self._other),)

@@ -1,4 +1,4 @@
-"""Stand-in checkpoints: seeded weights in the original layout, made useful without a download.
+"""Stage STANDIN: seeded weights in the original layout, made useful without a download.
 
 A network with random weights predicts one class for every image and would hide most mistakes.
 A stand-in gets He initialisation (fan-in), batch-norm statistics from generated images, and a
@@ -9,10 +9,17 @@ it tells the generated classes apart. It says nothing about any published figure
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.base.errors import RehearsalError
+from harness.base.host import required_version
+from harness.base.stages import Stage
+from harness.base.store import source_digest
+
+if TYPE_CHECKING:  # the job below runs in a child process that needs none of these
+    from harness.stages.context import CaseContext
 
 SEED = 2012
 IMAGES_PER_CLASS = 5
@@ -25,6 +32,53 @@ _RESIDUAL_GAIN = 0.25
 # With a bias fewer units sit at the edge of their ReLU: a deep network without residual branches
 # (InceptionV4) amplifies rounding less.
 _NORM_BIAS = 0.5
+
+
+@dataclass(frozen=True)
+class Standin:
+    """A stand-in checkpoint, called as the original one is."""
+
+    case: CaseContext
+    stage: ClassVar[Stage] = Stage.STANDIN
+
+    def inputs(self) -> Mapping[str, Any]:
+        from harness.networks import library
+
+        return {
+            **self._arguments(),
+            "file": self.case.model.checkpoint.file,
+            "library": library.library_version(self.case.model.network.source),
+            "torch": required_version("torch"),
+            "pillow": required_version("pillow"),
+            "numpy": required_version("numpy"),
+            "recipe": source_digest(
+                "harness.stages.standin",
+                "harness.images.generated",
+                "harness.images.preprocess",
+                "harness.images.steps",
+                "harness.networks.layouts",
+                "harness.networks.library",
+            ),
+        }
+
+    def build(self, staging: Path) -> str:
+        output = str(staging / self.case.model.checkpoint.file)
+        return self.case.job(
+            Stage.STANDIN,
+            "harness.stages.standin:make_standin",
+            {**self._arguments(), "output": output},
+            RehearsalError,
+            1200.0,
+        )
+
+    def _arguments(self) -> dict[str, Any]:
+        model = self.case.model
+        return {
+            **self.case.network,
+            "preprocessing": model.preprocessing.model_dump(),
+            "classes": model.classes,
+            "label_offset": model.label_offset,
+        }
 
 
 def make_standin(
@@ -46,7 +100,7 @@ def make_standin(
 
     from harness.images import generated, preprocess
     from harness.images.steps import Preprocessing
-    from harness.networks import library, weights
+    from harness.networks import layouts, library
 
     torch = library.import_torch()
     torch.manual_seed(SEED)
@@ -85,7 +139,7 @@ def make_standin(
         module.eval()
         features, floor = _fit_head(torch, module, head, batch, targets, label_offset)
     state = {name: value.contiguous() for name, value in module.state_dict().items()}
-    weights.save_checkpoint(state, layout, Path(output))
+    layouts.save_checkpoint(state, layout, Path(output))
     return {"head": head_name, "features": features, "shift": floor, "images": len(pixels)}
 
 

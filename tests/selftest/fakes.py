@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from harness.images.dataset import ImageSet
-from harness.measure.accuracy import Predictions
-from harness.targets.protocol import Float32, TensorSpec
+from harness.stages.inference import Predictions
+from harness.targets.protocol import Float32, SessionInfo, TensorSpec
 
 
 class FakeSession:
     """A session whose logits are `function(batch)`, and whose times are given."""
+
+    about = SessionInfo(driver="fake")
 
     def __init__(
         self,

@@ -9,12 +9,14 @@ import pytest
 
 from harness import settings
 from harness.base.errors import DataError
+from harness.base.stages import Stage
 from harness.base.store import Store
 from harness.catalog.load import load_catalog
 from harness.images.crops import Crops
 from harness.images.feed import Feed
 from harness.measure import attempt as measuring
 from harness.plan import Case
+from harness.records.values import Observed
 from harness.stages.pipeline import Workbench
 from harness.targets import leases
 from tests.selftest.running import TINY
@@ -70,7 +72,7 @@ def test_decoding_in_a_session_does_not_wait_behind_who_waits_for_the_session(un
     with measuring.opened(case, ready) as session:
         thread.start()
         assert waiting.wait(30)
-        verdict = measuring.judge_accuracy(case, measuring.take_accuracy(case, session, ready))
+        verdict = measuring.judge(case, measuring.take_accuracy(case, session, ready))
         assert not has_it.is_set()
     thread.join(60)
     assert has_it.is_set()
@@ -116,12 +118,12 @@ def test_a_bad_image_is_the_cases_error_and_no_thread_stays(undecoded, tmp_path)
 
 def test_what_was_decoded_on_the_way_is_noted(undecoded):
     case, ready = undecoded
-    case = dataclasses.replace(case, artifacts=[], stages=[])
+    case = dataclasses.replace(case, observed=Observed())
     with measuring.opened(case, ready) as session:
         measuring.take_accuracy(case, session, ready)
-    (crops,) = [ref for ref in case.artifacts if ref.kind == "crops"]
+    (crops,) = [ref for ref in case.observed.artifacts if ref.stage is Stage.CROPS]
     assert crops.key == ready.feed.crops.keys()[0]
     assert not crops.cached
-    (waited,) = [stage for stage in case.stages if stage.stage == "wait for images"]
+    (waited,) = [one for one in case.observed.stages if one.stage is Stage.FEED]
     assert waited.seconds > 0
     assert not waited.cached

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from harness.base.errors import InferError
 from harness.measure import accuracy
-from harness.measure.accuracy import Predictions
+from harness.records.values import NO_CLASS, ProblemCode
+from harness.stages import inference
+from harness.stages.inference import Predictions
 from tests.selftest.fakes import FakeSession, image_set, predictions
 
 
@@ -71,14 +73,14 @@ class Kept:
 
     @property
     def best(self):
-        return accuracy.best(np.concatenate(self.logits), 1)[:, 0].tolist()
+        return inference.best(np.concatenate(self.logits), 1)[:, 0].tolist()
 
 
 def test_outputs_are_joined_to_names_and_padding_is_cut_off():
     names = image_set(range(10)).names
     found = Kept()
     done: list[int] = []
-    count = accuracy.infer(FakeSession(echo), batches(names, 4), found, progress=done.append)
+    count = inference.infer(FakeSession(echo), batches(names, 4), found, progress=done.append)
     assert found.names == names
     assert found.best == list(range(10))
     assert (count, done) == (10, [4, 8, 10])
@@ -92,7 +94,7 @@ def test_a_session_that_swallows_a_batch_is_an_error():
                     yield logits
 
     with pytest.raises(InferError, match="2 batches of 3"):
-        accuracy.infer(Swallowing(echo), batches(image_set(range(10)).names, 4), Kept())
+        inference.infer(Swallowing(echo), batches(image_set(range(10)).names, 4), Kept())
 
 
 def test_a_session_that_repeats_a_batch_is_an_error():
@@ -103,12 +105,12 @@ def test_a_session_that_repeats_a_batch_is_an_error():
                 yield logits
 
     with pytest.raises(InferError, match="more batches"):
-        accuracy.infer(Repeating(echo), batches(image_set(range(10)).names, 4), Kept())
+        inference.infer(Repeating(echo), batches(image_set(range(10)).names, 4), Kept())
 
 
 def test_no_image_at_all_is_an_error():
     with pytest.raises(InferError, match="no image"):
-        accuracy.infer(FakeSession(echo), [], Kept())
+        inference.infer(FakeSession(echo), [], Kept())
 
 
 @given(st.data())
@@ -153,30 +155,51 @@ def test_nan_is_a_problem_and_never_a_hit():
     images = image_set([3])
     found = predictions([3])
     found.logits[0, 7] = np.nan
-    assert "NaN" in problems(found, images)[0]
-    assert images.names[0] in problems(found, images)[0]
+    (problem,) = problems(found, images)
+    assert problem.code is ProblemCode.NOT_FINITE
+    assert problem.data == {"images": 1, "names": (images.names[0],)}
     assert accuracy.tally(found, images, 0).scores.correct == (0, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "code", "count"),
     [
-        (lambda names: names[:-1], "1 image without output"),
-        (lambda names: [*names, names[0]], "1 image counted more than once"),
-        (lambda names: [*names, "stranger.JPEG"], "1 output belongs to no image"),
+        (lambda names: names[:-1], ProblemCode.NO_OUTPUT, "images"),
+        (lambda names: [*names, names[0]], ProblemCode.COUNTED_TWICE, "images"),
+        (lambda names: [*names, "stranger.JPEG"], ProblemCode.FOREIGN_OUTPUT, "outputs"),
     ],
 )
-def test_rows_that_are_not_the_images_are_problems(change, words):
+def test_rows_that_are_not_the_images_are_problems(change, code, count):
     images = image_set([1, 2, 3])
     names = change(list(images.names))
-    found = predictions([1] * len(names), names=names)
-    assert any(words in problem for problem in problems(found, images))
+    (problem,) = problems(predictions([1] * len(names), names=names), images)
+    assert problem.code is code
+    assert problem.data[count] == 1
+    other = set(names) ^ set(images.names) or {names[0]}
+    assert problem.data["names"] == tuple(other)
+
+
+def test_a_problem_counts_all_images_and_names_a_few():
+    images = image_set([1] * 50)
+    found = predictions([1], names=images.names[:1])
+    (problem,) = problems(found, images)
+    assert problem.data["images"] == 49
+    assert problem.data["names"] == images.names[1 : 1 + accuracy.NAMES_KEPT]
+
+
+def test_bad_rows_of_the_eager_pass_are_problems_of_that_pass():
+    images = image_set([1, 2, 3])
+    reference = predictions([1, 2], names=images.names[:2])
+    (problem,) = measured(predictions([1, 2, 3]), images, reference).problems
+    assert problem.code is ProblemCode.NO_OUTPUT
+    assert problem.data["pass"] == "eager"
 
 
 def test_padding_that_is_counted_is_a_problem():
     images = image_set([1, 2, 3])
     found = Predictions(images.names, predictions([1, 2, 3, 0]).logits)
-    assert any("rows of outputs" in problem for problem in problems(found, images))
+    (problem,) = problems(found, images)
+    assert (problem.code, dict(problem.data)) == (ProblemCode.ROWS, {"outputs": 4, "images": 3})
 
 
 def test_fidelity_of_equal_and_of_other_logits():
@@ -191,23 +214,14 @@ def test_fidelity_of_equal_and_of_other_logits():
     assert other.agreement == pytest.approx(2 / 3)
 
 
-def test_a_flip_has_both_scores_in_the_record_too():
+def test_a_flip_has_both_scores():
     images = image_set([1, 2])
     reference, found = predictions([1, 2]), predictions([1, 4])
     reference.logits[1, 2], found.logits[1, 4] = 8.5, 7.25
-    measured = accuracy.measure(
-        found,
-        images,
-        0,
-        provenance="rehearsal",
-        reference=reference,
-        fidelity_bound=3e-2,
-        seconds=1.0,
-    )
-    (flip,) = measured.to_json()["fidelity"]["flips"]
-    assert flip["name"] == images.names[1]
-    assert (flip["reference"], flip["reference_score"]) == (2, 8.5)
-    assert (flip["compiled"], flip["compiled_score"]) == (4, 7.25)
+    (flip,) = compare(found, reference, images, 0, 3e-2).flips
+    assert flip.name == images.names[1]
+    assert (flip.reference, flip.reference_score) == (2, 8.5)
+    assert (flip.compiled, flip.compiled_score) == (4, 7.25)
 
 
 def test_a_flip_within_rounding_is_excused():
@@ -340,7 +354,7 @@ def test_one_bad_number_in_one_batch_stays_in_the_sums(value):
     assert result.fidelity is not None
     assert not result.fidelity.relative_l2 <= 1e9
     assert not result.fidelity.max_abs <= 1e9
-    assert f"({images.names[1]})" in result.problems[0]
+    assert result.problems[0].data["names"] == (images.names[1],)
     assert result.scores.correct[0] == 7
 
 
@@ -362,17 +376,17 @@ def test_an_image_with_a_logit_that_is_not_finite_differs_and_is_never_excused(t
     with (tmp_path / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["top1"]) for row in rows] == [flip.compiled for flip in fidelity.flips]
-    assert {flip.compiled for flip in fidelity.flips} == {accuracy.NO_CLASS}
+    assert {flip.compiled for flip in fidelity.flips} == {NO_CLASS}
 
 
 def test_rows_that_are_missing_in_a_batch_are_a_problem():
     images = image_set([1, 2, 3])
     seen = accuracy.Tally(images, 0)
     seen.add(images.names, predictions([1, 2]).logits)
-    assert seen.problems() == (
-        "2 rows of outputs for 3 images",
-        f"1 image without output ({images.names[2]})",
-    )
+    rows, missing = seen.problems()
+    assert (rows.code, dict(rows.data)) == (ProblemCode.ROWS, {"outputs": 2, "images": 3})
+    assert missing.code is ProblemCode.NO_OUTPUT
+    assert missing.data["names"] == (images.names[2],)
     assert seen.scores.correct[0] == 2
 
 

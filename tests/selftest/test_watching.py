@@ -7,15 +7,16 @@ from types import SimpleNamespace
 from typing import Any
 
 from harness.base.errors import DeviceError
-from harness.measure import attempt as measuring
+from harness.measure import watcher as watching
 from harness.records.conditions import Condition
+from harness.targets.protocol import Traits
 from tests.selftest.running import eventually
 
 
 def looks_of(monkeypatch, answers, enough):
     """What a watcher saw of a device that answers so, its ordinary pause longer than the test."""
-    monkeypatch.setattr(measuring, "WATCH_S", 60.0)
-    monkeypatch.setattr(measuring, "HURRY_S", 0.001)
+    monkeypatch.setattr(watching, "WATCH_S", 60.0)
+    monkeypatch.setattr(watching, "HURRY_S", 0.001)
     left, looked = list(answers), threading.Event()
 
     def look(device, moment, seconds, session):
@@ -27,10 +28,9 @@ def looks_of(monkeypatch, answers, enough):
             looked.set()
         return Condition(moment, seconds, throttled=answer)
 
-    target = SimpleNamespace(runs_on_host=False, look=look)
-    case: Any = SimpleNamespace(bench=SimpleNamespace(target=target))
+    target: Any = SimpleNamespace(traits=Traits(3e-2), look=look)
     nothing: Any = None
-    with measuring.Watcher(case, nothing, nothing) as watcher:
+    with watching.Watcher(target, nothing, nothing) as watcher:
         assert looked.wait(30.0)
         assert eventually(watcher.ready)
     return [condition.throttled for condition in watcher.seen]
@@ -42,7 +42,7 @@ def test_it_is_looked_at_again_until_it_was_met_at_work(monkeypatch):
 
 
 def test_rounds_wait_for_a_look_that_meets_the_device_at_work(monkeypatch):
-    monkeypatch.setattr(measuring, "HURRY_S", 0.001)
+    monkeypatch.setattr(watching, "HURRY_S", 0.001)
     asked, answer = threading.Event(), threading.Event()
 
     def look(device, moment, seconds, session):
@@ -50,19 +50,18 @@ def test_rounds_wait_for_a_look_that_meets_the_device_at_work(monkeypatch):
         assert answer.wait(30.0)
         return Condition(moment, seconds, throttled="yes")
 
-    target = SimpleNamespace(runs_on_host=False, look=look)
-    case: Any = SimpleNamespace(bench=SimpleNamespace(target=target))
+    target: Any = SimpleNamespace(traits=Traits(3e-2), look=look)
     nothing: Any = None
-    with measuring.Watcher(case, nothing, nothing) as watcher:
+    with watching.Watcher(target, nothing, nothing) as watcher:
         assert asked.wait(30.0)
         assert not watcher.ready()
         answer.set()
         assert eventually(watcher.ready)
-    target.runs_on_host = True
-    with measuring.Watcher(case, nothing, nothing) as watcher:
+    target.traits = Traits(3e-2, runs_on_host=True)
+    with watching.Watcher(target, nothing, nothing) as watcher:
         assert watcher.ready()  # nobody looks
 
 
 def test_a_tool_that_never_says_is_not_asked_for_ever(monkeypatch):
-    most = measuring.HURRIED_LOOKS
+    most = watching.HURRIED_LOOKS
     assert looks_of(monkeypatch, ["unknown"] * (most + 5), enough=most) == ["unknown"] * most

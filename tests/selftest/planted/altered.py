@@ -19,6 +19,7 @@ class Altered:
     ) -> None:
         self._inner, self._change, self._after = inner, inputs, outputs
         self.inputs, self.outputs = inner.inputs, inner.outputs
+        self.about = inner.about
 
     def stream(self, batches: Iterable[Float32]) -> Iterator[Float32]:
         change = self._change or (lambda batch: batch)

@@ -1,4 +1,4 @@
-"""What a session is fed is held against the catalog's preprocessing on a few images."""
+"""What a session is fed is compared with the catalog's preprocessing on a few images."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from harness.base.store import Store
 from harness.catalog.load import load_catalog
 from harness.images.crops import Crops
 from harness.images.feed import Feed
-from harness.judge import causes
-from harness.measure import accuracy
-from harness.measure import input_check as fed
-from tests.selftest import report_samples as samples
+from harness.measure.input_check import InputCheck
+from harness.records.values import ProblemCode
+from harness.stages.inference import infer
 from tests.selftest.fakes import FakeSession, image_set
 from tests.selftest.running import TINY
 
@@ -39,7 +38,7 @@ def images(tmp_path):
 
 def look(images, tmp_path, steps=STEPS, change=None):
     """The problems of a pass over a feed of these steps; `change` alters each filled batch."""
-    spots = fed.Spots(images, STEPS)
+    check = InputCheck(images, STEPS)
     crops = Crops(Store(tmp_path / "store"), images, steps)
     feed = Feed(crops, steps.normalize, BATCH)
     session = FakeSession(lambda b: np.zeros((BATCH, 10), np.float32),
@@ -48,10 +47,10 @@ def look(images, tmp_path, steps=STEPS, change=None):
     def seen(names, batch):
         if change is not None:
             change(names, batch)
-        spots.look(names, batch)
+        check.look(names, batch)
 
-    accuracy.infer(session, feed, lambda *_: None, look=seen)
-    return spots.problems()
+    infer(session, feed, lambda *_: None, look=seen)
+    return check.problems()
 
 
 def test_the_catalogs_own_preprocessing_is_no_problem(images, tmp_path):
@@ -68,9 +67,10 @@ def test_the_catalogs_own_preprocessing_is_no_problem(images, tmp_path):
 )
 def test_another_preprocessing_is_one_however_little_it_moves(images, tmp_path, changed):
     (problem,) = look(images, tmp_path, STEPS.model_copy(update=changed))
-    assert problem.startswith("what is fed is not the catalog's preprocessing (images ")
-    assert images.names[0] in problem
-    assert images.names[-1] in problem or "more" in problem
+    assert problem.code is ProblemCode.OTHER_INPUT
+    assert problem.data["images"] == 4
+    assert problem.data["names"][0] == images.names[0]
+    assert problem.data["names"][-1] == images.names[-1]
 
 
 def test_one_value_of_one_image_is_enough(images, tmp_path):
@@ -79,7 +79,7 @@ def test_one_value_of_one_image_is_enough(images, tmp_path):
             batch[names.index(images.names[-1]), 0, 0, 0] += np.float32(1e-6)
 
     (problem,) = look(images, tmp_path, change=change)
-    assert problem == f"{causes.OTHER_INPUT} (image {images.names[-1]})"
+    assert problem.data == {"images": 1, "names": (images.names[-1],)}
 
 
 def test_images_that_changed_places_are_found(images, tmp_path):
@@ -87,31 +87,23 @@ def test_images_that_changed_places_are_found(images, tmp_path):
         batch[:2] = batch[1::-1].copy()
 
     (problem,) = look(images, tmp_path, change=change)
-    assert images.names[0] in problem
+    assert images.names[0] in problem.data["names"]
 
 
 def test_fewer_images_than_are_looked_at_are_all_looked_at(images, tmp_path):
     few = dataclasses.replace(
         images, names=images.names[:2], paths=images.paths[:2], labels=images.labels[:2]
     )
-    spots = fed.Spots(few, STEPS)
+    check = InputCheck(few, STEPS)
     batch = np.zeros((BATCH, 3, STEPS.size, STEPS.size), np.float32)
-    spots.look(few.names, batch)
-    (problem,) = spots.problems()
-    assert all(name in problem for name in few.names)
+    check.look(few.names, batch)
+    (problem,) = check.problems()
+    assert problem.data["names"] == few.names
 
 
 def test_an_image_that_is_gone_is_a_data_error(images):
     images.paths[0].unlink()
-    spots = fed.Spots(images, STEPS)
+    check = InputCheck(images, STEPS)
     batch = np.zeros((BATCH, 3, STEPS.size, STEPS.size), np.float32)
     with pytest.raises(DataError, match=images.names[0]):
-        spots.look(images.names[:BATCH], batch)
-
-
-def test_its_cause_is_the_input_where_nobody_diagnosed_it():
-    problem = f"{causes.OTHER_INPUT} (image a.JPEG)"
-    case = samples.case("fixres", 1, "accuracy", "failed", measurement={"problems": [problem]})
-    finding = causes.cause_of(case)
-    assert finding is not None
-    assert finding.cause == "input"
+        check.look(images.names[:BATCH], batch)

@@ -1,0 +1,165 @@
+"""The same images through each stage of the chain: which stage departs, and at which operator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from harness.base.errors import HarnessError
+from harness.base.stages import Stage
+from harness.diagnosis import operators, trials
+from harness.diagnosis.agreement import CELLS, agree, number, outputs
+from harness.diagnosis.evidence import Evidence
+from harness.diagnosis.words import COMPILED, EAGER, EXPORTED, SIMPLIFIED, STAGES
+from harness.measure import attempt
+from harness.stages import eager
+from harness.targets.protocol import Float32
+
+# Export and simplification change no arithmetic: rounding of float32 alone. On the five models it
+# is at most 3e-4, the slightest mistake 6e-3: the bound of a target that computes in float32.
+FLOAT32_BOUND = 1e-3
+
+
+def host_stages(evidence: Evidence) -> None:
+    """Run eager PyTorch and the two ONNX files; where they differ is told later."""
+    case, reference = evidence.case, evidence.prepared.reference
+    np.save(evidence.scratch / "inputs.npy", evidence.input, allow_pickle=False)
+    with evidence.trying(EAGER):
+        if reference is not None:
+            row_of = {name: row for row, name in enumerate(reference.names)}
+            rows = [row_of[name] for name in evidence.names]
+            evidence.logits[EAGER] = reference.rows(np.array(rows, np.int64))
+        elif case.given_onnx is not None:
+            raise HarnessError("the ONNX file was given, there are no weights")
+        else:
+            weights = case.checkpoint()
+            log = case.log_path(Stage.DIAGNOSE, "eager")
+            with (
+                evidence.sharing_host() as lease,
+                eager.open_eager(case, weights, eager.BATCH, log, lease_fds=lease.fds) as session,
+            ):
+                evidence.logits[EAGER] = outputs(session, evidence.input)
+    for name, file in ((EXPORTED, case.onnx), (SIMPLIFIED, case.simplified)):
+        with evidence.trying(name):
+            evidence.logits[name] = graph_outputs(evidence, file(), name)
+
+
+def graph_outputs(evidence: Evidence, path: Path, name: str) -> Float32:
+    """Return the logits of an ONNX file for the few images."""
+    output = evidence.scratch / f"{STAGES[name]}.npy"
+    evidence.job(
+        name,
+        "run_graph",
+        {
+            "model": str(path),
+            "inputs": str(evidence.scratch / "inputs.npy"),
+            "batch_size": evidence.case.case.batch_size,
+            "output": str(output),
+        },
+    )
+    return operators.load(output)
+
+
+def compiled_stage(evidence: Evidence) -> None:
+    """Run the compiled model on its device, with the catalog's input and with what is fed.
+
+    Then try the usual mistakes on it.
+    """
+    reference = next(iter(evidence.logits.values()), None)
+    evidence.deadline.check()
+    try:
+        with attempt.opened(
+            evidence.case, evidence.prepared, timeout_s=evidence.deadline.left_s
+        ) as session:
+            evidence.logits[COMPILED] = right = outputs(session, evidence.input)
+            fed = evidence.pictures.fed
+            same = np.array_equal(fed, evidence.input)
+            as_fed = right if same else outputs(session, fed)
+            _agreement_table(evidence, None if same else as_fed)
+            if reference is None or agree(as_fed, reference).within(evidence.bound):
+                trials.label_suspects(evidence, session)
+            else:
+                trials.input_suspects(evidence, session, as_fed, reference, same=same)
+    finally:
+        if COMPILED not in evidence.logits:
+            _agreement_table(evidence, None)
+
+
+def _agreement_table(evidence: Evidence, as_fed: Float32 | None) -> None:
+    """Compare each stage with the one before it and with the first; note the first that departs."""
+    findings, rows = evidence.findings, []
+    first = next(iter(evidence.logits), "")
+    before = ""
+    for name, logits in evidence.logits.items():
+        bound = evidence.bound if name == COMPILED else FLOAT32_BOUND
+        for other in dict.fromkeys(one for one in (before, first) if one and one != name):
+            agreement = agree(logits, evidence.logits[other])
+            within = agreement.within(bound)
+            rows.append([name, other, *agreement.cells(), _says(within)])
+            if other == before and not within and findings.stage is None:
+                findings.stage, findings.difference = STAGES[name], agreement
+        before = name
+    if as_fed is not None and first:
+        agreement = agree(as_fed, evidence.logits[first])
+        name = f"{COMPILED}, as fed in the run"
+        rows.append([name, first, *agreement.cells(), _says(agreement.within(evidence.bound))])
+    evidence.section(
+        f"Agreement of the stages on {len(evidence.index)} images",
+        ["stage", "compared with", *CELLS, f"bound {FLOAT32_BOUND:g}, compiled {evidence.bound:g}"],
+        rows,
+    )
+
+
+def _says(within: bool) -> str:
+    return "agrees" if within else "departs"
+
+
+def first_operator(evidence: Evidence) -> None:
+    """Find the first operator that departs, between the two graphs where the stages part."""
+    case, findings, compiled = evidence.case, evidence.findings, evidence.prepared.compiled
+    if findings.stage is Stage.SIMPLIFY:
+        expected, actual = case.onnx(), case.simplified()
+        title, bound = f"{EXPORTED} → {SIMPLIFIED}", FLOAT32_BOUND
+    elif findings.stage is Stage.COMPILE and findings.restored is None:
+        # A graph for another device runs there alone.
+        if compiled.suffix != ".onnx" or not case.bench.target.traits.runs_on_host:
+            raise HarnessError(f"intermediate outputs of {case.bench.target.name} cannot be had")
+        expected, actual = case.simplified(), compiled
+        title, bound = f"{SIMPLIFIED} → {COMPILED}", evidence.bound
+    else:
+        return
+    answer = evidence.job(
+        "operators",
+        "first_departure",
+        {
+            "expected": str(expected),
+            "found": str(actual),
+            "inputs": str(evidence.scratch / "inputs.npy"),
+            "batch_size": case.case.batch_size,
+            "bound": bound,
+        },
+    )
+    first = answer["first"]
+    if first is not None:
+        findings.operator = f"{first['type']} {first['operator']} ({answer['why']})"
+    rows = [
+        [
+            one["operator"],
+            one["type"],
+            one["theirs"],
+            _l2(one["relative_l2"]),
+            _l2(one["largest"]),
+            answer["why"] if one == first else "",
+        ]
+        for one in answer["around"]
+    ]
+    evidence.section(
+        f"First operator that departs, {title}: {answer['compared']} tensors compared",
+        ["operator", "type", "output", "relative L2", "largest difference", "what differs"],
+        rows,
+    )
+
+
+def _l2(value: float) -> str:
+    return "NaN or infinity" if value >= operators.NOT_FINITE else number(value)

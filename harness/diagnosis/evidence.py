@@ -1,0 +1,187 @@
+"""What a diagnosis has gathered: a few images, the logits of each stage, what the run recorded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.base import jobs
+from harness.base.errors import HarnessError, InferError
+from harness.base.stages import Stage
+from harness.diagnosis import pairing
+from harness.diagnosis.pairing import Index, Predicted
+from harness.diagnosis.suspects import Pictures
+from harness.diagnosis.words import Findings
+from harness.images.dataset import ImageSet
+from harness.records.values import AccuracyMeasurement, Section
+from harness.stages.pipeline import CasePipeline, Prepared
+from harness.targets.leases import Lease
+from harness.targets.protocol import Float32
+
+
+@dataclass
+class Deadline:
+    """The time that a diagnosis has."""
+
+    seconds: float
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def left_s(self) -> float:
+        """Seconds that are left; at least one, which a step may always take."""
+        return max(1.0, self.began + self.seconds - time.monotonic())
+
+    def check(self) -> None:
+        """Raise `HarnessError` when no further step may begin."""
+        if time.monotonic() >= self.began + self.seconds:
+            raise HarnessError(
+                f"the diagnosis has taken its {self.seconds:g} s",
+                remedy="a slow machine needs --deadline-factor",
+            )
+
+
+@dataclass
+class Evidence:
+    """State of one diagnosis; each part adds to it."""
+
+    case: CasePipeline
+    prepared: Prepared
+    recorded: AccuracyMeasurement | None
+    deadline: Deadline
+    scratch: Path
+    count: int  # images that go through the stages
+    findings: Findings = field(default_factory=Findings)
+    sections: list[Section] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)  # what, and why
+    commands: list[str] = field(default_factory=list)
+    logits: dict[str, Float32] = field(default_factory=dict)  # by stage, on the catalog's input
+    predicted: Predicted | None = None  # what the run kept of each image
+
+    images: ImageSet = field(init=False)
+    index: Index = field(default_factory=lambda: np.zeros(0, np.int64))  # of the few, in the set
+    pictures: Pictures = field(init=False)
+    input: Float32 = field(init=False)  # of the few images, by the catalog's preprocessing
+
+    @property
+    def bound(self) -> float:
+        """Relative L2 of the logits that the target may cost."""
+        return self.case.bench.target.traits.fidelity_bound
+
+    @property
+    def labels(self) -> Index:
+        """The class of each image of the set."""
+        return np.asarray(self.images.labels, np.int64) + self.case.model.label_offset
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the few images."""
+        return [self.images.names[i] for i in self.index]
+
+    @property
+    def expected_score(self) -> float:
+        """The share of right predictions of a sound model: eager's, or the published one."""
+        eager = None if self.recorded is None else self.recorded.reference_scores
+        real = self.case.bench.provenance == "real"
+        published = float(self.case.model.accuracy.published.top1) if real else 0.0
+        return max(0.0 if eager is None else eager.percent(1), published) / 100.0
+
+    def section(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Add a table, if it has rows."""
+        if rows:
+            self.sections.append(Section(title, tuple(columns), tuple(tuple(row) for row in rows)))
+
+    @contextmanager
+    def trying(self, what: str) -> Iterator[None]:
+        """Try a part of the diagnosis: what goes wrong in it becomes a row."""
+        self.case.bench.progress.say(what)
+        try:
+            yield
+        except HarnessError as error:
+            remedy = f" ({error.remedy})" if error.remedy else ""
+            self.failed.append((what, f"could not be tried: {error.message}{remedy}"))
+        except Exception as error:
+            # Whatever it is, the verdict of the case must not be lost for it.
+            text = f"{type(error).__name__}: {error}".splitlines()[0]
+            self.failed.append((what, f"could not be tried: {text}"))
+
+    def choose(self) -> None:
+        """Choose the images: those whose prediction flipped first, the others spread over the set.
+
+        Flips that rounding explains come after the others.
+        """
+        self.images = self.case.images()
+        with self.trying("predictions of the run"):
+            if self.recorded is not None and self.recorded.predictions_file:
+                path = self.case.bench.run_dir / self.recorded.predictions_file
+                self.predicted = pairing.read_predictions(path)
+        place = {name: i for i, name in enumerate(self.images.names)}
+        fidelity = None if self.recorded is None else self.recorded.fidelity
+        flips = sorted(fidelity.flips if fidelity else (), key=lambda flip: flip.excused)
+        chosen = [place[flip.name] for flip in flips if flip.name in place][: self.count]
+        chosen += spread(len(self.images), self.count - len(chosen), set(chosen))
+        self.index = np.array(sorted(chosen), np.int64)
+        self.pictures, self.input = self.load(self.index)
+
+    def load(self, index: Index) -> tuple[Pictures, Float32]:
+        """Return some images with what the run feeds for them, and the catalog's input."""
+        self.deadline.check()
+        feed = self.prepared.feed
+        paths = [self.images.paths[i] for i in index]
+        nothing = np.zeros((0, 3, 0, 0), np.float32)
+        right = Pictures(paths, nothing).inputs(self.case.model.preprocessing)
+        if feed is None:
+            return Pictures(paths, right.copy()), right
+        fed = np.empty_like(right)
+        rows = {name: row for row, name in enumerate(feed.crops.names)}
+        for at, i in enumerate(index):
+            row = rows.get(self.images.names[i])
+            if row is None:
+                raise HarnessError(f"{self.images.names[i]} is not among the images that are fed")
+            crops = feed.crops.rows(row, row + 1)
+            if crops[0].shape[1] != right.shape[2]:
+                raise HarnessError(
+                    f"the run feeds images of {crops[0].shape[1]} pixels, "
+                    f"the catalog says {right.shape[2]}"
+                )
+            feed.normalize(crops, fed[at : at + 1])
+        return Pictures(paths, fed), right
+
+    @contextmanager
+    def sharing_host(self) -> Iterator[Lease]:
+        """Hold a share of the host's CPU, waited for no longer than there is time."""
+        self.deadline.check()
+        what = f"diagnosis of {self.case.case.id}"
+        with self.case.bench.share_host(what, self.deadline.left_s) as lease:
+            yield lease
+
+    def job(self, what: str, function: str, arguments: dict[str, Any]) -> Any:
+        """Run a job of `harness.diagnosis.operators` on a share of the host."""
+        with self.sharing_host() as lease:
+            return jobs.call(
+                f"harness.diagnosis.operators:{function}",
+                arguments,
+                deadline_s=self.deadline.left_s,
+                log=self.case.log_path(Stage.DIAGNOSE),
+                error=InferError,
+                what=f"{what} of {self.case.case.id}",
+                pass_fds=lease.fds,
+            )
+
+
+def spread(total: int, count: int, without: set[int]) -> list[int]:
+    """Return `count` places out of `total`, spread evenly, none of `without`."""
+    left = [i for i in range(total) if i not in without]
+    count = min(max(count, 0), len(left))
+    return [left[i * len(left) // count] for i in range(count)]
+
+
+def best_class(logits: Float32) -> Index:
+    """Return the best class of each row; -1 for a row with NaN or infinity."""
+    finite = np.isfinite(logits).all(axis=1)
+    return np.where(finite, logits.argmax(axis=1), -1).astype(np.int64)

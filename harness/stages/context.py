@@ -1,0 +1,173 @@
+"""What every stage works with: the run's settings, store and target, and the case it serves."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from harness.base import jobs
+from harness.base.errors import ConfigError, HarnessError
+from harness.base.processes import last_text
+from harness.base.progress import Progress
+from harness.base.stages import Stage
+from harness.base.store import Store, canonical
+from harness.catalog.schema import Catalog, Model
+from harness.plan import Case
+from harness.settings import Settings
+from harness.targets import leases
+from harness.targets.cpu.target import CpuTarget
+from harness.targets.pool import TIMEOUT_S, DevicePool
+from harness.targets.protocol import Device
+from harness.targets.registry import make_target
+
+LOG_CHARACTERS = 20_000  # the end alone: a compiler may write gigabytes
+
+
+class Build(Protocol):
+    """How the artifact of one stage is made."""
+
+    stage: ClassVar[Stage]
+
+    def inputs(self) -> Mapping[str, Any]:
+        """Everything that can change the artifact's bytes: its key in the store."""
+        ...
+
+    def build(self, staging: Path) -> str:
+        """Write the artifact's files into `staging`; returns the log."""
+        ...
+
+
+class Bench:
+    """Settings, catalog, store, target and run directory of one process of a run."""
+
+    def __init__(
+        self, settings: Settings, catalog: Catalog, run_dir: Path, progress: Progress | None = None
+    ) -> None:
+        if settings.target is None:
+            raise ConfigError("no target is configured", remedy="--target=NAME or --rehearsal")
+        self.settings = settings
+        self.catalog = catalog
+        self.run_dir = run_dir
+        self.progress = progress or Progress.silent()
+        self.provenance = settings.provenance
+        self.store = Store(
+            settings.store,
+            failures=run_dir / "failures",
+            on_wait=self.waiting,
+            on_damage=lambda what: self.progress.note(f"damaged artifact: {what}"),
+        )
+        self.target = make_target(settings.target, settings, run_dir)
+        # A simulated host is the run's own; its devices are nobody else's.
+        simulated = settings.provenance == "simulated"
+        places = run_dir / "leases" if simulated else settings.leases
+        self.pool = DevicePool(self.target, places, run_dir, self.waiting)
+        self._noted: set[str] = set()
+
+    def waiting(self, who: str) -> None:
+        """Show who is waited for."""
+        self.progress.say(f"waiting: {who}")
+
+    def note_once(self, text: str) -> None:
+        """Print what holds for more than one case."""
+        if text not in self._noted:
+            self._noted.add(text)
+            self.progress.note(text)
+
+    def host(self) -> Device:
+        """Return the host's CPU: builds, decoding and eager passes count as users of it."""
+        return CpuTarget().devices()[0]
+
+    def share_host(
+        self, what: str, timeout_s: float = TIMEOUT_S
+    ) -> contextlib.AbstractContextManager[leases.Lease]:
+        """Hold a share of the host's CPU: where it is what is measured, builds are users of it."""
+        return leases.lease(
+            self.host(),
+            self.settings.leases,
+            exclusive=False,
+            timeout_s=timeout_s,
+            what=what,
+            on_wait=self.waiting,
+        )
+
+
+@dataclass
+class CaseContext:
+    """One case: its model, its logs, its jobs."""
+
+    bench: Bench
+    case: Case
+    model: Model
+
+    @property
+    def given_onnx(self) -> Path | None:
+        """The ONNX file that `--onnx` puts in the place of the export."""
+        return dict(self.bench.settings.onnx).get(self.model.id)
+
+    @property
+    def tensors(self) -> dict[str, Any]:
+        """Names and sizes of the model's input and output."""
+        return {
+            "input_name": self.model.input.name,
+            "output_name": self.model.output.name,
+            "size": self.model.input.size,
+            "classes": self.model.classes,
+        }
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """Where the network comes from, with its arguments, and the layout of its checkpoint."""
+        return {
+            "network": self.model.network.source,
+            "arguments": dict(self.model.network.arguments),
+            "layout": self.model.checkpoint.layout,
+        }
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the checkpoint may run code while it is read."""
+        return self.model.id in self.bench.settings.trust_checkpoint
+
+    def log_path(self, stage: Stage, part: str = "") -> Path:
+        """Return the file that keeps what a stage prints; `part` where a stage has several."""
+        name = f"{self.case.check}-{self.case.id}-{stage}{f'-{part}' if part else ''}.log"
+        path = self.bench.run_dir / "logs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def deadline(self, seconds: float) -> float:
+        """Return a deadline, longer on a machine that was called slow."""
+        return seconds * self.bench.settings.deadline_factor
+
+    def share_host(self, what: str) -> contextlib.AbstractContextManager[leases.Lease]:
+        """Hold a share of the host's CPU for a part of the case."""
+        return self.bench.share_host(f"{what} of {self.case.id}")
+
+    def job(
+        self,
+        stage: Stage,
+        function: str,
+        arguments: Mapping[str, Any],
+        error: type[HarnessError],
+        deadline_s: float,
+    ) -> str:
+        """Run a job (`harness.base.jobs`) on a share of the host; returns its log and answer.
+
+        Raises:
+            HarnessError: the function's own, or `error`.
+        """
+        log = self.log_path(stage)
+        with self.share_host(stage.doing) as lease:
+            answer = jobs.call(
+                function,
+                arguments,
+                deadline_s=self.deadline(deadline_s),
+                log=log,
+                error=error,
+                what=f"{stage} of {self.case.id}",
+                pass_fds=lease.fds,
+            )
+        return f"{last_text(log, LOG_CHARACTERS)}\n{canonical(answer)}".strip()

@@ -1,0 +1,165 @@
+"""Stage EAGER: what eager PyTorch makes of the run's images, the reference of compiled models."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from harness.base.errors import EagerError, LoadError, RehearsalError
+from harness.base.host import cores, processor
+from harness.base.npy import NpyWriter
+from harness.base.stages import Stage
+from harness.base.store import Entry, source_digest
+from harness.images.crops import Crops, UsingHost
+from harness.images.dataset import ImageSet
+from harness.images.feed import Feed
+from harness.judge.accuracy import REHEARSAL_MIN_CLASSES, REHEARSAL_TOP1_PERCENT
+from harness.stages.context import CaseContext
+from harness.stages.inference import Predictions, best, finite, infer
+from harness.stages.weights import Checkpoint
+from harness.targets import sessions
+from harness.targets.protocol import Float32, Session
+
+BATCH = 8
+FORMATS = ("contiguous", "channels-last")
+_BACKEND = Path(__file__).with_name("eager_backend.py")
+
+Feeding = Callable[[Feed, UsingHost], contextlib.AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Eager:
+    """Eager PyTorch's logits of all images; `feeding` runs a feed and notes what it decoded."""
+
+    case: CaseContext
+    weights: Checkpoint
+    crops: Crops
+    feeding: Feeding
+    stage: ClassVar[Stage] = Stage.EAGER
+
+    def inputs(self) -> Mapping[str, Any]:
+        return {
+            **self.weights.network_inputs(self.case),
+            "crops": list(self.crops.keys()),
+            "names": hashlib.sha256("\n".join(self.crops.names).encode()).hexdigest(),
+            "normalize": self.case.model.preprocessing.normalize.model_dump(),
+            "batch_size": BATCH,
+            "processor": processor()[1],
+            "threads": cores(),
+            "recipe": source_digest(
+                "harness.stages.eager",
+                "harness.stages.eager_backend",
+                "harness.stages.inference",
+                "harness.targets.worker",
+                "harness.networks.layouts",
+                "harness.networks.library",
+                "harness.images.feed",
+                "harness.images.preprocess",
+            ),
+        }
+
+    def build(self, staging: Path) -> str:
+        case = self.case
+        feed = Feed(self.crops, case.model.preprocessing.normalize, BATCH)
+        names: list[str] = []
+        progress = case.bench.progress
+        with (
+            case.share_host("the eager pass") as lease,
+            open_eager(
+                case, self.weights, BATCH, case.log_path(Stage.EAGER), lease_fds=lease.fds
+            ) as session,
+            NpyWriter(
+                staging / "logits.npy", (len(self.crops), case.model.classes), np.float32
+            ) as out,
+        ):
+
+            def take(these: tuple[str, ...], logits: Float32) -> None:
+                out.put(len(names), logits)
+                names.extend(these)
+
+            # Decoding is covered by the lease that is held: see `Crops.filling`.
+            with self.feeding(feed, contextlib.nullcontext):
+                total = len(self.crops)
+                infer(session, feed, take, progress=lambda n: progress.update(n, total, "images"))
+        self.weights.require_unchanged()
+        (staging / "names.json").write_text(json.dumps(names), encoding="utf-8")
+        return f"{len(names)} images"
+
+    @staticmethod
+    def read(entry: Entry) -> Predictions:
+        """Return what the store keeps of it; the logits stay in their file."""
+        names = json.loads(entry.file("names.json").read_text(encoding="utf-8"))
+        return Predictions.stored(tuple(names), entry.file("logits.npy"))
+
+
+@contextlib.contextmanager
+def open_eager(
+    case: CaseContext,
+    weights: Checkpoint,
+    batch_size: int,
+    log: Path,
+    *,
+    lease_fds: tuple[int, ...],
+    both_formats: bool = False,
+) -> Iterator[Session]:
+    """Open eager PyTorch in a device worker; `both_formats`: execution `i` in `FORMATS[i % 2]`.
+
+    Raises:
+        EagerError: it could not be opened.
+    """
+    try:
+        session = sessions.open_session(
+            weights.path,
+            backend=_BACKEND,
+            options={
+                **case.network,
+                **case.tensors,
+                "trust": case.trusted,
+                "batch_size": batch_size,
+                "threads": cores(),
+                "both_formats": both_formats,
+            },
+            log=log,
+            deadline_open_s=case.deadline(300.0),
+            deadline_run_s=case.deadline(600.0),
+            pass_fds=lease_fds,
+        )
+    except LoadError as error:
+        raise EagerError(
+            f"{case.model.id}: eager PyTorch could not be opened: {error.message}",
+            remedy=error.remedy,
+            log=error.log,
+        ) from error
+    with contextlib.closing(session):
+        yield session
+
+
+def check_rehearsal(case: CaseContext, predictions: Predictions, images: ImageSet) -> None:
+    """Refuse stand-in weights or images that could not tell a good model from a bad one.
+
+    Raises:
+        RehearsalError: the score is too low or too high, or too few classes are predicted.
+    """
+    label_of = dict(zip(images.names, images.labels, strict=True))
+    correct, classes = 0, set[int]()
+    for names, logits in predictions.blocks():
+        first = np.where(finite(logits), best(logits, 1)[:, 0], -1).tolist()
+        classes.update(first)
+        right = (label_of[name] + case.model.label_offset for name in names)
+        correct += sum(one == other for one, other in zip(first, right, strict=True))
+    top1 = 100.0 * correct / len(images)
+    low, high = REHEARSAL_TOP1_PERCENT
+    if not low <= top1 <= high or len(classes) < REHEARSAL_MIN_CLASSES:
+        raise RehearsalError(
+            f"{case.model.id}: the eager stand-in has top-1 {top1:.1f} % and predicts "
+            f"{len(classes)} classes; a rehearsal needs {low:g} to {high:g} % and at least "
+            f"{REHEARSAL_MIN_CLASSES}",
+            remedy="use another number of images: --rehearsal-images=N",
+        )

@@ -1,0 +1,122 @@
+"""ONNX files: what each must be, what it computes, how far two results differ.
+
+Used in child processes: onnx and ONNX Runtime are imported where they are called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from harness.base.errors import ExportError, HarnessError, SimplifyError
+
+OPSET = 11
+FILE = "model.onnx"
+# Export changes no arithmetic: float32 of two runtimes differs by rounding alone. Guide models
+# measured 7e-8 to 3e-5 in the largest element; a wrong operator is orders above.
+MAX_RELATIVE_L2 = 1e-4
+
+
+def check_onnx(
+    path: str,
+    input_name: str,
+    output_name: str,
+    size: int,
+    classes: int,
+    batch_size: int | None,
+    *,
+    error: type[ExportError] | type[SimplifyError] = ExportError,
+) -> dict[str, Any]:
+    """Check an ONNX file's validity, opset and tensors; also for a file that a user brought.
+
+    Raises:
+        ExportError or SimplifyError: naming what is wrong with it.
+    """
+    import onnx
+    import onnx.external_data_helper
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+        external = onnx.external_data_helper.uses_external_data
+        if any(external(tensor) for tensor in model.graph.initializer):
+            raise error(
+                "the ONNX file keeps its weights in other files",
+                remedy="embed them: onnx.save(onnx.load('model.onnx'), 'embedded.onnx')",
+            )
+        onnx.checker.check_model(model)
+    except HarnessError:
+        raise
+    except Exception as problem:
+        raise error(f"not a valid ONNX file: {first_line(problem)}") from problem
+    opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    if opset != OPSET:
+        raise error(
+            f"the ONNX file has opset {opset}, the toolchain takes {OPSET}",
+            remedy=f"export with opset_version={OPSET}",
+        )
+    weights = {w.name for w in model.graph.initializer}
+    inputs = [i for i in model.graph.input if i.name not in weights]
+    _check_tensor("input", inputs, input_name, (3, size, size), batch_size, error)
+    _check_tensor("output", model.graph.output, output_name, (classes,), batch_size, error)
+    return {"opset": opset, "nodes": len(model.graph.node)}
+
+
+def _check_tensor(
+    role: str,
+    found: Sequence[Any],
+    name: str,
+    shape: tuple[int, ...],
+    batch_size: int | None,
+    error: type[ExportError] | type[SimplifyError],
+) -> None:
+    """Check that the graph has this tensor alone; `shape` is without the batch axis."""
+    import onnx
+
+    names = [value.name for value in found]
+    if names != [name]:
+        raise error(f"{role}s of the ONNX file are {names}, the catalog says [{name!r}]")
+    tensor = found[0].type.tensor_type
+    dims = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
+    if tensor.elem_type != onnx.TensorProto.FLOAT:
+        raise error(f"{role} {name!r} is not float32")
+    expected: list[int | None] = [batch_size, *shape]
+    # A network may leave its class axis unnamed in the graph; a session checks it.
+    fits = dims == expected or (
+        batch_size is None
+        and len(dims) == len(expected)
+        and all(d is None or d == e for d, e in zip(dims[1:], shape, strict=True))
+    )
+    if fits and batch_size is None and role == "input" and (dims[0] or 0) > 0:
+        raise error(
+            f"input {name!r} has the fixed batch size {dims[0]}",
+            remedy="export it with a dynamic batch axis: each batch size is compiled from one file",
+        )
+    if not fits:
+        raise error(f"{role} {name!r} has shape {dims}, it must be {expected}")
+
+
+def run_onnx(path: str, input_name: str, images: Any) -> Any:
+    """Return the outputs of an ONNX file for `float32[N, 3, S, S]`, by ONNX Runtime on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return session.run(None, {input_name: images})[0]
+
+
+def relative_l2(found: Any, expected: Any) -> float:
+    """Return |found - expected| / |expected|; infinity where the shapes differ."""
+    import numpy as np
+
+    if found.shape != expected.shape:
+        return float("inf")
+    norm = float(np.linalg.norm(expected.astype(np.float64)))
+    delta = float(np.linalg.norm(found.astype(np.float64) - expected.astype(np.float64)))
+    return delta / norm if norm else delta
+
+
+def first_line(error: BaseException) -> str:
+    """Return an exception's type and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

@@ -1,0 +1,105 @@
+"""Stage SIMPLIFY: the ONNX file at one fixed batch size, by onnxsim."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from harness.base.errors import SimplifyError
+from harness.base.host import required_version
+from harness.base.stages import Stage
+from harness.base.store import Entry, source_digest
+from harness.stages.onnx_file import (
+    FILE,
+    MAX_RELATIVE_L2,
+    check_onnx,
+    first_line,
+    relative_l2,
+    run_onnx,
+)
+
+if TYPE_CHECKING:  # the job below runs in a child process that needs none of these
+    from harness.stages.context import CaseContext
+
+
+@dataclass(frozen=True)
+class Simplify:
+    """The exported file, simplified at the case's batch size: `model.onnx`."""
+
+    case: CaseContext
+    exported: Entry
+    stage: ClassVar[Stage] = Stage.SIMPLIFY
+
+    def inputs(self) -> Mapping[str, Any]:
+        return {
+            "onnx": self.exported.digest,
+            "batch_size": self.case.case.batch_size,
+            "onnxsim": required_version("onnxsim"),
+            "onnxruntime": required_version("onnxruntime"),  # onnxsim folds constants with it
+            "onnx_version": required_version("onnx"),
+            **self.case.tensors,
+            "recipe": source_digest("harness.stages.simplify", "harness.stages.onnx_file"),
+        }
+
+    def build(self, staging: Path) -> str:
+        return self.case.job(
+            Stage.SIMPLIFY,
+            "harness.stages.simplify:simplify_onnx",
+            {
+                "source": str(self.exported.file(FILE)),
+                **self.case.tensors,
+                "batch_size": self.case.case.batch_size,
+                "output": str(staging / FILE),
+            },
+            SimplifyError,
+            600.0,
+        )
+
+
+def simplify_onnx(
+    *,
+    source: str,
+    input_name: str,
+    output_name: str,
+    size: int,
+    classes: int,
+    batch_size: int,
+    output: str,
+) -> dict[str, Any]:
+    """Simplify at one fixed batch size (a model simplified at one cannot be used at another).
+
+    Raises:
+        SimplifyError: onnxsim failed, or the result computes something else.
+    """
+    import numpy as np
+    import onnx
+    import onnxsim
+
+    try:
+        model, same = onnxsim.simplify(
+            onnx.load(source),
+            overwrite_input_shapes={input_name: [batch_size, 3, size, size]},
+        )
+    except Exception as error:
+        raise SimplifyError(
+            f"onnxsim failed at batch size {batch_size}: {first_line(error)}",
+            remedy="check that the ONNX file's input has a dynamic or equal batch axis",
+        ) from error
+    if not same:
+        raise SimplifyError(f"onnxsim's own check failed at batch size {batch_size}")
+    onnx.save(model, output)
+    description = check_onnx(
+        output, input_name, output_name, size, classes, batch_size, error=SimplifyError
+    )
+    probe = np.random.default_rng(21).standard_normal((batch_size, 3, size, size), np.float32)
+    difference = relative_l2(
+        run_onnx(output, input_name, probe), run_onnx(source, input_name, probe)
+    )
+    if not difference <= MAX_RELATIVE_L2:
+        raise SimplifyError(
+            f"the simplified model computes something else: relative L2 {difference:.2e}, "
+            f"allowed {MAX_RELATIVE_L2:.0e}"
+        )
+    return {**description, "relative_l2": difference}
