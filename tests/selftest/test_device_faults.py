@@ -14,6 +14,7 @@ from harness.base import processes
 from harness.base.errors import DeviceError, HarnessError, InferError, LoadError
 from harness.catalog.load import load_catalog
 from harness.measure import attempt as measuring
+from harness.records.values import Observed
 from harness.settings import resolve
 from harness.simulator.host import Host
 from harness.targets.ascend import atc, exchange
@@ -21,7 +22,7 @@ from harness.targets.ascend.npu_smi import NpuSmi
 from harness.targets.ascend.target import AscendTarget, Place
 from harness.targets.cuda.target import CudaTarget
 from harness.targets.pool import DevicePool
-from harness.targets.protocol import Device, DeviceFault
+from harness.targets.protocol import Device, DeviceFault, Traits
 from tests.selftest.running import TINY
 from tests.selftest.test_ascend_chain import small_network
 
@@ -128,16 +129,13 @@ class Devices:
     """A target that is nothing but its devices."""
 
     name = "npu"
-    runs_on_host = False
+    traits = Traits(fidelity_bound=3e-2)
 
     def __init__(self, number):
         self.all = tuple(Device("npu", index, "chip", f"card-{index}") for index in range(number))
 
     def devices(self):
         return self.all
-
-    def card(self, device):
-        return (device,)
 
     def device_fault(self, error, device):
         certain = getattr(error, "certain", None)
@@ -155,7 +153,7 @@ def measured(tmp_path, monkeypatch):
         case: Any = SimpleNamespace(
             bench=SimpleNamespace(target=devices, pool=pool, progress=SimpleNamespace(note=print)),
             case=SimpleNamespace(name="the case", check="accuracy"),
-            attempts=[],
+            observed=Observed(),
             device=None,
         )
 
@@ -171,10 +169,10 @@ def measured(tmp_path, monkeypatch):
         prepared: Any = None
         answer: Any
         try:
-            answer = measuring._measured(case, prepared)
+            answer = measuring._on_one_device_or_two(case, prepared)
         except HarnessError as error:
             answer = error
-        return answer, sorted(pool.set_aside()), [one["device"] for one in case.attempts]
+        return answer, sorted(pool.set_aside()), [one.device for one in case.observed.attempts]
 
     return measure
 

@@ -7,33 +7,30 @@ planted in one place of it, and the diagnosis sees it as it would see it in a ru
 from __future__ import annotations
 
 import dataclasses
-import json
-from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from harness import settings
 from harness.base.errors import DeviceError, InferError
+from harness.base.stages import Stage
 from harness.catalog.load import load_catalog
-from harness.diagnosis import msit, operators, pairing
-from harness.diagnosis.agreement import agree, outputs
-from harness.diagnosis.diagnose import _Diagnosis, diagnose
-from harness.diagnosis.suspects import suspects
-from harness.diagnosis.words import Findings, words
+from harness.diagnosis import chain, operators
+from harness.diagnosis.agreement import agree
+from harness.diagnosis.diagnose import diagnose
+from harness.diagnosis.words import About, Findings, Restored, words
 from harness.images.crops import Crops
 from harness.images.feed import Feed
 from harness.images.steps import Normalize, ResizeSquare
 from harness.measure import accuracy
 from harness.measure import attempt as measuring
-from harness.measure.accuracy import Predictions
 from harness.plan import Case
-from harness.stages.pipeline import CaseBench, Workbench
-from tests.selftest.fakes import FakeSession
+from harness.records.values import Observed
+from harness.stages.inference import Predictions, infer
+from harness.stages.pipeline import CasePipeline, Workbench
+from harness.targets.protocol import OperatorComparison
 from tests.selftest.planted.altered import Altered
-from tests.selftest.running import ROOT, TINY
+from tests.selftest.running import TINY
 
 BATCH = 4
 IMAGES = 8
@@ -80,7 +77,7 @@ def each(change):
 def diagnosed(prepared, *, alter=None, measured=True, **changes):
     """The diagnosis after a pass that failed, with a part of the case exchanged."""
     case, ready = prepared
-    case = dataclasses.replace(case, measurement={}, diagnosis={}, stages=[], artifacts=[])
+    case = dataclasses.replace(case, observed=Observed())
     bench = case.bench
     if alter is not None:
         target, bench.target = bench.target, Faulty(bench.target, alter)
@@ -89,46 +86,39 @@ def diagnosed(prepared, *, alter=None, measured=True, **changes):
         if measured:
             with measuring.opened(case, ready) as session:
                 found = measuring.take_accuracy(case, session, ready)
-            assert measuring.judge_accuracy(case, found).kind == "FAIL"
-        before = (dict(case.measurement), dict(case.device_info))
+            assert measuring.judge(case, found).kind == "FAIL"
+            case.observed.measurement = found
+        before = dataclasses.replace(case.observed, stages=[])
         answer = diagnose(case, ready, IMAGES)
-        assert before == (case.measurement, case.device_info)
+        assert dataclasses.replace(case.observed, stages=[]) == before
     finally:
         if alter is not None:
             bench.target = target
-    check_shape(answer)
-    assert [one.stage for one in case.stages].count("diagnosis") == 1
+    assert answer.summary.endswith(".")
+    for section in answer.sections:
+        assert section.rows
+        assert {len(row) for row in section.rows} == {len(section.columns)}
+    assert [one.stage for one in case.observed.stages].count(Stage.DIAGNOSE) == 1
     return answer
 
 
-def check_shape(answer):
-    assert set(answer) == {"summary", "stage", "suspect", "sections", "commands"}
-    assert json.loads(json.dumps(answer)) == answer
-    assert answer["summary"].endswith(".")
-    for section in answer["sections"]:
-        assert section["rows"]
-        for row in section["rows"]:
-            assert len(row) == len(section["columns"])
-            assert all(isinstance(cell, str) for cell in row)
-
-
 def section(answer, title):
-    return next(one for one in answer["sections"] if one["title"].startswith(title))
-
-
-def titles(answer):
-    return [one["title"] for one in answer["sections"]]
+    return next(one for one in answer.sections if one.title.startswith(title))
 
 
 def restoring(answer, title):
-    return [row[0] for row in section(answer, title)["rows"] if row[-1] == "yes"]
+    return [row[0] for row in section(answer, title).rows if row[-1] == "yes"]
+
+
+def not_tried(answer):
+    return dict(section(answer, "Not tried").rows)
 
 
 def as_it_was(case, monkeypatch):
     """The ONNX files of the case, whatever a test changes in what they were made from."""
     onnx, simplified = case.onnx(), case.simplified()
-    monkeypatch.setattr(CaseBench, "onnx", lambda self: onnx)
-    monkeypatch.setattr(CaseBench, "simplified", lambda self: simplified)
+    monkeypatch.setattr(CasePipeline, "onnx", lambda self: onnx)
+    monkeypatch.setattr(CasePipeline, "simplified", lambda self: simplified)
 
 
 # What is fed and how results come back ---------------------------------------------------------
@@ -138,7 +128,7 @@ def test_swapped_channels_are_named(prepared):
     answer = diagnosed(
         prepared, alter=lambda s: Altered(s, inputs=lambda view: view[:, ::-1].copy())
     )
-    assert (answer["stage"], answer["suspect"]) == ("input", "channels swapped (BGR for RGB)")
+    assert (answer.stage, answer.suspect) == (Stage.DATA, "channels swapped (BGR for RGB)")
     assert restoring(answer, "Usual suspects") == ["channels swapped (BGR for RGB)"]
 
 
@@ -147,7 +137,7 @@ def test_another_normalisation_is_named(prepared):
     other = Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     feed = Feed(case.crops(), other, BATCH)
     answer = diagnosed(prepared, feed=feed)
-    assert (answer["stage"], answer["suspect"]) == ("input", "mean and std of 0.5")
+    assert (answer.stage, answer.suspect) == (Stage.DATA, "mean and std of 0.5")
     assert restoring(answer, "Usual suspects") == ["the catalog's preprocessing"]
 
 
@@ -157,7 +147,7 @@ def test_another_resize_is_named(prepared):
     steps = steps.model_copy(update={"resize": ResizeSquare(size=73, interpolation="bilinear")})
     feed = Feed(Crops(case.bench.store, case.images(), steps), steps.normalize, BATCH)
     answer = diagnosed(prepared, feed=feed)
-    assert (answer["stage"], answer["suspect"]) == ("input", "resized to a square")
+    assert (answer.stage, answer.suspect) == (Stage.DATA, "resized to a square")
 
 
 def replaced(steps, part, **changes):
@@ -182,7 +172,7 @@ def odd(prepared):
         rows.append(np.array(logits))
 
     with measuring.opened(case, ready) as session:
-        accuracy.infer(session, fed_by(case, steps), take)
+        infer(session, fed_by(case, steps), take)
     reference = Predictions(tuple(names), np.concatenate(rows))
     return dataclasses.replace(case, model=model), dataclasses.replace(ready, reference=reference)
 
@@ -206,15 +196,15 @@ def test_what_is_fed_is_named(prepared, odd, part, changes, suspect, monkeypatch
     def no_graph(*_):
         raise InferError("left out, to be quick")
 
-    monkeypatch.setattr(_Diagnosis, "_graph", no_graph)
+    monkeypatch.setattr(chain, "graph_outputs", no_graph)
     as_it_was(prepared[0], monkeypatch)
     case, _ = odd
     wrong = fed_by(case, replaced(case.model.preprocessing, part, **changes))
     answer = diagnosed(odd, feed=wrong, measured=False)
-    assert (answer["stage"], answer["suspect"]) == ("input", suspect)
+    assert (answer.stage, answer.suspect) == (Stage.DATA, suspect)
     assert restoring(answer, "Usual suspects") == ["the catalog's preprocessing"]
     how = f"but: {suspect}" if suspect else "and no usual mistake makes them so"
-    assert answer["summary"] == (
+    assert answer.summary == (
         f"The images are not fed as the catalog says, {how}; the catalog's preprocessing "
         "restores agreement with eager PyTorch."
     )
@@ -232,12 +222,21 @@ def test_what_is_fed_is_named(prepared, odd, part, changes, suspect, monkeypatch
     ],
 )
 def test_a_suspect_is_a_mistake_that_explains_the_result(fed, name, suspect):
-    restored = None if name is None else (name, "restores the score")
-    found = Findings(fed=fed, restored=restored, kind="input" if name else "")
-    stage, named, summary = words(found, 8, 3e-2)
-    assert (stage, named) == ("input", suspect)
-    assert "with resized" not in summary
+    restored = None if name is None else Restored(name, "restores the score", About.INPUT)
+    stage, named, summary = words(Findings(fed=fed, restored=restored), 8, 3e-2)
+    assert (stage, named) == (Stage.DATA, suspect)
     assert ("no usual mistake" in summary) == (fed == "")
+
+
+@pytest.mark.parametrize("about", About)
+@pytest.mark.parametrize("stage", [None, Stage.EXPORT, Stage.SIMPLIFY, Stage.COMPILE])
+def test_a_suspect_that_is_found_is_named_whichever_stage_departs(stage, about):
+    logits = np.ones((2, 3), np.float32)
+    restored = Restored("labels shifted by one (+1)", "restores the score", about)
+    findings = Findings(stage=stage, difference=agree(logits, 2 * logits), restored=restored)
+    _, suspect, summary = words(findings, 8, 3e-2)
+    assert suspect == restored.name
+    assert restored.name in summary
 
 
 def test_labels_off_by_one_are_named(prepared, monkeypatch):
@@ -247,8 +246,8 @@ def test_labels_off_by_one_are_named(prepared, monkeypatch):
     real = accuracy.tally
     monkeypatch.setattr(accuracy, "tally", lambda found, images, _: real(found, images, 0))
     answer = diagnosed((dataclasses.replace(case, model=model), ready))
-    assert answer["suspect"] == "labels shifted by one (-1)"
-    assert answer["stage"] == ""
+    assert answer.suspect == "labels shifted by one (-1)"
+    assert answer.stage is None
     assert restoring(answer, "Labels and order") == ["labels shifted by one (-1)"]
 
 
@@ -257,7 +256,7 @@ def test_results_of_other_images_are_named(prepared):
         prepared,
         alter=lambda s: Altered(s, outputs=each(lambda logits: np.roll(logits, 1, axis=0))),
     )
-    assert (answer["stage"], answer["suspect"]) == ("run", "results rotated by 1 within each batch")
+    assert (answer.stage, answer.suspect) == (Stage.INFER, "results rotated by 1 within each batch")
 
 
 def test_results_that_were_shifted_in_the_run_alone_are_named(prepared):
@@ -274,7 +273,7 @@ def test_results_that_were_shifted_in_the_run_alone_are_named(prepared):
             self.fill, self.names = batch.fill, names
 
     answer = diagnosed(prepared, feed=Shifted(case.crops(), case.model.preprocessing.normalize, 4))
-    assert (answer["stage"], answer["suspect"]) == ("run", "results 1 place later")
+    assert (answer.stage, answer.suspect) == (Stage.INFER, "results 1 place later")
 
 
 def test_outputs_of_another_class_order_are_named(prepared):
@@ -282,7 +281,7 @@ def test_outputs_of_another_class_order_are_named(prepared):
         prepared,
         alter=lambda s: Altered(s, outputs=each(lambda logits: np.roll(logits, 1, axis=1))),
     )
-    assert answer["suspect"] == "outputs shifted by one class (-1)"
+    assert answer.suspect == "outputs shifted by one class (-1)"
 
 
 def test_a_mistake_of_the_catalog_is_told_by_the_labels(prepared, monkeypatch):
@@ -290,7 +289,7 @@ def test_a_mistake_of_the_catalog_is_told_by_the_labels(prepared, monkeypatch):
     case, ready = prepared
     as_it_was(case, monkeypatch)
     weights = case.checkpoint()
-    monkeypatch.setattr(CaseBench, "checkpoint", lambda self: weights)
+    monkeypatch.setattr(CasePipeline, "checkpoint", lambda self: weights)
     monkeypatch.setattr(case.bench, "provenance", "real")
     raw = Normalize(mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255))
     published = case.model.accuracy.published.model_copy(update={"top1": 80.0})
@@ -302,8 +301,8 @@ def test_a_mistake_of_the_catalog_is_told_by_the_labels(prepared, monkeypatch):
     )
     wrong = dataclasses.replace(case, model=model)
     answer = diagnosed((wrong, ready), measured=False, reference=None, feed=wrong.feed())
-    assert all(row[-1] == "agrees" for row in section(answer, "Agreement")["rows"])
-    assert (answer["stage"], answer["suspect"]) == ("input", "ImageNet's mean and std")
+    assert all(row[-1] == "agrees" for row in section(answer, "Agreement").rows)
+    assert (answer.stage, answer.suspect) == (Stage.DATA, "ImageNet's mean and std")
 
 
 # Stages -----------------------------------------------------------------------------------------
@@ -365,11 +364,11 @@ def test_a_fault_of_the_simplified_file_is_named(
     case, _ = prepared
     broken = altered_onnx(case.simplified(), tmp_path / "model.onnx", change)
     compiled = recompiled(case, broken, tmp_path / "compiled")
-    monkeypatch.setattr(CaseBench, "simplified", lambda self: broken)
+    monkeypatch.setattr(CasePipeline, "simplified", lambda self: broken)
     answer = diagnosed(prepared, compiled=compiled)
-    assert (answer["stage"], answer["suspect"]) == ("simplify", "")
-    assert operator in answer["summary"]
-    assert why in answer["summary"]
+    assert (answer.stage, answer.suspect) == (Stage.SIMPLIFY, "")
+    assert operator in answer.summary
+    assert why in answer.summary
     assert restoring(answer, "Usual suspects") == []
 
 
@@ -379,11 +378,11 @@ def test_a_fault_of_the_export_is_named(prepared, tmp_path, monkeypatch):
         case.onnx(), tmp_path / "model.onnx", perturb("/layer2/layer2.0/conv1/Conv")
     )
     compiled = recompiled(case, case.simplified(), tmp_path / "compiled")
-    monkeypatch.setattr(CaseBench, "onnx", lambda self: broken)
-    monkeypatch.setattr(CaseBench, "simplified", lambda self: broken)
+    monkeypatch.setattr(CasePipeline, "onnx", lambda self: broken)
+    monkeypatch.setattr(CasePipeline, "simplified", lambda self: broken)
     answer = diagnosed(prepared, compiled=compiled, measured=False)
-    assert answer["stage"] == "export"
-    assert "departs from eager PyTorch" in answer["summary"]
+    assert answer.stage is Stage.EXPORT
+    assert "departs from eager PyTorch" in answer.summary
 
 
 def test_a_compiled_file_of_other_weights_is_named(prepared, tmp_path):
@@ -392,8 +391,8 @@ def test_a_compiled_file_of_other_weights_is_named(prepared, tmp_path):
         case.simplified(), tmp_path / "other.onnx", perturb("/layer3/layer3.0/conv1/Conv")
     )
     answer = diagnosed(prepared, compiled=recompiled(case, other, tmp_path / "compiled"))
-    assert (answer["stage"], answer["suspect"]) == ("compile", "")
-    assert "/layer3/layer3.0" in answer["summary"]
+    assert (answer.stage, answer.suspect) == (Stage.COMPILE, "")
+    assert "/layer3/layer3.0" in answer.summary
 
 
 def test_infinity_from_the_device_departs_at_the_compiled_model(prepared):
@@ -401,7 +400,7 @@ def test_infinity_from_the_device_departs_at_the_compiled_model(prepared):
         prepared,
         alter=lambda s: Altered(s, outputs=each(lambda logits: np.full_like(logits, np.inf))),
     )
-    assert answer["stage"] == "compile"
+    assert answer.stage is Stage.COMPILE
 
 
 # Nothing is lost --------------------------------------------------------------------------------
@@ -409,8 +408,8 @@ def test_infinity_from_the_device_departs_at_the_compiled_model(prepared):
 
 def test_a_sound_case_blames_nobody(prepared):
     answer = diagnosed(prepared, measured=False)
-    assert (answer["stage"], answer["suspect"]) == ("", "")
-    assert "agree" in answer["summary"]
+    assert (answer.stage, answer.suspect) == (None, "")
+    assert "agree" in answer.summary
 
 
 def test_a_device_that_is_gone_costs_its_rows_alone(prepared):
@@ -419,9 +418,8 @@ def test_a_device_that_is_gone_costs_its_rows_alone(prepared):
         raise DeviceError("the device is gone")
 
     answer = diagnosed(prepared, alter=gone, measured=False)
-    (row,) = [row for row in section(answer, "Not tried")["rows"] if row[0] == "compiled model"]
-    assert row[1] == "could not be tried: the device is gone"
-    assert any(title.startswith("Agreement of the stages") for title in titles(answer))
+    assert not_tried(answer)["compiled model"] == "could not be tried: the device is gone"
+    assert section(answer, "Agreement of the stages")
 
 
 def test_a_session_that_dies_costs_its_rows_alone(prepared):
@@ -431,22 +429,20 @@ def test_a_session_that_dies_costs_its_rows_alone(prepared):
             yield
 
     answer = diagnosed(prepared, alter=Dying, measured=False)
-    assert ["compiled model", "could not be tried: the worker died"] in section(
-        answer, "Not tried"
-    )["rows"]
+    assert not_tried(answer)["compiled model"] == "could not be tried: the worker died"
 
 
 def test_time_that_is_over_is_said(prepared, monkeypatch):
     monkeypatch.setattr("harness.diagnosis.diagnose.LIMIT_S", 0.0)
     answer = diagnosed(prepared, measured=False)
-    assert "has taken its 0 s" in section(answer, "Not tried")["rows"][-1][1]
+    assert "has taken its 0 s" in section(answer, "Not tried").rows[-1][1]
 
 
 def test_an_unexpected_failure_does_not_cost_the_verdict(prepared, monkeypatch):
     monkeypatch.setattr("harness.diagnosis.pairing.orders", lambda *_: 1 / 0)
     answer = diagnosed(prepared, measured=False)
-    assert ["pairing and labels", "could not be tried: ZeroDivisionError: division by zero"] in (
-        section(answer, "Not tried")["rows"]
+    assert not_tried(answer)["pairing and labels"] == (
+        "could not be tried: ZeroDivisionError: division by zero"
     )
 
 
@@ -456,111 +452,14 @@ def test_without_an_eager_pass_the_onnx_file_is_the_reference(prepared, monkeypa
     given = dataclasses.replace(case.bench.settings, onnx=(("tiny", case.onnx()),))
     monkeypatch.setattr(case.bench, "settings", given)
     answer = diagnosed(prepared, measured=False, reference=None)
-    assert section(answer, "Agreement")["rows"][0][:2] == ["simplified ONNX", "exported ONNX"]
-    assert any(row[0] == "eager PyTorch" for row in section(answer, "Not tried")["rows"])
+    assert section(answer, "Agreement").rows[0][:2] == ("simplified ONNX", "exported ONNX")
+    assert "eager PyTorch" in not_tried(answer)
 
 
 def test_eager_is_run_where_the_run_had_no_eager_pass(prepared):
     answer = diagnosed(prepared, measured=False, reference=None)
-    assert section(answer, "Agreement")["rows"][0][:2] == ["exported ONNX", "eager PyTorch"]
-    assert section(answer, "Agreement")["rows"][0][-1] == "agrees"
-
-
-# Parts ------------------------------------------------------------------------------------------
-
-
-def test_every_model_has_its_suspects_once():
-    catalog = load_catalog(ROOT / "baselines.yaml")
-    for model in catalog.models.values():
-        names = [one.name for one in suspects(model, catalog)]
-        assert len(set(names)) == len(names)
-        assert "channels swapped (BGR for RGB)" in names
-        assert sum("mean and std" in name for name in names) >= 4
-        assert any("interpolation" in name for name in names)
-        assert any("square" in name or "short side" in name for name in names)
-
-
-def test_agreement_of_equal_and_of_other_logits():
-    logits = np.random.default_rng(1).standard_normal((6, 10)).astype(np.float32)
-    same = agree(logits, logits)
-    assert (same.relative_l2, same.largest, same.equal) == (0.0, 0.0, 6)
-    assert same.cosine == pytest.approx(1.0)
-    spoiled = logits.copy()
-    spoiled[2, 3] = np.nan
-    assert not agree(spoiled, logits).within(1.0)
-    assert agree(spoiled, logits).equal == 5
-    assert not agree(logits[:, :9], logits).within(1.0)
-    assert agree(np.zeros_like(logits), logits).relative_l2 == pytest.approx(1.0)
-
-
-def test_outputs_leave_padding_out():
-    session = FakeSession(lambda view: view.reshape(4, -1)[:, :10].copy())
-    images = np.arange(6 * 12, dtype=np.float32).reshape(6, 3, 2, 2)
-    assert np.array_equal(outputs(session, images), images.reshape(6, -1)[:, :10])
-
-
-@given(
-    st.integers(8, 40),
-    st.sampled_from([1, 4, 8]),
-    st.sampled_from(["roll", "batch", "reverse"]),
-    st.integers(1, 3),
-)
-def test_orders_give_back_what_was_mixed_up(count, batch, how, shift):
-    names = [f"image{i:03d}" for i in range(count)]
-    labels = np.arange(count)
-    right = np.arange(count) * 7
-    if how == "roll":
-        mixed = np.roll(right, shift)
-    elif how == "reverse":
-        mixed = right[::-1]
-    else:
-        parts = [right[i : i + batch] for i in range(0, count, batch)]
-        mixed = np.concatenate([np.roll(part, shift) for part in parts])
-    assert any(
-        np.array_equal(mixed[order], right) for _, order in pairing.orders(names, labels, batch)
-    ) or np.array_equal(mixed, right)
-
-
-def test_matching_finds_an_order_and_no_other():
-    logits = np.random.default_rng(2).standard_normal((8, 10)).astype(np.float32)
-    mapping = pairing.matched(np.roll(logits, 1, axis=0), logits, 1e-3)
-    assert mapping is not None
-    assert mapping.tolist() == [7, 0, 1, 2, 3, 4, 5, 6]
-    names = [str(i) for i in range(8)]
-    assert pairing.describe(mapping, names, np.arange(8), 8) == "results 1 place later"
-    assert pairing.matched(logits, logits, 1e-3) is None
-    assert pairing.matched(np.repeat(logits[:1], 8, axis=0), logits, 1e-3) is None
-    assert pairing.matched(logits * 2, logits, 1e-3) is None
-    other = np.array([3, 0, 7, 1, 2, 6, 4, 5])
-    mapping = pairing.matched(logits[other], logits, 1e-3)
-    assert mapping is not None
-    words = pairing.describe(mapping, names, np.arange(8), 4)
-    assert words == "another order: 0 got the result of 3"
-
-
-def test_chance_is_not_a_suspect():
-    generator = np.random.default_rng(3)
-    before, after = generator.random((2, 60)) < 0.5
-    assert pairing.gained(before, after) > pairing.CERTAIN
-    assert pairing.gained(np.zeros(12, bool), np.ones(12, bool)) == pytest.approx(2.0**-12)
-    assert pairing.gained(np.ones(12, bool), np.zeros(12, bool)) == pytest.approx(1.0)
-    assert pairing.gained(np.zeros(4000, bool), np.ones(4000, bool)) < 1e-9
-
-
-def test_a_fault_begins_where_it_jumps():
-    assert operators._origin([1e-7, 2e-7, 1e-7], 1e-3) is None
-    assert operators._origin([1e-7, 2e-4, 3e-3, 5e-2], 1e-3) == 1
-    assert operators._origin([1e-6, 1e-5, 2e-4, 2e-3], 1e-3) == 3
-    assert operators._origin([1e-7, 1e300], 1e-3) == 1
-
-
-def test_tensors_are_thinned_to_what_memory_holds(monkeypatch):
-    monkeypatch.setattr(operators, "MEMORY", 100)
-    assert operators._thin(range(5), [10] * 5) == [0, 1, 2, 3, 4]
-    thin = operators._thin(range(20), [10] * 20)
-    assert len(thin) <= 10
-    assert thin[-1] == 19
-    assert operators._thin(range(4), [1000] * 4) == [2]
+    assert section(answer, "Agreement").rows[0][:2] == ("exported ONNX", "eager PyTorch")
+    assert section(answer, "Agreement").rows[0][-1] == "agrees"
 
 
 def test_the_first_operator_is_found_with_little_memory(prepared, tmp_path, monkeypatch):
@@ -581,41 +480,16 @@ def test_the_first_operator_is_found_with_little_memory(prepared, tmp_path, monk
     assert answer["compared"] < 38
 
 
-@dataclasses.dataclass(frozen=True)
-class SomeToolkit:
-    msit: Path | None = Path("/opt/tools/msit")
-    env: dict[str, str] = dataclasses.field(
-        default_factory=lambda: {"ASCEND_TOOLKIT_HOME": "/usr/local/Ascend/ascend-toolkit/latest"}
-    )
-    environment_source: str = "sourced /usr/local/Ascend/ascend-toolkit/set_env.sh"
-
-
-def test_the_command_of_msit(tmp_path):
-    batch = np.ones((2, 3, 4, 4), np.float32)
-    folder = tmp_path / "a folder"
-    source, command = msit.commands(
-        SomeToolkit(),
-        onnx=Path("/store/model.onnx"),
-        compiled=Path("/store/model.om"),
-        batch=batch,
-        device=3,
-        folder=folder,
-    )
-    assert source == "source /usr/local/Ascend/ascend-toolkit/set_env.sh"
-    assert command == (
-        "/opt/tools/msit debug compare -gm /store/model.onnx -om /store/model.om "
-        f"-i '{folder}/input.bin' -c /usr/local/Ascend/ascend-toolkit/latest "
-        f"-o '{folder}/msit' -d 3"
-    )
-    assert np.array_equal(np.fromfile(folder / "input.bin", np.float32), batch.ravel())
-
-
-@pytest.mark.parametrize("program", [Path("/opt/tools/msit"), None])
-def test_msit_is_offered_where_it_is(prepared, program, monkeypatch):
+@pytest.mark.parametrize("commands", [("compare them",), ()])
+def test_the_targets_own_comparison_is_offered_where_it_has_one(prepared, commands, monkeypatch):
     case, _ = prepared
-    monkeypatch.setattr(
-        type(case.bench.target), "toolkit", SomeToolkit(msit=program), raising=False
-    )
+
+    def compare(self, onnx, file, batch, device, folder):
+        assert (batch.shape, batch.dtype) == ((BATCH, 3, 64, 64), np.float32)
+        return OperatorComparison("a tool", commands, "" if commands else "it is not here")
+
+    monkeypatch.setattr(type(case.bench.target), "compare_operators", compare, raising=False)
     answer = diagnosed(prepared, measured=False)
-    assert bool(answer["commands"]) == (program is not None)
-    assert section(answer, "Operator by operator")
+    assert answer.commands == commands
+    (row,) = section(answer, "Operator by operator").rows
+    assert ("it is not here" in row) == (not commands)

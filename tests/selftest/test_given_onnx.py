@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from harness.base.errors import ExportError
-from harness.stages import export
+from harness.stages import onnx_file
 
 
 def model(
@@ -40,7 +40,7 @@ def model(
 
 
 def check(path):
-    return export.check_onnx(str(path), "image", "class", 2, 10, None)
+    return onnx_file.check_onnx(str(path), "image", "class", 2, 10, None)
 
 
 def test_a_right_file_is_taken(tmp_path):
@@ -54,6 +54,7 @@ def test_a_right_file_is_taken(tmp_path):
         ({"names": ("input", "class")}, "inputs of the ONNX file are ['input']"),
         ({"names": ("image", "output")}, "outputs of the ONNX file are ['output']"),
         ({"extra": True}, "['class', 'other']"),
+        ({"opset": 12}, "opset 12, the toolchain takes 11"),
         ({"opset": 13}, "opset 13"),
         ({"channels": 4}, "shape"),
         ({"batch": 1}, "fixed batch size 1"),

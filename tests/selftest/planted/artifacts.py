@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from harness.base.stages import Stage
 from harness.base.store import Entry, Store, file_digest
 from harness.images.crops import Crops
 from harness.networks import library, weights
-from harness.stages import checkpoint as checkpoints
-from harness.stages import export
-from harness.stages.pipeline import CaseBench, Checkpoint
+from harness.records.values import ProblemCode
+from harness.stages import checkpoint, export, onnx_file, simplify
+from harness.stages.pipeline import CasePipeline
+from harness.stages.weights import Checkpoint
 from tests.selftest.planted.graphs import exchange, perturb, rewritten, small_onnx
 from tests.selftest.planted.rows import Fault, Found, Row, judged, said
 from tests.selftest.planted.world import BATCH, World
@@ -28,7 +30,7 @@ from tests.selftest.planted.world import BATCH, World
 def _state(world: World) -> dict[str, Any]:
     """The stand-in's weights under the network's own names."""
     case, _ = world.prepared("odd")
-    networks.import_torch()
+    library.import_torch()
     return dict(weights.load_state(case.checkpoint().path, "plain"))
 
 
@@ -50,7 +52,7 @@ def _dropped_statistics(world: World, planted: bool) -> Found:
 def _weights_of_another(world: World, planted: bool) -> Found:
     if not planted:
         return _load(world, _state(world))
-    networks.import_torch()
+    library.import_torch()
     network = library.build_network("torchvision:squeezenet1_1", {})
     return _load(world, dict(network.state_dict()))
 
@@ -74,26 +76,26 @@ def _forget_statistics(state: dict[str, Any]) -> None:
             state[name].fill_(1.0)
 
 
-def _built_from(world: World, folder: Path) -> CaseBench:
+def _built_from(world: World, folder: Path) -> CasePipeline:
     return world.bench("odd", target="cpu", checkpoints=str(folder))
 
 
 def _reset_statistics(world: World, planted: bool) -> Found:
     """The compiled model made from a checkpoint whose statistics were reset."""
     folder = _written(world, _forget_statistics if planted else None)
-    compiled, _ = _built_from(world, folder).compiled()
-    return judged(world.judge_file("odd", compiled))
+    compiled = _built_from(world, folder).compiled()
+    return judged(world.judge_file("odd", compiled.path))
 
 
 def _old_weights(world: World, planted: bool) -> Found:
     """A checkpoint replaced between two runs by one of the same name and size."""
     folder = _written(world, None)
     file = folder / "odd.pth"
-    before, first = file.stat(), _built_from(world, folder).compiled()[0]
+    before, first = file.stat(), _built_from(world, folder).compiled().path
     shutil.copyfile(_written(world, _forget_statistics if planted else None) / "odd.pth", file)
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert file.stat().st_size == before.st_size
-    second = _built_from(world, folder).compiled()[0]
+    second = _built_from(world, folder).compiled().path
     if second == first:
         return said("from the store", f"{first.parent.name} for both", "build")
     return said("rebuilt", f"{second.parent.name} for the new weights", "build")
@@ -102,10 +104,10 @@ def _old_weights(world: World, planted: bool) -> Found:
 def _changed_meanwhile(world: World, planted: bool) -> Found:
     """A checkpoint replaced while the export reads it."""
     file = _written(world, None) / "odd.pth"
-    weights = Checkpoint(file, file_digest(file), "odd.pth")
+    used = Checkpoint(file, file_digest(file))
     if planted:
         file.write_bytes(file.read_bytes()[::-1])
-    weights.require_unchanged()
+    used.require_unchanged()
     return said("accepted", "the file is what it was", "loading")
 
 
@@ -117,7 +119,7 @@ def _other_file(world: World, planted: bool) -> Found:
     right = hashlib.md5(b"right weights", usedforsecurity=False).hexdigest()
     if planted:
         file.write_bytes(b"other weights")
-    checkpoints.verify_digest(file, spec.model_copy(update={"md5": right}))
+    checkpoint.verify_digest(file, spec.model_copy(update={"md5": right}))
     return said("accepted", "the digest is the published one", "loading")
 
 
@@ -136,16 +138,6 @@ def _compiled(change: Callable[[Any], None]) -> Row:
     return row
 
 
-def _tensors(world: World) -> dict[str, Any]:
-    model = world.prepared("odd")[0].model
-    return {
-        "input_name": model.input.name,
-        "output_name": model.output.name,
-        "size": model.input.size,
-        "classes": model.classes,
-    }
-
-
 def _simplifier(world: World, planted: bool) -> Found:
     """onnxsim changes a weight on the way."""
     import onnxsim
@@ -159,9 +151,9 @@ def _simplifier(world: World, planted: bool) -> Found:
         return model, same
 
     with mock.patch.object(onnxsim, "simplify", changing) if planted else contextlib.nullcontext():
-        done = export.simplify_onnx(
+        done = simplify.simplify_onnx(
             source=str(case.onnx()),
-            **_tensors(world),
+            **case.tensors,
             batch_size=BATCH,
             output=str(world.new_folder() / "model.onnx"),
         )
@@ -170,9 +162,8 @@ def _simplifier(world: World, planted: bool) -> Found:
 
 def _exporter(world: World, planted: bool) -> Found:
     """PyTorch's exporter changes a weight on the way."""
-    torch = networks.import_torch()
+    torch = library.import_torch()
     case, _ = world.prepared("odd")
-    model = case.model
     real = torch.onnx.export
 
     def changing(module: Any, arguments: Any, output: str, **options: Any) -> None:
@@ -185,12 +176,10 @@ def _exporter(world: World, planted: bool) -> Found:
         if planted:
             stack.enter_context(mock.patch.object(torch.onnx, "export", changing))
         done = export.export_onnx(
-            network=model.network.source,
-            arguments=dict(model.network.arguments),
+            **case.network,
             checkpoint=str(case.checkpoint().path),
-            layout=model.checkpoint.layout,
             trust=False,
-            **_tensors(world),
+            **case.tensors,
             output=str(world.new_folder() / "model.onnx"),
         )
     return said("accepted", f"relative L2 {done['relative_l2']:.1e}", "build")
@@ -202,7 +191,7 @@ def _given_onnx(world: World, planted: bool) -> Found:
     file = case.onnx()
     if planted:
         file = small_onnx(world.new_folder() / "model.onnx", batch=None, side=64, classes=1000)
-    done = export.check_onnx(path=str(file), **_tensors(world), batch_size=None)
+    done = onnx_file.check_onnx(path=str(file), **case.tensors, batch_size=None)
     return said("accepted", f"opset {done['opset']}", "build")
 
 
@@ -240,10 +229,10 @@ def _stored(damage: Callable[[Store, Entry], None]) -> Callable[[World, bool], F
             (staging / "model.om").write_bytes(bytes(range(256)) * 64)
             return "built"
 
-        first = Store(root).get_or_build("compiled", _INPUTS, build)
+        first = Store(root).get_or_build(Stage.COMPILE, _INPUTS, build)
         if planted:
             damage(Store(root), first)
-        second = Store(root, on_damage=told.append).get_or_build("compiled", _INPUTS, build)
+        second = Store(root, on_damage=told.append).get_or_build(Stage.COMPILE, _INPUTS, build)
         assert second.file().read_bytes() == bytes(range(256)) * 64
         if second.cached:
             return said("from the store", "the entry is whole", "build")
@@ -276,7 +265,7 @@ def _under_another_key(store: Store, entry: Entry) -> None:
         (staging / "model.om").write_bytes(b"of old weights")
         return "built"
 
-    old = store.get_or_build("compiled", {**_INPUTS, "checkpoint": "b" * 64}, build)
+    old = store.get_or_build(Stage.COMPILE, {**_INPUTS, "checkpoint": "b" * 64}, build)
     shutil.rmtree(entry.directory)
     shutil.copytree(old.directory, entry.directory)
     manifest = entry.directory / "manifest.json"
@@ -304,16 +293,16 @@ FAULTS = (
     Fault("BN statistics dropped", "the checkpoint", "loading", "error", "running_mean",
           _dropped_statistics, "accepted"),
     Fault("BN statistics reset", "the compiled model's checkpoint", "fidelity", "FAIL",
-          "logits differ by", _reset_statistics),
+          ProblemCode.LOGITS_DIFFER, _reset_statistics),
     Fault("Weights of another network", "the checkpoint", "loading", "error",
           "does not take these weights", _weights_of_another, "accepted"),
     Fault("Weights that are not the published file", "the checkpoint", "loading", "error",
           "is not the file that the catalog means", _other_file, "accepted"),
     Fault("Weights replaced while they are exported", "the checkpoint", "loading", "error",
           "changed while it was used", _changed_meanwhile, "accepted"),
-    Fault("One weight tensor perturbed", _OM, "fidelity", "FAIL", "logits differ by",
+    Fault("One weight tensor perturbed", _OM, "fidelity", "FAIL", ProblemCode.LOGITS_DIFFER,
           _compiled(perturb)),
-    Fault("Two layers' weights exchanged", _OM, "fidelity", "FAIL", "logits differ by",
+    Fault("Two layers' weights exchanged", _OM, "fidelity", "FAIL", ProblemCode.LOGITS_DIFFER,
           _compiled(exchange)),
     Fault("One weight tensor perturbed by the exporter", "`torch.onnx.export`", "build", "error",
           "computes something else than eager PyTorch", _exporter, "accepted"),
@@ -322,7 +311,7 @@ FAULTS = (
     Fault("ONNX file of another model", "`--onnx`", "build", "error", "has shape [None, 1000]",
           _given_onnx, "accepted"),
     Fault("Compiled file of another model with the same tensors", _OM, "fidelity", "FAIL",
-          "logits differ by", _other_model),
+          ProblemCode.LOGITS_DIFFER, _other_model),
     Fault("Compiled file of another batch size", _OM, "session", "error",
           "another batch size's", _other_batch),
     Fault("A cached artifact of old weights", "the checkpoint, between two runs", "build",

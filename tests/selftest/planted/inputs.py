@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -14,14 +15,15 @@ from harness.images import preprocess
 from harness.images.crops import Crops
 from harness.images.feed import Feed
 from harness.images.steps import Normalize, Preprocessing, ResizeShort
-from harness.judge.causes import OTHER_INPUT
-from harness.judge.verdicts import FIDELITY_BOUND
+from harness.records.values import ProblemCode
 from harness.targets.protocol import Float32
 from tests.selftest.planted import guides
 from tests.selftest.planted.altered import Altered
 from tests.selftest.planted.guides import ConformanceError
 from tests.selftest.planted.rows import Fault, Found, Row, judged, said
 from tests.selftest.planted.world import BATCH, World
+
+FLOAT16_BOUND = 3e-2  # what a target that computes in float16 is allowed
 
 Change = Callable[[Preprocessing], Preprocessing]
 Patch = Callable[[], contextlib.AbstractContextManager[object]]
@@ -162,7 +164,8 @@ def _feed(model: str, change: Change, bound: float | None = None) -> Row:
             steps = change(steps)
         feed = Feed(Crops(case.bench.store, case.images(), steps), steps.normalize, BATCH)
         target = case.bench.target
-        with mock.patch.object(target, "fidelity_bound", bound or target.fidelity_bound):
+        traits = replace(target.traits, fidelity_bound=bound or target.traits.fidelity_bound)
+        with mock.patch.object(target, "traits", traits):
             return judged(world.judge(model, feed=feed))
 
     return row
@@ -182,7 +185,7 @@ def _unscaled(images: Float32) -> Float32:
     return images * np.float32(255)
 
 
-_LOGITS = "logits differ by"
+_LOGITS = ProblemCode.LOGITS_DIFFER
 _FEED = "the feed of the compiled model"
 _FILE = "`baselines.yaml`"
 _CODE = "`preprocess.py`"
@@ -208,8 +211,8 @@ FAULTS = (
           _declared(_resize(interpolation="bicubic"), *guides.SCRIPTS), "accepted"),
     # The stand-in's logits move by 1.5e-2, and float16 is allowed 3e-2: no output shows it.
     Fault("Bicubic for bilinear, at float16's bound", _FEED, "preprocessing conformance", "FAIL",
-          OTHER_INPUT,
-          _feed("squeezenet1_1", _resize(interpolation="bicubic"), FIDELITY_BOUND)),
+          ProblemCode.OTHER_INPUT,
+          _feed("squeezenet1_1", _resize(interpolation="bicubic"), FLOAT16_BOUND)),
     Fault("Bilinear for bicubic", _FEED, "fidelity", "FAIL", _LOGITS,
           _feed("odd", _resize(interpolation="bilinear"))),
     Fault("Bilinear for bicubic, for both sides", _CODE, "preprocessing conformance", "error",

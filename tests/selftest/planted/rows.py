@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,13 +16,12 @@ from harness.base.errors import (
     HarnessError,
     InferError,
     LoadError,
+    ProvenanceError,
     RecordError,
     SimplifyError,
     StoreError,
 )
-from harness.judge.causes import OTHER_INPUT
-from harness.judge.verdicts import ProvenanceError
-from harness.records.values import Verdict
+from harness.records.values import ProblemCode, ThroughputMeasurement, Verdict
 from tests.selftest.planted.guides import ConformanceError
 from tests.selftest.planted.world import World
 
@@ -58,22 +57,22 @@ _RAISED_BY: dict[type[HarnessError], Part] = {
     ProvenanceError: "verdict",
     RecordError: "records",
 }
-# What parts other than the verdict's own rule say in a verdict's sentence, clause by clause.
-_SAID_BY: tuple[tuple[str, Part], ...] = (
-    ("logits differ by", "fidelity"),
-    ("predictions differ from eager", "fidelity"),
-    (OTHER_INPUT, "preprocessing conformance"),
-    ("this decides nothing: the device was", "device"),
-)
+# Whose problem it is that a verdict names; the verdict's own rule's where it is nobody's here.
+_PROBLEM_OF: dict[ProblemCode, Part] = {
+    ProblemCode.LOGITS_DIFFER: "fidelity",
+    ProblemCode.PREDICTIONS_DIFFER: "fidelity",
+    ProblemCode.OTHER_INPUT: "preprocessing conformance",
+}
 
 
 @dataclass(frozen=True)
 class Found:
-    """What came out, in what words, and which parts said so."""
+    """What came out, in what words, which parts said so, and the problems of a verdict."""
 
     outcome: Outcome
     sentence: str
     by: frozenset[Part]
+    problems: frozenset[ProblemCode] = frozenset()
 
 
 Row = Callable[[World, bool], Found]
@@ -84,7 +83,7 @@ class Fault:
     """One planted fault: what must come of it, and from whom.
 
     run: plants it (True) or leaves it out (False), which is its sound twin.
-    words: what the responsible part says of it.
+    sign: what the responsible part says of it: a problem of the verdict, or words of the error.
     sound: what must come of the twin.
     missed: why it is not caught today; empty when it is.
     """
@@ -93,7 +92,7 @@ class Fault:
     planted: str
     part: Part
     outcome: Outcome
-    words: str
+    sign: str | ProblemCode
     run: Row
     sound: Outcome = "PASS"
     missed: str = ""
@@ -127,17 +126,19 @@ def problem_of(fault: Fault, found: Found, *, planted: bool) -> str:
     if fault.part not in found.by:
         who = ", ".join(sorted(found.by)) or "nobody"
         return f"{who} spoke, {fault.part} must: {found.sentence}"
-    if fault.words not in found.sentence:
-        return f"{fault.words!r} is not in: {found.sentence}"
-    return ""
+    said_so: Container[str] = found.sentence
+    if isinstance(fault.sign, ProblemCode):
+        said_so = found.problems
+    return "" if fault.sign in said_so else f"{fault.sign!r} is not in: {found.sentence}"
 
 
-def judged(verdict: Verdict) -> Found:
-    """A verdict, with the parts that speak in its sentence."""
-    by: set[Part] = set()
-    for clause in verdict.sentence.split("; "):
-        by.add(next((part for sign, part in _SAID_BY if sign in clause), "verdict"))
-    return Found(verdict.kind, verdict.sentence, frozenset(by))
+def judged(verdict: Verdict, measurement: ThroughputMeasurement | None = None) -> Found:
+    """A verdict, with the parts that speak in it: by its problems, or by the device's trouble."""
+    codes = frozenset(problem.code for problem in verdict.problems)
+    by: set[Part] = {_PROBLEM_OF.get(code, "verdict") for code in codes}
+    if not by and verdict.kind == "INCONCLUSIVE" and measurement is not None:
+        by.update("device" for look in measurement.conditions if look.trouble)
+    return Found(verdict.kind, verdict.sentence, frozenset(by or {"verdict"}), codes)
 
 
 def said(outcome: Outcome, sentence: str, *by: Part) -> Found:

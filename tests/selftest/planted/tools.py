@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 
 from harness.catalog.schema import InputSpec, Model
-from harness.judge import verdicts
+from harness.judge.accuracy import judge_accuracy
+from harness.judge.throughput import judge_throughput
 from harness.measure import throughput
-from harness.measure.accuracy import Predictions, measure
-from harness.records.values import ThroughputMeasurement
+from harness.measure.accuracy import measure
+from harness.records.values import OutputsCheck, ProblemCode, ThroughputMeasurement
+from harness.stages.inference import Predictions
 from harness.targets.ascend import target as ascend
 from harness.targets.ascend.cli import Printed, Summary, execution_times
 from harness.targets.protocol import Float32, Session
@@ -170,12 +173,12 @@ def _overflow(world: World, planted: bool) -> Found:
         0,
         provenance="simulated",
         reference=Predictions(labels.names, expected),
-        fidelity_bound=host.target.fidelity_bound,
+        fidelity_bound=host.target.traits.fidelity_bound,
         seconds=1.0,
     )
     spec = _model(world).accuracy
     return judged(
-        verdicts.judge_accuracy(found, spec.published, spec.rule, bound=host.target.fidelity_bound)
+        judge_accuracy(found, spec.published, spec.rule, bound=host.target.traits.fidelity_bound)
     )
 
 
@@ -184,15 +187,21 @@ def _fast_and_wrong(world: World, planted: bool) -> Found:
     host = world.host()
     images = _images()
     with _opened(world, host, _compiled(world, host, seed=int(planted))) as session:
-        difference, problems = throughput.check_outputs(session, images, _expected(images))
-    found = measured(4.4, outputs_relative_l2=difference, problems=problems)
+        (outputs,) = session.stream([images])
+    difference, problems = throughput.compare_outputs(outputs, _expected(images))
+    found = replace(
+        measured(4.4),
+        outputs=OutputsCheck(difference, host.target.traits.fidelity_bound),
+        problems=problems,
+    )
     return _against_the_figure(world, found)
 
 
 def _against_the_figure(world: World, found: ThroughputMeasurement) -> Found:
     model = world.catalog("seresnext101").models["seresnext101"]
     figure = model.baseline("ascend310p3", BATCH)
-    return judged(verdicts.judge_throughput(found, figure, case="seresnext101-bs4-ascend310p3"))
+    verdict = judge_throughput(found, figure, case="seresnext101-bs4-ascend310p3")
+    return judged(verdict, found)
 
 
 # Devices -----------------------------------------------------------------------------------
@@ -309,9 +318,9 @@ FAULTS = (
     Fault("Seconds among the tool's times", _TOOL, "session", "error", "its times give",
           _seconds_listed, "accepted"),
     Fault("float16 overflow inside the network", "the chip's arithmetic", "verdict", "FAIL",
-          "NaN or infinity in the outputs of 4 images", _overflow),
+          ProblemCode.NOT_FINITE, _overflow),
     Fault("The speed of another model", "the `.om`", "verdict", "FAIL",
-          "the speed of a wrong model counts for nothing", _fast_and_wrong),
+          ProblemCode.OUTPUTS_DIFFER, _fast_and_wrong),
     Fault("A busy device", "npu-smi's table", "device", "INCONCLUSIVE",
           "busy before the measurement", _before("busy")),
     Fault("A device that others use meanwhile", "npu-smi's table", "device", "INCONCLUSIVE",

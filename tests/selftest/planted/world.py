@@ -19,7 +19,7 @@ from harness.plan import Case
 from harness.records.values import Verdict
 from harness.simulator import install, parse_config
 from harness.simulator.host import VARIABLE
-from harness.stages.pipeline import CaseBench, Prepared, Workbench
+from harness.stages.pipeline import CasePipeline, Prepared, Workbench
 from harness.targets.ascend import target as ascend
 from harness.targets.ascend.target import AscendTarget
 from harness.targets.protocol import Session
@@ -67,7 +67,7 @@ class World:
         path = ODD if model == "odd" else BASELINES
         return self.once(f"catalog {path}", lambda: load_catalog(path))
 
-    def bench(self, model: str, **options: Any) -> CaseBench:
+    def bench(self, model: str, **options: Any) -> CasePipeline:
         """A case of a model at batch size 4 on the CPU, nothing built."""
         path = ODD if model == "odd" else BASELINES
         folder = self.new_folder()
@@ -83,10 +83,10 @@ class World:
         bench = Workbench(chosen, self.catalog(model), folder)
         return bench.for_case(Case(model, BATCH, "cpu", "accuracy"))
 
-    def prepared(self, model: str) -> tuple[CaseBench, Prepared]:
+    def prepared(self, model: str) -> tuple[CasePipeline, Prepared]:
         """A rehearsal's case with everything built, as the acceptance tests build it."""
 
-        def make() -> tuple[CaseBench, Prepared]:
+        def make() -> tuple[CasePipeline, Prepared]:
             case = self.bench(model)
             return case, case.prepare()
 
@@ -117,14 +117,14 @@ class World:
         ready = dataclasses.replace(ready, **{k: v for k, v in changes.items() if k in names})
         case = dataclasses.replace(case, **{k: v for k, v in changes.items() if k not in names})
         measured = measuring.take_accuracy(case, session or self.session(name), ready)
-        return measuring.judge_accuracy(case, measured)
+        return measuring.judge(case, measured)
 
     def judge_file(self, model: str, compiled: Path) -> Verdict:
         """The verdict of a rehearsal with another compiled file, opened as a case opens it."""
         case, ready = self.prepared(model)
         ready = dataclasses.replace(ready, compiled=compiled)
         with measuring.opened(case, ready) as session:
-            return measuring.judge_accuracy(case, measuring.take_accuracy(case, session, ready))
+            return measuring.judge(case, measuring.take_accuracy(case, session, ready))
 
     # Simulated hosts ---------------------------------------------------------------------
 

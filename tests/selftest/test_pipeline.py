@@ -1,4 +1,4 @@
-"""What a case's process knows of the images: found once, first, and told in the record."""
+"""The pipeline of a case: images first, refused once; notes and the clock; how to mend a load."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import os
 import pytest
 
 from harness import settings
-from harness.base.errors import DataError, InferError, LoadError
+from harness.base.errors import DataError, LoadError
+from harness.base.stages import Stage
 from harness.base.store import Store
 from harness.catalog.load import load_catalog
 from harness.images import crops, dataset
 from harness.images.dataset import FIRST_LABELS
+from harness.measure import attempt
 from harness.plan import Case
-from harness.report import details
-from harness.stages.pipeline import Workbench
-from tests.selftest.image_folders import lines, name, put_images, put_sorted, put_text
-from tests.selftest.report_samples import case as sample
+from harness.records.values import SetFindings
+from harness.stages.pipeline import Prepared, Workbench
+from tests.selftest.image_folders import lines, name, put_images, put_text
 from tests.selftest.running import TINY
 
 SHIFTED = tuple(label + 1 for label in FIRST_LABELS)
@@ -57,8 +58,8 @@ def test_bad_images_are_found_before_anything_is_built(tmp_path, fault):
     with pytest.raises(DataError, match="class order" if fault == "labels" else "empty, 0 bytes"):
         case.prepare()
     # Not even the weights, which would be refused.
-    assert [stage.stage for stage in case.stages] == ["images"]
-    assert case.artifacts == []
+    assert [one.stage for one in case.observed.stages] == [Stage.DATA]
+    assert case.observed.artifacts == []
     assert list(Store(bench.settings.store).entries()) == []
 
 
@@ -67,7 +68,7 @@ def test_throughput_asks_for_no_images(tmp_path):
     case = bench.for_case(Case("tiny", 4, "cpu", "throughput"))
     with pytest.raises(Exception, match=r"tiny\.pth"):
         case.prepare()
-    assert "images" not in [stage.stage for stage in case.stages]
+    assert Stage.DATA not in [one.stage for one in case.observed.stages]
 
 
 def test_refused_images_are_looked_through_once(tmp_path, monkeypatch):
@@ -89,82 +90,61 @@ def test_refused_images_are_looked_through_once(tmp_path, monkeypatch):
     assert len(set(said)) == 1
 
 
-def test_what_was_counted_is_in_the_record_and_the_report(tmp_path):
+def test_what_was_counted_is_in_the_record(tmp_path):
     """Of the whole set, where a part is chosen: it is there that a label has no image."""
     root = real_set(tmp_path / "imagenet", (*FIRST_LABELS, 3, 4))
     put_images(root / "val", [16])
     case = workbench(root, tmp_path, limit="2").for_case(Case("tiny", 4, "cpu", "accuracy"))
     case.images()
-    assert case.image_info["count"] == 2
-    assert case.image_info["checked"] == {
-        "images": 16,
-        "classes": 16,
-        "fewest": 1,
-        "most": 1,
-        "known": 15,
-        "labels_without_image": 1,
-    }
-    rows = {row.label: row.value for row in details.image_rows(line(case.image_info))}
-    assert rows["count"] == "2"
-    assert rows["found in the folder"] == (
-        "16 images, 16 classes, 1 of each; classes compared with those that are known: 15; "
-        "labels without an image: 1"
+    images = case.observed.images
+    assert images is not None
+    assert (images.source, images.count) == ("folder", 2)
+    assert images.checked == SetFindings(
+        images=16, classes=16, fewest=1, most=1, known=15, labels_without_image=1
     )
 
 
-def test_images_of_unknown_class_and_uneven_classes_are_told(tmp_path):
-    root = tmp_path / "imagenet"
-    put_sorted(root, {101: 5, 102: 5, 103: 7})
-    case = workbench(root, tmp_path).for_case(Case("tiny", 4, "cpu", "accuracy"))
-    case.images()
-    (row,) = (
-        row
-        for row in details.image_rows(line(case.image_info))
-        if row.label == "found in the folder"
-    )
-    assert "3 images, 2 classes, 1 to 2 of each" in row.value
-    assert "compared with those that are known: 0;" in row.value
-
-
-@pytest.mark.parametrize("checked", [None, 7, {"images": "many"}, {"images": 3}, {}])
-def test_a_record_without_the_counts_is_shown(checked):
-    rows = details.image_rows(line({"count": 3, "checked": checked}))
-    assert ("count", "3") in [(row.label, row.value) for row in rows]
-    assert "found in the folder" not in [row.label for row in rows]
-
-
-def line(images):
-    return sample("tiny", 4).model_copy(update={"images": images})
-
-
-def test_a_compiled_model_that_does_not_load_says_how_to_be_rid_of_it(tmp_path):
-    case = Case("tiny", 1, "cpu", "throughput")
+def test_a_compiled_model_that_does_not_load_says_how_to_be_rid_of_it(tmp_path, monkeypatch):
     bench = workbench(tmp_path / "images", tmp_path, store=str(tmp_path / "a store"))
-    one = bench.for_case(case)
-    with pytest.raises(LoadError) as caught, one.stage("open"):
-        raise LoadError("no such model", remedy="see the log")
-    assert caught.value.remedy == "see the log"  # nothing was compiled
+    case = bench.for_case(Case("tiny", 1, "cpu", "accuracy"))
 
     def build(staging):
         (staging / "model.om").write_bytes(os.urandom(100))
         return ""
 
-    entry = one._build("compiled", {"simplified": "x"}, build)
-    for remedy in ("see the log", ""):
-        with pytest.raises(LoadError) as caught, one.stage("open"):
-            raise LoadError("no such model", remedy=remedy)
-        assert caught.value.remedy.startswith(remedy)
-        assert f"harness cache gc --key={entry.key} '--store={tmp_path}/a store'" in str(
-            caught.value
-        )
-    with pytest.raises(InferError) as other, one.stage("open"):
-        raise InferError("it died")
-    assert not other.value.remedy
-    with pytest.raises(LoadError) as caught, one.stage("export"):
-        raise LoadError("another file")
-    assert not caught.value.remedy
+    entry = bench.store.get_or_build(Stage.COMPILE, {"simplified": "x"}, build)
+
+    def refuse(*arguments, **keywords):
+        raise LoadError("no such model", remedy="see the log")
+
+    monkeypatch.setattr(bench.target, "open", refuse)
+    prepared = Prepared(compiled=entry.file(), simplified=entry.file())
+    with pytest.raises(LoadError) as caught, attempt.opened(case, prepared):
+        pass
+    assert caught.value.remedy.startswith("see the log; ")
+    assert f"harness cache gc --key={entry.key} '--store={tmp_path}/a store'" in str(caught.value)
     assert len(bench.store.gc(key=entry.key).removed) == 1
-    assert not one._build("compiled", {"simplified": "x"}, build).cached
+    assert not bench.store.get_or_build(Stage.COMPILE, {"simplified": "x"}, build).cached
+
+
+def test_what_is_done_unrecorded_leaves_the_notes_as_they_were(tmp_path):
+    case = workbench(real_set(tmp_path / "imagenet"), tmp_path).for_case(
+        Case("tiny", 4, "cpu", "accuracy")
+    )
+    with case.stage(Stage.DIAGNOSE), case.unrecorded(), case.stage(Stage.LOAD) as note:
+        note.cached = True
+        case.images()
+    assert case.observed.images is None
+    assert [(one.stage, one.cached) for one in case.observed.stages] == [(Stage.DIAGNOSE, False)]
+
+
+def test_times_of_one_stage_add_up_and_are_cached_where_all_were(tmp_path):
+    case = workbench(tmp_path, tmp_path).for_case(Case("tiny", 4, "cpu", "accuracy"))
+    for cached in (True, True, False):
+        with case.stage(Stage.EXPORT) as note:
+            note.cached = cached
+        (time,) = case.observed.stages
+        assert time.cached is cached
 
 
 def test_every_image_that_cannot_be_used_is_named_at_once(tmp_path, monkeypatch):

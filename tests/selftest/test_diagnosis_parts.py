@@ -1,0 +1,109 @@
+"""The parts of a diagnosis: suspects, agreement, orders, where a fault begins."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.catalog.load import load_catalog
+from harness.diagnosis import operators, pairing
+from harness.diagnosis.agreement import agree, outputs
+from harness.diagnosis.suspects import suspects
+from tests.selftest.fakes import FakeSession
+from tests.selftest.running import ROOT
+
+
+def test_every_model_has_its_suspects_once():
+    catalog = load_catalog(ROOT / "baselines.yaml")
+    for model in catalog.models.values():
+        names = [one.name for one in suspects(model, catalog)]
+        assert len(set(names)) == len(names)
+        assert "channels swapped (BGR for RGB)" in names
+        assert sum("mean and std" in name for name in names) >= 4
+        assert any("interpolation" in name for name in names)
+        assert any("square" in name or "short side" in name for name in names)
+
+
+def test_agreement_of_equal_and_of_other_logits():
+    logits = np.random.default_rng(1).standard_normal((6, 10)).astype(np.float32)
+    same = agree(logits, logits)
+    assert (same.relative_l2, same.largest, same.equal) == (0.0, 0.0, 6)
+    assert same.cosine == pytest.approx(1.0)
+    spoiled = logits.copy()
+    spoiled[2, 3] = np.nan
+    assert not agree(spoiled, logits).within(1.0)
+    assert agree(spoiled, logits).equal == 5
+    assert not agree(logits[:, :9], logits).within(1.0)
+    assert agree(np.zeros_like(logits), logits).relative_l2 == pytest.approx(1.0)
+
+
+def test_outputs_leave_padding_out():
+    session = FakeSession(lambda view: view.reshape(4, -1)[:, :10].copy())
+    images = np.arange(6 * 12, dtype=np.float32).reshape(6, 3, 2, 2)
+    assert np.array_equal(outputs(session, images), images.reshape(6, -1)[:, :10])
+
+
+@given(
+    st.integers(8, 40),
+    st.sampled_from([1, 4, 8]),
+    st.sampled_from(["roll", "batch", "reverse"]),
+    st.integers(1, 3),
+)
+def test_orders_give_back_what_was_mixed_up(count, batch, how, shift):
+    names = [f"image{i:03d}" for i in range(count)]
+    labels = np.arange(count)
+    right = np.arange(count) * 7
+    if how == "roll":
+        mixed = np.roll(right, shift)
+    elif how == "reverse":
+        mixed = right[::-1]
+    else:
+        parts = [right[i : i + batch] for i in range(0, count, batch)]
+        mixed = np.concatenate([np.roll(part, shift) for part in parts])
+    assert any(
+        np.array_equal(mixed[order], right) for _, order in pairing.orders(names, labels, batch)
+    ) or np.array_equal(mixed, right)
+
+
+def test_matching_finds_an_order_and_no_other():
+    logits = np.random.default_rng(2).standard_normal((8, 10)).astype(np.float32)
+    mapping = pairing.matched(np.roll(logits, 1, axis=0), logits, 1e-3)
+    assert mapping is not None
+    assert mapping.tolist() == [7, 0, 1, 2, 3, 4, 5, 6]
+    names = [str(i) for i in range(8)]
+    assert pairing.describe(mapping, names, np.arange(8), 8) == "results 1 place later"
+    assert pairing.matched(logits, logits, 1e-3) is None
+    assert pairing.matched(np.repeat(logits[:1], 8, axis=0), logits, 1e-3) is None
+    assert pairing.matched(logits * 2, logits, 1e-3) is None
+    other = np.array([3, 0, 7, 1, 2, 6, 4, 5])
+    mapping = pairing.matched(logits[other], logits, 1e-3)
+    assert mapping is not None
+    words = pairing.describe(mapping, names, np.arange(8), 4)
+    assert words == "another order: 0 got the result of 3"
+
+
+def test_chance_is_not_a_suspect():
+    generator = np.random.default_rng(3)
+    before, after = generator.random((2, 60)) < 0.5
+    assert pairing.gained(before, after) > pairing.CERTAIN
+    assert pairing.gained(np.zeros(12, bool), np.ones(12, bool)) == pytest.approx(2.0**-12)
+    assert pairing.gained(np.ones(12, bool), np.zeros(12, bool)) == pytest.approx(1.0)
+    assert pairing.gained(np.zeros(4000, bool), np.ones(4000, bool)) < 1e-9
+
+
+def test_a_fault_begins_where_it_jumps():
+    assert operators._origin([1e-7, 2e-7, 1e-7], 1e-3) is None
+    assert operators._origin([1e-7, 2e-4, 3e-3, 5e-2], 1e-3) == 1
+    assert operators._origin([1e-6, 1e-5, 2e-4, 2e-3], 1e-3) == 3
+    assert operators._origin([1e-7, 1e300], 1e-3) == 1
+
+
+def test_tensors_are_thinned_to_what_memory_holds(monkeypatch):
+    monkeypatch.setattr(operators, "MEMORY", 100)
+    assert operators._thin(range(5), [10] * 5) == [0, 1, 2, 3, 4]
+    thin = operators._thin(range(20), [10] * 20)
+    assert len(thin) <= 10
+    assert thin[-1] == 19
+    assert operators._thin(range(4), [1000] * 4) == [2]
