@@ -17,7 +17,7 @@ class Stage(StrEnum):
     doing: str
     makes: str
 
-    def __new__(cls, value: str, doing: str, makes: str = "") -> Stage:
+    def __new__(cls, value: str, doing: str = "", makes: str = "") -> Stage:
         member = str.__new__(cls, value)
         member._value_ = value
         member.doing = doing

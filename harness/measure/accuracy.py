@@ -20,6 +20,7 @@ from harness.records.values import (
     NO_CLASS,
     TOP,
     AccuracyMeasurement,
+    Datum,
     Fidelity,
     Flip,
     Problem,
@@ -108,7 +109,7 @@ class Tally:
                 problems.append(problem_of_images(code, names))
         if self._foreign:
             names = list(self._foreign)
-            foreign = {"outputs": len(names), "names": tuple(names[:NAMES_KEPT])}
+            foreign: dict[str, Datum] = {"outputs": len(names), "names": tuple(names[:NAMES_KEPT])}
             problems.append(Problem(ProblemCode.FOREIGN_OUTPUT, foreign))
         return tuple(problems)
 

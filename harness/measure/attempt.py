@@ -26,6 +26,7 @@ from harness.records import writer
 from harness.records.values import (
     AccuracyMeasurement,
     Attempt,
+    Datum,
     DeviceInfo,
     OutputsCheck,
     Problem,
@@ -179,7 +180,7 @@ def _other_network(case: CasePipeline, prepared: Prepared) -> tuple[Problem, ...
     bound = case.bench.target.traits.fidelity_bound
     if not problems and difference <= bound:
         return ()
-    data = {"model": case.model.id, "relative_l2": difference, "bound": bound}
+    data: dict[str, Datum] = {"model": case.model.id, "relative_l2": difference, "bound": bound}
     return (Problem(ProblemCode.OTHER_NETWORK, data), *problems)
 
 

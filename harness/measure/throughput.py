@@ -138,7 +138,7 @@ def timing_of(
         mean_ms=statistics.fmean(means),  # rounds have equally many, whatever the samples of each
         half_width_percent=half_width_percent(means),
         means_only=means_only,
-        outliers=0 if means_only else outliers(samples),
+        outliers=0 if means_only else len(outliers(samples)),
         **({} if means_only else spread(samples)),
     )
 

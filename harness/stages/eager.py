@@ -60,6 +60,7 @@ class Eager:
                 "harness.targets.worker",
                 "harness.networks.layouts",
                 "harness.networks.library",
+                "harness.networks.weights",
                 "harness.images.feed",
                 "harness.images.preprocess",
             ),

@@ -15,7 +15,7 @@ class EagerModel:
     """`float32[B, 3, S, S]` -> `float32[B, C]`; two copies, one for each memory format."""
 
     def __init__(self, path, options):
-        from harness.networks import layouts, library
+        from harness.networks import library, weights
 
         torch = library.import_torch()
         torch.set_num_threads(int(options["threads"]))
@@ -23,7 +23,7 @@ class EagerModel:
         batch, size = int(options["batch_size"]), int(options["size"])
         self.inputs = [(options["input_name"], (batch, 3, size, size), "float32")]
         self.outputs = [(options["output_name"], (batch, int(options["classes"])), "float32")]
-        state = layouts.load_state(
+        state = weights.load_state(
             Path(path), options["layout"], allow_unsafe=bool(options["trust"])
         )
         self._models = []
@@ -33,7 +33,7 @@ class EagerModel:
             formats.insert(0, torch.contiguous_format)
         for memory_format in formats:
             module = library.build_network(options["network"], options["arguments"])
-            layouts.load_into(module, state, name=options["network"])
+            weights.load_into(module, state, name=options["network"])
             self._models.append((module.eval().to(memory_format=memory_format), memory_format))
 
     def run(self, arrays):

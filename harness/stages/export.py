@@ -49,6 +49,7 @@ class Export:
                 "harness.stages.onnx_file",
                 "harness.networks.layouts",
                 "harness.networks.library",
+                "harness.networks.weights",
             ),
         }
 
@@ -136,12 +137,12 @@ def export_onnx(
         CheckpointError: weights that are not the network's.
         ExportError: the export failed, or the file is not what it must be.
     """
-    from harness.networks import layouts, library
+    from harness.networks import library, weights
 
     torch = library.import_torch()
     module = library.build_network(network, arguments)
-    state = layouts.load_state(Path(checkpoint), layout, allow_unsafe=trust)
-    layouts.load_into(module, state, name=network)
+    state = weights.load_state(Path(checkpoint), layout, allow_unsafe=trust)
+    weights.load_into(module, state, name=network)
     module.eval()
     # Tracing runs the network once; one image suffices, the batch axis is declared dynamic.
     example = torch.zeros(1, 3, size, size)

@@ -58,6 +58,7 @@ class Standin:
                 "harness.images.steps",
                 "harness.networks.layouts",
                 "harness.networks.library",
+                "harness.networks.weights",
             ),
         }
 
@@ -100,7 +101,7 @@ def make_standin(
 
     from harness.images import generated, preprocess
     from harness.images.steps import Preprocessing
-    from harness.networks import layouts, library
+    from harness.networks import library, weights
 
     torch = library.import_torch()
     torch.manual_seed(SEED)
@@ -139,7 +140,7 @@ def make_standin(
         module.eval()
         features, floor = _fit_head(torch, module, head, batch, targets, label_offset)
     state = {name: value.contiguous() for name, value in module.state_dict().items()}
-    layouts.save_checkpoint(state, layout, Path(output))
+    weights.save_checkpoint(state, layout, Path(output))
     return {"head": head_name, "features": features, "shift": floor, "images": len(pixels)}
 
 
