@@ -27,7 +27,7 @@ class EagerModel:
             Path(path), options["layout"], allow_unsafe=bool(options["trust"])
         )
         self._models = []
-        # One pass over images takes channels-last: it is the faster one on most library.
+        # One pass over images takes channels-last: it is the faster one on most networks.
         formats = [torch.channels_last]
         if options["both_formats"]:
             formats.insert(0, torch.contiguous_format)

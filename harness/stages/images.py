@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,8 +12,8 @@ from harness.base.host import cores, required_version
 from harness.base.stages import Stage
 from harness.base.store import source_digest
 from harness.images import dataset, generated
-from harness.images.checked import find_checked
 from harness.images.dataset import ImageSet
+from harness.images.selection import find_images
 from harness.records.values import ImagesInfo, SetFindings
 from harness.stages.context import Bench
 
@@ -78,10 +78,9 @@ class RunImages:
         settings = self._bench.settings
         if settings.imagenet is None:
             raise ConfigError("no data set is configured", remedy="--imagenet=DIR or $IMAGENET_DIR")
-        checked = find_checked(settings.imagenet, settings.labels, settings.selection)
-        findings = SetFindings(**asdict(checked.findings))
+        found = find_images(settings.imagenet, settings.labels, settings.selection)
         selection = settings.selection.describe()
-        return checked.chosen, _info("folder", checked.chosen, selection, findings)
+        return found.chosen, _info("folder", found.chosen, selection, found.findings)
 
 
 def _info(
