@@ -137,7 +137,7 @@ def read_samples(directory: Path, file: str) -> Samples:
 
 def _require_form(data: Any, path: Path) -> None:
     """Refuse a file of another version: its values have another form."""
-    version = data.get("schema_version", 1) if isinstance(data, dict) else SCHEMA
+    version = data.get("schema_version", SCHEMA) if isinstance(data, dict) else SCHEMA
     if isinstance(version, int) and version < SCHEMA:
         raise RecordError(
             f"{path} has records of an older form ({version}, this harness reads {SCHEMA})",

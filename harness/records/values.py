@@ -11,7 +11,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
 
 from harness.base.stages import Stage
 from harness.base.terms import Provenance, VerdictKind
@@ -23,7 +25,14 @@ NO_CLASS = -1
 """The class of an image with NaN or infinity among its logits."""
 
 Scalar = str | int | float | bool | None
-Datum = Scalar | tuple[str, ...] | tuple[float, ...]
+_NOT_FINITE = ("NaN", "Infinity", "-Infinity")  # as a record writes them
+
+
+def _number(value: Any) -> Any:
+    return float(value) if isinstance(value, str) and value in _NOT_FINITE else value
+
+
+Datum = Annotated[Scalar | tuple[str, ...] | tuple[float, ...], BeforeValidator(_number)]
 
 
 # Problems ----------------------------------------------------------------------------------

@@ -1,0 +1,64 @@
+"""Ctrl-C and SIGTERM: the first one interrupts, and none disturbs what ends a run."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+_NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
+
+def interrupt(number: int, frame: Any) -> NoReturn:
+    """Raise KeyboardInterrupt, once.
+
+    `timeout` signals the process and its group, and who waits presses Ctrl-C again: a second
+    signal would hit the code that writes the records.
+    """
+    for one in _NUMBERS:
+        signal.signal(one, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def listen() -> None:
+    """Make SIGTERM an interruption like Ctrl-C, and both of them come once. Main thread only."""
+    signal.signal(signal.SIGTERM, interrupt)
+    # Not where it is ignored, as in a shell's background job, or somebody else's.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+    """`listen` within the block; in another thread than the main one, change nothing."""
+    with _restored():
+        if _in_main_thread():
+            listen()
+        yield
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ignore both signals within the block, which must be bounded."""
+    with _restored():
+        if _in_main_thread():
+            for number in _NUMBERS:
+                signal.signal(number, signal.SIG_IGN)
+        yield
+
+
+@contextlib.contextmanager
+def _restored() -> Iterator[None]:
+    before = [(number, signal.getsignal(number)) for number in _NUMBERS]
+    try:
+        yield
+    finally:
+        if _in_main_thread():
+            for number, handler in before:
+                signal.signal(number, handler)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

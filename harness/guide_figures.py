@@ -1,0 +1,60 @@
+"""What the guides published for a run's models: kept in the `run` line for later reports.
+
+A report is rendered years later, without `baselines.yaml`. A run that is not real carries no
+published figure, so that no page of it can show one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from harness.base.terms import Provenance
+from harness.catalog.schema import Baseline, Catalog, Model
+from harness.records.values import GuideFigures, PublishedSpeed
+
+
+def guide_figures(
+    catalog: Catalog, models: Iterable[str], provenance: Provenance
+) -> dict[str, GuideFigures]:
+    """Return the published figures of `models`, by model; none for a run that is not real.
+
+    Models that the catalog does not know are left out.
+    """
+    if provenance != "real":
+        return {}
+    known = [catalog.models[name] for name in dict.fromkeys(models) if name in catalog.models]
+    return {model.id: _of_model(catalog, model) for model in known}
+
+
+def _of_model(catalog: Catalog, model: Model) -> GuideFigures:
+    published, rule = model.accuracy.published, model.accuracy.rule
+    guide = catalog.sources.get(model.guide)
+    return GuideFigures(
+        title=model.title,
+        guide=model.guide if guide is None else guide.title,
+        top1=published.top1,
+        source=published.source,
+        note=published.note,
+        tolerance_percent=rule.tolerance_percent,
+        side=rule.side,
+        speeds=tuple(
+            _of_baseline(baseline)
+            for target in dict.fromkeys(table.target for table in model.throughput)
+            for baseline in model.baselines(target).values()
+            if baseline.provenance == "real"
+        ),
+    )
+
+
+def _of_baseline(baseline: Baseline) -> PublishedSpeed:
+    return PublishedSpeed(
+        target=baseline.target,
+        batch_size=baseline.batch_size,
+        fps=baseline.fps,
+        unit=baseline.unit,
+        chips=baseline.factor,
+        chip=baseline.chip,
+        source=baseline.source,
+        judged=baseline.judged,
+        not_comparable=baseline.not_comparable,
+    )

@@ -1,0 +1,443 @@
+"""A run: plan -> cases -> records -> checks over the cases -> exit code. No pytest in it.
+
+    Run(settings).execute()                                     # a whole plan
+    Run(settings).case("resnest50", 4, "accuracy").execute()    # one case
+
+A `Run` has two sides. One begins and ends it: it writes the first lines, the sum and the report.
+The other runs cases (`CaseRun`), in this process or in workers that share the run's directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness import estimates, known_failures
+from harness.base import files, host, processes, signals
+from harness.base.errors import ConfigError, HarnessError, RecordError
+from harness.base.progress import Progress
+from harness.base.stages import Stage
+from harness.base.terms import Check, Outcome
+from harness.case_record import CaseFacts, case_line, error_info, nodeid_of
+from harness.catalog.schema import Catalog, load_catalog
+from harness.ending import checks_over, end_records, publish, run_line
+from harness.guide_figures import guide_figures
+from harness.judge.causes import Exit
+from harness.plan import Case, Plan, make_plan, missing, missing_text
+from harness.records import reader, writer
+from harness.records.lines import CaseLine, CheckName, PlanLine, PlannedCase, RunLine
+from harness.records.reader import RunRecords
+from harness.records.values import Diagnosis, ErrorInfo, Observed, Verdict
+from harness.settings import ROOT, Settings
+from harness.targets import registry
+
+if TYPE_CHECKING:
+    from harness.stages.ahead import Ahead
+    from harness.stages.pipeline import CasePipeline, Prepared, Workbench
+
+LATEST = "latest"
+
+
+class Run:
+    """One run and its directory `<settings.runs>/<id>`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        catalog: Catalog | None = None,
+        run_id: str = "",
+        worker: str = "",
+        command: Sequence[str] = (),
+        progress: Progress | None = None,
+    ) -> None:
+        """Prepare a run; nothing is read or written yet.
+
+        Args:
+            run_id: the run of another process that this one runs cases for.
+            worker: the name of this process among several of one run; such a one begins nothing.
+            command: what started the run, as the records keep it.
+            progress: where progress is shown; by default standard error, where it is a terminal.
+
+        Raises:
+            ConfigError: options that do not fit together.
+        """
+        self.settings = settings if worker else registry.located(settings)
+        registry.check(self.settings)
+        self.id = run_id or writer.new_run_id()
+        self.worker = worker
+        self.directory: Path = self.settings.runs / self.id
+        self.command = tuple(command) or tuple(sys.orig_argv)
+        self.progress = progress or progress_on_stderr(only_terminal=True)
+        self.planned: tuple[PlannedCase, ...] = ()
+        self.upcoming: tuple[Case, ...] = ()  # what this process runs: they are built ahead
+        self.records: RunRecords | None = None  # once the run has ended
+        self._catalog = catalog
+        self._ahead: Ahead | None = None
+        self._begin = time.monotonic()
+        self._reported: dict[tuple[Stage, str], str] = {}  # failed builds: who said it
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        return self._catalog or load_catalog(self.settings.catalog)
+
+    @cached_property
+    def plan(self) -> Plan:
+        return make_plan(self.catalog, self.settings)
+
+    @cached_property
+    def workbench(self) -> Workbench:
+        from harness.stages.pipeline import Workbench
+
+        return Workbench(self.settings, self.catalog, self.directory, self.progress)
+
+    @property
+    def begun(self) -> bool:
+        return bool(self.planned)
+
+    # For a script or a notebook -----------------------------------------------------------
+
+    def case(self, model: str, batch_size: int, check: Check) -> CaseRun:
+        """Return one case as a run of its own, with a directory of its own.
+
+        Raises:
+            ConfigError: no model of that name.
+        """
+        settings = dataclasses.replace(self.settings, models=(model,), batch_sizes=(batch_size,))
+        run = Run(settings, catalog=self.catalog, command=self.command, progress=self.progress)
+        return CaseRun(run, run.plan.of(check)[0])
+
+    def execute(self, cases: Sequence[Case] | None = None) -> RunRecords:
+        """Run cases, by default all of the plan, and end the run; return its records.
+
+        A case that fails is a line of the records; `records.end.exit_status` is the run's. Ctrl-C
+        and SIGTERM end the run early: its records and report are written, then KeyboardInterrupt
+        is raised.
+
+        Raises:
+            ConfigError: something that the cases need is missing, or the run was executed before.
+            RecordError: the records cannot be written.
+        """
+        chosen = tuple(self.plan.cases if cases is None else cases)
+        if self.begun or not chosen:
+            raise ConfigError(
+                "this run was executed before" if self.begun else "no case was selected",
+                remedy="make a new Run" if self.begun else "choose other models or batch sizes",
+            )
+        interrupted = False
+        self.upcoming = chosen
+        self.begin([(nodeid_of(case), case) for case in chosen])
+        try:
+            with signals.listening():
+                for case in chosen:
+                    CaseRun(self, case).perform()
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            with signals.uninterrupted():
+                self.stop_building()
+                records = self.finish(
+                    decide=lambda code: int(Exit.INTERRUPTED if interrupted else code)
+                )
+        if interrupted:
+            raise KeyboardInterrupt
+        return records
+
+    # The side that begins and ends it -----------------------------------------------------
+
+    def make_place(self) -> None:
+        """Make the folder of the runs.
+
+        Raises:
+            ConfigError: it cannot be made there.
+            RecordError: the disk is full.
+        """
+        _make_folder(self.settings.runs, exist_ok=True)
+
+    def begin(self, cases: Sequence[tuple[str, Case]]) -> None:
+        """Write what was asked for, as (node id, case), before any of it runs.
+
+        Raises:
+            ConfigError: something that the cases need is missing, or the run has no place.
+            RecordError: the records cannot be written.
+        """
+        chosen = [case for _, case in cases]
+        lacking = missing(self.settings, chosen)
+        if lacking:
+            raise ConfigError(missing_text(lacking, len(cases)))
+        processes.ending.clear()
+        planned = tuple(case.planned(nodeid) for nodeid, case in cases)
+        _make_folder(self.directory)
+        _point_latest(self.settings.runs, self.id)
+        writer.append(self.directory, self._run_line(planned))
+        writer.append(self.directory, PlanLine(run=self.id, cases=planned))
+        self.planned = planned
+        self.progress.begin(self._expected(cases))
+
+    def _run_line(self, planned: Sequence[PlannedCase]) -> RunLine:
+        return RunLine(
+            run=self.id,
+            provenance=self.settings.provenance,
+            started=files.now(),
+            command=self.command,
+            directory=str(self.directory),
+            git=host.git_revision(ROOT),
+            catalog_digest=self.catalog.digest,
+            machine=host.machine(),
+            versions=host.versions(),
+            settings=self.settings.to_json(),
+            allow_inconclusive=self.settings.allow_inconclusive,
+            guide_figures=guide_figures(
+                self.catalog, (one.model for one in planned), self.settings.provenance
+            ),
+        )
+
+    def _expected(self, cases: Sequence[tuple[str, Case]]) -> dict[str, float | None]:
+        """Seconds that earlier runs let expect of each case."""
+        images = self.settings.rehearsal_images if self.settings.stand_ins else None
+        chosen = [case for _, case in cases]
+        times = estimates.estimates(chosen, self.settings, self.catalog, images=images)
+        return {nodeid: times[case].work_s for nodeid, case in cases}
+
+    def finish(self, *, stopped: str = "", decide: Callable[[Exit], int] = int) -> RunRecords:
+        """Judge what spans the cases, write the end line and the report; return the records.
+
+        Args:
+            stopped: why the run was told to end before its last case; empty where it was not.
+            decide: makes the exit status of what the records say.
+
+        Raises:
+            RecordError: the records cannot be written.
+        """
+        self.progress.end()
+        records = reader.read(self.directory)
+        checks = list(checks_over(records, self.catalog))
+        if records.run is not None:
+            checks += [
+                run_line(records.run, CheckName.PLANTED_FAULT, "the simulated host", remark)
+                for remark in registry.remarks(self.settings, self.directory)
+            ]
+        records = end_records(
+            self.directory,
+            checks,
+            allow_inconclusive=self.settings.allow_inconclusive,
+            stopped=stopped,
+            seconds=time.monotonic() - self._begin,
+            decide=decide,
+        )
+        self.records = publish(records)
+        return self.records
+
+    def crashed(self, nodeid: str, text: str) -> CaseLine | None:
+        """Write the line of a case whose worker process died; None of a case not planned.
+
+        Raises:
+            RecordError: the records cannot be written.
+        """
+        self.progress.ended(nodeid)
+        planned = next((one for one in self.planned if one.nodeid == nodeid), None)
+        if planned is None:
+            return None
+        error = ErrorInfo(
+            type="Crash",
+            stage=Stage.WORKER,
+            message="the pytest worker that ran the case died",
+            remedy="look at the worker's last log in the run directory; memory may have run out",
+            log=text,
+        )
+        case = Case(planned.model, planned.batch_size, planned.target, planned.check)
+        sentence = f"{error.message}: {text.partition(chr(10))[0]}"
+        line = self.case_line(case, nodeid, "crashed", sentence, CaseFacts(error=error))
+        writer.append(self.directory, line)
+        return line
+
+    # The side that runs cases -------------------------------------------------------------
+
+    def case_line(
+        self, case: Case, nodeid: str, outcome: Outcome, sentence: str, facts: CaseFacts
+    ) -> CaseLine:
+        """Make the record of a case, as far as it came."""
+        return case_line(
+            self.id, self.settings, self.catalog, case, nodeid, outcome, sentence, facts
+        )
+
+    def build_ahead(self) -> None:
+        """Build what later cases of this process need while a device measures.
+
+        Not where the host's CPU is the device: builds would be measured with it.
+        """
+        if self._ahead is not None or self.workbench.target.traits.runs_on_host:
+            return
+        from harness.stages.ahead import Ahead
+
+        self._ahead = Ahead(self.settings, self.catalog, self.directory, self.upcoming)
+
+    def stop_building(self) -> None:
+        """End what is built ahead, and whatever this process has started otherwise."""
+        if self._ahead is not None:
+            self._ahead.stop()
+            processes.end_what_runs()
+
+    def describe(self, case: Case, error: HarnessError) -> str:
+        """Return an error as a terminal shows it: of a failed build, all of it once.
+
+        The record of each case has all of it.
+        """
+        first = self._reported.setdefault((error.stage, error.message), case.name)
+        if first == case.name or not error.remembered:
+            return str(error)
+        return f"[{error.stage}] the same failure as in {first}, see there; not tried again"
+
+
+class CaseRun:
+    """One case on the side that runs it: prepare, measure, diagnose; then its line."""
+
+    def __init__(self, run: Run, case: Case, nodeid: str = "") -> None:
+        self.run = run
+        self.case = case
+        self.nodeid = nodeid or nodeid_of(case)
+        self.error: ErrorInfo | None = None
+        self.declared = known_failures.declared(run.catalog, case)
+        self._pipeline: CasePipeline | None = None
+        self._prepared: Prepared | None = None
+        self._started = files.now()
+        self._begin = time.monotonic()
+
+    def execute(self) -> CaseLine:
+        """Run the case as a run of its own, with records and report; return its line.
+
+        Raises:
+            ConfigError: something that the case needs is missing.
+            RecordError: the records cannot be written.
+        """
+        records = self.run.execute([self.case])
+        if not records.cases:
+            raise RecordError(f"{records.directory}: the case's line could not be written")
+        return records.cases[0]
+
+    def perform(self) -> CaseLine:
+        """Run the case within a run that has begun; write and return its line."""
+        try:
+            self.prepare()
+            self.measure()
+        except Exception as error:
+            self.failed(error)
+        line = self.line()
+        try:
+            writer.append(self.run.directory, line)
+        except RecordError as error:
+            # The sum at the end will lack the case: the run cannot end green.
+            sys.stderr.write(f"\n{self.case.name}: {error}\n")
+        self.run.progress.ended(self.nodeid)
+        return line
+
+    def prepare(self) -> None:
+        """Build what the check needs, or take it from the store.
+
+        Raises:
+            HarnessError: of the stage that failed.
+        """
+        self._pipeline = self.run.workbench.for_case(self.case)
+        self._prepared = self._pipeline.prepare()
+
+    def measure(self) -> Verdict:
+        """Measure on a leased device and judge; look for the cause of a failed accuracy.
+
+        Raises:
+            HarnessError: of the stage that failed.
+        """
+        from harness.measure.attempt import measure
+
+        assert self._pipeline is not None
+        assert self._prepared is not None
+        self.run.build_ahead()
+        verdict = measure(self._pipeline, self._prepared)
+        observed = self._pipeline.observed
+        observed.verdict = verdict
+        failed = verdict.kind == "FAIL" and self.case.check == "accuracy"
+        if failed and not self.run.settings.no_diagnosis:
+            observed.diagnosis = self._diagnose()
+        return verdict
+
+    def _diagnose(self) -> Diagnosis:
+        # A run without a failure needs none of it.
+        from harness.diagnosis.diagnose import diagnose
+
+        assert self._pipeline is not None
+        assert self._prepared is not None
+        try:
+            return diagnose(self._pipeline, self._prepared)
+        except HarnessError as error:  # the verdict stands, whatever becomes of its cause
+            return Diagnosis(f"the cause could not be looked for: [{error.stage}] {error.message}")
+
+    def failed(self, error: BaseException) -> None:
+        """Note what ended the case; the first error counts."""
+        self.error = self.error or error_info(error)
+
+    @property
+    def fails(self) -> bool:
+        """Whether the verdict fails a test."""
+        verdict = None if self._pipeline is None else self._pipeline.observed.verdict
+        return verdict is not None and (
+            verdict.kind == "FAIL"
+            or (verdict.kind == "INCONCLUSIVE" and not self.run.settings.allow_inconclusive)
+        )
+
+    @property
+    def end(self) -> known_failures.CaseEnd:
+        """How the case ended, as far as it has come."""
+        verdict = None if self._pipeline is None else self._pipeline.observed.verdict
+        return known_failures.ending(self.error, verdict, self.declared)
+
+    def line(self) -> CaseLine:
+        """Return the case's record, as far as it has come."""
+        end = self.end
+        facts = CaseFacts(
+            observed=Observed() if self._pipeline is None else self._pipeline.observed,
+            error=self.error,
+            worker=self.run.worker,
+            started=self._started,
+            seconds=time.monotonic() - self._begin,
+        )
+        return self.run.case_line(self.case, self.nodeid, end.outcome, end.sentence, facts)
+
+
+def progress_on_stderr(worker: str = "", *, only_terminal: bool = False) -> Progress:
+    """Return a progress on standard error as it is now, whatever captures it later."""
+    descriptor = os.dup(2)
+    terminal = not worker and os.isatty(descriptor) and os.environ.get("TERM") != "dumb"
+    if only_terminal and not terminal:
+        os.close(descriptor)
+        return Progress.silent()
+    return Progress(descriptor, terminal=terminal, prefix=f"[{worker}] " if worker else "  ... ")
+
+
+def _make_folder(path: Path, *, exist_ok: bool = False) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=exist_ok)
+    except OSError as error:
+        text = f"cannot make {path}: {error.strerror or error}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RecordError(
+                text, remedy="free disk space, or choose another place with --runs=DIR"
+            ) from error
+        raise ConfigError(text, remedy="choose another place with --runs=DIR") from error
+
+
+def _point_latest(runs: Path, run_id: str) -> None:
+    """Let `runs/latest` follow the newest run, for commands and bookmarks."""
+    fresh = runs / f".{LATEST}-{run_id}"
+    try:
+        fresh.symlink_to(run_id, target_is_directory=True)
+        fresh.replace(runs / LATEST)
+    except OSError:  # somebody's folder of that name stays
+        with contextlib.suppress(OSError):
+            fresh.unlink()
