@@ -236,6 +236,14 @@ class Run:
         self.records = publish(records)
         return self.records
 
+    def summary(self) -> list[str]:
+        """Return the finished run in a few lines, and where its report is."""
+        from harness.report import summary_lines
+
+        report = self.directory / "report.html"
+        ended = [] if self.records is None else summary_lines(self.records)
+        return [*ended, f"report: {report if report.is_file() else 'not written'}"]
+
     def crashed(self, nodeid: str, text: str) -> CaseLine | None:
         """Write the line of a case whose worker process died; None of a case not planned.
 

@@ -49,6 +49,11 @@ class RunRecords:
         """Cases for each outcome; planned cases without a line count as `not_run`."""
         return count(self.plan, self.cases)
 
+    @property
+    def exit_status(self) -> int:
+        """What the run ended with; 7, the machine's trouble, where its records have no end."""
+        return 7 if self.end is None else self.end.exit_status
+
     def end_agrees(self) -> bool:
         """Whether the end line counts what the plan and the case lines have."""
         if self.end is None:
