@@ -31,13 +31,13 @@ def new_run_id() -> str:
     return datetime.now(UTC).strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
 
 
-def append(directory: Path, line: Line) -> None:
-    """Append one line to the run's records and flush it to disk.
+def append(directory: Path, *lines: Line) -> None:
+    """Append lines to the run's records and flush them to disk.
 
     Raises:
         RecordError: the file cannot be written.
     """
-    payload = _encoded(line)
+    payload = b"".join(_encoded(line) for line in lines)
     path = directory / RESULTS
     try:
         directory.stat()  # the lock must not make a run that is gone
