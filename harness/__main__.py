@@ -9,7 +9,6 @@ from typing import Any
 try:
     import typer
     from typer import completion
-    from typer._click.exceptions import UsageError  # typer's own copy of click; no other name
 
     from harness.cli import cache as cache_commands
     from harness.cli import completion as completion_commands
@@ -52,8 +51,10 @@ for _part in (
 def main() -> None:
     """Entry of `python -m harness`."""
     run: Callable[..., Any] = app
-    # Click's own 2 is that of a run that was interrupted.
-    UsageError.exit_code = int(Exit.INPUT_ERROR)
+    # Click's own 2 is that of a run that was interrupted. The class of all errors of usage has no
+    # public name in typer, but it is that of a bad parameter, less the parameter.
+    usage_error: Any = typer.BadParameter.__base__
+    usage_error.exit_code = int(Exit.INPUT_ERROR)
     # typer does this itself only together with the options that it would add.
     completion.completion_init()  # type: ignore[attr-defined]  # imported there, not exported
     run(prog_name="python -m harness", complete_var=completion_commands.VARIABLE)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 
+from harness.base.errors import REMEMBERED
 from harness.base.stages import Stage
 from harness.base.terms import Outcome
 from harness.catalog.schema import Catalog, KnownFailure
@@ -79,7 +80,7 @@ def ending(error: ErrorInfo | None, verdict: Verdict | None, known: Declared) ->
 
 def _plain(error: ErrorInfo | None, verdict: Verdict | None) -> CaseEnd:
     if error is not None:
-        again = " (failed earlier in this run; not tried again)" if error.remembered else ""
+        again = REMEMBERED if error.remembered else ""
         return CaseEnd("error", f"[{error.stage}] {error.message}{again}")
     if verdict is None:
         return CaseEnd("error", "the case ended without a verdict")

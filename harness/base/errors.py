@@ -17,6 +17,9 @@ LOG_TAIL_LINES = 40
 _FULL_DISK = ("No space left on device", "Disk quota exceeded")
 
 
+REMEMBERED = " (failed earlier in this run; not tried again)"
+
+
 class HarnessError(Exception):
     """Something that a stage could not do; never a verdict about a model.
 
@@ -38,6 +41,8 @@ class HarnessError(Exception):
 
     def __str__(self) -> str:
         text = f"[{self.stage}] {self.message}"
+        if self.remembered:
+            text += REMEMBERED
         if self.remedy:
             text += f"\n  what to do: {self.remedy}"
         if self.log:

@@ -12,14 +12,15 @@ from typing import Any
 
 from harness.base.errors import HarnessError
 from harness.base.progress import Progress
+from harness.base.stages import Stage
+from harness.case_record import error_info
 from harness.catalog.schema import Catalog
 from harness.images.crops import CHUNK
-from harness.judge.causes import REMEMBERED, Exit, exit_code
+from harness.judge.causes import Exit, exit_of_errors
 from harness.plan import Case
-from harness.records.lines import CaseLine
-from harness.records.values import ErrorInfo
+from harness.records.values import ArtifactRef
 from harness.settings import Settings
-from harness.stages.pipeline import CaseBench, Workbench
+from harness.stages.pipeline import CasePipeline, Workbench
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,7 @@ class Built:
     """An artifact that is in the store now; `case` is the first that needs it."""
 
     case: Case
-    kind: str
-    key: str
-    bytes: int
-    cached: bool  # it was there before
+    artifact: ArtifactRef
 
 
 @dataclass(frozen=True)
@@ -56,8 +54,7 @@ class Builder:
         self._settings = settings
         self._bench = Workbench(settings, catalog, folder, progress)
         self._cases = tuple(cases)
-        self._seen: set[tuple[str, str]] = set()
-        self._failed: list[Failed] = []
+        self._errors: list[HarnessError] = []
 
     @property
     def with_images(self) -> bool:
@@ -69,58 +66,38 @@ class Builder:
         return self._bench.target.identity()
 
     def build(self) -> Iterator[Built | Failed]:
-        """Everything in the order of the cases, as it is made."""
-        told: set[str] = set()
+        """Make everything in the order of the cases; yield it as it is made."""
+        seen: set[tuple[Stage, str]] = set()
         for case in self._cases:
-            one = self._bench.for_case(case)
+            pipeline = self._bench.for_case(case)
             failed = None
             try:
-                self._prepare(one)
+                self._prepare(pipeline)
             except HarnessError as error:
-                message = error.message.removesuffix(REMEMBERED)
-                failed = Failed(case, error, repeated=message in told)
-                told.add(message)
-                self._failed.append(failed)
-            for artifact in one.artifacts:
-                if (artifact.kind, artifact.key) not in self._seen:
-                    self._seen.add((artifact.kind, artifact.key))
-                    yield Built(case, artifact.kind, artifact.key, artifact.bytes, artifact.cached)
+                said = [(one.stage, one.message) for one in self._errors]
+                failed = Failed(case, error, repeated=(error.stage, error.message) in said)
+                self._errors.append(error)
+            for artifact in pipeline.observed.artifacts:
+                if (artifact.stage, artifact.key) not in seen:
+                    seen.add((artifact.stage, artifact.key))
+                    yield Built(case, artifact)
             if failed is not None:
                 yield failed
 
     def exit_code(self) -> Exit:
-        """What `build` ended with: the exit code of a run whose cases fail so."""
-        lines = [_line(failed, self._settings) for failed in self._failed]
-        return exit_code(lines, [], complete=True, allow_inconclusive=False)
+        """Return the exit code of a run whose cases fail so."""
+        return exit_of_errors(error_info(error) for error in self._errors)
 
-    def _prepare(self, one: CaseBench) -> None:
-        if one.case.check == "accuracy" and not self.with_images:
-            one.compiled()
+    def _prepare(self, pipeline: CasePipeline) -> None:
+        if pipeline.case.check == "accuracy" and not self.with_images:
+            pipeline.compiled()
             return
-        prepared = one.prepare()
-        if prepared.feed is not None:  # a check takes images as it feeds them
-            feed = prepared.feed
+        feed = pipeline.prepare().feed
+        if feed is not None:  # a check takes images as it feeds them
             with (
-                one.all_unusable(),
-                one.stage("crops"),
-                one.feeding(feed, one.decoding),
+                pipeline.all_unusable(),
+                pipeline.stage(Stage.CROPS),
+                pipeline.feeding(feed, pipeline.decoding),
             ):
                 for start in range(0, len(feed.crops), CHUNK):
                     feed.crops.rows(start, start + 1)
-
-
-def _line(failed: Failed, settings: Settings) -> CaseLine:
-    case, error = failed.case, failed.error
-    return CaseLine(
-        run="",
-        nodeid=case.name,
-        case=case.id,
-        model=case.model,
-        batch_size=case.batch_size,
-        target=case.target,
-        check=case.check,
-        provenance=settings.provenance,
-        outcome="error",
-        sentence=error.message,
-        error=ErrorInfo(**error.to_json()),
-    )

@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-import signal
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +16,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from harness.base import signals
 from harness.base.errors import CatalogError, ConfigError, StoreError
 from harness.base.progress import Progress
 from harness.base.terms import CHECKS
@@ -158,7 +157,7 @@ def build(settings: Settings, *, check: Check = None) -> None:
         sys.stderr.write(f"{tool} is not used: a simulated host has its own tools\n")
     folder = None
     code = Exit.HARNESS_FAULT
-    with _ended_by_signals():
+    with signals.listening():
         try:
             folder = Path(tempfile.mkdtemp(prefix="harness-build-"))
             code = _build(settings, contents, cases, folder)
@@ -179,24 +178,6 @@ def _leave(folder: Path, code: Exit) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """What ends a build from outside is an interruption like Ctrl-C: no tool outlives it."""
-    if threading.current_thread() is not threading.main_thread():  # no other may say so
-        yield
-        return
-
-    def interrupt(number: int, frame: object) -> None:
-        signal.signal(number, signal.SIG_IGN)  # `timeout` sends it twice: once is enough
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _build(settings: Settings, contents: Catalog, cases: Sequence[Case], folder: Path) -> Exit:
     from harness.cli.building import Builder, Built  # numpy comes with it
 
@@ -212,10 +193,11 @@ def _build(settings: Settings, contents: Catalog, cases: Sequence[Case], folder:
     artifacts = built = failed = 0
     for one in builder.build():
         if isinstance(one, Built):
-            how = "was there" if one.cached else "built"
-            key = one.key[:KEY_SHOWN]
-            say(f"{one.case.id}: {one.kind} {key}, {one.bytes / 1e6:.1f} MB, {how}")
-            artifacts, built = artifacts + 1, built + (not one.cached)
+            made = one.artifact
+            how = "was there" if made.cached else "built"
+            name, size = f"{made.stage} {made.key[:KEY_SHOWN]}", f"{made.bytes / 1e6:.1f} MB"
+            say(f"{one.case.id}: {name}, {size}, {how}")
+            artifacts, built = artifacts + 1, built + (not made.cached)
             continue
         failed += 1
         what = f"{one.case.name}: failed at the stage {one.error.stage}"

@@ -29,19 +29,19 @@ def explain(settings: Settings, catalog: Catalog, check: str | None) -> Iterator
     for case in plan.cases:
         if check is not None and case.check != check:
             continue
-        one = bench.for_case(case)
+        pipeline = bench.for_case(case)
         crops: Crops | None = None
         try:
-            prepared = one.prepare()
+            prepared = pipeline.prepare()
             if prepared.feed is not None:  # a check takes images as it feeds them
                 crops = prepared.feed.crops
                 crops.complete()
             missing = None
         except _Absent as absent:
             missing = absent.explanation
-        present = [(artifact.kind, artifact.key) for artifact in one.artifacts]
+        present = [(str(one.stage), one.key) for one in pipeline.observed.artifacts]
         if crops is not None:
-            present += [(entry.kind, entry.key) for entry in crops.entries]
+            present += [(str(entry.kind), entry.key) for entry in crops.entries]
         for kind, key in present:
             if key not in seen:
                 seen.add(key)
@@ -62,8 +62,8 @@ def _differences(missing: Explanation) -> Iterator[str]:
         yield f"  there is no {missing.kind} in the store at all"
         return
     yield f"  nearest: {missing.kind} {missing.nearest}, which differs in"
-    for name, wanted, found in missing.differences:
-        yield f"    {name}: {_shown(wanted)} here, {_shown(found)} there"
+    for name, wanted, other in missing.differences:
+        yield f"    {name}: {_shown(wanted)} here, {_shown(other)} there"
 
 
 def _shown(value: Any) -> str:

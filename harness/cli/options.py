@@ -93,8 +93,8 @@ def takes_settings(
     @functools.wraps(command)
     def run(**given: Any) -> None:
         with readable_errors():
-            mine = {parameter.name: given.pop(parameter.name) for parameter in own}
-            command(resolve(given, ini=ini_values()), **mine)
+            others = {parameter.name: given.pop(parameter.name) for parameter in own}
+            command(resolve(given, ini=ini_values()), **others)
 
     del run.__wrapped__
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -14,7 +14,7 @@ import typer
 from harness.cli.options import readable_errors
 from harness.records import reader
 from harness.report import exports
-from harness.report import why as nightly
+from harness.report.why import annotation, first_screen
 from harness.settings import resolve
 
 
@@ -73,12 +73,12 @@ def why(
     with readable_errors():
         if run is None and exit_code is None and stopped_after is None:
             run = resolve({}).runs / "latest"
-        found = None if run is None else reader.read(run)
-        screen = nightly.first_screen(found, exit_code, stopped_after_h=stopped_after)
+        records = None if run is None else reader.read(run)
+        screen = first_screen(records, exit_code, stopped_after_h=stopped_after)
     for line in screen.lines:
         typer.echo(line)
     if github or _in_workflow(os.environ):
-        sys.stdout.write(nightly.annotation(screen) + "\n")
+        sys.stdout.write(annotation(screen) + "\n")
 
 
 def _in_workflow(environment: Mapping[str, str]) -> bool:
