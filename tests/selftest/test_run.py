@@ -1,0 +1,507 @@
+"""The engine: outcomes, records, the end of a run, on a chain that is made up."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import harness
+from harness import ending, known_failures
+from harness import run as engine
+from harness.base.errors import (
+    REMEMBERED,
+    CompileError,
+    ConfigError,
+    DataError,
+    DeviceError,
+    HarnessError,
+    RecordError,
+)
+from harness.base.stages import Stage
+from harness.case_record import error_info, repeat_command
+from harness.judge.causes import Exit
+from harness.known_failures import Declared
+from harness.plan import Case
+from harness.records import reader, writer
+from harness.records.lines import CaseLine, CheckName
+from harness.records.values import Diagnosis, ErrorInfo, Observed, Reference, Verdict
+from harness.run import CaseRun, Run
+from harness.settings import resolve
+from tests.selftest.running import ROOT, TINY
+
+Ending = Verdict | BaseException
+
+
+def judged(kind: Any, unit: str = "%") -> Verdict:
+    return Verdict(kind, f"a sentence of {kind}", "a rule", unit, 50.0, Reference("none"))
+
+
+@dataclass
+class MadeUp:
+    """A pipeline whose case ends as the test wants; a `HarnessError` ends it while it is made."""
+
+    case: Case
+    ends: Ending
+    observed: Observed = field(default_factory=Observed)
+
+    def prepare(self) -> object:
+        if isinstance(self.ends, HarnessError):
+            raise self.ends
+        return object()
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    """A run of the small model; `ends` says how each (batch size, check) ends, others pass."""
+    diagnosed: list[str] = []
+
+    def measure(pipeline: MadeUp, prepared: object) -> Verdict:
+        if isinstance(pipeline.ends, BaseException):
+            raise pipeline.ends
+        return pipeline.ends
+
+    def diagnose(pipeline: MadeUp, prepared: object) -> Diagnosis:
+        diagnosed.append(pipeline.case.name)
+        return Diagnosis("found", Stage.COMPILE)
+
+    monkeypatch.setattr("harness.measure.attempt.measure", measure)
+    monkeypatch.setattr("harness.diagnosis.diagnose.diagnose", diagnose)
+
+    def make(
+        ends: Callable[[Case], Ending] = lambda case: judged("PASS"),
+        *,
+        catalog: Path = TINY,
+        **options: Any,
+    ) -> Run:
+        given = {"rehearsal": True, "batch_sizes": "1,4", "catalog": str(catalog), **options}
+        places = {"runs": str(tmp_path / "runs"), "store": str(tmp_path / "store")}
+        run = Run(resolve({**places, **given}, environment={}))
+        target = SimpleNamespace(traits=SimpleNamespace(runs_on_host=True))
+        bench = SimpleNamespace(target=target, for_case=lambda case: MadeUp(case, ends(case)))
+        run.__dict__["workbench"] = bench
+        run.__dict__["diagnosed"] = diagnosed
+        return run
+
+    return make
+
+
+def only(run: Run, check: str = "accuracy") -> list[Case]:
+    return [case for case in run.plan.cases if case.check == check]
+
+
+def outcomes(records: reader.RunRecords) -> dict[str, str]:
+    return {f"{case.check} {case.batch_size}": case.outcome for case in records.cases}
+
+
+# A plan -----------------------------------------------------------------------------------
+
+
+def test_a_plan_ends_with_records_a_sum_and_a_report(make):
+    run = make()
+    records = run.execute()
+    assert outcomes(records) == dict.fromkeys(
+        ("accuracy 1", "accuracy 4", "throughput 1", "throughput 4"), "passed"
+    )
+    assert records.end is not None
+    assert (records.exit_status, records.end.planned, records.end.complete) == (0, 4, True)
+    assert records.run is not None
+    assert records.run.provenance == "rehearsal"
+    assert records.run.guide_figures == {}
+    assert [one.nodeid for one in records.plan] == [case.nodeid for case in records.cases]
+    assert records.plan[0].nodeid == (
+        "tests/acceptance/test_accuracy.py::test_accuracy[tiny-bs1-cpu]"
+    )
+    for name in ("report.html", "summary.json", "junit.xml", "results.csv"):
+        assert (run.directory / name).is_file()
+    assert (run.settings.runs / "latest").resolve() == run.directory
+    assert run.summary()[-1] == f"report: {run.directory / 'report.html'}"
+    assert reader.read(run.directory) == records
+    with pytest.raises(ConfigError, match="executed before"):
+        run.execute()
+
+
+@pytest.mark.parametrize(
+    ("end", "outcome", "status"),
+    [
+        (judged("PASS"), "passed", Exit.PASSED),
+        (judged("FAIL"), "failed", Exit.ACCEPTANCE_FAILED),
+        (judged("INCONCLUSIVE"), "inconclusive", Exit.INCONCLUSIVE_ONLY),
+        (judged("RECORDED", "fps"), "recorded", Exit.PASSED),
+        (CompileError("refused"), "error", Exit.ACCEPTANCE_FAILED),
+        (DataError("no images"), "error", Exit.INPUT_ERROR),
+        (DeviceError("lost"), "error", Exit.MACHINE_TROUBLE),
+        (OSError(errno.ENOSPC, "No space left on device"), "error", Exit.MACHINE_TROUBLE),
+        (ValueError("a fault"), "error", Exit.HARNESS_FAULT),
+    ],
+)
+def test_how_a_case_ends_decides_the_exit_code(make, end, outcome, status):
+    records = make(lambda case: end if case.batch_size == 4 else judged("PASS")).execute()
+    assert outcomes(records)["accuracy 4"] == outcome
+    assert outcomes(records)["accuracy 1"] == "passed"
+    assert records.exit_status == status
+
+
+def test_inconclusive_is_allowed_where_somebody_says_so(make):
+    records = make(lambda case: judged("INCONCLUSIVE"), allow_inconclusive=True).execute()
+    assert set(outcomes(records).values()) == {"inconclusive"}
+    assert records.exit_status == Exit.PASSED
+    assert records.run is not None
+    assert records.run.allow_inconclusive
+
+
+def test_one_case_is_a_run_of_its_own(make, monkeypatch):
+    run = make()
+    one = run.case("tiny", 8, "accuracy")
+    one.run.__dict__["workbench"] = run.workbench
+    line = one.execute()
+    assert isinstance(line, CaseLine)
+    assert (line.batch_size, line.outcome, line.target) == (8, "passed", "cpu")
+    assert reader.read(one.run.directory).cases == (line,)
+    with pytest.raises(ConfigError, match="did you mean 'tiny'"):
+        run.case("tinny", 8, "accuracy")
+
+
+def test_what_is_missing_is_said_before_anything_is_written(tmp_path):
+    run = Run(resolve({"catalog": str(TINY), "runs": str(tmp_path / "runs")}, environment={}))
+    with pytest.raises(ConfigError) as caught:
+        run.execute()
+    for word in ("--target", "--imagenet", "--checkpoints"):
+        assert word in caught.value.message
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_error_keeps_its_words_and_an_unexpected_one_its_traceback(make):
+    error = CompileError("it would not", remedy="another chip", log="EZ3002")
+    ends = {1: error, 4: ValueError("first line\nsecond")}
+    records = make(lambda case: ends[case.batch_size]).execute()
+    known, unknown = records.cases[0], records.cases[1]
+    assert known.error == ErrorInfo("CompileError", Stage.COMPILE, "it would not", "another chip",
+                                    "EZ3002")  # fmt: skip
+    assert known.sentence == "[compile] it would not"
+    assert unknown.error is not None
+    assert unknown.error.stage is Stage.HARNESS
+    assert unknown.error.message == "ValueError: first line"
+    assert "Traceback" in unknown.error.log
+
+
+def test_a_failed_build_is_told_once(make):
+    run = make()
+    first, second = only(run)
+    error, again = CompileError("refused", remedy="r"), CompileError("refused", remedy="r")
+    again.remembered = True
+    assert run.describe(first, error) == "[compile] refused\n  what to do: r"
+    assert run.describe(second, again) == (
+        f"[compile] the same failure as in {first.name}, see there; not tried again"
+    )
+    # In its record the second case has all of it.
+    end = known_failures.ending(error_info(again), None, Declared())
+    assert end.sentence == f"[compile] refused{REMEMBERED}"
+    other = CompileError("another")
+    other.remembered = True  # by another process, whose terminal is not this one
+    assert "another" in run.describe(second, other)
+
+
+# Diagnosis --------------------------------------------------------------------------------
+
+
+def test_a_failed_accuracy_is_diagnosed_and_nothing_else(make):
+    run = make(lambda case: judged("FAIL" if case.batch_size == 4 else "PASS"))
+    records = run.execute()
+    assert run.__dict__["diagnosed"] == ["accuracy of tiny-bs4-cpu"]
+    (failed,) = [case for case in records.cases if case.diagnosis is not None]
+    assert failed.diagnosis == Diagnosis("found", Stage.COMPILE)
+    run = make(lambda case: judged("FAIL"), no_diagnosis=True)
+    assert all(case.diagnosis is None for case in run.execute().cases)
+
+
+def test_a_diagnosis_that_fails_costs_no_verdict(make, monkeypatch):
+    def fail(*_: object) -> Diagnosis:
+        raise DeviceError("no device is left")
+
+    run = make(lambda case: judged("FAIL"))
+    monkeypatch.setattr("harness.diagnosis.diagnose.diagnose", fail)
+    line = run.execute(only(run)[:1]).cases[0]
+    assert line.outcome == "failed"
+    assert line.diagnosis is not None
+    assert "no device is left" in line.diagnosis.summary
+
+
+# The end ----------------------------------------------------------------------------------
+
+
+def test_an_interruption_ends_the_run_with_its_report(make):
+    def ends(case: Case) -> Ending:
+        return KeyboardInterrupt() if case.batch_size == 4 else judged("PASS")
+
+    run = make(ends)
+    with pytest.raises(KeyboardInterrupt):
+        run.execute()
+    records = reader.read(run.directory)
+    assert outcomes(records) == {"accuracy 1": "passed"}
+    assert records.end is not None
+    assert (records.exit_status, records.end.complete) == (Exit.INTERRUPTED, False)
+    assert records.end.counts == records.counts()
+    assert (run.directory / "report.html").is_file()
+
+
+def test_a_line_that_cannot_be_written_is_not_green(make, monkeypatch, capsys):
+    append = writer.append
+
+    def failing(directory: Path, *lines: Any) -> None:
+        if any(isinstance(line, CaseLine) and line.batch_size == 4 for line in lines):
+            raise RecordError("cannot append", remedy="free disk space")
+        append(directory, *lines)
+
+    monkeypatch.setattr(writer, "append", failing)
+    records = make().execute()
+    assert records.exit_status == Exit.MACHINE_TROUBLE
+    assert records.counts()["not_run"] == 2
+    assert "free disk space" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "status"),
+    [
+        (RecordError("cannot write"), "PASS", Exit.MACHINE_TROUBLE),
+        (ValueError("a fault"), "PASS", Exit.HARNESS_FAULT),
+        (ValueError("a fault"), "FAIL", Exit.ACCEPTANCE_FAILED),
+    ],
+)
+def test_a_run_without_its_report_did_not_end_well(make, monkeypatch, error, kind, status):
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("harness.report.write_report", fail)
+    run = make(lambda case: judged(kind))
+    records = run.execute()
+    assert records.exit_status == status
+    assert reader.read(run.directory).exit_status == status
+    assert run.summary()[-1] == "report: not written"
+
+
+def test_checks_that_cannot_be_judged_fail_the_run(make, monkeypatch):
+    def fail(*_: Any) -> None:
+        raise ValueError("a fault")
+
+    monkeypatch.setattr(ending, "run_checks", fail)
+    records = make().execute()
+    (check,) = records.checks
+    assert (check.name, check.outcome) == (CheckName.RUN_CHECKS, "failed")
+    assert check.sentence == "could not be judged: ValueError: a fault"
+    assert records.exit_status == Exit.ACCEPTANCE_FAILED
+
+
+def test_what_a_target_remarks_is_recorded(make, monkeypatch):
+    monkeypatch.setattr(
+        "harness.targets.registry.remarks", lambda settings, folder: ("never struck",)
+    )
+    records = make().execute()
+    (check,) = [one for one in records.checks if one.name is CheckName.PLANTED_FAULT]
+    assert (check.outcome, check.sentence) == ("recorded", "never struck")
+    assert records.exit_status == Exit.PASSED
+
+
+def test_a_worker_that_died_has_a_line_for_its_case(make):
+    run = make()
+    first = only(run)[0]
+    run.begin([("a.py::test_accuracy[x]", first)])
+    line = run.crashed("a.py::test_accuracy[x]", "worker 'gw0' crashed\nmore")
+    assert line is not None
+    assert (line.outcome, line.batch_size) == ("crashed", 1)
+    assert line.sentence.endswith("died: worker 'gw0' crashed")
+    assert run.crashed("another test", "text") is None
+    assert run.finish().exit_status == Exit.MACHINE_TROUBLE
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [(errno.ENOSPC, RecordError), (errno.EDQUOT, RecordError), (errno.EACCES, ConfigError)],
+)
+def test_a_run_without_a_place_ends_before_it_begins(make, monkeypatch, number, kind):
+    def fail(self: Path, **_: Any) -> None:
+        raise OSError(number, "it cannot")
+
+    run = make()
+    monkeypatch.setattr(Path, "mkdir", fail)
+    for begin in (run.make_place, run.execute):
+        with pytest.raises(kind) as caught:
+            begin()
+        assert "--runs=DIR" in caught.value.remedy
+
+
+def test_somebodys_folder_called_latest_stays(make):
+    run = make()
+    (run.settings.runs / "latest").mkdir(parents=True)
+    run.execute()
+    assert not (run.settings.runs / "latest").is_symlink()
+    assert sorted(path.name for path in run.settings.runs.iterdir()) == [run.id, "latest"]
+
+
+# Known failures ---------------------------------------------------------------------------
+
+
+def known(stage: str, **more: Any) -> Declared:
+    return Declared(excuse=failure(stage, **more))
+
+
+def failure(stage: str, **more: Any) -> Any:
+    from harness.catalog.schema import KnownFailure
+
+    link = "https://example.org/issues/1"
+    return KnownFailure(case="tiny-bs4-cpu", stage=stage, link=link, **more)
+
+
+@pytest.mark.parametrize("stage", ["data", "checkpoint", "device", "store", "harness"])
+@pytest.mark.parametrize("declared", ["compile", "verdict"])
+def test_an_error_that_is_not_the_models_leaves_a_declaration_open(stage, declared):
+    error = ErrorInfo(type="X", stage=Stage(stage), message="m")
+    end = known_failures.ending(error, None, known(declared))
+    assert end.outcome == "error"
+    assert end.sentence == (
+        f"[{stage}] m; declared to fail at {declared} (https://example.org/issues/1), which stays "
+        "open"
+    )
+    assert known_failures.ending(error, None, known(stage)).outcome == "known_failure"
+    full = ErrorInfo(type="X", stage=Stage.EXPORT, message="m", full_disk=True)
+    assert known_failures.ending(full, None, known(declared)).outcome == "error"
+    other = ErrorInfo(type="X", stage=Stage.EXPORT, message="m")
+    end = known_failures.ending(other, None, known(declared))
+    assert (end.outcome, end.broken) == ("failed", True)
+    assert "it failed at export" in end.sentence
+    assert end.sentence.endswith("Change known_failures in the catalog")
+
+
+@pytest.mark.parametrize(
+    ("declared", "kind", "outcome", "words"),
+    [
+        ("verdict", "FAIL", "known_failure", "failed as declared"),
+        ("verdict", "INCONCLUSIVE", "inconclusive", "which stays open"),
+        ("verdict", "PASS", "failed", "it did not fail"),
+        ("compile", "INCONCLUSIVE", "failed", "it did not fail"),
+        ("compile", "RECORDED", "failed", "it did not fail"),
+        ("compile", "FAIL", "failed", "it failed at verdict"),
+    ],
+)
+def test_what_was_declared_and_what_was_judged(declared, kind, outcome, words):
+    end = known_failures.ending(None, judged(kind), known(declared))
+    assert end.outcome == outcome
+    assert words in end.sentence
+    assert end.excused == (outcome == "known_failure")
+
+
+def test_an_excuse_that_has_ended_is_spoken_of_and_one_that_holds_wins():
+    ended = failure("compile", expires="2024-02-29")
+    end = known_failures.ending(error_info(CompileError("m")), None, Declared(ended=ended))
+    assert (end.outcome, end.excused) == ("error", False)
+    said = "its excuse (https://example.org/issues/1) ended on 2024-02-29"
+    assert end.sentence == f"[compile] m; {said}"
+    assert said not in known_failures.ending(None, judged("PASS"), Declared(ended=ended)).sentence
+    catalog = SimpleNamespace(known_failures=(ended, failure("export"), failure("load")))
+    case = Case("tiny", 4, "cpu", "accuracy")
+    found = known_failures.declared(catalog, case, date(2024, 3, 1))  # type: ignore[arg-type]
+    assert found == Declared(excuse=catalog.known_failures[1])
+    found = known_failures.declared(catalog, case, date(2024, 2, 29))  # type: ignore[arg-type]
+    assert found == Declared(excuse=ended)
+
+
+@pytest.mark.parametrize(("stage", "status"), [("compile", 0), ("export", 1)])
+def test_a_known_failure_is_strict(make, tmp_path, stage, status):
+    path = tmp_path / "known.yaml"
+    path.write_text(
+        TINY.read_text()
+        + f"""
+known_failures:
+  - case: tiny-bs4-cpu
+    stage: {stage}
+    link: https://example.org/issues/1
+"""
+    )
+    error = CompileError("refused")
+    run = make(lambda case: error if case.batch_size == 4 else judged("PASS"), catalog=path)
+    records = run.execute()
+    ends = {0: "known_failure", 1: "failed"}
+    assert outcomes(records)["accuracy 4"] == ends[status]
+    assert records.exit_status == status
+
+
+# The command that repeats a case ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"rehearsal": True},
+        {"rehearsal": True, "offline": True, "rehearsal_images": "60", "precision": "3"},
+        {"simulate_ascend": True, "simulator": "cards=2,fault=busy", "device": "0,1"},
+        {"target": "ascend310p3", "imagenet": "/data/a b", "sample": "50", "seed": "3"},
+        {"target": "cpu", "onnx": ["tiny=/x/y.onnx"], "allow_inconclusive": True},
+    ],
+    ids=lambda given: " ".join(given),
+)
+def test_the_command_of_a_case_leads_to_its_settings(given):
+    asked = resolve({**given, "models": "tiny,other", "catalog": str(TINY)}, environment={})
+    case = Case("tiny", 4, asked.target or "cpu", "accuracy")
+    program, *words = shlex.split(repeat_command(asked, case))
+    assert program == "pytest"
+    assert words[:2] == ["-m", "accuracy"]
+    back: dict[str, Any] = {}
+    for word in words[2:]:
+        flag, _, value = word.removeprefix("--").partition("=")
+        name = flag.replace("-", "_")
+        back[name] = [*back.get(name, []), value] if name == "onnx" else value or True
+    again = resolve(back, environment={})
+    assert again.to_json() == {**asked.to_json(), "models": ["tiny"], "batch_sizes": [4]}
+
+
+# The package ------------------------------------------------------------------------------
+
+
+def test_the_package_offers_the_engine_and_imports_it_when_used():
+    assert harness.Run is Run
+    assert harness.Case is Case
+    assert harness.__version__
+    with pytest.raises(AttributeError, match="no attribute 'Runn'"):
+        _ = harness.Runn
+    code = "import harness, sys, json; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    loaded = json.loads(done.stdout)
+    assert not {"pydantic", "numpy", "pytest", "harness.run"} & set(loaded)
+
+
+def test_a_case_knows_whether_it_fails_a_test(make):
+    for kind, fails in (("PASS", False), ("FAIL", True), ("INCONCLUSIVE", True)):
+        run = make(lambda case, kind=kind: judged(kind))
+        case = CaseRun(run, only(run)[0])
+        assert not case.fails
+        case.prepare()
+        case.measure()
+        assert case.fails == fails
+    run = make(lambda case: judged("INCONCLUSIVE"), allow_inconclusive=True)
+    case = CaseRun(run, only(run)[0])
+    case.prepare()
+    case.measure()
+    assert not case.fails
+
+
+def test_progress_knows_the_cases_of_the_run(make, monkeypatch):
+    seen: list[Any] = []
+    progress = SimpleNamespace(begin=seen.append, ended=seen.append, end=lambda: seen.append("end"))
+    run = make()
+    run.progress = progress
+    monkeypatch.setattr(engine.Run, "_expected", lambda self, cases: {n: 3.0 for n, _ in cases})
+    run.execute(only(run))
+    assert len(seen[0]) == 2
+    assert seen[1:] == [*seen[0], "end"]
