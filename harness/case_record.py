@@ -6,6 +6,7 @@ import errno
 import shlex
 import traceback
 from dataclasses import dataclass, field
+from typing import Any
 
 from harness.base import host
 from harness.base.errors import HarnessError
@@ -103,21 +104,18 @@ def error_info(error: BaseException) -> ErrorInfo:
 
 def repeat_command(settings: Settings, case: Case) -> str:
     """Return the command that does one case again, with every setting that can change it."""
-    flags = [one for one in OPTIONS if one.kind == "flag" and getattr(settings, one.name)]
+    flags = [row for row in OPTIONS if row.kind == "flag" and settings.value(row)]
     # What the settings are where only the kind of run is named.
-    plain = resolve({one.name: True for one in flags}, environment={})
-    words = ["pytest", "-m", case.check, *(one.flag for one in flags)]
-    for option in OPTIONS:
-        value = getattr(settings, option.name)
-        if option.name == "models":
-            value = (case.model,)
-        elif option.name == "batch_sizes":
-            value = (case.batch_size,)
-        elif option.kind == "flag" or option.name == "runs" or value == getattr(plain, option.name):
+    plain = resolve({row.name: True for row in flags}, environment={})
+    words = ["pytest", "-m", case.check, *(row.flag for row in flags)]
+    chosen: dict[str, Any] = {"models": case.model, "batch_sizes": case.batch_size}
+    for row in OPTIONS:
+        value = chosen.get(row.name, settings.value(row))
+        if row.kind == "flag" or row.name == "runs" or value == plain.value(row):
             continue
-        if option.kind == "pairs":
-            words += [f"{option.flag}={name}={path}" for name, path in value]
+        if row.kind == "pairs":
+            words += [f"{row.flag}={name}={path}" for name, path in value]
         else:
             text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            words.append(f"{option.flag}={text}")
+            words.append(f"{row.flag}={text}")
     return shlex.join(words)

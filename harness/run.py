@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from harness import estimates, known_failures
 from harness.base import files, host, processes, signals
+from harness.base.environment import ROOT
 from harness.base.errors import ConfigError, HarnessError, RecordError
 from harness.base.progress import Progress
 from harness.base.stages import Stage
@@ -36,7 +37,7 @@ from harness.records import reader, writer
 from harness.records.lines import CaseLine, CheckName, PlanLine, PlannedCase, RunLine
 from harness.records.reader import RunRecords
 from harness.records.values import Diagnosis, ErrorInfo, Observed, Verdict
-from harness.settings import ROOT, Settings
+from harness.settings import OPTIONS, Settings, resolve
 from harness.targets import registry
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Run:
         Raises:
             ConfigError: options that do not fit together.
         """
-        self.settings = settings if worker else registry.located(settings)
+        self.settings = settings if worker else registry.located(_with_usual_target(settings))
         registry.check(self.settings)
         self.id = run_id or writer.new_run_id()
         self.worker = worker
@@ -426,6 +427,14 @@ def progress_on_stderr(worker: str = "", *, only_terminal: bool = False) -> Prog
         os.close(descriptor)
         return Progress.silent()
     return Progress(descriptor, terminal=terminal, prefix=f"[{worker}] " if worker else "  ... ")
+
+
+def _with_usual_target(settings: Settings) -> Settings:
+    """The settings with the target of a run on stand-ins, where they name none."""
+    if settings.target is not None or not settings.stand_ins:
+        return settings
+    kinds = {row.name: True for row in OPTIONS if row.kind_of_run and settings.value(row)}
+    return dataclasses.replace(settings, target=resolve(kinds, environment={}).target)
 
 
 def _make_folder(path: Path, *, exist_ok: bool = False) -> None:

@@ -13,9 +13,9 @@ from typing import Annotated
 
 import typer
 
+from harness.base.environment import ROOT
 from harness.base.errors import ConfigError
 from harness.cli.options import readable_errors
-from harness.settings import ROOT
 
 PROGRAM = "harness"
 VARIABLE = "_HARNESS_COMPLETE"

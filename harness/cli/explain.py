@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.base.errors import ConfigError
+from harness.base.stages import Stage
 from harness.base.store import Explanation, Store
 from harness.catalog.schema import Catalog
 from harness.images.crops import Crops
@@ -80,7 +81,7 @@ class _Absent(Exception):
 class _ReadOnly(Store):
     """A store that stops at the first artifact which would have to be built."""
 
-    def get_or_build(self, kind: str, inputs: Any, build: Any) -> Any:
+    def get_or_build(self, kind: Stage, inputs: Any, build: Any) -> Any:
         entry = self.get(kind, inputs)
         if entry is None:
             raise _Absent(self.explain(kind, inputs))

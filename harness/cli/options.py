@@ -19,9 +19,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from harness.base.environment import ROOT
 from harness.base.errors import ConfigError, DeviceError, HarnessError, StoreError
+from harness.base.options import Option
 from harness.judge.causes import Exit
-from harness.settings import OPTIONS, ROOT, Option, resolve
+from harness.settings import OPTIONS, resolve
 
 INI = ROOT / "pytest.ini"
 
