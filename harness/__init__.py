@@ -10,14 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.base.host import VERSION as __version__
-    from harness.catalog.schema import load_catalog
+    from harness.catalog.load import load_catalog
     from harness.plan import Case
     from harness.records.reader import read as read_records
     from harness.records.values import Verdict
     from harness.run import Run
     from harness.settings import Settings, resolve
 
-__all__ = ["Case", "Run", "Settings", "Verdict", "load_catalog", "read_records", "resolve"]
+__all__ = [
+    "Case",
+    "Run",
+    "Settings",
+    "Verdict",
+    "__version__",
+    "load_catalog",
+    "read_records",
+    "resolve",
+]
 
 # Imported when used: importing the package costs nothing.
 _PLACES = {
@@ -26,7 +35,7 @@ _PLACES = {
     "Settings": ("harness.settings", "Settings"),
     "Verdict": ("harness.records.values", "Verdict"),
     "__version__": ("harness.base.host", "VERSION"),
-    "load_catalog": ("harness.catalog.schema", "load_catalog"),
+    "load_catalog": ("harness.catalog.load", "load_catalog"),
     "read_records": ("harness.records.reader", "read"),
     "resolve": ("harness.settings", "resolve"),
 }

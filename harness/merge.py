@@ -17,7 +17,8 @@ from typing import TypeVar
 
 from harness.base.errors import HarnessError, RecordError, some
 from harness.base.host import Machine
-from harness.catalog.schema import Catalog, load_catalog
+from harness.catalog.load import load_catalog
+from harness.catalog.schema import Catalog
 from harness.ending import end_records
 from harness.judge.causes import Exit
 from harness.judge.run_checks import run_checks

@@ -28,7 +28,8 @@ from harness.base.progress import Progress
 from harness.base.stages import Stage
 from harness.base.terms import Check, Outcome
 from harness.case_record import CaseFacts, case_line, error_info, nodeid_of
-from harness.catalog.schema import Catalog, load_catalog
+from harness.catalog.load import load_catalog
+from harness.catalog.schema import Catalog
 from harness.ending import checks_over, end_records, publish, run_line
 from harness.guide_figures import guide_figures
 from harness.judge.causes import Exit

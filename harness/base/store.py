@@ -318,7 +318,7 @@ class Store:
             error = from_json(json.loads(text))
         except (OSError, ValueError, AttributeError):
             return
-        error.message += " (failed earlier in this run; not tried again)"
+        error.remembered = True
         raise error
 
     # Looking after it --------------------------------------------------------------------

@@ -16,7 +16,7 @@ from harness.base.stages import Stage
 from harness.case_record import error_info
 from harness.catalog.schema import Catalog
 from harness.images.crops import CHUNK
-from harness.judge.causes import Exit, exit_of_errors
+from harness.judge.causes import Exit, cause_of_error, exit_of_causes
 from harness.plan import Case
 from harness.records.values import ArtifactRef
 from harness.settings import Settings
@@ -86,7 +86,7 @@ class Builder:
 
     def exit_code(self) -> Exit:
         """Return the exit code of a run whose cases fail so."""
-        return exit_of_errors(error_info(error) for error in self._errors)
+        return exit_of_causes(cause_of_error(error_info(error))[0] for error in self._errors)
 
     def _prepare(self, pipeline: CasePipeline) -> None:
         if pipeline.case.check == "accuracy" and not self.with_images:

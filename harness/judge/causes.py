@@ -133,10 +133,15 @@ def _of_inconclusive(case: CaseLine) -> Why:
     return "input", "too few images to decide"
 
 
-def _of_error(case: CaseLine, error: ErrorInfo) -> Why:
+def cause_of_error(error: ErrorInfo) -> Why:
+    """Return the cause of an error that says all there is, and why it is thought so."""
     if error.full_disk:
         return _FULL_DISK
-    cause, why = _BY_TYPE.get(error.type) or _BY_STAGE.get(error.stage, _HARNESS)
+    return _BY_TYPE.get(error.type) or _BY_STAGE.get(error.stage, _HARNESS)
+
+
+def _of_error(case: CaseLine, error: ErrorInfo) -> Why:
+    cause, why = cause_of_error(error)
     if case.attempts and cause == "toolchain":
         why += "; a device was set aside before"
     return cause, why
@@ -335,15 +340,28 @@ def exit_code(
     red = [one for one in findings if one.outcome != "inconclusive"]
     kinds = {one.cause for one in red}
     judged = any(one.outcome == "failed" for one in red)
-    if judged or kinds & {"model", "toolchain"} or "failed" in outcomes:
-        return Exit.ACCEPTANCE_FAILED
-    if "harness" in kinds:
-        return Exit.HARNESS_FAULT
-    if "machine" in kinds or not (complete or stopped):
-        return Exit.MACHINE_TROUBLE
-    if "input" in kinds:
-        return Exit.INPUT_ERROR
+    if judged or "failed" in outcomes:
+        kinds.add("model")
+    if not (complete or stopped):
+        kinds.add("machine")
+    if kinds:
+        return exit_of_causes(kinds)
     undecided = len(findings) > len(red) or "inconclusive" in outcomes
     if undecided and not allow_inconclusive:
         return Exit.INCONCLUSIVE_ONLY
     return Exit.PASSED if complete else Exit.MACHINE_TROUBLE
+
+
+_CODES: dict[Cause, Exit] = {
+    "model": Exit.ACCEPTANCE_FAILED,
+    "toolchain": Exit.ACCEPTANCE_FAILED,
+    "harness": Exit.HARNESS_FAULT,
+    "machine": Exit.MACHINE_TROUBLE,
+    "input": Exit.INPUT_ERROR,
+}
+
+
+def exit_of_causes(kinds: Iterable[Cause]) -> Exit:
+    """Return what something ends with that failed for these causes: the weightiest wins."""
+    codes = {_CODES[cause] for cause in kinds}
+    return next((code for code in _CODES.values() if code in codes), Exit.PASSED)
