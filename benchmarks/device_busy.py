@@ -31,6 +31,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness import simulator
+from harness.base.stages import Stage
 from harness.base.store import Store
 from harness.catalog.load import load_catalog
 from harness.catalog.schema import Model
@@ -40,6 +41,7 @@ from harness.images.feed import Feed
 from harness.measure import accuracy
 from harness.records import reader
 from harness.settings import ROOT, resolve
+from harness.stages.inference import infer
 from harness.targets.ascend.target import AscendTarget, Place
 
 MOST_IMAGES = 12_000
@@ -143,7 +145,7 @@ def busy_share(
                 pass
             with feed.running():
                 began = time.perf_counter()
-                accuracy.infer(session, feed, seen.add)
+                infer(session, feed, seen.add)
                 wall = time.perf_counter() - began
         finally:
             session.close()
@@ -198,10 +200,13 @@ def builds(args: argparse.Namespace) -> None:
     print(f"\natc takes {args.atc_seconds} s; cases in the order of the run\n")
     print("| case | waited for builds | measured |")
     print("| --- | ---: | ---: |")
-    kinds = ("standin", "onnx", "simplified", "compiled", "probe", "images", "checkpoint")
+    builds = (
+        *(Stage.CHECKPOINT, Stage.STANDIN, Stage.DATA),
+        *(Stage.EXPORT, Stage.SIMPLIFY, Stage.COMPILE, Stage.PROBE),
+    )
     for case in found.cases:
-        waited = sum(one.seconds for one in case.stages if one.stage in kinds)
-        measured = sum(one.seconds for one in case.stages if one.stage == "throughput")
+        waited = sum(one.seconds for one in case.stages if one.stage in builds)
+        measured = sum(one.seconds for one in case.stages if one.stage is Stage.TIME)
         print(f"| {case.case} | {waited:.1f} s | {measured:.1f} s |")
 
 

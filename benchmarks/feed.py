@@ -60,6 +60,7 @@ from harness.images.steps import (
     ResizeShort,
 )
 from harness.measure import accuracy
+from harness.stages.inference import Predictions, infer
 from harness.targets.cpu.target import open_on_cpu
 from harness.targets.protocol import Session
 
@@ -165,7 +166,7 @@ def accuracy_pass(store: Path, images: ImageSet, model: Path, log: Path) -> Spen
             feed = Feed(Crops(Store(store), images, STEPS), STEPS.normalize, BATCH)
             seen = accuracy.Observation(images, 0, reference=None, fidelity_bound=0.03)
             with feed.running():
-                accuracy.infer(session, feed, seen.add)
+                infer(session, feed, seen.add)
             measured = seen.measurement(provenance="simulated", seconds=1.0)
             wall = time.perf_counter()
             session.close()
@@ -228,13 +229,13 @@ def memory_child(folder: Path, *, large: bool) -> None:
     importlib.import_module("harness.stages.pipeline")
     root = folder / "images"
     images = image_set(root, [root / name for name in sorted(os.listdir(root))])
-    reference = accuracy.Predictions.stored(images.names, folder / "reference.npy")
+    reference = Predictions.stored(images.names, folder / "reference.npy")
     session = open_on_cpu(folder / "model.onnx", log=folder / "log")
     try:
         feed = Feed(Crops(Store(folder / "store"), images, steps), steps.normalize, batch)
         seen = accuracy.Observation(images, 0, reference=reference, fidelity_bound=0.03)
         with feed.running():
-            accuracy.infer(session, feed, seen.add)
+            infer(session, feed, seen.add)
         measured = seen.measurement(provenance="simulated", seconds=1.0)
         seen.write(folder / "predictions.csv")
     finally:

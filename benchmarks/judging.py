@@ -35,8 +35,9 @@ from harness.judge import verdicts
 from harness.judge.statistics import Paired
 from harness.judge.verdicts import Answer, BatchPass
 from harness.measure import throughput
+from harness.measure.throughput import TimingPlan
 from harness.records.values import AccuracyMeasurement, Fidelity, Scores, ThroughputMeasurement
-from harness.targets.protocol import Float32, TensorSpec
+from harness.targets.protocol import Float32, SessionInfo, TensorSpec
 
 CATALOG = Path(__file__).resolve().parents[1] / "baselines.yaml"
 WHOLE = verdicts.WHOLE_SET
@@ -288,6 +289,7 @@ class SimulatedDevice:
 
     inputs: Sequence[TensorSpec] = (TensorSpec("image", (4, 3, 2, 2), "float32"),)
     outputs: Sequence[TensorSpec] = (TensorSpec("class", (4, 10), "float32"),)
+    about = SessionInfo(driver="simulated")
 
     def __init__(
         self, mean_ms: float, noise: float, course: Course, random: np.random.Generator
@@ -326,15 +328,9 @@ def timed(
     """One measurement of a device whose sustained speed is `speed` percent off the baseline."""
     mean_ms = 1000.0 * 4 / (baseline.fps * (1.0 + speed / 100.0))
     device = SimulatedDevice(mean_ms, noise, course, random)
-    return throughput.measure(
-        device,
-        provenance="simulated",
-        precision_percent=1.0,
-        budget_s=BUDGET_S,
-        least_s=course.least_s,
-        round_s=ROUND_S,
-        clock=device.clock,
-    )
+    plan = TimingPlan("simulated", budget_s=BUDGET_S, least_s=course.least_s, round_s=ROUND_S)
+    measurement, _ = throughput.measure(device, plan, clock=device.clock)
+    return measurement
 
 
 def throughput_tables(baseline: Baseline, *, samples: int, seed: int) -> list[str]:

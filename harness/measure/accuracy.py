@@ -276,7 +276,7 @@ class Observation:
         if self._reference is not None:
             reference = tally(self._reference, self._images, self._offset)
             problems += tuple(
-                replace(one, data={**one.data, "pass": "eager"}) for one in reference.problems()
+                replace(one, data={**one.data, "eager": True}) for one in reference.problems()
             )
         return AccuracyMeasurement(
             provenance=provenance,

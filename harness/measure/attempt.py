@@ -415,6 +415,7 @@ def _plan(case: CasePipeline, session: Session, *, with_rival: bool) -> TimingPl
         provenance=case.bench.provenance,
         precision_percent=settings.precision,
         budget_s=settings.budget,
+        least_s=throughput.LEAST_S if case.bench.provenance == "real" else 0.0,
         round_s=about.round_s or case.bench.target.traits.round_s,
         # A CPU needs no more, and a heavy model takes half a second for each.
         warmup=1 if with_rival else throughput.WARMUP,

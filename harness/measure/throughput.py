@@ -69,6 +69,7 @@ class TimingPlan:
 
     precision_percent: half-width of the 99 % interval at which rounds stop.
     budget_s: seconds after which no further round begins, however few there were.
+    least_s: seconds before which rounds do not stop; `LEAST_S` for a published figure.
     round_s: seconds that the session's part of a round should take.
     warmup: executions before anything is timed; an NPU's first ones are many times slower.
     wall_check: `at-most`: the session's times may not add up to more than the clock's; `near`: nor
@@ -79,6 +80,7 @@ class TimingPlan:
     provenance: Provenance
     precision_percent: float = 1.0
     budget_s: float = 120.0
+    least_s: float = 0.0
     round_s: float = 0.25
     warmup: int = WARMUP
     wall_check: WallCheck = "off"
@@ -88,11 +90,6 @@ class TimingPlan:
     def least_rounds(self) -> int:
         """Rounds without which a figure decides nothing."""
         return REHEARSAL_MIN_ROUNDS if self.provenance == "rehearsal" else MIN_ROUNDS
-
-    @property
-    def least_s(self) -> float:
-        """Seconds without which a figure decides nothing."""
-        return LEAST_S if self.provenance == "real" else 0.0
 
 
 @dataclass(frozen=True)

@@ -192,7 +192,7 @@ def test_bad_rows_of_the_eager_pass_are_problems_of_that_pass():
     reference = predictions([1, 2], names=images.names[:2])
     (problem,) = measured(predictions([1, 2, 3]), images, reference).problems
     assert problem.code is ProblemCode.NO_OUTPUT
-    assert problem.data["pass"] == "eager"
+    assert problem.data["eager"] is True
 
 
 def test_padding_that_is_counted_is_a_problem():

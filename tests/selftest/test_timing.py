@@ -297,16 +297,15 @@ def test_a_timer_of_another_unit_does_not_fit_the_clock(factor, check, how):
 # When rounds stop --------------------------------------------------------------------------
 
 
-def test_a_figure_that_has_not_settled_is_not_done(monkeypatch):
+def test_a_figure_that_has_not_settled_is_not_done():
     # Ten rounds of 0.1 s at 10 ms, then slower by 3 %: precise at once, true later.
     def means():
         yield 10.0  # the trial
         yield from [10.0, 10.001, 9.999] * 4
         yield from itertools.cycle([10.3, 10.301, 10.299])
 
-    monkeypatch.setattr(throughput, "LEAST_S", 2.0)
     early = clocked(Clocked(means()))
-    late = clocked(Clocked(means()), provenance="real")
+    late = clocked(Clocked(means()), least_s=2.0)
     assert early.timing.rounds == MIN_ROUNDS
     assert late.precise
     assert late.seconds > 3.0  # not at two seconds: its halves differed by 2 %
@@ -315,15 +314,17 @@ def test_a_figure_that_has_not_settled_is_not_done(monkeypatch):
 
 @pytest.mark.parametrize("provenance", ["real", "simulated", "rehearsal"])
 def test_a_budget_that_ends_too_early_leaves_what_decides_nothing(provenance):
+    real = provenance == "real"
+
     def timed(budget_s):
         session = Clocked(itertools.repeat(10.0))
-        return clocked(session, provenance=provenance, budget_s=budget_s)
+        least_s = throughput.LEAST_S if real else 0.0
+        return clocked(session, provenance=provenance, least_s=least_s, budget_s=budget_s)
 
     quick = timed(0.1)
     assert quick.precise  # two equal rounds: the width is nothing
     assert quick.too_few_rounds == (3 if provenance == "rehearsal" else 5)
     assert not quick.counts
-    real = provenance == "real"
     assert timed(5.0).too_few_seconds == (10.0 if real else 0.0)
     enough = timed(60.0)
     assert not enough.too_short
