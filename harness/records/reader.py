@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from harness.base.errors import RecordError
 from harness.base.files import regular_text
@@ -24,13 +26,8 @@ from harness.records.lines import (
 from harness.records.values import Samples
 from harness.records.writer import RESULTS
 
-_KINDS: dict[str, type[Line]] = {
-    "run": RunLine,
-    "plan": PlanLine,
-    "case": CaseLine,
-    "check": RunCheckLine,
-    "end": EndLine,
-}
+# From text to values in one step: it takes a quarter of the time of `json.loads` and validation.
+_LINE: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="kind")])
 
 
 @dataclass(frozen=True)
@@ -92,12 +89,15 @@ def read(directory: Path) -> RunRecords:
         if not raw.strip():
             continue
         try:
-            data = json.loads(raw)
-            _require_form(data, path)
-            line = _KINDS[data["kind"]].model_validate(data)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            damaged.append(f"line {number}: {str(error).splitlines()[0][:160]}")
+            line = _LINE.validate_json(raw)
+        except ValidationError as error:
+            _require_form(raw, path)
+            fault = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, fault["loc"]))
+            damaged.append(f"line {number}: {f'{place}: ' if place else ''}{fault['msg']}"[:200])
             continue
+        if line.schema_version < SCHEMA:
+            raise _older_form(path, line.schema_version)
         if isinstance(line, RunLine):
             run = run or line
         elif isinstance(line, PlanLine):
@@ -140,11 +140,18 @@ def read_samples(directory: Path, file: str) -> Samples:
         raise RecordError(f"no samples at {path}: {error}") from error
 
 
-def _require_form(data: Any, path: Path) -> None:
+def _require_form(raw: str, path: Path) -> None:
     """Refuse a file of another version: its values have another form."""
-    version = data.get("schema_version", SCHEMA) if isinstance(data, dict) else SCHEMA
+    try:
+        version = json.loads(raw).get("schema_version", SCHEMA)
+    except (ValueError, AttributeError, RecursionError):
+        return  # no line of any version
     if isinstance(version, int) and version < SCHEMA:
-        raise RecordError(
-            f"{path} has records of an older form ({version}, this harness reads {SCHEMA})",
-            remedy="read it with the version that wrote it, or run again",
-        )
+        raise _older_form(path, version)
+
+
+def _older_form(path: Path, version: int) -> RecordError:
+    return RecordError(
+        f"{path} has records of an older form ({version}, this harness reads {SCHEMA})",
+        remedy="read it with the version that wrote it, or run again",
+    )
