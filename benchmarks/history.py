@@ -1,9 +1,8 @@
 """The history: time for a thousand runs of a hundred cases, and error rates of the rules.
 
-Makes run directories whose lines have the keys and the size of real ones (a throughput case holds
-a thousand latency samples), then times what `python -m harness trend` does: the index built from
-nothing, brought up to date when nothing and when one run is new, and the page. The other side is
-`json.loads` on every line, which the index does without.
+Makes run directories whose lines have the keys and the size of real ones, then times what
+`python -m harness trend` does: everything read for the first time, again when nothing and when one
+run is new, and the page. The other side reads every record by the same reader and keeps nothing.
 
 `--rules` simulates the rules of decline instead: false alarms on series in which nothing changes,
 and the night on which a decline of 1 % a night is found.
@@ -12,7 +11,6 @@ and the night on which a decline of 1 % a night is found.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import shutil
 import statistics
@@ -22,79 +20,123 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness.base.host import Machine
-from harness.base.terms import Check
+from harness.base.stages import Stage
+from harness.base.terms import WHOLE_SET, Check
 from harness.catalog.load import load_catalog
 from harness.history import drift
-from harness.history.store import DATABASE, open_history
+from harness.history.index import INDEX, read_history
 from harness.history.trend import write_trend
+from harness.records import reader
+from harness.records.conditions import Condition, Setup
 from harness.records.lines import CaseLine, EndLine, PlanLine, PlannedCase, RunLine
-from harness.records.values import ArtifactRef, Reference, StageTime, Verdict
+from harness.records.values import (
+    AccuracyMeasurement,
+    ArtifactRef,
+    CheckpointInfo,
+    DeviceInfo,
+    Fidelity,
+    Measurement,
+    OutputsCheck,
+    Reference,
+    Scores,
+    StageTime,
+    ThroughputMeasurement,
+    Timing,
+    Verdict,
+)
 from harness.records.writer import RESULTS
 from harness.settings import ROOT
 
+T = TypeVar("T")
 MODELS = ("seresnext101", "fixres", "resnest50", "squeezenet1_1", "inceptionv4")
 BATCHES = (1, 4, 8, 16, 32, 64, 2, 12, 24, 48)
 FIRST = datetime(2024, 1, 1, 2, 0, tzinfo=UTC)
 MACHINE = Machine(hostname="npu-03", system="Linux", architecture="aarch64", cores=64)
-VERSIONS = {"python": "3.11.7", "cann": "8.0.RC2", "driver": "23.0.0", "numpy": "2.4.6"}
+VERSIONS = {"harness": "1.0", "python": "3.11.7", "numpy": "2.4.6"}
 
 
-def template(model: str, batch: int, check: Check, samples: int) -> str:
+def measurement(check: Check, batch: int) -> Measurement:
+    """What a case on a chip measures."""
+    if check == "accuracy":
+        scores = Scores(WHOLE_SET, (39_000, 44_000, 46_000, 47_000, 47_500))
+        return AccuracyMeasurement(
+            "real", WHOLE_SET, scores, (), Fidelity(4e-3, 0.1, 0.999, ()), None, 60.0
+        )
+    means = tuple(3 + number / 100 for number in range(8))
+    looks = (Condition("before", -1.0, "OK", "no", "no", 51.0), Condition("after", 20.0, "OK"))
+    made_with = Setup(
+        "api", "pure-inference", "none", "Ascend310P3", "Atlas 300I Pro", 1, "CANN 8.0.RC2"
+    )
+    return ThroughputMeasurement(
+        provenance="real",
+        timing=Timing(batch, 20, 1000, means, 3.0, 0.6, False, 3.0, 3.2, 2.9, 4.0, 1.0),
+        rivals={},
+        precision_percent=1.0,
+        budget_s=60.0,
+        seconds=20.0,
+        half_width_percent=0.6,
+        outputs=OutputsCheck(4e-3, 3e-2),
+        conditions=looks,
+        setup=made_with,
+        samples_file="samples/a.json",
+    )
+
+
+def template(model: str, batch: int, check: Check) -> str:
     """A case's line with `%(run)s`, `%(started)s`, `%(value)s` in it."""
     name = f"{model}-bs{batch}-ascend310p3"
-    draw = random.Random(f"{name} {check}")
-    measurement: dict[str, object] = {
-        "setup": {
-            "driver": "api", "method": "pure-inference", "tuning": "none",
-            "chip": "Ascend310P3", "card": "Atlas 300I Pro", "chips": 1,
-            "toolchain": "CANN 8.0.RC2", "note": "",
-        },
-        "conditions": [{"moment": m, "seconds": 1.0, "health": "OK", "busy": "no",
-                        "throttled": "no", "temperature_c": 51.0} for m in ("before", "after")],
-    }  # fmt: skip
-    if check == "throughput":
-        values = [round(draw.gauss(3, 0.05), 5) for _ in range(samples)]
-        measurement |= {
-            "fps": 500.0, "mean_ms": 3.0, "half_width_percent": 0.6, "loops": samples,
-            "rounds": 8, "precision_reached": True, "samples_ms": values, "round_sizes": [50] * 8,
-            "outputs_check": {"relative_l2": 0.004},
-        }  # fmt: skip
-    else:
-        measurement |= {"images": 50_000, "correct": [39_000, 44_000, 46_000, 47_000, 47_500]}
+    unit = "fps" if check == "throughput" else "%"
+    sentence = "It is as it must be, for this and that."
+    chain = (Stage.CHECKPOINT, Stage.EXPORT, Stage.SIMPLIFY, Stage.COMPILE)
     line = CaseLine(
-        run="RUN", nodeid=f"tests/acceptance/test_{check}.py::test_{check}[{name}]", case=name,
-        model=model, title=model, batch_size=batch, target="ascend310p3", check=check,
-        provenance="real", outcome="passed", sentence="It is as it must be, for this and that.",
-        unit="fps" if check == "throughput" else "%", measured=777.25,
-        reference=Reference(kind="baseline", value=450.0, unit="fps", source="guide-000"),
-        verdict=Verdict(kind="PASS", sentence="It is.", rule="at least so much"),
-        measurement=measurement, checkpoint={"file": "a.pth", "sha256": "ab" * 32},
+        run="RUN",
+        nodeid=f"tests/acceptance/test_{check}.py::test_{check}[{name}]",
+        case=name,
+        model=model,
+        title=model,
+        batch_size=batch,
+        target="ascend310p3",
+        check=check,
+        provenance="real",
+        outcome="passed",
+        sentence=sentence,
+        verdict=Verdict(
+            "PASS", sentence, "rule", unit, 777.25, Reference("baseline", 450.0, unit, "guide-000")
+        ),
+        measurement=measurement(check, batch),
+        checkpoint=CheckpointInfo("checkpoint", "a.pth", "ab" * 32),
         preprocessing="resize short side 256 bilinear, centre crop 224",
-        artifacts=[ArtifactRef(kind=k, key="c0" * 16, digest="9f" * 32, bytes=10**7, log="ok " * 40)
-                   for k in ("checkpoint", "onnx", "simplified", "compiled")],
-        stages=[StageTime(stage=s, seconds=1.0) for s in ("export", "compile", "load", "time")],
-        device={"id": "npu-0", "name": "Ascend310P3"}, machine=MACHINE, versions=VERSIONS,
-        started="STARTED", seconds=20.0, repeat=["pytest -m throughput --models=a"],
-    ).model_dump_json()  # fmt: skip
+        artifacts=tuple(
+            ArtifactRef(stage, "c0" * 16, "9f" * 32, 10**7, log="ok " * 40) for stage in chain
+        ),
+        stages=tuple(StageTime(stage, 1.0) for stage in (*chain, Stage.LOAD, Stage.TIME)),
+        device=DeviceInfo("npu-0", "Ascend310P3", commands={"run": "a command " * 20}),
+        machine=MACHINE,
+        versions=VERSIONS,
+        started="STARTED",
+        seconds=20.0,
+        repeat=("pytest -m throughput --models=a",),
+    ).model_dump_json()
     line = line.replace("%", "%%").replace('"RUN"', '"%(run)s"').replace("STARTED", "%(started)s")
     return line.replace("777.25", "%(value).3f")
 
 
-def write_runs(folder: Path, first: int, runs: int, cases: int, samples: int) -> int:
-    """Run directories `first`.. of one night each; their bytes."""
+def write_runs(folder: Path, first: int, runs: int, cases: int) -> int:
+    """Write run directories `first`.. of one night each; return their bytes."""
     checks: tuple[Check, ...] = ("throughput", "accuracy")
     plan = [(m, b, c) for b in BATCHES for m in MODELS for c in checks][:cases]
-    lines = [template(model, batch, check, samples) for model, batch, check in plan]
-    planned = [
+    lines = [template(model, batch, check) for model, batch, check in plan]
+    planned = tuple(
         PlannedCase(
             nodeid=f"{m}{b}{c}", case=f"{m}-bs{b}", model=m, batch_size=b, target="t", check=c
         )
         for m, b, c in plan
-    ]
+    )
     written = 0
     for number in range(first, first + runs):
         run = f"run-{number:05d}"
@@ -115,58 +157,45 @@ def write_runs(folder: Path, first: int, runs: int, cases: int, samples: int) ->
     return written
 
 
-def timed(step: Callable[[], object]) -> tuple[float, object]:
+def timed(step: Callable[[], T]) -> tuple[float, T]:
     """Seconds that a step took, and what it gave."""
     begin = time.perf_counter()
     result = step()
     return time.perf_counter() - begin, result
 
 
-def plain_parse(folder: Path) -> int:
-    """What the index would do at least if it parsed every line whole."""
-    count = 0
-    for path in sorted(folder.glob(f"*/{RESULTS}")):
-        for line in path.read_text(encoding="utf-8").split("\n"):
-            if line:
-                json.loads(line)
-                count += 1
-    return count
+def plain_reading(folder: Path) -> int:
+    """Read every record and keep nothing, as a history without an index would."""
+    return sum(len(reader.read(path.parent).cases) for path in sorted(folder.glob(f"*/{RESULTS}")))
 
 
-def index(folder: Path) -> int:
-    """Bring the index up to date; how many runs were read."""
-    with open_history(folder) as history:
-        return history.update.read
-
-
-def time_history(work: Path, runs: int, cases: int, samples: int) -> list[str]:
+def time_history(work: Path, runs: int, cases: int) -> list[str]:
     """The table of the first part."""
     folder = Path(tempfile.mkdtemp(prefix="history-", dir=work))
     catalog = load_catalog(ROOT / "baselines.yaml")
     try:
-        size = write_runs(folder, 0, runs, cases, samples)
-        plain_parse(folder)  # both sides find the files in the page cache
-        parsed, _ = timed(lambda: plain_parse(folder))
-        built, read = timed(lambda: index(folder))
-        again, unread = timed(lambda: index(folder))
-        write_runs(folder, runs, 1, cases, samples)
-        one, more = timed(lambda: index(folder))
+        size = write_runs(folder, 0, runs, cases)
+        plain, seen = timed(lambda: plain_reading(folder))
+        built, first = timed(lambda: read_history(folder))
+        again, second = timed(lambda: read_history(folder))
+        write_runs(folder, runs, 1, cases)
+        one, third = timed(lambda: read_history(folder))
         page, made = timed(lambda: write_trend(folder, catalog=catalog))
-        assert (read, unread, more) == (runs, 0, 1)
+        assert (first.read, second.read, third.read) == (runs, 0, 1)
+        assert len(first.rows) == seen == runs * cases
         html = (folder / "trend.html").stat().st_size
-        database = (folder / DATABASE).stat().st_size
+        index = (folder / INDEX).stat().st_size
         return [
-            f"{runs:,} runs of {cases} cases, {samples:,} samples in a throughput case: "
-            f"{size / 1e6:,.0f} MB of records; index {database / 1e6:.1f} MB, "
-            f"page {html / 1e6:.2f} MB with {made.count} series",  # type: ignore[attr-defined] # Trend
+            f"{runs:,} runs of {cases} cases: {size / 1e6:,.0f} MB of records; index "
+            f"{index / 1e6:.1f} MB, page {html / 1e6:.2f} MB with {len(made.series)} series",
             "",
             "| step | seconds |",
             "| --- | --- |",
-            f"| `json.loads` of every line, for comparison | {parsed:.2f} |",
-            f"| index built from nothing | {built:.2f} |",
+            f"| every record read, nothing kept, for comparison | {plain:.2f} |",
+            f"| history read for the first time | {built:.2f} |",
             f"| nothing new | {again:.2f} |",
             f"| one new run | {one:.2f} |",
-            f"| `trend`, index up to date | {page:.2f} |",
+            f"| `trend`, nothing new | {page:.2f} |",
         ]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -231,7 +260,6 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--cases", type=int, default=100)
-    parser.add_argument("--samples", type=int, default=1000, help="in a throughput case")
     parser.add_argument("--rules", action="store_true", help="simulate the rules instead")
     parser.add_argument("--series", type=int, default=150, help="simulated for each row")
     parser.add_argument("--seed", type=int, default=1)
@@ -239,7 +267,7 @@ def main() -> None:
     if given.rules:
         print("\n".join(simulate_rules(given.series, given.seed)))
     else:
-        print("\n".join(time_history(given.work, given.runs, given.cases, given.samples)))
+        print("\n".join(time_history(given.work, given.runs, given.cases)))
 
 
 if __name__ == "__main__":

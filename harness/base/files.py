@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import secrets
 import stat
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,3 +26,23 @@ def regular_text(path: Path, *, errors: str = "strict") -> str:
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     return path.read_text(encoding="utf-8", errors=errors)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file in UTF-8 in one step: a reader sees the old text or the new one.
+
+    A link stays, and the file that it names is replaced.
+
+    Raises:
+        OSError: it cannot be written, or is a device, a pipe or a folder.
+    """
+    # Of `path` and not of where it leads: /dev/stdout leads to no name that can be opened.
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    target = Path(os.path.realpath(path))
+    staged = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        staged.write_text(text, encoding="utf-8", errors="replace")
+        staged.replace(target)
+    finally:
+        staged.unlink(missing_ok=True)

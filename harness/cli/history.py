@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import typer
 
 from harness.base.errors import ConfigError, HarnessError, some
-from harness.base.terms import Provenance
+from harness.base.terms import CHECKS, Check, Provenance
 from harness.settings import resolve
 
 if TYPE_CHECKING:
-    from harness.history.proposals import Compared, State
+    from harness.history.check import Compared, State
+    from harness.history.trend import Trend
 
 Runs = Annotated[
     Path | None, typer.Option(metavar="DIR", help="folder of the run directories (default: runs)")
 ]
 CatalogOption = Annotated[Path | None, typer.Option(metavar="FILE", help="the catalog")]
 RunList = Annotated[list[Path], typer.Argument(metavar="RUN...", help="run directories")]
+
+T = TypeVar("T", bound=str)
 
 DECLINE_CODE = 1
 INPUT_CODE = 4
@@ -55,19 +58,11 @@ def _readable_errors() -> Iterator[None]:
         raise typer.Exit(INPUT_CODE) from None
 
 
-def _names(text: str | None) -> tuple[str, ...] | None:
-    names = tuple(part.strip() for part in (text or "").split(",") if part.strip())
-    return names or None
-
-
-def _provenance(text: str | None) -> Provenance | None:
-    if text is None:
-        return None
-    kinds: tuple[Provenance, ...] = get_args(Provenance)
-    for kind in kinds:
-        if text == kind:
-            return kind
-    raise ConfigError(f"--provenance {text!r} is none", remedy=f"one of: {', '.join(kinds)}")
+def _one_of(text: str, known: Sequence[T], option: str) -> T:
+    for one in known:
+        if text == one:
+            return one
+    raise ConfigError(f"{option} {text!r} is none", remedy=f"one of: {', '.join(map(str, known))}")
 
 
 def trend(
@@ -95,65 +90,56 @@ def trend(
     last: Annotated[
         int, typer.Option(min=2, help="draw at most so many figures of a series")
     ] = 200,
-    rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="build history.sqlite anew from the records")
-    ] = False,
     catalog: CatalogOption = None,
 ) -> None:
     """A page of figures over time: changes of toolchain, noise, floors, slow declines."""
-    from harness.base.terms import CHECKS
     from harness.catalog.load import load_catalog
     from harness.history.trend import write_trend
 
     with _readable_errors():
         settings = resolve(_given(runs=runs, catalog=catalog))
-        if check is not None and check not in CHECKS:
-            raise ConfigError(f"-m {check!r} is not a check", remedy=f"one of: {', '.join(CHECKS)}")
-        if output is None and (_names(models) or check):
+        wanted = None if check is None else _one_of(check, CHECKS, "-m")
+        names = tuple(part.strip() for part in (models or "").split(",") if part.strip())
+        if output is None and (names or wanted):
             # Beside the runs lies the page of everything, which others look at.
-            part = "-".join((*(_names(models) or ()), *((check,) if check else ())))
+            part = "-".join((*names, *((wanted,) if wanted else ())))
             raise ConfigError(
                 "a page of some models or of one check would replace the page of all",
                 remedy=f"name its file, for example --output={settings.runs}/trend-of-{part}.html",
             )
-        contents = load_catalog(settings.catalog)
+        kinds: tuple[Provenance, ...] = get_args(Provenance)
         made = write_trend(
             settings.runs,
             output,
-            provenance=_provenance(provenance),
-            catalog=contents,
-            models=_names(models),
-            checks=None if check is None else (check,),
+            provenance=None if provenance is None else _one_of(provenance, kinds, "--provenance"),
+            catalog=load_catalog(settings.catalog),
+            models=names or None,
+            checks=None if wanted is None else (wanted,),
             last=last,
-            rebuild=rebuild,
         )
-        for note in made.update.notes:
-            sys.stderr.write(f"{note}\n")
-        if not made.written:
-            of_check = "" if check is None else f" of {check}"
-            typer.echo(
-                f"{made.path}: left as it was: {settings.runs} has no {made.provenance} figure"
-                f"{of_check} now, and the page has some"
-            )
-            return
-        said = f"{made.count} series of {made.provenance} figures"
-        if made.falling:
-            said += f"; declining: {some(made.falling, 10)}"
-        elif made.too_few:
-            said += f"; {made.too_few}"
-        if made.missed:
-            said += f"; {made.missed}"
-        typer.echo(f"{made.path}: {said}")
-        if provenance is None:
-            _tell_others(made.others)
+    for note in made.notes:
+        sys.stderr.write(f"{note}\n")
+    typer.echo(f"{made.path}: {_trend_text(made, settings.runs, wanted)}")
+    if provenance is None and made.written:
+        # Runs of another provenance have a page of their own.
+        nouns = {"real": "real run", "simulated": "simulation", "rehearsal": "rehearsal"}
+        for kind, count in made.others.items():
+            typer.echo(f"also: {count:,} {nouns[kind]}{'s' * (count != 1)}, --provenance={kind}")
 
 
-def _tell_others(others: Mapping[Provenance, int]) -> None:
-    """That runs of another provenance have a page of their own, and how to write it."""
-    nouns = {"real": "real run", "simulated": "simulation", "rehearsal": "rehearsal"}
-    for kind, count in others.items():
-        noun = f"{nouns[kind]}{'s' * (count != 1)}"
-        typer.echo(f"also: {count:,} {noun}, --provenance={kind}")
+def _trend_text(made: Trend, runs: Path, check: Check | None) -> str:
+    from harness.history import page
+
+    if not made.written:
+        of_check = "" if check is None else f" of {check}"
+        return f"left as it was: {runs} has no {made.provenance} figure{of_check} now"
+    falling = [f"{one.key.name} ({one.key.check})" for one in made.series if one.decline]
+    parts = [
+        f"{len(made.series)} series of {made.provenance} figures",
+        f"declining: {some(falling, 10)}" if falling else page.too_few(made.series),
+        page.newest(made.series),
+    ]
+    return "; ".join(part for part in parts if part)
 
 
 def merge(
@@ -194,30 +180,24 @@ def propose(
     lower: Annotated[
         bool, typer.Option("--lower", help="also propose figures that would go down")
     ] = False,
-    output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="write the patch there, not to the terminal")
-    ] = None,
     catalog: CatalogOption = None,
 ) -> None:
-    """A patch to baselines.yaml from real runs, for a person to read: `git apply` takes it."""
+    """Tables for baselines.yaml from real runs: YAML to paste, with its evidence as comments."""
+    from harness.catalog.load import load_catalog
+    from harness.history.proposals import MEDIAN
     from harness.history.proposals import propose as from_runs
 
     with _readable_errors():
-        settings = resolve(_given(catalog=catalog))
-        made = from_runs(runs, settings.catalog, lower=lower)
-        for name, why in made.left:
-            sys.stderr.write(f"not proposed: {name}: {why}\n")
-        for one in made.proposals:
-            sys.stderr.write(f"proposed: {one.where}: {one.fps:.10g} fps a {one.unit}\n")
-        if made.warning:
-            sys.stderr.write(f"{made.warning}\n")
-        if output is None:
-            sys.stdout.write(made.patch)
-        else:
-            _write(output, made.patch)
-            typer.echo(f"{output}: {len(made.proposals)} figures")
-        if not made.proposals:
-            sys.stderr.write("nothing to propose\n")
+        made = from_runs(runs, load_catalog(resolve(_given(catalog=catalog)).catalog), lower=lower)
+    for name, why in made.left:
+        sys.stderr.write(f"not proposed: {name}: {why}\n")
+    for one in made.proposals:
+        sys.stderr.write(f"proposed: {one.where}: {one.fps:.10g} fps a {one.unit}\n")
+    if any(one.judged for one in made.proposals):
+        sys.stderr.write(f"{MEDIAN}\n")
+    if not made.proposals:
+        sys.stderr.write("nothing to propose\n")
+    sys.stdout.write(made.text)
 
 
 def check(
@@ -232,73 +212,60 @@ def check(
 
     from harness.catalog.load import load_catalog
     from harness.cli.options import console
-    from harness.history.proposals import check as compare
+    from harness.history.check import check as compare
     from harness.records import reader
     from harness.report import figures, provenance
 
     with _readable_errors():
         settings = resolve(_given(runs=runs, catalog=catalog))
-        found = compare(run, settings.runs, load_catalog(settings.catalog), last=last)
-        read = reader.read(run)
-        if not found:
-            counts = [f"{count} {name}" for name, count in read.counts().items() if count]
+        compared = compare(run, settings.runs, load_catalog(settings.catalog), last=last)
+        records = reader.read(run)
+        if not compared:
+            counts = [f"{count} {name}" for name, count in records.counts().items() if count]
             ended = ", ".join(counts).replace("_", " ")
             raise ConfigError(
                 f"{run} measured nothing, so there is nothing to check"
                 f" (its cases: {ended or 'none'})",
                 remedy=f"python -m harness why {run} says what happened to it",
             )
-        for banner in provenance.banners(read):
-            typer.echo(banner.text)
-        table = Table(title=escape(str(run)), title_justify="left")
-        for column in ("", "case", "check", "measured", "floor", "before", "change", "found"):
-            table.add_column(column, overflow="fold")
-        for one in sorted(found, key=lambda one: not one.bad):
-            table.add_row(
-                f"[red]{one.state.upper()}[/]" if one.bad else one.state,
-                escape(one.case),
-                one.check,
-                figures.figure(one.measured, one.unit),
-                figures.figure(one.floor.value, one.unit) if one.floor else "",
-                f"{figures.figure(one.before, one.unit)} ({_runs(one.runs)})" if one.runs else "",
-                figures.difference(one.change_percent) if one.runs else "",
-                escape(one.sentence),
-            )
-        console().print(table)
-    typer.echo(_compared(found))
-    if any(one.bad for one in found):
+    for banner in provenance.banners(records):
+        typer.echo(banner.text)
+    table = Table(title=escape(str(run)), title_justify="left")
+    for column in ("", "case", "check", "measured", "floor", "before", "change", "found"):
+        table.add_column(column, overflow="fold")
+    for one in sorted(compared, key=lambda one: not one.bad):
+        unit = one.row.unit
+        count = f"{one.runs} run{'s' * (one.runs > 1)}"
+        table.add_row(
+            f"[red]{one.state.upper()}[/]" if one.bad else one.state,
+            escape(one.row.case),
+            one.row.check,
+            figures.figure(one.row.value, unit),
+            figures.figure(one.floor.value, unit) if one.floor else "",
+            f"{figures.figure(one.before, unit)} ({count})" if one.runs else "",
+            figures.difference(one.change_percent) if one.runs else "",
+            escape(one.sentence),
+        )
+    console().print(table)
+    typer.echo(_compared(compared))
+    if any(one.bad for one in compared):
         raise typer.Exit(DECLINE_CODE)
 
 
-def _compared(found: Sequence[Compared]) -> str:
-    """How many figures were held against anything, how many are worse, and what became of the
-    others.
-    """
-    counts = Counter(one.state for one in found)
+def _compared(compared: Sequence[Compared]) -> str:
+    """How many figures were compared, how many are worse, and what became of the others."""
+    counts = Counter(one.state for one in compared)
     left: tuple[State, ...] = ("failed", "undecided", "new")
     others = ", ".join(f"{counts[state]} {state}" for state in left if counts[state])
     bad = counts["falls"] + counts["low"]
-    compared = bad + counts["ok"]
-    if not compared:
+    total = bad + counts["ok"]
+    if not total:
         return f"no figure was compared: {others}"
-    said = f"none of {compared} figures declines"
+    text = f"none of {total} figures declines"
     if bad:
-        said = f"{bad} of {compared} figures decline or are too low"
-    return f"{said}; not compared: {others}" if others else said
-
-
-def _runs(count: int) -> str:
-    return "1 run" if count == 1 else f"{count} runs"
+        text = f"{bad} of {total} figures decline or are too low"
+    return f"{text}; not compared: {others}" if others else text
 
 
 def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8", newline="")
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write {path}: {error.strerror or error}", remedy="name a file with --output"
-        ) from error

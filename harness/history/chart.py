@@ -7,11 +7,13 @@ as HTML, so that they keep their size on a phone.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+import string
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.history import drift
-from harness.history.series import Point, Series
+from harness.history.index import Row
+from harness.history.series import Series
 from harness.report import charts, figures
 
 WIDTH, HEIGHT = 640, 200
@@ -68,7 +70,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Band:
-    """What the figures were before the last few, and how far they scatter."""
+    """What the last four of `runs` figures are held against, and how far these scatter."""
 
     level: float
     noise: float
@@ -124,67 +126,48 @@ def _floor_note(series: Series, low: float, high: float) -> str:
     )
 
 
+@dataclass(frozen=True)
+class _Scales:
+    """From moments and figures to units of the drawing."""
+
+    begin: float
+    end: float
+    low: float
+    high: float
+
+    def x(self, moment: float) -> float:
+        share = (moment - self.begin) / (self.end - self.begin) if self.end > self.begin else 0.5
+        return _LEFT + (_RIGHT - _LEFT) * share
+
+    def y(self, value: float) -> float:
+        share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
+        return _BOTTOM - (_BOTTOM - _TOP) * share
+
+
 def draw(series: Series) -> Chart:
-    """The chart of a series that has at least one point."""
-    points = series.points
+    """Draw a series that has at least one point."""
+    points, floor = series.points, series.floor
     band = band_of(series.values)
     levels = charts.ticks(*_span(series, band))
     low, high = levels[0][0], levels[-1][0]
-    begin, end = points[0].moment, points[-1].moment
-
-    def x_of(moment: float) -> float:
-        share = (moment - begin) / (end - begin) if end > begin else 0.5
-        return _LEFT + (_RIGHT - _LEFT) * share
-
-    def y_of(value: float) -> float:
-        share = (min(max(value, low), high) - low) / (high - low)
-        return _BOTTOM - (_BOTTOM - _TOP) * share
-
-    dots, crosses, rings, line, whiskers = "", "", "", "", ""
-    for point in points:
-        x, y = x_of(point.moment), y_of(point.value)
-        here = f"{_short(x)} {_short(y)}"
-        if not point.counted:
-            rings += f"M{_short(x - 3)} {_short(y)}a3 3 0 1 0 6 0a3 3 0 1 0 -6 0"
-            continue
-        line += f"{'L' if line else 'M'}{here}"
-        whiskers += _whisker(point, x, y_of)
-        if point.outcome == "failed":
-            crosses += f"M{_short(x - 4)} {_short(y - 4)}l8 8m0 -8l-8 8"
-        else:
-            dots += f"M{here}h0"
-
-    marks = series.marks[-MARKS_SHOWN:]
-    floor = series.floor
+    scales = _Scales(points[0].moment, points[-1].moment, low, high)
     box = None
     if band is not None:
-        left = x_of(series.counted[-band.runs].moment)
-        top = y_of(band.level + BAND_WIDTH * band.noise)
-        bottom = y_of(band.level - BAND_WIDTH * band.noise)
+        left = scales.x(series.counted[-band.runs].moment)
+        top = scales.y(band.level + BAND_WIDTH * band.noise)
+        bottom = scales.y(band.level - BAND_WIDTH * band.noise)
         box = (round(left, 1), round(top, 1), round(_RIGHT - left, 1), round(bottom - top, 1))
+    marks = _marks(series, scales)
     return Chart(
-        dots=dots,
-        crosses=crosses,
-        rings=rings,
-        line=line,
-        whiskers=whiskers,
+        **_paths(points, scales),
         band=box,
-        level=None if band is None else round(y_of(band.level), 1),
-        floor=round(y_of(floor.value), 1) if floor and low <= floor.value <= high else None,
+        level=None if band is None else round(scales.y(band.level), 1),
+        floor=round(scales.y(floor.value), 1) if floor and low <= floor.value <= high else None,
         floor_note=_floor_note(series, low, high),
-        marks=tuple(
-            MarkLine(
-                round(x_of(points[mark.index].moment), 1),
-                round(100 * x_of(points[mark.index].moment) / WIDTH, 2),
-                chr(ord("A") + number),
-                points[mark.index].started[:10],
-                tuple(figures.line(text, 200) for text in mark.texts),
-            )
-            for number, mark in enumerate(marks)
-        ),
+        marks=marks,
         marks_left=len(series.marks) - len(marks),
         ticks=tuple(
-            Tick(round(y_of(value), 1), round(100 * y_of(value) / HEIGHT, 2), text)
+            Tick(round(scales.y(value), 1), round(100 * scales.y(value) / HEIGHT, 2), text)
             for value, text in levels
         ),
         widest=max((text for _, text in levels), key=len),
@@ -193,9 +176,37 @@ def draw(series: Series) -> Chart:
     )
 
 
-def _whisker(point: Point, x: float, y_of: Callable[[float], float]) -> str:
+def _paths(points: Sequence[Row], scales: _Scales) -> dict[str, str]:
+    paths = dict.fromkeys(("dots", "crosses", "rings", "line", "whiskers"), "")
+    for point in points:
+        x, y = scales.x(point.moment), scales.y(point.value)
+        here = f"{_short(x)} {_short(y)}"
+        if not point.counted:
+            paths["rings"] += f"M{_short(x - 3)} {_short(y)}a3 3 0 1 0 6 0a3 3 0 1 0 -6 0"
+            continue
+        paths["line"] += f"{'L' if paths['line'] else 'M'}{here}"
+        paths["whiskers"] += _whisker(point, x, scales)
+        if point.outcome == "failed":
+            paths["crosses"] += f"M{_short(x - 4)} {_short(y - 4)}l8 8m0 -8l-8 8"
+        else:
+            paths["dots"] += f"M{here}h0"
+    return paths
+
+
+def _whisker(point: Row, x: float, scales: _Scales) -> str:
     if not point.half_width_percent or point.half_width_percent > 100:
         return ""
     half = point.value * point.half_width_percent / 100.0
-    top, bottom = y_of(point.value + half), y_of(point.value - half)
+    top, bottom = scales.y(point.value + half), scales.y(point.value - half)
     return f"M{_short(x)} {_short(top)}V{_short(bottom)}" if bottom - top >= 1 else ""
+
+
+def _marks(series: Series, scales: _Scales) -> tuple[MarkLine, ...]:
+    lines = []
+    for letter, mark in zip(string.ascii_uppercase, series.marks[-MARKS_SHOWN:], strict=False):
+        point = series.points[mark.index]
+        x = scales.x(point.moment)
+        texts = tuple(figures.line(text, 200) for text in mark.texts)
+        when = figures.line(point.started[:10], 10)
+        lines.append(MarkLine(round(x, 1), round(100 * x / WIDTH, 2), letter, when, texts))
+    return tuple(lines)

@@ -130,9 +130,9 @@ def noise(values: Sequence[float]) -> float | None:
 
 
 def changes(values: Sequence[float], check: Check) -> tuple[Change, ...]:
-    """What has changed at the end of a series, oldest figure first; each rule at most once."""
-    found = (_drift(values, check), _shift(values, check), _step(values, check))
-    return tuple(change for change in found if change is not None)
+    """Return what has changed at the end of a series, oldest figure first; each rule once."""
+    each = (_drift(values, check), _shift(values, check), _step(values, check))
+    return tuple(change for change in each if change is not None)
 
 
 def decline(values: Sequence[float], check: Check) -> Change | None:
@@ -147,7 +147,7 @@ def _size(change: float, level: float, check: Check) -> float:
 
 
 def _drift(values: Sequence[float], check: Check) -> Change | None:
-    found: list[Change] = []
+    drifts: list[Change] = []
     for length in WINDOWS:
         if length > len(values):
             break
@@ -160,19 +160,19 @@ def _drift(values: Sequence[float], check: Check) -> Change | None:
         total = slope(window) * (length - 1)
         size = _size(total, statistics.median(window), check)
         if abs(size) >= SMALLEST_CHANGE[check]:
-            found.append(Change("drift", size, length, check))
-    return max(found, key=lambda change: abs(change.size), default=None)
+            drifts.append(Change("drift", size, length, check))
+    return max(drifts, key=lambda change: abs(change.size), default=None)
 
 
 def _shift(values: Sequence[float], check: Check) -> Change | None:
-    return _apart("shift", values[-RECENT - BEFORE_MOST :], RECENT, 0.0, check)
+    return _separated("shift", values[-RECENT - BEFORE_MOST :], RECENT, 0.0, check)
 
 
 def _step(values: Sequence[float], check: Check) -> Change | None:
-    return _apart("step", values[-STEP_RECENT - STEP_MOST :], STEP_RECENT, 0.5, check)
+    return _separated("step", values[-STEP_RECENT - STEP_MOST :], STEP_RECENT, 0.5, check)
 
 
-def _apart(
+def _separated(
     rule: Rule, values: Sequence[float], recent: int, margin: float, check: Check
 ) -> Change | None:
     """The last `recent` figures against those before, apart by `margin` times their range."""

@@ -1,48 +1,39 @@
 """The trend page: every series of one provenance, declines first, as one self-contained file.
 
-It needs nothing but itself and runs no script. A page holds figures of one provenance; where they
-are not real it carries the banner of the report, no floor, and no word of acceptance.
+It runs no script. Where its figures are not real it carries the banner of the report and no floor.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 import jinja2
 from markupsafe import Markup
 
 from harness import __version__
-from harness import report as report_package
 from harness.base import precision
-from harness.base.errors import RecordError
 from harness.base.terms import Provenance
 from harness.history import chart, drift
-from harness.history.series import Point, Series
-from harness.history.store import Update
+from harness.history.index import History, Row
+from harness.history.series import Series
 from harness.records.lines import RunLine
 from harness.records.reader import RunRecords
 from harness.report import figures, provenance
-from harness.report.cases import safe_href
 from harness.report.headline import LOOKS
-from harness.report.stages import stage_name
 
-PAGE = "trend.html"
 ROWS_SHOWN = 20
-NOTES_SHOWN = 20
-LONGEST_PAGE = 16_000_000
-"""Characters of a page that are read to see whether it shows anything."""
+ENOUGH = min(drift.WINDOWS)
+"""Figures of a series that the shortest rule needs; fewer do not tell whether it falls."""
 _HERE = Path(__file__).parent
-_STYLE = Path(report_package.__file__).parent / "style.css"
+_STYLE = _HERE.parent / "report" / "style.css"
 
-State = Literal["below", "falls", "missed", "rises", "steady", "few"]
+State = Literal["falls", "below", "failed", "missed", "rises", "steady", "few"]
 Tone = Literal["good", "bad", "warn", "few", "neutral"]
 
 
@@ -55,17 +46,16 @@ class Look:
     style: str
 
 
+# What is most worth saying of a series comes first: on the page, and where several apply.
 STATES: dict[State, Look] = {
     "falls": Look("falls", "\N{BLACK DOWN-POINTING TRIANGLE}", "failed"),
     "below": Look("below the floor", "\N{BALLOT X}", "error"),
+    "failed": Look("failed", "\N{BALLOT X}", "failed"),
     "missed": Look("no figure", "!", "error"),
     "rises": Look("rises", "\N{BLACK UP-POINTING TRIANGLE}", "recorded"),
     "steady": Look("steady", "\N{CHECK MARK}", "passed"),
     "few": Look("too few runs", "\N{HORIZONTAL ELLIPSIS}", "not_run"),
 }
-ENOUGH = min(drift.WINDOWS)
-"""Figures of a series that the shortest rule needs; fewer do not tell whether it falls."""
-
 _NAMES: dict[Provenance, str] = {
     "real": "Trend",
     "rehearsal": "Trend of rehearsals",
@@ -74,65 +64,23 @@ _NAMES: dict[Provenance, str] = {
 
 
 @dataclass(frozen=True)
-class RowView:
-    """One of the last figures of a series."""
-
-    when: str
-    figure: str
-    precision: str
-    outcome: str
-    sign: str
-    trouble: str
-    run: str
-    href: str
-
-
-@dataclass(frozen=True)
-class FindingView:
-    """What a rule found, and what else changed meanwhile."""
-
-    sentence: str
-    decline: bool
-    explanations: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class MissView:
-    """That the newest run of a series gave no figure: when it was, and why. `href`: its report."""
-
-    when: str
-    href: str
-    why: str
-
-
-@dataclass(frozen=True)
 class SeriesView:
-    """Everything the page says about one series."""
+    """One series with what the template cannot compute. `newest`: what its last run lacks."""
 
+    series: Series
     anchor: str
-    name: str
-    title: str
-    check: str
-    where: str
-    unit: str
     state: Look
-    attention: bool
-    last: str
+    where: str
     level: str
     noise: str
-    floor: str
     margin: str
-    count: int
-    findings: tuple[FindingView, ...]
+    newest: str
     chart: chart.Chart
-    rows: tuple[RowView, ...]
-    summary: str
-    miss: MissView | None
 
 
 @dataclass(frozen=True)
 class Page:
-    """The page. `notes`: what a reader must know of the index."""
+    """The page. `notes`: what a reader must know of the history; `linked`: it lies beside it."""
 
     name: str
     banner: provenance.Banner | None
@@ -142,23 +90,18 @@ class Page:
     notes: tuple[str, ...]
     series: tuple[SeriesView, ...]
     rendered: str
-    version: str
-
-
-def is_low(series: Series) -> bool:
-    """Whether the last figure lies below the floor, whatever else is said of the series."""
-    floor, values = series.floor, series.values
-    return bool(values) and floor is not None and values[-1] < floor.value * (1 - 1e-12)
+    linked: bool
+    version: str = __version__
 
 
 def state_of(series: Series) -> State:
-    """What is most worth saying of a series: that it falls, before that it lies too low, before
-    that its newest run gave no figure.
-    """
+    """Return what is most worth saying of a series."""
     if series.decline is not None:
         return "falls"
-    if is_low(series):
+    if series.below_floor:
         return "below"
+    if series.failed:
+        return "failed"
     if series.misses:
         return "missed"
     if len(series.values) < ENOUGH:
@@ -166,40 +109,55 @@ def state_of(series: Series) -> State:
     return "rises" if series.changes else "steady"
 
 
-def _row(point: Point, linked: bool) -> RowView:
-    look = LOOKS[point.outcome]
-    width = point.half_width_percent
-    return RowView(
-        when=figures.moment(point.started),
-        figure=figures.figure(point.value, point.unit),
-        precision="" if width is None else precision.reach(width),
-        outcome=look.word,
-        sign=look.sign,
-        trouble=figures.line(point.trouble, 80),
-        run=figures.line(point.run, 60),
-        href=safe_href(f"{point.directory}/report.html") if linked else "",
+def build(
+    series: Sequence[Series],
+    kind: Provenance,
+    history: History,
+    *,
+    others: dict[str, int],
+    rendered: str,
+    linked: bool,
+) -> Page:
+    """Build the page of the series of one provenance; `others`: figures of each other one."""
+    order = list(STATES)
+    ranked = sorted(series, key=lambda one: order.index(state_of(one)))
+    text, tone = headline(series)
+    facts = [_plural(history.runs, "run", "runs") + " in the history"]
+    if series:
+        first = min(one.points[0].started for one in series)
+        last = max((one.misses or one.points)[-1].started for one in series)
+        facts.append(f"{_day(first)} to {_day(last)}")
+    notes = list(history.notes)
+    if history.damaged_lines:
+        count = _plural(history.damaged_lines, "damaged line", "damaged lines")
+        notes.append(f"{count} in the records could not be read")
+    for name, number in sorted(others.items()):
+        notes.append(
+            f"{_plural(number, 'figure', 'figures')} of provenance {name} left out: they have a "
+            f"page of their own (--provenance {name})"
+        )
+    return Page(
+        name=_NAMES[kind],
+        banner=_banner(kind),
+        headline=text,
+        tone=tone,
+        facts=tuple(facts),
+        notes=tuple(notes),
+        series=tuple(_view(one, f"s{number}") for number, one in enumerate(ranked, 1)),
+        rendered=figures.moment(rendered),
+        linked=linked,
     )
 
 
-def _miss(series: Series, linked: bool) -> MissView | None:
-    if not series.misses:
-        return None
-    newest, count = series.misses[-1], len(series.misses)
-    why = LOOKS[newest.outcome].word
-    if newest.stage:
-        why += f" in stage {stage_name(newest.stage)}"
-    many = f"; none of the last {count:,} did" if count > 1 else ""
-    return MissView(
-        when=figures.moment(newest.started) or figures.line(newest.run, 60),
-        href=safe_href(f"{newest.directory}/report.html") if linked else "",
-        why=f"gave no figure: {why}{many}",
-    )
+def _banner(kind: Provenance) -> provenance.Banner | None:
+    """The banner that the report of a run of this provenance carries."""
+    run = RunLine(run="", provenance=kind, started="")
+    return next(iter(provenance.banners(RunRecords(Path(), run, (), (), None))), None)
 
 
-def _view(series: Series, anchor: str, linked: bool) -> SeriesView:
+def _view(series: Series, anchor: str) -> SeriesView:
     key, values = series.key, series.values
     band = chart.band_of(values)
-    state = state_of(series)
     level = noise = margin = ""
     if band is not None:
         level = figures.figure(band.level, series.unit)
@@ -209,156 +167,103 @@ def _view(series: Series, anchor: str, linked: bool) -> SeriesView:
         margin = figures.difference(100 * (values[-1] / series.floor.value - 1))
     where = [key.target]
     if key.chip and key.chip.lower() != key.target:
-        where.append(figures.line(key.chip, 80))
+        where.append(key.chip)
     if key.images:
         where.append(f"{key.images:,} images")
-    last = figures.figure(series.points[-1].value, series.unit)
-    look = STATES[state]
     return SeriesView(
-        anchor=anchor,
-        name=figures.line(key.name, 200),
-        title=figures.line(series.title, 200),
-        check=key.check,
+        series=series,
+        anchor=f"{anchor}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', key.name)[:100]}",
+        state=STATES[state_of(series)],
         where=", ".join(figures.line(part, 80) for part in where),
-        unit=figures.line(series.unit, 20),
-        state=look,
-        attention=state in ("falls", "below", "missed"),
-        last=last,
         level=level,
         noise=noise,
-        floor=series.floor.text if series.floor else "",
         margin=margin,
-        count=len(series.points),
-        findings=tuple(
-            FindingView(
-                change.sentence.replace("-", precision.MINUS),
-                change.decline,
-                tuple(figures.line(text, 200) for text in series.explanations(change)),
-            )
-            for change in series.changes
-        ),
+        newest=_newest(series),
         chart=chart.draw(series),
-        rows=tuple(_row(point, linked) for point in reversed(series.points[-ROWS_SHOWN:])),
-        summary=f"{len(series.points)} figures, the last {last}: {look.word}",
-        miss=_miss(series, linked),
     )
 
 
-def _plural(count: int, one: str, many: str) -> str:
-    return f"{count:,} {one if count == 1 else many}"
+def _newest(series: Series) -> str:
+    if series.failed:
+        return "failed"
+    if not series.misses:
+        return ""
+    row, count = series.misses[-1], len(series.misses)
+    stage = f" in stage {row.error_stage}" if row.error_stage else ""
+    many = f"; none of the last {count:,} did" if count > 1 else ""
+    return f"gave no figure: {LOOKS[row.outcome].word}{stage}{many}"
+
+
+# The headline ------------------------------------------------------------------------------------
+
+
+def headline(series: Sequence[Series]) -> tuple[str, Tone]:
+    """Return the line of the page; a bad newest run is never left to a table."""
+    text, tone = _trend(series)
+    news = newest(series)
+    if not news:
+        return text, tone
+    bad = tone == "bad" or any(one.failed for one in series)
+    return f"{text}; {news}", "bad" if bad else "warn"
+
+
+def newest(series: Sequence[Series]) -> str:
+    """Say of how many series the newest run failed or gave no figure; empty where none did."""
+    parts = []
+    failed = [one.points[-1] for one in series if one.failed]
+    if failed:
+        parts.append(f"the newest run of {len(failed):,} series failed ({_last_day(failed)})")
+    without = [one.misses[-1] for one in series if one.misses]
+    if without:
+        words = ", ".join(dict.fromkeys(LOOKS[row.outcome].word for row in without))
+        parts.append(
+            f"the newest run of {len(without):,} series gave no figure "
+            f"({words}, {_last_day(without)})"
+        )
+    return "; ".join(parts)
 
 
 def too_few(series: Sequence[Series]) -> str:
-    """That no series has the figures that a rule needs; empty where one has, or there is none."""
+    """Say that no series has the figures that a rule needs; empty where one has."""
     most = max((len(one.values) for one in series), default=ENOUGH)
-    return "" if most >= ENOUGH else f"too few runs to tell ({_of_enough(most)})"
-
-
-def _of_enough(most: int) -> str:
-    return f"{most} of at least {ENOUGH}"
-
-
-def missed(series: Sequence[Series]) -> str:
-    """That the newest run of some series gave no figure, why and when; empty where each has one."""
-    without = [one for one in series if one.misses]
-    if not without:
-        return ""
-    words = ", ".join(dict.fromkeys(LOOKS[one.misses[-1].outcome].word for one in without))
-    when = figures.line(max(one.misses[-1].started for one in without)[:10], 10)
-    return f"the newest run of {len(without):,} series gave no figure ({words}, {when})"
-
-
-def _headline(series: Sequence[Series]) -> tuple[str, Tone]:
-    """The line of the page; that the newest run gave no figure is never left to a table."""
-    text, tone = _trend(series)
-    without = missed(series)
-    if not without:
-        return text, tone
-    return f"{text}; {without}", tone if tone == "bad" else "warn"
+    return "" if most >= ENOUGH else f"too few runs to tell ({most} of at least {ENOUGH})"
 
 
 def _trend(series: Sequence[Series]) -> tuple[str, Tone]:
     if not series:
         return "There is no figure yet", "neutral"
     # A series that falls may lie below its floor as well: it is counted in both.
-    declining = sum(1 for one in series if one.decline is not None)
-    low = sum(map(is_low, series))
-    short = sum(1 for one in series if len(one.values) < ENOUGH)
-    below = f"{low:,} below the floor" if low else ""
-    many = _plural(len(series), "series", "series")
-    if few := too_few(series):
-        if low:
-            most = _of_enough(max(len(one.values) for one in series))
-            return f"{low:,} of {many} below the floor; for a trend too few runs ({most})", "warn"
+    declining = sum(one.decline is not None for one in series)
+    low = sum(one.below_floor for one in series)
+    short = sum(len(one.values) < ENOUGH for one in series)
+    few = too_few(series)
+    if few and low:
+        return f"{low:,} of {len(series):,} series below the floor; {few}", "warn"
+    if few:
         return f"{few[0].upper()}{few[1:]}", "few"
-    tone: Tone
     if declining:
-        text, tone = f"{declining:,} of {many} {'falls' if declining == 1 else 'fall'}", "bad"
+        text = f"{declining:,} of {len(series):,} series {'falls' if declining == 1 else 'fall'}"
     else:
-        text = f"None of {_plural(len(series) - short, 'series', 'series')} falls"
-        tone = "warn" if low else "good"
+        text = f"None of {len(series) - short:,} series falls"
+    below = f"{low:,} below the floor" if low else ""
     rest = f"{short:,} {'has' if short == 1 else 'have'} too few runs to tell" if short else ""
+    tone: Tone = "bad" if declining else "warn" if low else "good"
     return "; ".join(part for part in (text, below, rest) if part), tone
 
 
-def build(
-    series: Sequence[Series],
-    kind: Provenance,
-    *,
-    update: Update,
-    others: dict[str, int],
-    rendered: str,
-    linked: bool,
-) -> Page:
-    """The page of series of provenance `kind`; `others`: figures of other provenances, by name."""
-    order: dict[State, int] = {state: rank for rank, state in enumerate(STATES)}
-    ranked = sorted(series, key=lambda one: order[state_of(one)])
-    headline, tone = _headline(series)
-    facts = [f"{_plural(update.read + update.unchanged, 'run', 'runs')} in the history"]
-    if series:
-        first = min(one.points[0].started for one in series)
-        newest = [one.points[-1].started for one in series]
-        newest += [one.misses[-1].started for one in series if one.misses]
-        last = max(newest)
-        facts.append(f"{figures.line(first[:10], 10)} to {figures.line(last[:10], 10)}")
-    notes = [figures.line(note) for note in update.notes[:NOTES_SHOWN]]
-    if len(update.notes) > NOTES_SHOWN:
-        notes.append(f"and {len(update.notes) - NOTES_SHOWN} more notes")
-    if update.damaged_lines:
-        notes.append(
-            f"{_plural(update.damaged_lines, 'damaged line', 'damaged lines')} in the records "
-            "could not be read"
-        )
-    for name, count in sorted(others.items()):
-        notes.append(
-            f"{_plural(count, 'figure', 'figures')} of provenance {figures.line(name, 20)} "
-            f"left out: they have a page of their own (--provenance {figures.line(name, 20)})"
-        )
-    return Page(
-        name=_NAMES[kind],
-        banner=_banner(kind),
-        headline=headline,
-        tone=tone,
-        facts=tuple(facts),
-        notes=tuple(notes),
-        series=tuple(
-            _view(one, f"s{number}-{_harmless(one.key.name)}", linked)
-            for number, one in enumerate(ranked, 1)
-        ),
-        rendered=figures.moment(rendered),
-        version=__version__,
-    )
+def _plural(count: int, one: str, many: str) -> str:
+    return f"{count:,} {one if count == 1 else many}"
 
 
-def _banner(kind: Provenance) -> provenance.Banner | None:
-    """The banner that the report of a run of this provenance carries."""
-    run = RunLine(run="", provenance=kind, started="")
-    found = provenance.banners(RunRecords(Path(), run, (), (), None))
-    return found[0] if found else None
+def _day(text: str) -> str:
+    return figures.line(text[:10], 10)
 
 
-def _harmless(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)[:100]
+def _last_day(rows: Sequence[Row]) -> str:
+    return _day(max(row.started for row in rows))
+
+
+# The file ----------------------------------------------------------------------------------------
 
 
 def _finalize(value: Any) -> Any:
@@ -379,8 +284,14 @@ def _environment() -> jinja2.Environment:
         WIDTH=chart.WIDTH,
         HEIGHT=chart.HEIGHT,
         BAND_WIDTH=f"{chart.BAND_WIDTH:g}",
-        drift=drift,
         CHANCE=round(1 / drift.CHANCE),
+        LOOKS=LOOKS,
+        MINUS=precision.MINUS,
+        ROWS_SHOWN=ROWS_SHOWN,
+        drift=drift,
+        figures=figures,
+        reach=precision.reach,
+        href=lambda row: f"{quote(row.directory)}/report.html",
     )
     return environment
 
@@ -393,47 +304,6 @@ def _style() -> Markup:
 
 
 def render_html(page: Page) -> str:
-    """The page as one HTML text."""
+    """Render the page as one HTML text."""
     template = _environment().get_template("trend.html.j2")
-    html = template.render(page=page, style=_style()).lstrip()
-    return html if page.banner is None else provenance.scrub(html)
-
-
-def shows_figures(path: Path) -> bool:
-    """Whether `path` is a trend page with a chart on it: one that is worth keeping."""
-    try:
-        if not path.is_file():
-            return False
-        with path.open(encoding="utf-8", errors="replace") as file:
-            text = file.read(LONGEST_PAGE)
-    except OSError:
-        return False
-    return '<article class="series ' in text
-
-
-def write_page(path: Path, html: str) -> Path:
-    """Replace `path` in one step, so that a reader never sees half a page.
-
-    A link stays, and the file that it names is replaced.
-
-    Raises:
-        RecordError: the file cannot be written, or `path` is a device, a pipe or a folder.
-    """
-    remedy = "name a file with --output"
-    try:
-        # Of `path` and not of where it leads: /dev/stdout leads to no name that can be opened.
-        if path.exists() and not path.is_file():
-            raise RecordError(f"cannot write {path}: it is not a regular file", remedy=remedy)
-        target = Path(os.path.realpath(path))
-        staged = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}")
-        try:
-            staged.write_text(html, encoding="utf-8", errors="replace")
-            staged.replace(target)
-        finally:
-            with contextlib.suppress(OSError):
-                staged.unlink(missing_ok=True)
-    except OSError as error:
-        raise RecordError(
-            f"cannot write {path}: {error.strerror or error}", remedy=remedy
-        ) from error
-    return path
+    return template.render(page=page, style=_style()).lstrip()

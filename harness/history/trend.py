@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base import files
 from harness.base.errors import RecordError
-from harness.base.terms import Provenance
+from harness.base.terms import Check, Provenance
 from harness.catalog.schema import Catalog
 from harness.history import page, series
-from harness.history.store import Update, open_history
+from harness.history.index import read_history
 
 LAST = 200
 """Figures of a series on the page: more than that no chart of a phone's width can show."""
@@ -23,28 +24,16 @@ _PREFERENCE: tuple[Provenance, ...] = ("real", "simulated", "rehearsal")
 class Trend:
     """What was written where.
 
-    falling: names of the series that decline. too_few: that no series has the runs that a rule
-    needs, in words. missed: that newest runs gave no figure, in words. others: how many runs there
-    are of other provenances, whose figures have a page of their own. written: False where a page
-    with figures was kept, since there are none now.
+    `others`: how many runs there are of other provenances, whose figures have a page of their own.
+    `written`: False where a page was kept, since there are no figures now.
     """
 
     path: Path
     provenance: Provenance
-    count: int
-    falling: tuple[str, ...]
-    update: Update
-    too_few: str = ""
-    missed: str = ""
-    others: Mapping[Provenance, int] = field(default_factory=dict)
+    series: tuple[series.Series, ...]
+    notes: tuple[str, ...]
+    others: Mapping[Provenance, int]
     written: bool = True
-
-
-def _first(found: Mapping[str, int]) -> Provenance:
-    for kind in _PREFERENCE:
-        if found.get(kind):
-            return kind
-    return "real"
 
 
 def write_trend(
@@ -54,59 +43,59 @@ def write_trend(
     provenance: Provenance | None = None,
     catalog: Catalog | None = None,
     models: Collection[str] | None = None,
-    checks: Collection[str] | None = None,
+    checks: Collection[Check] | None = None,
     last: int = LAST,
-    rebuild: bool = False,
 ) -> Trend:
-    """Write the trend page of a folder of runs; a page without figures replaces none with some.
+    """Write the trend page of a folder of runs; without figures, a page that is there stays.
 
     Args:
         output: the file; beside the runs when left out, `trend.html` for real figures and
             `trend-rehearsal.html` or `trend-simulated.html` for others; it links to their reports.
         provenance: whose figures; when left out, real ones where there are any, otherwise
             simulated ones, otherwise rehearsals. A page never holds two kinds.
-        catalog: floors and titles; a page without one has no floors.
+        catalog: floors; a page without one has no floors.
 
     Raises:
         RecordError: the runs cannot be read, a model has no figure, or the page cannot be written.
     """
-    with open_history(runs, rebuild=rebuild) as history:
-        found = history.provenances()
-        kind = provenance or _first(found)
-        loaded = series.load(
-            history, kind, catalog=catalog, models=models, checks=checks, last=last
-        )
-        update, runs_of = history.update, history.runs_of()
+    history = read_history(runs)
+    measured = [row for row in history.rows if row.measured is not None]
+    counts = Counter(row.provenance for row in measured)
+    present = [one for one in _PREFERENCE if counts[one]]
+    kind = provenance or (present[0] if present else "real")
+    loaded = series.load(
+        history.rows, kind, catalog=catalog, models=models, checks=checks, last=last
+    )
     if models is not None and not loaded:
         raise RecordError(
             f"{runs} has no {kind} figure of {', '.join(sorted(models))}",
             remedy="name a model that has been run, or another --provenance",
         )
-    own = page.PAGE if kind == "real" else page.PAGE.replace(".html", f"-{kind}.html")
-    path = output if output is not None else runs / own
+    path = output or runs / ("trend.html" if kind == "real" else f"trend-{kind}.html")
     view = page.build(
         loaded,
         kind,
-        update=update,
-        others={name: count for name, count in found.items() if name != kind},
+        history,
+        others={name: count for name, count in counts.items() if name != kind},
         rendered=files.now(),
         linked=path.absolute().parent == runs.absolute(),
     )
     # A folder that was emptied or mistyped must not cost the page that somebody looks at.
-    written = bool(loaded) or not page.shows_figures(path)
+    written = bool(loaded) or not path.exists()
     if written:
-        page.write_page(path, page.render_html(view))
-    falling = tuple(
-        f"{one.key.name} ({one.key.check})" for one in loaded if one.decline is not None
-    )
+        try:
+            files.replace_text(path, page.render_html(view))
+        except OSError as error:
+            raise RecordError(
+                f"cannot write {path}: {error.strerror or error}",
+                remedy="name a file with --output",
+            ) from error
+    runs_of = {one: {row.run for row in measured if row.provenance == one} for one in _PREFERENCE}
     return Trend(
         path=path,
         provenance=kind,
-        count=len(loaded),
-        falling=falling,
-        update=update,
-        too_few=page.too_few(loaded),
-        missed=page.missed(loaded),
-        others={one: runs_of[one] for one in _PREFERENCE if one != kind and runs_of.get(one)},
+        series=tuple(loaded),
+        notes=history.notes,
+        others={one: len(names) for one, names in runs_of.items() if names and one != kind},
         written=written,
     )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from harness.base.terms import Provenance
+from harness.records.conditions import Setup
 from harness.records.lines import CaseLine, EndLine, PlanLine, RunLine, count
-from harness.records.values import Reference
+from harness.records.values import DeviceInfo, OutputsCheck, Reference
 from harness.records.writer import RESULTS
 from tests.selftest import report_samples as samples
 
@@ -33,18 +35,33 @@ def speed(
     chip: str = "Ascend310P3",
     toolchain: str = "CANN 8.0.RC2",
     provenance: Provenance = "real",
+    outcome: Any = "passed",
     measurement: dict[str, Any] | None = None,
     setup: dict[str, Any] | None = None,
     **changes: Any,
 ) -> CaseLine:
-    """A throughput case of one night on a chip."""
+    """A throughput case of one night on a chip; `measurement` and `setup` change fields of it."""
     real = provenance == "real"
+    made_with = Setup("api", "pure-inference", "none", chip, "Atlas 300I Pro", 1, toolchain)
+    mean = 1000 * batch / fps
+    timing = samples.timing(batch, [mean] * 40, half_width_percent=0.4, executions=400)
+    measured = samples.throughput_measurement(
+        batch,
+        size=40,
+        **{
+            "provenance": provenance,
+            "timing": timing,
+            "rivals": {},
+            "half_width_percent": 0.4,
+            "outputs": OutputsCheck(0.004, 0.03),
+            "setup": replace(made_with, **(setup or {})),
+            **(measurement or {}),
+        },
+    )
     given: dict[str, Any] = {
         "run": f"night-{number:04d}",
-        "provenance": provenance,
-        "measured": fps,
         "started": night(number),
-        "difference_percent": None,
+        "measured": fps,
         "reference": Reference(
             kind="baseline" if real else "none",
             value=435.0 if real else None,
@@ -52,34 +69,13 @@ def speed(
             source="guide-002" if real else "",
             provenance=provenance,
         ),
-        "device": {"id": "npu-0", "name": chip},
-        "versions": {"python": "3.11.7", "driver": "23.0.0"},
-        "measurement": {
-            "fps": fps,
-            "mean_ms": 1000 * batch / fps,
-            "half_width_percent": 0.4,
-            "loops": 400,
-            "samples_ms": [round(1000 * batch / fps, 4)] * 20,
-            "batch_size": batch,
-            "precision_reached": True,
-            "problems": [],
-            "outputs_check": {"relative_l2": 0.004},
-            "setup": {
-                "driver": "api",
-                "method": "pure-inference",
-                "tuning": "none",
-                "chip": chip,
-                "card": "Atlas 300I Pro",
-                "chips": 1,
-                "toolchain": toolchain,
-                **(setup or {}),
-            },
-            **(measurement or {}),
-        },
+        "device": DeviceInfo("npu-0", chip, toolchain={"driver": "23.0.0"}),
+        "measurement": measured,
         **changes,
     }
-    outcome = given.pop("outcome", "passed")
-    return samples.case(model, batch, "throughput", outcome, target=target, **given)
+    return samples.case(
+        model, batch, "throughput", outcome, target=target, provenance=provenance, **given
+    )
 
 
 def write_run(
@@ -100,37 +96,35 @@ def write_run(
     run = name or (first.run if first else "empty")
     directory = folder / run
     directory.mkdir(parents=True)
-    plan = [samples.planned(case) for case in (*cases, *lost)]
-    counts = count(plan, cases)
+    plan = tuple(samples.planned(case) for case in (*cases, *lost))
     about: dict[str, Any] = {
         "run": run,
         "provenance": provenance or (first.provenance if first else "real"),
         "started": first.started if first else night(0),
-        "command": ["pytest"],
+        "command": ("pytest",),
         "git": "4f2c9e1",
         "catalog_digest": CATALOG_DIGEST,
         "machine": samples.MACHINE,
         "versions": samples.VERSIONS,
         **changes,
     }
+    ending = EndLine(
+        run=run,
+        finished=about["started"],
+        planned=len(plan),
+        counts=count(plan, cases),
+        complete=not lost,
+        stopped=stopped,
+        exit_status=exit_status,
+        seconds=60.0,
+    )
     lines = [
         RunLine(**about).model_dump_json(),
         PlanLine(run=run, cases=plan).model_dump_json(),
         *(case.model_dump_json() for case in cases),
         *raw,
+        *([ending.model_dump_json()] if end else []),
     ]
-    if end:
-        ending = EndLine(
-            run=run,
-            finished=about["started"],
-            planned=len(plan),
-            counts=counts,
-            complete=not lost,
-            stopped=stopped,
-            exit_status=exit_status,
-            seconds=60.0,
-        )
-        lines.append(ending.model_dump_json())
     (directory / RESULTS).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return directory
 
@@ -148,10 +142,6 @@ def write_nights(
 def rewrite(directory: Path, change: dict[str, Any], kind: str = "case") -> None:
     """Change keys of every line of a kind."""
     path = directory / RESULTS
-    lines = []
-    for raw in path.read_text(encoding="utf-8").splitlines():
-        data = json.loads(raw)
-        if data["kind"] == kind:
-            data.update(change)
-        lines.append(json.dumps(data))
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    lines = [json.loads(raw) for raw in path.read_text(encoding="utf-8").splitlines()]
+    changed = [{**line, **change} if line["kind"] == kind else line for line in lines]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in changed), encoding="utf-8")

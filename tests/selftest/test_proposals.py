@@ -1,339 +1,237 @@
-"""Baselines from measurement: what is proposed, what is refused, what the text keeps."""
+"""Baselines from measurement: what is proposed, what is refused; a run against its history."""
 
 from __future__ import annotations
 
 import random
-import re
 import shutil
-import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from harness.base.errors import CatalogError, ConfigError, RecordError
-from harness.catalog.load import load_catalog, parse_catalog
+from harness.base.errors import ConfigError, RecordError
+from harness.catalog.load import parse_catalog
+from harness.catalog.schema import Catalog
 from harness.cli import history as history_commands
-from harness.history import proposals
-from harness.history.proposals import check, propose
-from harness.records import writer
-from harness.settings import resolve
+from harness.history.check import check
+from harness.history.proposals import Proposed, propose
+from harness.records.conditions import Condition
+from harness.records.values import CheckpointInfo, DeviceInfo, OutputsCheck, Problem, ProblemCode
 from tests.selftest import history_samples as nights
 from tests.selftest import report_samples as samples
-from tests.selftest.running import ROOT
 
-BASELINES = ROOT / "baselines.yaml"
-ORIGINAL = BASELINES.read_text(encoding="utf-8")
-
-
-@pytest.fixture
-def catalog(tmp_path):
-    """A copy of the catalog, to be patched."""
-    path = tmp_path / "catalog" / "baselines.yaml"
-    path.parent.mkdir()
-    path.write_text(ORIGINAL, encoding="utf-8")
-    return path
+CATALOG = samples.catalog()
+ORIGINAL = samples.CATALOG.read_text(encoding="utf-8")
 
 
-def parsed(made):
-    return parse_catalog(made.text.encode(), Path("patched.yaml"))
+def runs_of(folder: Path, values: list[float], *, batch: int = 2, **changes: Any) -> list[Path]:
+    """Nights of a batch size that the catalog has no figure of."""
+    return nights.write_nights(folder, values, batch=batch, **changes)
 
 
-def comments(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line.lstrip().startswith("#")]
+def pasted(made: Proposed) -> Catalog:
+    """The catalog with the printed YAML pasted into it, as its comments say."""
+    data, new = yaml.safe_load(ORIGINAL), yaml.safe_load(made.text)
+    data["sources"] |= new["sources"]
+    for name, model in new["models"].items():
+        tables = data["models"][name].setdefault("throughput", [])
+        for one in made.proposals:
+            for table in tables:
+                if one.model == name and one.old and table["target"] == one.target:
+                    judged = table.get("judged", list(table["fps"]))
+                    table["judged"] = [size for size in judged if size != one.batch_size]
+        tables += model["throughput"]
+    return parse_catalog(yaml.safe_dump(data).encode(), Path("pasted.yaml"))
 
 
-# --- What is proposed -----------------------------------------------------------------------
+# What is proposed --------------------------------------------------------------------------------
 
 
-def test_a_figure_where_there_is_none(tmp_path, catalog):
-    runs = nights.write_nights(tmp_path / "runs", [300.0, 306.0, 303.0], batch=2)
-    made = propose(runs, catalog)
+def test_a_figure_where_there_is_none(tmp_path):
+    runs = runs_of(tmp_path, [300.0, 306.0, 303.0])
+    made = propose(runs, CATALOG)
     (one,) = made.proposals
     assert (one.fps, len(one.samples), one.old) == (303, 3, None)
-    assert one.spread_percent == pytest.approx(100 * 6 / 303)
-    baseline = parsed(made).models["resnest50"].baseline("ascend310p3", 2)
+    baseline = pasted(made).models["resnest50"].baseline("ascend310p3", 2)
     assert baseline is not None
-    assert baseline.judged
-    assert baseline.fps == 303
-    assert baseline.toolchain == "CANN 8.0.RC2"
-    for text in ("median of 3 runs", "1,200 executions", "2 % from", "night-0001"):
-        assert text in baseline.note
-    source = parsed(made).sources[baseline.source]
-    assert "night-0000" in source.where
-    assert "bench-03" in source.where
-    # The catalog itself is not touched.
-    assert catalog.read_text(encoding="utf-8") == ORIGINAL
+    assert (baseline.fps, baseline.judged, baseline.toolchain) == (303, True, "CANN 8.0.RC2")
+    evidence = "batch 2: median of 3 runs, 1,200 executions, 2 % from the lowest to the highest"
+    assert f"      # {evidence}\n" in made.text
+    assert baseline.note == f"B{evidence[1:]}."
+    source = pasted(made).sources[baseline.source]
+    assert source.title == "Measured by this harness, 2026-09-03"
+    assert "night-0000, night-0001, night-0002; on bench-03; harness at 4f2c9e1" in source.where
+    # A second proposal of the day has a source of its own.
+    again = yaml.safe_load(propose(runs_of(tmp_path, [9.0], first=2, run="x"), pasted(made)).text
+                           or "{}")  # fmt: skip
+    assert again == {}  # the figure is there now
+    other = propose(runs_of(tmp_path, [70.0], first=2, run="y", batch=3), pasted(made))
+    assert list(yaml.safe_load(other.text)["sources"]) == [f"{baseline.source}-2"]
 
 
-def test_comments_and_order_stay(tmp_path, catalog):
-    text = ORIGINAL.replace(
-        "  squeezenet1_1:\n", "  # A comment on what follows.\n\n  squeezenet1_1:  # and here\n"
-    ).replace("        fps: {1: 435, 4:", "        # Above the figures.\n        fps: {1: 435, 4:")
-    text = text.replace("64: 1107}\n", "64: 1107}  # behind them\n        # below, of this table\n")
-    catalog.write_text(text, encoding="utf-8")
-    runs = nights.write_nights(tmp_path / "runs", [300.0], batch=2)
-    runs += nights.write_nights(tmp_path / "runs", [430.0], batch=1, first=1)
-    made = propose(runs, catalog, lower=True)
-    assert comments(made.text) == comments(text)
-    kept = iter(made.text.splitlines())
-    assert all(line in kept for line in text.splitlines())  # every line, in order
-    position = made.text.index
-    assert (
-        position("# below, of this table")
-        < position("source: measured-")
-        < position("# A comment on what follows.")
-    )
-
-
-def test_the_patch_applies(tmp_path, catalog):
-    if shutil.which("patch") is None:
-        pytest.skip("needs patch")
-    runs = nights.write_nights(tmp_path / "runs", [300.0], batch=2)
-    made = propose(runs, catalog)
-    subprocess.run(
-        ["patch", "-p1", "--silent"], input=made.patch.encode(), cwd=catalog.parent, check=True,
-        timeout=30,
-    )  # fmt: skip
-    assert catalog.read_text(encoding="utf-8") == made.text
-    assert load_catalog(catalog).models["resnest50"].baseline("ascend310p3", 2) is not None
-    # Proposed once, it is there.
-    again = propose(runs, catalog)
-    assert again.patch == ""
-    assert again.proposals == ()
-
-
-def test_a_lower_figure_needs_a_word_and_keeps_the_old_one(tmp_path, catalog):
-    runs = nights.write_nights(tmp_path / "runs", [430.0, 431.0, 432.0])
-    made = propose(runs, catalog)
-    assert made.patch == ""
+def test_a_lower_figure_needs_a_word_and_keeps_the_old_one(tmp_path):
+    runs = runs_of(tmp_path, [430.0, 431.0, 432.0], batch=1)
+    made = propose(runs, CATALOG)
+    assert made.text == ""
     assert "--lower" in dict(made.left)["resnest50-bs1-ascend310p3 (Ascend310P3)"]
-    made = propose(runs, catalog, lower=True)
-    model = parsed(made).models["resnest50"]
-    baseline = model.baseline("ascend310p3", 1)
-    assert baseline is not None
-    assert (baseline.fps, baseline.source[:8]) == (431, "measured")
-    assert "435 fps (guide-002) before" in baseline.note
+    made = propose(runs, CATALOG, lower=True)
+    assert "435 fps (guide-002) before" in made.text
+    assert "Take batch 1 out of what the table of guide-002 judges" in made.text
+    model = pasted(made).models["resnest50"]
     figures = {(f.fps, f.judged) for f in model.figures("ascend310p3") if f.batch_size == 1}
     assert figures == {(435, False), (431, True)}
     assert model.baseline("ascend310p3", 4).judged
-    removed = [line for line in made.patch.splitlines() if line.startswith("-")]
-    assert removed == ["--- a/baselines.yaml"]
 
 
-def test_a_higher_figure_is_never_proposed(tmp_path, catalog):
-    runs = nights.write_nights(tmp_path / "runs", [600.0])
-    made = propose(runs, catalog, lower=True)
+def test_a_higher_figure_is_never_proposed(tmp_path):
+    made = propose(runs_of(tmp_path, [600.0], batch=1), CATALOG, lower=True)
     assert made.proposals == ()
     assert "not above what was measured" in made.left[0][1]
 
 
-def test_a_card_s_figure_stays_a_card_s(tmp_path, catalog):
+def test_a_card_s_figure_stays_a_card_s(tmp_path):
     tuned = {"method": "whole-dataset", "tuning": "RL,GA"}
-    runs = nights.write_nights(
-        tmp_path / "runs", [2000.1234], batch=16, model="squeezenet1_1", target="ascend310",
-        chip="Ascend310", setup=tuned,
-    )  # fmt: skip
-    made = propose(runs, catalog, lower=True)
-    baseline = parsed(made).models["squeezenet1_1"].baseline("ascend310", 16)
+    squeezenet = {"batch": 16, "model": "squeezenet1_1", "target": "ascend310"}
+    runs = runs_of(tmp_path, [2000.1234], chip="Ascend310", setup=tuned, **squeezenet)
+    made = propose(runs, CATALOG, lower=True)
+    baseline = pasted(made).models["squeezenet1_1"].baseline("ascend310", 16)
     assert baseline is not None
     assert (baseline.unit, baseline.chips_per_card, baseline.tuning) == ("card", 4, "RL,GA")
-    assert baseline.chip_fps == 2000.123
-    assert baseline.fps == 8000.492
+    assert (baseline.chip_fps, baseline.fps) == (2000.123, 8000.492)
     assert "times 4" in baseline.note
 
 
-def test_a_figure_that_was_measured_otherwise_is_not_lowered(tmp_path, catalog):
-    runs = nights.write_nights(tmp_path / "runs", [430.0], setup={"method": "whole-dataset"})
-    assert "not comparable" in propose(runs, catalog, lower=True).left[0][1]
-    runs = nights.write_nights(tmp_path / "tuned", [430.0], setup={"tuning": "RL,GA"})
-    assert "not comparable" in propose(runs, catalog, lower=True).left[0][1]
+@pytest.mark.parametrize("setup", [{"method": "whole-dataset"}, {"tuning": "RL,GA"}])
+def test_a_figure_that_was_measured_otherwise_is_not_lowered(tmp_path, setup):
+    runs = runs_of(tmp_path, [430.0], batch=1, setup=setup)
+    assert "not comparable" in propose(runs, CATALOG, lower=True).left[0][1]
 
 
-def test_another_chip_of_the_same_target_is_recorded(tmp_path, catalog):
-    runs = nights.write_nights(tmp_path / "runs", [430.0], chip="Ascend310P1")
-    model = parsed(propose(runs, catalog)).models["resnest50"]
+def test_another_chip_of_the_same_target_is_recorded(tmp_path):
+    made = propose(runs_of(tmp_path, [430.0], batch=1, chip="Ascend310P1"), CATALOG)
+    model = pasted(made).models["resnest50"]
     assert model.baseline("ascend310p3", 1).fps == 435
     assert [f.judged for f in model.figures("ascend310p3") if f.chip == "Ascend310P1"] == [False]
+    assert "tolerance_percent before" not in made.text  # nothing here judges
 
 
-def test_a_model_without_a_table_gets_one(tmp_path, catalog):
-    match = re.search(
-        r"    throughput:\n(?:      .*\n)+", ORIGINAL[ORIGINAL.index("  resnest50:") :]
-    )
-    assert match is not None
-    for instead in ("", "    throughput: []  # none yet\n"):
-        catalog.write_text(ORIGINAL.replace(match[0], instead), encoding="utf-8")
-        runs = nights.write_nights(tmp_path / f"runs{len(instead)}", [300.0])
-        baseline = parsed(propose(runs, catalog)).models["resnest50"].baseline("ascend310p3", 1)
-        assert baseline is not None
-        assert baseline.fps == 300
+def test_figures_that_were_made_alike_share_a_table(tmp_path):
+    cases = [
+        nights.speed(300.0, batch=2),
+        nights.speed(310.0, batch=3),
+        nights.speed(99.0, batch=5, toolchain="CANN 9"),
+    ]
+    made = propose([nights.write_run(tmp_path, cases)], CATALOG)
+    tables = yaml.safe_load(made.text)["models"]["resnest50"]["throughput"]
+    assert [table["fps"] for table in tables] == [{2: 300, 3: 310}, {5: 99}]
 
 
-def test_line_ends_and_marks_stay(tmp_path, catalog):
-    runs = nights.write_nights(tmp_path / "runs", [300.0], batch=2)
-    catalog.write_bytes(b"\xef\xbb\xbf" + ORIGINAL.replace("\n", "\r\n").encode())
-    made = propose(runs, catalog)
-    assert made.text.startswith("\ufeff# Every model")
-    assert made.text.count("\n") == made.text.count("\r\n")
-    catalog.write_text(ORIGINAL.rstrip("\n"), encoding="utf-8")
-    assert parsed(propose(runs, catalog)).models["resnest50"].baseline("ascend310p3", 2)
-
-
-# --- What is refused ------------------------------------------------------------------------
+# What is refused ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["rehearsal", "simulated"])
-def test_a_run_that_is_not_real_is_refused(tmp_path, catalog, kind):
-    real = nights.write_nights(tmp_path / "runs", [300.0], batch=2)
-    other = nights.write_nights(tmp_path / "runs", [300.0], first=1, batch=2, provenance=kind)
+def test_a_run_that_is_not_real_is_refused(tmp_path, kind):
+    real = runs_of(tmp_path, [300.0])
+    other = runs_of(tmp_path, [300.0], first=1, provenance=kind)
     with pytest.raises(ConfigError, match=f"not a real run \\({kind}\\)"):
-        propose([*real, *other], catalog)
+        propose([*real, *other], CATALOG)
     # Also where the run says real and one of its cases does not, and the reverse.
-    mixed = nights.write_run(
-        tmp_path / "runs",
-        [nights.speed(300, 5), nights.speed(300, 5, batch=2, provenance=kind)],
-        provenance="real",
-    )
+    cases = [nights.speed(300, 5), nights.speed(300, 5, batch=4, provenance=kind)]
     with pytest.raises(ConfigError, match="not a real run"):
-        propose([mixed], catalog)
-    claimed = nights.write_run(tmp_path / "runs", [nights.speed(300, 6)], provenance=kind)
+        propose([nights.write_run(tmp_path, cases, provenance="real")], CATALOG)
+    claimed = nights.write_run(tmp_path, [nights.speed(300, 6)], provenance=kind)
     with pytest.raises(ConfigError, match="not a real run"):
-        propose([claimed], catalog)
+        propose([claimed], CATALOG)
 
 
-def test_a_run_without_a_first_line_is_refused(tmp_path, catalog):
-    (run,) = nights.write_nights(tmp_path / "runs", [300.0])
+def test_a_run_without_a_first_line_is_refused(tmp_path):
+    (run,) = runs_of(tmp_path, [300.0])
     lines = (run / "results.jsonl").read_text().splitlines(keepends=True)
     (run / "results.jsonl").write_text("".join(lines[1:]))
     with pytest.raises(RecordError, match="no run line"):
-        propose([run], catalog)
+        propose([run], CATALOG)
+    with pytest.raises(RecordError, match="no run line"):
+        check(run, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"measurement": {"precision_reached": False}}, "precision"),
-        ({"measurement": {"problems": ["NaN"]}}, "wrong model"),
-        ({"measurement": {"outputs_check": {"relative_l2": 0.5}}}, "wrong model"),
-        ({"measurement": {"outputs_check": {"relative_l2": 8e-3, "bound": 1e-3}}}, "wrong model"),
-        ({"measurement": {"outputs_check": {"relative_l2": float("nan")}}}, "not compared"),
-        ({"measurement": {"outputs_check": {}}}, "not compared"),
-        ({"measurement": {"conditions": [{"busy": "yes"}]}}, "busy"),
-        ({"measurement": {"conditions": [{"health": "Warning"}]}}, "unhealthy"),
-        ({"measurement": {"fps": float("inf")}}, "no throughput"),
-        ({"measurement": {"fps": "300"}}, "no throughput"),
+        ({"measurement": {"half_width_percent": 2.0}}, "precision"),
+        ({"measurement": {"too_few_rounds": 5}}, "precision"),
+        ({"measurement": {"problems": (Problem(ProblemCode.NOT_FINITE),)}}, "wrong model"),
+        ({"measurement": {"outputs": OutputsCheck(0.5, 0.03)}}, "wrong model"),
+        ({"measurement": {"outputs": OutputsCheck(float("nan"), 0.03)}}, "wrong model"),
+        ({"measurement": {"outputs": None}}, "not compared"),
+        ({"measurement": {"conditions": (Condition("before", 1, busy="yes"),)}}, "busy"),
+        ({"measurement": {"conditions": (Condition("after", 1, "Warning"),)}}, "unhealthy"),
         ({"outcome": "inconclusive"}, "inconclusive"),
-        ({"outcome": "crashed"}, "crashed"),
-        ({"setup": {"chip": ""}, "device": {}}, "chip"),
+        ({"setup": {"chip": ""}, "device": DeviceInfo("")}, "chip"),
         ({"setup": {"toolchain": ""}}, "toolchain"),
         ({"setup": {"tuning": "hand"}}, "no word"),
         ({"model": "unknown"}, "no such model"),
-        ({"checkpoint": {"source": "the ONNX file /x/small.onnx"}}, "not verified: --onnx"),
+        ({"checkpoint": CheckpointInfo("onnx", "small.onnx", "")}, "not verified: --onnx"),
     ],
 )
-def test_a_figure_to_build_nothing_on_is_left_out(tmp_path, catalog, changes, why):
-    runs = nights.write_nights(tmp_path / "runs", [300.0], **{"batch": 2, **changes})
-    made = propose(runs, catalog)
-    assert made.patch == ""
+def test_a_figure_to_build_nothing_on_is_left_out(tmp_path, changes, why):
+    made = propose(runs_of(tmp_path, [300.0], **changes), CATALOG)
+    assert made.text == ""
     assert why in made.left[0][1]
 
 
-def test_runs_of_different_toolchains_are_not_thrown_together(tmp_path, catalog):
-    runs = nights.write_nights(tmp_path / "runs", [300.0], batch=2)
-    runs += nights.write_nights(tmp_path / "runs", [301.0], batch=2, first=1, toolchain="CANN 9")
-    with pytest.raises(ConfigError, match="differ in their toolchain"):
-        propose(runs, catalog)
-
-
-def test_the_same_run_counts_once(tmp_path, catalog):
-    (run,) = nights.write_nights(tmp_path / "runs", [300.0], batch=2)
-    shutil.copytree(run, tmp_path / "copy")
-    (one,) = propose([run, run / "results.jsonl", tmp_path / "copy"], catalog).proposals
-    assert len(one.samples) == 1
-    assert "spread between runs unknown" in one.note()
+def test_a_case_without_a_figure_is_left_out(tmp_path):
+    run = nights.write_run(tmp_path, [nights.speed(1.0, outcome="crashed", measurement=None)])
+    assert propose([run], CATALOG).left[0][1] == "crashed: nothing to build on"
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("what", "setup"),
     [
-        ("    throughput:\n      - target: ascend310p3\n        chip: Ascend310P3\n"
-         "        card: not stated\n        unit: chip\n        toolchain: CANN 6.0.RC1\n",
-         None),
-        ("        fps: {1: 435,", "        judged:\n          - 1\n        fps: {1: 435,"),
+        ("toolchain", {"toolchain": "CANN 9"}),
+        ("card", {"card": "A"}),
+        ("tuning", {"tuning": "aoe"}),
     ],
-)  # fmt: skip
-def test_a_style_that_is_not_edited_is_refused_with_its_line(tmp_path, catalog, old, new):
-    text = ORIGINAL
-    assert old in text
-    if new is None:  # the whole list in one flow
-        begin = text.index("    throughput:", text.index("  resnest50:"))
-        end = text.index("\n\n  squeezenet1_1:")
-        entry = (
-            "    throughput: [{target: ascend310p3, chip: Ascend310P3, card: c, unit: chip, "
-            "toolchain: t, method: pure-inference, tuning: none, source: guide-002, "
-            "fps: {1: 435}}]"
-        )
-        text = text[:begin] + entry + text[end:]
-    else:
-        text = text.replace(old, new)
-    catalog.write_text(text, encoding="utf-8")
-    load_catalog(catalog)
-    runs = nights.write_nights(tmp_path / "runs", [430.0])
-    with pytest.raises(CatalogError, match=r"baselines.yaml:\d+: models.resnest50.throughput"):
-        propose(runs, catalog, lower=True)
+)
+def test_runs_that_were_not_made_alike_are_not_thrown_together(tmp_path, what, setup):
+    runs = runs_of(tmp_path, [300.0]) + runs_of(tmp_path, [301.0], first=1, setup=setup)
+    with pytest.raises(ConfigError, match=f"differ in their {what}"):
+        propose(runs, CATALOG)
 
 
-def test_a_patch_that_would_change_something_else_is_refused(tmp_path, catalog, monkeypatch):
-    """The fault that the check of the patched text exists to catch."""
-    runs = nights.write_nights(tmp_path / "runs", [430.0])
-    real = proposals._table_lines
-
-    def also(group, source):
-        return [*real(group, source), "  judged: []"]
-
-    monkeypatch.setattr(proposals, "_table_lines", also)
-    catalog_text = catalog.read_text(encoding="utf-8")
-    made = proposals._Layout.model_edits
-
-    def wrong(self, model, ours, source):
-        line = self.document.line(("models", "fixres", "accuracy", "published", "top1"))
-        return [
-            *made(self, model, ours, source),
-            proposals._Edit(line, ("        top1: 70.0",), replaces=True),
-        ]
-
-    monkeypatch.setattr(proposals._Layout, "model_edits", wrong)
-    with pytest.raises(CatalogError, match=r"cannot be patched safely: .* would change"):
-        propose(runs, catalog, lower=True)
-    assert catalog.read_text(encoding="utf-8") == catalog_text
+def test_the_same_run_counts_once(tmp_path):
+    (run,) = runs_of(tmp_path / "runs", [300.0])
+    shutil.copytree(run, tmp_path / "copy")
+    (one,) = propose([run, run / "results.jsonl", tmp_path / "copy"], CATALOG).proposals
+    assert len(one.samples) == 1
+    assert "spread between runs unknown" in one.evidence
 
 
-WORDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=60)
+WORDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=250)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(toolchain=WORDS, chip=WORDS, card=WORDS, host=WORDS)
-def test_whatever_a_record_says_the_patched_file_loads(
+def test_whatever_a_record_says_the_pasted_file_loads(
     tmp_path_factory, toolchain, chip, card, host
 ):
     folder = tmp_path_factory.mktemp("runs")
     setup = {"toolchain": toolchain, "chip": chip, "card": card}
-    runs = nights.write_nights(
-        folder, [300.0], batch=2, setup=setup, machine=samples.MACHINE.model_copy(
-            update={"hostname": host}),
-    )  # fmt: skip
-    made = propose(runs, BASELINES)
-    table = parsed(made).models["resnest50"].throughput[-1]
+    machine = samples.MACHINE.__class__(hostname=host)
+    made = propose(runs_of(folder, [300.0], setup=setup, machine=machine), CATALOG)
+    if made.left:
+        return  # a name of blanks is none
+    table = pasted(made).models["resnest50"].throughput[-1]
     assert table.fps == {2: 300}
-    if re.fullmatch(r"[A-Za-z0-9 ._-]*[A-Za-z0-9]", toolchain):
-        assert table.toolchain == " ".join(toolchain.split())
+    if toolchain.isalnum() and len(toolchain) < 199:
+        assert table.toolchain == toolchain
 
 
-# --- Checks against history -----------------------------------------------------------------
+# A run against figures and history ---------------------------------------------------------------
 
 
 def declining(nights_of_decline: int) -> list[float]:
@@ -347,16 +245,15 @@ def declining(nights_of_decline: int) -> list[float]:
 
 def test_a_slow_decline_is_found_while_the_floor_stands_below(tmp_path):
     runs = nights.write_nights(tmp_path, declining(8))
-    (one,) = check(runs[-1], tmp_path, load_catalog(BASELINES))
-    assert one.decline is not None
-    assert one.bad
+    (one,) = check(runs[-1], tmp_path, CATALOG)
+    assert (one.state, one.bad) == ("falls", True)
     assert not one.low  # the floor of 435 is far below: alone it would say nothing
     assert one.floor is not None
     assert one.floor.value == 435
     assert "lower than" in one.sentence or "falls slowly" in one.sentence
     # The nights before the decline are clean, also with what came after them in the history.
     for run in runs[15:25]:
-        (one,) = check(run, tmp_path, load_catalog(BASELINES))
+        (one,) = check(run, tmp_path, CATALOG)
         assert not one.bad
 
 
@@ -372,38 +269,24 @@ def test_a_change_of_toolchain_is_named_with_the_decline(tmp_path):
     nights.write_nights(tmp_path, [600.0 + n % 4 for n in range(20)])
     runs = nights.write_nights(tmp_path, [560.0, 561.0], first=20, toolchain="CANN 9")
     (one,) = check(runs[-1], tmp_path)
-    assert "toolchain: CANN 8.0.RC2 → CANN 9" in one.sentence
+    assert "meanwhile 2026-09-21 toolchain: CANN 8.0.RC2 → CANN 9" in one.sentence
 
 
 def test_a_figure_below_the_floor_is_bad_without_any_history(tmp_path):
     (run,) = nights.write_nights(tmp_path, [430.0])
-    (one,) = check(run, tmp_path, load_catalog(BASELINES))
-    assert one.low
-    assert one.bad
-    assert one.before is None
-
-
-def test_an_onnx_file_that_was_given_proposes_nothing(tmp_path, catalog):
-    """It may be any network with the right tensors, and a small one is fast."""
-    chosen = resolve({"onnx": [f"resnest50={tmp_path / 'small.onnx'}"]}, environment={})
-    other = nights.speed(300.0, batch=2, model="squeezenet1_1")
-    cases = [nights.speed(99999.0, batch=2, outcome="recorded"), other]
-    run = nights.write_run(tmp_path / "runs", cases, settings=chosen.to_json())
-    made = propose([run], catalog)
-    assert [one.model for one in made.proposals] == ["squeezenet1_1"]
-    ((case, why),) = made.left
-    assert case.startswith("resnest50-bs2-")
-    assert "network and weights not verified" in why
+    (one,) = check(run, tmp_path, CATALOG)
+    assert (one.state, one.before) == ("low", None)
+    assert one.sentence == "below the floor of 435 fps"
 
 
 def test_another_chips_figure_is_no_floor(tmp_path):
     """As the verdict has it: what another chip reaches is recorded, and held against nothing."""
     (run,) = nights.write_nights(tmp_path, [430.0], chip="Ascend310P1")
-    (one,) = check(run, tmp_path, load_catalog(BASELINES))
+    (one,) = check(run, tmp_path, CATALOG)
     assert one.floor is None
     assert not one.bad
     (named,) = nights.write_nights(tmp_path / "other", [430.0], chip="ASCEND 310P3")
-    (one,) = check(named, tmp_path / "other", load_catalog(BASELINES))
+    (one,) = check(named, tmp_path / "other", CATALOG)
     assert one.low
 
 
@@ -414,7 +297,7 @@ def test_other_provenances_are_no_history(tmp_path):
     assert one.runs == 0
 
 
-# --- The commands ---------------------------------------------------------------------------
+# The commands ------------------------------------------------------------------------------------
 
 
 def command(*arguments: str):
@@ -423,29 +306,26 @@ def command(*arguments: str):
     return CliRunner().invoke(app, ["baselines", *arguments])
 
 
-def test_propose_prints_a_patch_and_nothing_else_on_stdout(tmp_path, catalog):
-    runs = [str(run) for run in nights.write_nights(tmp_path / "runs", [300.0, 301.0], batch=2)]
-    done = command("propose", *runs, "--catalog", str(catalog))
+def test_propose_prints_yaml_and_nothing_else_on_stdout(tmp_path):
+    runs = [str(run) for run in runs_of(tmp_path, [300.0, 301.0])]
+    done = command("propose", *runs, "--catalog", str(samples.CATALOG))
     assert done.exit_code == 0
-    assert done.stdout.startswith("--- a/baselines.yaml\n+++ b/baselines.yaml\n")
+    assert set(yaml.safe_load(done.stdout)) == {"sources", "models"}
     assert "proposed: resnest50, batch 2, Ascend310P3: 300.5 fps a chip" in done.stderr
     assert "a floor that half of all equal runs miss. Set tolerance_percent" in done.stderr
-    output = tmp_path / "a.patch"
-    done = command("propose", *runs, "--catalog", str(catalog), "--output", str(output))
-    assert output.read_text().startswith("--- a/baselines.yaml\n")
+    assert samples.CATALOG.read_text(encoding="utf-8") == ORIGINAL
 
 
-def test_propose_warns_of_no_floor_where_none_judges(tmp_path, catalog):
-    runs = nights.write_nights(tmp_path / "runs", [430.0], chip="Ascend310P1")
-    done = command("propose", *map(str, runs), "--catalog", str(catalog))
+def test_propose_warns_of_no_floor_where_none_judges(tmp_path):
+    runs = runs_of(tmp_path, [430.0], batch=1, chip="Ascend310P1")
+    done = command("propose", *map(str, runs))
     assert "proposed: " in done.stderr
     assert "tolerance_percent" not in done.stderr
-    assert propose(runs, catalog).warning == ""
 
 
-def test_propose_refuses_a_rehearsal_with_code_4(tmp_path, catalog):
-    (run,) = nights.write_nights(tmp_path / "runs", [300.0], provenance="rehearsal")
-    done = command("propose", str(run), "--catalog", str(catalog))
+def test_propose_refuses_a_rehearsal_with_code_4(tmp_path):
+    (run,) = runs_of(tmp_path, [300.0], provenance="rehearsal")
+    done = command("propose", str(run))
     assert done.exit_code == 4
     assert done.stdout == ""
     assert "not a real run" in done.stderr
@@ -472,10 +352,10 @@ def test_check_calls_no_figure_ok_whose_case_failed_or_is_undecided_or_that_is_n
         nights.speed(300.0, 1, batch=16, chip="Ascend310P1", outcome="recorded"),
     ]
     run = nights.write_run(tmp_path, cases)
-    found = check(run, tmp_path)
-    assert [one.state for one in found] == ["ok", "failed", "undecided", "new"]
-    assert found[1].sentence == "the case failed: its figure is not judged"
-    assert found[2].sentence == "the case is undecided: its figure is not judged"
+    compared = check(run, tmp_path)
+    assert [one.state for one in compared] == ["ok", "failed", "undecided", "new"]
+    assert compared[1].sentence == "the case failed: its figure is not judged"
+    assert compared[2].sentence == "the case is undecided: its figure is not judged"
     done = command("check", str(run), "--runs", str(tmp_path))
     assert done.exit_code == 0, done.output
     said = done.output.strip().splitlines()[-1]
@@ -494,12 +374,7 @@ def test_check_of_a_rehearsal_says_so(tmp_path):
 
 
 def test_check_of_a_run_that_measured_nothing_is_one_line(tmp_path):
-    folder = tmp_path / "20261120-000000-aaaa"
-    folder.mkdir()
-    nothing = samples.run_records([samples.case(outcome="error", measured=None)], exit_status=1)
-    assert nothing.run is not None
-    for line in (nothing.run, nothing.cases[0]):
-        writer.append(folder, line)
+    folder = nights.write_run(tmp_path, [samples.case(outcome="error", run="broken")])
     done = command("check", str(folder), "--runs", str(tmp_path))
     assert done.exit_code == 4
     assert done.stdout == ""

@@ -1,0 +1,267 @@
+"""One flat row for each case of every run, kept in `runs/history.jsonl`.
+
+The records stay the source: rows are made of what the one reader reads. The file spares a command
+the runs that it has read before. A line is valid while the `results.jsonl` of its directory has
+the size and the time that the line names; whoever deletes the file loses only time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from harness.base import files
+from harness.base.errors import RecordError, some
+from harness.base.stages import Stage
+from harness.base.terms import Check, Outcome, Provenance
+from harness.records import reader
+from harness.records.conditions import Setup
+from harness.records.lines import CaseLine
+from harness.records.reader import RunRecords
+from harness.records.values import DeviceInfo, ThroughputMeasurement
+from harness.records.writer import RESULTS
+
+INDEX = "history.jsonl"
+COUNTED: frozenset[Outcome] = frozenset({"passed", "failed", "recorded"})
+"""Outcomes whose figure says how good the artifact was; an inconclusive one says how busy the
+machine was."""
+
+Trouble = Literal["unhealthy", "busy", "throttled", "wrong outputs"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One case of a run. `measured` is in `unit`; None where the case gave no figure."""
+
+    directory: str  # of the run, below the folder of runs
+    run: str  # that measured it; a merged run keeps it
+    nodeid: str
+    case: str
+    model: str
+    batch_size: int
+    target: str
+    chip: str
+    check: Check
+    provenance: Provenance
+    outcome: Outcome
+    started: str  # ISO 8601
+    moment: float  # seconds since 1970
+    unit: str  # "%" or "fps"
+    measured: float | None
+    half_width_percent: float | None  # of a throughput's 99 % interval
+    images: int  # of an accuracy; 0 for a throughput, or when unknown
+    trouble: tuple[Trouble, ...]  # what speaks against the figure
+    error_stage: Stage | None
+    made_with: Mapping[str, str]  # what is marked when it changes; without what is unknown
+
+    @property
+    def counted(self) -> bool:
+        """Whether a rule looks at the figure."""
+        return self.measured is not None and self.outcome in COUNTED and not self.trouble
+
+    @property
+    def value(self) -> float:
+        """The figure of a row that has one."""
+        assert self.measured is not None
+        return self.measured
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A line of the file: the rows of one run directory."""
+
+    version: Literal[3]
+    directory: str
+    size: int  # of results.jsonl, in bytes, when it was read
+    mtime_ns: int
+    damaged: int  # lines that could not be read
+    cases: tuple[Row, ...]
+
+
+_RUN = TypeAdapter(_Run)
+
+
+@dataclass(frozen=True)
+class History:
+    """Every case of a folder of runs, oldest first; one that a merged run repeats comes once."""
+
+    folder: Path
+    rows: tuple[Row, ...]
+    runs: int
+    read: int  # run directories that were read now
+    damaged_lines: int
+    notes: tuple[str, ...] = ()
+
+
+def read_history(folder: Path) -> History:
+    """Read all runs below a folder, those that did not change from its `history.jsonl`.
+
+    Raises:
+        RecordError: there is no such folder, or it cannot be read.
+    """
+    index = folder / INDEX
+    known = dict(_known(index))
+    current: dict[str, tuple[str, _Run | None]] = {}
+    unread: dict[str, str] = {}
+    read = 0
+    for name, size, mtime_ns in _results(folder):
+        raw, run = known.get(name, ("", None))
+        if run is None or (run.size, run.mtime_ns) != (size, mtime_ns):
+            try:
+                raw, run = _line(reader.read(folder / name), size, mtime_ns), None
+            except RecordError as error:
+                unread[name] = error.message
+                continue
+            read += 1
+        current[name] = raw, run
+    if read or len(known) != len(current):
+        with contextlib.suppress(OSError):  # another user's folder: nothing is kept
+            files.replace_text(index, "".join(f"{raw}\n" for raw, _ in current.values()))
+    notes = []
+    if unread:
+        notes.append(
+            f"{len(unread)} run{'s' * (len(unread) > 1)} could not be read "
+            f"({some(list(unread), 3)}): {next(iter(unread.values()))}"
+        )
+    # Made of the line: rows that are kept while records are read double the reader's time.
+    runs = [run or _RUN.validate_json(raw) for raw, run in current.values()]
+    once: dict[tuple[str, str], Row] = {}
+    for row in sorted((row for run in runs for row in run.cases), key=lambda row: row.moment):
+        once.setdefault((row.run, row.nodeid), row)
+    damaged = sum(run.damaged for run in runs)
+    return History(folder, tuple(once.values()), len(runs), read, damaged, tuple(notes))
+
+
+def _known(index: Path) -> Iterator[tuple[str, tuple[str, _Run]]]:
+    """The lines of the file by directory; none that is damaged or of another version."""
+    try:
+        text = files.regular_text(index, errors="replace")
+    except OSError:
+        return
+    for raw in text.split("\n"):
+        with contextlib.suppress(ValidationError):
+            run = _RUN.validate_json(raw)
+            yield run.directory, (raw, run)
+
+
+def _line(records: RunRecords, size: int, mtime_ns: int) -> str:
+    rows = tuple(row_of(records, case, mtime_ns / 1e9) for case in records.cases)
+    run = _Run(3, records.directory.name, size, mtime_ns, len(records.damaged), rows)
+    return _RUN.dump_json(run).decode()
+
+
+def _results(folder: Path) -> Iterator[tuple[str, int, int]]:
+    """Name, size and time of each run directory's records, by name.
+
+    Links are not followed: `latest` would count its run twice.
+    """
+    try:
+        names = sorted(
+            entry.name for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)
+        )
+    except OSError as error:
+        raise RecordError(
+            f"{folder} is no folder of run directories: {error.strerror or error}",
+            remedy="name one with --runs DIR",
+        ) from error
+    for name in names:
+        with contextlib.suppress(OSError):
+            status = os.lstat(folder / name / RESULTS)
+            if stat.S_ISREG(status.st_mode):
+                yield name, status.st_size, status.st_mtime_ns
+
+
+def row_of(records: RunRecords, case: CaseLine, otherwise: float) -> Row:
+    """The row of a case. `otherwise`: its moment where no start is known."""
+    run = records.run
+    provenance = case.provenance
+    if provenance == "real" and run is not None:
+        provenance = run.provenance  # nothing is real in a run that is not
+    measured, throughput = case.measured, case.throughput
+    started = case.started or (run.started if run else "")
+    moment = _moment(started)
+    return Row(
+        directory=records.directory.name,
+        run=case.run,
+        nodeid=case.nodeid,
+        case=case.case,
+        model=case.model,
+        batch_size=case.batch_size,
+        target=case.target,
+        chip=chip_of(case),
+        check=case.check,
+        provenance=provenance,
+        outcome=case.outcome,
+        started=started,
+        moment=otherwise if moment is None else moment,
+        unit=case.unit,
+        measured=measured if measured is not None and math.isfinite(measured) else None,
+        half_width_percent=throughput.half_width_percent if throughput else None,
+        images=case.accuracy.scores.images if case.accuracy else 0,
+        trouble=_trouble(case),
+        error_stage=case.error.stage if case.error else None,
+        made_with=_made_with(case),
+    )
+
+
+def chip_of(case: CaseLine) -> str:
+    """The chip that a case ran on: as its setup says, or else the device's name."""
+    chip = case.throughput.setup.chip if case.throughput else ""
+    return chip or (case.device.name if case.device else "")
+
+
+def _trouble(case: CaseLine) -> tuple[Trouble, ...]:
+    one = case.measurement
+    if one is None:
+        return ()
+    wrong = bool(one.problems)
+    seen: dict[Trouble, bool] = {}
+    if isinstance(one, ThroughputMeasurement):
+        wrong = wrong or (one.outputs is not None and not one.outputs.within)
+        looks = one.conditions
+        seen["unhealthy"] = any(look.health and look.health.upper() != "OK" for look in looks)
+        seen["busy"] = any(look.busy == "yes" for look in looks)
+        seen["throttled"] = any(look.throttled == "yes" for look in looks)
+    # The speed of a wrong model counts for nothing, in the history too.
+    seen["wrong outputs"] = wrong
+    return tuple(name for name, true in seen.items() if true)
+
+
+def _made_with(case: CaseLine) -> Mapping[str, str]:
+    """What a figure was made with, by the name that a reader sees when it changes."""
+    setup = case.throughput.setup if case.throughput else Setup(method="", tuning="")
+    device = case.device or DeviceInfo("")
+    tools = {name: str(text) for name, text in device.toolchain.items() if text}
+    compiler = [f"{name} {tools[name]}" for name in ("cann", "onnxruntime") if name in tools]
+    values = {
+        "toolchain": setup.toolchain or ", ".join(compiler),
+        "tool": setup.driver,
+        "method": setup.method,
+        "tuning": setup.tuning,
+        "card": setup.card,
+        "device": f"{device.name} ({device.id})" if device.id else device.name,
+        "host": case.machine.hostname,
+        "checkpoint": case.checkpoint.sha256 if case.checkpoint else "",
+        "driver": tools.get("driver", ""),
+        "firmware": tools.get("firmware", ""),
+        "harness": case.versions.get("harness", ""),
+    }
+    return {name: text for name, text in values.items() if text}
+
+
+def _moment(text: str) -> float | None:
+    """An ISO 8601 moment in seconds since 1970; None for anything else."""
+    try:
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
