@@ -19,7 +19,7 @@ from harness.base.files import now
 from harness.base.locks import OnWait
 from harness.base.terms import Check
 from harness.targets import leases
-from harness.targets.protocol import Device, Target
+from harness.targets.protocol import Device, Target, card
 
 TIMEOUT_S = 8 * 3600.0  # longer than tuning holds a device
 TURN_S = 5.0  # in line for one device before the others are looked at again
@@ -83,7 +83,7 @@ class DevicePool:
             DeviceError: none is usable, or none became free.
         """
         limit = time.monotonic() + TIMEOUT_S
-        exclusive = check == "throughput" or not self._target.runs_on_host
+        exclusive = check == "throughput" or not self._target.traits.runs_on_host
         with contextlib.ExitStack() as stack:
             found = None
             turn_s = 0.0
@@ -132,15 +132,15 @@ class DevicePool:
         aside = self.set_aside()
         cards = {device.group: device for device in reversed(usable)}
         for device in (one for one in usable if cards[one.group] is one):
-            card = self._target.card(device)
+            shared = card(self._target, device)
             undead = [
                 f"{one.id} was set aside ({aside[one.id]}) and is held by {holder}"
-                for one in card
+                for one in shared
                 if one.id in aside and (holder := leases.undead_on(one, self._leases))
             ]
             held += undead
             if not undead:
-                places.append((device, card))
+                places.append((device, shared))
         if not places:
             raise DeviceError(
                 f"{what}: no card of {self._target.name} can be had alone: {some(held)}",

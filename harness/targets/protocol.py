@@ -1,16 +1,17 @@
 """The seam between the harness and a place where compiled models run.
 
-A target is a file of its own that satisfies `Target`; a session is what it opens. Tests use
-small fakes of both. Every session that the harness ships runs in a device worker
-(`harness/targets/worker.py`), so that a crash of a runtime costs one case.
+A target is a folder of its own that satisfies `Target`; a session is what it opens. What only some
+targets can do is a protocol of its own, reached by a function with a default: code outside
+`harness.targets` asks `left_out(target)` and needs not know whether the target leaves any out.
+Tests use small fakes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,11 @@ import numpy.typing as npt
 from harness.base.errors import HarnessError
 from harness.catalog.schema import Model
 from harness.records.conditions import Condition, Moment, Setup
+from harness.records.values import Scalar
 
 Float32 = npt.NDArray[np.float32]
+Filler = Callable[[Float32], None]
+Runtime = Mapping[str, Scalar | tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,36 @@ class DeviceFault:
     certain: bool = True
 
 
+# Sessions ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    """How a session runs its model.
+
+    `driver`: as in `Setup.driver`. `runtime`: versions and what else a record says of it. `pid`:
+    the process that holds the model; None where each call starts one. `round_s`: seconds that a
+    round of timing should aim at, where the driver needs others than its target's. `method`: as
+    in `Setup.method`.
+    """
+
+    driver: str
+    runtime: Runtime = field(default_factory=dict)
+    pid: int | None = None
+    round_s: float | None = None
+    method: str = "pure-inference"
+
+
 class Session(Protocol):
     """A compiled model opened on one device."""
 
     inputs: Sequence[TensorSpec]
     outputs: Sequence[TensorSpec]
+
+    @property
+    def about(self) -> SessionInfo:
+        """How it runs the model; the same until it is closed."""
+        ...
 
     def stream(self, batches: Iterable[Float32]) -> Iterator[Float32]:
         """Logits `float32[B, C]` for each `float32[B, 3, S, S]`, in order, two in flight.
@@ -71,7 +100,7 @@ class Session(Protocol):
         """
         ...
 
-    def stream_into(self, fillers: Iterable[Callable[[Float32], None]]) -> Iterator[Float32]:
+    def stream_into(self, fillers: Iterable[Filler]) -> Iterator[Float32]:
         """As `stream`, but each filler writes its batch straight into the session's input."""
         ...
 
@@ -83,7 +112,7 @@ class Session(Protocol):
         ...
 
     def executions(self, loops: int) -> int:
-        """How many executions `time(loops, warmup)` times: a tool may have a number of its own."""
+        """How many executions `time(loops, warmup)` times; a tool may choose the number itself."""
         ...
 
     def close(self) -> None:
@@ -91,46 +120,37 @@ class Session(Protocol):
         ...
 
 
+# Targets -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What is always true of a target.
+
+    fidelity_bound: relative L2 of the logits that its arithmetic may cost: 3e-2 for float16 (which
+        gives about 7e-3), far less for float32. What is above it is a fault.
+    runs_on_host: the host's CPU is what is measured: builds and decoding use it, too, and accuracy
+        cases may share it. A device of its own is never shared.
+    round_s: seconds that a round of timing should aim at.
+    """
+
+    fidelity_bound: float
+    runs_on_host: bool = False
+    round_s: float = 0.25
+
+
 class Target(Protocol):
     """A place where compiled models run."""
 
     name: str
-    fidelity_bound: float
-    """Relative L2 of the logits that the target's arithmetic may cost: 3e-2 for float16 (which
-    gives about 7e-3), far less for float32. What is above it is a fault.
-    """
-    runs_on_host: bool
-    """Whether the host's CPU is what is measured: builds and decoding are users of it then, and
-    accuracy cases may share it. A device of its own is never shared.
-    """
+    traits: Traits
 
-    @property
-    def round_s(self) -> float:
-        """Seconds that a round of timing should aim at."""
-        ...
-
-    def compiles_on_device(self, model: Model, batch_size: int) -> bool:
-        """Whether a model is compiled on a leased device: tuned there, or by a runtime that only
-        works there.
-        """
-        ...
-
-    def identity(self) -> Mapping[str, Any]:
+    def identity(self) -> Mapping[str, Scalar]:
         """Versions and hardware that change compiled bytes: part of a key and of a report."""
         ...
 
     def devices(self) -> Sequence[Device]:
         """What can be leased now. Raises `DeviceError` when there is none."""
-        ...
-
-    def left_out(self) -> Mapping[str, str]:
-        """Devices that a run might use and that `devices` does not give, by id, with the reason."""
-        ...
-
-    def card(self, device: Device) -> Sequence[Device]:
-        """All devices that share power and memory with one, itself among them: also those that a
-        run may not use, since others may.
-        """
         ...
 
     def compile_inputs(self, model: Model, batch_size: int) -> Mapping[str, Any]:
@@ -167,18 +187,20 @@ class Target(Protocol):
         log: Path,
         lease_fds: Sequence[int],
     ) -> Session:
-        """A session on `device`; what it starts inherits `lease_fds`. Raises `LoadError`."""
+        """Open a session on `device`; what it starts inherits `lease_fds`. Raises `LoadError`."""
         ...
 
-    def look(self, device: Device, moment: Moment, seconds: float, session: object) -> Condition:
-        """The device now; `session` is the open one, whose own use of it is not others', or None.
+    def look(
+        self, device: Device, moment: Moment, seconds: float, session: Session | None
+    ) -> Condition:
+        """Return the device's condition now; what an open `session` does there is not others' use.
 
         Raises `DeviceError` when the device cannot be looked at.
         """
         ...
 
     def setup(self, device: Device, facts: Mapping[str, str], session: Session) -> Setup:
-        """How a measurement on this session is made; `facts` are those of `compile`."""
+        """Return how a measurement on this session is made; `facts` are those of `compile`."""
         ...
 
     def commands(
@@ -187,6 +209,87 @@ class Target(Protocol):
         """The target's own tools' commands that do a case again by hand: `compile` and `run`."""
         ...
 
-    def device_fault(self, error: HarnessError, device: Device) -> DeviceFault | None:
-        """Why a failure is the device's and not the model's; None when nothing says so."""
-        ...
+
+# What only some targets can do -------------------------------------------------------------
+
+
+@runtime_checkable
+class CompilesOnDevice(Protocol):
+    """Compiles some models on a leased device: tunes there, or has a runtime that needs one."""
+
+    def compiles_on_device(self, model: Model, batch_size: int) -> bool: ...
+
+
+@runtime_checkable
+class LeavesOut(Protocol):
+    """Leaves out devices that a run might use."""
+
+    def left_out(self) -> Mapping[str, str]: ...
+
+
+@runtime_checkable
+class HasCards(Protocol):
+    """Has cards of several devices."""
+
+    def card(self, device: Device) -> Sequence[Device]: ...
+
+
+@runtime_checkable
+class TellsFaults(Protocol):
+    """Tells a device's failure from a model's."""
+
+    def device_fault(self, error: HarnessError, device: Device) -> DeviceFault | None: ...
+
+
+@dataclass(frozen=True)
+class OperatorComparison:
+    """The commands that compare a compiled model with its ONNX file operator by operator.
+
+    `tool` names what does it. Without commands, `why_not` says why there are none.
+    """
+
+    tool: str
+    commands: tuple[str, ...] = ()
+    why_not: str = ""
+
+
+@runtime_checkable
+class ComparesOperators(Protocol):
+    """Has a tool that compares operators on a device."""
+
+    def compare_operators(
+        self, onnx: Path, file: Path, batch: Float32, device: Device | None, folder: Path
+    ) -> OperatorComparison: ...
+
+
+def compiles_on_device(target: Target, model: Model, batch_size: int) -> bool:
+    """Whether a model is compiled on a leased device."""
+    return isinstance(target, CompilesOnDevice) and target.compiles_on_device(model, batch_size)
+
+
+def left_out(target: Target) -> Mapping[str, str]:
+    """Devices that a run might use and that `devices` does not give, by id, with the reason."""
+    return target.left_out() if isinstance(target, LeavesOut) else {}
+
+
+def card(target: Target, device: Device) -> Sequence[Device]:
+    """All devices that share power and memory with one, itself among them: also those that a run
+    may not use, since others may.
+    """
+    return target.card(device) if isinstance(target, HasCards) else (device,)
+
+
+def device_fault(target: Target, error: HarnessError, device: Device) -> DeviceFault | None:
+    """Why a failure is the device's and not the model's; None when nothing says so."""
+    return target.device_fault(error, device) if isinstance(target, TellsFaults) else None
+
+
+def compare_operators(
+    target: Target, onnx: Path, file: Path, batch: Float32, device: Device | None, folder: Path
+) -> OperatorComparison | None:
+    """How to compare `file` with `onnx` operator by operator on `batch`, which is written to
+    `folder`; None where the target has no such tool.
+    """
+    if not isinstance(target, ComparesOperators):
+        return None
+    return target.compare_operators(onnx, file, batch, device, folder)

@@ -41,7 +41,7 @@ from harness.base.processes import (
     tail,
     wait_ended,
 )
-from harness.targets.protocol import Float32, TensorSpec
+from harness.targets.protocol import Filler, Float32, Runtime, SessionInfo, TensorSpec
 
 SLOTS = 3
 # Where three slots take more, two do: a batch that large runs for so long that the device hardly
@@ -67,7 +67,7 @@ WORKER = Path(__file__).with_name("worker.py")
 _ROOT = Path(__file__).resolve().parents[2]
 _LENGTH = struct.Struct(">I")
 
-Filler = Callable[[Float32], None]
+Explain = Callable[[HarnessError], HarnessError]
 
 
 def open_session(
@@ -83,6 +83,9 @@ def open_session(
     env: Mapping[str, str] | None = None,
     expect_input: tuple[int, ...] | None = None,
     expect_output: tuple[int, ...] | None = None,
+    driver: str = "",
+    explain: Explain = lambda error: error,
+    after: contextlib.ExitStack | None = None,
 ) -> WorkerSession:
     """Open `file` in a device worker of its own.
 
@@ -90,7 +93,9 @@ def open_session(
     backend's. `python` may be another interpreter of 3.7 or later. The worker inherits `pass_fds`
     (a lease's) and appends what it prints to `log`. `deadline_open_s` is for its start and the
     opening together, `deadline_run_s` for the wait for one batch. `expect_input` and
-    `expect_output` are shapes with the batch axis.
+    `expect_output` are shapes with the batch axis. `driver` is what `SessionInfo` says of a
+    backend of one's own. `explain` gives the error that a failure of the worker becomes, e.g. a
+    device's. `after` is closed with the session.
 
     Raises:
         LoadError: no worker, no model, or a model with other tensors than one float32 input and
@@ -105,6 +110,7 @@ def open_session(
         pass_fds=pass_fds,
         python=str(python),
         env=env,
+        explain=explain,
         limit_s=LIMIT_FACTOR * max(deadline_open_s, deadline_run_s) + LIMIT_MARGIN_S,
     )
     try:
@@ -127,7 +133,10 @@ def open_session(
     except BaseException:
         worker.end(polite_s=0.0)
         raise
-    return WorkerSession(name, worker, memory, inputs, outputs, opened["info"], deadline_run_s)
+    about = SessionInfo(
+        driver=driver or str(backend), runtime=_runtime(opened["info"]), pid=worker.process.pid
+    )
+    return WorkerSession(name, worker, memory, inputs, outputs, about, deadline_run_s, after)
 
 
 class WorkerSession:
@@ -145,24 +154,21 @@ class WorkerSession:
         memory: _Memory,
         inputs: tuple[TensorSpec, ...],
         outputs: tuple[TensorSpec, ...],
-        info: Mapping[str, Any],
+        about: SessionInfo,
         deadline_run_s: float,
+        after: contextlib.ExitStack | None,
     ) -> None:
         self.name = name
+        self.about = about
         self.inputs: Sequence[TensorSpec] = inputs
         self.outputs: Sequence[TensorSpec] = outputs
-        self.info = info  # versions, providers: what the backend says of itself
         self.slots: tuple[Float32, ...] = memory.inputs  # views of the inputs' shape, writable
         self._results = memory.outputs
         self._worker: _Worker | None = worker
+        self._after = after or contextlib.ExitStack()
         self._deadline_s = deadline_run_s
         self._submitted: deque[tuple[int, int]] = deque()  # (request, slot), oldest first
         self._stream = 0  # number of the stream that may collect
-
-    @property
-    def pid(self) -> int | None:
-        """The worker's process; None once the session is closed."""
-        return None if self._worker is None else self._worker.process.pid
 
     def write(self, slot: int, batch: Float32) -> None:
         """Copy `float32[B, 3, S, S]` into a slot that is not submitted.
@@ -288,11 +294,12 @@ class WorkerSession:
         Raises:
             DeviceError: the worker would not die; its device stays leased.
         """
-        if self._worker is None:
-            return
-        worker = self._let_go()
-        if not worker.end(polite_s=CLOSE_S):
-            raise _undead(self.name, worker)
+        with self._after:
+            if self._worker is None:
+                return
+            worker = self._let_go()
+            if not worker.end(polite_s=CLOSE_S):
+                raise _undead(self.name, worker)
 
     def __enter__(self) -> Self:
         return self
@@ -371,8 +378,10 @@ class _Worker:
         memory_fd: int,
         log: Path,
         log_start: int,
+        explain: Explain,
     ) -> None:
         self.process = process
+        self.explain = explain
         self.memory_fd = memory_fd
         self._command_fd = command_fd
         self._reply_fd = reply_fd
@@ -504,6 +513,7 @@ def _start(
     pass_fds: Sequence[int],
     python: str,
     env: Mapping[str, str] | None,
+    explain: Explain,
     limit_s: float,
 ) -> _Worker:
     environment = dict(os.environ if env is None else env)
@@ -551,16 +561,18 @@ def _start(
     finally:
         for fd in theirs:
             os.close(fd)
-    return _Worker(process, command_write, reply_read, memory, log, start)
+    return _Worker(process, command_write, reply_read, memory, log, start, explain)
 
 
 def _give_up(worker: _Worker, error: HarnessError, cause: BaseException | None) -> NoReturn:
-    """Kill the worker and raise `error` with its log; `DeviceError` if the worker lives on."""
+    """Kill the worker and raise what `error`, with its log, is explained as; `DeviceError` if the
+    worker lives on.
+    """
     dead = worker.end(polite_s=0.0)
     error.log = worker.tail()
     if not dead:
         raise _undead(error.message, worker) from cause
-    raise error from cause
+    raise worker.explain(error) from cause
 
 
 def _undead(message: str, worker: _Worker) -> DeviceError:
@@ -671,6 +683,15 @@ def _allocate(fd: int, given: TensorSpec, returned: TensorSpec) -> _Memory:
         tuple(view(given, slot["inputs"][0]) for slot in layout),
         tuple(view(returned, slot["outputs"][0]) for slot in layout),
     )
+
+
+def _runtime(info: Mapping[str, Any]) -> Runtime:
+    """What a backend says of itself, as a record keeps it: scalars and lists of names."""
+    return {
+        name: tuple(map(str, value)) if isinstance(value, list) else value
+        for name, value in info.items()
+        if value is None or isinstance(value, str | int | float | list)
+    }
 
 
 def _specs(data: Any) -> tuple[TensorSpec, ...]:

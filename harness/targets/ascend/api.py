@@ -9,16 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
 
-from harness.base.errors import ConfigError, InferError, LoadError
+from harness.base.errors import ConfigError, HarnessError, LoadError
 from harness.targets import sessions
 from harness.targets.ascend.exchange import Workspace, lost_device, own_copy
 from harness.targets.ascend.toolkit import Toolkit
-from harness.targets.protocol import Float32, TensorSpec
 
 BACKEND = Path(__file__).with_name("api_backend.py")
 ROUND_S = 0.25
@@ -47,7 +44,7 @@ def open_api(
     deadline_run_s: float,
     expect_input: tuple[int, ...] | None = None,
     expect_output: tuple[int, ...] | None = None,
-) -> ApiSession:
+) -> sessions.WorkerSession:
     """Open an `.om` file on a device, given by its logical id.
 
     Deadlines and expected shapes are as in `sessions.open_session`. A file that ais_bench would
@@ -61,30 +58,36 @@ def open_api(
     with contextlib.ExitStack() as undo:
         if is_refused(file):
             file = _copied(file, work, undo)
-        try:
-            session = sessions.open_session(
-                file,
-                backend=BACKEND,
-                options={"device_id": device_id},
-                log=log,
-                deadline_open_s=deadline_open_s,
-                deadline_run_s=deadline_run_s,
-                pass_fds=lease_fds,
-                python=toolkit.python,
-                env=toolkit.env,
-                expect_input=expect_input,
-                expect_output=expect_output,
-            )
-        except LoadError as error:
-            lost = lost_device(error, device_id)
-            if lost is not None:
-                raise lost from error
-            for sign, remedy in _REFUSALS.items():
-                if sign in error.log:
-                    error.remedy = remedy
-            raise
-        after = undo.pop_all()
-    return ApiSession(session, device_id, after)
+        after = contextlib.ExitStack()
+        session = sessions.open_session(
+            file,
+            backend=BACKEND,
+            options={"device_id": device_id},
+            log=log,
+            deadline_open_s=deadline_open_s,
+            deadline_run_s=deadline_run_s,
+            pass_fds=lease_fds,
+            python=toolkit.python,
+            env=toolkit.env,
+            expect_input=expect_input,
+            expect_output=expect_output,
+            driver="api",
+            explain=lambda error: _explained(error, device_id),
+            after=after,
+        )
+        after.push(undo.pop_all())
+    return session
+
+
+def _explained(error: HarnessError, device_id: int) -> HarnessError:
+    """A `DeviceError` where the log says that the device was lost; what ais_bench refuses, with
+    its remedy.
+    """
+    if isinstance(error, LoadError):
+        for sign, remedy in _REFUSALS.items():
+            if sign in error.log:
+                error.remedy = remedy
+    return lost_device(error, device_id) or error
 
 
 def is_refused(file: Path) -> bool:
@@ -109,72 +112,3 @@ def _copied(file: Path, work: Path, undo: contextlib.ExitStack) -> Path:
         return file  # an older ais_bench takes it as it is; a newer one says what it refuses
     undo.callback(workspace.close)
     return own_copy(file, workspace)
-
-
-class ApiSession:
-    """A `protocol.Session` on a model that is open in ais_bench's `InferSession`.
-
-    What the device did wrong is a `DeviceError`, what the model or the tool did an `InferError`.
-    """
-
-    driver = "api"
-    method = "pure-inference"
-    round_s = ROUND_S
-
-    def __init__(
-        self, session: sessions.WorkerSession, device_id: int, after: contextlib.ExitStack
-    ) -> None:
-        """`after` is closed when the session is."""
-        self._session = session
-        self._device_id = device_id
-        self._after = after
-        self.name = session.name
-        self.inputs: Sequence[TensorSpec] = session.inputs
-        self.outputs: Sequence[TensorSpec] = session.outputs
-        self.info: Mapping[str, Any] = session.info
-
-    @property
-    def pid(self) -> int | None:
-        """The worker's process; None once the session is closed."""
-        return self._session.pid
-
-    def stream(self, batches: Iterable[Float32]) -> Iterator[Float32]:
-        """See `protocol.Session.stream`."""
-        return self._watched(self._session.stream(batches))
-
-    def stream_into(self, fillers: Iterable[Callable[[Float32], None]]) -> Iterator[Float32]:
-        """See `protocol.Session.stream_into`."""
-        return self._watched(self._session.stream_into(fillers))
-
-    def _watched(self, results: Iterator[Float32]) -> Iterator[Float32]:
-        try:
-            yield from results
-        except InferError as error:
-            raise lost_device(error, self._device_id) or error from error.__cause__
-
-    def time(self, loops: int, warmup: int) -> list[float]:
-        """Milliseconds of each execution, without the transfers, on zeros; see the protocol."""
-        try:
-            return self._session.time(loops, warmup)
-        except InferError as error:
-            raise lost_device(error, self._device_id) or error from error.__cause__
-
-    def executions(self, loops: int) -> int:
-        """See `protocol.Session.executions`."""
-        return self._session.executions(loops)
-
-    def close(self) -> None:
-        """End the worker; safe to call twice. Raises `DeviceError` if it would not die."""
-        with self._after:
-            self._session.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -15,8 +15,8 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from harness.targets.ascend.exchange import (
     remove,
 )
 from harness.targets.ascend.toolkit import Toolkit
-from harness.targets.protocol import TensorSpec
+from harness.targets.protocol import SessionInfo, TensorSpec
 
 ROUND_S = 5.0
 """Seconds of a round of timing: every call starts the tool and loads the model."""
@@ -101,14 +101,18 @@ def open_cli(
             output=output,
             workspace=workspace,
             launcher=launcher,
-            info={
-                **seen.versions,
-                "tool": " ".join(command[1:]),
-                "device": device_id,
-                "warmup": f"at least {LEAST_WARMUP}"
-                if _spelled(flags, "warmup_count")
-                else "1, the tool's own",
-            },
+            about=SessionInfo(
+                driver="cli",
+                runtime={
+                    **seen.versions,
+                    "tool": " ".join(command[1:]),
+                    "device": device_id,
+                    "warmup": f"at least {LEAST_WARMUP}"
+                    if _spelled(flags, "warmup_count")
+                    else "1, the tool's own",
+                },
+                round_s=ROUND_S,
+            ),
         )
 
     return open_tool(work, make, chunk_bytes)
@@ -300,10 +304,7 @@ class AisBench:
     output: TensorSpec
     workspace: Workspace
     launcher: Launcher
-    info: Mapping[str, Any] = field(default_factory=dict)
-    driver: str = "cli"
-    method: str = "pure-inference"
-    round_s: float = ROUND_S
+    about: SessionInfo
 
     @property
     def rows_per_file(self) -> int:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Protocol, Self
+from typing import NoReturn, Protocol, Self
 
 import numpy as np
 
@@ -37,7 +37,7 @@ from harness.base.errors import (
     LoadError,
     some,
 )
-from harness.targets.protocol import Float32, TensorSpec
+from harness.targets.protocol import Filler, Float32, SessionInfo, TensorSpec
 
 CHUNK_BYTES = 1 << 30
 """Inputs of one call of a tool: it loads the model anew each time, which takes seconds."""
@@ -55,8 +55,6 @@ _LOST = re.compile(r"\bEL0003\b|\b507033\b|open device \d+ failed")
 _CAUSE = re.compile(
     r"^\[ERROR\].*|^(?:[A-Za-z_][\w.]*(?:Error|Exception)\b).*|^[EW][0-9A-Z]\d{4}:.*"
 )
-
-Filler = Callable[[Float32], None]
 
 
 # --- errors -----------------------------------------------------------------------------------
@@ -366,16 +364,7 @@ class FileTool(Protocol):
     def workspace(self) -> Workspace: ...
 
     @property
-    def driver(self) -> str: ...
-
-    @property
-    def method(self) -> str: ...
-
-    @property
-    def round_s(self) -> float: ...
-
-    @property
-    def info(self) -> Mapping[str, Any]: ...
+    def about(self) -> SessionInfo: ...
 
     @property
     def what(self) -> str:
@@ -464,10 +453,7 @@ class FileSession:
         self.name = tool.name
         self.inputs: Sequence[TensorSpec] = (tool.input,)
         self.outputs: Sequence[TensorSpec] = (tool.output,)
-        self.driver = tool.driver
-        self.method = tool.method
-        self.round_s = tool.round_s
-        self.info = tool.info
+        self.about = tool.about
         self._tool = tool
         self._workspace = tool.workspace
         self._device_id = tool.device_id

@@ -15,10 +15,9 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -39,7 +38,7 @@ from harness.targets.ascend.exchange import (
     write_file,
 )
 from harness.targets.ascend.toolkit import Toolkit
-from harness.targets.protocol import TensorSpec
+from harness.targets.protocol import SessionInfo, TensorSpec
 
 DATASET_BATCHES = (1, 16)
 """Batch sizes whose figure the guides take from a run over the data set."""
@@ -105,14 +104,20 @@ def open_legacy(
             workspace=workspace,
             launcher=Launcher(toolkit.env, log, tuple(lease_fds), deadline_run_s),
             timed_images=images,
-            info={
-                "tool": program.name,
-                "device": device_id,
-                "timed": f"{images} seeded images, {DISTINCT_IMAGES} distinct"
-                if images
-                else f"-round of {LEAST_ROUNDS} and more, on the tool's own data",
-                "warmup": "the tool's own",
-            },
+            about=SessionInfo(
+                driver="benchmark",
+                runtime={
+                    "tool": program.name,
+                    "device": device_id,
+                    "timed": f"{images} seeded images, {DISTINCT_IMAGES} distinct"
+                    if images
+                    else f"-round of {LEAST_ROUNDS} and more, on the tool's own data",
+                    "warmup": "the tool's own",
+                },
+                round_s=ROUND_S,
+                # Never the guides' `whole-dataset`, which is ImageNet's 50,000 images.
+                method=f"dataset of {images} seeded images" if images else "pure-inference",
+            ),
         )
 
     return open_tool(work, make, chunk_bytes)
@@ -183,17 +188,8 @@ class Benchmark:
     launcher: Launcher
     timed_images: int
     """Seeded images that it is timed over; 0: a pure inference."""
-    info: Mapping[str, Any] = field(default_factory=dict)
-    driver: str = "benchmark"
-    round_s: float = ROUND_S
+    about: SessionInfo
     rows_per_file: int = 1
-
-    @property
-    def method(self) -> str:
-        """How it times: never the guides' `whole-dataset`, which is ImageNet's 50,000 images."""
-        if self.timed_images:
-            return f"dataset of {self.timed_images} seeded images"
-        return "pure-inference"
 
     @property
     def batch(self) -> int:

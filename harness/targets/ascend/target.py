@@ -26,10 +26,19 @@ from harness.base.processes import is_ours
 from harness.base.store import source_digest
 from harness.catalog.schema import Model
 from harness.records.conditions import Answer, Condition, Moment, Setup
+from harness.records.values import Scalar
 from harness.settings import Settings
-from harness.targets.ascend import api, atc, cli, drivers, legacy, toolkit
+from harness.targets.ascend import api, atc, cli, drivers, legacy, msit, toolkit
 from harness.targets.ascend.npu_smi import Chip, NpuInfo, NpuSmi
-from harness.targets.protocol import Device, DeviceFault, Session, TensorSpec
+from harness.targets.protocol import (
+    Device,
+    DeviceFault,
+    Float32,
+    OperatorComparison,
+    Session,
+    TensorSpec,
+    Traits,
+)
 
 CHIPS: Mapping[str, str] = {"ascend310": "Ascend310", "ascend310p3": "Ascend310P3"}
 VISIBLE = "ASCEND_RT_VISIBLE_DEVICES"
@@ -64,8 +73,7 @@ class Place:
 class AscendTarget:
     """One of the two Ascend chips of the guides; see `protocol.Target`."""
 
-    fidelity_bound = 3e-2  # atc computes in float16 by default
-    runs_on_host = False
+    traits = Traits(fidelity_bound=3e-2)  # atc computes in float16 by default
 
     def __init__(
         self,
@@ -152,8 +160,8 @@ class AscendTarget:
     def _mine(self, info: NpuInfo) -> list[Chip]:
         return [chip for chip in info.chips if chip.soc_version == self.soc_version]
 
-    def identity(self) -> Mapping[str, Any]:
-        found: dict[str, Any] = {
+    def identity(self) -> Mapping[str, Scalar]:
+        found: dict[str, Scalar] = {
             "target": self.name,
             "chip": self.soc_version,
             "simulated": self._settings.simulate_ascend,
@@ -371,11 +379,9 @@ class AscendTarget:
             deadline_run_s=(OPEN_DEADLINE_S + RUN_DEADLINE_S) * factor,
         )
 
-    @property
-    def round_s(self) -> float:
-        return {"cli": cli.ROUND_S, "benchmark": legacy.ROUND_S}.get(self.driver, 0.25)
-
-    def look(self, device: Device, moment: Moment, seconds: float, session: object) -> Condition:
+    def look(
+        self, device: Device, moment: Moment, seconds: float, session: Session | None
+    ) -> Condition:
         if self._npu_smi is None:
             return Condition(moment, seconds, note="no npu-smi")
         looks = LOOKS if moment != "during" else 1
@@ -387,7 +393,12 @@ class AscendTarget:
         raise AssertionError("unreachable")
 
     def _look_once(
-        self, npu_smi: NpuSmi, device: Device, moment: Moment, seconds: float, session: object
+        self,
+        npu_smi: NpuSmi,
+        device: Device,
+        moment: Moment,
+        seconds: float,
+        session: Session | None,
     ) -> Condition:
         chip = next((one for one in npu_smi.info().chips if one.logical_id == device.index), None)
         if chip is None:
@@ -427,8 +438,8 @@ class AscendTarget:
                 card = self._npu_smi.product(mine.npu_id) if self._npu_smi else ""
         cann = self.toolkit.versions.get("cann", "")
         return Setup(
-            driver=getattr(session, "driver", self.driver),
-            method=getattr(session, "method", "pure-inference"),
+            driver=session.about.driver,
+            method=session.about.method,
             tuning=facts.get("tuning", "none"),
             chip=self.soc_version,
             card=card,
@@ -461,6 +472,19 @@ class AscendTarget:
             run = [tool, "-round=20", f"-om_path={file}", f"-device_id={device.index}"]
             run += [f"-batch_size={batch_size}"]
         return {"compile": shlex.join(["atc", *arguments]), "run": shlex.join(run)}
+
+    def compare_operators(
+        self, onnx: Path, file: Path, batch: Float32, device: Device | None, folder: Path
+    ) -> OperatorComparison:
+        if self._settings.simulate_ascend:
+            return OperatorComparison(msit.TOOL, why_not="a simulated NPU has no operators")
+        if self.toolkit.msit is None:
+            return OperatorComparison(msit.TOOL, why_not="msit is not on PATH")
+        index = 0 if device is None else device.index
+        commands = msit.commands(
+            self.toolkit, onnx=onnx, compiled=file, batch=batch, device=index, folder=folder
+        )
+        return OperatorComparison(msit.TOOL, tuple(commands))
 
     def device_fault(self, error: HarnessError, device: Device) -> DeviceFault | None:
         if isinstance(error, DeviceError):

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.base import jobs
-from harness.base.errors import CompileError, HarnessError
+from harness.base.errors import CompileError
 from harness.base.host import cores, processor
 from harness.base.store import source_digest
 from harness.catalog.schema import Model
 from harness.records.conditions import Condition, Moment, Setup
+from harness.records.values import Scalar
 from harness.targets import sessions
-from harness.targets.protocol import Device, DeviceFault, Session
+from harness.targets.protocol import Device, Session, Traits
 
 COMPILE_DEADLINE_S = 600.0
 
@@ -30,14 +31,12 @@ class CpuTarget:
     name = "cpu"
     # float32 against float32: the five stand-ins differ by 4e-7 to 3e-4, the slightest mistake in
     # preprocessing (another green channel's std) by 6e-3 on the least sensitive of them.
-    fidelity_bound = 1e-3
-    runs_on_host = True
-    round_s = 0.25
+    traits = Traits(fidelity_bound=1e-3, runs_on_host=True)
 
     def __init__(self, deadline_factor: float = 1.0) -> None:
         self._factor = deadline_factor
 
-    def identity(self) -> Mapping[str, Any]:
+    def identity(self) -> Mapping[str, Scalar]:
         name, features = processor()
         return {
             "target": self.name,
@@ -49,15 +48,6 @@ class CpuTarget:
 
     def devices(self) -> Sequence[Device]:
         return (Device(target=self.name, index=0, name=processor()[0], group="host"),)
-
-    def left_out(self) -> Mapping[str, str]:
-        return {}
-
-    def card(self, device: Device) -> Sequence[Device]:
-        return (device,)
-
-    def compiles_on_device(self, model: Model, batch_size: int) -> bool:
-        return False
 
     def compile_inputs(self, model: Model, batch_size: int) -> Mapping[str, Any]:
         return {
@@ -99,7 +89,9 @@ class CpuTarget:
     ) -> Session:
         return open_on_cpu(file, log=log, lease_fds=lease_fds, factor=self._factor)
 
-    def look(self, device: Device, moment: Moment, seconds: float, session: object) -> Condition:
+    def look(
+        self, device: Device, moment: Moment, seconds: float, session: Session | None
+    ) -> Condition:
         return Condition(moment, seconds)  # nothing says who else uses a host's CPU
 
     def setup(self, device: Device, facts: Mapping[str, str], session: Session) -> Setup:
@@ -113,9 +105,6 @@ class CpuTarget:
         self, onnx: Path, file: Path, model: Model, batch_size: int, device: Device
     ) -> Mapping[str, str]:
         return {}  # ONNX Runtime is a library: there is no tool to call
-
-    def device_fault(self, error: HarnessError, device: Device) -> DeviceFault | None:
-        return None  # there is no other CPU to try
 
 
 def open_on_cpu(

@@ -24,10 +24,11 @@ from harness.base.processes import is_ours
 from harness.base.store import source_digest
 from harness.catalog.schema import Model
 from harness.records.conditions import Condition, Moment, Setup
+from harness.records.values import Scalar
 from harness.settings import Settings
 from harness.targets import sessions
 from harness.targets.cpu.target import optimize_offline
-from harness.targets.protocol import Device, DeviceFault, Session
+from harness.targets.protocol import Device, DeviceFault, Session, Traits
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 PROVIDER = "CUDAExecutionProvider"
@@ -46,9 +47,7 @@ class CudaTarget:
     """One NVIDIA GPU; see `protocol.Target`."""
 
     name = "cuda"
-    fidelity_bound = 1e-3
-    runs_on_host = False
-    round_s = 0.25
+    traits = Traits(fidelity_bound=1e-3)
 
     def __init__(self, settings: Settings, environment: Mapping[str, str] | None = None) -> None:
         self._settings = settings
@@ -94,8 +93,8 @@ class CudaTarget:
         wanted = self._wanted
         return [gpu for gpu in self._gpus() if wanted is None or int(gpu["index"]) in wanted]
 
-    def identity(self) -> Mapping[str, Any]:
-        found: dict[str, Any] = {"target": self.name, "onnxruntime": _onnxruntime()}
+    def identity(self) -> Mapping[str, Scalar]:
+        found: dict[str, Scalar] = {"target": self.name, "onnxruntime": _onnxruntime()}
         try:
             gpus = self._mine()
         except DeviceError:
@@ -118,12 +117,6 @@ class CudaTarget:
                 remedy="nvidia-smi lists the ids",
             )
         return found
-
-    def left_out(self) -> Mapping[str, str]:
-        return {}
-
-    def card(self, device: Device) -> Sequence[Device]:
-        return (device,)
 
     def compiles_on_device(self, model: Model, batch_size: int) -> bool:
         return True  # the provider opens the GPU, also to write a file
@@ -180,7 +173,9 @@ class CudaTarget:
             env=self._showing(device.index),
         )
 
-    def look(self, device: Device, moment: Moment, seconds: float, session: object) -> Condition:
+    def look(
+        self, device: Device, moment: Moment, seconds: float, session: Session | None
+    ) -> Condition:
         gpu = next((one for one in self._gpus() if int(one["index"]) == device.index), None)
         if gpu is None:
             raise DeviceError(f"{device.id} is no longer among nvidia-smi's GPUs")

@@ -10,22 +10,24 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from harness.targets.ascend.toolkit import Toolkit
 from harness.targets.protocol import Float32
+
+TOOL = "msit debug compare"
 
 _SOURCED = "sourced "
 
 
 def commands(
-    toolkit: Any, *, onnx: Path, compiled: Path, batch: Float32, device: int, folder: Path
+    toolkit: Toolkit, *, onnx: Path, compiled: Path, batch: Float32, device: int, folder: Path
 ) -> list[str]:
-    """What to paste into a shell, one command each; `batch` is written to `folder` for it.
+    """Return commands to paste into a shell; `batch` is written to `folder` for them.
 
-    `toolkit` is a `targets.ascend.toolkit.Toolkit` that has msit; `onnx` is the simplified file,
-    whose batch size is fixed as the compiled one's.
+    The toolkit has msit; `onnx` is the simplified file, whose batch size is fixed as the compiled
+    one's.
     """
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
@@ -37,7 +39,7 @@ def commands(
     if cann:
         command += ["-c", cann]
     command += ["-o", str(folder / "msit"), "-d", str(device)]
-    source = str(toolkit.environment_source)
+    source = toolkit.environment_source
     found = [shlex.join(["source", source.removeprefix(_SOURCED)])]
     return [*(found if source.startswith(_SOURCED) else []), shlex.join(command)]
 
