@@ -24,9 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.base import processes
+from harness.base.environment import ROOT, with_entries
 from harness.base.errors import HarnessError, from_json
-
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 def call(
@@ -68,15 +67,12 @@ def call(
             ),
             encoding="utf-8",
         )
-        given = dict(os.environ if env is None else env)
-        paths = [str(_ROOT), *filter(None, [given.get("PYTHONPATH")])]
-        given["PYTHONPATH"] = os.pathsep.join(paths)
         done = processes.run(
             # -P: no `harness` and no `numpy` of the working directory.
             [sys.executable, "-P", "-m", "harness.base.jobs", str(spec)],
             deadline_s=deadline_s,
             log=log,
-            env=given,
+            env=with_entries(os.environ if env is None else env, "PYTHONPATH", first=[ROOT]),
             pass_fds=pass_fds,
         )
         tail = done.output()[-20000:]

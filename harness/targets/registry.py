@@ -1,146 +1,79 @@
-"""Targets by name. A new target is one file and one line here."""
+"""Targets by name, through the families that `harness.base.families` lists."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
-from harness import simulator
-from harness.base import locks
 from harness.base.errors import ConfigError
+from harness.base.families import Family, available, families, family_of
 from harness.settings import Settings, with_target
-from harness.targets.ascend import target
-from harness.targets.ascend.target import CHIPS, AscendTarget, Place
-from harness.targets.cpu.target import CpuTarget
-from harness.targets.cuda import target as cuda
-from harness.targets.cuda.target import CudaTarget
 from harness.targets.protocol import Target
+from harness.targets.provider import Lack, Provider
 
-# Settings that name tools of a real host, where a simulated one has its own.
-_REAL_TOOLS = ("ais_infer", "ais_python", "ascend_home", "atc", "benchmark_tool", "npu_smi")
-
-Maker = Callable[[Settings, Path], Target]
+__all__ = ["available", "check", "lacking", "located", "make_target", "remarks", "unused"]
 
 
-def _ascend(name: str) -> Maker:
-    def make(settings: Settings, folder: Path) -> Target:
-        # A simulated host is the run's own, with its npu-smi.
-        locks_dir = folder / "leases" if settings.simulate_ascend else settings.leases
-        place = Place(folder / "logs", folder / "work", locks_dir)
-        if not settings.simulate_ascend:
-            return AscendTarget(name, settings, place)
-        host = folder / "simulator"
-        environment = simulated_host(settings, host)
-        # Tools of a real host must not be found behind the simulated ones.
-        alone = dataclasses.replace(
-            settings,
-            ais_infer=simulator.ais_infer_script(host),
-            ais_python=None,
-            ascend_home=None,
-            atc=None,
-            benchmark_tool=None,
-            npu_smi=None,
-        )
-        return AscendTarget(name, alone, place, environment)
-
-    return make
+def provider(family: Family) -> Provider:
+    """Return what a family offers; its package is imported now."""
+    found = import_module(f"{family.package}.provider").PROVIDER
+    if not isinstance(found, Provider):
+        raise TypeError(f"{family.package}.provider.PROVIDER is no Provider")
+    return found
 
 
-_MAKERS: Mapping[str, Maker] = {
-    "cpu": lambda settings, folder: CpuTarget(settings.deadline_factor),
-    "cuda": lambda settings, folder: CudaTarget(settings),
-    **{name: _ascend(name) for name in CHIPS},
-}
-
-
-def available() -> tuple[str, ...]:
-    """Names of the targets that this version can run on."""
-    return tuple(_MAKERS)
+def _provider_of(settings: Settings) -> Provider:
+    family = family_of(settings.target or "")
+    return Provider() if family is None else provider(family)
 
 
 def make_target(name: str, settings: Settings, folder: Path) -> Target:
-    """The target of that name, for a run whose files lie in `folder`.
+    """Return the target of that name, for a run whose files lie in `folder`.
 
     Raises:
         ConfigError: a target that this version has not, or options that do not fit it.
     """
-    if name not in _MAKERS:
+    family = family_of(name)
+    if family is None:
         raise ConfigError(
             f"this version cannot run on the target {name!r}",
-            remedy=f"targets: {', '.join(_MAKERS)}",
+            remedy=f"targets: {', '.join(available())}",
         )
-    return _MAKERS[name](settings, folder)
+    return provider(family).make(name, settings, folder)
 
 
 def located(settings: Settings) -> Settings:
-    """With the target of the hardware that this host shows, or why there is none, where nobody
-    named one.
+    """Return the settings with the target of the hardware that this host shows, or why there is
+    none, where nobody named one.
     """
     if settings.configured:
         return settings
-    found, why_not = target.detect(settings)
-    return with_target(settings, found, why_not)
+    found = [provider(family).detect(settings) for family in families()]
+    for one in found:
+        if one.target is not None:
+            return with_target(settings, one.target, one.how)
+    return with_target(settings, None, "; ".join(one.how for one in found if one.how))
 
 
-def lacking(settings: Settings, *, building: bool = False) -> list[tuple[str, str]]:
-    """What the settings' target needs of this host and does not find: (thing, remedy).
+def lacking(settings: Settings, *, building: bool = False) -> Sequence[Lack]:
+    """Return what the settings' target needs of this host and does not find.
 
     `building`: models are compiled here and run nowhere.
     """
-    if settings.target in CHIPS and not settings.simulate_ascend:
-        return target.lacking(settings, building=building)
-    if settings.target == "cuda":
-        return cuda.lacking()
-    return []
+    return _provider_of(settings).lacking(settings, building=building)
 
 
 def check(settings: Settings) -> None:
-    """What the options of a simulation say, before anything runs.
-
-    Raises:
-        ConfigError: options that cannot be read, a fault that nothing can show, or a host without
-            a compiler, as on a real one.
-    """
-    if not settings.simulate_ascend:
-        return
-    config = _simulation(settings)
-    simulator.check_faults(config, settings.driver)
-    if "atc" in config.without:
-        raise ConfigError(
-            "the simulated Ascend host has no atc, which compiles the models",
-            remedy="leave out without=atc of --simulator",
-        )
+    """Raise `ConfigError` where the options of a simulation cannot be played, before a run."""
+    _provider_of(settings).check(settings)
 
 
-def unused(settings: Settings) -> tuple[str, ...]:
-    """Tools of a real host that were named for a simulated one, which has its own."""
-    if not settings.simulate_ascend:
-        return ()
-    named = {name: getattr(settings, name) for name in _REAL_TOOLS}
-    return tuple(
-        f"--{name.replace('_', '-')}={path}" for name, path in named.items() if path is not None
-    )
+def unused(settings: Settings) -> Sequence[str]:
+    """Return options that name tools of a real host in a simulated run, which has its own."""
+    return _provider_of(settings).unused(settings)
 
 
-def _simulation(settings: Settings) -> simulator.SimulatorConfig:
-    chip = CHIPS[settings.target or "ascend310p3"].removeprefix("Ascend")
-    return simulator.parse_config(settings.simulator, usual_chip=chip)
-
-
-def simulated_host(settings: Settings, folder: Path) -> Mapping[str, str]:
-    """The environment of a host that has the simulated CANN.
-
-    Installed once for a run: its processes share the simulated devices and their state.
-    """
-    config = _simulation(settings)
-    marker = folder / "environment.json"
-    folder.mkdir(parents=True, exist_ok=True)
-    with locks.locked(folder / ".installing", timeout_s=60.0, what="the simulator"):
-        if not marker.is_file():
-            found = simulator.install(folder, config, environment=dict(os.environ))
-            changed = {key: value for key, value in found.items() if os.environ.get(key) != value}
-            marker.write_text(json.dumps(changed), encoding="utf-8")
-    return {**os.environ, **json.loads(marker.read_text(encoding="utf-8"))}
+def remarks(settings: Settings, run_dir: Path) -> tuple[str, ...]:
+    """Return what the target says of a finished run: planted faults that never struck."""
+    return tuple(_provider_of(settings).remarks(settings, run_dir))

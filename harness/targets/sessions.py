@@ -31,6 +31,7 @@ from typing import Any, NoReturn, Self
 
 import numpy as np
 
+from harness.base.environment import ROOT, with_entries
 from harness.base.errors import DeviceError, HarnessError, InferError, LoadError
 from harness.base.processes import (
     abandon,
@@ -41,6 +42,7 @@ from harness.base.processes import (
     tail,
     wait_ended,
 )
+from harness.targets.batches import check_loops, copy_batch
 from harness.targets.protocol import Filler, Float32, Runtime, SessionInfo, TensorSpec
 
 SLOTS = 3
@@ -64,7 +66,6 @@ MFD_CLOEXEC, MFD_ALLOW_SEALING = 1, 2
 F_ADD_SEALS, F_SEAL_SHRINK, F_SEAL_GROW = 1033, 2, 4
 
 WORKER = Path(__file__).with_name("worker.py")
-_ROOT = Path(__file__).resolve().parents[2]
 _LENGTH = struct.Struct(">I")
 
 Explain = Callable[[HarnessError], HarnessError]
@@ -178,17 +179,7 @@ class WorkerSession:
         """
         self._alive()
         self._check_free(slot)
-        self._fill(self.slots[slot], batch)
-
-    def _fill(self, view: Float32, batch: Float32) -> None:
-        spec = self.inputs[0]
-        if batch.shape != spec.shape or batch.dtype != np.float32:
-            raise InferError(
-                f"{self.name}: a batch of {batch.dtype}{list(batch.shape)} for the input "
-                f"{spec.name!r}, which is {spec.dtype}{list(spec.shape)}",
-                remedy="fill the last batch up to the model's batch size",
-            )
-        np.copyto(view, batch)
+        copy_batch(self.name, self.inputs[0], batch, self.slots[slot])
 
     def submit(self, slot: int) -> None:
         """Queue the batch in a slot; the slot is the worker's until `collect` returns it."""
@@ -219,7 +210,9 @@ class WorkerSession:
 
     def stream(self, batches: Iterable[Float32]) -> Iterator[Float32]:
         """See `protocol.Session.stream`; each batch is copied into the next free slot."""
-        return self.stream_into(functools.partial(self._fill, batch=batch) for batch in batches)
+        return self.stream_into(
+            functools.partial(copy_batch, self.name, self.inputs[0], batch) for batch in batches
+        )
 
     def stream_into(self, fillers: Iterable[Filler]) -> Iterator[Float32]:
         """Like `stream`; each filler writes a batch into the slot's `float32[B, 3, S, S]`.
@@ -261,11 +254,7 @@ class WorkerSession:
         Raises:
             InferError: as `stream`.
         """
-        if loops < 1 or warmup < 0:
-            raise InferError(
-                f"{self.name}: cannot time {loops} executions after a warm-up of {warmup}",
-                remedy="ask for at least one execution",
-            )
+        check_loops(self.name, loops, warmup)
         self._drain()
         self._stream += 1
         command = {
@@ -516,11 +505,10 @@ def _start(
     explain: Explain,
     limit_s: float,
 ) -> _Worker:
-    environment = dict(os.environ if env is None else env)
+    environment: Mapping[str, str] = os.environ if env is None else env
     if isinstance(backend, Path):
         # Last, so that it hides nothing: a backend of the harness may import the harness.
-        paths = [environment.get("PYTHONPATH", ""), str(_ROOT)]
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        environment = with_entries(environment, "PYTHONPATH", last=[ROOT])
         backend = str(backend.absolute())
     ours: list[int] = []
     theirs: list[int] = []

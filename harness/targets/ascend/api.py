@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from harness.base.errors import ConfigError, HarnessError, LoadError
 from harness.targets import sessions
-from harness.targets.ascend.exchange import Workspace, lost_device, own_copy
-from harness.targets.ascend.toolkit import Toolkit
-
-BACKEND = Path(__file__).with_name("api_backend.py")
-ROUND_S = 0.25
+from harness.targets.ascend import drivers
+from harness.targets.ascend.faults import lost_device
+from harness.targets.ascend.filetool import Opening
+from harness.targets.ascend.workspace import Workspace, is_plain, own_copy
 
 # ais_bench of 2024 and later looks at a file before it opens it, for root as well; what it then
 # prints. What it would refuse is opened as a copy, so this is seen where none could be made.
-_LEGAL = re.compile(r"[A-Za-z0-9_./-]+")
 _REFUSALS = {
     "illegal char": "keep store and run in folders whose paths have only A-Z a-z 0-9 _ - / . "
     "(--store=DIR, --runs=DIR)",
@@ -32,47 +28,35 @@ _REFUSALS = {
 }
 
 
-def open_api(
-    file: Path,
-    *,
-    toolkit: Toolkit,
-    device_id: int,
-    work: Path,
-    log: Path,
-    lease_fds: Sequence[int],
-    deadline_open_s: float,
-    deadline_run_s: float,
-    expect_input: tuple[int, ...] | None = None,
-    expect_output: tuple[int, ...] | None = None,
-) -> sessions.WorkerSession:
-    """Open an `.om` file on a device, given by its logical id.
+def open_api(opening: Opening) -> sessions.WorkerSession:
+    """Open an `.om` file in a device worker.
 
-    Deadlines and expected shapes are as in `sessions.open_session`. A file that ais_bench would
-    refuse for its path, owner or mode (a store that another user fills) is opened as a copy in a
-    private part of `work`, which is removed when the session is closed.
+    A file that ais_bench would refuse for its path, owner or mode (a store that another user fills)
+    is opened as a copy in a private folder, which is removed when the session is closed.
 
     Raises:
         LoadError: no ais_bench, no model, or a model with other tensors.
         DeviceError: the device cannot be opened, or the worker would not die.
     """
+    file, toolkit = opening.file, opening.toolkit
     with contextlib.ExitStack() as undo:
         if is_refused(file):
-            file = _copied(file, work, undo)
+            file = _copied(file, opening.work, undo)
         after = contextlib.ExitStack()
         session = sessions.open_session(
             file,
-            backend=BACKEND,
-            options={"device_id": device_id},
-            log=log,
-            deadline_open_s=deadline_open_s,
-            deadline_run_s=deadline_run_s,
-            pass_fds=lease_fds,
+            backend=drivers.BACKEND,
+            options={"device_id": opening.device_id},
+            log=opening.log,
+            deadline_open_s=opening.deadline_open_s,
+            deadline_run_s=opening.deadline_run_s,
+            pass_fds=opening.lease_fds,
             python=toolkit.python,
             env=toolkit.env,
-            expect_input=expect_input,
-            expect_output=expect_output,
+            expect_input=opening.input.shape,
+            expect_output=opening.output.shape,
             driver="api",
-            explain=lambda error: _explained(error, device_id),
+            explain=lambda error: _explained(error, opening.device_id),
             after=after,
         )
         after.push(undo.pop_all())
@@ -100,7 +84,7 @@ def is_refused(file: Path) -> bool:
     ours = found.st_uid == os.geteuid() or found.st_gid in os.getgroups()
     readable = bool(found.st_mode & 0o400)
     writable = bool(found.st_mode & 0o022)
-    legal = _LEGAL.fullmatch(path) is not None and not os.path.islink(path)
+    legal = is_plain(path) and not os.path.islink(path)
     return not (legal and ours and readable and not writable)
 
 

@@ -24,26 +24,21 @@ import numpy as np
 
 from harness.base import processes
 from harness.base.errors import InferError, LoadError
+from harness.records.values import Scalar
 from harness.targets.ascend import drivers
-from harness.targets.ascend.exchange import (
-    CHUNK_BYTES,
+from harness.targets.ascend.drivers import LEAST_WARMUP
+from harness.targets.ascend.exchange import FileSession, open_tool
+from harness.targets.ascend.filetool import (
+    ROUND_S,
     Chunk,
-    FileSession,
+    FileTool,
     Launcher,
-    Workspace,
+    Opening,
     check_files,
-    open_tool,
-    own_copy,
-    raise_for,
-    remove,
 )
-from harness.targets.ascend.toolkit import Toolkit
-from harness.targets.protocol import SessionInfo, TensorSpec
+from harness.targets.ascend.workspace import Workspace, own_copy, remove
+from harness.targets.protocol import SessionInfo
 
-ROUND_S = 5.0
-"""Seconds of a round of timing: every call starts the tool and loads the model."""
-LEAST_WARMUP = 5
-"""Executions before those of a call are timed; the first ones after a start are far slower."""
 MOST_LOOPS = 100_000  # what the tool takes
 AGREEMENT = 1e-3
 """Relative difference between a printed figure and ours that printing may explain."""
@@ -58,89 +53,42 @@ _THROUGHPUT = re.compile(r"^\[INFO\] [Tt]hroughput\s*(.*):\s*([0-9.eE+-]+|nan|in
 _BATCH = re.compile(r"batchsize(?:\.mean)?\(([0-9.eE+-]+)\)")
 
 
-def open_cli(
-    file: Path,
-    *,
-    toolkit: Toolkit,
-    device_id: int,
-    input: TensorSpec,
-    output: TensorSpec,
-    work: Path,
-    log: Path,
-    lease_fds: Sequence[int],
-    deadline_run_s: float,
-    chunk_bytes: int = CHUNK_BYTES,
-) -> FileSession:
-    """Open an `.om` file on a device, given by its logical id: execute it once, on zeros.
-
-    `input` and `output` are what the model must have; `work` is a folder for files, of which a
-    private part is used and removed. `deadline_run_s` is for each call of the tool: its start,
-    loading, and as many batches as fit in `chunk_bytes`.
+def open_cli(opening: Opening) -> FileSession:
+    """Open an `.om` file: execute it once, on zeros.
 
     Raises:
         LoadError: no tool, no model, or a model of another batch size or with other outputs.
         InferError: the model was loaded and could not be executed.
         DeviceError: the device cannot be opened.
-        ConfigError: `work` cannot be used.
+        ConfigError: the folder for files cannot be used.
     """
-    check_specs(file.name, input, output)
+    opening.check()
+    toolkit = opening.toolkit
 
     def make(workspace: Workspace) -> AisBench:
-        command = tool_command(toolkit.python, toolkit.ais_infer)
-        env = {**toolkit.env, "COLUMNS": _HELP_WIDTH}
-        launcher = Launcher(env, log, tuple(lease_fds), deadline_run_s)
-        flags = _flags(file.name, command, launcher, workspace)
-        seen = drivers.probe(toolkit, log=log)
+        command = drivers.tool_command(toolkit.python, toolkit.ais_infer)
+        launcher = opening.launcher({**toolkit.env, "COLUMNS": _HELP_WIDTH})
+        flags = _flags(opening.name, command, launcher, workspace)
+        takes_warmup = _spelled(flags, "warmup_count")
+        runtime: dict[str, Scalar] = {
+            **drivers.probe(toolkit, log=opening.log).versions,
+            "tool": " ".join(command[1:]),
+            "device": opening.device_id,
+            "warmup": f"at least {LEAST_WARMUP}" if takes_warmup else "1, the tool's own",
+        }
         return AisBench(
-            name=file.name,
-            command=command,
-            flags=flags,
-            model=own_copy(file, workspace),
-            device_id=device_id,
-            input=input,
-            output=output,
+            tool="ais_bench",
+            opening=opening,
             workspace=workspace,
             launcher=launcher,
-            about=SessionInfo(
-                driver="cli",
-                runtime={
-                    **seen.versions,
-                    "tool": " ".join(command[1:]),
-                    "device": device_id,
-                    "warmup": f"at least {LEAST_WARMUP}"
-                    if _spelled(flags, "warmup_count")
-                    else "1, the tool's own",
-                },
-                round_s=ROUND_S,
-            ),
+            model=own_copy(opening.file, workspace),
+            about=SessionInfo(driver="cli", runtime=runtime, round_s=ROUND_S),
+            rows_per_file=opening.input.shape[0],
+            command=command,
+            flags=flags,
         )
 
-    return open_tool(work, make, chunk_bytes)
-
-
-def tool_command(python: str, script: Path | None) -> list[str]:
-    """How the tool is started: `ais_infer.py` where one was given, else the installed package.
-
-    A given script wins over a package that is there, too: a guide's figure is that of its tool.
-    """
-    return [python, "-m", "ais_bench"] if script is None else [python, str(script)]
-
-
-def check_specs(name: str, input: TensorSpec, output: TensorSpec) -> None:
-    """Raise `LoadError` unless both are float32 with the same batch size."""
-    for kind, spec in (("input", input), ("output", output)):
-        if spec.dtype != "float32":
-            raise LoadError(
-                f"{name}: the {kind} {spec.name!r} is {spec.dtype}, not float32",
-                remedy="compile it with float32 inputs and outputs",
-            )
-        if len(spec.shape) < 2 or not all(side > 0 for side in spec.shape):
-            raise LoadError(f"{name}: the {kind} {spec.name!r} has shape {list(spec.shape)}")
-    if input.shape[0] != output.shape[0]:
-        raise LoadError(
-            f"{name}: the batch sizes of input and output differ: {input.shape[0]} and "
-            f"{output.shape[0]}"
-        )
+    return open_tool(opening, make)
 
 
 def _flags(
@@ -291,48 +239,23 @@ def _agree(one: float, other: float) -> bool:
 # --- the tool ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class AisBench:
-    """ais_bench's command line as an `exchange.FileTool`."""
+@dataclass(frozen=True, kw_only=True)
+class AisBench(FileTool):
+    """ais_bench's command line; a file is a whole batch."""
 
-    name: str
     command: Sequence[str]
     flags: frozenset[str]
-    model: Path
-    device_id: int
-    input: TensorSpec
-    output: TensorSpec
-    workspace: Workspace
-    launcher: Launcher
-    about: SessionInfo
-
-    @property
-    def rows_per_file(self) -> int:
-        """A file is a whole batch."""
-        return self.batch
-
-    @property
-    def batch(self) -> int:
-        """The model's batch size."""
-        return self.input.shape[0]
-
-    @property
-    def what(self) -> str:
-        """The model and the tool, as messages name them."""
-        return f"{self.name}: ais_bench"
 
     @property
     def _output_bytes(self) -> int:
-        return 4 * math.prod(self.output.shape)
+        return 4 * math.prod(self.opening.output.shape)
 
     def start(self, chunk: Chunk) -> processes.Running:
-        """Start the tool over the files of a chunk."""
         arguments = self._arguments(chunk.results, loops=1)
         arguments += ["--input", str(chunk.inputs)]
         return self.launcher.start(arguments, cwd=chunk.folder)
 
     def outputs(self, chunk: Chunk, done: processes.Completed) -> Sequence[Path]:
-        """The output of each batch, in order. Raises `InferError`."""
         groups = _GROUPS.search(done.output())
         if groups is not None and int(groups[1]) != 1:
             raise InferError(
@@ -347,29 +270,23 @@ class AisBench:
         return [folder / name for name in names]
 
     def time(self, loops: int, warmup: int) -> list[float]:
-        """Milliseconds of each execution on zeros, or their mean; see `FileSession.time`."""
         if loops > MOST_LOOPS:
             raise InferError(f"{self.what} executes {MOST_LOOPS} times at most, not {loops}")
         results = self.workspace.folder()
         try:
             done = self._run(results, loops=loops, warmup=max(warmup, LEAST_WARMUP))
-            raise_for(done, self.what, self.device_id, InferError)
+            self.finished(done)
             return self._times(results, done, loops)
         finally:
             remove(results)
 
-    def executions(self, loops: int) -> int:
-        """See `protocol.Session.executions`."""
-        return loops
-
     def try_once(self) -> None:
-        """Execute once on zeros. Raises `LoadError`, `InferError`, `DeviceError`."""
         results = self.workspace.folder()
         try:
             done = self._run(results, loops=1, warmup=0)
             # What it prints says whether it failed before or after loading.
             loaded = _LOADED.search(done.output())
-            raise_for(done, self.what, self.device_id, InferError if loaded else LoadError)
+            self.finished(done, InferError if loaded else LoadError)
             self._check_batch(results, done)
         finally:
             remove(results)
@@ -435,7 +352,7 @@ class AisBench:
 
     def _arguments(self, results: Path, *, loops: int) -> list[str]:
         arguments = [*self.command, "--model", str(self.model), "--output", str(results)]
-        arguments += ["--outfmt", "BIN", "--device", str(self.device_id)]
+        arguments += ["--outfmt", "BIN", "--device", str(self.opening.device_id)]
         arguments += ["--batchsize", str(self.batch), "--loop", str(loops)]
         option = _spelled(self.flags, "output_dirname")
         if option:

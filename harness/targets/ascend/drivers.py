@@ -13,15 +13,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import simulator
 from harness.base import processes
+from harness.base.errors import LoadError
+from harness.targets.ascend import simulation
 from harness.targets.ascend.api_backend import PROBE_MARK
 from harness.targets.ascend.toolkit import Toolkit
 
-ORDER = ("api", "cli", "benchmark")
 PROBE_S = 120.0  # a cold import over a network file system takes its time
-
-_BACKEND = Path(__file__).with_name("api_backend.py")
+BACKEND = Path(__file__).with_name("api_backend.py")
+LEAST_WARMUP = 5
+"""Executions before those of a call of ais_bench are timed; the first after a start are slower."""
+NO_BENCHMARK = "no benchmark.x86_64 or benchmark.aarch64 was found"
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Probe:
 def probe(toolkit: Toolkit, *, log: Path) -> Probe:
     """Look into the toolkit's interpreter, in a child: what it imports may crash or hang."""
     done = processes.run(
-        [toolkit.python, str(_BACKEND)], deadline_s=PROBE_S, log=log, env=toolkit.env
+        [toolkit.python, str(BACKEND)], deadline_s=PROBE_S, log=log, env=toolkit.env
     )
     for line in reversed(done.output().replace("\r", "\n").splitlines()):
         if not line.startswith(PROBE_MARK):
@@ -67,7 +69,7 @@ def available_drivers(toolkit: Toolkit, *, log: Path) -> Mapping[str, str]:
     Nothing is run on a device: a driver that is there may still fail to open one.
     """
     seen = probe(toolkit, log=log)
-    if simulator.VARIABLE not in toolkit.env and simulator.is_part(Path(seen.file)):
+    if simulation.VARIABLE not in toolkit.env and simulation.is_part(Path(seen.file)):
         # A path of a simulation's set_env.sh without its variables: no real run stands on it.
         why = f"{toolkit.python}: {seen.file} is a simulated host's; take it from $PYTHONPATH"
         seen = dataclasses.replace(seen, api=why, module=why, aclruntime=why)
@@ -79,9 +81,58 @@ def available_drivers(toolkit: Toolkit, *, log: Path) -> Mapping[str, str]:
     return {"api": seen.api, "cli": cli, "benchmark": _why_no_benchmark(toolkit.benchmark)}
 
 
+def choose(toolkit: Toolkit, asked: str | None, *, log: Path) -> str:
+    """Return the driver that was asked for, or the first that is there.
+
+    Raises:
+        LoadError: it cannot be used, or none can, with the reason for each.
+    """
+    found = available_drivers(toolkit, log=log)
+    if asked is not None:
+        if found[asked]:
+            raise LoadError(
+                f"--driver={asked} cannot be used here: {found[asked]}",
+                remedy="docs/ascend.md says what each driver needs; without --driver the first "
+                "that is there is taken",
+            )
+        return asked
+    for name, why in found.items():
+        if not why:
+            return name
+    reasons = "; ".join(f"{name}: {why}" for name, why in found.items())
+    raise LoadError(
+        f"nothing here can run a compiled model ({reasons})",
+        remedy="install the ais_bench and aclruntime wheels into the Python that --ais-python "
+        "names (docs/ascend.md)",
+    )
+
+
+def tool_command(python: str, script: Path | None) -> list[str]:
+    """Return how ais_bench is started: `ais_infer.py` where one was given, else the package.
+
+    A given script wins over a package that is there, too: a guide's figure is that of its tool.
+    """
+    return [python, "-m", "ais_bench"] if script is None else [python, str(script)]
+
+
+def run_command(
+    toolkit: Toolkit, driver: str, file: Path, device_id: int, batch_size: int
+) -> list[str]:
+    """Return the command that times a compiled model by hand."""
+    if driver == "benchmark":
+        tool = str(toolkit.benchmark or "benchmark")
+        run = [tool, "-round=20", f"-om_path={file}", f"-device_id={device_id}"]
+        return [*run, f"-batch_size={batch_size}"]
+    script = toolkit.ais_infer if driver == "cli" else None
+    run = tool_command(toolkit.python, script)
+    run += [f"--model={file}", f"--device={device_id}", f"--batchsize={batch_size}", "--loop=100"]
+    # The script has no such option.
+    return run if script is not None else [*run, f"--warmup_count={LEAST_WARMUP}"]
+
+
 def _why_no_benchmark(program: Path | None) -> str:
     if program is None:
-        return "no benchmark.x86_64 or benchmark.aarch64 was found"
+        return NO_BENCHMARK
     if not program.is_file():
         return f"{program} is not there"
     if not os.access(program, os.X_OK):

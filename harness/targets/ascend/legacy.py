@@ -23,22 +23,12 @@ import numpy as np
 
 from harness.base import processes
 from harness.base.errors import InferError, LoadError
-from harness.targets.ascend.cli import check_specs
-from harness.targets.ascend.exchange import (
-    CHUNK_BYTES,
-    Chunk,
-    FileSession,
-    Launcher,
-    Workspace,
-    check_files,
-    open_tool,
-    own_copy,
-    raise_for,
-    remove,
-    write_file,
-)
-from harness.targets.ascend.toolkit import Toolkit
-from harness.targets.protocol import SessionInfo, TensorSpec
+from harness.records.values import Scalar
+from harness.targets.ascend import drivers
+from harness.targets.ascend.exchange import FileSession, open_tool
+from harness.targets.ascend.filetool import ROUND_S, Chunk, FileTool, Opening, check_files
+from harness.targets.ascend.workspace import Workspace, own_copy, remove, write_file
+from harness.targets.protocol import SessionInfo
 
 DATASET_BATCHES = (1, 16)
 """Batch sizes whose figure the guides take from a run over the data set."""
@@ -48,9 +38,6 @@ SEED = 20220516
 LEAST_ROUNDS = 20  # what the guides take
 MOST_ROUNDS = 1000
 AGREEMENT = 0.01  # of two figures of the tool that say the same
-ROUND_S = 5.0
-"""Seconds of a round of timing: every call starts the tool and loads the model."""
-
 _NUMBER = r"([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?)"
 _INTERFACE = re.compile(rf"^\[infer(?:ence)?\].*\bInterface throughputRate:\s*{_NUMBER}", re.M)
 _AVERAGE = re.compile(
@@ -58,69 +45,58 @@ _AVERAGE = re.compile(
 )
 
 
-def open_legacy(
-    file: Path,
-    *,
-    toolkit: Toolkit,
-    device_id: int,
-    input: TensorSpec,
-    output: TensorSpec,
-    work: Path,
-    log: Path,
-    lease_fds: Sequence[int],
-    deadline_run_s: float,
-    chunk_bytes: int = CHUNK_BYTES,
-    timed_images: int = TIMED_IMAGES,
-) -> FileSession:
-    """Open an `.om` file on a device, given by its logical id: execute it once, on zeros.
-
-    Arguments are as in `cli.open_cli`.
+def open_legacy(opening: Opening, timed_images: int = TIMED_IMAGES) -> FileSession:
+    """Open an `.om` file: execute it once, on zeros.
 
     Raises:
         LoadError: no tool, no model, or the tool cannot execute it.
         DeviceError: the device cannot be opened.
-        ConfigError: `work` cannot be used.
+        ConfigError: the folder for files cannot be used.
     """
-    check_specs(file.name, input, output)
-    if len(input.shape) != 4:
-        raise LoadError(f"{file.name}: the input has shape {list(input.shape)}, not [B, 3, S, S]")
-    program = toolkit.benchmark
+    opening.check()
+    if len(opening.input.shape) != 4:
+        raise LoadError(
+            f"{opening.name}: the input has shape {list(opening.input.shape)}, not [B, 3, S, S]"
+        )
+    program = opening.toolkit.benchmark
     if program is None:
         raise LoadError(
-            f"{file.name} cannot be run: no benchmark.x86_64 or benchmark.aarch64 was found",
+            f"{opening.name} cannot be run: {drivers.NO_BENCHMARK}",
             remedy="name it, or choose another driver",
         )
-    batch = input.shape[0]
+    batch = opening.input.shape[0]
     images = -(-timed_images // batch) * batch if batch in DATASET_BATCHES else 0
 
     def make(workspace: Workspace) -> Benchmark:
         return Benchmark(
-            name=file.name,
-            program=program.absolute(),
-            model=own_copy(file, workspace),
-            device_id=device_id,
-            input=input,
-            output=output,
+            tool=program.name,
+            opening=opening,
             workspace=workspace,
-            launcher=Launcher(toolkit.env, log, tuple(lease_fds), deadline_run_s),
+            launcher=opening.launcher(opening.toolkit.env),
+            model=own_copy(opening.file, workspace),
+            about=_about(program.name, opening.device_id, images),
+            rows_per_file=1,
+            program=program.absolute(),
             timed_images=images,
-            about=SessionInfo(
-                driver="benchmark",
-                runtime={
-                    "tool": program.name,
-                    "device": device_id,
-                    "timed": f"{images} seeded images, {DISTINCT_IMAGES} distinct"
-                    if images
-                    else f"-round of {LEAST_ROUNDS} and more, on the tool's own data",
-                    "warmup": "the tool's own",
-                },
-                round_s=ROUND_S,
-                # Never the guides' `whole-dataset`, which is ImageNet's 50,000 images.
-                method=f"dataset of {images} seeded images" if images else "pure-inference",
-            ),
         )
 
-    return open_tool(work, make, chunk_bytes)
+    return open_tool(opening, make)
+
+
+def _about(tool: str, device_id: int, images: int) -> SessionInfo:
+    timed = f"-round of {LEAST_ROUNDS} and more, on the tool's own data"
+    method = "pure-inference"
+    if images:
+        timed = f"{images} seeded images, {DISTINCT_IMAGES} distinct"
+        # Never the guides' `whole-dataset`, which is ImageNet's 50,000 images.
+        method = f"dataset of {images} seeded images"
+    runtime: dict[str, Scalar] = {
+        "tool": tool,
+        "device": device_id,
+        "timed": timed,
+        "warmup": "the tool's own",
+    }
+    return SessionInfo(driver="benchmark", runtime=runtime, round_s=ROUND_S, method=method)
 
 
 # --- what the tool says -----------------------------------------------------------------------
@@ -174,36 +150,17 @@ def _rounding(number: str) -> float:
 # --- the tool ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Benchmark:
-    """`benchmark.<arch>` as an `exchange.FileTool`."""
+@dataclass(frozen=True, kw_only=True)
+class Benchmark(FileTool):
+    """`benchmark.<arch>`; a file is an image. `timed_images`: seeded images that it is timed over;
+    0: a pure inference.
+    """
 
-    name: str
     program: Path
-    model: Path
-    device_id: int
-    input: TensorSpec
-    output: TensorSpec
-    workspace: Workspace
-    launcher: Launcher
     timed_images: int
-    """Seeded images that it is timed over; 0: a pure inference."""
-    about: SessionInfo
-    rows_per_file: int = 1
-
-    @property
-    def batch(self) -> int:
-        """The model's batch size."""
-        return self.input.shape[0]
-
-    @property
-    def what(self) -> str:
-        """The model and the tool, as messages name them."""
-        return f"{self.name}: {self.program.name}"
 
     def start(self, chunk: Chunk) -> processes.Running:
-        """Start the tool over the files of a chunk."""
-        height, width = self.input.shape[2:]
+        height, width = self.opening.input.shape[2:]
         info = chunk.folder / "inputs.info"
         lines = (
             f"{index} {chunk.inputs / stem}.bin {width} {height}\n"
@@ -219,7 +176,7 @@ class Benchmark:
         arguments = [
             str(self.program),
             "-model_type=vision",
-            f"-device_id={self.device_id}",
+            f"-device_id={self.opening.device_id}",
             f"-batch_size={self.batch}",
             f"-om_path={self.model}",
             f"-input_text_path={info}",
@@ -231,9 +188,8 @@ class Benchmark:
         return self.launcher.start(arguments, cwd=chunk.results)
 
     def outputs(self, chunk: Chunk, done: processes.Completed) -> Sequence[Path]:
-        """The output of each image, in order. Raises `InferError`."""
-        folder = chunk.results / "result" / f"dumpOutput_device{self.device_id}"
-        suffix, size = ".bin", 4 * math.prod(self.output.shape[1:])
+        folder = chunk.results / "result" / f"dumpOutput_device{self.opening.device_id}"
+        suffix, size = ".bin", 4 * math.prod(self.opening.output.shape[1:])
         if next(folder.glob("*.bin"), None) is None and next(folder.glob("*.txt"), None):
             suffix, size = ".txt", -1  # some builds write text whatever they are told
         names = [f"{stem}_1{suffix}" for stem in chunk.stems]
@@ -256,7 +212,6 @@ class Benchmark:
         return min(max(loops, LEAST_ROUNDS), MOST_ROUNDS)
 
     def try_once(self) -> None:
-        """Execute once on zeros. Raises `LoadError`, `DeviceError`."""
         try:
             self._pure_fps(1)
         except InferError as error:
@@ -272,13 +227,13 @@ class Benchmark:
                     str(self.program),
                     f"-round={rounds}",
                     f"-om_path={self.model}",
-                    f"-device_id={self.device_id}",
+                    f"-device_id={self.opening.device_id}",
                     f"-batch_size={self.batch}",
                 ],
                 cwd=folder,
             )
-            raise_for(done, self.what, self.device_id, InferError)
-            pattern = f"PureInfer_perf_of_*_in_device_{self.device_id}.txt"
+            self.finished(done)
+            pattern = f"PureInfer_perf_of_*_in_device_{self.opening.device_id}.txt"
             written = parse_average(self._text(folder / "result", pattern, done))
             printed = parse_average(done.output())
         finally:
@@ -303,9 +258,9 @@ class Benchmark:
         chunk = self._seeded_images()
         try:
             done = self.start(chunk).finish()
-            raise_for(done, self.what, self.device_id, InferError)
+            self.finished(done)
             self.outputs(chunk, done)
-            name = f"perf_vision_batchsize_{self.batch}_device_{self.device_id}.txt"
+            name = f"perf_vision_batchsize_{self.batch}_device_{self.opening.device_id}.txt"
             fps = parse_interface(self._text(chunk.results / "result", name, done))
         finally:
             remove(chunk.folder)
@@ -319,7 +274,7 @@ class Benchmark:
         folder = self.workspace.folder()
         stems = tuple(f"t{index:06d}" for index in range(self.timed_images))
         chunk = Chunk(folder, stems)
-        shape = self.input.shape[1:]
+        shape = self.opening.input.shape[1:]
         random = np.random.default_rng(SEED)
         try:
             chunk.make()

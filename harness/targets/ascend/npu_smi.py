@@ -84,6 +84,10 @@ class Chip:
         return name if name.startswith("Ascend") else f"Ascend{name}"
 
     @property
+    def healthy(self) -> bool:
+        return self.health.upper() == "OK"
+
+    @property
     def idle(self) -> Answer:
         """Whether nobody uses the chip.
 

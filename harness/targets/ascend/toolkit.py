@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from harness.base.environment import entries, with_entries
 from harness.base.errors import ConfigError
 from harness.base.processes import Completed, run
 
@@ -67,7 +68,7 @@ class Toolkit:
         """
         if self.devlib is None:
             return self.env
-        return {**self.env, **_added(self.env, "LD_LIBRARY_PATH", [str(self.devlib)])}
+        return with_entries(self.env, "LD_LIBRARY_PATH", last=[self.devlib])
 
 
 def find_toolkit(
@@ -206,7 +207,7 @@ def _sourced(
         if name in environment:
             found[name] = environment[name]
     for name in _LISTS:  # a script that replaces a list must not lose what the user had in it
-        found.update(_added(found, name, _entries(environment, name)))
+        found = with_entries(found, name, last=entries(environment, name))
     return done, found
 
 
@@ -265,17 +266,6 @@ def _names_nothing(what: str, path: Path, needed: str) -> ConfigError:
     return ConfigError(f"{path}, given for {what}, {state}", remedy="correct the option")
 
 
-def _entries(env: Mapping[str, str], name: str) -> list[str]:
-    return [entry for entry in env.get(name, "").split(os.pathsep) if entry]
-
-
-def _added(env: Mapping[str, str], name: str, entries: Iterable[str]) -> dict[str, str]:
-    """`{name: its list with the entries that it lacks at the end}`; nothing when it has all."""
-    old = _entries(env, name)
-    new = list(dict.fromkeys(entry for entry in entries if entry not in old))
-    return {name: os.pathsep.join([*old, *new])} if new else {}
-
-
 def _driver_folders(env: Mapping[str, str], homes: Iterable[Path]) -> list[Path]:
     """Where the driver may be installed; only folders that exist."""
     found = _DRIVER_PATH.search(_read(INSTALL_INFO))
@@ -291,18 +281,14 @@ def _driver_folders(env: Mapping[str, str], homes: Iterable[Path]) -> list[Path]
 
 def _with_driver_libraries(env: Mapping[str, str], drivers: list[Path]) -> Mapping[str, str]:
     """npu-smi and aclruntime need them, and a container's ld.so.conf does not know them."""
-    libraries = [
-        str(path)
-        for path in _below(drivers[:1], "lib64", "lib64/common", "lib64/driver")
-        if path.is_dir()
-    ]
-    return {**env, **_added(env, "LD_LIBRARY_PATH", libraries)}
+    libraries = _below(drivers[:1], "lib64", "lib64/common", "lib64/driver")
+    return with_entries(env, "LD_LIBRARY_PATH", last=[path for path in libraries if path.is_dir()])
 
 
 def _devlib(
     env: Mapping[str, str], homes: list[Path], drivers: list[Path], machine: str
 ) -> Path | None:
-    folders = [*map(Path, _entries(env, "LD_LIBRARY_PATH"))]
+    folders = [*map(Path, entries(env, "LD_LIBRARY_PATH"))]
     folders += _below(drivers, "lib64", "lib64/driver", "lib64/common")
     if any((folder / "libascend_hal.so").exists() for folder in folders):
         return None  # there is a driver: a stand-in must not come before it

@@ -8,7 +8,6 @@ in place of the plain onnxruntime, whose module it replaces.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
@@ -247,29 +246,6 @@ def _ids(visible: str | None) -> tuple[int, ...] | None:
             "GPUs with --device=0,2",
         )
     return tuple(int(part) for part in parts)
-
-
-def lacking() -> list[tuple[str, str]]:
-    """What a run on a GPU needs of this host and does not find: (thing, how to supply it)."""
-    found = []
-    if shutil.which("nvidia-smi") is None:
-        found.append(("nvidia-smi: nothing says which GPU is there", "NVIDIA's driver"))
-    if importlib.util.find_spec("onnxruntime") and not _installed("onnxruntime-gpu"):
-        found.append(
-            (
-                "onnxruntime-gpu: the plain onnxruntime has no CUDA provider",
-                "an environment of its own with pip install -r requirements/cuda.txt",
-            )
-        )
-    return found
-
-
-def _installed(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def _onnxruntime() -> str:

@@ -1,0 +1,81 @@
+"""The families of targets: a line a family.
+
+A family is a package with two modules: `family` (light: what options, catalog and plan must know)
+and `provider` (`harness.targets.provider`: what a run uses). A package is imported when it is used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import Literal
+
+from harness.base.options import Group, TargetOptions
+
+PACKAGES = (
+    "harness.targets.cpu",
+    "harness.targets.cuda",
+    "harness.targets.ascend",
+)
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """The simulated host of a family: the option that asks for it, the one that describes it, and
+    the targets that it plays, the usual one first.
+    """
+
+    asked_by: str
+    described_by: str
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the lower rooms know of a family of targets.
+
+    `title`: how `doctor` calls what it finds of it. `group`: of its options in `--help`.
+    `rehearses`: its target is that of a rehearsal. `arithmetic`: what its targets compute in.
+    `section`: the part of a model in the catalog that is the family's, as `module:Class` of a
+    pydantic model.
+    """
+
+    package: str
+    name: str
+    title: str
+    targets: tuple[str, ...]
+    options: type[TargetOptions] = TargetOptions
+    group: Group | None = None
+    simulation: Simulation | None = None
+    rehearses: bool = False
+    arithmetic: Literal["float16", "float32"] = "float32"
+    section: str = ""
+
+
+@cache
+def families() -> tuple[Family, ...]:
+    """Return every family, in the order of `PACKAGES`."""
+    return tuple(_family(package) for package in PACKAGES)
+
+
+def _family(package: str) -> Family:
+    found = import_module(f"{package}.family").FAMILY
+    if not isinstance(found, Family):
+        raise TypeError(f"{package}.family.FAMILY is no Family")
+    return found
+
+
+def available() -> tuple[str, ...]:
+    """Return the names of the targets that this version can run on."""
+    return tuple(name for family in families() for name in family.targets)
+
+
+def family_of(target: str) -> Family | None:
+    """Return the family that a target belongs to; None for a name that no family has."""
+    return next((family for family in families() if target in family.targets), None)
+
+
+def rehearsal_target() -> str:
+    """Return the target that a rehearsal runs on."""
+    return next(family.targets[0] for family in families() if family.rehearses)

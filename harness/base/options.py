@@ -1,0 +1,97 @@
+"""Options as fields of a dataclass: one field is the option's name, type, default and help.
+
+The settings of a run and the options of each family of targets are such dataclasses; pytest, the
+command line and the documentation read their rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal["flag", "text", "path", "list", "int", "float", "pairs"]
+_KEY = "option"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Options that stand together in `--help`; `example` is a command line with some of them."""
+
+    title: str
+    example: str
+
+
+WHAT_TO_RUN = Group(
+    "what to run",
+    "pytest -m throughput --target=ascend310p3 --models=resnest50,fixres --batch-sizes=1,4",
+)
+INPUTS = Group(
+    "inputs", "pytest -m accuracy --imagenet=/data/val --checkpoints=/data/pth --sample=5000"
+)
+MEASURING = Group(
+    "measuring", "pytest -m throughput --precision=0.5 --budget=300 --allow-inconclusive"
+)
+PLACES = Group("places", "pytest --store=/srv/store --runs=/srv/runs --leases=/srv/leases")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One setting: its flag, its variable, its key in `pytest.ini` and its help.
+
+    `limits`: the least and the largest number; of a list, whose numbers are `numbers`.
+    `kind_of_run`: a flag that asks for a run that is not real.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    group: Group
+    metavar: str | None = None
+    variable: str | None = None
+    choices: tuple[str, ...] = ()
+    limits: tuple[float, float] | None = None
+    numbers: str = ""
+    kind_of_run: bool = False
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def environment(self) -> str:
+        return self.variable or "HARNESS_" + self.name.upper()
+
+    @property
+    def ini(self) -> str:
+        return "harness_" + self.name
+
+
+def option(kind: Kind, help: str, group: Group, *, default: Any = None, **more: Any) -> Any:
+    """Return a dataclass field that is an option; `more` are fields of `Option`."""
+    if kind == "flag" and default is None:
+        default = False
+    return dataclasses.field(default=default, metadata={_KEY: (kind, help, group, more)})
+
+
+def rows(of: type) -> tuple[Option, ...]:
+    """Return the options of a dataclass, in the order of its fields."""
+    found = []
+    for field in dataclasses.fields(of):
+        if _KEY in field.metadata:
+            kind, help_text, group, more = field.metadata[_KEY]
+            found.append(Option(field.name, kind, help_text, group, **more))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class TargetOptions:
+    """Options of one family of targets; a family with options of its own derives its class."""
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the run is on a simulated host of this family."""
+        return False
+
+    def check(self, target: str | None) -> None:
+        """Raise `ConfigError` for options that do not go together, whatever host this is."""

@@ -1,0 +1,15 @@
+"""The family `ascend`: chips of Ascend cards through CANN's tools, and their simulation."""
+
+from harness.base.families import Family, Simulation
+from harness.targets.ascend.options import CHIPS, GROUP, AscendOptions
+
+FAMILY = Family(
+    "harness.targets.ascend",
+    "ascend",
+    "Ascend",
+    tuple(CHIPS),
+    options=AscendOptions,
+    group=GROUP,
+    simulation=Simulation("simulate_ascend", "simulator", ("ascend310p3", "ascend310")),
+    arithmetic="float16",
+)

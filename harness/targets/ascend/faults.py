@@ -1,0 +1,91 @@
+"""What the failure of a tool means: which class of error, and whether the device is to blame."""
+
+from __future__ import annotations
+
+import re
+
+from harness.base import processes
+from harness.base.errors import DeviceError, HarnessError
+
+# What runtimes say when a device is gone or cannot be had (an FAQ of the tools' vendor).
+_LOST = re.compile(r"\bEL0003\b|\b507033\b|open device \d+ failed", re.IGNORECASE)
+# What a model can cause as well: an AI core's exception (507015), a stream that failed (507011).
+_PERHAPS_LOST = re.compile(
+    r"\b507\d{3}\b|device (is )?lost|drv(er)? .*not (ready|found)", re.IGNORECASE
+)
+_CAUSE = re.compile(
+    r"^\[ERROR\].*|^(?:[A-Za-z_][\w.]*(?:Error|Exception)\b).*|^[EW][0-9A-Z]\d{4}:.*"
+)
+
+
+def lost_sign(error: HarnessError) -> str:
+    """Return the words of a message or log that say that the device is gone; else nothing."""
+    return _sign(_LOST, error)
+
+
+def perhaps_lost_sign(error: HarnessError) -> str:
+    """Return words that a lost device or a model can cause; else nothing."""
+    return _sign(_PERHAPS_LOST, error)
+
+
+def _sign(pattern: re.Pattern[str], error: HarnessError) -> str:
+    found = pattern.search(f"{error.message}\n{error.log}")
+    return found[0] if found else ""
+
+
+def lost_device(error: HarnessError, device_id: int, output: str = "") -> DeviceError | None:
+    """Return the same as a `DeviceError`, if its message, its log or more of the tool's `output`
+    says that the device is what failed.
+    """
+    for line in [error.message, *error.log.splitlines(), *output.splitlines()]:
+        if _LOST.search(line):
+            return DeviceError(
+                f"device {device_id} cannot be opened or was lost: {error.message}"
+                + ("" if line == error.message else f" ({line.strip()[:200]})"),
+                remedy="look at npu-smi info; the card may need a reset",
+                log=error.log,
+            )
+    return None
+
+
+def raise_for(
+    done: processes.Completed, what: str, device_id: int, error: type[HarnessError]
+) -> None:
+    """Raise what the end of a tool means; nothing when it ended well.
+
+    `what` names the model and the tool, e.g. `model.om: ais_bench`.
+    """
+    if done.ok and not done.unkillable:
+        return
+    log = done.tail()
+    if done.unkillable:
+        raise undead(what, log)
+    if done.timed_out:
+        raise error(
+            f"{what} did not end in {done.seconds:.0f} s, its deadline, and was stopped",
+            remedy="its log says where it hangs; if the machine is only slow: "
+            "--deadline-factor=N gives it N times as long",
+            log=log,
+            hung=True,
+        )
+    text = f"{what} {processes.describe_exit(done.returncode)}"
+    cause = _cause(done.tail(lines=400))
+    failure = error(f"{text}: {cause}" if cause else text, remedy="see the tool's log", log=log)
+    raise lost_device(failure, device_id, done.tail(lines=400)) or failure
+
+
+def undead(what: str, log: str = "") -> DeviceError:
+    """Return the error of a tool whose process outlives SIGKILL."""
+    return DeviceError(
+        f"{what} was stopped, and a process of it would not die",
+        remedy="the device stays leased until that process ends; its driver may need a reset",
+        log=log,
+    )
+
+
+def _cause(text: str) -> str:
+    """The first line of a tool's output that names an error."""
+    for line in text.replace("\r", "\n").splitlines():
+        if _CAUSE.match(line.strip()):
+            return line.strip()[:300]
+    return ""

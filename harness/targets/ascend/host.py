@@ -1,0 +1,150 @@
+"""An Ascend host: CANN's tools and what npu-smi shows, looked up when first needed."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from harness.base.errors import ConfigError, DeviceError
+from harness.targets.ascend import simulation
+from harness.targets.ascend.npu_smi import Chip, NpuInfo, NpuSmi
+from harness.targets.ascend.options import AscendOptions
+from harness.targets.ascend.toolkit import Toolkit, find_toolkit
+
+LOCK = "npu-smi.lock"  # in the folder of leases
+VISIBLE = "ASCEND_RT_VISIBLE_DEVICES"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run keeps what its tools write, and the host-wide lock of npu-smi."""
+
+    logs: Path
+    work: Path
+    locks: Path
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Seconds for one call of npu-smi, for others who hold it, and for `set_env.sh`."""
+
+    query_s: float = 30.0
+    wait_s: float | None = None  # None: as `NpuSmi` has it
+    source_s: float | None = None  # None: as `find_toolkit` has it
+
+
+class AscendHost:
+    """The host as its environment and the options show it. Where no npu-smi is (a container, a
+    build host) everything that it tells is unknown.
+    """
+
+    def __init__(
+        self,
+        options: AscendOptions,
+        place: Place,
+        environment: Mapping[str, str],
+        patience: Patience | None = None,
+    ) -> None:
+        self._options = options
+        self._place = place
+        self._environment = environment
+        self._patience = patience or Patience()
+        self._last_info: NpuInfo | None = None
+        self._boards: dict[int, Mapping[str, str]] = {}
+
+    @cached_property
+    def toolkit(self) -> Toolkit:
+        """CANN's tools and their environment.
+
+        Raises:
+            ConfigError: an option names nothing, or a simulated host would stand behind a real run.
+        """
+        options = self._options
+        found = find_toolkit(
+            environment=self._environment,
+            python=options.ais_python,
+            atc=options.atc,
+            npu_smi=options.npu_smi,
+            benchmark=options.benchmark_tool,
+            ais_infer=options.ais_infer,
+            ascend_home=options.ascend_home,
+            log=self._place.logs / "toolkit.log",
+            source_deadline_s=self._patience.source_s,
+        )
+        if options.simulate_ascend:
+            return simulation.only_simulated(found)
+        return simulation.refuse(found)
+
+    @cached_property
+    def npu_smi(self) -> NpuSmi | None:
+        program = self.toolkit.npu_smi
+        if program is None:
+            return None
+        return NpuSmi(
+            program,
+            env=self.toolkit.env,
+            lock=self._place.locks / LOCK,
+            log=self._place.logs / "npu-smi.log",
+            deadline_s=self._patience.query_s,
+            wait_s=self._patience.wait_s,
+        )
+
+    def info(self) -> NpuInfo | None:
+        """Return npu-smi's table now; None where there is no npu-smi. Raises `DeviceError`."""
+        if self.npu_smi is not None:
+            self._last_info = self.npu_smi.info()
+        return self._last_info
+
+    @property
+    def known_info(self) -> NpuInfo | None:
+        """The last table that could be had: no failure is remembered."""
+        if self._last_info is None:
+            # A build host with a driver and no card; `devices` says it when it counts.
+            with contextlib.suppress(DeviceError):
+                self.info()
+        return self._last_info
+
+    def firmware(self, npu_id: int) -> str:
+        """Return a card's firmware version; empty where nothing tells it."""
+        if npu_id not in self._boards:
+            self._boards[npu_id] = {} if self.npu_smi is None else self.npu_smi.board(npu_id)
+        return self._boards[npu_id].get("Firmware Version", "")
+
+
+def chips_of(info: NpuInfo | None, soc_version: str) -> list[Chip]:
+    """Return the chips of one kind, in npu-smi's order."""
+    return [chip for chip in (info.chips if info else ()) if chip.soc_version == soc_version]
+
+
+def chip_at(info: NpuInfo | None, logical_id: int) -> Chip | None:
+    """Return the chip of a logical id; None where npu-smi shows none."""
+    return next(
+        (chip for chip in (info.chips if info else ()) if chip.logical_id == logical_id), None
+    )
+
+
+def soc_name(text: str) -> str:
+    """Return atc's name of a chip: `310P3` and `ascend 310p3` are `Ascend310P3`."""
+    name = re.sub(r"\s", "", text)
+    return "Ascend" + re.sub(r"(?i)^ascend", "", name).upper()
+
+
+def visible_ids(visible: str | None) -> tuple[int, ...] | None:
+    """Return the logical ids of `ASCEND_RT_VISIBLE_DEVICES=0,2`; None where it says nothing.
+
+    Raises:
+        ConfigError: it is no list of ids.
+    """
+    if visible is None or not visible.strip():
+        return None
+    parts = [part.strip() for part in visible.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise ConfigError(
+            f"${VISIBLE}={visible!r} is not a list of logical ids",
+            remedy="unset it, or write it as 0,2",
+        )
+    return tuple(int(part) for part in parts)

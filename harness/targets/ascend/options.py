@@ -1,0 +1,80 @@
+"""The options of the Ascend targets, and the names of the chips that they are for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.base.options import WHAT_TO_RUN, Group, TargetOptions, option
+
+CHIPS: Mapping[str, str] = {"ascend310": "Ascend310", "ascend310p3": "Ascend310P3"}
+DRIVERS = ("api", "cli", "benchmark")
+"""How models run on an NPU, in the order of preference."""
+GROUP = Group("ascend", "pytest --device=0,1 --ais-python=/usr/bin/python3 --tune=none")
+
+
+@dataclass(frozen=True)
+class AscendOptions(TargetOptions):
+    """What a run is told of CANN, its tools and its chips; paths are absolute."""
+
+    simulate_ascend: bool = option(
+        "flag",
+        "run the Ascend chain on this machine: a stand-in for CANN's tools and an NPU, "
+        "generated images, stand-in weights",
+        WHAT_TO_RUN,
+        kind_of_run=True,
+    )
+    simulator: str = option(
+        "text",
+        "what --simulate-ascend plays, e.g. cards=2,fault=busy or time=spin:5; docs/ascend.md "
+        "lists keys and faults, and the drivers that show each",
+        WHAT_TO_RUN,
+        default="",
+        metavar="KEY=VALUE,...",
+    )
+    soc_version: str | None = option(
+        "text", "the chip, where no npu-smi tells it: Ascend310P3", GROUP, metavar="CHIP"
+    )
+    driver: str | None = option(
+        "text",
+        "how models run on an NPU: api, cli or benchmark (default: the first that is there)",
+        GROUP,
+        metavar="NAME",
+        choices=DRIVERS,
+    )
+    tune: str = option(
+        "text",
+        "tuning of compiled models: guide (default), none, or aoe (takes hours)",
+        GROUP,
+        default="guide",
+        metavar="HOW",
+        choices=("guide", "none", "aoe"),
+    )
+    ascend_home: Path | None = option(
+        "path", "folder of the CANN toolkit (default: where it is found)", GROUP, metavar="DIR"
+    )
+    atc: Path | None = option("path", "the atc to use", GROUP, metavar="FILE")
+    npu_smi: Path | None = option("path", "the npu-smi to use", GROUP, metavar="FILE")
+    benchmark_tool: Path | None = option(
+        "path", "the legacy benchmark tool, for --driver=benchmark", GROUP, metavar="FILE"
+    )
+    ais_infer: Path | None = option(
+        "path", "ais_infer.py of CANN 5.1, for --driver=cli", GROUP, metavar="FILE"
+    )
+    ais_python: str | None = option(
+        "text",
+        "the Python that has ais_bench and aclruntime (default: this one)",
+        GROUP,
+        metavar="PYTHON",
+    )
+
+    @property
+    def simulated(self) -> bool:
+        return self.simulate_ascend
+
+    def check(self, target: str | None) -> None:
+        if self.simulate_ascend:
+            from harness.targets.ascend import simulation
+
+            simulation.check(self, target)

@@ -1,0 +1,141 @@
+"""What the family `ascend` offers a run, and what it needs of a host."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.base.errors import HarnessError
+from harness.settings import Settings
+from harness.targets.ascend.options import CHIPS, AscendOptions
+from harness.targets.protocol import Target
+from harness.targets.provider import Detected, Lack, Look, NothingHere, Provider
+
+DETECT_S = 10.0  # whoever starts pytest waits for it
+
+
+class AscendProvider(Provider):
+    """Chips of Ascend cards, of this host or of a simulated one."""
+
+    def make(self, name: str, settings: Settings, folder: Path) -> Target:
+        from harness.targets.ascend import simulation
+        from harness.targets.ascend.host import Place
+        from harness.targets.ascend.target import AscendTarget
+
+        place = Place(folder / "logs", folder / "work", settings.leases_of(folder))
+        options = settings.of(AscendOptions)
+        if not options.simulate_ascend:
+            return AscendTarget(name, settings, place)
+        host = folder / "simulator"
+        environment = simulation.environment(options, settings.target, host)
+        own = settings.with_options(simulation.own_tools(options, host))
+        return AscendTarget(name, own, place, environment)
+
+    def detect(self, settings: Settings) -> Detected:
+        """Return the target of the chip that `--soc-version` names, else of the NPU that npu-smi
+        shows.
+
+        What a run would find is found here, but for patience: each step has `DETECT_S` seconds.
+        """
+        from harness.targets.ascend.host import AscendHost, Patience, Place, soc_name
+
+        options = settings.of(AscendOptions)
+        if options.soc_version is not None:
+            named = _target_of(soc_name(options.soc_version))
+            if named is None:
+                chips = ", ".join(CHIPS.values())
+                return Detected(None, f"--soc-version={options.soc_version} is none of: {chips}")
+            return Detected(named, "the chip of --soc-version")
+        seconds = DETECT_S * settings.deadline_factor
+        # Tools that only a run needs are not looked at: whoever needs them says what is wrong.
+        few = dataclasses.replace(
+            options, atc=None, benchmark_tool=None, ais_infer=None, ais_python=None
+        )
+        with tempfile.TemporaryDirectory(prefix="harness-") as folder:
+            place = Place(Path(folder), Path(folder), settings.leases)
+            host = AscendHost(few, place, os.environ, Patience(seconds, seconds, seconds))
+            try:
+                info = host.info()
+                source = host.toolkit.environment_source
+            except HarnessError as error:
+                remedy = f"; {error.remedy}" if error.remedy else ""
+                return Detected(None, error.message + remedy)
+        if info is None:
+            why = f" ({source})" if source.startswith("not usable") else ""
+            return Detected(None, f"no npu-smi is on this host{why}")
+        shown = sorted({chip.soc_version for chip in info.chips})
+        found = [name for chip in shown if (name := _target_of(chip)) is not None]
+        if len(found) == 1:
+            return Detected(found[0], "the NPU that npu-smi shows")
+        which = (
+            ": which one is not said"
+            if found
+            else f", and targets are for {', '.join(CHIPS.values())}"
+        )
+        return Detected(None, f"npu-smi says {' and '.join(shown)}{which}")
+
+    def lacking(self, settings: Settings, *, building: bool) -> Sequence[Lack]:
+        from harness.targets.ascend.host import AscendHost, Place
+
+        options = settings.of(AscendOptions)
+        if options.simulate_ascend:
+            return ()
+        with tempfile.TemporaryDirectory(prefix="harness-") as folder:
+            place = Place(Path(folder), Path(folder), settings.leases)
+            tools = AscendHost(options, place, os.environ).toolkit
+        found = []
+        if tools.npu_smi is None and settings.device is None and not building:
+            found.append(
+                Lack(
+                    "npu-smi: nothing says which NPU is there",
+                    "the driver's tools, or --device=N; a host without an NPU can only build: "
+                    "python -m harness cache build",
+                )
+            )
+        if tools.atc is None:
+            found.append(
+                Lack(
+                    "atc: CANN's compiler is neither on PATH nor in a known place",
+                    "CANN's toolkit and its set_env.sh, --ascend-home=DIR or --atc=FILE",
+                )
+            )
+        return found
+
+    def check(self, settings: Settings) -> None:
+        options = settings.of(AscendOptions)
+        options.check(settings.target)
+        if options.simulate_ascend:
+            from harness.targets.ascend import simulation
+
+            simulation.check_compiler(options, settings.target)
+
+    def unused(self, settings: Settings) -> Sequence[str]:
+        from harness.targets.ascend import simulation
+
+        options = settings.of(AscendOptions)
+        return simulation.unused(options) if options.simulate_ascend else ()
+
+    def remarks(self, settings: Settings, run_dir: Path) -> Sequence[str]:
+        from harness.targets.ascend import simulation
+
+        return simulation.remarks(run_dir) if settings.of(AscendOptions).simulate_ascend else ()
+
+    def nothing_here(self) -> NothingHere:
+        from harness.targets.ascend import doctor
+
+        return doctor.NOTHING_HERE
+
+    def looks(self, settings: Settings) -> Sequence[Look]:
+        from harness.targets.ascend import doctor
+
+        return doctor.looks(settings)
+
+
+def _target_of(soc_version: str) -> str | None:
+    return next((name for name, chip in CHIPS.items() if chip == soc_version), None)
+
+
+PROVIDER = AscendProvider()

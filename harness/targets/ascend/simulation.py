@@ -1,0 +1,143 @@
+"""The registration of the simulated Ascend host: the only place that imports `harness.simulator`,
+and only in a simulated run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.base import locks
+from harness.base.errors import ConfigError
+from harness.targets.ascend.options import CHIPS, AscendOptions
+from harness.targets.ascend.toolkit import Toolkit
+
+if TYPE_CHECKING:
+    from harness.simulator import SimulatorConfig
+
+# How a real run recognises a simulated host; the simulator writes both.
+VARIABLE = "NPU_SIMULATOR"
+NOTICE = "Part of a SIMULATED Ascend host, made by harness.simulator; never a real tool."
+NOTICE_BYTES = 2000  # of a tool's beginning, in which it says so
+
+USUAL = "ascend310p3"
+# Options that name tools of a real host, where a simulated one has its own.
+_REAL_TOOLS = ("ais_infer", "ais_python", "ascend_home", "atc", "benchmark_tool", "npu_smi")
+
+
+def check(options: AscendOptions, target: str | None) -> None:
+    """Raise `ConfigError` for a host that cannot be described so, or a fault that nothing shows."""
+    from harness import simulator
+
+    simulator.check_faults(_config(options, target), options.driver)
+
+
+def check_compiler(options: AscendOptions, target: str | None) -> None:
+    """Raise `ConfigError` for a host without a compiler, as on a real one."""
+    if "atc" in _config(options, target).without:
+        raise ConfigError(
+            "the simulated Ascend host has no atc, which compiles the models",
+            remedy="leave out without=atc of --simulator",
+        )
+
+
+def _config(options: AscendOptions, target: str | None) -> SimulatorConfig:
+    from harness import simulator
+
+    chip = CHIPS[target or USUAL].removeprefix("Ascend")
+    return simulator.parse_config(options.simulator, usual_chip=chip)
+
+
+def unused(options: AscendOptions) -> tuple[str, ...]:
+    """Return the options that name tools of a real host."""
+    given = dataclasses.asdict(options)
+    return tuple(
+        f"--{name.replace('_', '-')}={given[name]}"
+        for name in _REAL_TOOLS
+        if given[name] is not None
+    )
+
+
+def environment(options: AscendOptions, target: str | None, folder: Path) -> Mapping[str, str]:
+    """Return the environment of a host in `folder` that has the simulated CANN.
+
+    It is installed once for a run: its processes share the simulated devices and their state.
+    """
+    from harness import simulator
+
+    config = _config(options, target)
+    marker = folder / "environment.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    with locks.locked(folder / ".installing", timeout_s=60.0, what="the simulator"):
+        if not marker.is_file():
+            found = simulator.install(folder, config, environment=dict(os.environ))
+            changed = {key: value for key, value in found.items() if os.environ.get(key) != value}
+            marker.write_text(json.dumps(changed), encoding="utf-8")
+    return {**os.environ, **json.loads(marker.read_text(encoding="utf-8"))}
+
+
+def own_tools(options: AscendOptions, folder: Path) -> AscendOptions:
+    """Return options that name no tool of a real host, and those of the host in `folder`."""
+    from harness import simulator
+
+    nothing: dict[str, Any] = dict.fromkeys(_REAL_TOOLS)
+    own = {**nothing, "ais_infer": simulator.ais_infer_script(folder)}
+    return dataclasses.replace(options, **own)
+
+
+def remarks(run_dir: Path) -> tuple[str, ...]:
+    """Return a sentence for each planted fault that never struck in a finished run."""
+    from harness import simulator
+
+    return simulator.never_struck(run_dir / "simulator")
+
+
+# Keeping the two kinds of host apart -------------------------------------------------------------
+
+
+def is_part(tool: Path) -> bool:
+    """Whether a file is one of a simulated host's tools: each says so near its beginning."""
+    try:
+        with tool.open("rb") as file:
+            return NOTICE.encode() in file.read(NOTICE_BYTES)
+    except OSError:
+        return False
+
+
+def refuse(found: Toolkit) -> Toolkit:
+    """Return the toolkit of a real host; refuse a simulated one, whoever put it on a search path.
+
+    Raises:
+        ConfigError: a part of it is simulated.
+    """
+    tools = [found.atc, found.aoe, found.npu_smi, found.benchmark, found.ais_infer]
+    for tool in tools:
+        if VARIABLE in found.env or (tool is not None and is_part(tool)):
+            raise ConfigError(
+                f"a simulated Ascend host would stand behind a real run: {tool or 'its variables'}",
+                remedy="start from a shell that did not source a simulation's set_env.sh, without "
+                f"${VARIABLE}; or simulate: --simulate-ascend",
+            )
+    return found
+
+
+def only_simulated(found: Toolkit) -> Toolkit:
+    """Return the toolkit of a simulated host without what belongs to a real one."""
+    root = Path(found.env[VARIABLE]).parent
+
+    def ours(path: Path | None) -> Path | None:
+        return path if path is not None and path.is_relative_to(root) else None
+
+    return dataclasses.replace(
+        found,
+        npu_smi=ours(found.npu_smi),
+        atc=ours(found.atc),
+        aoe=ours(found.aoe),
+        benchmark=ours(found.benchmark),
+        msit=None,
+        devlib=None,
+    )

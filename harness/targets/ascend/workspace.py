@@ -1,0 +1,144 @@
+"""A private folder for the files of a tool, and what is left of such folders swept away.
+
+The folder is made for the strictest of the tools: real path, ASCII, mode 0750, files 0640.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from harness.base.errors import ConfigError, InferError, LoadError
+
+FOLDER_MODE = 0o750
+FILE_MODE = 0o640
+SWEEP_S = 300.0  # folders that did not change for so long may be swept when nobody holds them
+
+_PREFIX = "exchange-"
+_SAFE_PATH = re.compile(r"[A-Za-z0-9_./-]+")
+
+
+def is_plain(path: Path | str) -> bool:
+    """Whether a path has only characters that all tools of CANN take."""
+    return _SAFE_PATH.fullmatch(str(path)) is not None
+
+
+class Workspace:
+    """A folder that only we and the tool use; removed as a whole by `close`."""
+
+    def __init__(self, parent: Path) -> None:
+        """Raises `ConfigError` for a folder that the tools would refuse or that cannot be made."""
+        real = parent.absolute()
+        try:
+            real.mkdir(parents=True, exist_ok=True)
+            real = real.resolve(strict=True)
+            if not is_plain(real):
+                raise ConfigError(
+                    f"the tools of CANN refuse paths like {str(real)!r}",
+                    remedy="--runs=DIR: a folder whose real path has only A-Z a-z 0-9 _ - / .",
+                )
+            _sweep(real)
+            self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=real))
+            self.path.chmod(FOLDER_MODE)
+            self._lock: int | None = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+            with contextlib.suppress(OSError):  # a file system without locks is never swept
+                fcntl.flock(self._lock, fcntl.LOCK_EX)
+        except OSError as error:
+            raise ConfigError(
+                f"no folder for a tool's files can be made in {real}: {error.strerror or error}",
+                remedy="choose another folder, with free space",
+            ) from error
+        self._folders = 0
+
+    def folder(self) -> Path:
+        """A new, empty folder of mode 0750. Raises `InferError`."""
+        self._folders += 1
+        path = self.path / f"c{self._folders:06d}"
+        try:
+            path.mkdir(FOLDER_MODE)
+        except OSError as error:
+            raise InferError(
+                f"no folder for a tool's files can be made in {self.path}: "
+                f"{error.strerror or error}",
+                remedy="free disk space there, or choose another folder for the run",
+            ) from error
+        return path
+
+    def free_bytes(self) -> int:
+        """What the file system has left; 0 when it does not say."""
+        try:
+            return shutil.disk_usage(self.path).free
+        except OSError:
+            return 0
+
+    def close(self) -> None:
+        """Remove it with all that is in it; safe to call twice."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+        remove(self.path)
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what a harness that was killed has left: up to two chunks each.
+
+    Who uses a folder holds a lock on it, but for the moment after it was made.
+    """
+    for path in parent.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime < SWEEP_S:
+                continue
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove(path)
+            finally:
+                os.close(fd)
+
+
+def remove(path: Path) -> None:
+    """Remove a folder; what cannot be removed is left."""
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def write_file(path: Path, data: memoryview | bytes) -> None:
+    """Write a new file of mode 0640, whatever the process's umask is. Raises `OSError`."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(path, flags, FILE_MODE)
+    try:
+        os.fchmod(fd, FILE_MODE)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+    finally:
+        os.close(fd)
+
+
+def own_copy(file: Path, workspace: Workspace) -> Path:
+    """A copy of a model as `model.om` in a folder of the workspace.
+
+    The tools refuse links, group-writable files and names with unusual characters; a store may
+    have all of them.
+
+    Raises:
+        LoadError: it cannot be read or copied.
+    """
+    try:
+        copy = workspace.folder() / "model.om"
+    except InferError as error:
+        raise LoadError(error.message, remedy=error.remedy) from error
+    try:
+        shutil.copyfile(file, copy)
+        copy.chmod(FILE_MODE)
+    except OSError as error:
+        raise LoadError(
+            f"{file.name} cannot be copied to {copy.parent}: {error.strerror or error}",
+            remedy="see that the file is there and the disk has room for it",
+        ) from error
+    return copy

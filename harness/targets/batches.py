@@ -1,0 +1,32 @@
+"""What every session checks of what it is given."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from harness.base.errors import InferError
+from harness.targets.protocol import Float32, TensorSpec
+
+
+def copy_batch(name: str, spec: TensorSpec, batch: Float32, view: Float32) -> None:
+    """Copy `float32[B, 3, S, S]` into a session's input.
+
+    Raises:
+        InferError: another shape or dtype than the input's.
+    """
+    if batch.shape != spec.shape or batch.dtype != np.float32:
+        raise InferError(
+            f"{name}: a batch of {batch.dtype}{list(batch.shape)} for the input {spec.name!r}, "
+            f"which is {spec.dtype}{list(spec.shape)}",
+            remedy="fill the last batch up to the model's batch size",
+        )
+    np.copyto(view, batch)
+
+
+def check_loops(name: str, loops: int, warmup: int) -> None:
+    """Raise `InferError` unless there is something to time."""
+    if loops < 1 or warmup < 0:
+        raise InferError(
+            f"{name}: cannot time {loops} executions after a warm-up of {warmup}",
+            remedy="ask for at least one execution",
+        )

@@ -1,0 +1,5 @@
+"""The family `cpu`: ONNX Runtime on the host's processor."""
+
+from harness.base.families import Family
+
+FAMILY = Family("harness.targets.cpu", "cpu", "CPU", ("cpu",), rehearses=True)

@@ -1,0 +1,109 @@
+"""What the family `cuda` offers a run, and what it needs of a host."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import shutil
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from harness.base.errors import HarnessError
+from harness.settings import Settings
+from harness.targets.protocol import Target
+from harness.targets.provider import Finding, Lack, Look, NothingHere, Provider
+
+QUERY_DEADLINE_S = 20.0  # of one call of nvidia-smi
+LOOK_DEADLINE_S = 60.0
+
+_GROUP = "CUDA"
+_OF = frozenset({"cuda"})
+_NO_GPU, _NO_RUNTIME = "no GPU that can be used", "no ONNX Runtime for CUDA"
+
+
+class CudaProvider(Provider):
+    """NVIDIA GPUs of this host."""
+
+    def make(self, name: str, settings: Settings, folder: Path) -> Target:
+        from harness.targets.cuda.target import CudaTarget
+
+        return CudaTarget(settings)
+
+    def lacking(self, settings: Settings, *, building: bool) -> Sequence[Lack]:
+        found = []
+        if shutil.which("nvidia-smi") is None:
+            found.append(Lack("nvidia-smi: nothing says which GPU is there", "NVIDIA's driver"))
+        if importlib.util.find_spec("onnxruntime") and not _version("onnxruntime-gpu"):
+            found.append(
+                Lack(
+                    "onnxruntime-gpu: the plain onnxruntime has no CUDA provider",
+                    "an environment of its own with pip install -r requirements/cuda.txt",
+                )
+            )
+        return found
+
+    def nothing_here(self) -> NothingHere:
+        return NothingHere(
+            frozenset({_NO_GPU, _NO_RUNTIME}),
+            "a GPU and its ONNX Runtime",
+            "neither is here",
+            "NVIDIA's driver, then pip install -r requirements/cuda.txt",
+            "--target=cuda",
+        )
+
+    def looks(self, settings: Settings) -> Sequence[Look]:
+        return (Look(_GROUP, LOOK_DEADLINE_S, _OF, lambda: _findings(settings)),)
+
+
+def _findings(settings: Settings) -> Iterator[Finding]:
+    from harness.targets.cuda.target import SMI_DEADLINE_S, CudaTarget
+
+    quick = dataclasses.replace(settings, deadline_factor=QUERY_DEADLINE_S / SMI_DEADLINE_S)
+    gpu = Finding(_GROUP, "GPUs", "ok", "", needed_by=_OF, kind="machine")
+    try:
+        target = CudaTarget(quick)
+        names = ", ".join(f"{device.index}: {device.name}" for device in target.devices())
+        driver = target.identity().get("driver", "not told")
+        yield dataclasses.replace(gpu, found=f"{names}; driver {driver}")
+    except HarnessError as error:
+        yield dataclasses.replace(
+            gpu, state="lacks", found=error.message, remedy=error.remedy, short=_NO_GPU
+        )
+    plain, of_gpu = _version("onnxruntime"), _version("onnxruntime-gpu")
+    library = _has_provider()
+    found = "onnxruntime-gpu is not installed"
+    if plain and of_gpu:
+        found = f"onnxruntime {plain} and onnxruntime-gpu {of_gpu}: both are one module"
+    elif of_gpu:
+        found = f"onnxruntime-gpu {of_gpu}" + ("" if library else ", without its CUDA library")
+    works = bool(of_gpu) and not plain and library
+    yield Finding(
+        _GROUP,
+        "ONNX Runtime with the CUDA provider",
+        "ok" if works else "lacks",
+        found,
+        "" if works else "pip uninstall onnxruntime, then pip install -r requirements/cuda.txt",
+        _OF,
+        short="" if works else _NO_RUNTIME,
+    )
+
+
+def _version(distribution: str) -> str:
+    """Version of an installed distribution; empty where it is absent."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _has_provider() -> bool:
+    """Whether the installed module brings the provider's library; the module is not imported."""
+    spec = importlib.util.find_spec("onnxruntime")
+    places = (spec.submodule_search_locations if spec else None) or ()
+    return any(
+        Path(place, "capi", "libonnxruntime_providers_cuda.so").is_file() for place in places
+    )
+
+
+PROVIDER = CudaProvider()
