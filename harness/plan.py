@@ -9,15 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.errors import ConfigError
-from harness.base.terms import Check
+from harness.base.families import available
+from harness.base.terms import CHECKS, Check
 from harness.catalog.schema import Catalog, Model
 from harness.records.lines import PlannedCase
 from harness.settings import DEFAULT_BATCH_SIZES, Settings
-from harness.targets import registry
 
-CHECKS: tuple[Check, ...] = ("accuracy", "throughput")
-# Targets that this version can run on; `baselines.yaml` knows figures for more.
-AVAILABLE_TARGETS = registry.available()
 _TORCH = ("torch", "torchvision", "timm")
 
 
@@ -71,18 +68,19 @@ class Plan:
 
 
 def make_plan(catalog: Catalog, settings: Settings) -> Plan:
-    """Cases for the chosen models, batch sizes and target.
+    """Return the cases of the chosen models, batch sizes and target.
 
     Without a target the plan holds what could be run: every target that has a figure.
 
     Raises:
-        ConfigError: an unknown model or target, with the closest name.
+        ConfigError: an unknown model or target, of an option or of the catalog, with the closest
+            name.
     """
     names = settings.models or tuple(catalog.models)
     for name in (*names, *(n for n, _ in settings.onnx), *settings.trust_checkpoint):
         _known(name, catalog.models, "model")
-    if settings.target is not None:
-        _known(settings.target, [*AVAILABLE_TARGETS, *catalog.targets()], "target")
+    for name in (*catalog.targets(), *([settings.target] if settings.target else [])):
+        _known(name, available(), "target")
     return Plan(
         tuple(
             Case(name, batch_size, target, check)
@@ -106,7 +104,7 @@ def _known(name: str, names: Iterable[str], what: str) -> None:
 def _targets(model: Model, settings: Settings) -> tuple[str, ...]:
     if settings.target is not None:
         return (settings.target,)
-    return tuple(dict.fromkeys(table.target for table in model.throughput)) or AVAILABLE_TARGETS
+    return tuple(dict.fromkeys(table.target for table in model.throughput)) or available()
 
 
 def _batch_sizes(model: Model, target: str, settings: Settings) -> tuple[int, ...]:
@@ -118,7 +116,7 @@ def _batch_sizes(model: Model, target: str, settings: Settings) -> tuple[int, ..
 def missing(
     settings: Settings, cases: Iterable[Case], *, building: bool = False
 ) -> tuple[Missing, ...]:
-    """What the cases need besides what the settings say; a rehearsal needs nothing.
+    """Return what the cases need besides what the settings say; a rehearsal needs nothing.
 
     `building`: their models are made and not run, which needs no device and no images.
     """
@@ -140,24 +138,19 @@ def missing(
             )
         return tuple(found)
     if settings.target is None:
-        why_not = f" ({settings.no_target})" if settings.no_target else ""
+        why_not = f" ({settings.detection})" if settings.detection else ""
         found.append(
             Missing(
                 f"target: where compiled models run{why_not}",
-                f"--target=NAME ({', '.join(AVAILABLE_TARGETS)}), $HARNESS_TARGET, or "
+                f"--target=NAME ({', '.join(available())}), $HARNESS_TARGET, or "
                 "harness_target in pytest.ini",
             )
         )
-    elif settings.target not in AVAILABLE_TARGETS:
-        found.append(
-            Missing(
-                f"target: {settings.target} cannot be run by this version",
-                f"--target with one of: {', '.join(AVAILABLE_TARGETS)}",
-            )
-        )
     else:
-        lacking = registry.lacking(settings, building=building)
-        found += [Missing(thing, remedy) for thing, remedy in lacking]
+        # The room above, for what only the target knows of this host.
+        from harness.targets import registry
+
+        found += registry.lacking(settings, building=building)
     judged = any(case.check == "accuracy" for case in selected)
     if settings.imagenet is None and judged and not building:
         found.append(

@@ -30,6 +30,11 @@ class Simulation:
     described_by: str
     targets: tuple[str, ...]
 
+    @property
+    def subject(self) -> str:
+        """How `doctor` calls it: the option without its dashes."""
+        return self.asked_by.replace("_", "-")
+
 
 @dataclass(frozen=True)
 class Family:

@@ -13,25 +13,13 @@ from harness.base.errors import ConfigError, HarnessError
 from harness.catalog.load import load_catalog
 from harness.catalog.schema import Catalog
 from harness.cli.options import console, takes_settings
-from harness.doctor import (
-    REHEARSAL,
-    SIMULATION,
-    SUBJECTS,
-    Answer,
-    Can,
-    Examination,
-    State,
-    brief,
-    examine,
-)
+from harness.doctor import REHEARSAL, SUBJECTS, Answer, Can, Examination, brief, examine
 from harness.judge.causes import Exit
 from harness.settings import Settings
+from harness.targets.provider import Finding
 
-_SIGNS: dict[State, str] = {
-    "ok": "[green]ok[/]",
-    "lacks": "[red]lacks[/]",
-    "note": "[yellow]note[/]",
-}
+_SIGNS = {"ok": "[green]ok[/]", "lacks": "[red]lacks[/]", "note": "[yellow]note[/]"}
+_COLOURS: dict[Can, str] = {"yes": "green", "throughput only": "yellow", "no": "red"}
 
 
 def register(app: typer.Typer) -> None:
@@ -73,7 +61,7 @@ def doctor(
     if everything:
         for title in dict.fromkeys(finding.group for finding in found.findings):
             out.print(_all_of(title, found))
-    out.print(_answers(found, simulated=settings.simulate_ascend))
+    out.print(_answers(found))
     if not everything:
         _print_brief(out, found, strict or settings.target)
     if trouble:
@@ -93,6 +81,13 @@ def _strict_text(answer: Answer) -> str:
     return f"exit code {answer.code} ({what}): {answer.target} {can} here: {answer.because}"
 
 
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
 def _all_of(title: str, found: Examination) -> Table:
     table = Table(title=escape(title), title_justify="left", show_lines=False)
     for column in ("", "what", "found", "what to do"):
@@ -108,43 +103,30 @@ def _print_brief(out: Console, found: Examination, target: str | None) -> None:
     out.print()
     left = brief(found, target)
     if left:
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for column in ("", "what", "found", "what to do"):
-            table.add_column(column, overflow="fold")
+        table = _table("", "what", "found", "what to do")
         for one in left:
-            # Somebody who rehearses lacks nothing without an NPU, a GPU or original weights.
-            aside = target is None and one.needed_by and REHEARSAL not in one.needed_by
-            # What was supplied and is wrong is here.
-            absent = one.state == "lacks" and (one.kind == "machine" or one.short)
-            sign = "[dim]not here[/]" if absent and aside else _SIGNS[one.state]
-            table.add_row(sign, *map(escape, (one.what, one.found, one.remedy)))
+            table.add_row(_sign(one, target), *map(escape, (one.what, one.found, one.remedy)))
         out.print(table)
-    of = f" for {target}" if target else ""
-    said = f"{len(found.findings)} things were looked at; --all shows them"
-    out.print(f"{said}" if left else f"nothing is missing{of}; {said}", soft_wrap=True)
+    nothing = f"nothing is missing{f' for {target}' if target else ''}; "
+    text = f"{len(found.findings)} things were looked at; --all shows them"
+    out.print(text if left else nothing + text, soft_wrap=True)
 
 
-_COMMANDS = {REHEARSAL: "pytest --rehearsal", SIMULATION: "pytest --simulate-ascend"}
+def _sign(one: Finding, target: str | None) -> str:
+    """Somebody who rehearses lacks nothing without a device or original weights; what was supplied
+    and is wrong is here.
+    """
+    aside = target is None and one.needed_by and REHEARSAL not in one.needed_by
+    absent = one.state == "lacks" and (one.kind == "machine" or one.short)
+    return "[dim]not here[/]" if absent and aside else _SIGNS[one.state]
 
 
-def _answers(found: Examination, *, simulated: bool) -> Table:
+def _answers(found: Examination) -> Table:
     """Targets that cannot run for the same reasons share a row."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("target", "can run here", "how, or why not"):
-        table.add_column(column, overflow="fold")
-    colours = {"yes": "green", "throughput only": "yellow", "no": "red"}
     rows: dict[tuple[Can, str], list[str]] = {}
     for answer in found.answers:
-        played = simulated and answer.target.startswith("ascend")
-        how = answer.because
-        if answer.can == "yes":
-            usual = f"pytest --target={answer.target}"
-            command = (
-                f"{usual} --simulate-ascend" if played else _COMMANDS.get(answer.target, usual)
-            )
-            how = f"{command}: {how}" if how else command
-        name = f"{answer.target} (simulated)" if played else answer.target
-        rows.setdefault((answer.can, how), []).append(name)
+        rows.setdefault((answer.can, answer.because), []).append(answer.name)
+    table = _table("target", "can run here", "how, or why not")
     for (can, how), names in rows.items():
-        table.add_row(", ".join(names), f"[{colours[can]}]{can}[/]", escape(how))
+        table.add_row(", ".join(names), f"[{_COLOURS[can]}]{can}[/]", escape(how))
     return table

@@ -47,9 +47,8 @@ def plan(
     if not settings.configured:
         settings = registry.located(settings)
         if settings.target is not None:
-            asked = settings.soc_version is not None
-            why = "the chip of --soc-version" if asked else "the NPU that npu-smi shows"
-            out.print(f"target {settings.target}: {why}", markup=False, soft_wrap=True)
+            how = f"target {settings.target}: {settings.detection}"
+            out.print(how, markup=False, soft_wrap=True)
     whole = make_plan(contents, settings)
     cases = [case for case in whole.cases if wanted in (None, case.check)]
     images, trouble = image_count(settings)
@@ -120,7 +119,7 @@ def checkpoint_lines(settings: Settings, catalog: Catalog, cases: Sequence[Case]
             continue
         found = doctor.checkpoint(settings, catalog.models[name])
         if found.state == "lacks":
-            word = "missing: " if found.file else "refused: "
+            word = "missing: " if found.short == doctor.ABSENT else "refused: "
             lines.append(f"\n{word}{found.what}: {found.found}\n  what to do: {found.remedy}")
     return lines
 
@@ -225,7 +224,7 @@ def reference(catalog: Catalog, settings: Settings, case: Case, *, part: bool = 
     if settings.stand_ins:
         if case.check == "accuracy":
             return "eager PyTorch's predictions on the same generated images"
-        if settings.simulate_ascend:
+        if settings.provenance == "simulated":
             return "nothing: a simulated device's speed is only recorded"
         return "eager PyTorch's speed on this host"
     if case.check == "accuracy":

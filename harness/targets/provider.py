@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from harness.plan import Missing
 from harness.settings import Settings
 from harness.targets.protocol import Target
 
@@ -26,14 +27,6 @@ class Detected:
     how: str = ""
 
 
-@dataclass(frozen=True)
-class Lack:
-    """A thing that a run needs and does not find, and how to supply it."""
-
-    thing: str
-    remedy: str
-
-
 # Findings of `doctor` ------------------------------------------------------------------------
 
 
@@ -43,7 +36,8 @@ class Finding:
 
     state: `lacks` is to be mended where it is needed; `note` is worth knowing.
     needed_by: targets that cannot run without it; `for_accuracy`: only their accuracy cannot.
-    concerns: targets that it speaks of; `doctor` fills it in.
+    concerns: targets that it speaks of; `doctor` fills it in where it is empty.
+    only_for: "needed for published accuracy": said where nobody asked for one target.
     kind: whether it is the machine's (devices, drivers, disk) or something to supply.
     short: for the summary; equal ones of several findings are said once.
     """
@@ -58,6 +52,7 @@ class Finding:
     kind: Kind = "input"
     short: str = ""
     concerns: frozenset[str] = frozenset()
+    only_for: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,7 +87,7 @@ class Provider:
         """Return the target of the hardware that this host shows."""
         return Detected()
 
-    def lacking(self, settings: Settings, *, building: bool) -> Sequence[Lack]:
+    def lacking(self, settings: Settings, *, building: bool) -> Sequence[Missing]:
         """Return what a run lacks here. `building`: models are compiled here and run nowhere."""
         return ()
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from harness.base.errors import ConfigError
 from harness.base.families import Family, available, families, family_of
+from harness.plan import Missing
 from harness.settings import Settings, with_target
 from harness.targets.protocol import Target
-from harness.targets.provider import Lack, Provider
+from harness.targets.provider import Provider
 
 __all__ = ["available", "check", "lacking", "located", "make_target", "remarks", "unused"]
 
@@ -56,7 +57,7 @@ def located(settings: Settings) -> Settings:
     return with_target(settings, None, "; ".join(one.how for one in found if one.how))
 
 
-def lacking(settings: Settings, *, building: bool = False) -> Sequence[Lack]:
+def lacking(settings: Settings, *, building: bool = False) -> Sequence[Missing]:
     """Return what the settings' target needs of this host and does not find.
 
     `building`: models are compiled here and run nowhere.

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.base.errors import HarnessError
+from harness.plan import Missing
 from harness.settings import Settings
 from harness.targets.ascend.options import CHIPS, AscendOptions
 from harness.targets.protocol import Target
-from harness.targets.provider import Detected, Lack, Look, NothingHere, Provider
+from harness.targets.provider import Detected, Look, NothingHere, Provider
 
 DETECT_S = 10.0  # whoever starts pytest waits for it
 
@@ -77,7 +78,7 @@ class AscendProvider(Provider):
         )
         return Detected(None, f"npu-smi says {' and '.join(shown)}{which}")
 
-    def lacking(self, settings: Settings, *, building: bool) -> Sequence[Lack]:
+    def lacking(self, settings: Settings, *, building: bool) -> Sequence[Missing]:
         from harness.targets.ascend.host import AscendHost, Place
 
         options = settings.of(AscendOptions)
@@ -89,7 +90,7 @@ class AscendProvider(Provider):
         found = []
         if tools.npu_smi is None and settings.device is None and not building:
             found.append(
-                Lack(
+                Missing(
                     "npu-smi: nothing says which NPU is there",
                     "the driver's tools, or --device=N; a host without an NPU can only build: "
                     "python -m harness cache build",
@@ -97,7 +98,7 @@ class AscendProvider(Provider):
             )
         if tools.atc is None:
             found.append(
-                Lack(
+                Missing(
                     "atc: CANN's compiler is neither on PATH nor in a known place",
                     "CANN's toolkit and its set_env.sh, --ascend-home=DIR or --atc=FILE",
                 )

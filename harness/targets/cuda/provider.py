@@ -10,9 +10,10 @@ from importlib import metadata
 from pathlib import Path
 
 from harness.base.errors import HarnessError
+from harness.plan import Missing
 from harness.settings import Settings
 from harness.targets.protocol import Target
-from harness.targets.provider import Finding, Lack, Look, NothingHere, Provider
+from harness.targets.provider import Finding, Look, NothingHere, Provider
 
 QUERY_DEADLINE_S = 20.0  # of one call of nvidia-smi
 LOOK_DEADLINE_S = 60.0
@@ -30,13 +31,13 @@ class CudaProvider(Provider):
 
         return CudaTarget(settings)
 
-    def lacking(self, settings: Settings, *, building: bool) -> Sequence[Lack]:
+    def lacking(self, settings: Settings, *, building: bool) -> Sequence[Missing]:
         found = []
         if shutil.which("nvidia-smi") is None:
-            found.append(Lack("nvidia-smi: nothing says which GPU is there", "NVIDIA's driver"))
+            found.append(Missing("nvidia-smi: nothing says which GPU is there", "NVIDIA's driver"))
         if importlib.util.find_spec("onnxruntime") and not _version("onnxruntime-gpu"):
             found.append(
-                Lack(
+                Missing(
                     "onnxruntime-gpu: the plain onnxruntime has no CUDA provider",
                     "an environment of its own with pip install -r requirements/cuda.txt",
                 )
