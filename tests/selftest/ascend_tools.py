@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.targets.ascend.filetool import Opening
 from harness.targets.ascend.toolkit import Toolkit
 from harness.targets.protocol import Float32, TensorSpec
 
@@ -456,4 +457,23 @@ def toolkit(
         ais_infer=ais_infer,
         environment_source="not found",
         versions={},
+    )
+
+
+def opening(file: Path, work: Path, **changes: Any) -> Opening:
+    """What a driver is given, with a deadline of a minute and chunks of three batches."""
+    return Opening(
+        file,
+        **{
+            "toolkit": toolkit(),
+            "device_id": 0,
+            "input": INPUT,
+            "output": OUTPUT,
+            "work": work,
+            "log": work.parent / "tool.log",
+            "deadline_open_s": 0.0,
+            "deadline_run_s": 60.0,
+            "chunk_bytes": 3 * batch(1).nbytes,
+            **changes,
+        },
     )

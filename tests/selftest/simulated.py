@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.settings import resolve
 from harness.simulator import install, parse_config
 from harness.simulator.host import VARIABLE, Host
+from harness.targets.ascend.host import Place
+from harness.targets.ascend.options import AscendOptions
+from harness.targets.ascend.target import AscendTarget
 
 BATCH = 4
 SHAPE = (BATCH, 3, 8, 8)
@@ -135,6 +141,22 @@ def make_host(folder: Path, text: str = "") -> SimulatedHost:
         if not name.startswith(("ASCEND_", "HARNESS_", "PYTEST_"))
     }
     return SimulatedHost(folder, dict(install(folder, parse_config(text), environment=environment)))
+
+
+def ascend_target(
+    folder: Path,
+    text: str = "",
+    name: str = "ascend310p3",
+    variables: Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
+    **given: Any,
+) -> AscendTarget:
+    """A target on a simulated host in `folder`; `options` are set as they are, whatever they say."""
+    settings = resolve({"simulate_ascend": True, "target": name, **given}, environment={})
+    changed = dataclasses.replace(settings.of(AscendOptions), **(options or {}))
+    environment = {**make_host(folder / "host", text).env, **(variables or {})}
+    place = Place(folder / "logs", folder / "work", folder)
+    return AscendTarget(name, settings.with_options(changed), place, environment)
 
 
 def images(count: int = BATCH, seed: int = 0) -> npt.NDArray[Any]:

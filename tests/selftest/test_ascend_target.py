@@ -2,45 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from types import SimpleNamespace
 
 import pytest
 
 from harness import plan as cases
-from harness import simulator
 from harness.base.errors import ConfigError, DeviceError, InferError, LoadError
 from harness.base.locks import locked
 from harness.catalog.load import load_catalog
 from harness.settings import resolve
 from harness.targets import registry
 from harness.targets.ascend import npu_smi as queries
-from harness.targets.ascend import target as ascend
-from harness.targets.ascend import toolkit
+from harness.targets.ascend import provider, toolkit
+from harness.targets.ascend.host import LOCK, VISIBLE, Place
 from harness.targets.ascend.npu_smi import NpuSmi
-from harness.targets.ascend.target import LOCK, VISIBLE, AscendTarget, Place, detect
-from harness.targets.protocol import Device
+from harness.targets.ascend.options import AscendOptions
+from harness.targets.ascend.target import AscendTarget
+from harness.targets.protocol import Device, SessionInfo
 from tests.selftest.running import TINY
+from tests.selftest.simulated import ascend_target, make_host
 
 ONE = cases.Case("tiny", 1, "ascend310p3", "throughput")
 
 
-def host(folder, text="", **variables):
-    """The environment of a simulated host."""
-    config = simulator.parse_config(text)
-    found = simulator.install(folder / "host", config, environment=dict(os.environ))
-    return {**found, **variables}
-
-
-def target(folder, text="", name="ascend310p3", variables=(), **given):
-    place = Place(folder / "logs", folder / "work", folder)
-    settings = resolve({"simulate_ascend": True, "target": name, **given}, environment={})
-    return AscendTarget(name, settings, place, host(folder, text, **dict(variables)))
-
-
 def test_chips_of_a_card_are_devices_of_one_group(tmp_path):
-    one = target(tmp_path, "chip=310,cards=2", "ascend310")
+    one = ascend_target(tmp_path, "chip=310,cards=2", "ascend310")
     devices = one.devices()
     assert [device.index for device in devices] == list(range(8))
     assert [device.group for device in devices] == ["npu-0"] * 4 + ["npu-1"] * 4
@@ -48,42 +35,42 @@ def test_chips_of_a_card_are_devices_of_one_group(tmp_path):
 
 
 def test_the_whole_card_is_leased_also_where_a_run_may_use_one_chip_of_it(tmp_path):
-    one = target(tmp_path, "chip=310", "ascend310", device="2")
+    one = ascend_target(tmp_path, "chip=310", "ascend310", device="2")
     (device,) = one.devices()
     assert device.index == 2
     assert [chip.index for chip in one.card(device)] == [0, 1, 2, 3]
 
 
 def test_visible_devices_are_read_as_an_option_and_kept_from_the_tools(tmp_path):
-    one = target(tmp_path, "cards=3", variables={VISIBLE: "1,2"})
+    one = ascend_target(tmp_path, "cards=3", variables={VISIBLE: "1,2"})
     assert [device.index for device in one.devices()] == [1, 2]
     assert VISIBLE not in one.toolkit.env
     with pytest.raises(ConfigError, match=VISIBLE):
-        target(tmp_path, variables={VISIBLE: "all"})
+        ascend_target(tmp_path, variables={VISIBLE: "all"})
 
 
 def test_another_chip_than_the_targets(tmp_path):
     with pytest.raises(DeviceError, match="Ascend310P3: npu-smi shows Ascend310"):
-        target(tmp_path, "chip=310").devices()
+        ascend_target(tmp_path, "chip=310").devices()
     with pytest.raises(DeviceError, match=r"no NPU|no chip|no Ascend310P3"):
-        target(tmp_path, "cards=0").devices()
+        ascend_target(tmp_path, "cards=0").devices()
     with pytest.raises(DeviceError, match="logical id 7"):
-        target(tmp_path, device="7").devices()
+        ascend_target(tmp_path, device="7").devices()
 
 
 def test_a_sick_device_is_left_out_and_only_sick_ones_are_an_error(tmp_path):
-    one = target(tmp_path, "cards=2,fault=unhealthy:0")
+    one = ascend_target(tmp_path, "cards=2,fault=unhealthy:0")
     assert [device.index for device in one.devices()] == [1]
     assert list(one.left_out()) == ["ascend310p3-0"]
-    assert target(tmp_path, "cards=2,fault=unhealthy:0", device="1").left_out() == {}
+    assert ascend_target(tmp_path, "cards=2,fault=unhealthy:0", device="1").left_out() == {}
     with pytest.raises(DeviceError, match="Alarm"):
-        target(tmp_path, "fault=unhealthy").devices()
+        ascend_target(tmp_path, "fault=unhealthy").devices()
 
 
 def test_without_npu_smi_a_device_must_be_named(tmp_path):
     with pytest.raises(DeviceError, match="no npu-smi"):
-        target(tmp_path, "without=npu-smi").devices()
-    one = target(tmp_path, "without=npu-smi", device="3")
+        ascend_target(tmp_path, "without=npu-smi").devices()
+    one = ascend_target(tmp_path, "without=npu-smi", device="3")
     (device,) = one.devices()
     assert device.index == 3
     assert one.look(device, "before", 0.0, None).busy == "unknown"
@@ -91,7 +78,7 @@ def test_without_npu_smi_a_device_must_be_named(tmp_path):
 
 
 def test_the_identity_names_what_an_artifact_depends_on(tmp_path):
-    identity = target(tmp_path, "driver=23.0.0,cann=8.0.RC2").identity()
+    identity = ascend_target(tmp_path, "driver=23.0.0,cann=8.0.RC2").identity()
     assert identity["simulated"] is True
     assert (identity["chip"], identity["cann"]) == ("Ascend310P3", "8.0.RC2")
     assert identity["driver"] == "23.0.0"
@@ -99,20 +86,20 @@ def test_the_identity_names_what_an_artifact_depends_on(tmp_path):
 
 def test_an_npu_smi_that_stumbles_is_forgotten(tmp_path, monkeypatch):
     monkeypatch.setattr(queries, "RETRY_S", 0.0)
-    whole = target(tmp_path / "whole", "chip=310", "ascend310").identity()
-    once = target(tmp_path / "once", "chip=310,fault=npu-smi-fails:any:1", "ascend310")
+    whole = ascend_target(tmp_path / "whole", "chip=310", "ascend310").identity()
+    once = ascend_target(tmp_path / "once", "chip=310,fault=npu-smi-fails:any:1", "ascend310")
     assert once.identity()["firmware"] == whole["firmware"]  # tried again
     fault = f"chip=310,fault=npu-smi-fails:any:{queries.TRIES}"
-    longer = target(tmp_path / "longer", fault, "ascend310")
+    longer = ascend_target(tmp_path / "longer", fault, "ascend310")
     assert "firmware" not in longer.identity()  # as on a host that only builds
     assert longer.identity()["firmware"] == once.identity()["firmware"] != ""
-    session = SimpleNamespace(driver="api")
+    session = SimpleNamespace(about=SessionInfo("api"))
     assert longer.setup(longer.devices()[0], {}, session).chips == 4
 
 
 def test_no_key_is_made_without_a_firmware_that_is_not_told_for_the_moment(tmp_path, monkeypatch):
     monkeypatch.setattr(queries, "RETRY_S", 0.0)
-    one = target(tmp_path)
+    one = ascend_target(tmp_path)
     one.devices()
     call, failing = NpuSmi._call, [queries.TRIES]
 
@@ -141,7 +128,7 @@ def test_no_key_is_made_without_a_firmware_that_is_not_told_for_the_moment(tmp_p
 )
 def test_a_look_at_a_device(tmp_path, monkeypatch, text, busy, health):
     monkeypatch.setattr("harness.targets.ascend.target.LOOK_PAUSE_S", 0.0)
-    one = target(tmp_path, text)
+    one = ascend_target(tmp_path, text)
     seen = one.look(Device("ascend310p3", 0, "Ascend310P3", "npu-0"), "before", 0.0, None)
     assert (seen.busy, seen.health) == (busy, health)
     assert seen.temperature_c is not None
@@ -158,13 +145,13 @@ def test_a_look_at_a_device(tmp_path, monkeypatch, text, busy, health):
     ],
 )
 def test_what_speaks_against_a_device(tmp_path, error, certain):
-    found = target(tmp_path).device_fault(error, Device("ascend310p3", 0, "x", "npu-0"))
+    found = ascend_target(tmp_path).device_fault(error, Device("ascend310p3", 0, "x", "npu-0"))
     assert found is not None
     assert found.certain is certain
 
 
 def test_what_does_not_speak_against_a_device(tmp_path):
-    one, device = target(tmp_path), Device("ascend310p3", 0, "x", "npu-0")
+    one, device = ascend_target(tmp_path), Device("ascend310p3", 0, "x", "npu-0")
     assert one.device_fault(InferError("the worker was killed by SIGSEGV"), device) is None
     assert one.device_fault(ConfigError("no such option"), device) is None
     gone = one.device_fault(InferError("x"), Device("ascend310p3", 9, "x", "npu-9"))
@@ -172,11 +159,14 @@ def test_what_does_not_speak_against_a_device(tmp_path):
     assert gone.certain
 
 
-def test_a_host_with_one_kind_of_chip_names_its_target(tmp_path, monkeypatch):
+def test_a_host_with_one_kind_of_chip_names_its_ascend_target(tmp_path, monkeypatch):
     settings = resolve({"leases": str(tmp_path)}, environment={})
-    for name, value in host(tmp_path, "chip=310").items():
+    simulated = settings.with_options(AscendOptions(simulate_ascend=True))
+    for name, value in make_host(tmp_path, "chip=310").env.items():
         monkeypatch.setenv(name, value)
-    assert detect(settings) == ("ascend310", "")
+    assert provider.PROVIDER.detect(simulated).target == "ascend310"
+    # Whose shell has a simulated host does not run on it unasked.
+    assert "simulated Ascend host" in provider.PROVIDER.detect(settings).how
 
 
 # What a bare host answers, without a target or with tools that do not tell one.
@@ -261,26 +251,26 @@ def test_a_lock_that_cannot_be_written_says_so(bare, tmp_path):
 
 
 def test_nobody_waits_long_for_a_target(bare, tmp_path, monkeypatch):
-    monkeypatch.setattr(ascend, "DETECT_S", 0.5)
+    monkeypatch.setattr(provider, "DETECT_S", 0.5)
     program = script(tmp_path / "bin/npu-smi", "sleep 600")
     assert "its deadline" in said(bare)
     npu_smi(program)
     with locked(tmp_path / "leases" / LOCK, what="another's call"):
         assert "held by another's call" in said(bare)
-    monkeypatch.setattr(ascend, "DETECT_S", 60.0)
+    monkeypatch.setattr(provider, "DETECT_S", 60.0)
     assert registry.located(bare).target == "ascend310p3"
 
 
 def test_chips_that_have_no_target_of_their_own(bare, tmp_path):
     npu_smi(tmp_path / "bin/npu-smi", "910B")
     assert "npu-smi says Ascend910B, and targets are for Ascend310, Ascend310P3" in said(bare)
-    nowhere = dataclasses.replace(bare, npu_smi=tmp_path / "nowhere")
+    nowhere = bare.with_options(AscendOptions(npu_smi=tmp_path / "nowhere"))
     assert "nowhere, given for npu-smi, does not exist" in said(nowhere)
 
 
 @pytest.mark.parametrize("text", ["Ascend310P3", "310p3", "ascend 310P3"])
 def test_a_chip_that_was_named_is_a_target(bare, text):
-    named = registry.located(dataclasses.replace(bare, soc_version=text))
+    named = registry.located(bare.with_options(AscendOptions(soc_version=text)))
     assert named.target == "ascend310p3"
     # It builds there; to run, a device must be known as well.
     assert "npu-smi" in {item.thing.split(":")[0] for item in cases.missing(named, [ONE])}
@@ -289,7 +279,7 @@ def test_a_chip_that_was_named_is_a_target(bare, text):
 
 
 def test_a_chip_that_nobody_knows(bare):
-    text = said(dataclasses.replace(bare, soc_version="Ascend910"))
+    text = said(bare.with_options(AscendOptions(soc_version="Ascend910")))
     assert "--soc-version=Ascend910 is none of: Ascend310, Ascend310P3" in text
 
 
@@ -298,7 +288,7 @@ def test_another_atc_makes_another_artifact(bare, tmp_path):
     place = Place(tmp_path / "logs", tmp_path / "work", tmp_path)
 
     def inputs(atc):
-        settings = dataclasses.replace(bare, target="ascend310p3", atc=atc)
+        settings = bare.with_options(AscendOptions(atc=atc))
         return AscendTarget("ascend310p3", settings, place).compile_inputs(model, 4)
 
     one, two = (script(tmp_path / name / "atc", "") for name in "ab")
@@ -308,7 +298,7 @@ def test_another_atc_makes_another_artifact(bare, tmp_path):
 
 def test_a_simulated_host_never_stands_behind_a_real_run(tmp_path):
     place = Place(tmp_path / "logs", tmp_path / "work", tmp_path)
-    simulated = host(tmp_path)
+    simulated = make_host(tmp_path / "host").env
     real = resolve({"target": "ascend310p3"}, environment={})
     with pytest.raises(ConfigError, match="simulated Ascend host"):
         _ = AscendTarget("ascend310p3", real, place, simulated).toolkit

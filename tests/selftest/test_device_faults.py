@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from harness import simulator
 from harness.base import processes
 from harness.base.errors import DeviceError, HarnessError, InferError, LoadError
 from harness.catalog.load import load_catalog
@@ -19,7 +17,6 @@ from harness.settings import resolve
 from harness.simulator.host import Host
 from harness.targets.ascend import atc, exchange
 from harness.targets.ascend.npu_smi import NpuSmi
-from harness.targets.ascend.target import AscendTarget, Place
 from harness.targets.cuda.target import CudaTarget
 from harness.targets.pool import DevicePool
 from harness.targets.protocol import Device, DeviceFault, Traits
@@ -28,14 +25,6 @@ from tests.selftest.test_ascend_chain import small_network
 
 CHAIN = ("--simulate-ascend", "--budget=0.2", "--precision=50")
 NPU = Device("ascend310p3", 0, "Ascend310P3", "npu-0")
-
-
-def target(folder, text="", **given):
-    place = Place(folder / "logs", folder / "work", folder)
-    settings = resolve({"simulate_ascend": True, "target": "ascend310p3", **given}, environment={})
-    config = simulator.parse_config(text)
-    environment = simulator.install(folder / "host", config, environment=dict(os.environ))
-    return AscendTarget("ascend310p3", settings, place, environment)
 
 
 # What a runtime says -------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from harness.base import processes
 from harness.base.errors import ConfigError, DataError, DeviceError, InferError, LoadError
-from harness.targets.ascend import cli, drivers, exchange
+from harness.targets.ascend import cli, drivers, exchange, workspace
 from harness.targets.ascend.cli import open_cli, parse_summary, parse_throughput
 from harness.targets.ascend.exchange import FileSession
 from harness.targets.protocol import Float32, Session, TensorSpec
@@ -60,21 +60,9 @@ def opened(site: Path, tmp_path: Path) -> Iterator[Opener]:
             ais_infer=site / "ais_infer.py" if old else None,
             settings=settings,
         )
-        arguments = {
-            "toolkit": toolkit,
-            "device_id": 0,
-            "input": INPUT,
-            "output": OUTPUT,
-            "work": tmp_path / "work",
-            "log": tmp_path / "tool.log",
-            "lease_fds": (),
-            "deadline_run_s": 60.0,
-            "chunk_bytes": 3 * BATCH_BYTES,
-            **given,
-        }
         model = ascend_tools.write_model(tmp_path / "model.om", **given.pop("model", {}))
-        arguments.pop("model", None)
-        made.append(open_cli(model, **arguments))
+        work = given.pop("work", tmp_path / "work")
+        made.append(open_cli(ascend_tools.opening(model, work, **{"toolkit": toolkit, **given})))
         return made[-1]
 
     yield open_fake
@@ -96,18 +84,9 @@ def without_a_probe() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def shared(site: Path, without_a_probe: None) -> Iterator[FileSession]:
     """One session for the tests whose faults come later: opening takes two starts of the tool."""
-    with open_cli(
-        ascend_tools.write_model(site / "model.om"),
-        toolkit=ascend_tools.toolkit(site=site / "site"),
-        device_id=0,
-        input=INPUT,
-        output=OUTPUT,
-        work=site / "work",
-        log=site / "tool.log",
-        lease_fds=(),
-        deadline_run_s=60.0,
-        chunk_bytes=3 * BATCH_BYTES,
-    ) as session:
+    model = ascend_tools.write_model(site / "model.om")
+    toolkit = ascend_tools.toolkit(site=site / "site")
+    with open_cli(ascend_tools.opening(model, site / "work", toolkit=toolkit)) as session:
         yield session
 
 
@@ -163,8 +142,10 @@ def test_the_session_says_what_it_is(opened: Opener) -> None:
     as_protocol: Session = session
     assert [one.shape for one in as_protocol.inputs] == [INPUT.shape]
     assert [one.shape for one in as_protocol.outputs] == [OUTPUT.shape]
-    assert (session.driver, session.method, session.round_s) == ("cli", "pure-inference", 5.0)
-    assert session.info["tool"] == "-m ais_bench" and session.info["ais_bench"] == "9"
+    about = session.about
+    assert (about.driver, about.method, about.round_s) == ("cli", "pure-inference", 5.0)
+    assert about.pid is None
+    assert about.runtime["tool"] == "-m ais_bench" and about.runtime["ais_bench"] == "9"
 
 
 def test_a_given_script_wins_over_an_installed_package(
@@ -176,7 +157,7 @@ def test_a_given_script_wins_over_an_installed_package(
         settings={"calls": str(tmp_path / "calls"), "generation": 1},
     )
     session = opened(toolkit=toolkit)
-    assert session.info["tool"] == str(site / "ais_infer.py")
+    assert session.about.runtime["tool"] == str(site / "ais_infer.py")
     broken = tmp_path / "ais_infer.py"
     broken.write_text("import sys; sys.exit(3)")
     with pytest.raises(LoadError, match=r"no ais_bench answers to .*ais_infer\.py") as caught:
@@ -441,7 +422,7 @@ def test_chunks_shrink_with_the_free_space(
     faulty: Opener, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     session = faulty()
-    monkeypatch.setattr(exchange.Workspace, "free_bytes", lambda self: 5 * BATCH_BYTES)
+    monkeypatch.setattr(workspace.Workspace, "free_bytes", lambda self: 5 * BATCH_BYTES)
     assert len(list(session.stream([batch(1)] * 3))) == 3
     assert len(calls(tmp_path)) == 3  # a quarter of it is one batch
 
@@ -585,7 +566,7 @@ def test_a_work_folder_that_is_a_file(opened: Opener, tmp_path: Path) -> None:
 
 def test_what_a_killed_harness_left_is_removed(tmp_path: Path) -> None:
     work = tmp_path / "work"
-    used, other = exchange.Workspace(work), work / "others"
+    used, other = workspace.Workspace(work), work / "others"
     other.mkdir()
     left, young = work / "exchange-left", work / "exchange-young"
     for path in (left, young):
@@ -593,7 +574,7 @@ def test_what_a_killed_harness_left_is_removed(tmp_path: Path) -> None:
         (path / "c000001" / "in" / "b00000001.bin").write_bytes(b"x")
     for path in (used.path, left, other):
         os.utime(path, (1, 1))
-    mine = exchange.Workspace(work)
+    mine = workspace.Workspace(work)
     assert sorted(work.iterdir()) == sorted([used.path, other, young, mine.path])
     used.close()
     mine.close()

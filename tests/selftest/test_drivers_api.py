@@ -24,13 +24,15 @@ from harness import simulator
 from harness.base.errors import ConfigError, DeviceError, InferError, LoadError
 from harness.simulator import interface
 from harness.targets.ascend import api, api_backend, drivers
-from harness.targets.ascend.api import ApiSession, open_api
-from harness.targets.protocol import Session
+from harness.targets.ascend.api import open_api
+from harness.targets.ascend.options import DRIVERS
+from harness.targets.protocol import Session, TensorSpec
+from harness.targets.sessions import WorkerSession
 from tests.selftest import ascend_tools
 from tests.selftest.ascend_tools import INPUT, OUTPUT, batch, expected
 from tests.selftest.running import alive
 
-Opener = Callable[..., ApiSession]
+Opener = Callable[..., WorkerSession]
 
 # Interpreters of the oldest version that the worker must run in, where there is one with NumPy.
 OLD_PYTHONS = sorted((Path.home() / ".pyenv/versions").glob("3.7.*/bin/python"))
@@ -45,24 +47,19 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def opened(site: Path, tmp_path: Path) -> Iterator[Opener]:
-    made: list[ApiSession] = []
+    made: list[WorkerSession] = []
 
-    def open_fake(fault: str = "", **given: Any) -> ApiSession:
+    def open_fake(fault: str = "", **given: Any) -> WorkerSession:
         settings = {"fault": fault, **given.pop("settings", {})}
         model = ascend_tools.write_model(tmp_path / "model.om", **given.pop("model", {}))
         model.chmod(0o644)
         model = given.pop("file", model)
         arguments = {
             "toolkit": ascend_tools.toolkit(site=site, settings=settings),
-            "device_id": 0,
-            "work": tmp_path / "work",
-            "log": tmp_path / "worker.log",
-            "lease_fds": (),
             "deadline_open_s": 60.0,
-            "deadline_run_s": 60.0,
             **given,
         }
-        made.append(open_api(model, **arguments))
+        made.append(open_api(ascend_tools.opening(model, tmp_path / "work", **arguments)))
         return made[-1]
 
     yield open_fake
@@ -104,9 +101,10 @@ def test_the_session_says_what_it_is(opened: Opener) -> None:
     assert [(one.name, one.shape, one.dtype) for one in session.outputs] == [
         (OUTPUT.name, OUTPUT.shape, "float32")
     ]
-    assert (session.driver, session.method) == ("api", "pure-inference")
-    assert session.info["ais_bench"] == session.info["aclruntime"] == "0.0.2"
-    assert session.info["device"] == 3 and session.pid is not None
+    about = session.about
+    assert (about.driver, about.method, about.round_s) == ("api", "pure-inference", None)
+    assert about.runtime["ais_bench"] == about.runtime["aclruntime"] == "0.0.2"
+    assert about.runtime["device"] == 3 and about.pid is not None
 
 
 def test_the_tools_lists_do_not_grow(opened: Opener) -> None:
@@ -145,12 +143,12 @@ def test_a_fault_of_a_run_is_one_error(opened: Opener, fault: str) -> None:
         list(session.stream([batch(1), batch(-1), batch(1)]))
     assert re.search(message, caught.value.message), caught.value.message
     assert "[ERROR] acl execute failed" in caught.value.log
-    assert session.pid is None
+    assert session.about.pid is not None and not alive(session.about.pid)
 
 
 def test_a_hang_ends_at_the_deadline(opened: Opener) -> None:
     session = opened("hang", deadline_run_s=0.5)
-    pid = session.pid
+    pid = session.about.pid
     with pytest.raises(InferError, match="did not answer in") as caught:
         list(session.stream([batch(-1)]))
     assert caught.value.hung
@@ -208,7 +206,7 @@ def test_a_device_that_cannot_be_opened(opened: Opener) -> None:
 
 def test_another_shape_than_expected(opened: Opener) -> None:
     with pytest.raises(LoadError, match=r"expected \[4, 3, 4, 4\]"):
-        opened(expect_input=(4, 3, 4, 4))
+        opened(input=TensorSpec("image", (4, 3, 4, 4), "float32"))
 
 
 @pytest.mark.parametrize("interface", ["none", "other"])
@@ -249,7 +247,7 @@ def _changed(mode: int) -> Callable[[Path], Path]:
     return change
 
 
-def opened_file(opened: Opener, tmp_path: Path, file: Path) -> tuple[ApiSession, Path]:
+def opened_file(opened: Opener, tmp_path: Path, file: Path) -> tuple[WorkerSession, Path]:
     """A session on a file, and the path that ais_bench was given."""
     session = opened(file=file, settings={"took": str(tmp_path / "took")})
     return session, Path((tmp_path / "took").read_text())
@@ -325,12 +323,12 @@ def test_a_refusal_is_foreseen(tmp_path_factory: Any, mode: int, name: str) -> N
 
 
 def test_the_backend_is_python_3_7() -> None:
-    ast.parse(api.BACKEND.read_text(), feature_version=(3, 7))
+    ast.parse(drivers.BACKEND.read_text(), feature_version=(3, 7))
 
 
 def test_the_backend_imports_only_the_standard_library_and_numpy() -> None:
     imported = set()
-    for node in ast.walk(ast.parse(api.BACKEND.read_text())):
+    for node in ast.walk(ast.parse(drivers.BACKEND.read_text())):
         if isinstance(node, ast.Import):
             imported |= {alias.name.split(".")[0] for alias in node.names}
         if isinstance(node, ast.ImportFrom):
@@ -349,11 +347,11 @@ def test_the_backend_runs_in_python_3_7(opened: Opener, site: Path) -> None:
     if not _has_numpy(python):
         # It is read by that Python all the same, up to its first line that wants NumPy.
         code = "import sys; compile(open(sys.argv[1]).read(), sys.argv[1], 'exec')"
-        subprocess.run([python, "-c", code, api.BACKEND], check=True, timeout=60)
+        subprocess.run([python, "-c", code, drivers.BACKEND], check=True, timeout=60)
         pytest.skip(f"{python} has no NumPy; the backend was compiled by it")
     session = opened(toolkit=ascend_tools.toolkit(site=site, python=str(python)))
     np.testing.assert_array_equal(list(session.stream([batch(1)])), [expected(batch(1))])
-    assert session.info["python"].startswith("3.7")
+    assert str(session.about.runtime["python"]).startswith("3.7")
     assert session.time(3, 1) == pytest.approx([2.5] * 3)
 
 
@@ -391,7 +389,7 @@ def test_a_host_with_all_drivers(site: Path, tmp_path: Path) -> None:
         site=site, benchmark=ascend_tools.install_benchmark(tmp_path / "benchmark.x86_64")
     )
     found = drivers.available_drivers(toolkit, log=tmp_path / "log")
-    assert tuple(found) == drivers.ORDER
+    assert tuple(found) == DRIVERS
     assert found == {"api": "", "cli": "", "benchmark": ""}
     seen = drivers.probe(toolkit, log=tmp_path / "log")
     assert seen.versions["ais_bench"] == "0.0.2" and "python" in seen.versions
@@ -504,7 +502,7 @@ def test_no_interpreter_and_no_permission(tmp_path: Path) -> None:
 
 def test_the_answer_of_a_look_is_json() -> None:
     done = subprocess.run(
-        [sys.executable, api.BACKEND], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, drivers.BACKEND], capture_output=True, text=True, check=True, timeout=60
     )
     line = done.stdout.strip().splitlines()[-1]
     assert set(json.loads(line.removeprefix(api_backend.PROBE_MARK))) == {

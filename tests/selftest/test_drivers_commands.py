@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -11,22 +9,14 @@ from pathlib import Path
 import pytest
 
 from harness import simulator
-from harness.catalog.load import load_catalog
-from harness.settings import resolve
-from harness.targets.ascend.target import AscendTarget, Place
+from harness.catalog.schema import load_catalog
 from tests.selftest.running import TINY
 from tests.selftest.simulated import make_host, write_onnx
 
 
 def run_command(folder: Path, config: str, driver: str, *, script: Path | None = None) -> list[str]:
     """The words of the command that runs a case's model on a simulated host."""
-    environment = simulator.install(
-        folder / "host", simulator.parse_config(config), environment=dict(os.environ)
-    )
-    given = {"simulate_ascend": True, "target": "ascend310p3", "driver": driver}
-    settings = dataclasses.replace(resolve(given, environment={}), ais_infer=script)
-    place = Place(folder / "logs", folder / "work", folder)
-    target = AscendTarget("ascend310p3", settings, place, environment)
+    target = ascend_target(folder, config, options={"ais_infer": script}, driver=driver)
     (model,) = load_catalog(TINY).models.values()
     (device,) = target.devices()
     found = target.commands(folder / "a.onnx", folder / "model.om", model, 4, device)

@@ -23,7 +23,7 @@ from harness.targets.ascend.exchange import FileSession
 from harness.targets.ascend.legacy import Average, open_legacy, parse_average, parse_interface
 from harness.targets.protocol import TensorSpec
 from tests.selftest import ascend_tools
-from tests.selftest.ascend_tools import INPUT, OUTPUT, B, C, S, batch, expected
+from tests.selftest.ascend_tools import B, C, S, batch, expected
 from tests.selftest.planted import speed
 from tests.selftest.running import alive
 
@@ -40,20 +40,15 @@ def opened(tmp_path: Path) -> Iterator[Opener]:
         model = ascend_tools.write_model(
             tmp_path / "model.om", **given.pop("model", {"batch": size})
         )
+        images = given.pop("timed_images", 40)
         arguments = {
             "toolkit": ascend_tools.toolkit(benchmark=program, settings=settings),
-            "device_id": 0,
             "input": TensorSpec("image", (size, 3, S, S), "float32"),
             "output": TensorSpec("class", (size, C), "float32"),
-            "work": tmp_path / "work",
-            "log": tmp_path / "tool.log",
-            "lease_fds": (),
-            "deadline_run_s": 60.0,
-            "chunk_bytes": 3 * batch(1).nbytes,
-            "timed_images": 40,
             **given,
         }
-        made.append(open_legacy(model, **arguments))
+        opening = ascend_tools.opening(model, tmp_path / "work", **arguments)
+        made.append(open_legacy(opening, images))
         return made[-1]
 
     yield open_fake
@@ -100,8 +95,8 @@ def test_one_and_sixteen_are_timed_over_a_data_set(
 ) -> None:
     session = opened(size=size, timed_images=40)
     images = 40 if size == 1 else 48  # whole batches
-    assert session.method == f"dataset of {images} seeded images"
-    assert session.info["timed"].startswith(f"{images} seeded images")
+    assert session.about.method == f"dataset of {images} seeded images"
+    assert str(session.about.runtime["timed"]).startswith(f"{images} seeded images")
     assert session.executions(1) == session.executions(1000) == images // size
     assert session.time(1000, 5) == [pytest.approx(2.5)]
     call = calls(tmp_path)[-1]
@@ -116,7 +111,7 @@ def test_seeded_images_are_not_taken_for_the_guides_data_set(opened: Opener, siz
     assert figure is not None and figure.method == "whole-dataset"
     setup = Setup(
         driver="benchmark",
-        method=opened(size=size, timed_images=1024).method,
+        method=opened(size=size, timed_images=1024).about.method,
         chip="Ascend310",
         chips=4,
     )
@@ -130,7 +125,7 @@ def test_seeded_images_are_not_taken_for_the_guides_data_set(opened: Opener, siz
 @pytest.mark.parametrize(("loops", "rounds"), [(1, 20), (20, 20), (300, 300), (99999, 1000)])
 def test_the_others_are_timed_pure(opened: Opener, tmp_path: Path, loops: int, rounds: int) -> None:
     session = opened()
-    assert session.method == "pure-inference"
+    assert session.about.method == "pure-inference"
     assert session.time(loops, 5) == [pytest.approx(2.5)]
     assert option(calls(tmp_path)[-1], "round") == str(rounds) == str(session.executions(loops))
 
@@ -236,17 +231,9 @@ def test_a_data_set_run_without_a_figure(opened: Opener) -> None:
 def test_no_tool(tmp_path: Path) -> None:
     def attempt(program: Path | None) -> LoadError:
         with pytest.raises(LoadError) as caught:
-            open_legacy(
-                ascend_tools.write_model(tmp_path / "model.om"),
-                toolkit=ascend_tools.toolkit(benchmark=program),
-                device_id=0,
-                input=INPUT,
-                output=OUTPUT,
-                work=tmp_path / "work",
-                log=tmp_path / "log",
-                lease_fds=(),
-                deadline_run_s=60.0,
-            )
+            toolkit = ascend_tools.toolkit(benchmark=program)
+            model = ascend_tools.write_model(tmp_path / "model.om")
+            open_legacy(ascend_tools.opening(model, tmp_path / "work", toolkit=toolkit))
         return caught.value
 
     assert "no benchmark.x86_64 or benchmark.aarch64 was found" in attempt(None).message

@@ -1,4 +1,4 @@
-"""`harness.targets.ascend.exchange.Workspace`: where tools that take files may work."""
+"""`harness.targets.ascend.workspace.Workspace`: where tools that take files may work."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import ConfigError
-from harness.targets.ascend.exchange import Workspace
+from harness.targets.ascend.workspace import Workspace
 
 
 @pytest.mark.parametrize("name", ["my runs", "läufe", "运行"])
