@@ -342,10 +342,10 @@ def _image_set(settings: Settings) -> Iterator[Finding]:
             only_for="needed for published accuracy",
         )
         return
-    from harness.images.checked import find_checked
+    from harness.images.selection import find_images
 
     try:
-        images = find_checked(settings.imagenet, settings.labels, settings.selection)
+        images = find_images(settings.imagenet, settings.labels, settings.selection)
     except HarnessError as error:
         yield dataclasses.replace(blank, found=error.message, remedy=error.remedy)
         return

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from harness.base.environment import ROOT
 from harness.base.errors import ConfigError, DeviceError, HarnessError, StoreError
+from harness.base.families import available
 from harness.base.options import Option
 from harness.judge.causes import Exit
 from harness.settings import OPTIONS, resolve
@@ -114,7 +115,7 @@ def _parameter(option: Option) -> inspect.Parameter:
         metavar=option.metavar,
         help=f"{option.help} [${option.environment}]",
         rich_help_panel=option.group.title,
-        autocompletion=_completer(option.name) if option.name in _COMPLETED else None,
+        autocompletion=_completer(option) if option.choices or option.name in _COMPLETED else None,
     )
     return inspect.Parameter(
         option.name,
@@ -124,29 +125,25 @@ def _parameter(option: Option) -> inspect.Parameter:
     )
 
 
-_COMPLETED = ("target", "models", "driver", "tune")
+_COMPLETED = ("target", "models")
 
 
-def _completer(name: str) -> Callable[[str], list[str]]:
+def _completer(option: Option) -> Callable[[str], list[str]]:
     """What can follow an option on the command line, for a shell's completion."""
 
     def values(incomplete: str) -> list[str]:
-        parts = incomplete.rpartition(",") if name == "models" else ("", "", incomplete)
+        parts = incomplete.rpartition(",") if option.name == "models" else ("", "", incomplete)
         begun, comma, last = parts
-        return [begun + comma + value for value in _known(name) if value.startswith(last)]
+        return [begun + comma + value for value in _known(option) if value.startswith(last)]
 
     return values
 
 
-def _known(name: str) -> list[str]:
-    if name == "driver":
-        return ["api", "cli", "benchmark"]
-    if name == "tune":
-        return ["guide", "none", "aoe"]
-    if name == "target":
-        from harness.targets import registry
-
-        return list(registry.available())
+def _known(option: Option) -> list[str]:
+    if option.choices:
+        return list(option.choices)
+    if option.name == "target":
+        return list(available())
     from harness.catalog.load import load_catalog
 
     try:

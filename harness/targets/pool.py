@@ -74,15 +74,20 @@ class DevicePool:
 
     @contextlib.contextmanager
     def for_case(
-        self, check: Check, what: str, without: Collection[str] = ()
+        self,
+        check: Check,
+        what: str,
+        without: Collection[str] = (),
+        *,
+        timeout_s: float = TIMEOUT_S,
     ) -> Iterator[tuple[Device, leases.Lease]]:
-        """The first device that is free, for a case: throughput takes the whole card, accuracy a
-        device alone, or a share of it where the device is the host's CPU.
+        """Lease the first device that is free, for a case: throughput takes the whole card,
+        accuracy a device alone, or a share of it where the device is the host's CPU.
 
         Raises:
-            DeviceError: none is usable, or none became free.
+            DeviceError: none is usable, or none became free within `timeout_s` seconds.
         """
-        limit = time.monotonic() + TIMEOUT_S
+        limit = time.monotonic() + timeout_s
         exclusive = check == "throughput" or not self._target.traits.runs_on_host
         with contextlib.ExitStack() as stack:
             found = None
