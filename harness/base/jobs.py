@@ -8,7 +8,6 @@ The pytest process therefore imports none of these libraries.
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
 import importlib
 import json
@@ -85,8 +84,9 @@ def call(
         try:
             answer = json.loads(result.read_text(encoding="utf-8"))
         except (OSError, ValueError):
+            how = processes.describe_exit(done.returncode)
             raise error(
-                f"{what}: the process ended without an answer ({_ending(done.returncode)})",
+                f"{what}: the process {how} without an answer",
                 remedy="look at the log; SIGKILL often means that memory ran out",
                 log=tail,
             ) from None
@@ -99,13 +99,6 @@ def call(
     return answer["value"]
 
 
-def _ending(returncode: int) -> str:
-    if returncode < 0:
-        with contextlib.suppress(ValueError):
-            return f"killed by {signal.Signals(-returncode).name}"
-    return f"exit code {returncode}"
-
-
 def _watch_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
@@ -115,7 +108,7 @@ def _watch_parent(parent: int) -> None:
 
 
 def main(spec_file: str) -> int:
-    """Entry of the child process: `python -m harness.base.jobs SPEC`."""
+    """Run a job in the child process: `python -m harness.base.jobs SPEC`."""
     spec = json.loads(Path(spec_file).read_text(encoding="utf-8"))
     threading.Thread(target=_watch_parent, args=(spec["parent"],), daemon=True).start()
     # A library that holds the interpreter's lock stops the watcher; this timer needs no lock.

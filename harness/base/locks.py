@@ -1,4 +1,4 @@
-"""Locks between processes: `flock` on files, with the holder's name in the file.
+"""Locks between processes: `flock` on files that name their holders.
 
 The kernel frees such a lock when the last process that has the descriptor is gone, however it
 went. A child that inherits the descriptor holds the lock too. Lock files are never deleted: two
@@ -18,10 +18,11 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from harness.base.files import now
 
 FIRST_PAUSE_S = 0.002
 LONGEST_PAUSE_S = 0.1
@@ -67,7 +68,7 @@ class FileLock:
 
     @property
     def fd(self) -> int:
-        """The descriptor: a child that inherits it (`pass_fds`) holds the lock too.
+        """The descriptor; a child that inherits it (`pass_fds`) holds the lock too.
 
         Raises:
             ValueError: the lock is not held.
@@ -87,8 +88,8 @@ class FileLock:
     ) -> None:
         """Take the lock; `what` tells those who wait what it is held for.
 
-        It is tried without blocking and again after short pauses, since a blocking `flock` has
-        no timeout. `on_wait` gets the holder, in words, every `notice_s` seconds of waiting.
+        A blocking `flock` has no timeout: this one polls, with short pauses. `on_wait` gets the
+        holder, in words, every `notice_s` seconds of waiting.
 
         Raises:
             LockTimeout: it was not free within `timeout_s` seconds.
@@ -110,16 +111,16 @@ class FileLock:
                     os.close(fd)
                     fd = -1
                     fd = _open(self.path, self._for_all)
-                now = time.monotonic()
-                if now - began >= timeout_s:
+                moment = time.monotonic()
+                if moment - began >= timeout_s:
                     raise LockTimeout(self.path, holder_of(self.path), timeout_s)
-                if on_wait is not None and now >= notice:
+                if on_wait is not None and moment >= notice:
                     on_wait(holder_of(self.path))
-                    notice = now + notice_s
-                time.sleep(max(0.0, min(pause, began + timeout_s - now)))
+                    notice = moment + notice_s
+                time.sleep(max(0.0, min(pause, began + timeout_s - moment)))
                 pause = min(1.5 * pause, LONGEST_PAUSE_S)
             token = secrets.token_hex(8)
-            _write_name(fd, exclusive=exclusive, what=what, token=token)
+            _sign(fd, exclusive=exclusive, what=what, token=token)
         except BaseException:
             if fd >= 0:
                 os.close(fd)
@@ -127,23 +128,23 @@ class FileLock:
         self._fd, self._exclusive, self._token = fd, exclusive, token
 
     def release(self) -> None:
-        """Free the lock, for children that inherited it too; safe to call twice."""
+        """Free the lock, also where children inherited it; safe to call twice."""
         if self._fd is None:
             return
         fd, self._fd = self._fd, None
         try:
-            _remove_name(fd, self._token, alone=self._exclusive)
+            _unsign(fd, self._token, alone=self._exclusive)
             fcntl.flock(fd, fcntl.LOCK_UN)
         finally:
             os.close(fd)
 
     def leave(self) -> None:
-        """Close our descriptor only: the lock is free when the last heir of it is gone."""
+        """Close our descriptor alone: children that inherited the lock go on holding it."""
         if self._fd is None:
             return
         fd, self._fd = self._fd, None
         try:
-            _remove_name(fd, self._token, alone=False)
+            _unsign(fd, self._token, alone=False)
         finally:
             os.close(fd)
 
@@ -158,7 +159,7 @@ def locked(
     on_wait: OnWait | None = None,
     for_all: bool = False,
 ) -> Iterator[FileLock]:
-    """Hold the lock at `path` for the length of a `with` block; see `FileLock`."""
+    """Hold the lock at `path` during a `with` block; see `FileLock`."""
     lock = FileLock(path, for_all=for_all)
     lock.acquire(exclusive=exclusive, timeout_s=timeout_s, what=what, on_wait=on_wait)
     try:
@@ -168,7 +169,7 @@ def locked(
 
 
 @dataclass(frozen=True)
-class _Name:
+class _Holder:
     """What a holder wrote into the lock file."""
 
     pid: int
@@ -193,18 +194,19 @@ class _Name:
 
 
 def holder_of(path: Path) -> str:
-    """Who holds the lock at `path`, in words, as far as the file tells. For messages only."""
-    names, gone = _read_names(path)
-    if names:
-        return " and ".join(map(str, names))
+    """Return who holds the lock at `path`, in words, as far as the file tells. For messages."""
+    living, gone = _read_holders(path)
+    if living:
+        return " and ".join(map(str, living))
     if gone:
         return f"what is left of {gone[-1]}: that process is done, a child of it may not be"
     return "a process that left no name"
 
 
 def left_behind(path: Path) -> str:
-    """Whose lock at `path` only heirs of its descriptor hold, in words; empty where it is free, or
-    where somebody who took it may live.
+    """Return whose children hold the lock at `path` after its own end, in words.
+
+    Empty where the lock is free, or where somebody who took it may live.
     """
     try:
         fd = _open_existing(path)
@@ -214,7 +216,7 @@ def left_behind(path: Path) -> str:
         free = _try(fd, exclusive=False)
     finally:
         os.close(fd)
-    return "" if free or _read_names(path)[0] else holder_of(path)
+    return "" if free or _read_holders(path)[0] else holder_of(path)
 
 
 def _open(path: Path, for_all: bool) -> int:
@@ -249,7 +251,7 @@ def _open_existing(path: Path) -> int:
 
 
 def _make_folder_for_all(folder: Path) -> None:
-    """Make a folder, and its parents; what is there already keeps its mode."""
+    """Make a folder and its parents; one that exists keeps its mode."""
     if folder.is_dir():
         return
     for path in (*reversed(folder.parents), folder):
@@ -282,21 +284,15 @@ def _is_current(fd: int, path: Path) -> bool:
 # leaving. Whatever goes wrong with them only makes a message poorer, hence the suppressed errors.
 
 
-def _write_name(fd: int, *, exclusive: bool, what: str, token: str) -> None:
-    name = {
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "what": what,
-        "since": datetime.now(UTC).isoformat(timespec="seconds"),
-        "token": token,
-    }
+def _sign(fd: int, *, exclusive: bool, what: str, token: str) -> None:
+    holder = _Holder(os.getpid(), socket.gethostname(), what, now(), token)
     with contextlib.suppress(OSError):
         if exclusive or os.fstat(fd).st_size > NAMES_BYTES:
             os.ftruncate(fd, 0)
-        os.write(fd, json.dumps(name).encode() + b"\n")
+        os.write(fd, json.dumps(asdict(holder)).encode() + b"\n")
 
 
-def _remove_name(fd: int, token: str, *, alone: bool) -> None:
+def _unsign(fd: int, token: str, *, alone: bool) -> None:
     with contextlib.suppress(OSError):
         if alone:
             os.ftruncate(fd, 0)
@@ -304,26 +300,24 @@ def _remove_name(fd: int, token: str, *, alone: bool) -> None:
             os.write(fd, json.dumps({"left": token}).encode() + b"\n")
 
 
-def _read_names(path: Path) -> tuple[list[_Name], list[_Name]]:
-    """Holders that seem to live, and those that left or died, in the order of taking."""
+def _read_holders(path: Path) -> tuple[list[_Holder], list[_Holder]]:
+    """Return holders that seem to live, and those that left or died, in the order of taking."""
     try:
         with path.open("rb") as file:
             lines = file.read(4 * NAMES_BYTES).splitlines()
     except OSError:
         return [], []
-    found: dict[str, _Name] = {}
+    holders: dict[str, _Holder] = {}
     left: set[str] = set()
     for line in lines:
         try:
             data: dict[str, Any] = json.loads(line)
             if "left" in data:
                 left.add(str(data["left"]))
-                continue
-            token = str(data["token"])
-            found[token] = _Name(
-                int(data["pid"]), str(data["host"]), str(data["what"]), str(data["since"]), token
-            )
+            else:
+                holder = _Holder(**data)
+                holders[holder.token] = replace(holder, pid=int(holder.pid))
         except (ValueError, KeyError, TypeError):  # half a line, or not ours
             continue
-    here = [name for token, name in found.items() if token not in left and name.may_live()]
-    return here, [name for name in found.values() if name not in here]
+    here = [holder for token, holder in holders.items() if token not in left and holder.may_live()]
+    return here, [holder for holder in holders.values() if holder not in here]

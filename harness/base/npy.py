@@ -89,7 +89,7 @@ class NpyWriter:
             data, at = data[written:], at + written
 
     def sync(self) -> None:
-        """Have what was written until now on the disk."""
+        """Flush what was written until now to the disk."""
         os.fdatasync(self._stream.fileno())
 
     def close(self) -> None:

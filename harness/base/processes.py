@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from harness.base.errors import LOG_TAIL_LINES, HarnessError
 
@@ -58,7 +58,7 @@ def started(process: subprocess.Popen[Any]) -> None:
 
 
 def is_ours(pid: int) -> bool:
-    """Whether a process belongs to what this process has started, ended ones included."""
+    """Return whether a process belongs to what this one has started, ended ones included."""
     if pid in _started:
         return True
     try:
@@ -80,8 +80,9 @@ _PDEATHSIG = ("--pdeathsig", "KILL", "--")
 
 
 def with_parent(argv: Sequence[str]) -> list[str]:
-    """The command, made to die when the thread that starts it does, also by `kill -9`; as it is
-    where the host lacks a setpriv that does so. For tools that would go on for ever without us.
+    """Return the command, made to die when the thread that starts it does, also by `kill -9`.
+
+    For tools that would go on for ever without us. Unchanged where no setpriv can do so.
     """
     setpriv = shutil.which("setpriv")
     if setpriv is None or not _has_pdeathsig(setpriv):
@@ -91,7 +92,7 @@ def with_parent(argv: Sequence[str]) -> list[str]:
 
 @functools.cache
 def _has_pdeathsig(setpriv: str) -> bool:
-    """Whether this setpriv has the option: it came with util-linux 2.33, and busybox lacks it."""
+    """Return whether setpriv has the option: since util-linux 2.33, and not in busybox."""
     try:
         process = subprocess.Popen(
             [setpriv, *_PDEATHSIG, "true"],
@@ -133,7 +134,7 @@ class Completed:
         return self.returncode == 0 and not self.timed_out
 
     def describe(self) -> str:
-        """`atc ended with exit code 255`: a phrase for a message."""
+        """Return a phrase for a message, e.g. `atc ended with exit code 255`."""
         name = Path(self.argv[0]).name if self.argv else "the program"
         if self.timed_out:
             how = f"was stopped after {self.seconds:.1f} s, its deadline"
@@ -142,10 +143,10 @@ class Completed:
         return f"{name} {how}" + (", and a process of its would not die" * self.unkillable)
 
     def output(self) -> str:
-        """What it printed, both streams in the order of writing.
+        """Return what it printed, both streams in the order of writing.
 
-        Of more than `OUTPUT_BYTES` the beginning and the end, in whole lines, and between them a
-        line that says how much is left out.
+        Of more than `OUTPUT_BYTES`, return the beginning and the end, in whole lines, and between
+        them a line that says how much is left out.
 
         Raises:
             OSError: the log is gone.
@@ -171,47 +172,42 @@ class Completed:
         )
 
     def tail(self, lines: int = LOG_TAIL_LINES) -> str:
-        """The last lines that it printed; empty when the log is gone."""
+        """Return the last lines that it printed; empty when the log is gone."""
         return tail(self.log, lines=lines, start=self.log_start)
 
 
-def run(
-    argv: Sequence[str],
-    *,
-    deadline_s: float,
-    log: Path,
-    cwd: Path | None = None,
-    env: Mapping[str, str] | None = None,
-    pass_fds: Sequence[int] = (),
-    grace_s: float = GRACE_S,
-    dies_with_us: bool = False,
-) -> Completed:
-    """Run a program, for `deadline_s` seconds at most, and append what it prints to `log`.
+class Options(TypedDict, total=False):
+    """How a program runs; see `Running`."""
 
-    Whatever of its group or session is alive when it ends, when the deadline passes or when the
-    caller is interrupted gets SIGTERM and, after `grace_s` seconds, SIGKILL. A descendant that
-    makes a session of its own escapes this; give it a lease's descriptor through `pass_fds`.
-    `dies_with_us`: see `with_parent`.
+    cwd: Path | None
+    env: Mapping[str, str] | None
+    pass_fds: Sequence[int]
+    grace_s: float
+    dies_with_us: bool
+    umask: int
+
+
+def run(
+    argv: Sequence[str], *, deadline_s: float, log: Path, **options: Unpack[Options]
+) -> Completed:
+    """Run a program to its end, for `deadline_s` seconds at most; see `Running`.
 
     Raises:
         HarnessError: the log cannot be written.
     """
-    return Running(
-        argv,
-        deadline_s=deadline_s,
-        log=log,
-        cwd=cwd,
-        env=env,
-        pass_fds=pass_fds,
-        grace_s=grace_s,
-        dies_with_us=dies_with_us,
-    ).finish()
+    return Running(argv, deadline_s=deadline_s, log=log, **options).finish()
 
 
 class Running:
-    """A program that runs while we do something else; arguments and errors are those of `run`.
+    """A program that runs while we do something else; `finish` or `stop` it in the end.
 
-    `umask`: of the program; by default the caller's. `finish` or `stop` it in the end.
+    What it prints is appended to `log`. Whatever of its group or session is alive when it ends,
+    when the deadline passes or when the caller is interrupted gets SIGTERM and, after `grace_s`
+    seconds, SIGKILL. A descendant that makes a session of its own escapes this; give it a lease's
+    descriptor through `pass_fds`. `dies_with_us`: see `with_parent`. `umask`: -1 is the caller's.
+
+    Raises:
+        HarnessError: the log cannot be written.
     """
 
     def __init__(
@@ -227,7 +223,7 @@ class Running:
         dies_with_us: bool = False,
         umask: int = -1,
     ) -> None:
-        """Start it. One that cannot be started has ended: with 127 or 126, as in a shell."""
+        """Start it. What cannot be started has ended with 127 or 126, as in a shell."""
         self._argv, self._log, self._grace_s = tuple(argv), log, grace_s
         self._process: subprocess.Popen[bytes] | None = None
         self._done: Completed | None = None
@@ -305,7 +301,7 @@ class Running:
 
 
 def has_ended(process: subprocess.Popen[Any]) -> bool:
-    """Whether the process has ended, without reaping it.
+    """Return whether the process has ended, without reaping it.
 
     An unreaped process keeps its number, so that a signal to its group cannot hit a stranger.
     """
@@ -319,7 +315,7 @@ def has_ended(process: subprocess.Popen[Any]) -> bool:
 
 
 def wait_ended(process: subprocess.Popen[Any], seconds: float) -> bool:
-    """Wait for the end of a process; False when it still runs after `seconds`."""
+    """Wait for the end of a process; return False when it still runs after `seconds`."""
     limit = time.monotonic() + seconds
     pause = 0.0005
     while not has_ended(process):
@@ -334,7 +330,7 @@ def wait_ended(process: subprocess.Popen[Any], seconds: float) -> bool:
 def kill_group(process: subprocess.Popen[Any], grace_s: float = GRACE_S) -> bool:
     """End what is left of a process that was started with a session of its own, and reap it.
 
-    SIGTERM, `grace_s` seconds, SIGKILL, a bounded wait. True when nothing of the session lives.
+    SIGTERM, `grace_s` seconds, SIGKILL, a bounded wait. Return whether nothing of it lives.
     Call it before anything else reaps the process (`Popen.poll`, `wait`): see `has_ended`.
     """
     if process.returncode is not None:  # an earlier call did it; the number may be another's now
@@ -367,7 +363,7 @@ def abandon(process: subprocess.Popen[Any]) -> None:
 
 
 def describe_exit(returncode: int) -> str:
-    """`was killed by SIGSEGV (segmentation fault)` or `ended with exit code 3`."""
+    """Return `was killed by SIGSEGV (segmentation fault)` or `ended with exit code 3`."""
     if returncode >= 0:
         text = f"ended with exit code {returncode}"
         if returncode - 128 in _MEANINGS:
@@ -382,7 +378,7 @@ def describe_exit(returncode: int) -> str:
 
 
 def tail(log: Path, *, lines: int = LOG_TAIL_LINES, start: int = 0) -> str:
-    """The last lines of a log from byte `start` on; empty when it cannot be read.
+    """Return the last lines of a log from byte `start` on; empty when it cannot be read.
 
     A progress bar's carriage returns count as line ends, or one bar would be the whole tail.
     """
@@ -390,7 +386,7 @@ def tail(log: Path, *, lines: int = LOG_TAIL_LINES, start: int = 0) -> str:
 
 
 def last_text(log: Path, most: int, *, start: int = 0) -> str:
-    """The last `most` bytes of a log from byte `start` on; empty when it cannot be read."""
+    """Return the last `most` bytes of a log from byte `start` on; empty when it is not there."""
     try:
         with log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -427,12 +423,12 @@ def _signal_all(leader: int, number: int) -> None:
 
 
 def _members(leader: int) -> list[int]:
-    """Live processes of the group or session that `leader` founded.
+    """Return live processes of the group or session that `leader` founded.
 
     `killpg(leader, 0)` would not do: it counts zombies, which stay for ever in a container whose
     first process reaps nobody.
     """
-    found = []
+    members = []
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
@@ -447,5 +443,5 @@ def _members(leader: int) -> list[int]:
         # A zombie with other threads is not dead: one of them may hang in a driver.
         if fields[0] in (b"Z", b"X") and int(fields[17]) <= 1:
             continue
-        found.append(int(name))
-    return found
+        members.append(int(name))
+    return members

@@ -54,13 +54,13 @@ class Progress:
 
     @classmethod
     def silent(cls) -> Progress:
-        """A progress that shows nothing."""
+        """Return a progress that shows nothing."""
         return cls(None, terminal=False)
 
     # The run -----------------------------------------------------------------------------
 
     def begin(self, cases: Mapping[str, float | None]) -> None:
-        """The cases of the run, by any name, with the seconds expected of each; None: unknown."""
+        """Begin a run of cases, by any name, with the seconds expected of each; None: unknown."""
         with self._lock:
             self._open, self._planned = dict(cases), len(cases)
             self._begin = self._last_end = time.monotonic()
@@ -68,7 +68,7 @@ class Progress:
         self._start()
 
     def ended(self, case: str) -> None:
-        """One of the run's cases ended; others are passed over."""
+        """Count a case of the run as ended; ignore others."""
         with self._lock:
             if case in self._open:
                 del self._open[case]
@@ -76,7 +76,7 @@ class Progress:
                 self._after_pytest = True
 
     def end(self) -> None:
-        """The run ended: nothing more is shown of it."""
+        """End the run: nothing more is shown of it."""
         with self._lock:
             self._planned = 0
             self._open = {}
@@ -105,18 +105,18 @@ class Progress:
                     self._clear()
 
     def update(self, done: int, total: int, unit: str) -> None:
-        """How far the present stage is."""
+        """Set how far the present stage is."""
         with self._lock:
             begin = self._count[3] if self._count is not None else time.monotonic()
             self._count = (done, total, unit, begin)
 
     def say(self, detail: str) -> None:
-        """A detail of the present stage, shown with it."""
+        """Set a detail that is shown with the present stage."""
         with self._lock:
             self._detail = detail
 
     def note(self, text: str) -> None:
-        """A line of its own, now."""
+        """Show a line of its own, now."""
         with self._lock:
             self._clear()
             if self._terminal:
@@ -150,13 +150,13 @@ class Progress:
                     self._line(text)
 
     def _line(self, text: str) -> None:
-        """One whole line in a log."""
+        """Write one whole line of a log."""
         begin = "\n" if self._after_pytest else ""
         self._write(f"{begin}{self._prefix}{text}\n")
         self._after_pytest = False
 
     def _text(self) -> str:
-        """The status: the run, then the stage; empty when there is nothing to say."""
+        """Return the status: the run, then the stage; empty when there is nothing to say."""
         return " ".join(part for part in (self._run_text(), self._stage_text()) if part)
 
     def _run_text(self) -> str:
@@ -167,8 +167,9 @@ class Progress:
         return f"[{done}/{self._planned} cases{f', {left}' if left else ''}]"
 
     def _time_left(self) -> str:
-        """As earlier runs have it, the case that runs now less what it has taken already; where
-        they say nothing, as long a case as those of this run took. Empty before there is either.
+        """Return how long the run still takes, by earlier runs or by this one's cases so far.
+
+        What the present case has taken already is subtracted. Empty before there is either.
         """
         known = [seconds for seconds in self._open.values() if seconds is not None]
         done = self._planned - len(self._open)
@@ -219,7 +220,7 @@ def _duration(seconds: float) -> str:
 
 
 def _fitting(text: str, width: int) -> str:
-    """`text` on one line of a terminal: a wide character takes two columns, a control none."""
+    """Return `text` cut to one line of a terminal; a wide character takes two columns."""
     text = "".join(char if char.isprintable() else " " for char in text)
     return set_cell_size(text, width) if cell_len(text) > width else text
 

@@ -10,15 +10,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from harness.base import locks
-from harness.base.locks import FileLock, LockTimeout, holder_of, locked
-
-ROOT = Path(__file__).parents[2]
+from harness.base.locks import FileLock, LockTimeout, holder_of, left_behind, locked
+from tests.selftest.running import ROOT
 
 
 def is_free(path: Path, *, exclusive: bool = True) -> bool:
@@ -31,51 +29,40 @@ def is_free(path: Path, *, exclusive: bool = True) -> bool:
     return True
 
 
-def test_exclusive_excludes_everybody(tmp_path: Path) -> None:
+def test_an_exclusive_lock_excludes_everybody_until_it_is_released(tmp_path):
     path = tmp_path / "deep" / "a.lock"
-    with locked(path, what="build"):
+    with pytest.raises(RuntimeError), locked(path, what="build"):
         assert not is_free(path)
         assert not is_free(path, exclusive=False)
+        raise RuntimeError
     assert is_free(path)
     assert path.exists()  # never deleted
 
 
-def test_shared_holders_keep_an_exclusive_one_out(tmp_path: Path) -> None:
-    path = tmp_path / "a.lock"
-    with locked(path, exclusive=False, what="one"), locked(path, exclusive=False, what="two"):
-        assert not is_free(path)
-        assert is_free(path, exclusive=False)
-    assert is_free(path)
-
-
-def test_released_after_an_exception(tmp_path: Path) -> None:
-    path = tmp_path / "a.lock"
-    with pytest.raises(RuntimeError), locked(path, what="build"):
-        raise RuntimeError
-    assert is_free(path)
-
-
-def test_timeout_names_the_holder(tmp_path: Path) -> None:
-    path = tmp_path / "a.lock"
-    with locked(path, what="compiling resnest50-bs4"), pytest.raises(LockTimeout) as caught:
-        FileLock(path).acquire(timeout_s=0.05, what="other")
-    assert isinstance(caught.value, TimeoutError)
-    assert "compiling resnest50-bs4" in caught.value.holder
-    assert str(os.getpid()) in caught.value.holder
-    assert socket.gethostname() in caught.value.holder
-    assert caught.value.holder in str(caught.value)
-
-
-def test_timeout_names_every_shared_holder_that_stays(tmp_path: Path) -> None:
+def test_shared_holders_keep_an_exclusive_one_out_and_are_all_named(tmp_path):
     path = tmp_path / "a.lock"
     with locked(path, exclusive=False, what="one"), locked(path, exclusive=False, what="two"):
         with locked(path, exclusive=False, what="gone"):
             pass
+        assert not is_free(path)
         text = holder_of(path)
-    assert "one" in text and "two" in text and "gone" not in text
+        assert "one" in text and "two" in text and "gone" not in text
+        assert is_free(path, exclusive=False)
+    assert is_free(path)
 
 
-def test_a_name_left_by_the_dead_is_said_to_be_so(tmp_path: Path) -> None:
+def test_timeout_names_the_holder_and_leaves_no_descriptor_open(tmp_path):
+    path = tmp_path / "a.lock"
+    before = len(os.listdir("/proc/self/fd"))
+    with locked(path, what="compiling resnest50-bs4"), pytest.raises(LockTimeout) as caught:
+        FileLock(path).acquire(timeout_s=0.05, what="other")
+    for part in ("compiling resnest50-bs4", str(os.getpid()), socket.gethostname()):
+        assert part in caught.value.holder
+    assert caught.value.holder in str(caught.value)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_name_left_by_the_dead_is_said_to_be_so(tmp_path):
     path = tmp_path / "a.lock"
     gone = subprocess.Popen(["true"])
     gone.wait()
@@ -87,16 +74,14 @@ def test_a_name_left_by_the_dead_is_said_to_be_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [b"", b"{half", b"[]\n7\nnull\n", b'{"pid": "x"}\n', b"\xff\xfe"])
-def test_a_damaged_name_is_not_an_error(tmp_path: Path, text: bytes) -> None:
+def test_a_damaged_name_is_not_an_error(tmp_path, text):
     path = tmp_path / "a.lock"
     path.write_bytes(text)
     assert holder_of(path) == "a process that left no name"
     assert is_free(path)
 
 
-def test_names_of_shared_holders_do_not_fill_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_names_of_shared_holders_do_not_fill_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "NAMES_BYTES", 1000)
     path = tmp_path / "a.lock"
     for _ in range(50):
@@ -105,23 +90,23 @@ def test_names_of_shared_holders_do_not_fill_the_disk(
     assert path.stat().st_size < 2000
 
 
-def test_who_waits_hears_of_it_and_then_gets_the_lock(tmp_path: Path) -> None:
+def test_who_waits_hears_of_it_and_then_gets_the_lock(tmp_path):
     path = tmp_path / "a.lock"
     holder = FileLock(path)
     holder.acquire(what="the build of another run")
     heard: list[str] = []
 
-    def told(text: str) -> None:
+    def on_wait(text: str) -> None:
         heard.append(text)
         holder.release()
 
     lock = FileLock(path)
-    lock.acquire(what="case", timeout_s=30, on_wait=told, notice_s=0.02)
+    lock.acquire(what="case", timeout_s=30, on_wait=on_wait, notice_s=0.02)
     lock.release()
     assert len(heard) == 1 and "the build of another run" in heard[0]
 
 
-def test_waiting_takes_turns_with_other_processes(tmp_path: Path) -> None:
+def test_waiting_takes_turns_with_other_processes(tmp_path):
     # No update of a counter is lost between processes.
     path, counter = tmp_path / "a.lock", tmp_path / "n"
     counter.write_text("0")
@@ -137,7 +122,7 @@ def test_waiting_takes_turns_with_other_processes(tmp_path: Path) -> None:
     assert counter.read_text() == "60"
 
 
-def test_free_after_kill_9(tmp_path: Path) -> None:
+def test_held_while_the_holder_is_stopped_and_free_after_kill_9(tmp_path):
     path = tmp_path / "a.lock"
     code = (
         "import sys, time; from pathlib import Path; from harness.base.locks import FileLock\n"
@@ -150,30 +135,31 @@ def test_free_after_kill_9(tmp_path: Path) -> None:
     ) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == b"held\n"
+        child.send_signal(signal.SIGSTOP)
         assert not is_free(path)
-        assert "victim" in holder_of(path)
+        assert "victim" in holder_of(path) and "left of" not in holder_of(path)
+        assert left_behind(path) == ""
         child.send_signal(signal.SIGKILL)
     assert is_free(path)
 
 
-def test_an_heir_holds_on_after_leave_and_not_after_release(tmp_path: Path) -> None:
+@pytest.mark.parametrize("leave", [True, False])
+def test_a_child_holds_on_after_leave_and_not_after_release(tmp_path, leave):
     path = tmp_path / "a.lock"
-    for leave in (True, False):
-        lock = FileLock(path)
-        lock.acquire(what="worker of a case")
-        child = subprocess.Popen(["sleep", "600"], pass_fds=[lock.fd])
-        try:
-            lock.leave() if leave else lock.release()
-            assert is_free(path) is not leave
-            if leave:
-                assert "what is left of worker of a case" in holder_of(path)
-        finally:
-            child.kill()
-            child.wait()
-        assert is_free(path)
+    lock = FileLock(path)
+    lock.acquire(what="worker of a case")
+    child = subprocess.Popen(["sleep", "600"], pass_fds=[lock.fd])
+    try:
+        lock.leave() if leave else lock.release()
+        assert is_free(path) is not leave
+        assert ("what is left of worker of a case" in left_behind(path)) == leave
+    finally:
+        child.kill()
+        child.wait()
+    assert is_free(path) and left_behind(path) == ""
 
 
-def test_children_do_not_inherit_unless_told(tmp_path: Path) -> None:
+def test_children_do_not_inherit_unless_told(tmp_path):
     path = tmp_path / "a.lock"
     lock = FileLock(path)
     lock.acquire(what="case")
@@ -183,25 +169,24 @@ def test_children_do_not_inherit_unless_told(tmp_path: Path) -> None:
         child.kill()
 
 
-def test_a_deleted_file_is_not_locked_in_vain(tmp_path: Path) -> None:
+def test_a_deleted_file_is_not_locked_in_vain(tmp_path):
     path = tmp_path / "a.lock"
     old = FileLock(path)
     old.acquire(what="old")
     waiter = FileLock(path)
-    thread = threading.Thread(
-        target=lambda: waiter.acquire(
-            what="new", timeout_s=30, on_wait=lambda _: swap(), notice_s=0
-        )
-    )
     swapped: list[bool] = []
 
-    def swap() -> None:
+    def swap(holder: str) -> None:
         if not swapped:
             swapped.append(True)
             path.unlink()
             path.touch()
             old.release()
 
+    def wait() -> None:
+        waiter.acquire(what="new", timeout_s=30, on_wait=swap, notice_s=0)
+
+    thread = threading.Thread(target=wait)
     thread.start()
     thread.join(30)
     assert waiter.held and swapped
@@ -209,34 +194,25 @@ def test_a_deleted_file_is_not_locked_in_vain(tmp_path: Path) -> None:
     waiter.release()
 
 
-def test_misuse_is_refused(tmp_path: Path) -> None:
+def test_misuse_is_refused(tmp_path):
     lock = FileLock(tmp_path / "a.lock")
     with pytest.raises(ValueError, match="not held"):
         _ = lock.fd
     lock.acquire(what="case")
     with pytest.raises(ValueError, match="held already"):
         lock.acquire(what="case")
-    lock.release()
-    lock.release()
-    lock.leave()
+    for end in (lock.release, lock.release, lock.leave):
+        end()
     assert not lock.held
 
 
-def test_only_a_regular_file_is_a_lock(tmp_path: Path) -> None:
+def test_only_a_regular_file_is_a_lock(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "target")
     os.mkfifo(tmp_path / "pipe")
     for name in ("link", "pipe"):
         with pytest.raises(OSError, match=name):
             FileLock(tmp_path / name).acquire(what="case", timeout_s=0)
     assert not (tmp_path / "target").exists()
-
-
-def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
-    path = tmp_path / "a.lock"
-    before = len(os.listdir("/proc/self/fd"))
-    with locked(path, what="case"), pytest.raises(LockTimeout):
-        FileLock(path).acquire(what="case", timeout_s=0)
-    assert len(os.listdir("/proc/self/fd")) == before
 
 
 # --- between users ----------------------------------------------------------------------------
@@ -247,7 +223,7 @@ def mode(path: Path) -> int:
 
 
 @pytest.fixture
-def private() -> Iterator[None]:
+def private():
     """The umask of a careful user."""
     before = os.umask(0o077)
     yield
@@ -255,37 +231,27 @@ def private() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("private")
-def test_a_lock_for_all_is_for_all_under_any_umask(tmp_path: Path) -> None:
+def test_modes_of_locks_for_all_and_of_others(tmp_path):
     path = tmp_path / "srv" / "leases" / "a.lock"
-    with locked(path, what="case", for_all=True):
-        pass
+    for lock in (path, path.with_name("b.lock")):
+        with locked(lock, what="case", for_all=True):
+            assert mode(lock) == 0o666
     assert mode(path.parent) == 0o1777  # everybody makes files there, and deletes only their own
-    assert mode(path) == 0o666
     assert mode(path.parent.parent) == 0o755  # through which they must pass
-    with locked(path.with_name("b.lock"), what="case", for_all=True):
-        assert mode(path.with_name("b.lock")) == 0o666
-
-
-@pytest.mark.usefixtures("private")
-def test_other_locks_and_what_is_there_keep_their_modes(tmp_path: Path) -> None:
     path = tmp_path / "store" / "a.lock"
-    with locked(path, what="build"):
-        pass
-    with locked(path, what="build", for_all=True):
-        pass
-    assert (mode(path.parent), mode(path)) == (0o700, 0o600)
+    for for_all in (False, True):  # what is there keeps its mode
+        with locked(path, what="build", for_all=for_all):
+            assert (mode(path.parent), mode(path)) == (0o700, 0o600)
 
 
-def test_a_folder_for_all_that_cannot_be_made(tmp_path: Path) -> None:
+def test_a_folder_for_all_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "leases"):
         with pytest.raises(OSError, match="file"):
             FileLock(folder / "a.lock", for_all=True).acquire(what="case", timeout_s=0)
 
 
-def test_a_lock_file_that_another_process_makes_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lock_file_that_another_process_makes_first(tmp_path, monkeypatch):
     path = tmp_path / "a.lock"
     real = locks._open_existing
 
@@ -313,7 +279,7 @@ with locked(Path(sys.argv[1]), timeout_s=0, what="somebody else", for_all=True):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 @pytest.mark.parametrize("first", [0, NOBODY], ids=["ours", "theirs"])
-def test_two_users_share_a_lock(first: int) -> None:
+def test_two_users_share_a_lock(first):
     with tempfile.TemporaryDirectory() as folder:  # pytest's own is closed to others
         os.chmod(folder, 0o1777)
         path = Path(folder) / "leases" / "a.lock"
@@ -322,4 +288,3 @@ def test_two_users_share_a_lock(first: int) -> None:
             done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60)
             assert done.returncode == 0, done.stderr
             assert "somebody else" in done.stdout  # the holder can sign it, too
-        assert mode(path.parent) == 0o1777 and mode(path) == 0o666

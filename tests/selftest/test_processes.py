@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -16,8 +17,17 @@ import pytest
 
 from harness.base import processes
 from harness.base.errors import HarnessError
-from harness.base.processes import describe_exit, kill_group, last_text, run, tail, wait_ended
-from harness.stages import pipeline as workbench
+from harness.base.processes import (
+    Running,
+    describe_exit,
+    end_what_runs,
+    is_ours,
+    kill_group,
+    last_text,
+    run,
+    tail,
+    wait_ended,
+)
 from tests.selftest.running import alive, eventually
 
 
@@ -25,7 +35,7 @@ def python(code: str) -> list[str]:
     return [sys.executable, "-S", "-E", "-c", textwrap.dedent(code)]
 
 
-def test_exit_code_output_and_log(tmp_path: Path) -> None:
+def test_exit_code_output_and_log(tmp_path):
     log = tmp_path / "new" / "tool.log"
     code = "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)"
     done = run(python(code), deadline_s=60, log=log)
@@ -34,24 +44,17 @@ def test_exit_code_output_and_log(tmp_path: Path) -> None:
     assert done.describe().endswith("ended with exit code 3")
 
 
-def test_a_second_program_appends_and_reads_only_its_own(tmp_path: Path) -> None:
+def test_a_second_program_appends_and_reads_only_its_own(tmp_path):
     log = tmp_path / "log"
     assert run(["echo", "first"], deadline_s=60, log=log).ok
-    second = run(["echo", "second"], deadline_s=60, log=log)
-    assert second.output() == second.tail() + "\n" == "second\n"
-    assert log.read_text() == "first\nsecond\n"
+    # Arguments are not a shell's, and standard input is empty.
+    second = run(["echo", "$HOME; exit 3", "*"], deadline_s=60, log=log)
+    assert second.output() == second.tail() + "\n" == "$HOME; exit 3 *\n"
+    assert log.read_text() == "first\n$HOME; exit 3 *\n"
+    assert run(["cat"], deadline_s=60, log=log).ok
 
 
-def test_arguments_are_not_a_shells(tmp_path: Path) -> None:
-    done = run(["echo", "$HOME; exit 3", "*"], deadline_s=60, log=tmp_path / "log")
-    assert done.output() == "$HOME; exit 3 *\n"
-
-
-def test_standard_input_is_empty(tmp_path: Path) -> None:
-    assert run(["cat"], deadline_s=60, log=tmp_path / "log").ok
-
-
-def test_environment_directory_and_descriptors(tmp_path: Path) -> None:
+def test_environment_directory_and_descriptors(tmp_path):
     read, write = os.pipe()
     try:
         code = f"import os; os.write({write}, (os.getcwd() + os.environ['A']).encode())"
@@ -76,23 +79,23 @@ def test_environment_directory_and_descriptors(tmp_path: Path) -> None:
     [(["/no/such/atc"], 127), (["/etc"], 126), (["a\0b"], 126)],
     ids=["absent", "not a program", "NUL in the name"],
 )
-def test_a_program_that_cannot_be_started(tmp_path: Path, argv: list[str], code: int) -> None:
+def test_a_program_that_cannot_be_started(tmp_path, argv, code):
     done = run(argv, deadline_s=60, log=tmp_path / "log")
     assert (done.returncode, done.ok) == (code, False)
     assert "cannot start" in done.tail()
 
 
-def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(HarnessError, match="cannot write the log of echo"):
         run(["echo"], deadline_s=60, log=tmp_path / "file" / "log")
 
 
 @pytest.fixture
-def deadline_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+def deadline_at(monkeypatch) -> Callable[[Path], None]:
     """Let the deadline pass when a file is complete: a busy machine may take its time."""
 
-    def set_deadline(file: Path) -> None:
+    def set_deadline(file: Path):
         def wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
             assert eventually(lambda: file.exists() and file.read_text().endswith("\n"), 60)
             return False
@@ -102,40 +105,34 @@ def deadline_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     return set_deadline
 
 
-def test_deadline_ends_a_program(tmp_path: Path) -> None:
+def test_deadline_ends_a_program(tmp_path):
     done = run(["sleep", "600"], deadline_s=0.1, log=tmp_path / "log")
     assert done.timed_out and not done.ok and not done.unkillable
     assert done.returncode == -signal.SIGTERM
     assert "sleep was stopped after" in done.describe()
 
 
-def test_deadline_kills_grandchildren(tmp_path: Path, deadline_at: Callable[[Path], None]) -> None:
-    pids = tmp_path / "pids"
-    deadline_at(pids)
-    argv = ["sh", "-c", f"sleep 600 & echo $! $$ > {pids}; wait"]
-    assert run(argv, deadline_s=60, log=tmp_path / "log").timed_out
-    assert [pid for pid in map(int, pids.read_text().split()) if alive(pid)] == []
-
-
-def test_grandchildren_that_ignore_sigterm_or_make_a_group_die_too(
-    tmp_path: Path, deadline_at: Callable[[Path], None]
-) -> None:
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_deadline_kills_grandchildren(tmp_path, deadline_at, stubborn):
+    """Those, too, that ignore SIGTERM or make a group of their own."""
     pids = tmp_path / "pids"
     deadline_at(pids)
     code = f"""
         import os, signal, subprocess, time
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        child = subprocess.Popen(["sleep", "600"], preexec_fn=os.setpgrp)
+        if {stubborn}:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        child = subprocess.Popen(["sleep", "600"], process_group=0 if {stubborn} else None)
         open({str(pids)!r}, "w").write(f"{{child.pid}} {{os.getpid()}}\\n")
         time.sleep(600)
         """
-    done = run(python(code), deadline_s=60, log=tmp_path / "log", grace_s=0.1)
-    assert done.timed_out and done.returncode == -signal.SIGKILL
+    done = run(python(code), deadline_s=60, log=tmp_path / "log", grace_s=0.1 if stubborn else 30)
+    killed_by = signal.SIGKILL if stubborn else signal.SIGTERM
+    assert done.timed_out and done.returncode == -killed_by
     assert [pid for pid in map(int, pids.read_text().split()) if alive(pid)] == []
 
 
 @pytest.fixture
-def setpriv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+def setpriv(tmp_path: Path, monkeypatch) -> Callable[[str], Path]:
     """Put a setpriv of our own before the host's; it notes each call's arguments in a file."""
 
     def install(script: str) -> Path:
@@ -150,7 +147,7 @@ def setpriv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     return install
 
 
-def test_a_setpriv_that_can_is_used(tmp_path: Path, setpriv: Callable[[str], Path]) -> None:
+def test_a_setpriv_that_can_is_used(tmp_path, setpriv):
     calls = setpriv('shift 3; exec "$@"')
     done = run(["echo", "one"], deadline_s=60, log=tmp_path / "log", dies_with_us=True)
     assert done.ok and done.output() == "one\n"
@@ -168,9 +165,7 @@ def test_a_setpriv_that_can_is_used(tmp_path: Path, setpriv: Callable[[str], Pat
     ],
     ids=["rejects the option", "crashes"],
 )
-def test_a_setpriv_that_cannot_is_asked_once_and_left_out(
-    tmp_path: Path, setpriv: Callable[[str], Path], script: str
-) -> None:
+def test_a_setpriv_that_cannot_is_asked_once_and_left_out(tmp_path, setpriv, script):
     calls = setpriv(script)
     for word in ("one", "two"):
         done = run(["echo", word], deadline_s=60, log=tmp_path / "log", dies_with_us=True)
@@ -178,9 +173,7 @@ def test_a_setpriv_that_cannot_is_asked_once_and_left_out(
     assert calls.read_text() == "--pdeathsig KILL -- true\n"
 
 
-def test_a_setpriv_that_hangs_is_left_out(
-    tmp_path: Path, setpriv: Callable[[str], Path], deadline_at: Callable[[Path], None]
-) -> None:
+def test_a_setpriv_that_hangs_is_left_out(tmp_path, setpriv, deadline_at):
     pid = tmp_path / "pid"
     setpriv(f"echo $$ > {pid}; exec sleep 600")
     deadline_at(pid)
@@ -188,24 +181,13 @@ def test_a_setpriv_that_hangs_is_left_out(
     assert not alive(int(pid.read_text()))
 
 
-def test_a_setpriv_that_is_no_program_is_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "setpriv").write_bytes(b"\x7fELF")
-    (tmp_path / "setpriv").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert processes.with_parent(["atc"]) == ["atc"]
-
-
-def test_what_outlives_a_program_that_ended_well_is_killed(tmp_path: Path) -> None:
+def test_what_outlives_a_program_that_ended_well_is_killed(tmp_path):
     done = run(["sh", "-c", "sleep 600 & echo $!"], deadline_s=60, log=tmp_path / "log")
     assert done.ok and not done.timed_out
     assert not alive(int(done.output()))
 
 
-def test_an_interrupted_caller_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_caller_leaves_nothing_behind(tmp_path, monkeypatch):
     started: list[subprocess.Popen[bytes]] = []
 
     def interrupted(process: subprocess.Popen[bytes], seconds: float) -> bool:
@@ -218,7 +200,7 @@ def test_an_interrupted_caller_leaves_nothing_behind(
     assert not alive(started[0].pid)
 
 
-def test_a_second_interrupt_kills_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_interrupt_kills_at_once(monkeypatch):
     process = subprocess.Popen(
         ["sh", "-c", "trap '' TERM; echo; sleep 600"],
         start_new_session=True,
@@ -228,7 +210,7 @@ def test_a_second_interrupt_kills_at_once(monkeypatch: pytest.MonkeyPatch) -> No
         assert process.stdout is not None
         process.stdout.readline()  # the trap is set
 
-        def interrupted(seconds: float) -> None:
+        def interrupted(seconds: float):
             raise KeyboardInterrupt
 
         monkeypatch.setattr(time, "sleep", interrupted)
@@ -241,15 +223,13 @@ def test_a_second_interrupt_kills_at_once(monkeypatch: pytest.MonkeyPatch) -> No
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def test_kill_group_reaps_and_can_be_repeated() -> None:
+def test_kill_group_reaps_and_can_be_repeated():
     process = subprocess.Popen(["sleep", "600"], start_new_session=True)
     assert kill_group(process) and kill_group(process)
     assert process.returncode == -signal.SIGTERM
 
 
-def test_what_will_not_die_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deadline_at: Callable[[Path], None]
-) -> None:
+def test_what_will_not_die_is_said(tmp_path, monkeypatch, deadline_at):
     pid = tmp_path / "pid"
     deadline_at(pid)
     monkeypatch.setattr(processes, "_signal_all", lambda leader, number: None)
@@ -261,15 +241,11 @@ def test_what_will_not_die_is_said(
     assert "would not die" in done.describe()
 
 
-def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
-    def count() -> int:
-        return len(os.listdir("/proc/self/fd"))
-
-    before = count()
-    run(["true"], deadline_s=60, log=tmp_path / "log")
-    run(["/no/such/program"], deadline_s=60, log=tmp_path / "log")
-    run(["sleep", "600"], deadline_s=0.05, log=tmp_path / "log")
-    assert count() == before
+def test_no_descriptor_is_left_open(tmp_path):
+    before = len(os.listdir("/proc/self/fd"))
+    for argv, deadline_s in ((["true"], 60), (["/no/such/program"], 60), (["sleep", "600"], 0.05)):
+        run(argv, deadline_s=deadline_s, log=tmp_path / "log")
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize(
@@ -284,28 +260,21 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
         (-250, "was killed by signal 250"),
     ],
 )
-def test_describe_exit(code: int, text: str) -> None:
+def test_describe_exit(code, text):
     assert describe_exit(code) == text
 
 
-def test_tail_takes_the_end_and_splits_progress_bars(tmp_path: Path) -> None:
+def test_tail_takes_the_end_and_splits_progress_bars(tmp_path):
     log = tmp_path / "log"
     log.write_bytes(b"x" * 200_000 + b"\none\rtwo\n\xff three\n")
     assert tail(log, lines=3) == "one\ntwo\n\ufffd three"
     assert tail(log, start=log.stat().st_size) == ""
-    assert tail(tmp_path / "absent") == ""
+    assert last_text(log, 4) == "ree\n"
+    assert last_text(log, 400, start=log.stat().st_size - 4) == "ree\n"
+    assert tail(tmp_path / "absent") == last_text(tmp_path / "absent", 4) == ""
 
 
-def test_last_text(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    log.write_bytes(b"0123456789")
-    assert last_text(log, 4) == "6789"
-    assert last_text(log, 4, start=8) == "89"
-    assert last_text(log, 400) == "0123456789"
-    assert last_text(tmp_path / "absent", 4) == ""
-
-
-def test_a_log_of_gigabytes_is_not_read_into_memory(tmp_path: Path) -> None:
+def test_a_log_of_gigabytes_is_not_read_into_memory(tmp_path):
     # A hole stands for them: 256 MiB, of which the disk holds nothing.
     log = tmp_path / "log"
     with log.open("wb") as file:
@@ -316,7 +285,7 @@ def test_a_log_of_gigabytes_is_not_read_into_memory(tmp_path: Path) -> None:
     everything = processes.Completed(("atc",), 0, 1.0, timed_out=False, log=log)
     tracemalloc.start()
     try:
-        output, stored = everything.output(), workbench._read(log)
+        output = everything.output()
         most = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -325,14 +294,11 @@ def test_a_log_of_gigabytes_is_not_read_into_memory(tmp_path: Path) -> None:
     kept = ("Load model success\n", "ATC run success\nlast\n")
     gap = f"\n... {size - sum(map(len, kept))} bytes left out ...\n"
     assert output == gap.join(kept)  # neither 12 nor 34, halves of a line that is left out
-    assert stored.endswith(kept[1]) and len(stored) <= 20_000
     assert done.output() == "last\n"
 
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n"], ids=["LF", "CR", "CRLF"])
-def test_what_is_left_of_a_long_output_is_whole_lines(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
-) -> None:
+def test_what_is_left_of_a_long_output_is_whole_lines(tmp_path, monkeypatch, end):
     log = tmp_path / "log"
     log.write_bytes("".join(f"loop {k:03d}{end}" for k in range(100)).encode())
     monkeypatch.setattr(processes, "OUTPUT_BYTES", 150)
@@ -347,3 +313,21 @@ def test_what_is_left_of_a_long_output_is_whole_lines(
     monkeypatch.setattr(processes, "OUTPUT_BYTES", log.stat().st_size)
     text = processes.Completed(("tool",), 0, 1.0, timed_out=False, log=log).output()
     assert text.encode() == log.read_bytes()
+
+
+def test_what_was_started_here_is_ours_and_ends_with_us(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "ending", threading.Event())
+    monkeypatch.setattr(processes, "_running", set())  # nothing that other tests still use
+    running = Running(["sleep", "600"], deadline_s=60, log=tmp_path / "log")
+    (pid,) = {one.pid for one in processes._running}
+    assert is_ours(pid) and not is_ours(os.getpid())
+    assert not running.overdue
+    end_what_runs()
+    assert processes.ending.is_set() and not alive(pid) and is_ours(pid)
+    assert running.stop().returncode == -signal.SIGKILL
+
+
+def test_a_program_is_overdue_after_its_deadline(tmp_path):
+    running = Running(["sleep", "600"], deadline_s=0.0, log=tmp_path / "log")
+    assert running.overdue
+    assert running.finish().timed_out and not running.overdue

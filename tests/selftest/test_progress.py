@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import threading
@@ -15,8 +14,7 @@ from rich.cells import cell_len
 
 from harness.base import progress
 from harness.base.progress import Progress, _fitting
-from harness.base.stages import STAGES
-from harness.measure import attempt as measuring
+from harness.base.stages import Stage
 from tests.selftest.running import eventually, run_python
 
 
@@ -30,7 +28,7 @@ def clock(monkeypatch):
 
 def test_a_stage_says_how_far_it_is_how_fast_and_how_long_it_takes(clock):
     shown = Progress.silent()
-    with shown.stage("tiny-bs4-cpu", "accuracy"):
+    with shown.stage("tiny-bs4-cpu", Stage.INFER):
         shown.update(0, 100, "images")
         clock[0] += 10
         shown.update(40, 100, "images")
@@ -49,7 +47,7 @@ def test_the_run_says_cases_done_of_planned_and_the_time_left(clock):
     shown.ended("nobody")
     clock[0] += 20
     assert shown._text() == "[1/3 cases, 11 min left]"
-    with shown.stage("b", "open"):
+    with shown.stage("b", Stage.LOAD):
         assert shown._text() == "[1/3 cases, 11 min left] b: load 0 s"
     shown.end()
     assert shown._text() == ""
@@ -105,42 +103,27 @@ def test_a_case_is_overdue_by_a_margin_alone(clock, expected, late, said):
     assert shown._text() == f"[0/2 cases, {'more than ' if said else ''}60 s left]"
 
 
-@pytest.mark.parametrize(
-    ("half_width", "asked", "said"),
-    [
-        (58.2, 10.0, "9 rounds, known to ±58 % (asked for: ±10 %)"),
-        (0.42, 1.0, "9 rounds, known to ±0.42 % (asked for: ±1 %)"),
-        (math.inf, 0.5, "9 rounds, not known yet (asked for: ±0.5 %)"),
-    ],
-)
-def test_a_timing_says_how_well_it_is_to_be_known(half_width, asked, said):
-    text = measuring.said_of_rounds(9, half_width, asked)
-    assert text.replace("\N{NO-BREAK SPACE}", " ") == said
-
-
 def test_a_stage_never_has_no_seconds_left(clock):
     shown = Progress.silent()
-    with shown.stage("tiny-bs4-cpu", "accuracy"):
+    with shown.stage("tiny-bs4-cpu", Stage.INFER):
         shown.update(0, 100, "images")
         clock[0] += 10
         shown.update(100, 100, "images")
         assert shown._text() == "tiny-bs4-cpu: infer images 10 s, 100/100 images, 10.0 images/s"
 
 
-def test_a_stage_is_said_in_the_words_of_the_report():
+def test_every_stage_has_words_for_what_it_does():
     shown = Progress.silent()
-    for recorded, said in STAGES.items():
-        with shown.stage("a", recorded):
-            assert shown._text() == f"a: {said} 0 s"
-    with shown.stage("rehearsal images", "generating"):  # words of its own
-        assert shown._text() == "rehearsal images: generating 0 s"
+    for stage in Stage:
+        with shown.stage("a", stage):
+            assert shown._text() == f"a: {stage.doing} 0 s"
 
 
 def test_progress_brings_nothing_of_the_report_with_it():
     code, output = run_python(
         [
             "-c",
-            "import sys; from harness import progress; "
+            "import sys; from harness.base import progress; "
             "print(sorted({'jinja2', 'numpy', 'harness.report'} & set(sys.modules)))",
         ]
     )
@@ -176,7 +159,7 @@ def test_where_it_is_shown(monkeypatch, terminal):
 
     shown = Progress(writer, terminal=terminal, prefix="  ... ")
     shown.begin({"a": None})
-    with shown.stage("a", "open"):
+    with shown.stage("a", Stage.LOAD):
         assert eventually(lambda: "a: load" in so_far())
     shown.note("npu-0 is set aside")
     shown.end()
