@@ -16,6 +16,11 @@ from harness.records import reader
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = Path(__file__).parent / "tiny.yaml"
+# The library refuses the argument when it builds the network, and not before.
+NO_NETWORK = ("timm:test_resnet", "timm:test_resnet\n      arguments: {no_such: 1}")
+# The budget ends each throughput case after its first rounds, for tests that ask what becomes of a
+# verdict, not which it is.
+QUICK = ("--budget", "0.1", "--precision", "100", "--allow-inconclusive")
 
 
 @dataclass(frozen=True)

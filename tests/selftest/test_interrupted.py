@@ -12,8 +12,7 @@ import pytest
 
 from harness.base import processes
 from harness.records import reader
-from tests.selftest.running import ROOT, TINY, alive
-from tests.selftest.test_plugin import NO_NETWORK
+from tests.selftest.running import NO_NETWORK, ROOT, TINY, alive
 
 
 @pytest.mark.parametrize(
