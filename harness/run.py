@@ -206,7 +206,7 @@ class Run:
         """Seconds that earlier runs let expect of each case."""
         images = self.settings.rehearsal_images if self.settings.stand_ins else None
         chosen = [case for _, case in cases]
-        times = estimates.estimates(chosen, self.settings, self.catalog, images=images)
+        times = estimates.estimates(chosen, self.settings, images=images)
         return {nodeid: times[case].work_s for nodeid, case in cases}
 
     def finish(self, *, stopped: str = "", decide: Callable[[Exit], int] = int) -> RunRecords:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from harness import doctor
 from harness import estimates as expected
 from harness.base.errors import HarnessError
+from harness.base.stages import Stage
+from harness.base.store import Store
+from harness.base.terms import WHOLE_SET
 from harness.catalog.load import load_catalog
 from harness.catalog.schema import Catalog
 from harness.cli.cache import known_check
 from harness.cli.options import console, takes_settings
-from harness.estimates import Estimate, duration
-from harness.judge import verdicts
+from harness.estimates import Build, Estimate, build_of, duration
+from harness.judge.accuracy import describe_part
 from harness.plan import Case, make_plan, missing
 from harness.settings import Settings
+from harness.stages.inventory import inventory
 from harness.targets import registry
 
 
@@ -42,43 +45,58 @@ def plan(
     Takes the same options as pytest, and runs nothing.
     """
     wanted = known_check(check)
-    contents = load_catalog(settings.catalog)
+    catalog = load_catalog(settings.catalog)
     out = console()
+
+    def say(line: str) -> None:
+        out.print(line, markup=False, soft_wrap=True)
+
     if not settings.configured:
         settings = registry.located(settings)
         if settings.target is not None:
-            how = f"target {settings.target}: {settings.detection}"
-            out.print(how, markup=False, soft_wrap=True)
-    whole = make_plan(contents, settings)
+            say(f"target {settings.target}: {settings.detection}")
+    whole = make_plan(catalog, settings)
     cases = [case for case in whole.cases if wanted in (None, case.check)]
     images, trouble = image_count(settings)
-    times = expected.estimates(cases, settings, contents, images=images)
-    out.print(_table(contents, settings, cases, times, part=images != verdicts.WHOLE_SET))
+    built = stored(settings, catalog)
+    times = expected.estimates(cases, settings, images=images, stored=built)
+    out.print(_table(catalog, settings, cases, times, part=images != WHOLE_SET))
     if cases:
-        out.print(expected_text(times), markup=False, soft_wrap=True)
-    for line in ended_excuses(contents, cases, datetime.now(UTC).date()):
-        out.print(f"\n{line}", markup=False, soft_wrap=True)
-    if settings.stand_ins:
-        _print_missing(out, settings, contents, cases)
-        return
+        say(expected_text(times))
+    for line in ended_excuses(catalog, cases, datetime.now(UTC).date()):
+        say(f"\n{line}")
     if trouble is not None:
-        out.print(f"\nthe images cannot be used: {trouble.message}", markup=False, soft_wrap=True)
+        say(f"\nthe images cannot be used: {trouble.message}")
         if trouble.remedy:
-            out.print(f"  what to do: {trouble.remedy}", markup=False, soft_wrap=True)
-    for line in part_lines(contents, settings, cases, images):
-        out.print(line, markup=False, soft_wrap=True)
-    lacking = [(case, why) for case in cases if (why := why_recorded(contents, case))]
+            say(f"  what to do: {trouble.remedy}")
+    if not settings.stand_ins:
+        for line in (*part_lines(catalog, settings, cases, images), *recorded(catalog, cases)):
+            say(line)
+    for item in missing(settings, cases):
+        say(f"\nmissing: {item.thing}\n  give {item.remedy}")
+    for line in checkpoint_lines(settings, catalog, cases):
+        say(line)
+
+
+def stored(settings: Settings, catalog: Catalog) -> dict[Build, list[float]]:
+    """Seconds that building took, as the store has them, for networks that only one model has."""
+    seconds: dict[Build, list[float]] = {}
+    for item in inventory(Store(settings.store).entries(), catalog):
+        if item.entry.kind in expected.BUILDS and item.model in catalog.models:
+            target = str(item.entry.inputs.get("target", ""))
+            build = build_of(Stage(item.entry.kind), item.model, item.batch_size or 0, target)
+            seconds.setdefault(build, []).append(item.entry.seconds)
+    return seconds
+
+
+def recorded(catalog: Catalog, cases: Sequence[Case]) -> Iterator[str]:
+    """Lines on the throughput cases that are measured and not judged."""
+    lacking = [(case, why) for case in cases if (why := why_recorded(catalog, case))]
     if lacking:
-        count = len(lacking)
-        noun = "throughput case is" if count == 1 else "throughput cases are"
-        out.print(f"\n{count} {noun} only recorded, neither green nor red:")
-        for case, why in lacking:
-            out.print(
-                f"  ({case.model}, {case.target}, {case.batch_size}): {why}",
-                markup=False,
-                soft_wrap=True,
-            )
-    _print_missing(out, settings, contents, cases)
+        noun = "throughput case is" if len(lacking) == 1 else "throughput cases are"
+        yield f"\n{len(lacking)} {noun} only recorded, neither green nor red:"
+    for case, why in lacking:
+        yield f"  ({case.model}, {case.target}, {case.batch_size}): {why}"
 
 
 def ended_excuses(catalog: Catalog, cases: Sequence[Case], today: date) -> list[str]:
@@ -94,18 +112,9 @@ def ended_excuses(catalog: Catalog, cases: Sequence[Case], today: date) -> list[
     return lines
 
 
-def _print_missing(
-    out: Console, settings: Settings, catalog: Catalog, cases: Sequence[Case]
-) -> None:
-    for item in missing(settings, cases):
-        out.print(f"\nmissing: {item.thing}\n  give {item.remedy}", markup=False, soft_wrap=True)
-    for line in checkpoint_lines(settings, catalog, cases):
-        out.print(line, markup=False, soft_wrap=True)
-
-
 def checkpoint_lines(settings: Settings, catalog: Catalog, cases: Sequence[Case]) -> list[str]:
     """What a run would refuse of the folders that are given for checkpoints: absent or other
-    files. Where no folder is given, or it is none, `cases.missing` says so.
+    files. Where no folder is given, or it is none, `missing` says so.
     """
     folder = settings.checkpoints
     if settings.stand_ins or (folder is not None and not folder.is_dir()):
@@ -114,13 +123,11 @@ def checkpoint_lines(settings: Settings, catalog: Catalog, cases: Sequence[Case]
         return []
     lines = []
     given = dict(settings.onnx)
-    for name in dict.fromkeys(case.model for case in cases):
-        if name in given:
-            continue
-        found = doctor.checkpoint(settings, catalog.models[name])
-        if found.state == "lacks":
-            word = "missing: " if found.short == doctor.ABSENT else "refused: "
-            lines.append(f"\n{word}{found.what}: {found.found}\n  what to do: {found.remedy}")
+    for name in dict.fromkeys(case.model for case in cases if case.model not in given):
+        finding = doctor.checkpoint(settings, catalog.models[name])
+        if finding.state == "lacks":
+            word = "missing: " if finding.short == doctor.ABSENT else "refused: "
+            lines.append(f"\n{word}{finding.what}: {finding.found}\n  what to do: {finding.remedy}")
     return lines
 
 
@@ -161,7 +168,7 @@ def expected_text(times: Mapping[Case, Estimate]) -> str:
         built = sums.without_store_s - sums.with_store_s
         # An ONNX file may be another target's or a rehearsal's; a compiled model is of these cases.
         theirs = any(
-            build.kind == "compiled" and seconds is not None
+            build.stage is Stage.COMPILE and seconds is not None
             for one in times.values()
             for build, seconds in one.builds.items()
         )
@@ -198,7 +205,7 @@ def image_count(settings: Settings) -> tuple[int | None, HarnessError | None]:
         return len(images.chosen), None
     if settings.image_list is not None:
         return None, None
-    return settings.limit or settings.sample or verdicts.WHOLE_SET, None
+    return settings.limit or settings.sample or WHOLE_SET, None
 
 
 def part_lines(
@@ -206,12 +213,12 @@ def part_lines(
 ) -> list[str]:
     """For each model, whether a PASS is possible on a part of the data set."""
     models = dict.fromkeys(case.model for case in cases if case.check == "accuracy")
-    if images is None or images == verdicts.WHOLE_SET or not models:
+    if images is None or images == WHOLE_SET or not models:
         return []
     lines = ["", "accuracy on a part of the data set is held against eager PyTorch:"]
     for name in models:
         spec = catalog.models[name].accuracy
-        said = verdicts.describe_part(images, spec.published, spec.rule)
+        said = describe_part(images, spec.published, spec.rule)
         if name in dict(settings.onnx):
             said += "; but with --onnx there are no weights for an eager pass, so none is possible"
         lines.append(f"  {name}: {said}")
@@ -244,7 +251,7 @@ def reference(catalog: Catalog, settings: Settings, case: Case, *, part: bool = 
 
 
 def why_recorded(catalog: Catalog, case: Case) -> str:
-    """Why a throughput is measured and not judged, by the rule of `verdicts.judge_throughput`;
+    """Why a throughput is measured and not judged, by the rule of `judge_throughput`;
     empty where it is judged, and for accuracy.
     """
     if case.check != "throughput":
