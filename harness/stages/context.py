@@ -60,10 +60,8 @@ class Bench:
             on_damage=lambda what: self.progress.note(f"damaged artifact: {what}"),
         )
         self.target = make_target(settings.target, settings, run_dir)
-        # A simulated host is the run's own; its devices are nobody else's.
-        simulated = settings.provenance == "simulated"
-        places = run_dir / "leases" if simulated else settings.leases
-        self.pool = DevicePool(self.target, places, run_dir, self.waiting)
+        leases_dir = settings.leases_of(run_dir)
+        self.pool = DevicePool(self.target, leases_dir, run_dir, self.waiting)
         self._noted: set[str] = set()
 
     def waiting(self, who: str) -> None:

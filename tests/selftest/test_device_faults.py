@@ -15,15 +15,15 @@ from harness.measure import attempt as measuring
 from harness.records.values import Observed
 from harness.settings import resolve
 from harness.simulator.host import Host
-from harness.targets.ascend import atc, exchange
+from harness.targets.ascend import atc, faults
 from harness.targets.ascend.npu_smi import NpuSmi
 from harness.targets.cuda.target import CudaTarget
 from harness.targets.pool import DevicePool
-from harness.targets.protocol import Device, DeviceFault, Traits
+from harness.targets.protocol import Device, DeviceFault, SessionInfo, Traits
+from tests.selftest.planted.graphs import small_onnx
 from tests.selftest.running import TINY
-from tests.selftest.test_ascend_chain import small_network
+from tests.selftest.simulated import ascend_target as target
 
-CHAIN = ("--simulate-ascend", "--budget=0.2", "--precision=50")
 NPU = Device("ascend310p3", 0, "Ascend310P3", "npu-0")
 
 
@@ -57,7 +57,7 @@ def test_a_model_can_cause_most_of_what_a_runtime_says(tmp_path, error, certain)
 def test_a_tool_that_hangs_may_be_the_devices_doing(tmp_path, kind):
     done = processes.run(["sleep", "600"], deadline_s=0.1, log=tmp_path / "log")
     with pytest.raises(kind) as caught:
-        exchange.raise_for(done, "model.om: ais_bench", 0, kind)
+        faults.raise_for(done, "model.om: ais_bench", 0, kind)
     assert target(tmp_path).device_fault(caught.value, NPU) == DeviceFault(
         "it did not answer", certain=False
     )
@@ -166,66 +166,44 @@ def measured(tmp_path, monkeypatch):
     return measure
 
 
-def test_a_device_that_failed_itself_is_set_aside(measured):
-    assert measured(Failing(True), "PASS") == ("PASS", ["npu-0"], ["npu-0"])
+CERTAINLY, PERHAPS, AS_A_MODEL = Failing(True), Failing(False), Failing(None)
 
 
-def test_so_is_one_that_did_not_do_what_another_did(measured):
-    assert measured(Failing(False), "PASS") == ("PASS", ["npu-0"], ["npu-0"])
+@pytest.mark.parametrize(
+    ("devices", "answer", "aside"),
+    [
+        # A device that failed itself is set aside, and so is one that did not do what another did.
+        ((CERTAINLY, "PASS"), "PASS", ["npu-0"]),
+        ((PERHAPS, "PASS"), "PASS", ["npu-0"]),
+        # The only device is used again where the model may be at fault.
+        ((PERHAPS,), Failing, []),
+        ((CERTAINLY,), Failing, ["npu-0"]),
+        # A bad model takes no device from a run, which has a third.
+        ((PERHAPS, PERHAPS, "PASS"), Failing, []),
+        ((CERTAINLY, CERTAINLY, "PASS"), DeviceError, ["npu-0", "npu-1"]),
+        # Only the device that failed itself is set aside, whichever it is.
+        ((PERHAPS, CERTAINLY, "PASS"), DeviceError, ["npu-1"]),
+        ((CERTAINLY, PERHAPS, "PASS"), Failing, ["npu-0"]),
+        # A model that fails elsewhere as models do clears the device.
+        ((PERHAPS, AS_A_MODEL), Failing, []),
+        ((AS_A_MODEL, "PASS"), Failing, []),
+    ],
+)
+def test_what_becomes_of_devices_that_fail(measured, devices, answer, aside):
+    got, set_aside, attempts = measured(*devices)
+    assert got == answer if isinstance(answer, str) else isinstance(got, answer)
+    assert set_aside == attempts == aside
+    if answer is DeviceError:  # the remedy names those that were set aside
+        assert got.remedy.endswith(", ".join(aside))
 
 
-def test_the_only_device_is_used_again_where_the_model_may_be_at_fault(measured):
-    error, aside, attempts = measured(Failing(False))
-    assert error.message == "it failed, certain=False"
-    assert (aside, attempts) == ([], [])
-
-
-def test_the_only_device_is_not_used_again_where_it_failed_itself(measured):
-    assert measured(Failing(True))[1:] == (["npu-0"], ["npu-0"])
-
-
-def test_a_bad_model_takes_no_device_from_a_run(measured):
-    error, aside, attempts = measured(Failing(False), Failing(False), "PASS")
-    assert "npu-0 and npu-1 alike: the model or the toolchain" in error.message
-    assert (aside, attempts) == ([], [])
-
-
-def test_two_devices_that_failed_themselves_are_the_devices_error(measured):
-    error, aside, attempts = measured(Failing(True), Failing(True), "PASS")
-    assert isinstance(error, DeviceError)
-    assert aside == attempts == ["npu-0", "npu-1"]
-
-
-def test_only_the_device_that_failed_itself_is_set_aside(measured):
-    error, aside, attempts = measured(Failing(False), Failing(True), "PASS")
-    assert isinstance(error, DeviceError)
-    assert aside == attempts == ["npu-1"]
-    assert error.remedy.endswith("npu-1")
-
-
-def test_nor_is_the_second_device_where_only_the_first_failed_itself(measured):
-    error, aside, attempts = measured(Failing(True), Failing(False), "PASS")
-    assert isinstance(error, Failing)
-    assert "alike" not in error.message
-    assert aside == attempts == ["npu-0"]
-
-
-def test_a_model_that_fails_elsewhere_as_models_do_clears_the_device(measured):
-    error, aside, attempts = measured(Failing(False), Failing(None))
-    assert error.message.endswith("(on npu-0 too: it was odd)")
-    assert (aside, attempts) == ([], [])
-
-
-def test_a_hang_on_a_host_with_one_chip_is_one_cases_error(run_pytest):
-    done = run_pytest(
-        *(*CHAIN, "--batch-sizes=1,4", "-m", "accuracy", "--deadline-factor=0.1"),
-        "--simulator=fault=hang-run:any:1",
-    )
-    assert done.code == 1, done.output
-    first, second = done.records().cases
-    assert (first.outcome, first.error.stage) == ("error", "infer"), done.output
-    assert second.outcome == "passed", second.sentence
-    assert "is set aside" not in done.output
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [(PERHAPS, "npu-0 and npu-1 alike: the model or the toolchain"), (AS_A_MODEL, "on npu-0 too")],
+)
+def test_the_error_says_what_the_other_device_did(measured, second, words):
+    error, _, _ = measured(Failing(False), Failing(second.certain))
+    assert words in error.message
 
 
 # A chip that rests ---------------------------------------------------------------------------
@@ -268,7 +246,7 @@ def test_a_low_clock_means_nothing_where_the_chip_rests(
     ("text", "chips"), [("", 1), ("chips_per_card=2", 2), ("without=npu-smi", None)]
 )
 def test_chips_are_counted_by_npu_smi_or_not_at_all(tmp_path, text, chips):
-    session = SimpleNamespace(driver="api")
+    session = SimpleNamespace(about=SessionInfo("api"))
     assert target(tmp_path, text, device="0").setup(NPU, {}, session).chips == chips
 
 
@@ -307,7 +285,7 @@ def test_a_device_is_leased_wherever_something_could_tune_on_it(
 @pytest.mark.parametrize(("cann", "refused"), [("5.1.RC2", False), ("8.0.RC2", True)])
 def test_an_atc_that_tunes_no_more_takes_no_device_again(tmp_path, cann, refused):
     model = tuned_model(tmp_path)
-    graph = small_network(tmp_path / "x.onnx")
+    graph = small_onnx(tmp_path / "x.onnx", batch=4, side=64, classes=1000)
     one, later = (target(tmp_path, f"cann={cann}", tune="guide") for _ in range(2))
     assert one.compiles_on_device(model, 4)
     one.compile(graph, model, 4, tmp_path, device=NPU, log=tmp_path / "log")

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import itertools
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -17,13 +16,12 @@ from harness.catalog.schema import Catalog
 from harness.measure import attempt as measuring
 from harness.plan import Case
 from harness.records.values import Verdict
-from harness.simulator import install, parse_config
+from harness.simulator import parse_config
 from harness.simulator.host import VARIABLE
 from harness.stages.pipeline import CasePipeline, Prepared, Workbench
-from harness.targets.ascend import target as ascend
-from harness.targets.ascend.target import AscendTarget
 from harness.targets.protocol import Session
 from tests.selftest.running import ROOT
+from tests.selftest.simulated import ascend_target
 
 _T = TypeVar("_T")
 BATCH = 4
@@ -138,25 +136,16 @@ class Host:
 
     def __init__(self, folder: Path, config: str, driver: str) -> None:
         self.folder = folder
-        clean = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("ASCEND_", "HARNESS_", "PYTEST_"))
-        }
-        parsed = parse_config(config)
-        self.environment = install(folder / "host", parsed, environment=clean)
+        chip = parse_config(config).chip
+        name = "ascend310" if chip == "310" else "ascend310p3"
         self.log = folder / "log"
-        name = "ascend310" if parsed.chip == "310" else "ascend310p3"
-        chosen = settings.resolve(
-            {"simulate_ascend": True, "driver": driver, "target": name}, environment={}
-        )
-        place = ascend.Place(folder / "logs", folder / "work", folder / "locks")
-        self.target = AscendTarget(name, chosen, place, self.environment)
+        self.target = ascend_target(folder, config, name, driver=driver)
+        self._about = Path(self.target.toolkit.env[VARIABLE])
 
     @contextlib.contextmanager
     def misbehaving(self, fault: str) -> Iterator[None]:
         """Within the block the host's tools have a fault that they had not before."""
-        path = Path(self.environment[VARIABLE])
+        path = self._about
         before = path.read_text(encoding="utf-8")
         data = json.loads(before)
         data["config"]["faults"] = [dataclasses.asdict(one) for one in _faults(fault)]
