@@ -1,0 +1,1 @@
+"""What every page and export shares: formats of figures, looks of outcomes, banners, escaping."""

@@ -1,0 +1,102 @@
+"""Self-contained HTML files: escaping, safe links, and a file replaced in one step.
+
+Every value passes through Jinja's escaping; no markup is ever taken from a record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+from pathlib import Path
+from urllib.parse import quote
+
+import jinja2
+from markupsafe import Markup
+
+from harness.base.errors import RecordError
+from harness.pages import formats
+
+
+class Whole(str):
+    """A text that is bounded already: it is shown whole."""
+
+    __slots__ = ()
+
+
+def style() -> Markup:
+    """Return the style sheet that all pages share."""
+    text = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+    return Markup(text)  # noqa: S704 - our own file
+
+
+def environment(folder: Path) -> jinja2.Environment:
+    """Return Jinja for the templates of `folder`, with the formats as filters."""
+    found = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.globals["NO_VALUE"] = formats.NO_VALUE
+    for one in (
+        formats.datum,
+        formats.difference,
+        formats.duration,
+        formats.line,
+        formats.percent,
+        formats.plain,
+        formats.size,
+    ):
+        found.filters[one.__name__] = one
+    found.filters["inside"] = safe_href
+    found.filters["https"] = web_href
+    return found
+
+
+def _finalize(value: object) -> object:
+    # Escaping knows nothing of terminal codes, NUL or half a surrogate pair: those go here.
+    return formats.clip(value) if type(value) is str else value
+
+
+def safe_href(path: str) -> str:
+    """Return a link to a file below the page's folder; empty where it could lead elsewhere."""
+    parts = path.split("/")
+    if not path or "\\" in path or ":" in parts[0] or any(part in ("", "..") for part in parts):
+        return ""
+    try:
+        return quote(path)
+    except UnicodeEncodeError:
+        return ""
+
+
+def web_href(source: str) -> str:
+    """Return the address in a source, where it is nothing but an https address."""
+    return source if re.fullmatch(r"https://[^\s<>\"'\\]{1,500}", source) else ""
+
+
+def replace_file(path: Path, text: str, *, remedy: str) -> Path:
+    """Write `text` to `path` in one step, so that no reader sees half of it.
+
+    Raises:
+        RecordError: it cannot be written; `remedy` says what to do.
+    """
+    staged = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        try:
+            with staged.open("xb") as file:
+                file.write(text.encode(errors="replace"))
+                file.flush()
+                os.fsync(file.fileno())
+            staged.replace(path)
+        finally:
+            with contextlib.suppress(OSError):
+                staged.unlink(missing_ok=True)
+    except OSError as error:
+        raise RecordError(
+            f"cannot write {path}: {error.strerror or error}", remedy=remedy
+        ) from error
+    return path
