@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from harness.report.render import render_html, write_report
-from harness.report.text import summary_lines
+from harness.report.terminal import summary_lines
 
 __all__ = ["render_html", "summary_lines", "write_report"]

@@ -1,79 +1,99 @@
-"""One case of a run as a report shows it: every text final, nothing left to decide."""
+"""One case of a run, and one check over its cases, as a report shows them."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import cached_property
 from html import escape
-from typing import Any
-from urllib.parse import quote
 
-from harness.base.terms import Provenance
-from harness.records.lines import CaseLine, PlannedCase
-from harness.records.values import ArtifactRef
-from harness.report import charts, details, figures, provenance
-from harness.report.figures import NO_VALUE, Row
-from harness.report.headline import ATTENTION, LOOKS, Look
-from harness.report.stages import artifact_name, stage_name
-from harness.report.thumbs import Thumbs
+from harness.base.errors import RecordError
+from harness.base.stages import Stage
+from harness.pages import formats
+from harness.pages.formats import NO_VALUE
+from harness.pages.html import Whole
+from harness.pages.looks import ATTENTION, LOOKS, Look
+from harness.records import reader
+from harness.records.lines import CaseLine, RunCheckLine
+from harness.records.reader import RunRecords
+from harness.records.values import (
+    BatchFlip,
+    Diagnosis,
+    FigureName,
+    Flip,
+    Reference,
+    ReferenceKind,
+    Section,
+    Verdict,
+)
+from harness.report import charts, plots, rows
+from harness.report.intervals import intervals
+from harness.report.rows import Group, Row
+from harness.report.thumbs import Thumbs, images_of
 
 FLIPS_SHOWN = 20
-TOP = ("top1", "top2", "top3", "top4", "top5")
+SECTIONS_SHOWN = 12
+ROWS_SHOWN = 60
+SIZES_SHOWN = 12
 
 # What a reference is called; the short form stands in the cells of the summary.
-REFERENCE_WORDS: dict[str, tuple[str, str]] = {
+_REFERENCES: dict[ReferenceKind, tuple[str, str]] = {
     "published": ("the published figure", "published"),
     "eager": ("eager PyTorch on the same images", "eager"),
     "baseline": ("the baseline", "baseline"),
     "eager-speed": ("eager PyTorch's speed on the same host", "eager"),
+    "batch-size": ("another batch size", "batch size"),
+    "ratio": ("another chip's figure", "ratio"),
     "none": ("nothing comparable", "no reference"),
 }
 
 
+def measured(case: CaseLine) -> str:
+    """Write the figure of a case in its unit, no finer than it is known."""
+    known = case.throughput.timing.half_width_percent if case.throughput is not None else None
+    return formats.figure(case.measured, case.unit, known)
+
+
+def difference(case: CaseLine) -> str:
+    """Write how far a figure is from its reference, in percent of that."""
+    known = case.throughput.half_width_percent if case.throughput is not None else None
+    return formats.difference(case.difference_percent, half_width=known)
+
+
 @dataclass(frozen=True)
 class Log:
-    """The end of a log. `note` says what was cut, `href` leads to the whole file."""
+    """The end of a log; `note` says what was cut."""
 
-    text: str
+    text: Whole
     note: str = ""
-    href: str = ""
-    file: str = ""
+
+
+def tail(text: str, limit: int) -> Log | None:
+    """Return the last part of a log, bounded to about `limit` characters of HTML."""
+    # A log may be long: what is far before its end is not even looked at.
+    text = text.strip("\n")
+    before = max(0, len(text) - 4 * limit)
+    text = formats.clean(text[before:])
+    if not text:
+        return None
+    kept = text[-limit:]
+    while len(escape(kept)) > limit and len(kept) > 1:
+        kept = kept[-max(1, len(kept) * limit // len(escape(kept)) - 1) :]
+    if len(kept) == before + len(text):
+        return Log(Whole(kept))
+    _, newline, rest = kept.partition("\n")
+    kept = rest if newline and rest else kept
+    cut = before + len(text) - len(kept)
+    return Log(Whole(kept), f"The first {cut:,} characters are cut here.")
 
 
 @dataclass(frozen=True)
-class Reference:
-    """What the measurement was held against; `href` is set when the source is an address."""
+class Room:
+    """What a page may hold: characters of one log and of one diagnosis, and its thumbnails."""
 
-    words: str
-    short: str
-    value: str
-    source: str
-    href: str
-    note: str
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An error of a stage, its remedy and the tool's log."""
-
-    type: str
-    stage: str
-    message: str
-    remedy: str
-    log: Log | None
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """One artifact of a case."""
-
-    kind: str
-    key: str
-    digest: str
-    size: str
-    cached: bool
-    log: Log | None
+    log: int
+    diagnosis: int
+    thumbs: Thumbs
 
 
 @dataclass(frozen=True)
@@ -81,561 +101,287 @@ class TopLine:
     """Top-k of the compiled and of the eager model. `share` is the bar's length in percent."""
 
     name: str
-    correct: str
-    compiled: str
+    correct: int
+    compiled: float
     share: float
-    eager: str
-    difference: str
+    eager: float | None
 
-
-@dataclass(frozen=True)
-class Flip:
-    """An image on which the compiled and the eager model differ. `thumb` is a data URI."""
-
-    name: str
-    label: str
-    reference: str
-    compiled: str
-    reference_score: str
-    compiled_score: str
-    margin: str
-    excused: str
-    thumb: str
-
-
-@dataclass(frozen=True)
-class Group:
-    """Labelled figures under one heading."""
-
-    title: str
-    rows: tuple[Row, ...]
+    @property
+    def difference(self) -> float | None:
+        return None if self.eager is None else self.compiled - self.eager
 
 
 @dataclass(frozen=True)
 class CaseView:
-    """Everything the page says about one case."""
+    """A case: its line as it may be shown, and what is drawn of it."""
 
+    line: CaseLine
     anchor: str
-    look: Look
-    name: str
-    nodeid: str
-    model: str
-    title: str
-    batch_size: int
-    target: str
-    check: str
-    provenance: Provenance
-    sentence: str
-    open: bool = False
-    verdict_sentence: str = ""
-    rule: str = ""
-    measured: str = NO_VALUE
-    reference: Reference | None = None
-    difference: str = NO_VALUE
-    withheld: bool = False  # there was a comparison that must not be shown
-    notes: tuple[str, ...] = ()
-    groups: tuple[Group, ...] = ()
-    top: tuple[TopLine, ...] = ()
-    flips: tuple[Flip, ...] = ()
-    flips_left: int = 0
-    samples: charts.Samples | None = None
-    looks: details.Looks | None = None
-    intervals: tuple[details.IntervalView, ...] = ()
-    device: str = ""
-    attempts: tuple[details.Attempt, ...] = ()
-    diagnosis: details.Diagnosis | None = None
-    error: Failure | None = None
-    artifacts: tuple[Artifact, ...] = ()
-    stages: tuple[charts.Segment, ...] = ()
-    circumstances: tuple[Group, ...] = ()
-    repeat: tuple[str, ...] = ()
-    seconds: str = NO_VALUE
+    note: str
+    withheld: bool
+    records: RunRecords
+    places: Mapping[Stage, int]
+    room: Room
+
+    @property
+    def look(self) -> Look:
+        return LOOKS[self.line.outcome]
+
+    @property
+    def open(self) -> bool:
+        return self.line.outcome in ATTENTION
+
+    @cached_property
+    def measured(self) -> str:
+        return measured(self.line)
+
+    @cached_property
+    def difference(self) -> str:
+        return difference(self.line)
+
+    @property
+    def reference(self) -> Reference | None:
+        return None if self.withheld else self.line.reference
+
+    @property
+    def reference_words(self) -> str:
+        return _REFERENCES[self.reference.kind][0] if self.reference is not None else ""
+
+    @property
+    def reference_name(self) -> str:
+        return _REFERENCES[self.reference.kind][1] if self.reference is not None else ""
+
+    @property
+    def reference_value(self) -> str:
+        reference = self.reference
+        if reference is None:
+            return NO_VALUE
+        return formats.figure(reference.value, reference.unit or self.line.unit)
+
+    @property
+    def reference_short(self) -> str:
+        """`eager 78.32 %`, as a cell of the summary has it."""
+        value = self.reference_value
+        if self.withheld:
+            return "withheld"
+        return self.reference_name if value == NO_VALUE else f"{self.reference_name} {value}"
+
+    @property
+    def device(self) -> str:
+        return rows.device_line(self.line)
+
+    @cached_property
+    def trouble(self) -> tuple[str, ...]:
+        """What spoke against the device while it was measured."""
+        found = self.line.throughput
+        looks = dict.fromkeys(look.trouble for look in (found.conditions if found else ()))
+        return tuple(text for text in looks if text)[:6]
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """Figures of the verdict and of the measurement."""
+        line, found = self.line, []
+        if line.verdict is not None and not self.withheld:
+            figures = rows.figures_of(line.verdict, measured=line.measurement is not None)
+            found.append(Group("Figures of the verdict", figures))
+        if line.accuracy is not None:
+            found += rows.accuracy(line.accuracy)
+        if line.throughput is not None:
+            found += rows.throughput(line.throughput)
+        return rows.filled(found)
+
+    @cached_property
+    def circumstances(self) -> tuple[Group, ...]:
+        return rows.circumstances(self.line)
+
+    @cached_property
+    def top(self) -> tuple[TopLine, ...]:
+        """Top-1 to top-5, beside eager PyTorch's on the same images."""
+        found = self.line.accuracy
+        if found is None:
+            return ()
+        eager = found.reference_scores
+        lines = []
+        for k, correct in enumerate(found.scores.correct, 1):
+            percent = found.scores.percent(k)
+            beside = eager.percent(k) if eager is not None and k <= len(eager.correct) else None
+            share = min(100.0, max(0.0, round(percent, 1)))
+            lines.append(TopLine(f"top-{k}", correct, percent, share, beside))
+        return tuple(lines)
+
+    @cached_property
+    def flips(self) -> tuple[tuple[Flip, str], ...]:
+        """Images on which the compiled and the eager model differ, each with its thumbnail."""
+        found = self.line.accuracy
+        fidelity = found.fidelity if found is not None else None
+        flips = fidelity.flips[:FLIPS_SHOWN] if fidelity is not None else ()
+        images, thumbs = self.line.images, self.room.thumbs
+        return tuple((flip, thumbs.uri(images, flip.name)) for flip in flips)
+
+    @property
+    def flips_left(self) -> int:
+        found = self.line.accuracy
+        fidelity = found.fidelity if found is not None else None
+        return 0 if fidelity is None else max(0, fidelity.flips_total - len(self.flips))
+
+    @cached_property
+    def samples(self) -> charts.Samples | None:
+        """Charts of the execution times, where their file lies in the run."""
+        found = self.line.throughput
+        if found is None or not found.samples_file:
+            return None
+        try:
+            times = reader.read_samples(self.records.directory, found.samples_file)
+        except RecordError:
+            return None
+        return charts.samples([sample for one in times.ours for sample in one])
+
+    @cached_property
+    def temperature(self) -> plots.Plot | None:
+        found = self.line.throughput
+        points = [
+            (look.seconds, look.temperature_c, bool(look.trouble))
+            for look in (found.conditions if found is not None else ())
+            if look.temperature_c is not None
+        ]
+        return plots.over_time("Temperature of the device", points, unit="°C")
+
+    @cached_property
+    def intervals(self) -> tuple[plots.IntervalShape, ...]:
+        """The intervals that a real accuracy was judged by, each on an axis of its own."""
+        found = intervals(self.line, self.records.run)
+        return tuple(shape for one in found for shape in plots.interval_shapes([one]))
+
+    @cached_property
+    def diagnosis(self) -> Diagnosis | None:
+        found = self.line.diagnosis
+        return None if found is None else bounded(found, self.room.diagnosis)
+
+    @cached_property
+    def error_log(self) -> Log | None:
+        return None if self.line.error is None else tail(self.line.error.log, self.room.log)
+
+    @cached_property
+    def artifact_logs(self) -> tuple[tuple[str, str, Log | None], ...]:
+        """Of each artifact that has a log: what it is, the file with all of it, and its end."""
+        return tuple(
+            (one.stage.makes, one.log_file, tail(one.log, self.room.log))
+            for one in self.line.artifacts
+            if one.log or one.log_file
+        )
+
+    @cached_property
+    def stages(self) -> tuple[charts.Segment, ...]:
+        parts = [
+            (one.stage, one.stage.doing, one.seconds, "from the store" if one.cached else "")
+            for one in self.line.stages
+        ]
+        return charts.stacked(parts, self.places)
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """Commands that do the case again: pytest's, then the tools' own."""
+        own = self.line.device.commands if self.line.device is not None else {}
+        items = (f"# {formats.line(name, 60)}\n{text}" for name, text in own.items())
+        return *self.line.repeat, *items
 
 
-@dataclass
-class Anchors:
-    """Unique, harmless element ids for cases; the same records give the same ids."""
-
-    taken: set[str] = field(default_factory=set)
-
-    def take(self, case: str, check: str) -> str:
-        """An id such as `case-squeezenet1_1-bs4-cpu-accuracy`."""
-        base = "case-" + re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{case}-{check}")[:120]
-        anchor, count = base, 1
-        while anchor in self.taken:
-            count += 1
-            anchor = f"{base}-{count}"
-        self.taken.add(anchor)
-        return anchor
+# Diagnosis -------------------------------------------------------------------------------------
 
 
-def safe_href(path: str) -> str:
-    """A link to a file under the run directory; empty for anything that could lead elsewhere."""
-    parts = path.split("/")
-    if not path or "\\" in path or ":" in parts[0] or any(part in ("", "..") for part in parts):
-        return ""
-    try:
-        return quote(path)
-    except UnicodeEncodeError:
-        return ""
+def bounded(diagnosis: Diagnosis, limit: int) -> Diagnosis:
+    """Return a diagnosis whose tables are cut to about `limit` characters of HTML."""
+    left = limit
+    sections = []
+    for section in diagnosis.sections[:SECTIONS_SHOWN]:
+        kept: list[tuple[str, ...]] = []
+        for row in section.rows[:ROWS_SHOWN]:
+            cells = tuple(formats.line(cell, 200) for cell in row)
+            left -= sum(len(escape(cell)) + 20 for cell in cells)  # with the cell's own markup
+            if left < 0:
+                break
+            kept.append(cells)
+        if kept:
+            columns = tuple(formats.line(one, 80) for one in section.columns)
+            sections.append(Section(formats.line(section.title, 200), columns, tuple(kept)))
+    return replace(diagnosis, sections=tuple(sections))
 
 
-def web_href(source: str) -> str:
-    """The address in a source, when it is nothing but an https address."""
-    return source if re.fullmatch(r"https://[^\s<>\"'\\]{1,500}", source) else ""
+# Checks over the cases -------------------------------------------------------------------------
 
 
-def tail(text: str, limit: int, file: str = "") -> Log | None:
-    """The last part of a log, bounded to about `limit` characters of HTML."""
-    # A log may be long: what is far before its end is not even looked at.
-    text = text.strip("\n")
-    before = max(0, len(text) - 4 * limit)
-    text = figures.clean(text[before:])
-    if not text and not file:
-        return None
-    shown = text[-limit:]
-    while len(escape(shown)) > limit and len(shown) > 1:
-        shown = shown[-max(1, len(shown) * limit // len(escape(shown)) - 1) :]
-    note = ""
-    if len(shown) < before + len(text):
-        _, newline, rest = shown.partition("\n")
-        shown = rest if newline and rest else shown
-        note = f"The first {before + len(text) - len(shown):,} characters are cut here."
-    return Log(shown, note, safe_href(file), figures.clip(file, 200))
+@dataclass(frozen=True)
+class BatchFlipView:
+    """An image whose prediction is not the same at every batch size. `thumb` is a data URI."""
+
+    flip: BatchFlip
+    answers: tuple[str, ...]  # in the order of `CheckView.sizes`
+    thumb: str
 
 
-def count_logs(cases: Sequence[CaseLine]) -> int:
-    """How many logs a page of these cases would hold."""
-    errors = sum(1 for case in cases if case.error is not None and case.error.log)
-    return errors + sum(1 for case in cases for artifact in case.artifacts if artifact.log)
+@dataclass(frozen=True)
+class CheckView:
+    """A check over the cases: its line as it may be shown, and what is drawn of it."""
 
+    line: RunCheckLine
+    anchor: str
+    note: str
+    records: RunRecords
+    room: Room
 
-def _reference(info: Reference, unit: str) -> Reference:
-    words, short = REFERENCE_WORDS.get(info.kind, (figures.clip(info.kind, 60),) * 2)
-    source = figures.clip(info.source, 400)
-    return Reference(
-        words=words,
-        short=short,
-        value=figures.figure(info.value, info.unit or unit),
-        source=source,
-        href=web_href(info.source),
-        note=figures.clip(info.note, 1_000),
-    )
+    @property
+    def look(self) -> Look:
+        return LOOKS[self.line.outcome]
 
+    @property
+    def rule(self) -> str:
+        return self.line.verdict.allowed if self.line.verdict is not None else ""
 
-class _Reader:
-    """Takes known keys out of a measurement, so that what is left can be shown as well."""
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        verdict = self.line.verdict
+        return () if verdict is None else rows.figures_of(verdict, measured=False)
 
-    def __init__(self, data: Mapping[str, Any]) -> None:
-        self.left = figures.mapping(data)
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        sizes = {size: None for flip in self._flips for size in flip.answers}
+        return tuple(sizes)[:SIZES_SHOWN]
 
-    def number(self, key: str) -> float | None:
-        return figures.number(self.left.pop(key, None))
-
-    def scalar(self, key: str) -> str:
-        return figures.scalar(self.left.pop(key, None))
-
-    def numbers(self, key: str) -> list[float]:
-        return figures.numbers(self.left.pop(key, None))
-
-    def child(self, key: str) -> _Reader:
-        return _Reader(figures.mapping(self.left.pop(key, None)))
-
-    def items(self, key: str) -> list[Any]:
-        value = self.left.pop(key, None)
-        return list(value) if isinstance(value, list | tuple) else []
-
-    def rest(self) -> tuple[Row, ...]:
-        return tuple(row for row in figures.flatten(self.left) if row.value != NO_VALUE)
-
-
-def _rows(*pairs: tuple[str, str]) -> tuple[Row, ...]:
-    return tuple(Row(label, value) for label, value in pairs if value != NO_VALUE)
-
-
-def _top(
-    correct: Sequence[float], images: float | None, compiled: _Reader, eager: _Reader
-) -> tuple[TopLine, ...]:
-    lines = []
-    for index, key in enumerate(TOP):
-        value, reference = compiled.number(key), eager.number(key)
-        right = correct[index] if index < len(correct) else None
-        if value is None and right is not None and images:
-            value = 100 * right / images
-        if value is None and reference is None:
-            continue
-        gap = None if value is None or reference is None else value - reference
-        lines.append(
-            TopLine(
-                name=f"top-{index + 1}",
-                correct=NO_VALUE if right is None else figures.plain(right),
-                compiled=figures.percent(value),
-                share=min(100.0, max(0.0, round(value or 0.0, 1))),
-                eager=figures.percent(reference),
-                difference=figures.difference(gap, "points"),
+    @cached_property
+    def flips(self) -> tuple[BatchFlipView, ...]:
+        images = images_of(self.records, self.line)
+        return tuple(
+            BatchFlipView(
+                flip,
+                tuple(_answer(flip, size) for size in self.sizes),
+                self.room.thumbs.uri(images, flip.name),
             )
+            for flip in self._flips
         )
-    return tuple(lines)
+
+    @property
+    def flips_left(self) -> int:
+        verdict = self.line.verdict
+        if verdict is None:
+            return 0
+        counted = flips_counted(verdict)
+        return max(0, counted - len(self._flips))
+
+    @property
+    def _flips(self) -> Sequence[BatchFlip]:
+        verdict = self.line.verdict
+        return () if verdict is None else verdict.batch_flips[:FLIPS_SHOWN]
 
 
-def _flip(item: Any, images: Mapping[str, Any], thumbs: Thumbs | None) -> Flip:
-    data = _Reader(figures.mapping(item))
-    thumb = "" if thumbs is None else thumbs.uri(images, data.left.get("name"))
-    return Flip(
-        name=data.scalar("name"),
-        label=data.scalar("label"),
-        reference=data.scalar("reference"),
-        compiled=data.scalar("compiled"),
-        # Records of earlier versions have no scores.
-        reference_score=data.scalar("reference_score"),
-        compiled_score=data.scalar("compiled_score"),
-        margin=data.scalar("margin"),
-        excused=data.scalar("excused"),
-        thumb=thumb,
-    )
+def flips_counted(verdict: Verdict) -> int:
+    """How many images batch sizes classify differently, those that are not kept included."""
+    counted = verdict.figures.get(FigureName.FLIPS)
+    return counted if isinstance(counted, int) else len(verdict.batch_flips)
 
 
-def _accuracy(
-    data: _Reader, images_info: Mapping[str, Any], thumbs: Thumbs | None
-) -> dict[str, Any]:
-    images = data.number("images")
-    correct = data.numbers("correct")
-    eager = data.child("eager")
-    fidelity = data.child("fidelity")
-    top = _top(correct, images, data, eager)
-    known = bool(fidelity.left)
-    flips = fidelity.items("flips")
-    flipped = int(fidelity.number("flips_total") or len(flips))
-    agreement = fidelity.number("agreement")
-    speed = data.number("images_per_second")
-    file = str(data.left.pop("predictions_file", "") or "")
-    passed_through = _rows(
-        ("images", NO_VALUE if images is None else figures.plain(images)),
-        ("images of the set", data.scalar("expected_images")),
-        ("outputs with NaN or infinity", data.scalar("nan_outputs")),
-        ("time for all images", figures.duration(data.number("seconds"))),
-        (
-            "images a second",
-            NO_VALUE if speed is None else figures.plain(round(speed, 1)),
-        ),
-    )
-    if file:
-        passed_through += (
-            Row("predictions of each image", figures.clip(file, 200), safe_href(file)),
-        )
-    groups = [
-        Group("Images", passed_through),
-        Group(
-            "Fidelity to the eager model",
-            (
-                *_rows(
-                    ("relative L2 of the logits", fidelity.scalar("relative_l2")),
-                    ("largest absolute difference", fidelity.scalar("max_abs")),
-                    (
-                        "equal predictions",
-                        figures.percent(None if agreement is None else 100 * agreement),
-                    ),
-                    ("predictions that differ", f"{flipped:,}" if known else NO_VALUE),
-                    ("of these excused by their margin", fidelity.scalar("excused")),
-                ),
-                *fidelity.rest(),
-            ),
-        ),
-        Group("Eager PyTorch", eager.rest()),
-    ]
-    return {
-        "top": top,
-        "groups": groups,
-        "flips": tuple(_flip(item, images_info, thumbs) for item in flips[:FLIPS_SHOWN]),
-        "flips_left": max(0, flipped - min(len(flips), FLIPS_SHOWN)),
-    }
-
-
-def _eager_formats(eager: _Reader) -> tuple[Row, ...]:
-    rows = []
-    for name, value in figures.mapping(eager.left.pop("by_format", None)).items():
-        inner = _Reader(figures.mapping(value))
-        speed, mean = inner.number("fps"), inner.number("mean_ms")
-        if speed is None and mean is None:
-            known = figures.number(value)
-            text = figures.scalar(value) if known is None else figures.plain(known)
-        else:
-            parts = (figures.rate(speed), figures.milliseconds(mean))
-            text = ", ".join(part for part in parts if part != NO_VALUE)
-        rows.append(Row(figures.words(name), text))
-    return tuple(rows)
-
-
-def _throughput(data: _Reader) -> dict[str, Any]:
-    samples = data.numbers("samples_ms")
-    eager = data.child("eager")
-    eager.left.pop("samples_ms", None)
-    outputs = data.child("outputs_check")
-    ratio = data.number("ratio")
-    looks = details.looks(data.left.pop("conditions", None))
-    for key in ("setup", "round_sizes"):  # with the device; with the samples
-        data.left.pop(key, None)
-        eager.left.pop(key, None)
-    groups = [
-        Group(
-            "Latency of one execution",
-            _rows(
-                ("mean", figures.milliseconds(data.number("mean_ms"))),
-                ("median", figures.milliseconds(data.number("median_ms"))),
-                ("99th percentile", figures.milliseconds(data.number("p99_ms"))),
-                ("fastest", figures.milliseconds(data.number("min_ms"))),
-                ("slowest", figures.milliseconds(data.number("max_ms"))),
-                ("coefficient of variation", figures.percent(data.number("cv_percent"))),
-                (
-                    "half-width of the mean's 99 % interval",
-                    figures.percent(data.number("half_width_percent")),
-                ),
-                ("precision asked for", figures.percent(data.number("precision_percent"))),
-                ("precision asked for was reached", data.scalar("precision_reached")),
-                ("samples are", data.scalar("samples_are")),
-            ),
-        ),
-        Group(
-            "How it was measured",
-            _rows(
-                ("throughput", figures.rate(data.number("fps"))),
-                ("batch size", data.scalar("batch_size")),
-                ("warm-up executions", data.scalar("warmup")),
-                ("rounds", data.scalar("rounds")),
-                ("executions", data.scalar("loops")),
-                ("budget", figures.duration(data.number("budget_s"))),
-                ("time measured", figures.duration(data.number("seconds"))),
-            ),
-        ),
-        Group("The device meanwhile", () if looks is None else looks.rows),
-        Group(
-            "Eager PyTorch on the same host",
-            (
-                *_rows(
-                    ("throughput", figures.rate(eager.number("fps"))),
-                    ("memory format", eager.scalar("memory_format")),
-                    ("mean", figures.milliseconds(eager.number("mean_ms"))),
-                    ("median", figures.milliseconds(eager.number("median_ms"))),
-                    ("99th percentile", figures.milliseconds(eager.number("p99_ms"))),
-                    ("fastest", figures.milliseconds(eager.number("min_ms"))),
-                    ("slowest", figures.milliseconds(eager.number("max_ms"))),
-                    ("coefficient of variation", figures.percent(eager.number("cv_percent"))),
-                    (
-                        "half-width of the mean's 99 % interval",
-                        figures.percent(eager.number("half_width_percent")),
-                    ),
-                    ("warm-up executions", eager.scalar("warmup")),
-                    ("executions", eager.scalar("loops")),
-                    ("ratio, compiled to eager", NO_VALUE if ratio is None else f"{ratio:.3f}"),
-                ),
-                *_eager_formats(eager),
-                *eager.rest(),
-            ),
-        ),
-        Group(
-            "Outputs against the ONNX model",
-            (
-                *_rows(
-                    ("relative L2", outputs.scalar("relative_l2")),
-                    ("bound", outputs.scalar("bound")),
-                ),
-                *outputs.rest(),
-            ),
-        ),
-    ]
-    return {"groups": groups, "samples": charts.samples(samples), "looks": looks}
-
-
-def _without_foreign(groups: Sequence[Group]) -> tuple[list[Group], int]:
-    kept, dropped = [], 0
-    for group in groups:
-        rows = tuple(
-            row
-            for row in group.rows
-            if not provenance.foreign(row.label) and not provenance.claims(row.value)
-        )
-        dropped += len(group.rows) - len(rows)
-        kept.append(Group(group.title, rows))
-    return kept, dropped
-
-
-def _artifact(artifact: ArtifactRef, log: str, limit: int) -> Artifact:
-    return Artifact(
-        kind=artifact_name(artifact.kind),
-        key=figures.clip(artifact.key, 200),
-        digest=figures.clip(artifact.digest, 200),
-        size=figures.size(artifact.bytes) if artifact.bytes else NO_VALUE,
-        cached=artifact.cached,
-        log=tail(log, limit, artifact.log_file),
-    )
-
-
-def _circumstances(case: CaseLine) -> tuple[Group, ...]:
-    groups = (
-        Group("Device", details.device_rows(case)),
-        Group("Checkpoint", tuple(figures.flatten(case.checkpoint))),
-        Group(
-            "Images and preprocessing",
-            (
-                *details.image_rows(case),
-                *_rows(("preprocessing", figures.scalar(case.preprocessing, 1_000))),
-            ),
-        ),
-        Group(
-            "Where and when",
-            _rows(
-                ("host", figures.scalar(case.machine.hostname)),
-                ("processor", figures.scalar(case.machine.processor)),
-                ("worker", figures.scalar(case.worker)),
-                ("started", figures.moment(case.started) or NO_VALUE),
-                ("duration", figures.duration(case.seconds)),
-            ),
-        ),
-        Group("Versions of this case", tuple(figures.flatten(dict(case.versions)))),
-    )
-    return tuple(group for group in groups if group.rows)
-
-
-@dataclass
-class Shared:
-    """What the cases of one page share: ids, looks of stages, and what a page may hold.
-
-    `log_limit`, `diagnosis_limit`: characters of one log, of one diagnosis.
-    """
-
-    anchors: Anchors = field(default_factory=Anchors)
-    stages: charts.Looks = field(default_factory=charts.Looks)
-    thumbs: Thumbs | None = None
-    log_limit: int = 12_000
-    diagnosis_limit: int = 20_000
-
-
-def view(case: CaseLine, kind: Provenance, shared: Shared) -> CaseView:
-    """What the page says about a case of provenance `kind`.
-
-    A comparison that a page must not show (see `harness.report.provenance`) is left out with
-    everything that was said of it, and a note stands in its place. So is what an error, a log or a
-    failed attempt says of figures of others. Whatever shows a case shows this: nothing reads a
-    sentence, an error or a log past it.
-    """
-    notes: list[str] = []
-    why = provenance.why_withheld(kind, case)
-    if why:
-        notes.append(why)
-    sentence = figures.clip(case.sentence)
-    verdict = case.verdict
-    rule = figures.clip(verdict.rule, 2_000) if verdict else ""
-    verdict_sentence = figures.clip(verdict.sentence) if verdict else ""
-    if verdict_sentence == sentence:
-        verdict_sentence = ""
-    if kind != "real" or why:
-        statements = (sentence, verdict_sentence, rule)
-        silent = [why != "" or provenance.claims(text) for text in statements]
-        if not why and any(silent):
-            notes.append(
-                f"A sentence of this {kind} record speaks of figures of others. It is withheld."
-            )
-        gone = "Withheld: see the note."
-        sentence = gone if silent[0] else sentence
-        verdict_sentence = "" if silent[1] else verdict_sentence
-        rule = "" if silent[2] else rule
-
-    data = _Reader(case.measurement)
-    if case.check == "accuracy":
-        measured = _accuracy(data, case.images, shared.thumbs)
-    else:
-        measured = _throughput(data)
-    groups: list[Group] = []
-    if verdict is not None and not why:
-        groups.append(Group("Figures of the verdict", tuple(figures.flatten(verdict.figures))))
-    groups += measured.pop("groups")
-    groups.append(Group("Also recorded", data.rest()))
-    if kind != "real":
-        groups, dropped = _without_foreign(groups)
-        if dropped:
-            notes.append(
-                f"{dropped} recorded figure(s) of others are withheld: this case is {kind}."
-            )
-
-    told = provenance.silenced if kind != "real" or why else str
-    error = case.error
-    if error is not None and any(
-        told(text) != text for text in (error.message, error.remedy, error.log)
-    ):
-        notes.append(
-            f"The error of this {kind} record speaks of figures of others. That is withheld."
-        )
-    stages = charts.stacked(
-        [
-            (stage_name(stage.stage), stage.seconds, "from the store" if stage.cached else "")
-            for stage in case.stages
-        ],
-        shared.stages,
-    )
-    shown = None if why or case.reference is None else _reference(case.reference, case.unit)
-    return CaseView(
-        anchor=shared.anchors.take(case.case, case.check),
-        look=LOOKS[case.outcome],
-        name=figures.clip(case.case, 200),
-        nodeid=figures.clip(case.nodeid, 400),
-        model=figures.clip(case.model, 120),
-        title=figures.clip(case.title, 200),
-        batch_size=case.batch_size,
-        target=figures.clip(case.target, 60),
-        check=case.check,
-        provenance=kind,
-        sentence=sentence,
-        open=case.outcome in ATTENTION,
-        verdict_sentence=verdict_sentence,
-        rule=rule,
-        measured=figures.figure(case.measured, case.unit, figures.half_width_of(case.measurement)),
-        reference=shown,
-        difference=NO_VALUE
-        if why
-        else figures.difference(
-            figures.number(case.difference_percent),
-            half_width=figures.half_width_of(case.measurement, quotient=True),
-        ),
-        withheld=why != "",
-        notes=tuple(notes),
-        groups=tuple(group for group in groups if group.rows),
-        error=None
-        if error is None
-        else Failure(
-            type=figures.clip(error.type, 80),
-            stage=figures.clip(error.stage, 80),
-            message=figures.clip(told(error.message)),
-            remedy=figures.clip(told(error.remedy)),
-            log=tail(told(error.log), shared.log_limit),
-        ),
-        artifacts=tuple(
-            _artifact(artifact, told(artifact.log), shared.log_limit) for artifact in case.artifacts
-        ),
-        stages=tuple(stages),
-        circumstances=_circumstances(case),
-        intervals=details.intervals(case) if kind == "real" and not why else (),
-        device=details.device_line(case),
-        attempts=details.attempts(case, told),
-        diagnosis=details.diagnosis(case.diagnosis, kind, limit=shared.diagnosis_limit),
-        repeat=details.commands(case),
-        seconds=figures.duration(case.seconds) if case.seconds else NO_VALUE,
-        **measured,
-    )
-
-
-def absent(planned: PlannedCase, kind: Provenance, shared: Shared) -> CaseView:
-    """A planned case that left no line: it is shown, never dropped."""
-    return CaseView(
-        anchor=shared.anchors.take(planned.case, planned.check),
-        look=LOOKS["not_run"],
-        name=figures.clip(planned.case, 200),
-        nodeid=figures.clip(planned.nodeid, 400),
-        model=figures.clip(planned.model, 120),
-        title="",
-        batch_size=planned.batch_size,
-        target=figures.clip(planned.target, 60),
-        check=planned.check,
-        provenance=kind,
-        sentence="Planned, but the records have no line of it: the run ended before it did.",
-        open=True,
-    )
+def _answer(flip: BatchFlip, size: int) -> str:
+    answer = flip.answers.get(size)
+    if answer is None:
+        return NO_VALUE
+    logit = "" if answer.score is None else f" ({formats.plain(answer.score)})"
+    return f"{answer.compiled}{logit}"

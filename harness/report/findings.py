@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from harness.judge.causes import REMEMBERED, Cause, Exit, Finding, cause_of, causes, failure
-from harness.records.lines import CaseLine, PlannedCase
-from harness.records.reader import RunRecords
-from harness.report import figures, headline, provenance
-from harness.report.cases import CaseView
-from harness.report.headline import ATTENTION, Look, missing
+from harness.judge.causes import Cause, Exit, Finding, cause_of, causes
+from harness.pages import formats
+from harness.pages.looks import ATTENTION, LOOKS, Look
+from harness.records.lines import CaseLine
+from harness.report import naming
+from harness.report.naming import NAMES_SHOWN
+from harness.report.provenance import Shown
 
-SUBJECTS_SHOWN = 3
 GROUPS_SHOWN = 6
 
 _WORDS: dict[Cause, str] = {
@@ -36,9 +36,10 @@ _EXITS: dict[int, str] = {
 
 @dataclass(frozen=True)
 class Why:
-    """One cause with the cases that it was seen in. `left`: how many `subjects` does not name.
+    """One cause with what it was seen in. `left`: how many `subjects` does not name.
 
-    `said`: what the first of them said, where that is more than `why`; `remedy`: what to do.
+    `case`: the first case of it. `said`: what that case ended with, where it is more than `why`;
+    `remedy`: what to do.
     """
 
     word: str  # "The machine"
@@ -46,176 +47,133 @@ class Why:
     why: str
     subjects: tuple[str, ...]
     left: int
+    case: CaseLine | None = None
     said: str = ""
     remedy: str = ""
 
     @property
     def text(self) -> str:
         """The whole finding on one line."""
-        named = ", ".join(self.subjects)
-        if self.left:
-            named += f" and {self.left:,} more"
-        return f"{self.word} {self.verb}: {self.why} ({named})"
+        more = f" and {self.left:,} more" if self.left else ""
+        return f"{self.word} {self.verb}: {self.why} ({', '.join(self.subjects)}{more})"
 
 
-def whys(records: RunRecords, *, with_lost: bool = True) -> tuple[Why, ...]:
-    """What failed and why it is thought so, failures before what is undecided.
+def whys(shown: Shown, *, with_lost: bool = True) -> tuple[Why, ...]:
+    """Return what failed and why it is thought so, failures before what is undecided.
 
     Cases and checks with the same cause are one finding. Cases that did not run are one as well,
     unless somebody else (`with_lost` is false) says why.
     """
-    silent = not provenance.is_real(records)
-    diagnosed = {
-        f"{case.check} of {case.case}": figures.line(str(case.diagnosis["summary"]), 300)
-        for case in records.cases
-        if case.diagnosis.get("summary")
-    }
     groups: dict[tuple[bool, Cause, str], list[Finding]] = {}
-    for finding in causes(records):
-        why = figures.line(finding.why, 400).rstrip(".")
-        if finding.cause == "model" and finding.subject in diagnosed:
-            why += f"; its diagnosis: {diagnosed[finding.subject].rstrip('.')}"
-        if silent and provenance.claims(why):
-            why = "withheld: it speaks of figures of others"
-        key = (finding.outcome == "inconclusive", finding.cause, why)
+    for finding in causes(shown.records):
+        key = (finding.outcome == "inconclusive", finding.cause, _reason(finding))
         groups.setdefault(key, []).append(finding)
-    lost = not_reached(records)
     found = [
-        _why(_WORDS[cause], "failed" if not undecided else "leaves it undecided", why, findings)
+        _why(_WORDS[cause], "leaves it undecided" if undecided else "failed", why, findings)
         for (undecided, cause, why), findings in sorted(groups.items(), key=lambda item: item[0][0])
     ]
-    if silent:
-        found = [_without_claims(one) for one in found]
+    lost = not_reached(shown)
     if not lost or not with_lost:
         return tuple(found[:GROUPS_SHOWN])
-    if records.end is not None and records.end.stopped:  # somebody asked for it: no cause
-        return *found[: GROUPS_SHOWN - 1], _lost(records, lost)
-    return _lost(records, lost), *found[: GROUPS_SHOWN - 1]
+    end = shown.records.end
+    if end is not None and end.stopped:  # somebody asked for it: no cause
+        return *found[: GROUPS_SHOWN - 1], _lost(shown, lost)
+    return _lost(shown, lost), *found[: GROUPS_SHOWN - 1]
 
 
-def not_reached(records: RunRecords) -> list[CaseLine | PlannedCase]:
-    """The cases that were asked for and did not run."""
-    return [*missing(records), *(case for case in records.cases if case.outcome == "not_run")]
+def _reason(finding: Finding) -> str:
+    why = formats.line(finding.why).rstrip(".")
+    diagnosis = finding.case.diagnosis if finding.case is not None else None
+    if finding.cause == "model" and diagnosis is not None and diagnosis.summary:
+        why += f"; its diagnosis: {formats.line(diagnosis.summary, 300).rstrip('.')}"
+    return why
 
 
-def subjects_shown(cases: Sequence[CaseLine | PlannedCase]) -> str:
-    """Some cases by name, and how many are left: `accuracy of a-bs1-cpu and 3 more`."""
-    shown, left = _shown(_subjects(cases))
-    return ", ".join(shown) + (f" and {left:,} more" if left else "")
+def not_reached(shown: Shown) -> list[CaseLine]:
+    """Return the cases that were asked for and did not run."""
+    return [case for case in shown.records.cases if case.outcome == "not_run"]
 
 
-def _lost(records: RunRecords, lost: Sequence[CaseLine | PlannedCase]) -> Why:
-    end = records.end
+def _lost(shown: Shown, lost: Sequence[CaseLine]) -> Why:
+    end = shown.records.end
+    word, verb, why = "The machine", "failed", "these did not run"
     if end is not None and end.exit_status == Exit.INTERRUPTED:
-        word, verb, why = "The run", "was interrupted", "these did not run"
+        word, verb = "The run", "was interrupted"
     elif end is not None and end.stopped:
-        word, verb = "The run", f"stopped {figures.line(end.stopped, 160)}"
-        why = "these did not run"
+        word, verb = "The run", f"stopped {formats.line(end.stopped, 160)}"
     elif end is None:
-        word, verb = "The machine", "failed"
         why = "the run was killed or still goes on: its records have no end, and these no line"
     else:
-        word, verb = "The machine", "failed"
         why = "the run ended without a line of these: a process was killed, or the disk was full"
-    return Why(word, verb, why, *_shown(_subjects(lost)))
+    return Why(word, verb, why, *_subjects(naming.subjects(lost)))
 
 
 def _why(word: str, verb: str, why: str, findings: Sequence[Finding]) -> Why:
     cases = [finding.case for finding in findings if finding.case is not None]
-    subjects = [
-        *_subjects(cases),
-        *(figures.line(one.subject, 160) for one in findings if one.case is None),
-    ]
-    said = remedy = ""
-    if cases:
-        error = cases[0].error
-        said = said_of(cases[0])
-        remedy = figures.line(error.remedy if error is not None else findings[0].remedy, 300)
-    return Why(word, verb, why, *_shown(subjects), "" if said == why else said, remedy)
+    subjects = naming.subjects(cases)
+    subjects += [formats.line(one.subject, 160) for one in findings if one.case is None]
+    if not cases:
+        return Why(word, verb, why, *_subjects(subjects))
+    said = said_of(cases[0])
+    return Why(
+        word,
+        verb,
+        why,
+        *_subjects(subjects),
+        case=cases[0],
+        said="" if said == why else said,
+        remedy=formats.line(findings[0].remedy, 300),
+    )
 
 
-def _subjects(cases: Sequence[CaseLine | PlannedCase]) -> list[str]:
-    """`accuracy and throughput of resnest50-bs4-ascend310p3`: the names that `-k` and logs have."""
-    by_case: dict[str, list[CaseLine | PlannedCase]] = {}
-    for case in cases:
-        by_case.setdefault(case.case, []).append(case)
-    return [
-        f"{headline.checks_of(mine)} of {figures.line(case, 120)}" for case, mine in by_case.items()
-    ]
-
-
-def _shown(subjects: list[str]) -> tuple[tuple[str, ...], int]:
-    return tuple(subjects[:SUBJECTS_SHOWN]), max(0, len(subjects) - SUBJECTS_SHOWN)
-
-
-def _without_claims(why: Why) -> Why:
-    """A run that is not real repeats no figure of others."""
-    said = "" if provenance.claims(why.said) else why.said
-    remedy = "" if provenance.claims(why.remedy) else why.remedy
-    return replace(why, said=said, remedy=remedy)
+def _subjects(subjects: list[str]) -> tuple[tuple[str, ...], int]:
+    return tuple(subjects[:NAMES_SHOWN]), max(0, len(subjects) - NAMES_SHOWN)
 
 
 def said_of(case: CaseLine) -> str:
-    """What a case ended with, on one line: its error's own words, or its sentence."""
-    text = case.sentence if case.error is None else case.error.message.removesuffix(REMEMBERED)
-    return figures.line(text, 400)
+    """Return what a case ended with, on one line: its error's own words, or its sentence."""
+    return formats.line(case.sentence if case.error is None else case.error.message)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What needs one look: the cases that one thing happened to, told once.
-
-    `remedy`: what to do, where an error says so. `cases`: the first has the words, the others are
-    named.
-    """
+    """What needs one look: the cases that one thing happened to, said once."""
 
     look: Look
     title: str  # "resnest50 bs 1, 4 on ascend310p3: compile failed (accuracy and throughput)"
     text: str
-    cases: tuple[CaseView, ...]
-    remedy: str = ""
+    cases: tuple[CaseLine, ...]
+    remedy: str
 
 
-def entries(records: RunRecords, views: Sequence[CaseView]) -> tuple[Entry, ...]:
-    """What needs a look, in the order in which a reader wants it.
+def entries(shown: Shown) -> tuple[Entry, ...]:
+    """Return what needs a look, in the order in which a reader wants it.
 
     Cases that failed of the same build are one entry, as are those that were never reached.
     """
-    lines = {figures.clip(case.nodeid, 400): case for case in records.cases}
-    plan = {figures.clip(item.nodeid, 400): item for item in records.plan}
-    groups: dict[object, list[CaseView]] = {}
-    for view in views:
-        if view.look.outcome not in ATTENTION:
-            continue
-        line = lines.get(view.nodeid)
-        reason = ("not_run", view.sentence) if line is None else failure(line)
-        key = (view.look.outcome, reason) if reason is not None else (view.nodeid, view.anchor)
-        groups.setdefault(key, []).append(view)
-    found = [_entry(group, lines, plan) for group in groups.values()]
+    red = [case for case in shown.records.cases if case.outcome in ATTENTION]
+    found = [_entry(group) for group in naming.same_failure(red)]
     return tuple(sorted(found, key=lambda entry: ATTENTION.index(entry.look.outcome)))
 
 
-def _entry(
-    views: Sequence[CaseView], lines: Mapping[str, CaseLine], plan: Mapping[str, PlannedCase]
-) -> Entry:
-    first = views[0]
-    known = [lines[view.nodeid] for view in views if view.nodeid in lines]
-    if known:
-        title = headline.title(known)
-    else:
-        planned = [plan[view.nodeid] for view in views]
-        title = f"{headline.name(planned)} ({headline.checks_of(planned)})"
-    error = first.error
-    text = first.sentence if error is None else error.message.removesuffix(REMEMBERED)
-    found = cause_of(known[0]) if known and error is None else None
-    remedy = error.remedy if error is not None else found.remedy if found else ""
-    return Entry(first.look, title, text, tuple(views), figures.line(remedy, 600))
+def _entry(cases: Sequence[CaseLine]) -> Entry:
+    first = cases[0]
+    error, finding = first.error, cause_of(first)
+    text = first.sentence if error is None else error.message
+    remedy = finding.remedy if finding is not None else "" if error is None else error.remedy
+    return Entry(
+        LOOKS[first.outcome],
+        naming.title(cases),
+        text,
+        tuple(cases),
+        formats.line(remedy, 600),
+    )
 
 
-def exit_words(records: RunRecords) -> str:
-    """The exit code with its meaning; empty where the records have no end line."""
-    if records.end is None:
+def exit_words(shown: Shown) -> str:
+    """Return the exit code with its meaning; empty where the records have no end line."""
+    end = shown.records.end
+    if end is None:
         return ""
-    status = records.end.exit_status
-    meaning = _EXITS.get(status)
-    return f"exit code {status}" + (f": {meaning}" if meaning else "")
+    meaning = _EXITS.get(end.exit_status)
+    return f"exit code {end.exit_status}" + (f": {meaning}" if meaning else "")

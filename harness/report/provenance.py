@@ -1,157 +1,165 @@
-"""What a report may say about a run that is not real.
+"""What a run may show, decided once: every page and export is made from what this lets through.
 
-A rehearsal uses stand-in weights on generated images, a simulated run a stand-in toolchain.
-Neither says anything about a published figure, so a report of one holds no such figure, no word
-of acceptance, and a banner that is seen on every screen and on every printed page. The records
-should not hold such statements in the first place; here they are withheld if they do, with a
-note, and the run is then not shown as green.
+A rehearsal uses stand-in weights on generated images, a simulated run a stand-in toolchain. Neither
+says anything about a published figure. A measurement and a reference of different provenances are
+never compared: such a comparison is left out, a note says why, and nothing of it is green.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeVar
 
 from harness.base.terms import Provenance
-from harness.records.lines import CaseLine, RunCheckLine
+from harness.pages.looks import Banner, banners
+from harness.records.lines import CaseLine, PlannedCase, RunCheckLine
 from harness.records.reader import RunRecords
+from harness.records.values import FigureName, Reference, ReferenceKind, Verdict
 
-WITHHELD = "[withheld]"
-# What a figure of a run that is not real may be held against.
-_OWN_REFERENCES = frozenset({"eager", "eager-speed", "batch-size", "none", ""})
-_VERDICT_WORD = re.compile("accepted", re.IGNORECASE)
-_FOREIGN_FIGURE = re.compile(
-    r"(?<!\bno )(?<!\bany )\b(?:published|baseline)\b[^.;\d]{0,24}\d"
-    r"|\d\s*(?:%|fps|frames a second)?\s*\(?(?:as |the )?\b(?:published|baseline)\b"
-    r"|\btop-[1-5]\b[^.;]{0,12}\bpublished\b",
-    re.IGNORECASE,
+_Line = TypeVar("_Line", CaseLine, RunCheckLine)
+
+GONE = "Withheld: see the note."
+LOST = "Planned, but the records have no line of it: the run ended before it did."
+# What a run that is not real may be held against.
+_OWN: tuple[ReferenceKind, ...] = ("eager", "eager-speed", "batch-size", "none")
+_OF_OTHERS = frozenset(
+    {FigureName.PUBLISHED_TOP1, FigureName.BASELINE_FPS, FigureName.OTHER_FPS, FigureName.UNIT_FPS}
 )
-_FOREIGN_LABEL = re.compile(r"published|baseline|accepted", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Banner:
-    """A bar at both ends of the page. `word` is shouted, `sentence` explains it."""
+class Shown:
+    """A run as it may be shown.
 
-    kind: Provenance
-    word: str
-    sentence: str
+    In `records` the cases stand in the order of the plan, those that left no line included.
+    `source`: as they were read. `notes`: what was left out of a case (by node id) or a check (by
+    name), and why. `withheld`: those whose whole comparison was left out.
+    """
+
+    source: RunRecords
+    records: RunRecords
+    kinds: frozenset[Provenance]
+    notes: Mapping[str, str]
+    withheld: frozenset[str]
+    refused_cases: int
+    refused_checks: int
 
     @property
-    def text(self) -> str:
-        """The whole banner on one line."""
-        return f"{self.word} \N{EM DASH} {self.sentence}"
+    def real(self) -> bool:
+        """Whether everything in the records is real."""
+        return self.kinds <= {"real"}
+
+    @cached_property
+    def banners(self) -> tuple[Banner, ...]:
+        return banners(self.kinds)
 
 
-_BANNERS: dict[Provenance, Banner] = {
-    "rehearsal": Banner(
-        "rehearsal",
-        "REHEARSAL",
-        "generated images and stand-in weights. Says nothing about any published figure.",
-    ),
-    "simulated": Banner(
-        "simulated",
-        "SIMULATED NPU",
-        "a stand-in toolchain, no NPU was used. Says nothing about any NPU or published figure.",
-    ),
-}
+def shown(records: RunRecords) -> Shown:
+    """Return what may be shown of a run."""
+    run = records.run
+    of_run: Provenance = run.provenance if run is not None else "real"
+    kinds = {case.provenance for case in records.cases}
+    kinds |= {check.provenance for check in records.checks}
+    kinds |= {run.provenance} if run is not None else set()
+    notes: dict[str, str] = {}
+    withheld: set[str] = set()
+    refused: dict[type, int] = {CaseLine: 0, RunCheckLine: 0}
 
+    def let_through(line: _Line) -> _Line:
+        kind: Provenance = of_run if line.provenance == "real" else line.provenance
+        found, note, across = _shown_line(line, kind)
+        key = key_of(line)
+        if note:
+            notes[key] = note
+        if note and found.sentence == GONE:
+            withheld.add(key)
+        refused[type(line)] += across
+        return found
 
-def of_case(records: RunRecords, case: CaseLine | RunCheckLine) -> Provenance:
-    """The provenance of a case or check; nothing is real in a run that is not."""
-    if case.provenance == "real" and records.run is not None:
-        return records.run.provenance
-    return case.provenance
-
-
-def kinds(records: RunRecords) -> set[Provenance]:
-    """Every provenance in the records; empty when neither a run line nor a case was read."""
-    found: set[Provenance] = {case.provenance for case in records.cases}
-    found |= {check.provenance for check in records.checks}
-    if records.run is not None:
-        found.add(records.run.provenance)
-    return found
-
-
-def banners(records: RunRecords) -> list[Banner]:
-    """The banners that the page of these records must carry."""
-    found = kinds(records)
-    return [banner for kind, banner in _BANNERS.items() if kind in found]
-
-
-def why_withheld(provenance: Provenance, case: CaseLine | RunCheckLine) -> str:
-    """Why what the case or check was held against must not be shown; empty when it may be."""
-    reference = case.reference
-    if reference is None:
-        return ""
-    if simulated_figure(provenance, case):
-        return (
-            "It was held against a figure that the catalog marks as simulated. Such a figure is "
-            "not shown: on a page it could be taken for a published one."
-        )
-    if provenance != "real" and reference.kind not in _OWN_REFERENCES:
-        return (
-            f"The record of this {provenance} {_what(case)} names a reference of kind "
-            f"'{reference.kind}'. It is withheld: a {provenance} run says nothing about it."
-        )
-    if reference.provenance != provenance:
-        return (
-            f"The measurement is {provenance} and its reference {reference.provenance}. "
-            "The comparison is withheld: judging across provenances is refused."
-        )
-    return ""
-
-
-def simulated_figure(provenance: Provenance, case: CaseLine | RunCheckLine) -> bool:
-    """Whether a simulated case was judged by a simulated figure: allowed, but not shown."""
-    reference = case.reference
-    return (
-        isinstance(case, CaseLine)
-        and reference is not None
-        and reference.kind == "baseline"
-        and provenance == reference.provenance == "simulated"
+    cases = tuple(let_through(line) for line in _in_order(records, of_run))
+    checks = tuple(let_through(line) for line in records.checks)
+    if run is not None and kinds != {"real"}:
+        run = run.model_copy(update={"guide_figures": {}})
+    return Shown(
+        source=records,
+        records=replace(records, run=run, cases=cases, checks=checks),
+        kinds=frozenset(kinds),
+        notes=notes,
+        withheld=frozenset(withheld),
+        refused_cases=refused[CaseLine],
+        refused_checks=refused[RunCheckLine],
     )
 
 
-def across(records: RunRecords, case: CaseLine | RunCheckLine) -> bool:
-    """Whether a case or check was compared with what it must never be compared with."""
-    kind = of_case(records, case)
-    return bool(why_withheld(kind, case)) and not simulated_figure(kind, case)
+def key_of(line: CaseLine | RunCheckLine) -> str:
+    """Return what tells a line from all others of its run."""
+    return line.nodeid if isinstance(line, CaseLine) else f"{line.name} of {line.subject}"
 
 
-def _what(case: CaseLine | RunCheckLine) -> str:
-    return "case" if isinstance(case, CaseLine) else "check"
+def _in_order(records: RunRecords, provenance: Provenance) -> list[CaseLine]:
+    lines = {line.nodeid: line for line in records.cases}
+    planned = [
+        lines.pop(one.nodeid) if one.nodeid in lines else _lost(records, one, provenance)
+        for one in records.plan
+    ]
+    return [*planned, *lines.values()]
 
 
-def claims(text: str) -> bool:
-    """True for a sentence that states, or could be taken to state, a figure of others."""
-    return bool(_VERDICT_WORD.search(text) or _FOREIGN_FIGURE.search(text))
+def _lost(records: RunRecords, planned: PlannedCase, provenance: Provenance) -> CaseLine:
+    """A planned case without a line: it is shown, never dropped."""
+    return CaseLine(
+        run=records.run.run if records.run is not None else "",
+        provenance=provenance,
+        outcome="not_run",
+        sentence=LOST,
+        **planned.model_dump(),
+    )
 
 
-def silenced(text: str) -> str:
-    """A text of a tool for a page that is not real: lines that state a figure of others go."""
-    if not claims(text):
-        return text
-    text = "\n".join(WITHHELD if claims(line) else line for line in text.split("\n"))
-    return WITHHELD if claims(text) else text  # it was stated over the end of a line
+def _shown_line(line: _Line, kind: Provenance) -> tuple[_Line, str, bool]:
+    """The line as it may be shown, why something is left out, and whether it was judged across
+    provenances.
+    """
+    verdict = line.verdict
+    if verdict is None:
+        return line.model_copy(update={"provenance": kind}), "", False
+    note, across = _withheld(verdict.reference, kind, isinstance(line, CaseLine))
+    update: dict[str, object] = {"provenance": kind}
+    if note:
+        update["sentence"] = GONE
+        update["verdict"] = _without_comparison(verdict, kind)
+        if across and line.outcome == "passed":
+            update["outcome"] = "inconclusive"
+    elif kind != "real" and (dropped := _OF_OTHERS & verdict.figures.keys()):
+        own = {name: value for name, value in verdict.figures.items() if name not in dropped}
+        update["verdict"] = replace(verdict, figures=own)
+        note = f"{len(dropped)} recorded figure(s) of others are withheld: this case is {kind}."
+    return line.model_copy(update=update), note, across
 
 
-def foreign(label: str) -> bool:
-    """True for the label of a figure that belongs to others."""
-    return bool(_FOREIGN_LABEL.search(label))
+def _without_comparison(verdict: Verdict, kind: Provenance) -> Verdict:
+    none = Reference(kind="none", provenance=kind)
+    return replace(verdict, sentence=GONE, allowed="", reference=none, figures={})
 
 
-def is_real(records: RunRecords) -> bool:
-    """True when everything in the records is real, or nothing says otherwise."""
-    return kinds(records) <= {"real"}
-
-
-def scrub(text: str) -> str:
-    """The last net under a page that is not real: the word of a verdict on real weights goes."""
-    return _VERDICT_WORD.sub(WITHHELD, text)
-
-
-def scrub_lines(lines: Iterable[str]) -> list[str]:
-    """`scrub` for each line."""
-    return [scrub(line) for line in lines]
+def _withheld(reference: Reference, kind: Provenance, is_case: bool) -> tuple[str, bool]:
+    """Why a comparison must not be shown, and whether it should never have been made."""
+    if is_case and reference.kind == "baseline" and kind == reference.provenance == "simulated":
+        return (
+            "It was held against a figure that the catalog marks as simulated. Such a figure is "
+            "not shown: on a page it could be taken for a published one."
+        ), False
+    if kind != "real" and reference.kind not in _OWN:
+        what = "case" if is_case else "check"
+        return (
+            f"The record of this {kind} {what} names a reference of kind '{reference.kind}'. It is "
+            f"withheld: a {kind} run says nothing about it."
+        ), True
+    if reference.provenance != kind and reference.kind != "none":
+        return (
+            f"The measurement is {kind} and its reference {reference.provenance}. The comparison "
+            "is withheld: judging across provenances is refused."
+        ), True
+    return "", False

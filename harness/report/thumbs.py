@@ -16,13 +16,12 @@ import secrets
 import stat
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from harness.records.lines import CaseLine, RunCheckLine
+from harness.records.lines import RunCheckLine
 from harness.records.reader import RunRecords
-from harness.report import figures
+from harness.records.values import ImagesInfo
 
 THUMBS = "thumbs"
 EDGE = 96  # pixels
@@ -39,30 +38,18 @@ _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
 _JPEG = b"\xff\xd8\xff"
 
 
-def file_name(images: Mapping[str, Any], name: str) -> str:
-    """What the thumbnail of an image of a set is called: a digest, whatever the record says."""
-    key = f"{images.get('digest', '')}\0{name}"
+def file_name(images: ImagesInfo, name: str) -> str:
+    """Return what the thumbnail of an image of a set is called: a digest, whatever its name."""
+    key = f"{images.digest}\0{name}"
     return hashlib.sha256(key.encode(errors="replace")).hexdigest()[:32] + ".jpg"
 
 
-def images_of(records: RunRecords, check: RunCheckLine) -> Mapping[str, Any]:
-    """The image set that a check over accuracy cases speaks of."""
+def images_of(records: RunRecords, check: RunCheckLine) -> ImagesInfo | None:
+    """Return the image set that a check over accuracy cases speaks of."""
     for case in records.cases:
         if (case.check, case.model, case.target) == ("accuracy", check.model, check.target):
             return case.images
-    return {}
-
-
-def case_flips(case: CaseLine) -> list[Any]:
-    """The flips against eager PyTorch that a case recorded."""
-    found = figures.mapping(case.measurement.get("fidelity")).get("flips")
-    return list(found) if isinstance(found, list) else []
-
-
-def check_flips(check: RunCheckLine) -> list[Any]:
-    """The flips between batch sizes that a check recorded."""
-    found = None if check.verdict is None else check.verdict.figures.get("flips")
-    return list(found) if isinstance(found, list) else []
+    return None
 
 
 # Making ----------------------------------------------------------------------------------------
@@ -88,20 +75,27 @@ def make(records: RunRecords) -> int:
     return made
 
 
-def _wanted(records: RunRecords) -> Iterator[tuple[Mapping[str, Any], str]]:
-    lists = [(check_flips(check), images_of(records, check)) for check in records.checks]
-    lists += [(case_flips(case), case.images) for case in records.cases]
+def _wanted(records: RunRecords) -> Iterator[tuple[ImagesInfo, str]]:
+    flipped: list[tuple[ImagesInfo | None, list[str]]] = [
+        (images_of(records, check), [one.name for one in check.verdict.batch_flips])
+        for check in records.checks
+        if check.verdict is not None
+    ]
+    flipped += [
+        (case.images, [one.name for one in case.accuracy.fidelity.flips])
+        for case in records.cases
+        if case.accuracy is not None and case.accuracy.fidelity is not None
+    ]
     seen = set()
-    for flips, images in lists:
-        for flip in flips[:FOR_EACH]:
-            name = figures.mapping(flip).get("name")
-            if isinstance(name, str) and (key := file_name(images, name)) not in seen:
+    for images, names in flipped:
+        for name in names[:FOR_EACH] if images is not None else ():
+            if images is not None and (key := file_name(images, name)) not in seen:
                 seen.add(key)
                 yield images, name
 
 
-def thumbnail(images: Mapping[str, Any], name: str) -> bytes:
-    """A JPEG of at most `EDGE` pixels a side; empty when the image cannot be had."""
+def thumbnail(images: ImagesInfo, name: str) -> bytes:
+    """Return a JPEG of at most `EDGE` pixels a side; empty when the image cannot be had."""
     path = _below_root(images, name)
     if path is None:
         return b""
@@ -117,10 +111,10 @@ def thumbnail(images: Mapping[str, Any], name: str) -> bytes:
         return b""
 
 
-def _below_root(images: Mapping[str, Any], name: str) -> Path | None:
+def _below_root(images: ImagesInfo, name: str) -> Path | None:
     """The image's file, resolved: in the root, or in a folder at most two levels below it."""
-    root = images.get("root") or images.get("source")
-    if not isinstance(root, str) or not os.path.isabs(root) or "\0" in root + name:
+    root = images.root
+    if not os.path.isabs(root) or "\0" in root + name:
         return None
     if not name or name in (".", "..") or "/" in name:
         return None  # records name files without their folder
@@ -206,9 +200,9 @@ class Thumbs:
             return
         self._there = False
 
-    def uri(self, images: Mapping[str, Any], name: Any) -> str:
-        """`data:image/jpeg;base64,...`; empty where there is none, or the page is full."""
-        if not self._there or not isinstance(name, str):
+    def uri(self, images: ImagesInfo | None, name: str) -> str:
+        """Return `data:image/jpeg;base64,...`; empty where there is none, or the page is full."""
+        if not self._there or images is None:
             return ""
         picture = self._read(self._folder / file_name(images, name))
         text = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}" if picture else ""
