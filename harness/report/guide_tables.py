@@ -14,11 +14,12 @@ from dataclasses import dataclass, field, replace
 
 from harness.base import precision
 from harness.base.terms import WHOLE_SET
+from harness.judge import causes
 from harness.pages import formats
 from harness.pages.formats import NO_VALUE
 from harness.pages.looks import Look
 from harness.records.lines import CaseLine
-from harness.records.values import GuideFigures, ProblemCode, PublishedSpeed
+from harness.records.values import GuideFigures, PublishedSpeed
 from harness.report.cases import CaseView
 
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -101,16 +102,15 @@ def why_not(case: CaseLine) -> str:
     A slow one counts: it is a figure of the model. One that is undecided (the device was busy, the
     samples too unsteady) is a figure of the machine, and that of a wrong model is none at all.
     """
-    found = case.throughput
-    if found is None:
-        return "no verdict"
-    codes = {problem.code for problem in found.problems}
-    if codes - {ProblemCode.STRANGE_TIMES} or (found.outputs and not found.outputs.within):
+    if causes.wrong_outputs(case):
         return "wrong outputs"
-    if codes:
+    if causes.strange_times(case):
         return "wrong times"
-    undecided = case.verdict is None or case.verdict.kind == "INCONCLUSIVE"
-    return "not decided" if undecided or case.outcome == "inconclusive" else ""
+    if case.verdict is None:
+        return "no verdict"
+    if case.verdict.kind == "INCONCLUSIVE" or case.outcome == "inconclusive":
+        return "not decided"
+    return ""
 
 
 @dataclass(frozen=True)

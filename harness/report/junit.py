@@ -11,102 +11,88 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 
-from harness.records.lines import CaseLine
+from harness.base.terms import Outcome
+from harness.records.lines import RunCheckLine
 from harness.records.reader import RunRecords
-from harness.report import page, provenance
-from harness.report.cases import Anchors, CaseView
-from harness.report.checks import CheckView, check_views
+from harness.report.cases import CaseView
+from harness.report.view import view
 
-_FAILURES = ("failed", "inconclusive")
-_ERRORS = ("error", "crashed", "not_run")
+_FAILURES: tuple[Outcome, ...] = ("failed", "inconclusive")
+_ERRORS: tuple[Outcome, ...] = ("error", "crashed", "not_run")
 # Characters that XML 1.0 does not have, not even as references.
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def junit_xml(found: RunRecords) -> str:
-    """The run as one `testsuites` document.
-
-    It says what the report's views say: what is withheld there is withheld here.
-    """
-    pairs = page.pairs(found)
-    views = [view for view, _ in pairs]
-    checks = check_views(found, Anchors(), None)
+def junit_xml(records: RunRecords) -> str:
+    """Return the run as one `testsuites` document."""
+    run = view(records)
+    outcomes = [case.line.outcome for case in run.cases]
+    checks = [check.line.outcome for check in run.checks]
     root = ET.Element("testsuites", name="acceptance")
-    failed = sum(view.look.outcome in _FAILURES for view in views)
-    failed += sum(check.look.outcome in _FAILURES for check in checks)
     suite = ET.SubElement(
         root,
         "testsuite",
         name="acceptance",
-        tests=str(len(views) + len(checks)),
-        failures=str(failed),
-        errors=str(sum(view.look.outcome in _ERRORS for view in views)),
-        skipped=str(sum(view.look.outcome == "known_failure" for view in views)),
-        time=f"{found.end.seconds if found.end else 0:.3f}",
+        tests=str(len(outcomes) + len(checks)),
+        failures=str(sum(one in _FAILURES for one in (*outcomes, *checks))),
+        errors=str(sum(one in _ERRORS for one in outcomes)),
+        skipped=str(outcomes.count("known_failure")),
+        time=f"{records.end.seconds if records.end else 0:.3f}",
     )
-    if found.run is not None:
-        suite.set("timestamp", found.run.started)
-        suite.set("hostname", _clean(found.run.machine.hostname))
-    _property(suite, "provenance", ", ".join(sorted(provenance.kinds(found))))
-    for banner in provenance.banners(found):
-        _property(suite, "warning", banner.text)
-    for view, line in pairs:
-        _case(suite, view, line)
-    for check in checks:
-        _check(suite, check)
+    if records.run is not None:
+        suite.set("timestamp", records.run.started)
+        suite.set("hostname", _clean(records.run.machine.hostname))
+    warnings = [("warning", banner.text) for banner in run.banners]
+    _properties(suite, ("provenance", ", ".join(sorted(run.shown.kinds))), *warnings)
+    for case in run.cases:
+        _case(suite, case)
+    for check in run.checks:
+        _check(suite, check.line)
     ET.indent(root)
-    text = ET.tostring(root, encoding="unicode")
-    if not provenance.is_real(found):
-        text = provenance.scrub(text)
-    return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
 
 
-def _case(suite: ET.Element, view: CaseView, line: CaseLine | None) -> None:
+def _case(suite: ET.Element, view: CaseView) -> None:
+    line, error = view.line, view.line.error
+    message = _clean(line.sentence)
     case = ET.SubElement(
         suite,
         "testcase",
-        classname=f"acceptance.{view.check}",
-        name=_clean(view.name),
-        time=f"{line.seconds if line else 0:.3f}",
+        classname=f"acceptance.{line.check}",
+        name=_clean(line.case),
+        time=f"{line.seconds:.3f}",
     )
-    for name, value in (
-        ("outcome", view.look.outcome),
-        ("sentence", view.sentence),
-        ("provenance", view.provenance),
-        ("device", str(line.device.get("id", "")) if line else ""),
-    ):
-        _property(case, name, value)
-    message, error = _clean(view.sentence), view.error
-    if view.look.outcome in _FAILURES:
+    _properties(
+        case,
+        ("outcome", line.outcome),
+        ("sentence", line.sentence),
+        ("provenance", line.provenance),
+        ("device", line.device.id if line.device is not None else ""),
+    )
+    if line.outcome in _FAILURES:
         ET.SubElement(case, "failure", message=message).text = message
-    elif view.look.outcome in _ERRORS:
-        found = ET.SubElement(case, "error", message=message)
+    elif line.outcome in _ERRORS:
+        element = ET.SubElement(case, "error", message=message)
         if error is not None:
-            found.set("type", _clean(error.type))
-            log = error.log.text if error.log is not None else ""
-            found.text = _clean(f"{error.message}\n{error.remedy}\n{log}")
-    elif view.look.outcome == "known_failure":
+            log = view.error_log.text if view.error_log is not None else ""
+            element.set("type", _clean(error.type))
+            element.text = _clean(f"{error.message}\n{error.remedy}\n{log}")
+    elif line.outcome == "known_failure":
         ET.SubElement(case, "skipped", message=message)
 
 
-def _check(suite: ET.Element, check: CheckView) -> None:
-    case = ET.SubElement(
-        suite,
-        "testcase",
-        classname="acceptance.run",
-        name=_clean(f"{check.name}: {check.subject}"),
-        time="0",
-    )
-    _property(case, "outcome", check.look.outcome)
-    if check.look.outcome in _FAILURES:
+def _check(suite: ET.Element, check: RunCheckLine) -> None:
+    name = _clean(f"{check.name}: {check.subject}")
+    case = ET.SubElement(suite, "testcase", classname="acceptance.run", name=name, time="0")
+    _properties(case, ("outcome", check.outcome))
+    if check.outcome in _FAILURES:
         ET.SubElement(case, "failure", message=_clean(check.sentence))
 
 
-def _property(owner: ET.Element, name: str, value: str) -> None:
-    properties = owner.find("properties")
-    if properties is None:
-        properties = ET.SubElement(owner, "properties")
-    ET.SubElement(properties, "property", name=name, value=_clean(value))
+def _properties(owner: ET.Element, *values: tuple[str, str]) -> None:
+    properties = ET.SubElement(owner, "properties")
+    for name, value in values:
+        ET.SubElement(properties, "property", name=name, value=_clean(value))
 
 
 def _clean(text: str) -> str:

@@ -24,9 +24,7 @@ GONE = "Withheld: see the note."
 LOST = "Planned, but the records have no line of it: the run ended before it did."
 # What a run that is not real may be held against.
 _OWN: tuple[ReferenceKind, ...] = ("eager", "eager-speed", "batch-size", "none")
-_OF_OTHERS = frozenset(
-    {FigureName.PUBLISHED_TOP1, FigureName.BASELINE_FPS, FigureName.OTHER_FPS, FigureName.UNIT_FPS}
-)
+_OF_OTHERS = frozenset({FigureName.PUBLISHED_TOP1, FigureName.BASELINE_FPS, FigureName.OTHER_FPS})
 
 
 @dataclass(frozen=True)

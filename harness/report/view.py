@@ -345,7 +345,10 @@ class RunView:
             Group(f"Machine {number}", rows.machine(machine))
             for number, machine in enumerate(list(others)[:MACHINES_SHOWN], 2)
         )
-        settings = ((formats.line(k, 80), formats.option(v)) for k, v in run.settings.items())
+        settings = (
+            (formats.line(name.replace("_", " "), 80), formats.option(value))
+            for name, value in run.settings.items()
+        )
         return rows.filled(
             (
                 Group("Run", about),

@@ -10,15 +10,21 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.base.stages import Stage
 from harness.judge.causes import Cause, Exit, causes
-from harness.records.lines import CaseLine, PlannedCase
+from harness.pages.formats import line as one_line
+from harness.pages.formats import plural
+from harness.records.lines import CaseLine
 from harness.records.reader import RunRecords
-from harness.report import headline, provenance
-from harness.report.figures import line as one_line
-from harness.report.findings import Why, exit_words, not_reached, subjects_shown, whys
+from harness.report import findings, headline, naming
+from harness.report.provenance import Shown
+from harness.report.view import RunView, view
 
 # Not an exit code of a run: `ci/nightly.sh` refuses to start while another night goes on.
 OVERLAP = 75
+MOST_LINES = 16
+WHOLE_FINDINGS = 2  # findings that are followed by what was said and what to do
+TIME_LIMIT = "time limit"
 
 _WORD: dict[int, str] = {
     Exit.PASSED: "passed",
@@ -31,6 +37,11 @@ _WORD: dict[int, str] = {
     Exit.MACHINE_TROUBLE: "machine",
     OVERLAP: "overlap",
 }
+_TITLES = {
+    "interrupted": "RUN INTERRUPTED",
+    "overlap": "NOTHING RAN: overlap",
+    "inconclusive": "RUN UNDECIDED: inconclusive",
+}
 _WITHOUT_RECORDS: dict[int, str] = {
     Exit.PASSED: "passed, and left no records: nothing was asked for",
     Exit.ACCEPTANCE_FAILED: "a test failed outside of the acceptance, or the records are gone",
@@ -42,21 +53,11 @@ _WITHOUT_RECORDS: dict[int, str] = {
     Exit.MACHINE_TROUBLE: "the machine: nothing was recorded",
     OVERLAP: "another night still runs on this host: nothing was run",
 }
-# In this order where several kinds of cases are red, as in `causes.exit_code`.
-_ORDER: tuple[Cause, ...] = ("model", "toolchain", "harness", "machine", "input")
-MOST_LINES = 16
-TOLD_WHOLE = 2  # findings that are followed by what was said and what to do
-TIME_LIMIT = "time limit"
-
-# The log in which to look for each stage of an error, by the last part of its name.
-_LOGS: dict[str, tuple[str, ...]] = {
-    "export": ("export",),
-    "simplify": ("simplify",),
-    "compile": ("compile",),
-    "load": ("session",),
-    "infer": ("session",),
-    "eager": ("eager", "eager-speed"),
-    "rehearsal": ("standin",),
+# The logs in which to look for each stage of an error; others have one of their own name.
+_LOGS: dict[Stage, tuple[Stage, ...]] = {
+    Stage.INFER: (Stage.INFER, Stage.LOAD),
+    Stage.EAGER: (Stage.EAGER, Stage.LOAD_EAGER),
+    Stage.REHEARSAL: (Stage.STANDIN,),
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -74,169 +75,142 @@ class Screen:
 
 
 def first_screen(
-    found: RunRecords | None, exit_code: int | None = None, *, stopped_after_h: float | None = None
+    records: RunRecords | None,
+    exit_code: int | None = None,
+    *,
+    stopped_after_h: float | None = None,
 ) -> Screen:
-    """The first screen of a run. `exit_code` is what its process ended with, where known.
+    """Return the first screen of a run. `exit_code`: what its process ended with, where known.
 
     `stopped_after_h`: it was ended from outside when so many hours were over.
     """
     if stopped_after_h is not None:
-        return _stopped(found, exit_code, stopped_after_h)
-    if found is None:
-        code = Exit.HARNESS_FAULT if exit_code is None else exit_code
-        word = _WORD.get(code, "machine" if code >= 124 else "harness")
-        said = _WITHOUT_RECORDS.get(code, "no records: the process was ended from outside")
-        good = code == Exit.PASSED
-        title = _title(word, good)
-        return Screen(word, good, title, (title, f"exit code {code}: {said}"))
-    recorded = found.end.exit_status if found.end is not None else None
+        return _stopped(records, exit_code, stopped_after_h)
+    if records is None:
+        return _without_records(Exit.HARNESS_FAULT if exit_code is None else exit_code)
+    run = view(records)
+    recorded = records.end.exit_status if records.end is not None else None
     status = recorded if exit_code is None else exit_code
-    head = headline.headline(found)
-    good = status == Exit.PASSED and head.tone != "bad"
+    good = status == Exit.PASSED and run.headline.tone != "bad"
     # A code that says passed, of records that do not: they are damaged, or lack what ran.
-    word = "records" if status == Exit.PASSED and not good else _word(found, status)
-    lines = [banner.text for banner in provenance.banners(found)]
+    word = "records" if status == Exit.PASSED and not good else _word(run.records, status)
     title = _title(word, good)
-    lines.append(title)
-    lines.append(one_line(head.text, 400))
-    lines += [f"- {one_line(reason, 300)}" for reason in head.more]
-    lines += _told(whys(found), found)
-    last = []
-    if status is not None and recorded is not None and status != recorded:
-        last.append(f"the process ended with {status}, its records say {recorded}")
-    elif exit_words(found):
-        last.append(exit_words(found))
-    return Screen(word, good, title, _screen(lines, [*last, _report(found)]))
+    lines = [*(banner.text for banner in run.banners), title, one_line(run.headline.text)]
+    lines += [f"- {one_line(reason, 300)}" for reason in run.headline.more]
+    lines += _findings(run, run.whys)
+    last = run.exit_words
+    if recorded is not None and status != recorded:
+        last = f"the process ended with {status}, its records say {recorded}"
+    return Screen(word, good, title, _screen(lines, [*([last] if last else []), _report(records)]))
+
+
+def _without_records(code: int) -> Screen:
+    word = _WORD.get(code, "machine" if code >= 124 else "harness")
+    text = _WITHOUT_RECORDS.get(code, "no records: the process was ended from outside")
+    good = code == Exit.PASSED
+    title = _title(word, good)
+    return Screen(word, good, title, (title, f"exit code {code}: {text}"))
 
 
 def _title(word: str, good: bool) -> str:
-    if good:
-        return "RUN PASSED"
-    if word in ("interrupted", "overlap"):
-        return {"interrupted": "RUN INTERRUPTED", "overlap": "NOTHING RAN: overlap"}[word]
-    if word == _WORD[Exit.INCONCLUSIVE_ONLY]:
-        return f"RUN UNDECIDED: {word}"
-    return f"RUN FAILED: {word}"
+    return "RUN PASSED" if good else _TITLES.get(word, f"RUN FAILED: {word}")
 
 
-def _told(found: tuple[Why, ...], records: RunRecords) -> list[str]:
+def _word(records: RunRecords, status: int | None) -> str:
+    """The cause of the cases that set the exit code; of several the one that outweighs."""
+    if status is None:
+        return "machine"  # killed: no end line
+    if status != Exit.ACCEPTANCE_FAILED:
+        return _WORD.get(status, "harness")
+    red = causes(records)
+    kinds: set[Cause] = {one.cause for one in red if one.outcome != "inconclusive"}
+    judged = [one.cause for one in red if one.outcome == "failed"]
+    weighty: tuple[Cause, ...] = ("model", "toolchain")
+    return next((kind for kind in weighty if kind in kinds), [*judged, "model"][0])
+
+
+def _findings(run: RunView, whys: tuple[findings.Why, ...]) -> list[str]:
     """The findings; the first of them with what was said, what to do and where the log is."""
     lines = []
-    # A run that is not real repeats no figure of others.
-    remedies = {
-        (one.case.check, one.case.case): one.remedy
-        for one in causes(records)
-        if one.case is not None
-        and (provenance.is_real(records) or not provenance.claims(one.remedy))
-    }
-    for number, why in enumerate(found):
+    for number, why in enumerate(whys):
         lines.append(f"- {why.text}")
-        if number >= TOLD_WHOLE:
+        if number >= WHOLE_FINDINGS:
             continue
-        lines += [f"    {one_line(why.said, 300)}"] if why.said else []
-        case = _first_case(why, records)
-        remedy = why.remedy or ("" if case is None else remedies.get((case.check, case.case), ""))
-        lines += [f"    what to do: {one_line(remedy, 300)}"] if remedy else []
-        log = None if case is None else _log_of(case, records)
+        lines += [f"    {one_line(why.said)}"] if why.said else []
+        lines += [f"    what to do: {why.remedy}"] if why.remedy else []
+        log = _log_of(why.case, run.records) if why.case is not None else None
         lines += [f"    log: {log}"] if log is not None else []
     return lines
 
 
-def _first_case(why: Why, records: RunRecords) -> CaseLine | None:
-    """The case that a finding tells of: the first of its `subjects`; None of other findings."""
-    checks, _, name = why.subjects[0].rpartition(" of ") if why.subjects else ("", "", "")
-    red = {(one.case.check, one.case.case) for one in causes(records) if one.case is not None}
-    for case in records.cases:
-        of_it = one_line(case.case, 120) == name and case.check in checks
-        if of_it and (case.check, case.case) in red:
-            return case
-    return None
+# Logs ------------------------------------------------------------------------------------------
 
 
 def _log_of(case: CaseLine, records: RunRecords) -> Path | None:
     """The log of the stage that failed, where the run has one that says anything."""
     if case.error is None:
         return None
-    mine = {log.stage: log.path for log in _logs(records, case)}
-    for stage in _LOGS.get(case.error.stage, ()):
-        if stage in mine and mine[stage].stat().st_size:
-            return mine[stage]
+    logs = _logs(records, case)
+    for stage in _LOGS.get(case.error.stage, (case.error.stage,)):
+        path = logs.get(stage)
+        if path is not None and path.stat().st_size:
+            return path
     return None
 
 
-@dataclass(frozen=True)
-class _Log:
-    stage: str  # as in the file's name: "compile", "session"
-    path: Path
-    written_ns: int
-
-
-def _logs(records: RunRecords, case: CaseLine | PlannedCase) -> list[_Log]:
-    """The logs that a case left in its run, by `workbench.CaseBench.log_path`."""
-    begin = f"{case.check}-{case.case}-"
+def _logs(records: RunRecords, case: CaseLine) -> dict[str, Path]:
+    """The logs of a case (`logs/CHECK-CASE-STAGE.log` of the run), by stage."""
     if not _NAME.fullmatch(case.case):  # names in records are not trusted with a path
-        return []
-    found = []
+        return {}
+    begin = f"{case.check}-{case.case}-"
     try:
-        for path in sorted((records.directory.resolve() / "logs").iterdir()):
-            stage = path.name.removeprefix(begin).removesuffix(".log")
-            if path.name == f"{begin}{stage}.log" and path.is_file():
-                found.append(_Log(stage, path, path.stat().st_mtime_ns))
+        paths = sorted((records.directory.resolve() / "logs").glob(f"{begin}*.log"))
+        return {path.stem.removeprefix(begin): path for path in paths if path.is_file()}
     except OSError:
-        return []
-    return found
+        return {}
 
 
-def _screen(lines: list[str], last: list[str]) -> tuple[str, ...]:
-    """What fits into a screen: the last lines stay, whatever is before them."""
-    return (*lines[: MOST_LINES - len(last)], *last)
+# The time limit --------------------------------------------------------------------------------
 
 
-def _report(found: RunRecords) -> str:
-    report = found.directory.resolve() / "report.html"
-    if report.is_file():
-        return f"report: {report}"
-    return f"no report was written: python -m harness report {found.directory.resolve()}"
-
-
-def _stopped(found: RunRecords | None, exit_code: int | None, hours: float) -> Screen:
+def _stopped(records: RunRecords | None, exit_code: int | None, hours: float) -> Screen:
     """A run that its time limit ended: not a fault of what did not run, nor of the machine."""
-    limit = f"{hours:g} hour" + ("" if hours == 1 else "s")
-    title = "RUN STOPPED: time limit"
+    limit = f"{hours:g} hour{'' if hours == 1 else 's'}"
+    title = f"RUN STOPPED: {TIME_LIMIT}"
     code = "" if exit_code is None else f"exit code {exit_code}: "
-    last = [f"{code}the time for the run was over before its end"]
-    if found is None:
-        said = f"stopped at its time limit of {limit}: nothing was recorded"
-        return Screen(TIME_LIMIT, False, title, (title, said, *last))
-    lines = [banner.text for banner in provenance.banners(found)]
-    left = not_reached(found)
-    counts = found.counts()
-    done = [
-        look.counted(counts[outcome])
-        for outcome, look in headline.LOOKS.items()
-        if counts[outcome] and outcome != "not_run"
-    ]
+    over = f"{code}the time for the run was over before its end"
+    if records is None:
+        text = f"stopped at its time limit of {limit}: nothing was recorded"
+        return Screen(TIME_LIMIT, False, title, (title, text, over))
+    run = view(records)
+    left = findings.not_reached(run.shown)
+    lines = [*(banner.text for banner in run.banners), title, _reached(run.shown, limit, len(left))]
+    at_work = _at_work(run.records)
+    if at_work:
+        lines.append(f"- stopped in: {at_work}")
+    if left:
+        lines.append(f"- not reached, or not finished: {naming.named(naming.subjects(left))}")
+    lines += [f"- {one_line(problem, 300)}" for problem in run.headline.problems]
+    lines += _findings(run, findings.whys(run.shown, with_lost=False))
+    remedy = (
+        "what to do: give it more hours, or fewer cases: `python -m harness plan` shows the "
+        "minutes that each is expected to take"
+    )
+    return Screen(TIME_LIMIT, False, title, _screen(lines, [over, remedy, _report(records)]))
+
+
+def _reached(shown: Shown, limit: str, left: int) -> str:
+    counts = shown.records.counts()
     total = sum(counts.values())
-    reached = f"{total - len(left):,} of {headline.cases(total)} {_were(total - len(left))} done"
-    said = f"stopped at its time limit of {limit}: {reached}"
-    if done:
-        said += f" ({', '.join(done)})"
-    if left:
-        said += f", {len(left):,} {_were(len(left))} not"
-    lines += [title, said]
-    held = _held(found)
-    if held:
-        lines.append(f"- stopped in: {held}")
-    if left:
-        lines.append(f"- not reached, or not finished: {subjects_shown(left)}")
-    lines += [f"- {one_line(problem, 300)}" for problem in headline.problems(found)]
-    lines += _told(whys(found, with_lost=False), found)
-    last.append("what to do: give it more hours, or fewer cases: `python -m harness plan` shows")
-    last[-1] += " the minutes that each is expected to take"
-    return Screen(TIME_LIMIT, False, title, _screen(lines, [*last, _report(found)]))
+    done, were = total - left, headline.were
+    text = f"stopped at its time limit of {limit}: {done:,} of {plural(total, 'case')} "
+    text += f"{were(done)} done"
+    if ended := headline.done(counts):
+        text += f" ({', '.join(ended)})"
+    return f"{text}, {left:,} {were(left)} not" if left else text
 
 
-def _held(found: RunRecords) -> str:
+def _at_work(records: RunRecords) -> str:
     """The case that was at work when the run was stopped, with its last log; empty where the logs
     do not tell.
 
@@ -244,44 +218,39 @@ def _held(found: RunRecords) -> str:
     order, so the first that did not end was at work there as well. What is built ahead for later
     cases has logs of theirs.
     """
-    ended = {case.nodeid for case in found.cases if case.outcome != "not_run"}
-    case = next((one for one in found.plan if one.nodeid not in ended), None)
-    logs = [] if case is None else _logs(found, case)
+    case = next((one for one in records.cases if one.outcome == "not_run"), None)
+    logs = {} if case is None else _logs(records, case)
     if case is None or not logs:
         return ""
-    last = max(logs, key=lambda log: (log.written_ns, log.stage))
-    return f"{case.check} of {one_line(case.case, 120)}; its last log: {last.path}"
+    last = max(logs.values(), key=lambda path: (path.stat().st_mtime_ns, path.name))
+    return f"{case.check} of {one_line(case.case, 120)}; its last log: {last}"
 
 
-def _were(count: int) -> str:
-    return "was" if count == 1 else "were"
+# The screen ------------------------------------------------------------------------------------
 
 
-def _word(found: RunRecords, status: int | None) -> str:
-    """The cause of the cases that set the exit code; of several the one that outweighs."""
-    if status is None:
-        return "machine"  # killed: no end line
-    red = causes(found)
-    kinds = {one.cause for one in red if one.outcome != "inconclusive"}
-    if status == Exit.ACCEPTANCE_FAILED:
-        judged = [one.cause for one in red if one.outcome == "failed"]
-        return next((kind for kind in _ORDER[:2] if kind in kinds), [*judged, "model"][0])
-    return _WORD.get(status, "harness")
+def _screen(lines: list[str], last: list[str]) -> tuple[str, ...]:
+    """What fits into a screen: the last lines stay, whatever is before them."""
+    return (*lines[: MOST_LINES - len(last)], *last)
+
+
+def _report(records: RunRecords) -> str:
+    report = records.directory.resolve() / "report.html"
+    if report.is_file():
+        return f"report: {report}"
+    return f"no report was written: python -m harness report {records.directory.resolve()}"
 
 
 def annotation(screen: Screen) -> str:
-    """The screen as a workflow command of GitHub; what it says cannot add commands of its own.
+    """Return the screen as a workflow command of GitHub; what it says cannot add commands.
 
     Without the screen's title, since the annotation has one; a banner stays.
     """
     level = "notice" if screen.good else "error"
     text = "\n".join(line for line in screen.lines if line != screen.title)
-    return f"::{level} title={_property(f'Acceptance: {screen.word}')}::{_data(text)}"
+    title = _data(f"Acceptance: {screen.word}").replace(":", "%3A").replace(",", "%2C")
+    return f"::{level} title={title}::{_data(text)}"
 
 
 def _data(text: str) -> str:
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
