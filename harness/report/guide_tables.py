@@ -80,7 +80,7 @@ def _accuracy_row(view: CaseView, published: GuideFigures | None) -> AccuracyRow
         space = formats.SPACE
         note = f"eager, same images; {published.top1:g}{space}% is published for all"
     error = NO_VALUE
-    if line.measured is not None and value:
+    if line.measured is not None and math.isfinite(line.measured) and value:
         relative = abs(line.measured - value) / value
         error = f"{relative:.4f} ({formats.percent(100 * relative)})"
     return AccuracyRow(
