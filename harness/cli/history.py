@@ -213,8 +213,9 @@ def check(
     from harness.catalog.load import load_catalog
     from harness.cli.options import console
     from harness.history.check import check as compare
+    from harness.pages import formats
     from harness.records import reader
-    from harness.report import figures, provenance
+    from harness.report.provenance import shown
 
     with _readable_errors():
         settings = resolve(_given(runs=runs, catalog=catalog))
@@ -228,7 +229,7 @@ def check(
                 f" (its cases: {ended or 'none'})",
                 remedy=f"python -m harness why {run} says what happened to it",
             )
-    for banner in provenance.banners(records):
+    for banner in shown(records).banners:
         typer.echo(banner.text)
     table = Table(title=escape(str(run)), title_justify="left")
     for column in ("", "case", "check", "measured", "floor", "before", "change", "found"):
@@ -240,10 +241,10 @@ def check(
             f"[red]{one.state.upper()}[/]" if one.bad else one.state,
             escape(one.row.case),
             one.row.check,
-            figures.figure(one.row.value, unit),
-            figures.figure(one.floor.value, unit) if one.floor else "",
-            f"{figures.figure(one.before, unit)} ({count})" if one.runs else "",
-            figures.difference(one.change_percent) if one.runs else "",
+            formats.figure(one.row.value, unit),
+            formats.figure(one.floor.value, unit) if one.floor else "",
+            f"{formats.figure(one.before, unit)} ({count})" if one.runs else "",
+            formats.difference(one.change_percent) if one.runs else "",
             escape(one.sentence),
         )
     console().print(table)

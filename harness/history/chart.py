@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from harness.history import drift
 from harness.history.index import Row
 from harness.history.series import Series
-from harness.report import charts, figures
+from harness.pages import axes, formats
 
 WIDTH, HEIGHT = 640, 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 10.0, 630.0, 12.0, 188.0
@@ -121,7 +121,7 @@ def _floor_note(series: Series, low: float, high: float) -> str:
     edge, way = (low, "below") if floor.value < low else (high, "above")
     percent = abs(100 * (floor.value - edge) / edge) if edge else 0.0
     return (
-        f"the floor, {figures.figure(floor.value, series.unit)}, lies {percent:.0f} % {way} "
+        f"the floor, {formats.figure(floor.value, series.unit)}, lies {percent:.0f} % {way} "
         "this chart"
     )
 
@@ -148,7 +148,7 @@ def draw(series: Series) -> Chart:
     """Draw a series that has at least one point."""
     points, floor = series.points, series.floor
     band = band_of(series.values)
-    levels = charts.ticks(*_span(series, band))
+    levels = axes.ticks(*_span(series, band))
     low, high = levels[0][0], levels[-1][0]
     scales = _Scales(points[0].moment, points[-1].moment, low, high)
     box = None
@@ -171,8 +171,8 @@ def draw(series: Series) -> Chart:
             for value, text in levels
         ),
         widest=max((text for _, text in levels), key=len),
-        first=figures.line(points[0].started[:10], 10),
-        last=figures.line(points[-1].started[:10], 10),
+        first=formats.line(points[0].started[:10], 10),
+        last=formats.line(points[-1].started[:10], 10),
     )
 
 
@@ -206,7 +206,7 @@ def _marks(series: Series, scales: _Scales) -> tuple[MarkLine, ...]:
     for letter, mark in zip(string.ascii_uppercase, series.marks[-MARKS_SHOWN:], strict=False):
         point = series.points[mark.index]
         x = scales.x(point.moment)
-        texts = tuple(figures.line(text, 200) for text in mark.texts)
-        when = figures.line(point.started[:10], 10)
+        texts = tuple(formats.line(text, 200) for text in mark.texts)
+        when = formats.line(point.started[:10], 10)
         lines.append(MarkLine(round(x, 1), round(100 * x / WIDTH, 2), letter, when, texts))
     return tuple(lines)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import quote
 
 import jinja2
@@ -22,16 +22,13 @@ from harness.base.terms import Provenance
 from harness.history import chart, drift
 from harness.history.index import History, Row
 from harness.history.series import Series
-from harness.records.lines import RunLine
-from harness.records.reader import RunRecords
-from harness.report import figures, provenance
-from harness.report.headline import LOOKS
+from harness.pages import formats, html
+from harness.pages.looks import LOOKS, Banner, banners
 
 ROWS_SHOWN = 20
 ENOUGH = min(drift.WINDOWS)
 """Figures of a series that the shortest rule needs; fewer do not tell whether it falls."""
 _HERE = Path(__file__).parent
-_STYLE = _HERE.parent / "report" / "style.css"
 
 State = Literal["falls", "below", "failed", "missed", "rises", "steady", "few"]
 Tone = Literal["good", "bad", "warn", "few", "neutral"]
@@ -83,7 +80,7 @@ class Page:
     """The page. `notes`: what a reader must know of the history; `linked`: it lies beside it."""
 
     name: str
-    banner: provenance.Banner | None
+    banner: Banner | None
     headline: str
     tone: Tone
     facts: tuple[str, ...]
@@ -138,21 +135,15 @@ def build(
         )
     return Page(
         name=_NAMES[kind],
-        banner=_banner(kind),
+        banner=next(iter(banners({kind})), None),
         headline=text,
         tone=tone,
         facts=tuple(facts),
         notes=tuple(notes),
         series=tuple(_view(one, f"s{number}") for number, one in enumerate(ranked, 1)),
-        rendered=figures.moment(rendered),
+        rendered=formats.moment(rendered),
         linked=linked,
     )
-
-
-def _banner(kind: Provenance) -> provenance.Banner | None:
-    """The banner that the report of a run of this provenance carries."""
-    run = RunLine(run="", provenance=kind, started="")
-    return next(iter(provenance.banners(RunRecords(Path(), run, (), (), None))), None)
 
 
 def _view(series: Series, anchor: str) -> SeriesView:
@@ -160,11 +151,11 @@ def _view(series: Series, anchor: str) -> SeriesView:
     band = chart.band_of(values)
     level = noise = margin = ""
     if band is not None:
-        level = figures.figure(band.level, series.unit)
+        level = formats.figure(band.level, series.unit)
         share = 100 * band.noise / band.level if band.level else 0.0
         noise = f"{share:.2f} %" if key.check == "throughput" else f"{band.noise:.3f} points"
     if series.floor and values:
-        margin = figures.difference(100 * (values[-1] / series.floor.value - 1))
+        margin = formats.difference(100 * (values[-1] / series.floor.value - 1))
     where = [key.target]
     if key.chip and key.chip.lower() != key.target:
         where.append(key.chip)
@@ -174,7 +165,7 @@ def _view(series: Series, anchor: str) -> SeriesView:
         series=series,
         anchor=f"{anchor}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', key.name)[:100]}",
         state=STATES[state_of(series)],
-        where=", ".join(figures.line(part, 80) for part in where),
+        where=", ".join(formats.line(part, 80) for part in where),
         level=level,
         noise=noise,
         margin=margin,
@@ -256,7 +247,7 @@ def _plural(count: int, one: str, many: str) -> str:
 
 
 def _day(text: str) -> str:
-    return figures.line(text[:10], 10)
+    return formats.line(text[:10], 10)
 
 
 def _last_day(rows: Sequence[Row]) -> str:
@@ -266,20 +257,9 @@ def _last_day(rows: Sequence[Row]) -> str:
 # The file ----------------------------------------------------------------------------------------
 
 
-def _finalize(value: Any) -> Any:
-    return figures.clean(value) if type(value) is str else value
-
-
 @cache
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_finalize,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = html.environment(_HERE)
     environment.globals.update(
         WIDTH=chart.WIDTH,
         HEIGHT=chart.HEIGHT,
@@ -289,7 +269,7 @@ def _environment() -> jinja2.Environment:
         MINUS=precision.MINUS,
         ROWS_SHOWN=ROWS_SHOWN,
         drift=drift,
-        figures=figures,
+        figures=formats,
         reach=precision.reach,
         href=lambda row: f"{quote(row.directory)}/report.html",
     )
@@ -298,9 +278,9 @@ def _environment() -> jinja2.Environment:
 
 @cache
 def _style() -> Markup:
-    # The report's own style first: a reader sees one family of pages.
-    texts = (path.read_text(encoding="utf-8") for path in (_STYLE, _HERE / "trend.css"))
-    return Markup("\n".join(texts))  # noqa: S704 - our own files
+    # The shared style first: a reader sees one family of pages.
+    own = (_HERE / "trend.css").read_text(encoding="utf-8")
+    return html.style() + Markup(own)  # noqa: S704 - our own file
 
 
 def render_html(page: Page) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.base import precision
-from harness.report import figures, render_html
+from harness.pages import formats
+from harness.report import render_html
 from tests.selftest import report_samples as samples
 
 SPACE = "\N{NO-BREAK SPACE}"
@@ -64,13 +65,13 @@ def test_how_well_something_is_known(half_width: float, said: str) -> None:
 def test_a_difference_has_no_false_digit(
     percent: float, half_width: float | None, said: str
 ) -> None:
-    assert words(figures.difference(percent, half_width=half_width)) == said
+    assert words(formats.difference(percent, half_width=half_width)) == said
 
 
 def test_points_and_absent_values_stay() -> None:
-    assert words(figures.difference(-0.126, "points")) == "-0.13 points"
-    assert words(figures.difference(250.0, "points")) == "+250.00 points"
-    assert figures.difference(None, half_width=5.0) == figures.NO_VALUE
+    assert words(formats.difference(-0.126, "points")) == "-0.13 points"
+    assert words(formats.difference(250.0, "points")) == "+250.00 points"
+    assert formats.difference(None, half_width=5.0) == formats.NO_VALUE
 
 
 @pytest.mark.parametrize(
@@ -87,18 +88,7 @@ def test_points_and_absent_values_stay() -> None:
     ],
 )
 def test_a_rate_has_no_false_digit(fps: float, half_width: float | None, said: str) -> None:
-    assert words(figures.figure(fps, "fps", half_width)) == said
-
-
-def test_the_half_width_of_a_record() -> None:
-    record = {"half_width_percent": 8.0, "ratio_half_width_percent": 2.0}
-    assert figures.half_width_of(record) == 8.0
-    assert figures.half_width_of(record, quotient=True) == 2.0
-    assert figures.half_width_of({"half_width_percent": 8.0}, quotient=True) == 8.0
-    assert figures.half_width_of({"half_width_percent": None}) == math.inf  # as JSON has infinity
-    assert figures.half_width_of({"half_width_percent": -1}) == math.inf
-    assert figures.half_width_of({"half_width_percent": "wide"}) == math.inf
-    assert figures.half_width_of({}) is None
+    assert words(formats.figure(fps, "fps", half_width)) == said
 
 
 @pytest.mark.parametrize(
@@ -108,22 +98,22 @@ def test_the_half_width_of_a_record() -> None:
         (4.0, "530 fps", ["2.91×", "1.53×"]),
         (41.0, "530 fps", ["2.9×", "1.5×"]),
         (4608.0, "not known", ["not known", "not known"]),
-        (None, "not known", ["not known", "not known"]),  # as JSON has infinity
+        (math.inf, "not known", ["not known", "not known"]),
     ],
 )
 def test_the_guides_table_has_no_false_digit(
-    half_width: float | None, figure: str, ratios: list[str]
+    half_width: float, figure: str, ratios: list[str]
 ) -> None:
     run = samples.real_run()
     assert run.run is not None
     lines = [
-        case.model_copy(
-            update={"measurement": {**case.measurement, "half_width_percent": half_width}}
+        samples.measured(
+            case, timing=replace(case.throughput.timing, half_width_percent=half_width)
         )
         for case in run.cases
-        if case.check == "throughput"
+        if case.throughput is not None
     ]
-    records = dataclasses.replace(run, cases=tuple(lines), plan=())
+    records = replace(run, cases=tuple(lines), plan=())
     html = render_html(records, now="2026-11-20T00:00:00+00:00")
     table = html[html.index('<section id="guide"') :]
     (row,) = re.findall(r"<tr[^>]*>(?:(?!</tr>).)*182\.224.*?</tr>", table, re.DOTALL)[:1]

@@ -13,7 +13,7 @@ from harness.records import reader
 from harness.records.lines import CaseLine
 from harness.records.values import ArtifactRef
 from harness.records.writer import RESULTS
-from harness.report import headline, render_html
+from harness.report import headline, provenance, render_html
 from tests.selftest import history_samples as nights
 from tests.selftest.planted.rows import Fault, Found, said
 from tests.selftest.planted.world import World
@@ -29,7 +29,8 @@ def _read(directory: Path) -> Found:
     counts = found.counts()
     complete = len(found.cases) == len(found.plan) and not counts["not_run"]
     code = causes.exit_code(found.cases, found.checks, complete=complete, allow_inconclusive=False)
-    wrong = [*headline.incomplete(found), *headline.problems(found)]
+    shown = provenance.shown(found)
+    wrong = [*headline.incomplete(shown), *headline.problems(shown)]
     page = render_html(found)
     assert all(reason in page for reason in wrong)  # nobody has to read the records for it
     text = f"exit code {int(code)}; {'; '.join(wrong)}"
