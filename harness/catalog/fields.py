@@ -89,11 +89,7 @@ ModelId = Annotated[str, matching(r"[a-z0-9_]{1,64}", "a name of a-z, 0-9 and _"
 FileName = Annotated[
     str, matching(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", "the name of a file, without a folder")
 ]
-Url = Annotated[
-    str,
-    matching(r"https?://[!-~]+|file:///[!-~]+", "an http:, https: or file: address, no spaces"),
-]
-WebLink = Annotated[str, matching(r"https?://[!-~]+", "an http: or https: address, no spaces")]
+Url = Annotated[str, matching(r"https?://[!-~]+", "an http: or https: address, no spaces")]
 # Names go into atc's --input_shape="name:1,3,224,224", where ':', ',' and ';' separate.
 TensorName = Annotated[
     str, matching(r"[A-Za-z_][A-Za-z0-9_./-]{0,127}", "the name of an ONNX tensor")

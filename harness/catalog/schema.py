@@ -41,7 +41,6 @@ from harness.catalog.fields import (
     Tolerance,
     Url,
     Value,
-    WebLink,
     matching,
 )
 from harness.catalog.yaml_document import suggest
@@ -372,7 +371,7 @@ class KnownFailure(Section):
     case: Annotated[str, matching(r"[A-Za-z0-9_*?\[\]!-]{1,128}", "a pattern over case names")]
     check: Check | None = None
     stage: FailureStage
-    link: WebLink
+    link: Url
     expires: Day | None = None
     note: Note = ""
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import ssl
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from harness.base.errors import CheckpointError
 from harness.base.locks import LockTimeout, OnWait, locked
@@ -65,7 +64,7 @@ def fetch(
     on_wait: OnWait | None = None,
     limits: Limits = DEFAULTS,
 ) -> Path:
-    """Fetch `url` (https, http or file) to `destination` and return it; at once when it is there.
+    """Fetch `url` (https or http) to `destination` and return it; at once when it is there.
 
     Two processes never download one file twice: the second waits for the first and takes its
     result. What `verify` refuses is set aside as `NAME.refused-SHA8`, where SHA8 are the first
@@ -155,15 +154,8 @@ class _Download:
         import anyio
         from anyio.from_thread import start_blocking_portal
 
-        try:
-            scheme = urlsplit(self.url).scheme.lower()
-        except ValueError as error:
-            raise _Fault("the URL cannot be read") from error
-        if scheme == "file":
-            self._copy()
-            return
-        if scheme not in ("https", "http"):
-            raise _Fault("its scheme must be https, http or file")
+        if not self.url.lower().startswith(("https://", "http://")):
+            raise _Fault("it must begin with https:// or http://")
 
         async def bounded() -> None:
             # A loop's deadline ends any wait: for a name, or for headers a byte a second.
@@ -216,17 +208,6 @@ class _Download:
             "`--checkpoints=DIR`"
         )
 
-    def _copy(self) -> None:
-        """Copy a file of this machine."""
-        parts = urlsplit(self.url)
-        source = Path(unquote(parts.path))
-        if parts.netloc.lower() not in ("", "localhost") or not source.is_file():
-            raise _Fault("it is not a regular file of this machine")
-        size = source.stat().st_size
-        self._require_size(size)
-        shutil.copyfile(source, self.part)
-        self.progress(size, size)
-
     # Attempts ----------------------------------------------------------------------------
 
     async def _attempts(self) -> None:
@@ -269,7 +250,9 @@ class _Download:
         async with httpx2.AsyncClient(
             # OpenSSL's own certificates, so that SSL_CERT_FILE names others.
             verify=ssl.create_default_context(),
-            timeout=httpx2.Timeout(self.limits.timeout_s, connect=self._connect_s),
+            timeout=httpx2.Timeout(
+                self.limits.timeout_s, connect=min(self.limits.timeout_s, _CONNECT_S)
+            ),
         ) as client:
             response = await self._open(client, headers)
             try:
@@ -329,20 +312,13 @@ class _Download:
         if not length.isdecimal():
             raise _Fault("the server does not say how long it is: its end could not be told")
         note = _Note(_sha256(self.url), _validator(headers), int(length))
-        self._require_size(note.total)
+        if note.total > self.limits.most_bytes:
+            size, most = note.total / 1e6, self.limits.most_bytes / 1e6
+            raise _Fault(f"a file of more than {most:.1f} MB is refused; it has {size:.1f} MB")
         self._discard()
         if note.validator:
             self.note.write_text(json.dumps(asdict(note)) + "\n", encoding="utf-8")
         return note
-
-    def _require_size(self, size: int) -> None:
-        if size > self.limits.most_bytes:
-            most = f"{self.limits.most_bytes / 1e6:.1f} MB"
-            raise _Fault(f"a file of more than {most} is refused; it has {size / 1e6:.1f} MB")
-
-    @property
-    def _connect_s(self) -> float:
-        return min(self.limits.timeout_s, _CONNECT_S)
 
     def _transport_fault(self, error: httpx2.TransportError) -> _Fault:
         import httpx2
@@ -353,7 +329,8 @@ class _Download:
         unreached = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
         again = not unreached or self._size() > 0
         if isinstance(error, httpx2.ConnectTimeout):
-            return _Fault(f"no connection within {self._connect_s:g} s", again=again)
+            connect_s = min(self.limits.timeout_s, _CONNECT_S)
+            return _Fault(f"no connection within {connect_s:g} s", again=again)
         return _Fault(_one_line(str(error)) or type(error).__name__, again=again)
 
     # The part ----------------------------------------------------------------------------

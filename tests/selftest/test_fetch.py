@@ -306,14 +306,11 @@ def test_server_that_drips_meets_the_deadline(start: bytes, get: Getter, site: S
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("ftp://publisher.example/w.pth", "its scheme must be https, http or file"),
-        ("/etc/passwd", "its scheme must be"),
-        ("http://[::1/w.pth", "cannot be read"),
+        ("ftp://publisher.example/w.pth", "it must begin with https:// or http://"),
+        ("file:///etc/passwd", "it must begin with"),
+        ("/etc/passwd", "it must begin with"),
+        ("http://[::1/w.pth", "cannot be used"),
         ("http://a:b:c/w.pth", "cannot be used"),
-        ("file:///nowhere/w.pth", "not a regular file"),
-        ("file:///dev/zero", "not a regular file"),
-        ("file:///a%00b", "not a regular file"),
-        ("file://server/share/w.pth", "of this machine"),
     ],
 )
 def test_url_that_cannot_be_used(url: str, said: str, get: Getter) -> None:
@@ -422,13 +419,3 @@ def test_disk_that_fills_up_keeps_a_part(get: Getter, site: Site) -> None:
     assert done.returncode == 0 and "File too large" in done.stdout, done
     assert get.part.read_bytes() == CONTENT[:70_000]
     assert get() == CONTENT and site.ranges == [None, "bytes=70000-"]
-
-
-def test_file_url(get: Getter, tmp_path: Path) -> None:
-    source = tmp_path / "ä b.pth"
-    source.write_bytes(CONTENT)
-    assert get(source.as_uri()) == CONTENT and get.shown == [(len(CONTENT), len(CONTENT))]
-    get.path.unlink()
-    assert "is refused" in get.fails(source.as_uri(), most_bytes=1000)
-    source.write_bytes(OTHER)
-    assert "was refused" in get.fails(source.as_uri())

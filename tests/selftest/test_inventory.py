@@ -23,7 +23,7 @@ def catalog() -> Catalog:
     return whole.model_copy(update={"models": {name: whole.models[name] for name in names}})
 
 
-def put(store: Store, kind: str, text: str = "", **inputs: Any) -> Entry:
+def put(store: Store, kind: Stage, text: str = "", **inputs: Any) -> Entry:
     """An artifact whose bytes are `text` or, as those of real ones, its inputs."""
 
     def build(staging: Path) -> str:
@@ -147,10 +147,10 @@ def test_what_another_version_made_is_older(tmp_path: Path, catalog: Catalog) ->
 
 def test_artifacts_of_another_version_are_listed(tmp_path: Path, catalog: Catalog) -> None:
     store = Store(tmp_path)
-    for kind in (*KINDS, "x"):
+    for kind in (*KINDS, Stage.LOAD):
         put(store, kind, other="of its own")
     items = inventory(store.entries(), catalog)
-    assert [item.entry.kind for item in items] == [*KINDS, "x"]
+    assert [item.entry.kind for item in items] == [*KINDS, Stage.LOAD]
 
 
 def test_artifacts_that_name_each_other_do_not_go_round(tmp_path: Path, catalog: Catalog) -> None:
