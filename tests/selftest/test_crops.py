@@ -102,11 +102,6 @@ def test_chunks_cannot_be_changed(store: Store, images: ImageSet) -> None:
         rows[0] = 0
 
 
-def test_no_images_are_no_chunks(store: Store, tmp_path: Path) -> None:
-    found = crops(store, image_set(tmp_path, []), STEPS)
-    assert (len(found), found.chunks, found.rows(0, 0), found.keys()) == (0, 0, [], ())
-
-
 def test_only_a_few_chunks_are_mapped_at_a_time_and_views_stay_valid(
     store: Store, images: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,23 +244,25 @@ def test_a_bad_image_ahead_stops_the_reader_at_once(
             time.sleep(0.005)
 
 
-def test_all_bad_images_of_a_chunk_are_told(store: Store, images: ImageSet) -> None:
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda path: path.write_text("<html>"), "not an image"),
+        (lambda path: path.unlink(), "No such file or directory"),
+    ],
+    ids=["bad", "absent"],
+)
+def test_all_bad_images_of_a_chunk_are_named(
+    spoil: Callable[[Path], object], says: str, store: Store, images: ImageSet
+) -> None:
     for index in (1, 2, 4, 5, 6):
-        images.paths[index].write_text("<html>")
+        spoil(images.paths[index])
     with pytest.raises(DataError) as caught:
         crops(store, images, STEPS)
     assert caught.value.message.startswith(f"5 images cannot be used: image {images.paths[1]}: ")
+    assert says in caught.value.message
     assert "also 2.png, 4.png, 5.png and 1 more" in caught.value.message
     assert caught.value.remedy
-
-
-def test_all_absent_images_of_a_chunk_are_told(store: Store, images: ImageSet) -> None:
-    for index in (1, 4):
-        images.paths[index].unlink()
-    with pytest.raises(DataError) as caught:
-        crops(store, images, STEPS)
-    assert caught.value.message.startswith(f"2 images cannot be used: image {images.paths[1]}: ")
-    assert "No such file or directory; also 4.png" in caught.value.message
 
 
 def test_the_host_is_taken_before_the_lock_of_a_chunk(
@@ -293,13 +290,17 @@ def test_the_host_is_taken_before_the_lock_of_a_chunk(
             held.locks = 0
 
     monkeypatch.setattr(locks, "locked", locked)
-    for _ in range(2):
-        with (found := Crops(store, images, STEPS)).filling(using_host):
+    progress: list[int] = []
+    for _ in range(2):  # the second time nothing is decoded
+        with (found := Crops(store, images, STEPS)).filling(using_host, progress.append):
             all_rows(found)
     assert seen == [True] * 3
+    assert sorted(progress) == list(range(1, COUNT + 1))
 
 
-def test_a_second_call_builds_nothing(store: Store, images: ImageSet, decoded: list[str]) -> None:
+def test_a_second_call_builds_nothing(
+    store: Store, images: ImageSet, tmp_path: Path, decoded: list[str]
+) -> None:
     first = crops(store, images, STEPS)
     assert sorted(decoded) == sorted(images.names)
     decoded.clear()
@@ -307,17 +308,11 @@ def test_a_second_call_builds_nothing(store: Store, images: ImageSet, decoded: l
         assert all(entry.cached for entry in again.entries)
         assert [e.digest for e in again.entries] == [e.digest for e in first.entries]
         np.testing.assert_array_equal(all_rows(again), all_rows(first))
-    assert decoded == []
-
-
-def test_the_place_of_the_images_does_not_matter(
-    store: Store, images: ImageSet, tmp_path: Path, decoded: list[str]
-) -> None:
-    crops(store, images, STEPS)
-    decoded.clear()
-    elsewhere = put_images(tmp_path / "copy")
+    elsewhere = put_images(tmp_path / "copy")  # the folder does not matter, the order does
     assert crops(store, elsewhere, STEPS).names == images.names
     assert decoded == []
+    turned = image_set(images.root, list(reversed(images.paths)))
+    np.testing.assert_array_equal(all_rows(crops(store, turned, STEPS)), wanted(images)[::-1])
 
 
 def test_another_geometry_is_another_entry_and_another_mean_is_not(
@@ -349,12 +344,6 @@ def test_a_changed_image_is_decoded_again(
     assert not np.array_equal(all_rows(after)[3], all_rows(before)[3])
 
 
-def test_another_order_is_another_entry(store: Store, images: ImageSet) -> None:
-    crops(store, images, STEPS)
-    turned = image_set(images.root, list(reversed(images.paths)))
-    np.testing.assert_array_equal(all_rows(crops(store, turned, STEPS)), wanted(images)[::-1])
-
-
 @pytest.mark.parametrize("end", [KeyboardInterrupt, MemoryError])
 def test_filling_goes_on_where_it_was_ended(
     end: type[BaseException],
@@ -382,26 +371,6 @@ def test_filling_goes_on_where_it_was_ended(
     # Another thread may have published the chunk behind it.
     assert set(images.names[4:6]) <= set(decoded) <= set(images.names[4:])
     np.testing.assert_array_equal(all_rows(found), wanted(images))
-
-
-def test_progress_and_the_host_only_while_decoding(
-    store: Store, images: ImageSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "CHUNK", 3)
-    told: list[int] = []
-    held: list[int] = []
-
-    @contextlib.contextmanager
-    def using_host() -> Iterator[None]:
-        yield
-        held.append(1)
-
-    for _ in range(2):
-        found = Crops(store, images, STEPS)
-        with found.filling(using_host, told.append):
-            all_rows(found)
-    assert sorted(told) == list(range(1, COUNT + 1))
-    assert len(held) == 3
 
 
 # Images that cannot be used.
@@ -522,17 +491,11 @@ def test_chunks_that_were_tidied_away_meanwhile_are_made_again(
     np.testing.assert_array_equal(all_rows(found), right)
     assert sorted(decoded) == list(images.names[:2])
     store.gc(key=found.keys()[1])
+    # What is about to be fed is not the next to be tidied away.
+    last = found.entries[-1]
+    os.utime(last.directory / "manifest.json", (1.0, 1.0))
     assert found.verify_present() == found.chunks - 1
-
-
-def test_what_is_about_to_be_fed_is_not_the_next_to_be_tidied_away(
-    store: Store, images: ImageSet
-) -> None:
-    found = crops(store, images, STEPS)
-    (entry,) = found.entries
-    os.utime(entry.directory / "manifest.json", (1.0, 1.0))
-    assert found.verify_present() == 1
-    assert store.last_used(entry) > time.time() - 600
+    assert store.last_used(last) > time.time() - 600
 
 
 def test_contents_are_those_of_the_files(store: Store, images: ImageSet) -> None:

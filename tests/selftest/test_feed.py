@@ -168,7 +168,9 @@ def test_only_the_last_batch_is_padded(store: Store, images: ImageSet) -> None:
 
 
 def test_a_feed_of_no_images(store: Store, tmp_path: Path) -> None:
-    assert list(Feed(crops(store, image_set(tmp_path, []), STEPS), IMAGENET, 4)) == []
+    none = crops(store, image_set(tmp_path, []), STEPS)
+    assert (len(none), none.chunks, none.rows(0, 0), none.keys()) == (0, 0, [], ())
+    assert list(Feed(none, IMAGENET, 4)) == []
 
 
 def test_a_buffer_of_another_size_is_refused(store: Store, images: ImageSet) -> None:

@@ -64,6 +64,8 @@ def test_a_sample_is_without_replacement_and_in_order(
     assert list(chosen.names) == sorted(chosen.names)
     labels = dict(zip(whole.names, whole.labels, strict=True))
     assert chosen.labels == tuple(labels[each] for each in chosen.names)
+    with pytest.raises(DataError, match=f"a sample of {count + 1} from {count} images"):
+        Selection(sample=count + 1, seed=seed).apply(whole)
     # A larger sample of the same seed holds the smaller one.
     larger = Selection(sample=min(size + 1, count), seed=seed).apply(whole)
     assert set(chosen.names) <= set(larger.names)
@@ -77,20 +79,6 @@ def test_a_sample_is_fair() -> None:
             counts[number] += 1
     assert min(counts.values()) > 60
     assert max(counts.values()) < 140
-
-
-def test_a_sample_does_not_depend_on_the_labels_or_the_folder() -> None:
-    whole = image_set()
-    moved = ImageSet(
-        Path("/elsewhere"), whole.names, whole.paths, (0,) * 20, "5 WNID folders", "val.txt"
-    )
-    sample = Selection(sample=4, seed=3)
-    assert sample.apply(moved).names == sample.apply(whole).names
-
-
-def test_more_than_there_are_cannot_be_sampled() -> None:
-    with pytest.raises(DataError, match="a sample of 21 from 20 images"):
-        Selection(sample=21).apply(image_set())
 
 
 @pytest.mark.parametrize(
@@ -155,13 +143,3 @@ def test_a_list_of_other_images(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(DataError, match=said) as caught:
         listed(tmp_path / "list.txt", text).apply(image_set())
     assert caught.value.remedy
-
-
-def test_a_list_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="does not exist"):
-        Selection(list_file=tmp_path / "absent").apply(image_set())
-    with pytest.raises(DataError, match="is not a file"):
-        Selection(list_file=tmp_path).apply(image_set())
-    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match="is not text"):
-        Selection(list_file=tmp_path / "binary").apply(image_set())
