@@ -20,14 +20,15 @@ from typing import Literal
 from harness.base import host
 from harness.base.errors import CheckpointError, HarnessError
 from harness.base.families import available, families, family_of
+from harness.base.stages import Stage
 from harness.base.store import Store, source_digest
 from harness.base.terms import WHOLE_SET
-from harness.catalog.schema import Catalog, Model
+from harness.catalog.schema import Catalog, CheckpointSpec, Model
 from harness.judge.causes import Exit
 from harness.settings import Settings
 from harness.stages.checkpoint import has_digest, verify_digest
 from harness.targets import registry
-from harness.targets.provider import Finding, Look, NothingHere
+from harness.targets.provider import Finding, Findings, Look
 
 LOOK_DEADLINE_S = 60.0  # of one group; a dead network file system would hold it for ever
 # Digests of 4 GB of checkpoints, and a look at each of 50,000 files, over a slow network.
@@ -35,7 +36,6 @@ INPUTS_DEADLINE_S = 300.0
 # What a rehearsal at two batch sizes puts into an empty store for each model: `cache ls` sums
 # 3.5 GB for the five models (4.1 GB with those of one simulated chip).
 MODEL_GB = 0.7
-_INSTALL = "pip install -r requirements.txt"
 _LIBRARIES = {
     "onnxruntime": "runs the compiled models of cpu, checks exports",
     "onnx": "reads ONNX files",
@@ -52,6 +52,8 @@ SUBJECTS = (REHEARSAL, *_SIMULATED, *available())
 _EVERY = frozenset(SUBJECTS)
 _STAND_INS = frozenset({REHEARSAL, *_SIMULATED})  # take no original checkpoint and no ImageNet
 _PYTHON, _DISK, _INPUTS = "Python and libraries", "disk", "real inputs"
+_NO_FOLDER = "no folder given"
+_NOT_VERIFIED = "not verified: no digest is published"
 ABSENT = "original checkpoints are absent"  # `Finding.short` of checkpoints that are nowhere
 
 Can = Literal["yes", "throughput only", "no"]
@@ -101,13 +103,10 @@ def examine(settings: Settings, catalog: Catalog | None) -> Examination:
     findings: list[Finding] = []
     for look, into, thread in zip(looks, results, threads, strict=True):
         thread.join(look.deadline_s)
-        seen = list(into)
+        findings += list(into)
         if thread.is_alive():
             remedy = "a file system or a driver hangs: look with ls, df and the driver's tool"
-            seen.append(_failed(look, f"no answer in {look.deadline_s:.0f} s", remedy))
-        for one in seen:
-            concerns = one.concerns or one.needed_by or look.of
-            findings.append(dataclasses.replace(one, concerns=concerns))
+            findings.append(_failed(look, f"no answer in {look.deadline_s:.0f} s", remedy))
     return Examination(
         tuple(findings), tuple(_answer(name, settings, findings) for name in SUBJECTS)
     )
@@ -125,7 +124,7 @@ def _look(look: Look, into: list[Finding]) -> None:
 
 
 def _failed(look: Look, found: str, remedy: str) -> Finding:
-    return Finding(look.group, "looking at it", "lacks", found, remedy, look.of, kind="machine")
+    return Findings(look.group, look.of, "machine").lacks("looking at it", found, remedy)
 
 
 def _answer(target: str, settings: Settings, findings: Sequence[Finding]) -> Answer:
@@ -176,9 +175,10 @@ def brief(examination: Examination, target: str | None = None) -> list[Finding]:
     for family in families():
         nothing = registry.provider(family).nothing_here()
         if nothing is not None and {one.short for one in left} >= nothing.shorts:
-            of = frozenset(family.targets)
-            left = [one for one in left if not one.concerns <= of]
-            left.append(_nothing(family.title, nothing, of))
+            say = Findings(family.title, frozenset(family.targets), "machine")
+            left = [one for one in left if not one.concerns <= say.of]
+            only = f"for {nothing.only_for}"
+            left.append(say.lacks(nothing.what, nothing.found, nothing.remedy, only_for=only))
     if target is None:
         left = [
             dataclasses.replace(one, remedy=f"only {one.only_for}: {one.remedy}")
@@ -190,89 +190,61 @@ def brief(examination: Examination, target: str | None = None) -> list[Finding]:
     return sorted(left, key=lambda one: (one.state == "note", -len(one.needed_by)))
 
 
-def _nothing(group: str, nothing: NothingHere, of: frozenset[str]) -> Finding:
-    return Finding(
-        group,
-        nothing.what,
-        "lacks",
-        nothing.found,
-        nothing.remedy,
-        of,
-        kind="machine",
-        only_for=f"for {nothing.only_for}",
-        concerns=of,
-    )
-
-
 # Python and disk -----------------------------------------------------------------------------
 
 
 def _python(settings: Settings, models: Sequence[Model]) -> Iterator[Finding]:
-    version = sys.version_info[:2]
-    fits = version in ((3, 11), (3, 12))
-    yield Finding(
-        _PYTHON,
-        "Python 3.11 or 3.12",
-        "ok" if fits else "lacks",
-        f"{version[0]}.{version[1]}",
-        "" if fits else "make accept PYTHON=/path/to/python3.12",
-        _EVERY,
-    )
+    say = Findings(_PYTHON, _EVERY)
+    what, version = "Python 3.11 or 3.12", sys.version_info[:2]
+    found = f"{version[0]}.{version[1]}"
+    if version in ((3, 11), (3, 12)):
+        yield say.ok(what, found)
+    else:
+        yield say.lacks(what, found, "make accept PYTHON=/path/to/python3.12")
     given = {name for name, _ in settings.onnx}
     exported = any(model.id not in given for model in models)
     for name, why in _LIBRARIES.items():
-        there = importlib.util.find_spec(name) is not None
-        of_torch = name in _OF_TORCH
-        remedy = "" if there else _INSTALL
-        if not there and of_torch:
-            remedy += " (real inputs need none of it with --onnx=MODEL=FILE)"
+        what, of_torch = f"{name}: {why}", name in _OF_TORCH
         found = host.package_version(name)
-        if there and name == "onnxruntime" and found == "not installed":
-            found = host.package_version("onnxruntime-gpu")  # the same module
+        if importlib.util.find_spec(name) is not None:
+            if name == "onnxruntime" and found == "not installed":
+                found = host.package_version("onnxruntime-gpu")  # the same module
+            yield say.ok(what, found)
+            continue
+        remedy = "pip install -r requirements.txt"
+        if of_torch:
+            remedy += " (real inputs need none of it with --onnx=MODEL=FILE)"
         needed_by = _EVERY if not of_torch or exported else _STAND_INS
-        state: Literal["ok", "lacks"] = "ok" if there else "lacks"
-        yield Finding(_PYTHON, f"{name}: {why}", state, found, remedy, needed_by)
-    yield Finding(_PYTHON, "processor", "ok", f"{host.processor()[0]}, {host.cores()} cores")
+        yield say.lacks(what, found, remedy, needed_by=needed_by)
+    yield say.ok("processor", f"{host.processor()[0]}, {host.cores()} cores")
 
 
 def _disk(settings: Settings, models: Sequence[Model]) -> Iterator[Finding]:
+    say = Findings(_DISK, _EVERY, "machine")
     place = _existing(settings.store)
     free = shutil.disk_usage(place).free / 1e9
-    writable = os.access(place, os.W_OK)
     filled = sum(entry.bytes for entry in Store(settings.store).entries()) / 1e9
-    need = MODEL_GB * len(models)
-    enough = free >= need - filled
-    remedy = "" if enough else "--store=DIR on a larger disk, or python -m harness cache gc"
-    if not writable:
+    need, count = MODEL_GB * len(models), f"{len(models)} model{'s' if len(models) != 1 else ''}"
+    what = f"store: a rehearsal of {count} fills about {need:.1f} GB"
+    found = f"{filled:.1f} GB in it, {free:.1f} GB free at {settings.store}"
+    if not os.access(place, os.W_OK):
         remedy = f"make {place} writable, or --store=DIR"
-    yield Finding(
-        _DISK,
-        f"store: a rehearsal of {len(models)} {'model' if len(models) == 1 else 'models'} fills "
-        f"about {need:.1f} GB",
-        "ok" if enough and writable else "lacks",
-        f"{filled:.1f} GB in it, {free:.1f} GB free at {settings.store}"
-        + ("" if writable else ", not writable"),
-        remedy,
+        yield say.lacks(what, f"{found}, not writable", remedy)
+    elif free >= need - filled:
+        yield say.ok(what, found)
+    else:
         # A store that is filled already needs no more room: only what cannot be written stops.
-        frozenset() if writable else _EVERY,
-        kind="machine",
-    )
+        remedy = "--store=DIR on a larger disk, or python -m harness cache gc"
+        yield say.lacks(what, found, remedy, needed_by=frozenset())
     for name, folder in (("runs", settings.runs), ("leases", settings.leases)):
         if not os.access(_existing(folder), os.W_OK):
-            yield Finding(
-                _DISK,
-                f"{name} directory",
-                "lacks",
-                f"{folder} cannot be written",
-                f"make it writable, or --{name}=DIR",
-                _EVERY,
-                kind="machine",
-            )
+            remedy = f"make it writable, or --{name}=DIR"
+            yield say.lacks(f"{name} directory", f"{folder} cannot be written", remedy)
     if models:
-        yield _crops(settings.store, models, free)
+        yield _crops(settings.store, models, free, say)
 
 
-def _crops(store: Path, models: Sequence[Model], free: float) -> Finding:
+def _crops(store: Path, models: Sequence[Model], free: float, say: Findings) -> Finding:
     """What the cropped images of all models take together, and whether it fits in `free` GB."""
     decoded = _decoded(store)
     need = left = 0.0
@@ -283,17 +255,15 @@ def _crops(store: Path, models: Sequence[Model], free: float) -> Finding:
         there = sum(count for geometry, count in decoded if geometry == inputs)
         need += WHOLE_SET * image
         left += max(0, WHOLE_SET - there) * image
-    enough = free >= left
-    return Finding(
-        _DISK,
-        f"crops of {WHOLE_SET:,} images, all together: {need:.1f} GB",
-        "ok" if enough else "note",
-        f"{left:.1f} GB are still to be written, {free:.1f} GB are free",
-        ""
-        if enough
-        else "for the whole set: --store=DIR on a larger disk, or fewer --models at a time and "
-        "python -m harness cache gc --max-gb=N after each",
+    what = f"crops of {WHOLE_SET:,} images, all together: {need:.1f} GB"
+    found = f"{left:.1f} GB are still to be written, {free:.1f} GB are free"
+    if free >= left:
+        return say.ok(what, found)
+    remedy = (
+        "for the whole set: --store=DIR on a larger disk, or fewer --models at a time and "
+        "python -m harness cache gc --max-gb=N after each"
     )
+    return say.note(what, found, remedy)
 
 
 def _geometry(model: Model) -> str:
@@ -309,7 +279,7 @@ def _decoded(root: Path) -> list[tuple[object, int]]:
     return [
         (entry.inputs.get("geometry"), count)
         for entry in Store(root).entries()
-        if entry.kind == "crops"
+        if entry.kind == Stage.CROPS
         and isinstance(count := entry.inputs.get("count"), int)
         and all(entry.inputs.get(key) == value for key, value in now.items())
     ]
@@ -324,20 +294,19 @@ def _existing(path: Path) -> Path:
 # Inputs --------------------------------------------------------------------------------------
 
 
-def _real(settings: Settings) -> frozenset[str]:
-    """Targets that take real inputs: a simulated device runs on stand-ins."""
-    return frozenset(available()) - _played(settings)
+def _inputs(settings: Settings) -> Findings:
+    """A simulated device runs on stand-ins: its targets take no real inputs."""
+    return Findings(_INPUTS, frozenset(available()) - _played(settings))
 
 
 def _image_set(settings: Settings) -> Iterator[Finding]:
-    blank = Finding(
-        _INPUTS, "ImageNet validation set", "lacks", "", "", _real(settings), for_accuracy=True
-    )
+    say, what = _inputs(settings), "ImageNet validation set"
     if settings.imagenet is None:
-        yield dataclasses.replace(
-            blank,
-            found="no folder given",
-            remedy="--imagenet=DIR or $IMAGENET_DIR (docs/imagenet.md)",
+        yield say.lacks(
+            what,
+            _NO_FOLDER,
+            "--imagenet=DIR or $IMAGENET_DIR (docs/imagenet.md)",
+            for_accuracy=True,
             short="no ImageNet images",
             only_for="needed for published accuracy",
         )
@@ -347,60 +316,41 @@ def _image_set(settings: Settings) -> Iterator[Finding]:
     try:
         images = find_images(settings.imagenet, settings.labels, settings.selection)
     except HarnessError as error:
-        yield dataclasses.replace(blank, found=error.message, remedy=error.remedy)
+        yield say.lacks(what, error.message, error.remedy, for_accuracy=True)
         return
     chosen, known = len(images.chosen), images.findings.known
-    labels = (
-        f"right for the {known} whose class is known"
-        if known
-        else "not compared: none of them is known by its name"
-    )
-    used = ""
+    found = f"{images.whole.describe()}; not compared: none of them is known by its name"
+    if known:
+        found = f"{images.whole.describe()}; right for the {known} whose class is known"
     if chosen != len(images.whole):
-        used = f"; used: {settings.selection.describe()}, {chosen:,} of them"
-    whole = chosen == WHOLE_SET
-    yield Finding(
-        _INPUTS,
-        blank.what,
-        "ok" if whole else "note",
-        f"{images.whole.describe()}; {labels}{used}",
-        ""
-        if whole
-        else f"a part of the {WHOLE_SET:,}: only conversion can be judged, see python -m harness "
-        "plan",
-        concerns=blank.needed_by,
-    )
+        found += f"; used: {settings.selection.describe()}, {chosen:,} of them"
+    part = f"a part of the {WHOLE_SET:,}: only conversion can be judged, see python -m harness plan"
+    yield say.ok(what, found) if chosen == WHOLE_SET else say.note(what, found, part)
 
 
 def _weights(
     settings: Settings, catalog: Catalog | None, models: Iterable[Model]
 ) -> Iterator[Finding]:
-    real, given = _real(settings), dict(settings.onnx)
+    say, given = _inputs(settings), dict(settings.onnx)
     if catalog is None:
-        yield Finding(
-            _INPUTS,
-            "the catalog",
-            "lacks",
-            f"{settings.catalog} cannot be used",
-            "python -m harness plan says what is wrong with it",
-            _EVERY,
-        )
+        remedy = "python -m harness plan says what is wrong with it"
+        found = f"{settings.catalog} cannot be used"
+        yield say.lacks("the catalog", found, remedy, needed_by=_EVERY)
     absent = []
     for model in models:
         if model.id in given:
-            path = given[model.id]
-            what, there = f"ONNX file of {model.id}", path.is_file()
-            if there:
-                yield Finding(_INPUTS, what, "ok", str(path), needed_by=real)
-            else:
-                remedy = "--onnx=MODEL=FILE with the right path"
-                yield Finding(_INPUTS, what, "lacks", f"{path} is no file", remedy, real)
+            path, what = given[model.id], f"ONNX file of {model.id}"
+            remedy = "--onnx=MODEL=FILE with the right path"
+            there = path.is_file()
+            yield (
+                say.ok(what, str(path)) if there else say.lacks(what, f"{path} is no file", remedy)
+            )
             continue
-        found = checkpoint(settings, model)
-        if found.short == ABSENT:
-            absent.append((model, found))
+        found_one = checkpoint(settings, model)
+        if found_one.short == ABSENT:
+            absent.append((model, found_one))
         else:
-            yield found
+            yield found_one
     if absent:
         yield _absent(settings, absent)
 
@@ -412,17 +362,17 @@ def _absent(settings: Settings, absent: Sequence[tuple[Model, Finding]]) -> Find
     given = settings.checkpoints is not None or settings.checkpoint_cache is not None
     if given and not others:
         return dataclasses.replace(one, only_for=only)
-    names = [model.checkpoint.file if given else model.id for model, _ in absent]
+    names = ", ".join(model.checkpoint.file if given else model.id for model, _ in absent)
     offered = [model.id for model, _ in absent if model.checkpoint.url]
     remedy = "put them there" if given else "--checkpoints=DIR"
     if offered and settings.checkpoint_cache is None:
-        which = ("them" if others else "it") if len(offered) == len(absent) else ""
-        which = which or f"that of {', '.join(offered)}"
+        all_of_them = "them" if others else "it"
+        which = all_of_them if len(offered) == len(absent) else f"that of {', '.join(offered)}"
         remedy += f", or --checkpoint-cache=DIR fetches {which}"
     return dataclasses.replace(
         one,
         what="original checkpoints",
-        found=f"absent: {', '.join(names)}" + (f"; {one.found}" if given else ""),
+        found=f"absent: {names}; {one.found}" if given else f"absent: {names}",
         remedy=f"{remedy} (docs/checkpoints.md)",
         only_for=only,
     )
@@ -430,51 +380,39 @@ def _absent(settings: Settings, absent: Sequence[tuple[Model, Finding]]) -> Find
 
 def checkpoint(settings: Settings, model: Model) -> Finding:
     """Say whether the file is there and is the one that the catalog means; nothing is fetched."""
-    spec = model.checkpoint
+    say, spec = _inputs(settings), model.checkpoint
+    what = f"checkpoint of {model.id}: {spec.file}"
     cache = settings.checkpoint_cache or settings.store / "checkpoints"
-    places = [folder / spec.file for folder in (settings.checkpoints, cache) if folder]
     fetches = settings.checkpoint_cache is not None and not settings.offline and bool(spec.url)
+    places = [folder / spec.file for folder in (settings.checkpoints, cache) if folder]
     path = next((place for place in places if place.is_file()), None)
-    found = Finding(
-        _INPUTS,
-        f"checkpoint of {model.id}: {spec.file}",
-        "lacks",
-        "",
-        needed_by=_real(settings),
-    )
     if path is None:
-        return _nowhere(settings, model, found, fetches=fetches)
+        return _nowhere(settings, spec, say, what, fetches=fetches)
     if settings.checkpoints is None and settings.checkpoint_cache is None:
-        return dataclasses.replace(
-            found,
-            found=f"{path}, a folder that no option names",
-            remedy=f"--checkpoint-cache={cache}",
-        )
+        found = f"{path}, a folder that no option names"
+        return say.lacks(what, found, f"--checkpoint-cache={cache}")
     try:
         verify_digest(path, spec)
     except CheckpointError as error:
         # A wrong file in the cache is set aside and fetched again; its owner's is not.
         if fetches and path.parent == cache:
-            text = f"{error.message}; another is fetched when it is needed"
-            return dataclasses.replace(found, state="note", found=text)
-        return dataclasses.replace(found, found=error.message, remedy=error.remedy)
+            return say.note(what, f"{error.message}; another is fetched when it is needed")
+        return say.lacks(what, error.message, error.remedy)
     if path.stat().st_size == 0:
         remedy = f"get it again: {spec.url or 'from its publisher'}"
-        return dataclasses.replace(found, found=f"{path} is empty (0 bytes)", remedy=remedy)
-    published = has_digest(spec)
-    verified = "digest as published" if published else "not verified: no digest is published"
-    return dataclasses.replace(found, state="ok", found=f"{path}; {verified}")
+        return say.lacks(what, f"{path} is empty (0 bytes)", remedy)
+    verified = "digest as published" if has_digest(spec) else _NOT_VERIFIED
+    return say.ok(what, f"{path}; {verified}")
 
 
-def _nowhere(settings: Settings, model: Model, found: Finding, *, fetches: bool) -> Finding:
-    spec = model.checkpoint
+def _nowhere(
+    settings: Settings, spec: CheckpointSpec, say: Findings, what: str, *, fetches: bool
+) -> Finding:
     given = [folder for folder in (settings.checkpoints, settings.checkpoint_cache) if folder]
     folders = [f"{one}{'' if one.is_dir() else ' (no such folder)'}" for one in given]
-    text = f"not in {' or '.join(folders)}" if given else "no folder given"
+    found = f"not in {' or '.join(folders)}" if given else _NO_FOLDER
     if fetches:
-        return dataclasses.replace(
-            found, state="note", found=f"{text}; fetched when it is needed", needed_by=frozenset()
-        )
+        return say.note(what, f"{found}; fetched when it is needed")
     remedy = "--checkpoints=DIR"
     if given and spec.url:
         remedy = f"download {spec.url} into {given[0]}"
@@ -482,4 +420,4 @@ def _nowhere(settings: Settings, model: Model, found: Finding, *, fetches: bool)
         remedy = f"get {spec.file} from its publisher and put it into {given[0]}"
     if spec.url and settings.checkpoint_cache is None:
         remedy += ", or --checkpoint-cache=DIR fetches it" + ("" if given else f": {spec.url}")
-    return dataclasses.replace(found, found=text, remedy=remedy, short=ABSENT)
+    return say.lacks(what, found, remedy, short=ABSENT)

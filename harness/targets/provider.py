@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from harness.plan import Missing
 from harness.settings import Settings
@@ -35,11 +35,11 @@ class Finding:
     """One thing that was looked at. `found` and `remedy` are for people.
 
     state: `lacks` is to be mended where it is needed; `note` is worth knowing.
-    needed_by: targets that cannot run without it; `for_accuracy`: only their accuracy cannot.
-    concerns: targets that it speaks of; `doctor` fills it in where it is empty.
-    only_for: "needed for published accuracy": said where nobody asked for one target.
+    concerns: targets that it speaks of. needed_by: those that cannot run without it;
+    `for_accuracy`: only their accuracy cannot.
     kind: whether it is the machine's (devices, drivers, disk) or something to supply.
     short: for the summary; equal ones of several findings are said once.
+    only_for: "needed for published accuracy": said where nobody asked for one target.
     """
 
     group: str
@@ -47,12 +47,32 @@ class Finding:
     state: State
     found: str
     remedy: str = ""
+    concerns: frozenset[str] = frozenset()
     needed_by: frozenset[str] = frozenset()
     for_accuracy: bool = False
     kind: Kind = "input"
     short: str = ""
-    concerns: frozenset[str] = frozenset()
     only_for: str = ""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Makes the findings of one group, which concern the targets `of`."""
+
+    group: str
+    of: frozenset[str]
+    kind: Kind = "input"
+
+    def ok(self, what: str, found: str) -> Finding:
+        return Finding(self.group, what, "ok", found, concerns=self.of, kind=self.kind)
+
+    def note(self, what: str, found: str, remedy: str = "") -> Finding:
+        return Finding(self.group, what, "note", found, remedy, self.of, kind=self.kind)
+
+    def lacks(self, what: str, found: str, remedy: str, **more: Any) -> Finding:
+        """Say what the targets cannot run without; `more` are other fields of `Finding`."""
+        more = {"needed_by": self.of, "kind": self.kind, **more}
+        return Finding(self.group, what, "lacks", found, remedy, self.of, **more)
 
 
 @dataclass(frozen=True)

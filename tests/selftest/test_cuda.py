@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
@@ -158,7 +157,6 @@ def test_a_runtime_without_the_provider_is_refused_and_never_falls_back(tmp_path
         one.open(
             tiny_onnx, model, 1, one.devices()[0], log=tmp_path / "log", lease_fds=()
         )  # fmt: skip
-    assert np.isfinite(one.fidelity_bound)
 
 
 def test_what_the_runtime_says_of_a_lost_gpu(tmp_path):

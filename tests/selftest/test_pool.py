@@ -13,7 +13,7 @@ import pytest
 from harness.base.errors import DeviceError
 from harness.targets import leases
 from harness.targets.pool import TURN_S, DevicePool
-from harness.targets.protocol import Device
+from harness.targets.protocol import Device, Traits
 
 
 class Devices:
@@ -22,7 +22,7 @@ class Devices:
     name = "npu"
 
     def __init__(self, *cards, runs_on_host=False):
-        self.runs_on_host = runs_on_host
+        self.traits = Traits(fidelity_bound=1.0, runs_on_host=runs_on_host)
         self.all = [
             Device("npu", index, "chip", f"card-{card}")
             for index, card in enumerate(n for n, chips in enumerate(cards) for _ in range(chips))

@@ -129,7 +129,7 @@ def failing(session: WorkerSession) -> InferError:
     with pytest.raises(InferError) as caught:
         seen.extend(session.stream([batch(1), batch(-1), batch(1), batch(1)]))
     assert len(seen) <= 1
-    assert session.pid is None
+    assert session.about.pid is None
     return caught.value
 
 
@@ -253,9 +253,9 @@ def test_a_long_measurement_is_no_hang(opened: Opener) -> None:
 
 def test_the_model_file_options_and_info_arrive(opened: Opener) -> None:
     session = opened(open="model.info = {'path': path, 'options': sorted(model.options)}")
-    assert session.info["path"].endswith("/model.fake")
-    assert session.info["options"] == ["fault", "open"]
-    assert session.info["numpy"] == np.__version__
+    assert session.about.runtime["path"].endswith("/model.fake")
+    assert session.about.runtime["options"] == ["fault", "open"]
+    assert session.about.runtime["numpy"] == np.__version__
 
 
 def test_what_a_runtime_prints_goes_to_the_log(opened: Opener, tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_nan_and_infinity_pass_through(opened: Opener) -> None:
 
 def test_the_scripts_folder_hides_no_runtime(plain: WorkerSession) -> None:
     # `harness/targets` has an onnxruntime.py; a worker that imports it has no runtime.
-    path = [os.path.abspath(entry or ".") for entry in plain.info["path"]]
+    path = [os.path.abspath(entry or ".") for entry in plain.about.runtime["path"]]
     assert str(WORKER.parent) not in path
     assert str(ROOT) in path
 
@@ -340,8 +340,8 @@ def test_the_stack_of_a_crash_is_in_the_log(opened: Opener) -> None:
 def test_killed_from_outside(opened: Opener) -> None:
     session = opened()
     assert len(list(session.stream([batch(1)]))) == 1
-    assert session.pid is not None
-    os.kill(session.pid, signal.SIGKILL)
+    assert session.about.pid is not None
+    os.kill(session.about.pid, signal.SIGKILL)
     assert "SIGKILL (perhaps out of memory)" in failing_at_once(session).message
 
 
@@ -374,7 +374,7 @@ def test_a_hang_ends_at_the_deadline_with_all_its_processes(
     pids = tmp_path / "pids"
     start = f"p = subprocess.Popen(['sleep', '600']); open({str(pids)!r}, 'w').write(str(p.pid))"
     session = opened(hang, open=start, deadline_run_s=0.3)
-    worker = session.pid
+    worker = session.about.pid
     session.write(0, batch(-1))
     session.submit(0)
     with pytest.raises(InferError, match=r"model.fake: did not answer in 0\.3 s") as caught:
@@ -396,7 +396,7 @@ def test_a_hang_while_timing(opened: Opener) -> None:
 def test_a_hang_at_close_is_ended(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "CLOSE_S", 0.3)
     session = opened(open="model.close = lambda: time.sleep(600)")
-    worker = session.pid
+    worker = session.about.pid
     session.close()
     assert worker is not None and not alive(worker)
 
@@ -410,7 +410,7 @@ def test_a_worker_that_will_not_die_is_a_device_error(
 
     monkeypatch.setattr(sessions, "kill_group", stubborn)
     session = opened("time.sleep(600)", deadline_run_s=0.3)
-    pid = session.pid
+    pid = session.about.pid
     session.write(0, batch(-1))
     session.submit(0)
     with pytest.raises(DeviceError, match=f"process {pid}, would not die") as caught:
@@ -470,12 +470,12 @@ def test_slots_larger_than_the_machine_are_a_load_error(opened: Opener) -> None:
 def test_memory_is_not_taken_before_it_is_used(opened: Opener) -> None:
     # Half a gigabyte of slots that nobody touches.
     session = opened(open="model.inputs = [('x', (2**27 // 3,), 'float32')]")
-    held = os.stat(f"/proc/{session.pid}/fd/{memory_fd(session)}")
+    held = os.stat(f"/proc/{session.about.pid}/fd/{memory_fd(session)}")
     assert held.st_size > 2**28 and held.st_blocks * 512 < 2**20
 
 
 def memory_fd(session: WorkerSession) -> int:
-    argv = Path(f"/proc/{session.pid}/cmdline").read_text().split("\0")
+    argv = Path(f"/proc/{session.about.pid}/cmdline").read_text().split("\0")
     return int(argv[argv.index("--memory-fd") + 1])
 
 
@@ -590,7 +590,7 @@ def test_close_is_polite_first_and_can_be_repeated(opened: Opener, tmp_path: Pat
     before = len(os.listdir("/proc/self/fd"))
     said = tmp_path / "closed"
     with opened(open=f"model.close = lambda: open({str(said)!r}, 'w').close()") as session:
-        worker = session.pid
+        worker = session.about.pid
         assert worker is not None and alive(worker)
     assert said.exists() and not alive(worker)
     session.close()
@@ -633,7 +633,7 @@ def test_a_python_without_memfd_create(opened: Opener) -> None:
     session = opened("os.ftruncate(int(sys.argv[sys.argv.index('--memory-fd') + 1]), 0)")
     (result,) = session.stream([batch(1)])
     np.testing.assert_array_equal(result, expected(batch(1)))
-    assert os.readlink(f"/proc/{session.pid}/fd/{memory_fd(session)}").startswith("/memfd:batches")
+    assert os.readlink(f"/proc/{session.about.pid}/fd/{memory_fd(session)}").startswith("/memfd:batches")
     assert "PermissionError" in failing(session).message  # sealed all the same
 
 
@@ -661,7 +661,7 @@ def test_a_host_without_memory_files(
         batches = [batch(k) for k in range(5)]
         results = list(session.stream(batches))
         np.testing.assert_array_equal(results, [expected(one) for one in batches])
-        file = f"/proc/{session.pid}/fd/{memory_fd(session)}"
+        file = f"/proc/{session.about.pid}/fd/{memory_fd(session)}"
         assert os.readlink(file).startswith(str(tmp_path))
         held = os.stat(file)
         assert held.st_nlink == 0  # it goes with its last user, however that one ends
@@ -713,7 +713,7 @@ def test_helpers_of_a_runtime_inherit_the_lease_and_nothing_else(
 def test_the_kernel_prefers_the_worker_when_memory_is_out(opened: Opener) -> None:
     session = opened()
     ours = int(Path("/proc/self/oom_score_adj").read_text())
-    assert int(Path(f"/proc/{session.pid}/oom_score_adj").read_text()) > min(ours, 499)
+    assert int(Path(f"/proc/{session.about.pid}/oom_score_adj").read_text()) > min(ours, 499)
 
 
 # --- lives ------------------------------------------------------------------------------------
@@ -731,7 +731,7 @@ with lease(cpu, directory, exclusive=True, timeout_s=9, what="victim") as held:
         directory / "model.fake", backend=directory / "fake.py", log=directory / "worker.log",
         options={"fault": sys.argv[2]}, deadline_open_s=60, deadline_run_s=600,
         pass_fds=held.fds)
-    print(session.pid, flush=True)
+    print(session.about.pid, flush=True)
     session.slots[0][...] = -1
     session.submit(0)
     time.sleep(600)
@@ -1033,8 +1033,8 @@ def test_onnxruntime(onnx_file: Path, tmp_path: Path) -> None:
         expect_input=SHAPE,
         expect_output=(B, C),
     ) as session:
-        assert session.info["providers"] == ["CPUExecutionProvider"]
-        assert session.info["onnxruntime"]
+        assert session.about.runtime["providers"] == ["CPUExecutionProvider"]
+        assert session.about.runtime["onnxruntime"]
         weights = np.arange(15, dtype=np.float32).reshape(3, 5)
         for given, result in zip(batches, session.stream(batches), strict=True):
             np.testing.assert_allclose(result, given.mean((2, 3)) @ weights, rtol=1e-5)

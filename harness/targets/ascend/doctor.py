@@ -20,7 +20,7 @@ from harness.targets.ascend.host import AscendHost, Patience, Place, chips_of
 from harness.targets.ascend.npu_smi import Chip, NpuInfo
 from harness.targets.ascend.options import CHIPS, AscendOptions
 from harness.targets.ascend.toolkit import Toolkit
-from harness.targets.provider import Finding, Look, NothingHere
+from harness.targets.provider import Finding, Findings, Look, NothingHere
 
 DEADLINE_S = 420.0  # set_env.sh, three queries of npu-smi and the look for ais_bench
 QUERY_S = 20.0  # of one call of npu-smi, and for others who hold it
@@ -35,11 +35,11 @@ NOTHING_HERE = NothingHere(
 )
 
 _OF = frozenset(CHIPS)
-_SIMULATION = "simulate-ascend"  # what `doctor` calls the simulated host
+_SUBJECT = frozenset({"simulate-ascend"})  # what `doctor` calls the simulated host
 _GROUP = "Ascend"
 _SIMULATED = "simulation of an Ascend host"
 _OTHER_AIS_BENCH = "ais_bench_benchmark"
-_INSTALL = "install CANN's toolkit and source its set_env.sh"
+_ABSENT = "neither on PATH nor in a known place"
 _DRIVERS = {
     "api": "ais_bench's interface in {python}",
     "cli": "ais_bench's command line, or ais_infer.py",
@@ -51,7 +51,7 @@ def looks(settings: Settings) -> Sequence[Look]:
     """Return the look at this host, simulated where the run is, and one at a simulated host."""
     return (
         Look(_GROUP, DEADLINE_S, _OF, lambda: _host(settings)),
-        Look(_SIMULATED, DEADLINE_S, frozenset({_SIMULATION}), lambda: _simulation(settings)),
+        Look(_SIMULATED, DEADLINE_S, _SUBJECT, lambda: _simulation(settings)),
     )
 
 
@@ -81,27 +81,17 @@ def _simulation(settings: Settings) -> Iterator[Finding]:
     alone = dataclasses.replace(settings, target=target, device=None)
     with tempfile.TemporaryDirectory(prefix="harness-", ignore_cleanup_errors=True) as name:
         found = list(_simulated(alone, options, Path(name), _SIMULATED))
-    lacking = {
-        target: [one for one in found if one.state == "lacks" and target in one.needed_by]
-        for target in CHIPS
-    }
-    plays = [CHIPS[target] for target, lacks in lacking.items() if not lacks]
-    text = f"plays {' and '.join(plays)}; proves nothing of a device"
-    remedy = ""
-    if not plays:
-        first = min(lacking.values(), key=len)[0]
-        text, remedy = f"{first.what}: {first.found}", first.remedy
-        if options.simulator:
-            remedy = "--simulator says what the simulated host has: docs/ascend.md"
-    yield Finding(
-        _SIMULATED,
-        "stand-ins of CANN's tools",
-        "ok" if plays else "lacks",
-        text,
-        remedy,
-        frozenset({_SIMULATION}),
-        kind="machine",
-    )
+    lacking = {name: [one for one in found if name in one.needed_by] for name in CHIPS}
+    plays = [CHIPS[name] for name, lacks in lacking.items() if not lacks]
+    say, what = Findings(_SIMULATED, _SUBJECT, "machine"), "stand-ins of CANN's tools"
+    if plays:
+        yield say.ok(what, f"plays {' and '.join(plays)}; proves nothing of a device")
+        return
+    first = min(lacking.values(), key=len)[0]
+    remedy = first.remedy
+    if options.simulator:
+        remedy = "--simulator says what the simulated host has: docs/ascend.md"
+    yield say.lacks(what, f"{first.what}: {first.found}", remedy)
 
 
 # The parts of a host ---------------------------------------------------------------------------
@@ -110,96 +100,81 @@ def _simulation(settings: Settings) -> Iterator[Finding]:
 def _parts(
     settings: Settings, folder: Path, locks: Path, environment: Mapping[str, str], group: str
 ) -> Iterator[Finding]:
+    say = Findings(group, _OF)
     patience = Patience(query_s=QUERY_S, wait_s=QUERY_S)
     place = Place(folder, folder, locks)
     host = AscendHost(settings.of(AscendOptions), place, environment, patience)
     try:
         tools = host.toolkit
     except HarnessError as error:
-        yield Finding(group, "CANN's tools", "lacks", error.message, error.remedy, _OF)
+        yield say.lacks("CANN's tools", error.message, error.remedy)
         return
     cann = tools.versions.get("cann") or tools.versions.get("nnrt")
-    yield Finding(
-        group,
-        "CANN and its environment",
-        "ok" if cann else "note",
-        f"{cann or 'version not known'}; environment: {tools.environment_source}",
-        "" if cann else "install CANN's toolkit; source its set_env.sh, or --ascend-home=DIR",
-    )
-    yield Finding(
-        group,
-        "atc: CANN's compiler",
-        "ok" if tools.atc else "lacks",
-        str(tools.atc or "neither on PATH nor in a known place"),
-        "" if tools.atc else f"{_INSTALL}, or --atc=FILE",
-        _OF,
-        short="" if tools.atc else _NO_ATC,
-    )
-    yield from _devices(settings, host, group)
-    yield from _drivers(settings.of(AscendOptions).driver, tools, folder, group)
+    what, source = "CANN and its environment", f"environment: {tools.environment_source}"
+    if cann:
+        yield say.ok(what, f"{cann}; {source}")
+    else:
+        remedy = "install CANN's toolkit; source its set_env.sh, or --ascend-home=DIR"
+        yield say.note(what, f"version not known; {source}", remedy)
+    what = "atc: CANN's compiler"
+    if tools.atc:
+        yield say.ok(what, str(tools.atc))
+    else:
+        remedy = "install CANN's toolkit and source its set_env.sh, or --atc=FILE"
+        yield say.lacks(what, _ABSENT, remedy, short=_NO_ATC)
+    yield from _devices(settings, host, Findings(group, _OF, "machine"))
+    yield from _drivers(settings.of(AscendOptions).driver, tools, folder, say)
 
 
-def _devices(settings: Settings, host: AscendHost, group: str) -> Iterator[Finding]:
-    smi = Finding(group, "npu-smi: the driver's tool", "ok", "", kind="machine")
+def _devices(settings: Settings, host: AscendHost, say: Findings) -> Iterator[Finding]:
+    what = "npu-smi: the driver's tool"
     if host.npu_smi is None:
-        named = settings.device is not None
-        yield dataclasses.replace(
-            smi,
-            state="note" if named else "lacks",
-            found="neither on PATH nor in a known place",
-            remedy="install the driver's tools; in a container map npu-smi and /dev/davinciN, or "
-            "name the device: --device=N (health and idleness are then unknown)",
-            needed_by=frozenset() if named else _OF,
-            short="" if named else _NO_NPU_SMI,
+        remedy = (
+            "install the driver's tools; in a container map npu-smi and /dev/davinciN, or name the "
+            "device: --device=N (health and idleness are then unknown)"
         )
+        if settings.device is None:
+            yield say.lacks(what, _ABSENT, remedy, short=_NO_NPU_SMI)
+        else:
+            yield say.note(what, _ABSENT, remedy)
         return
     try:
         info = host.npu_smi.info()
         firmware = host.firmware(info.chips[0].npu_id)
     except HarnessError as error:
-        yield dataclasses.replace(
-            smi, state="lacks", found=error.message, remedy=error.remedy, needed_by=_OF
-        )
+        yield say.lacks(what, error.message, error.remedy)
         return
-    yield dataclasses.replace(smi, found=str(host.npu_smi.program), kind="input")
+    yield say.ok(what, str(host.npu_smi.program))
     versions = host.toolkit.versions
     driver = info.driver_version or versions.get("driver", "")
-    firmware = firmware or versions.get("firmware", "")
-    yield Finding(
-        group,
-        "driver and firmware",
-        "ok" if driver else "note",
-        f"driver {driver or 'not told'}, firmware {firmware or 'not told'}",
-    )
-    yield from (_chip(group, chip) for chip in info.chips)
-    yield from (_devices_of(group, name, info, settings.device) for name in CHIPS)
+    firmware = firmware or versions.get("firmware", "not told")
+    text = f"driver {driver or 'not told'}, firmware {firmware}"
+    yield (say.ok if driver else say.note)("driver and firmware", text)
+    yield from (_chip(say, chip) for chip in info.chips)
+    yield from (_devices_of(name, info, settings.device, say) for name in CHIPS)
 
 
-def _devices_of(group: str, target: str, info: NpuInfo, wanted: tuple[int, ...] | None) -> Finding:
-    soc = CHIPS[target]
+def _devices_of(
+    target: str, info: NpuInfo, wanted: tuple[int, ...] | None, say: Findings
+) -> Finding:
+    soc, what = CHIPS[target], f"devices of {target}"
     chips = chips_of(info, soc)
     chosen = [chip for chip in chips if wanted is None or chip.logical_id in wanted]
     healthy = [chip for chip in chosen if chip.healthy]
-    found, remedy = f"{len(healthy)} of {len(chosen)} healthy", ""
+    found = f"{len(healthy)} of {len(chosen)} healthy"
+    if healthy:
+        return say.ok(what, found)
+    remedy = "npu-smi info -t health -i NPU -c CHIP says what it has; a reset may help"
     if not chips:
         found, remedy = f"no {soc} here", f"a host with {soc}, or --target for what is there"
     elif not chosen:
         ids = ", ".join(str(chip.logical_id) for chip in chips)
         found, remedy = "--device names none of them", f"the logical ids here: {ids}"
-    elif not healthy:
-        remedy = "npu-smi info -t health -i NPU -c CHIP says what it has; a reset may help"
-    return Finding(
-        group,
-        f"devices of {target}",
-        "ok" if healthy else "lacks",
-        found,
-        remedy,
-        frozenset({target}),
-        kind="machine",
-    )
+    return say.lacks(what, found, remedy, needed_by=frozenset({target}))
 
 
-def _chip(group: str, chip: Chip) -> Finding:
+def _chip(say: Findings, chip: Chip) -> Finding:
+    what = f"NPU {chip.npu_id} chip {chip.chip_id}, --device={chip.logical_id}"
     parts = [chip.soc_version, f"health {chip.health or 'unknown'}"]
     parts.append({"yes": "idle", "no": "in use", "unknown": "idleness unknown"}[chip.idle])
     if chip.temperature_c is not None:
@@ -211,52 +186,40 @@ def _chip(group: str, chip: Chip) -> Finding:
     users = [f"{one.pid} {one.name}".strip() for one in chip.processes or ()]
     if users:
         parts.append(f"processes: {', '.join(users[:3])}")
-    remedy = ""
+    found = ", ".join(parts)
     if not chip.healthy:
         remedy = f"npu-smi info -t health -i {chip.npu_id} -c {chip.chip_id}; dmesg; a reset"
-    elif chip.idle == "no":
+        return say.lacks(what, found, remedy, needed_by=frozenset())
+    if chip.idle == "no":
         remedy = "end what uses it: throughput on a busy device is INCONCLUSIVE"
-    return Finding(
-        group,
-        f"NPU {chip.npu_id} chip {chip.chip_id}, --device={chip.logical_id}",
-        "lacks" if not chip.healthy else "note" if chip.idle == "no" else "ok",
-        ", ".join(parts),
-        remedy,
-        kind="machine",
-    )
+        return say.note(what, found, remedy)
+    return say.ok(what, found)
 
 
-def _drivers(wanted: str | None, tools: Toolkit, folder: Path, group: str) -> Iterator[Finding]:
+def _drivers(wanted: str | None, tools: Toolkit, folder: Path, say: Findings) -> Iterator[Finding]:
     reasons = drivers.available_drivers(tools, log=folder / "drivers.log")
     for name, why in reasons.items():
-        about = _DRIVERS[name].format(python=tools.python)
-        yield Finding(
-            group, f"driver {name}: {about}", "note" if why else "ok", why or "can be used"
-        )
+        what = f"driver {name}: {_DRIVERS[name].format(python=tools.python)}"
+        yield say.note(what, why) if why else say.ok(what, "can be used")
     usable = [name for name, why in reasons.items() if not why and wanted in (None, name)]
-    yield Finding(
-        group,
-        "a driver that runs models" + (f": {wanted}" if wanted else ""),
-        "ok" if usable else "lacks",
-        usable[0] if usable else reasons[wanted] if wanted else "none of the above",
-        ""
-        if usable
-        else "install the ais_bench and aclruntime wheels into the Python that --ais-python names",
-        _OF,
-        short="" if usable or wanted else _NO_DRIVER,
-    )
-    version = ""
-    if tools.python == sys.executable:
-        try:
-            version = metadata.version(_OTHER_AIS_BENCH)
-        except metadata.PackageNotFoundError:
-            return
-    if version:
-        yield Finding(
-            group,
+    what = "a driver that runs models" + (f": {wanted}" if wanted else "")
+    if usable:
+        yield say.ok(what, usable[0])
+    else:
+        why = reasons[wanted] if wanted else "none of the above"
+        short = "" if wanted else _NO_DRIVER
+        yield say.lacks(what, why, drivers.INSTALL, short=short)
+    if tools.python == sys.executable and (version := _version(_OTHER_AIS_BENCH)):
+        yield say.note(
             "another package named ais_bench",
-            "note",
             f"{_OTHER_AIS_BENCH} {version} is installed in {tools.python}: a benchmark of language "
             "models that has the same module name",
             "keep it in another environment, and name the one with the wheels: --ais-python=PYTHON",
         )
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""

@@ -23,6 +23,7 @@ PROBE_S = 120.0  # a cold import over a network file system takes its time
 BACKEND = Path(__file__).with_name("api_backend.py")
 LEAST_WARMUP = 5
 """Executions before those of a call of ais_bench are timed; the first after a start are slower."""
+INSTALL = "install the ais_bench and aclruntime wheels into the Python that --ais-python names"
 NO_BENCHMARK = "no benchmark.x86_64 or benchmark.aarch64 was found"
 
 
@@ -102,8 +103,7 @@ def choose(toolkit: Toolkit, asked: str | None, *, log: Path) -> str:
     reasons = "; ".join(f"{name}: {why}" for name, why in found.items())
     raise LoadError(
         f"nothing here can run a compiled model ({reasons})",
-        remedy="install the ais_bench and aclruntime wheels into the Python that --ais-python "
-        "names (docs/ascend.md)",
+        remedy=f"{INSTALL} (docs/ascend.md)",
     )
 
 

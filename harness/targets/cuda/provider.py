@@ -13,7 +13,7 @@ from harness.base.errors import HarnessError
 from harness.plan import Missing
 from harness.settings import Settings
 from harness.targets.protocol import Target
-from harness.targets.provider import Finding, Look, NothingHere, Provider
+from harness.targets.provider import Finding, Findings, Look, NothingHere, Provider
 
 QUERY_DEADLINE_S = 20.0  # of one call of nvidia-smi
 LOOK_DEADLINE_S = 60.0
@@ -60,34 +60,27 @@ class CudaProvider(Provider):
 def _findings(settings: Settings) -> Iterator[Finding]:
     from harness.targets.cuda.target import SMI_DEADLINE_S, CudaTarget
 
+    say = Findings(_GROUP, _OF)
     quick = dataclasses.replace(settings, deadline_factor=QUERY_DEADLINE_S / SMI_DEADLINE_S)
-    gpu = Finding(_GROUP, "GPUs", "ok", "", needed_by=_OF, kind="machine")
     try:
         target = CudaTarget(quick)
         names = ", ".join(f"{device.index}: {device.name}" for device in target.devices())
-        driver = target.identity().get("driver", "not told")
-        yield dataclasses.replace(gpu, found=f"{names}; driver {driver}")
+        yield say.ok("GPUs", f"{names}; driver {target.identity().get('driver', 'not told')}")
     except HarnessError as error:
-        yield dataclasses.replace(
-            gpu, state="lacks", found=error.message, remedy=error.remedy, short=_NO_GPU
-        )
+        yield say.lacks("GPUs", error.message, error.remedy, kind="machine", short=_NO_GPU)
     plain, of_gpu = _version("onnxruntime"), _version("onnxruntime-gpu")
-    library = _has_provider()
-    found = "onnxruntime-gpu is not installed"
-    if plain and of_gpu:
-        found = f"onnxruntime {plain} and onnxruntime-gpu {of_gpu}: both are one module"
-    elif of_gpu:
-        found = f"onnxruntime-gpu {of_gpu}" + ("" if library else ", without its CUDA library")
-    works = bool(of_gpu) and not plain and library
-    yield Finding(
-        _GROUP,
-        "ONNX Runtime with the CUDA provider",
-        "ok" if works else "lacks",
-        found,
-        "" if works else "pip uninstall onnxruntime, then pip install -r requirements/cuda.txt",
-        _OF,
-        short="" if works else _NO_RUNTIME,
-    )
+    found, works = f"onnxruntime-gpu {of_gpu}", False
+    if not of_gpu:
+        found = "onnxruntime-gpu is not installed"
+    elif plain:
+        found = f"onnxruntime {plain} and {found}: both are one module"
+    elif not _has_provider():
+        found += ", without its CUDA library"
+    else:
+        works = True
+    what = "ONNX Runtime with the CUDA provider"
+    remedy = "pip uninstall onnxruntime, then pip install -r requirements/cuda.txt"
+    yield say.ok(what, found) if works else say.lacks(what, found, remedy, short=_NO_RUNTIME)
 
 
 def _version(distribution: str) -> str:
