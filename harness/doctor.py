@@ -136,7 +136,7 @@ def _answer(target: str, settings: Settings, findings: Sequence[Finding]) -> Ans
         simulated = {target} & {*_SIMULATED}
         how = f"pytest --{target}" if target in _STAND_INS else f"pytest --target={target}"
         how += f" --{played.subject}" if played else ""
-        found = [one.found for one in findings if simulated and one.needed_by == simulated]
+        found = [one.found for one in findings if simulated and one.concerns == simulated]
         return Answer(target, "yes", ": ".join([how, *found]), 0, name)
     hard = [one for one in lacking if not one.for_accuracy]
     machine = any(one.kind == "machine" for one in lacking)
