@@ -192,7 +192,8 @@ def propose(
     for name, why in made.left:
         sys.stderr.write(f"not proposed: {name}: {why}\n")
     for one in made.proposals:
-        sys.stderr.write(f"proposed: {one.where}: {one.fps:.10g} fps a {one.unit}\n")
+        where = f"{one.model}, batch {one.batch_size}, {one.chip}"
+        sys.stderr.write(f"proposed: {where}: {one.fps:.10g} fps a {one.unit}\n")
     if any(one.judged for one in made.proposals):
         sys.stderr.write(f"{MEDIAN}\n")
     if not made.proposals:
@@ -214,8 +215,8 @@ def check(
     from harness.cli.options import console
     from harness.history.check import check as compare
     from harness.pages import formats
+    from harness.pages.looks import banners
     from harness.records import reader
-    from harness.report.provenance import shown
 
     with _readable_errors():
         settings = resolve(_given(runs=runs, catalog=catalog))
@@ -229,7 +230,7 @@ def check(
                 f" (its cases: {ended or 'none'})",
                 remedy=f"python -m harness why {run} says what happened to it",
             )
-    for banner in shown(records).banners:
+    for banner in banners({one.row.provenance for one in compared}):
         typer.echo(banner.text)
     table = Table(title=escape(str(run)), title_justify="left")
     for column in ("", "case", "check", "measured", "floor", "before", "change", "found"):

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
-from urllib.parse import quote
 
 import jinja2
 from markupsafe import Markup
@@ -119,23 +118,23 @@ def build(
     order = list(STATES)
     ranked = sorted(series, key=lambda one: order.index(state_of(one)))
     text, tone = headline(series)
-    facts = [_plural(history.runs, "run", "runs") + " in the history"]
+    facts = [formats.plural(history.runs, "run") + " in the history"]
     if series:
         first = min(one.points[0].started for one in series)
         last = max((one.misses or one.points)[-1].started for one in series)
         facts.append(f"{_day(first)} to {_day(last)}")
     notes = list(history.notes)
     if history.damaged_lines:
-        count = _plural(history.damaged_lines, "damaged line", "damaged lines")
+        count = formats.plural(history.damaged_lines, "damaged line")
         notes.append(f"{count} in the records could not be read")
     for name, number in sorted(others.items()):
         notes.append(
-            f"{_plural(number, 'figure', 'figures')} of provenance {name} left out: they have a "
+            f"{formats.plural(number, 'figure')} of provenance {name} left out: they have a "
             f"page of their own (--provenance {name})"
         )
     return Page(
         name=_NAMES[kind],
-        banner=next(iter(banners({kind})), None),
+        banner=next(iter(banners([kind])), None),
         headline=text,
         tone=tone,
         facts=tuple(facts),
@@ -242,10 +241,6 @@ def _trend(series: Sequence[Series]) -> tuple[str, Tone]:
     return "; ".join(part for part in (text, below, rest) if part), tone
 
 
-def _plural(count: int, one: str, many: str) -> str:
-    return f"{count:,} {one if count == 1 else many}"
-
-
 def _day(text: str) -> str:
     return formats.line(text[:10], 10)
 
@@ -269,9 +264,9 @@ def _environment() -> jinja2.Environment:
         MINUS=precision.MINUS,
         ROWS_SHOWN=ROWS_SHOWN,
         drift=drift,
-        figures=formats,
+        formats=formats,
         reach=precision.reach,
-        href=lambda row: f"{quote(row.directory)}/report.html",
+        href=html.safe_href,
     )
     return environment
 

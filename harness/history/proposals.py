@@ -6,6 +6,7 @@ of its own, beside the old one that no longer judges. Each figure has its eviden
 
 from __future__ import annotations
 
+import itertools
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,15 +35,11 @@ MEDIAN = (
 
 @dataclass(frozen=True)
 class Sample:
-    """One usable throughput of one run; the frames a second are one chip's."""
+    """One usable throughput of one run."""
 
     run: RunLine
     case: CaseLine
     measurement: ThroughputMeasurement
-
-    @property
-    def fps(self) -> float:
-        return self.measurement.timing.fps
 
     @property
     def made_with(self) -> dict[str, str]:
@@ -58,7 +55,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Proposal:
-    """One figure for the catalog. `old` is the one that it would take the place of."""
+    """One figure for the catalog. `old` is the judging one that it would take the place of."""
 
     model: str
     target: str
@@ -71,11 +68,12 @@ class Proposal:
     @property
     def chip_fps(self) -> float:
         """The median of the runs, in frames a second of one chip."""
-        return round(statistics.median(sample.fps for sample in self.samples), _CHIP_DECIMALS)
+        values = (sample.measurement.timing.fps for sample in self.samples)
+        return round(statistics.median(values), _CHIP_DECIMALS)
 
     @property
     def unit(self) -> str:
-        """As the figure that it would take the place of; otherwise a chip's, which was measured."""
+        """As the old figure has it; otherwise a chip's, which was measured."""
         return self.old.unit if self.old else "chip"
 
     @property
@@ -89,14 +87,9 @@ class Proposal:
         return round(self.chip_fps * self.factor, _CHIP_DECIMALS)
 
     @property
-    def where(self) -> str:
-        """`resnest50, batch 4, Ascend310P3`."""
-        return f"{self.model}, batch {self.batch_size}, {self.chip}"
-
-    @property
     def evidence(self) -> str:
         """`batch 4: median of 3 runs, 1,200 executions, 0.4 % from the lowest to the highest`."""
-        values = [sample.fps for sample in self.samples]
+        values = [sample.measurement.timing.fps for sample in self.samples]
         executions = sum(sample.measurement.timing.executions for sample in self.samples)
         if len(values) > 1:
             spread = 100.0 * (max(values) - min(values)) / statistics.median(values)
@@ -105,9 +98,11 @@ class Proposal:
             width = self.samples[0].measurement.half_width_percent
             known = f"known to ±{width:.2g} %, spread between runs unknown"
         runs = f"{len(values)} run{'s' * (len(values) > 1)}"
+        times = f"; one chip measured, times {self.factor}" if self.factor > 1 else ""
         before = f"; {self.old.fps:.10g} fps ({self.old.source}) before" if self.old else ""
         return (
-            f"batch {self.batch_size}: median of {runs}, {executions:,} executions, {known}{before}"
+            f"batch {self.batch_size}: median of {runs}, {executions:,} executions, "
+            f"{known}{times}{before}"
         )
 
 
@@ -152,8 +147,7 @@ def propose(runs: Sequence[Path], catalog: Catalog, *, lower: bool = False) -> P
             proposals.append(proposal)
         else:
             left[f"{key[0]}-bs{key[3]}-{key[1]} ({key[2]})"] = proposal
-    text = _text(catalog, proposals) if proposals else ""
-    return Proposed(text, tuple(proposals), tuple(sorted(left.items())))
+    return Proposed(_text(catalog, proposals), tuple(proposals), tuple(sorted(left.items())))
 
 
 def _distinct(runs: Sequence[Path]) -> list[Path]:
@@ -263,12 +257,8 @@ class _Dumper(yaml.SafeDumper):
         super().increase_indent(flow, False)
 
 
-_Dumper.add_representer(
-    _Flow,
-    lambda dumper, data: dumper.represent_mapping(
-        "tag:yaml.org,2002:map", data.items(), flow_style=True
-    ),
-)
+_Dumper.add_representer(_Flow, lambda dumper, data: dumper.represent_mapping(
+    "tag:yaml.org,2002:map", data.items(), flow_style=True))  # fmt: skip
 
 
 def _yaml(data: object, indent: int) -> Iterable[str]:
@@ -278,23 +268,30 @@ def _yaml(data: object, indent: int) -> Iterable[str]:
 
 def _text(catalog: Catalog, proposals: Sequence[Proposal]) -> str:
     """Return the parts of a catalog that hold the proposals: a source, and tables of models."""
+    if not proposals:
+        return ""
     source, entry = _source(catalog, proposals)
     lines = [f"# To paste into {catalog.path.name}, each part below its key there."]
     if any(one.judged for one in proposals):
         lines.append(f"# {MEDIAN}")
     lines += ["sources:", *_yaml({source: entry}, 2), "models:"]
-    for name in dict.fromkeys(one.model for one in proposals):
+    # Figures of a model that were measured in one way share a table.
+    tables: dict[str, dict[tuple[object, ...], list[Proposal]]] = {}
+    for one in proposals:
+        made_with = one.samples[0].made_with.values()
+        alike = (one.target, one.chip, one.unit, one.factor, one.judged, *made_with)
+        tables.setdefault(one.model, {}).setdefault(alike, []).append(one)
+    for name, groups in tables.items():
         lines += [f"  {name}:", "    throughput:"]
-        for table in _tables([one for one in proposals if one.model == name]):
-            lines += (f"      # {_plain(one.evidence)}" for one in table)
-            lowered = [one for one in table if one.old]
-            lines += (
-                f"      # Take batch {one.batch_size} out of what the table of {one.old.source} "
-                "judges (`judged: [...]`): one table at most judges a batch size."
-                for one in lowered
-                if one.old
-            )
-            lines += _yaml([_table(table, source)], 6)
+        for group in groups.values():
+            for one in group:
+                lines.append(f"      # {_plain(one.evidence)}")
+                if one.old:
+                    lines.append(
+                        f"      # Take batch {one.batch_size} out of what the table of "
+                        f"{one.old.source} judges (`judged: [...]`): only one may judge it."
+                    )
+            lines += _yaml([_table(group, source)], 6)
     return "\n".join(lines) + "\n"
 
 
@@ -302,65 +299,54 @@ def _source(catalog: Catalog, proposals: Sequence[Proposal]) -> tuple[str, dict[
     """Return name and entry of the source that the new tables name."""
     samples = [sample for one in proposals for sample in one.samples]
     day = max(sample.case.started or sample.run.started for sample in samples)[:10]
-    name = base = f"measured-{re.sub('[^0-9-]', '', day)}"
-    number = 1
-    while name in catalog.sources:
-        number += 1
-        name = f"{base}-{number}"
-    runs, hosts, revisions = (
-        sorted(set(filter(None, values)))
-        for values in zip(
-            *((one.case.run, one.case.machine.hostname, one.run.git) for one in samples),
-            strict=True,
+    base = f"measured-{re.sub('[^0-9-]', '', day)}"
+    names = itertools.chain([base], (f"{base}-{number}" for number in itertools.count(2)))
+    name = next(name for name in names if name not in catalog.sources)
+
+    def named(values: Iterable[str], most: int = 5) -> str:
+        return some(sorted(filter(None, set(values))), most)
+
+    where = "; ".join(
+        f"{what} {names}"
+        for what, names in (
+            ("runs", named((one.case.run for one in samples), _RUNS_NAMED)),
+            ("on", named(one.case.machine.hostname for one in samples)),
+            ("harness at", named(one.run.git for one in samples)),
         )
+        if names
     )
-    where = f"runs {some(runs, _RUNS_NAMED)}"
-    where += f"; on {some(hosts)}" if hosts else ""
-    where += f"; harness at {some(revisions)}" if revisions else ""
-    title = f"Measured by this harness, {day}"
-    return name, {"title": _plain(title), "where": _plain(where, _LONGEST_TEXT)}
-
-
-def _tables(proposals: Sequence[Proposal]) -> list[list[Proposal]]:
-    """Group the proposals that were measured in one way: they share a table."""
-    grouped: dict[tuple[object, ...], list[Proposal]] = {}
-    for one in proposals:
-        made_with = tuple(one.samples[0].made_with.values())
-        key = (one.target, one.chip, one.unit, one.factor, one.judged, *made_with)
-        grouped.setdefault(key, []).append(one)
-    return list(grouped.values())
+    title = _plain(f"Measured by this harness, {day}")
+    return name, {"title": title, "where": _plain(where, _LONGEST_TEXT)}
 
 
 def _table(group: Sequence[Proposal], source: str) -> Mapping[str, Any]:
     """Return one table of `throughput`."""
-    one = group[0]
+    one, setup = group[0], group[0].samples[0].measurement.setup
     made_with = one.samples[0].made_with
-    chips = one.old.chips_per_card if one.old else one.samples[0].measurement.setup.chips or 1
-    card = one.old.card if one.old and one.unit == "card" else made_with["card"]
-    tuned = made_with["tuning"] == "RL,GA"
-    times = f"One chip measured, times {one.factor}. " if one.factor > 1 else ""
-    evidence = "; ".join(proposal.evidence for proposal in group)
-    return {
+    chips = one.old.chips_per_card if one.old else setup.chips or 1
+    note = "; ".join(proposal.evidence for proposal in group)
+    table: dict[str, Any] = {
         "target": one.target,
         "chip": one.old.chip if one.old else _plain(one.chip),
-        "card": card,
+        "card": one.old.card if one.old and one.unit == "card" else made_with["card"],
         "unit": one.unit,
-        **({"chips_per_card": chips} if chips > 1 else {}),
         "toolchain": made_with["toolchain"],
         "method": made_with["method"],
-        **({"compiler_flags": ["--auto_tune_mode=RL,GA"]} if tuned else {}),
         "tuning": made_with["tuning"],
         "tolerance_percent": 0,
         "source": source,
-        "note": _plain(f"{times}{evidence[0].upper()}{evidence[1:]}.", 4 * _LONGEST_TEXT),
-        "fps": _Flow({p.batch_size: p.fps for p in group}),
-        **(
-            {"chip_fps": _Flow({p.batch_size: p.chip_fps for p in group})}
-            if one.unit == "card"
-            else {}
-        ),
-        **({} if one.judged else {"judged": []}),
+        "note": _plain(f"{note[0].upper()}{note[1:]}.", 4 * _LONGEST_TEXT),
+        "fps": _Flow({proposal.batch_size: proposal.fps for proposal in group}),
     }
+    if chips > 1:
+        table["chips_per_card"] = chips
+    if setup.tuning == "RL,GA":
+        table["compiler_flags"] = ["--auto_tune_mode=RL,GA"]
+    if one.unit == "card":
+        table["chip_fps"] = _Flow({proposal.batch_size: proposal.chip_fps for proposal in group})
+    if not one.judged:
+        table["judged"] = []
+    return table
 
 
 def _plain(text: str, longest: int = _LONGEST_LINE) -> str:

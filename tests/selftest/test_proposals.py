@@ -214,7 +214,7 @@ def test_the_same_run_counts_once(tmp_path):
 WORDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=250)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(toolchain=WORDS, chip=WORDS, card=WORDS, host=WORDS)
 def test_whatever_a_record_says_the_pasted_file_loads(
     tmp_path_factory, toolchain, chip, card, host
