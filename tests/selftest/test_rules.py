@@ -1,0 +1,54 @@
+"""The list of rules: what prints it, the page that explains it, and the verdicts that name it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+
+import typer
+from typer.testing import CliRunner
+
+from harness.cli import rules as rules_command
+from harness.judge.rules import RULES
+from tests.selftest.running import ROOT
+
+PAGE = (ROOT / "docs" / "judging.md").read_text(encoding="utf-8")
+
+
+def test_the_page_has_a_section_for_each_rule_in_the_order_of_the_list():
+    sections = re.findall(r"^## (.+)\n\n`(.+)`, from (.+)\.\n", PAGE, re.MULTILINE)
+    assert sections == [(rule.title, rule.name, rule.source) for rule in RULES]
+
+
+def test_the_command_prints_them_in_that_order():
+    app = typer.Typer()
+    rules_command.register(app)
+    done = CliRunner().invoke(app)
+    assert done.exit_code == 0, done.output
+    assert re.findall(r"^([\w-]+): (.+)$", done.output, re.MULTILINE) == [
+        (rule.name, rule.title) for rule in RULES
+    ]
+    for rule in RULES:
+        assert rule.source in done.output
+        assert f"{rule.function.__module__}.{rule.function.__name__}" in done.output
+
+
+def test_each_rule_is_one_function_that_fits_on_a_screen_and_names_itself():
+    assert (
+        len({rule.name for rule in RULES}) == len({rule.function for rule in RULES}) == len(RULES)
+    )
+    for rule in RULES:
+        source = inspect.getsource(rule.function)
+        assert f'"{rule.name}"' in source
+        body = source[source.index('"""', source.index('"""') + 3) :]
+        assert len(body.splitlines()) <= 60, rule.name
+        assert rule.function.__doc__
+
+
+def test_judging_imports_no_distribution_before_one_is_used():
+    modules = "harness.judge.rules, harness.judge.run_checks, harness.judge.causes"
+    code = f"import sys, {modules}; print(sorted(m for m in sys.modules if m == 'scipy'))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
