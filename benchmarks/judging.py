@@ -1,4 +1,4 @@
-"""How often the rules of judgement are wrong: simulated artifacts through the real verdicts.
+"""How often the rules of judgement are wrong: simulated artifacts through the real rules.
 
 Accuracy: a data set of 50,000 images, a reference model with the published top-1, and compiled
 models that are healthy (they flip images, one way as likely as the other) or worse (one-directional
@@ -8,7 +8,7 @@ each for itself. Throughput: devices of a known sustained speed, whose rounds
 are noisy, start fast or slow down, timed by `throughput.measure` on a clock of its own and judged
 against a baseline.
 
-    python benchmarks/judging.py              # prints the tables of docs/judging.md; minutes
+    python benchmarks/judging.py              # the tables of docs/judging-tables.md; minutes
     python benchmarks/judging.py --quick      # a test of this script; its figures mean little
     python benchmarks/judging.py --only accuracy --samples 5000 --seed 7
     python benchmarks/judging.py --only batch-sizes
@@ -29,18 +29,27 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from harness.base.terms import WHOLE_SET as WHOLE
+from harness.base.terms import VerdictKind as Kind
 from harness.catalog.load import load_catalog
 from harness.catalog.schema import AccuracyRule, Baseline, Published
-from harness.judge import verdicts
+from harness.judge import accuracy
+from harness.judge.batch_sizes import BatchPass, judge_batch_sizes
 from harness.judge.statistics import Paired
-from harness.judge.verdicts import Answer, BatchPass
+from harness.judge.throughput import judge_baseline
 from harness.measure import throughput
 from harness.measure.throughput import TimingPlan
-from harness.records.values import AccuracyMeasurement, Fidelity, Scores, ThroughputMeasurement
+from harness.records.predictions import Prediction
+from harness.records.values import (
+    AccuracyMeasurement,
+    Fidelity,
+    Flip,
+    Scores,
+    ThroughputMeasurement,
+)
 from harness.targets.protocol import Float32, SessionInfo, TensorSpec
 
 CATALOG = Path(__file__).resolve().parents[1] / "baselines.yaml"
-WHOLE = verdicts.WHOLE_SET
 SIZES = (200, 1_000, 5_000, WHOLE)
 KINDS: tuple[Kind, ...] = ("PASS", "FAIL", "INCONCLUSIVE")
 BATCH_KINDS: tuple[Kind, ...] = ("PASS", "FAIL", "RECORDED")
@@ -91,6 +100,10 @@ def draw(
         yield Paired(images, both, only_reference, only_compiled)
 
 
+_LOST = Flip("", 7, 7, 8, 9.5, 9.4, 0.1, 0.2)
+_GAINED = Flip("", 7, 8, 7, 9.5, 9.4, 0.1, 0.2)
+
+
 def measured(pairs: Paired) -> AccuracyMeasurement:
     """The measurement that these counts are of; its logits are healthy."""
     return AccuracyMeasurement(
@@ -98,7 +111,9 @@ def measured(pairs: Paired) -> AccuracyMeasurement:
         expected_images=pairs.n,
         scores=Scores(pairs.n, (pairs.compiled_correct,) * 5),
         problems=(),
-        fidelity=Fidelity(7e-3, 0.1, 1.0 - pairs.discordant / pairs.n, ()),
+        fidelity=Fidelity(
+            7e-3, 0.1, 1.0, (_LOST,) * pairs.only_reference + (_GAINED,) * pairs.only_compiled
+        ),
         reference_scores=Scores(pairs.n, (pairs.reference_correct,) * 5),
         seconds=1.0,
     )
@@ -137,10 +152,7 @@ def accuracy_cell(
 
 def judge(pairs: Paired, published: Published, rule: AccuracyRule) -> Kind:
     """What the harness would say of these counts."""
-    found = measured(pairs)
-    if pairs.n == WHOLE:
-        return verdicts.judge_published_accuracy(found, published, rule).kind
-    return verdicts.judge_subset_accuracy(found, published, rule, paired=pairs).kind
+    return accuracy.judge_accuracy(measured(pairs), published, rule, bound=3e-2).kind
 
 
 def accuracy_table(
@@ -171,8 +183,8 @@ def images_table(rows: Sequence[tuple[str, Published, AccuracyRule]]) -> list[st
     ]
     for name, published, rule in rows:
         sign = "±" if rule.side == "both" else "-"
-        points = float(verdicts.tolerance_points(published, rule))
-        least = [verdicts.images_to_pass(published, rule, discordant_percent=s) for s in shares]
+        points = float(accuracy.tolerance_points(published, rule))
+        least = [accuracy.images_to_pass(published, rule, discordant_percent=s) for s in shares]
         cells = " | ".join(f"{n:,}" if n is not None else "all" for n in least)
         lines.append(f"| {name} | {sign}{points:.2f} points | {cells} |")
     return lines
@@ -190,7 +202,7 @@ BATCH_ARTIFACTS = (
 
 
 NAMES = tuple(str(i) for i in range(WHOLE))
-_RIGHT, _WRONG = Answer(1, 1), Answer(1, 2)
+_RIGHT, _WRONG = Prediction(1, 1), Prediction(1, 2)
 
 
 def draw_passes(
@@ -245,7 +257,7 @@ def batch_cell(published: Published, row: int, column: int, *, samples: int, see
     kinds = []
     for _ in range(samples if SIZES[column] < WHOLE else whole_runs(samples)):
         passes = draw_passes(BATCH_ARTIFACTS[row], published.top1, SIZES[column], random)
-        kinds.append(verdicts.judge_batch_consistency(passes).kind)
+        kinds.append(judge_batch_sizes(passes).kind)
     return outcomes(kinds, BATCH_KINDS)
 
 
@@ -359,7 +371,7 @@ def throughput_tables(baseline: Baseline, *, samples: int, seed: int) -> list[st
                 random = np.random.default_rng((seed, 2, number, row, column))
                 found = [timed(baseline, speed, noise, course, random) for _ in range(samples)]
                 cells += [
-                    outcomes(verdicts.judge_baseline(one, figure).kind for one in found)
+                    outcomes(judge_baseline(one, figure).kind for one in found)
                     for figure in figures
                 ]
             lines.append(f"| {speed:+g} % | " + " | ".join(cells) + " |")
@@ -383,12 +395,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lines: list[str] = []
     if options.only in (None, "accuracy"):
         rows = [(m.id, m.accuracy.published, m.accuracy.rule) for m in catalog.models.values()]
-        lines += ["### Images from which a PASS is possible", "", *images_table(rows), ""]
+        lines += ["## Images from which a PASS is possible", "", *images_table(rows), ""]
         for name in ("seresnext101", "squeezenet1_1"):
             accuracy = catalog.models[name].accuracy
             side = "both sides" if accuracy.rule.side == "both" else "a drop alone"
             lines += [
-                f"### Accuracy: {name}, {accuracy.published.top1:g} % published, {side}",
+                f"## Accuracy: {name}, {accuracy.published.top1:g} % published, {side}",
                 "",
                 f"PASS / FAIL / INCONCLUSIVE in percent of {options.samples:,} parts.",
                 "",
@@ -400,7 +412,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.only in (None, "batch-sizes"):
         published = catalog.models["seresnext101"].accuracy.published
         lines += [
-            f"### Accuracy over batch sizes: seresnext101, {published.top1:g} % published",
+            f"## Accuracy over batch sizes: seresnext101, {published.top1:g} % published",
             "",
             f"PASS / FAIL / RECORDED in percent of {options.batches:,} runs of six batch sizes; of "
             f"{whole_runs(options.batches):,} on the whole set.",
@@ -413,7 +425,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if baseline is None:
             raise SystemExit("the catalog has no figure of seresnext101 at batch size 4")
         lines += [
-            "### Throughput: percent of PASS / FAIL / INCONCLUSIVE",
+            "## Throughput: percent of PASS / FAIL / INCONCLUSIVE",
             "",
             f"{options.timings:,} timings for each cell, precision 1 %, rounds of {ROUND_S:g} s, "
             f"at least {throughput.LEAST_S:g} s, budget {BUDGET_S:g} s.",

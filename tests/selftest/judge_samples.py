@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.catalog.schema import Baseline, load_catalog
+from harness.catalog.load import load_catalog
+from harness.catalog.schema import Baseline
 from harness.judge.statistics import half_width_percent
 from harness.records.values import (
     AccuracyMeasurement,
     Fidelity,
+    FigureName,
     Flip,
     OutputsCheck,
     Problem,
@@ -20,6 +22,7 @@ from harness.records.values import (
     Scores,
     ThroughputMeasurement,
     Timing,
+    Verdict,
 )
 
 CATALOG = load_catalog(Path(__file__).resolve().parents[2] / "baselines.yaml")
@@ -30,8 +33,13 @@ BOUND = 3e-2
 NAN = Problem(ProblemCode.NOT_FINITE, {"images": 1, "names": ("a",)})
 
 
-def codes(verdict: Any) -> list[ProblemCode]:
+def codes(verdict: Verdict) -> list[ProblemCode]:
     return [problem.code for problem in verdict.problems]
+
+
+def figures(verdict: Verdict | None) -> Mapping[FigureName, Any]:
+    assert verdict is not None
+    return verdict.figures
 
 
 def scores(images: int, correct: int) -> Scores:

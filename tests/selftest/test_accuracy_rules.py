@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -30,7 +31,10 @@ from tests.selftest.judge_samples import (
 )
 
 SMALLEST = FigureName.SMALLEST_PERCENT
-EAGER_TOO = {"fidelity": Fidelity(7e-3, 0.1, 1.0, ()), "reference_scores": scores(50_000, 39_130)}
+EAGER_TOO: dict[str, Any] = {
+    "fidelity": Fidelity(7e-3, 0.1, 1.0, ()),
+    "reference_scores": scores(50_000, 39_130),
+}
 
 
 def judge(measurement, rule=BOTH, published=PUBLISHED, **options):

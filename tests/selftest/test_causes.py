@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,7 +40,8 @@ OTHER_INPUT = Problem(ProblemCode.OTHER_INPUT)
 
 def failing(stage: Stage, type_: str = "X", outcome: str = "error", **changes) -> CaseLine:
     error = {"message": "m", "remedy": "mend it", **changes}
-    return line(outcome=outcome, error=ErrorInfo(type_, stage, **error))
+    case: CaseLine = line(outcome=outcome, error=ErrorInfo(type_, stage, **error))
+    return case
 
 
 def judged(kind="FAIL", *problems, bound=None):
@@ -49,17 +50,19 @@ def judged(kind="FAIL", *problems, bound=None):
 
 
 def accuracy(outcome="failed", **given) -> CaseLine:
-    return line(outcome=outcome, **{"measurement": whole(1, 2), "verdict": judged(), **given})
+    given = {"measurement": whole(1, 2), "verdict": judged(), **given}
+    return CaseLine(**{**dict(line(outcome=outcome)), **given})
 
 
 def throughput(outcome="failed", digest="d", **measured) -> CaseLine:
-    return line(
+    case: CaseLine = line(
         "throughput",
         outcome=outcome,
         digest=digest,
         measurement=real(1.0, **measured),
         verdict=judged("INCONCLUSIVE" if outcome == "inconclusive" else "FAIL"),
     )
+    return case
 
 
 def run_of(*cases, checks=()):
@@ -105,7 +108,7 @@ def test_the_class_of_an_error_says_more_than_its_stage(stage, kind, blamed, wor
 
 
 def test_classes_that_are_named_exist():
-    from harness.stages import networks  # noqa: F401
+    from harness.networks import library  # noqa: F401
     from harness.targets.ascend import atc  # noqa: F401
 
     assert set(causes._BY_TYPE) <= set(errors._all_classes(errors.HarnessError))
@@ -123,7 +126,8 @@ def test_a_full_disk_is_the_machines_trouble_at_every_stage(stage):
 @pytest.mark.parametrize("place", ["message", "log"])
 @pytest.mark.parametrize("words", ["No space left on device", "[Errno 122] Disk quota exceeded"])
 def test_a_full_disk_is_known_by_what_the_system_says(place, words):
-    assert errors.CompileError(**{"message": "m", place: f"OSError: {words}"}).full_disk
+    said: dict[str, Any] = {"message": "m", place: f"OSError: {words}"}
+    assert errors.CompileError(**said).full_disk
     assert not errors.CompileError("m", log="no space").full_disk
 
 
@@ -251,8 +255,8 @@ def test_batch_sizes_that_disagree_for_a_known_reason_blame_nobody_else():
 # What to do --------------------------------------------------------------------------------
 
 
-def looked(**seen: str) -> CaseLine:
-    looks = (Condition("before", 0.0), dataclasses.replace(Condition("during", 1.0), **seen))
+def looked(**seen: Any) -> CaseLine:
+    looks = (Condition("before", 0.0), Condition("during", 1.0, **seen))
     return throughput("inconclusive", conditions=looks)
 
 

@@ -23,7 +23,17 @@ from harness.records.values import (
     Reference,
     Verdict,
 )
-from tests.selftest.judge_samples import BOUND, CATALOG, NAN, baseline, flip, steady, timed, whole
+from tests.selftest.judge_samples import (
+    BOUND,
+    CATALOG,
+    NAN,
+    baseline,
+    figures,
+    flip,
+    steady,
+    timed,
+    whole,
+)
 
 
 def line(check="accuracy", *, batch=1, target="ascend310p3", model="fixres", digest="d", **given):
@@ -126,7 +136,7 @@ def test_predictions_that_cannot_be_read_cost_no_other_check(tmp_path):
     ]
     timed_case = speed(10.0).model_copy(update={"artifacts": line(digest="e").artifacts})
     checks = run_checks(run_of(one, gone, *other, timed_case, folder=tmp_path), CATALOG)
-    by_name = {(check.name, check.model): check for check in checks}
+    by_name = {(check.name.value, check.model): check for check in checks}
     unread = by_name["batch sizes", "fixres"]
     assert (unread.outcome, unread.verdict) == ("failed", None)
     assert unread.sentence.startswith("could not be judged: predictions/gone.csv: ")
@@ -205,7 +215,7 @@ def test_a_figure_that_does_not_count_decides_no_ratio(changes):
     # It might have been the best: without it the pass line is reached, and is not missed.
     fast = ratio(useless, speed(900.0, batch=4))
     assert fast.outcome == "passed"
-    assert fast.verdict.figures[FigureName.UNIT_FPS] == pytest.approx(900.0)
+    assert figures(fast.verdict)[FigureName.UNIT_FPS] == pytest.approx(900.0)
     assert ratio(useless, speed(800.0, batch=4)).outcome == "inconclusive"
 
 
@@ -220,7 +230,7 @@ def test_one_batch_size_is_held_against_the_figure_at_that_size():
     assert "at batch size 64" in check.sentence
     check = ratio(speed(900.0, batch=64), speed(700.0, batch=4))
     assert check.outcome == "passed"
-    assert check.verdict.figures[FigureName.UNIT_FPS] == pytest.approx(900.0)
+    assert figures(check.verdict)[FigureName.UNIT_FPS] == pytest.approx(900.0)
 
 
 def test_a_ratio_is_one_of_cards_or_of_chips():
@@ -228,12 +238,12 @@ def test_a_ratio_is_one_of_cards_or_of_chips():
     four = speed(300.0, batch=4, chips=4)
     assert ratio(four).outcome == "recorded"
     check = ratio(four, speed(400.0))
-    assert check.verdict.figures[FigureName.UNIT_FPS] == pytest.approx(1200.0)
+    assert figures(check.verdict)[FigureName.UNIT_FPS] == pytest.approx(1200.0)
     rule = RatioRule(target="ascend310p3", to="ascend310", at_least=2.0, source="guide-000")
     spec = CATALOG.models["seresnext101"].model_copy(update={"ratios": (rule,)})
     of_chips = CATALOG.model_copy(update={"models": {"seresnext101": spec}})
     (check,) = run_checks(run_of(speed(400.0, model="seresnext101", chips=4)), of_chips)
-    assert check.verdict.figures[FigureName.UNIT_FPS] == pytest.approx(400.0)
+    assert figures(check.verdict)[FigureName.UNIT_FPS] == pytest.approx(400.0)
 
 
 def test_a_known_failure_misses_no_ratio():
@@ -246,7 +256,7 @@ def test_nothing_simulated_is_held_against_another_chips_published_figure():
     assert run_checks(run_of(simulated), CATALOG) == ()
     check = ratio(speed(800.0), simulated)
     assert check.outcome == "inconclusive"
-    assert check.verdict.figures[FigureName.UNIT_FPS] == pytest.approx(800.0)
+    assert figures(check.verdict)[FigureName.UNIT_FPS] == pytest.approx(800.0)
     rule = RatioRule(target="ascend310p3", to="ascend310", at_least=1.2, source="guide-001")
     with pytest.raises(ProvenanceError):
         judge_ratio({1: 900.0}, baseline("fixres", "ascend310", 1), rule, provenance="simulated")

@@ -18,6 +18,7 @@ from tests.selftest.judge_samples import (
     BOUND,
     baseline,
     codes,
+    figures,
     floor_of,
     real,
     steady,
@@ -61,7 +62,7 @@ def test_eager_speed_less_ten_percent_of_the_faster_format(mean_ms, kind):
 
 @given(st.floats(100, 2000).map(lambda fps: round(fps, 2)))
 def test_the_smallest_tolerance_of_a_speed_passes(fps):
-    smallest = judge_baseline(real(fps), floor_of()).figures[SMALLEST]
+    smallest = figures(judge_baseline(real(fps), floor_of()))[SMALLEST]
     assert judge_baseline(real(fps), floor_of(tolerance_percent=smallest)).kind == "PASS"
     if smallest > 0.01:
         tight = floor_of(tolerance_percent=smallest - 0.01)
@@ -71,7 +72,7 @@ def test_the_smallest_tolerance_of_a_speed_passes(fps):
 @given(st.floats(1.0, 100.0), st.sampled_from([0.0, 0.01, 0.2, 0.5]))
 def test_the_smallest_tolerance_of_a_rehearsal_passes(mean_ms, spread):
     ours = timed(steady(mean_ms, spread), EAGER)
-    smallest = judge_eager_speed(ours).figures[SMALLEST]
+    smallest = figures(judge_eager_speed(ours))[SMALLEST]
     assert judge_eager_speed(ours, tolerance_percent=smallest + 1e-9).kind == "PASS"
     if smallest > 0.01:
         assert judge_eager_speed(ours, tolerance_percent=smallest - 0.01).kind != "PASS"
@@ -128,7 +129,7 @@ def test_too_short_a_timing_decides_nothing_however_precise(short, mean_ms):
 
 @pytest.mark.parametrize("fps", [2000.0, 500.0])
 @pytest.mark.parametrize(
-    "change", [{"busy": "yes"}, {"throttled": "yes"}, {"health": "Alarm"}], ids=lambda c: [*c][0]
+    "change", [{"busy": "yes"}, {"throttled": "yes"}, {"health": "Alarm"}], ids=str
 )
 @pytest.mark.parametrize("at", [0, 1, 2])
 def test_a_device_that_was_not_its_own_decides_nothing(fps, change, at):
@@ -176,8 +177,8 @@ def test_a_chips_figure_takes_one_chip_whatever_is_on_the_card():
 
 def test_rounds_that_would_decide():
     noisy = judge_baseline(timed(steady(4.0, 0.5), precision_percent=1.0), floor_of())
-    assert noisy.figures[FigureName.ROUNDS_TO_DECIDE] > 1000
-    assert FigureName.ROUNDS_TO_DECIDE not in judge_baseline(real(903.506), floor_of()).figures
+    assert figures(noisy)[FigureName.ROUNDS_TO_DECIDE] > 1000
+    assert FigureName.ROUNDS_TO_DECIDE not in figures(judge_baseline(real(903.506), floor_of()))
 
 
 # What no speed may hide --------------------------------------------------------------------
@@ -213,10 +214,10 @@ def test_outputs_at_their_bound_are_right():
 def test_drift_and_outliers_are_figures():
     slower = timing(*(4.0 + 0.2 * (i >= 10) + 0.001 * (i % 3) for i in range(20)))
     ours = timed(dataclasses.replace(slower, outliers=3))
-    figures = judge_baseline(ours, floor_of()).figures
-    assert figures[FigureName.DRIFT] == pytest.approx(5.0, abs=0.1)
-    assert figures[FigureName.DRIFT_SIGNIFICANT] is True
-    assert figures[FigureName.OUTLIERS] == 3
+    found = figures(judge_baseline(ours, floor_of()))
+    assert found[FigureName.DRIFT] == pytest.approx(5.0, abs=0.1)
+    assert found[FigureName.DRIFT_SIGNIFICANT] is True
+    assert found[FigureName.OUTLIERS] == 3
 
 
 # What the baseline and the run have in common ----------------------------------------------
@@ -235,7 +236,7 @@ ALIKE = {"method": "pure-inference", "tuning": "none", "card": "Atlas 300I Pro"}
         ),
         ({}, {"card": "Duo"}, ["card Duo, the baseline's Atlas 300I Pro"]),
         ({}, {"card": "ATLAS 300I  Pro"}, []),
-        ({"toolchain": "CANN 5"}, {"toolchain": "CANN 8"}, ["toolchain CANN 8, the baseline's CANN 5"]),
+        ({"toolchain": "5"}, {"toolchain": "8"}, ["toolchain 8, the baseline's 5"]),
         ({"toolchain": "CANN 5"}, {}, []),
         (
             dict.fromkeys(("card", "toolchain"), "not stated")
@@ -249,7 +250,7 @@ def test_what_is_known_of_both_and_not_alike_is_said(figure, setup, differences)
     base = floor_of(**{**ALIKE, **figure})
     verdict = judge_baseline(real(2000.0, setup=Setup(**setup)), base)
     assert verdict.kind == "PASS"
-    assert list(verdict.figures.get(FigureName.SETUP_DIFFERENCES, ())) == differences
+    assert list(figures(verdict).get(FigureName.SETUP_DIFFERENCES, ())) == differences
     assert all(words in verdict.sentence for words in differences)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -36,7 +37,7 @@ MANY = {"images": 12, "names": ("a", "b", "c", "d")}
 L2 = {"relative_l2": 0.2, "bound": 0.03}
 BATCH = {**FEW, "size": 1, "other": 4}
 TIMES = {"executions": 9, "reported_ms": 1.0, "passed_ms": 50.0}
-PROBLEMS = (
+PROBLEMS: tuple[tuple[ProblemCode, dict[str, Any], str], ...] = (
     (C.ROWS, {"outputs": 3, "images": 4}, "3 rows of outputs for 4 images"),
     (C.NOT_FINITE, MANY, "NaN or infinity in the outputs of 12 images (a, b, c and 9 more)"),
     (C.NOT_FINITE, {}, "NaN or infinity in the outputs for seeded inputs"),

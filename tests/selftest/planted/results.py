@@ -15,10 +15,12 @@ from harness.catalog.schema import Published
 from harness.images import dataset, generated, preprocess
 from harness.images.dataset import ImageSet
 from harness.images.feed import Batch, Feed
-from harness.judge import verdicts
-from harness.judge.verdicts import Answer, BatchPass
+from harness.judge.accuracy import judge_accuracy, judge_whole_set
+from harness.judge.batch_sizes import BatchPass, judge_batch_sizes
 from harness.measure import accuracy
 from harness.measure.accuracy import Predictions
+from harness.records.predictions import Prediction
+from harness.records.values import ProblemCode
 from harness.targets.protocol import Float32
 from tests.selftest import fakes, image_folders
 from tests.selftest.planted import guides
@@ -117,11 +119,11 @@ def _subset(change: Callable[[ImageSet], ImageSet]) -> Row:
             model.label_offset,
             provenance="real",
             reference=found,
-            fidelity_bound=verdicts.FIDELITY_BOUND,
+            fidelity_bound=3e-2,
             seconds=1.0,
         )
         spec = model.accuracy
-        return judged(verdicts.judge_accuracy(measured, spec.published, spec.rule))
+        return judged(judge_accuracy(measured, spec.published, spec.rule, bound=3e-2))
 
     return row
 
@@ -270,14 +272,10 @@ def _once_more(batches: list[Batch], size: int) -> Iterator[Batch]:
 
 def _batch_sizes(world: World, planted: bool) -> Found:
     """0.2 points apart on the whole set, each within the tolerance of the published figure."""
-    good, bad = Answer(1, 1, 9.0), Answer(1, 2, 9.0)
+    good, bad = Prediction(1, 1, 9.0), Prediction(1, 2, 9.0)
     right = dict.fromkeys(map(str, range(50_000)), good)
     other = {**right, **dict.fromkeys(map(str, range(100)), bad)} if planted else right
-    return judged(
-        verdicts.judge_batch_consistency(
-            {1: BatchPass("real", right), 16: BatchPass("real", other)}
-        )
-    )
+    return judged(judge_batch_sizes({1: BatchPass("real", right), 16: BatchPass("real", other)}))
 
 
 def _other_provenance(world: World, planted: bool) -> Found:
@@ -294,8 +292,8 @@ def _other_provenance(world: World, planted: bool) -> Found:
     )
     spec = world.catalog("squeezenet1_1").models["squeezenet1_1"].accuracy
     published = Published(top1=75.0, source=spec.published.source)
-    judge = verdicts.judge_published_accuracy if planted else verdicts.judge_accuracy
-    return judged(judge(measured, published, spec.rule, whole_set=4))
+    judge = judge_whole_set if planted else judge_accuracy
+    return judged(judge(measured, published, spec.rule, bound=1e-3))
 
 
 _FILE = "the label file"
@@ -305,7 +303,7 @@ FAULTS = (
     Fault("1001 classes without offset", "`baselines.yaml`", "catalog", "error",
           "found 0 with 1001 classes", _offset_in_the_catalog, "accepted"),
     Fault("1001 classes without offset, in the score", _AFTER, "verdict", "FAIL",
-          "where eager has", _offset_in_the_path),
+          ProblemCode.SCORE_DIFFERS, _offset_in_the_path),
     Fault("Labels off by one", _FILE, "data", "error", "counts from 1",
           _labelled(lambda labels: [label + 1 for label in labels]), "accepted"),
     Fault("Label file of another order", _FILE, "data", "error", "another order",
@@ -317,34 +315,34 @@ FAULTS = (
     Fault("Half an image", "an image file", "data", "error", "cannot be decoded",
           _truncated_image, "accepted"),
     Fault("A subset PASS on wrong labels", "labels of 2,000 images that nobody knows", "verdict",
-          "FAIL", "the reference is off", _subset(_shifted_labels)),
+          "FAIL", ProblemCode.REFERENCE_OFF, _subset(_shifted_labels)),
     Fault("A subset PASS on shuffled labels", "labels of 2,000 images that nobody knows",
-          "verdict", "FAIL", "the reference is off", _subset(_shuffled_labels)),
-    Fault("Results shuffled between images", _AFTER, "fidelity", "FAIL", "predictions differ",
-          _outputs(_rolled)),
-    Fault("Results of the batch before", _AFTER, "fidelity", "FAIL", "predictions differ",
-          _outputs(_late)),
+          "verdict", "FAIL", ProblemCode.REFERENCE_OFF, _subset(_shuffled_labels)),
+    Fault("Results shuffled between images", _AFTER, "fidelity", "FAIL",
+          ProblemCode.PREDICTIONS_DIFFER, _outputs(_rolled)),
+    Fault("Results of the batch before", _AFTER, "fidelity", "FAIL",
+          ProblemCode.PREDICTIONS_DIFFER, _outputs(_late)),
     Fault("A batch that never comes back", _AFTER, "session", "error",
           "returned 11 batches of 12", _outputs(_fewer)),
     Fault("The last batch's padding counted", "the feed", "verdict", "FAIL",
-          "2 outputs belong to no image", _feed_counted(_padding)),
+          ProblemCode.FOREIGN_OUTPUT, _feed_counted(_padding)),
     Fault("One image counted twice, another not at all", "the feed", "verdict", "FAIL",
-          "1 image counted more than once", _feed_counted(_twice)),
-    Fault("A batch counted twice", "the feed", "verdict", "FAIL", "50 rows were scored",
+          ProblemCode.COUNTED_TWICE, _feed_counted(_twice)),
+    Fault("A batch counted twice", "the feed", "verdict", "FAIL", ProblemCode.IMAGES_MISSING,
           _feed_counted(_once_more)),
-    Fault("The last batch left out", "the feed", "verdict", "FAIL", "2 images without output",
+    Fault("The last batch left out", "the feed", "verdict", "FAIL", ProblemCode.NO_OUTPUT,
           _feed_counted(_last_left_out)),
-    Fault("NaN in one logit", _AFTER, "verdict", "FAIL", "NaN or infinity in the outputs of 1",
+    Fault("NaN in one logit", _AFTER, "verdict", "FAIL", ProblemCode.NOT_FINITE,
           _outputs(_each(_nan, only=5))),
     Fault("float16 overflow to infinity", _AFTER, "verdict", "FAIL",
-          "NaN or infinity in the outputs", _outputs(_each(_overflow))),
-    Fault("A constant output", _AFTER, "fidelity", "FAIL", "predictions differ",
-          _outputs(_each(_constant))),
-    Fault("All logits 5 % larger", _AFTER, "fidelity", "FAIL", "logits differ by",
+          ProblemCode.NOT_FINITE, _outputs(_each(_overflow))),
+    Fault("A constant output", _AFTER, "fidelity", "FAIL",
+          ProblemCode.PREDICTIONS_DIFFER, _outputs(_each(_constant))),
+    Fault("All logits 5 % larger", _AFTER, "fidelity", "FAIL", ProblemCode.LOGITS_DIFFER,
           _outputs(_each(_scaled))),
     Fault("Two classes exchanged in the last layer", _AFTER, "fidelity", "FAIL",
-          "logits differ by", _outputs(_each(_exchanged))),
-    Fault("Softmax compiled in", _AFTER, "fidelity", "FAIL", "logits differ by",
+          ProblemCode.LOGITS_DIFFER, _outputs(_each(_exchanged))),
+    Fault("Softmax compiled in", _AFTER, "fidelity", "FAIL", ProblemCode.LOGITS_DIFFER,
           _outputs(_each(_softmax))),
     Fault("One batch size 0.2 points below another", "predictions of one batch size", "verdict",
           "FAIL", "100 of 50000 predictions differ", _batch_sizes),

@@ -7,14 +7,15 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from harness.base.terms import Provenance
 from harness.catalog.load import parse_catalog
 from harness.catalog.schema import Baseline
-from harness.judge import verdicts
+from harness.judge.throughput import judge_throughput
 from harness.measure import throughput
-from harness.measure.throughput import WallCheck
+from harness.measure.throughput import TimingPlan
 from harness.records.conditions import Condition, Setup
-from harness.records.values import ThroughputMeasurement
-from harness.targets.protocol import Float32, TensorSpec
+from harness.records.values import ProblemCode, ThroughputMeasurement
+from harness.targets.protocol import Float32, SessionInfo, TensorSpec
 from tests.selftest.planted.rows import Fault, Found, Row, judged, said
 from tests.selftest.planted.world import BASELINES, BATCH, World
 
@@ -30,6 +31,8 @@ class Clocked:
 
     `told` makes of the times, those of the warm-up first, what the session says of them.
     """
+
+    about = SessionInfo(driver="clocked")
 
     def __init__(
         self,
@@ -71,23 +74,14 @@ class Clocked:
 def timed(
     session: Clocked,
     *,
-    wall_check: WallCheck = "near",
-    round_s: float = 0.25,
     conditions: tuple[Condition, ...] = IDLE,
     setup: Setup = CHIP,
-    **changes: Any,
+    provenance: Provenance = "real",
+    **plan: Any,
 ) -> ThroughputMeasurement:
-    """A real measurement of a session, by its own clock."""
-    given = {"provenance": "real", "budget_s": 120.0, **changes}
-    measured = throughput.measure(
-        session,
-        precision_percent=1.0,
-        least_s=throughput.LEAST_S,
-        clock=session.clock,
-        wall_check=wall_check,
-        round_s=round_s,
-        **given,
-    )
+    """A measurement of a session, by its own clock."""
+    given = {"least_s": throughput.LEAST_S, "wall_check": "near", **plan}
+    measured, _ = throughput.measure(session, TimingPlan(provenance, **given), clock=session.clock)
     return dataclasses.replace(measured, conditions=conditions, setup=setup)
 
 
@@ -105,7 +99,7 @@ def _figure(world: World, model: str, target: str, batch: int) -> Baseline:
 def _against(world: World, found: ThroughputMeasurement, model: str = "seresnext101") -> Found:
     """Against the figure of 903.506 fps, which asks for 4.427 ms a batch of 4."""
     figure = _figure(world, model, "ascend310p3", BATCH)
-    return judged(verdicts.judge_throughput(found, figure, case=f"{model}-bs4-ascend310p3"))
+    return judged(judge_throughput(found, figure, case=f"{model}-bs4-ascend310p3"))
 
 
 def _timer(told: Told, *, opening_s: float = 0.0, **options: Any) -> Row:
@@ -141,10 +135,10 @@ def _card(world: World, planted: bool) -> Found:
     """Guide 001's figure of a card of four chips, 733.052 fps, held against one chip's 184."""
     figure = _figure(world, "fixres", "ascend310", 1)
     session = Clocked(4 * 4.34)
-    setup = Setup(**{**OLD_CHIP.to_json(), "chips": 1 if planted else 4})
+    setup = dataclasses.replace(OLD_CHIP, chips=1 if planted else 4)
     found = timed(session, setup=setup)
     return judged(
-        verdicts.judge_throughput(
+        judge_throughput(
             found, figure.model_copy(update={"batch_size": BATCH}), case="fixres-bs1-ascend310"
         )
     )
@@ -155,7 +149,7 @@ def _card_not_counted(world: World, planted: bool) -> Found:
     figure = _figure(world, "fixres", "ascend310", 1)
     setup = Setup() if planted else OLD_CHIP
     found = timed(Clocked(4 * 4.34), setup=setup)
-    return judged(verdicts.judge_throughput(found, figure, case="fixres-bs1-ascend310"))
+    return judged(judge_throughput(found, figure, case="fixres-bs1-ascend310"))
 
 
 def _chip_times_four(world: World, planted: bool) -> Found:
@@ -168,7 +162,7 @@ def _chip_times_four(world: World, planted: bool) -> Found:
 
 
 def _other_chip(world: World, planted: bool) -> Found:
-    setup = Setup(**{**CHIP.to_json(), "chip": "Ascend310" if planted else "Ascend310P3"})
+    setup = dataclasses.replace(CHIP, chip="Ascend310" if planted else "Ascend310P3")
     return _against(world, measured(4.4, setup=setup))
 
 
@@ -193,21 +187,22 @@ def _slow(world: World, planted: bool) -> Found:
 
 
 _TIMES = "the session's times"
-_NOT = "its times are not milliseconds"
+_STRANGE = ProblemCode.STRANGE_TIMES
 
 FAULTS = (
     Fault("Warm-up included in the mean", _TIMES, "session", "error",
           "are those of the warm-up among them?", _timer(_all)),
-    Fault("Timer in microseconds", _TIMES, "verdict", "FAIL", _NOT, _timer(_microseconds)),
-    Fault("Timer in seconds", _TIMES, "verdict", "FAIL", _NOT, _timer(_seconds)),
+    Fault("Timer in microseconds", _TIMES, "verdict", "FAIL", _STRANGE, _timer(_microseconds)),
+    Fault("Timer in seconds", _TIMES, "verdict", "FAIL", _STRANGE, _timer(_seconds)),
     Fault("A timer that does not wait for the device", _TIMES, "verdict", "FAIL",
-          "does not wait for the device", _timer(_submitted)),
+          _STRANGE, _timer(_submitted)),
     Fault("Timer in microseconds, of a tool that loads for 2 s a call", _TIMES, "verdict", "FAIL",
-          _NOT, _timer(_microseconds, opening_s=2.0, round_s=5.0, wall_check="at-most")),
-    Fault("Timer in seconds, of a tool that loads for 2 s a call", _TIMES, "verdict", "FAIL", _NOT,
+          _STRANGE, _timer(_microseconds, opening_s=2.0, round_s=5.0, wall_check="at-most")),
+    Fault("Timer in seconds, of a tool that loads for 2 s a call", _TIMES, "verdict", "FAIL",
+          _STRANGE,
           _timer(_seconds, opening_s=2.0, round_s=5.0, wall_check="at-most")),
     Fault("Per-chip figure held against a per-card baseline", "the count of chips", "verdict",
-          "INCONCLUSIVE", "a card with 4 chips, and 1 was counted", _card),
+          "INCONCLUSIVE", "a card with 4 chips, and 1 counted", _card),
     Fault("Chips of a card that nobody counted", "the count of chips", "verdict", "INCONCLUSIVE",
           "the chips of this card were not counted", _card_not_counted),
     Fault("A card's figure written as a chip's", "`baselines.yaml`", "catalog", "error",
