@@ -7,6 +7,7 @@ Reads a number of executions from each line of its input, and prints their mean 
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from typing import Any
@@ -26,7 +27,11 @@ def bare_session(file: str, threads: int) -> Any:
 
 def main() -> None:
     """Answer until the input ends."""
-    session = bare_session(sys.argv[1], int(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("file", help="a compiled ONNX file")
+    parser.add_argument("threads", type=int)
+    given = parser.parse_args()
+    session = bare_session(given.file, given.threads)
     (spec,) = session.get_inputs()
     data = np.empty(spec.shape, np.float32)
     data[...] = 0  # np.zeros would be one page of memory, seen many times

@@ -31,6 +31,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness import simulator
+from harness.base.environment import ROOT
 from harness.base.stages import Stage
 from harness.base.store import Store
 from harness.catalog.load import load_catalog
@@ -40,9 +41,10 @@ from harness.images.dataset import ImageSet
 from harness.images.feed import Feed
 from harness.measure import accuracy
 from harness.records import reader
-from harness.settings import ROOT, resolve
+from harness.settings import resolve
 from harness.stages.inference import infer
-from harness.targets.ascend.target import AscendTarget, Place
+from harness.targets.ascend.host import Place
+from harness.targets.ascend.target import AscendTarget
 
 MOST_IMAGES = 12_000
 TINY = ROOT / "tests" / "selftest" / "tiny.yaml"

@@ -12,7 +12,7 @@ where. Nothing that these tools measure says anything about an Ascend chip.
 from harness.simulator.config import SimulatorConfig, check_faults, parse_config
 from harness.simulator.faults import Fault
 from harness.simulator.host import VARIABLE, never_struck
-from harness.simulator.install import ais_infer_script, install, is_part
+from harness.simulator.install import ais_infer_script, install
 
 __all__ = [
     "VARIABLE",
@@ -21,7 +21,6 @@ __all__ = [
     "ais_infer_script",
     "check_faults",
     "install",
-    "is_part",
     "never_struck",
     "parse_config",
 ]

@@ -59,8 +59,6 @@ class _Process:
         self.finalised = False
         self.devices: list[int] = []
         self.models = 0
-        self.h2d: list[float] = []
-        self.d2h: list[float] = []
 
 
 _process = _Process()
@@ -120,30 +118,16 @@ class Tensor:
         self._array: Array = np.ascontiguousarray(array)
         self.device = device
 
-    @property
-    def shape(self) -> list[int]:
-        """The sides."""
-        return list(self._array.shape)
-
-    @property
-    def dtype(self) -> int:
-        """The type, as `datatype` of a description."""
-        return DATATYPES[self._array.dtype.name]
-
     def to_device(self, device: int) -> None:
         """Copy to a device: later changes of the host's array are not seen."""
-        began = time.perf_counter()
         self._array = self._array.copy()
         self.device = int(device)
-        _process.h2d.append(1000.0 * (time.perf_counter() - began))
 
     def to_host(self) -> None:
         """Copy back."""
         if self.device >= 0:
-            began = time.perf_counter()
             self._array = self._array.copy()
             self.device = -1
-            _process.d2h.append(1000.0 * (time.perf_counter() - began))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if self.device >= 0:
@@ -156,21 +140,14 @@ class Tensor:
 
 
 class MemorySummary:
-    """Milliseconds of the copies to and from devices, of the whole process."""
+    """Milliseconds of the copies to and from devices: the chip reads the host's memory."""
 
-    @property
-    def H2D_time_list(self) -> list[float]:
-        """Those from host to device."""
-        return _process.h2d
-
-    @property
-    def D2H_time_list(self) -> list[float]:
-        """Those from device to host."""
-        return _process.d2h
+    def __init__(self) -> None:
+        self.H2D_time_list: list[float] = []
+        self.D2H_time_list: list[float] = []
 
     def reset(self) -> None:
         """Forget them."""
-        _process.h2d, _process.d2h = [], []
 
 
 class InferenceSession:
@@ -260,12 +237,7 @@ class InferenceSession:
         """
         if not all(isinstance(feed, BaseTensor | Tensor) for feed in feeds):
             raise TypeError("run(): incompatible function arguments.")
-        began = time.perf_counter()
-        buffers = [feed._bytes() for feed in feeds]
-        if any(isinstance(feed, BaseTensor) or feed.device < 0 for feed in feeds):
-            # The chip reads the host's memory: there is nothing to copy.
-            _process.h2d.append(1000.0 * (time.perf_counter() - began))
-        outputs = self._execute(buffers, self._options.loop)
+        outputs = self._execute([feed._bytes() for feed in feeds], self._options.loop)
         names = [desc.name for desc in self._outputs]
         return [Tensor(outputs[names.index(name)], self._device) for name in output_names]
 

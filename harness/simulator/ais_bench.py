@@ -26,7 +26,6 @@ import numpy.typing as npt
 from harness.simulator.host import Host
 from harness.simulator.interface import (
     InferSession,
-    MemorySummary,
     OldInferSession,
     Session,
     why_refused,
@@ -200,7 +199,6 @@ class _Run:
             session.run(first, out_array=True)
         session.set_loop_count(args.loop)
         session.session.reset_sumaryinfo()
-        MemorySummary.reset()
         _info(f"warm up {args.warmup_count} {'times ' * (generation == V1)}done")
         if generation == V1:  # it looks at its inputs later
             batches = self._batches(session)
@@ -317,20 +315,14 @@ class _Run:
         args, generation = self.args, self.generation
         entries = session.session.sumary().exec_time_list
         times = [e if isinstance(e, float) else e[1] - e[0] for e in entries]
-        figures = {
-            "H2D_latency": self._statistics(MemorySummary.get_h2d_time_list()),
-            "NPU_compute_time": self._statistics(times),
-            "D2H_latency": self._statistics(MemorySummary.get_d2h_time_list()),
-        }
-        mean = figures["NPU_compute_time"]["mean"]
+        figures = self._statistics(times)
+        mean = figures["mean"]
         throughput = 1000 * batchsize / mean if mean else 0.0
         if self.host.strikes("wrong-throughput", self.host.visible_device(args.device)):
             throughput *= 4
         _info("-----------------Performance Summary------------------")
-        for name, values in figures.items():
-            if name == "NPU_compute_time" or generation == V1:
-                shown = ", ".join(f"{k} = {v}" for k, v in values.items() if k != "count")
-                _info(f"{name} (ms): {shown}")
+        shown = ", ".join(f"{k} = {v}" for k, v in figures.items() if k != "count")
+        _info(f"NPU_compute_time (ms): {shown}")
         word = "batchsize.mean" if generation >= V4 else "batchsize"
         _info(f"throughput 1000*{word}({batchsize})/NPU_compute_time.mean({mean}): {throughput}")
         _info("------------------------------------------------------")
@@ -339,7 +331,7 @@ class _Run:
         summary: dict[str, Any] = {
             "filesinfo": self.files_info,
             "args": [sys.argv[0], *self.argv],
-            **figures,
+            "NPU_compute_time": figures,
             "throughput": throughput,
         }
         if generation >= V2:

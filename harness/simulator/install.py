@@ -87,30 +87,21 @@ def _install(
     state = str(folder / "state")
     _write(settings, json.dumps({"config": config.to_json(), "state": state}, indent=1))
 
-    has = [name for name in ("npu-smi", "atc", "aoe", "benchmark") if name not in config.without]
-    places = {
-        "npu-smi": (folder / "bin" / "npu-smi", "npu_smi"),
-        "atc": (toolkit / "bin" / "atc", "atc"),
-        "aoe": (toolkit / "bin" / "aoe", "aoe"),
-        "benchmark": (folder / "tools" / f"benchmark.{arch}", "benchmark"),
-    }
-    for name in has:
-        path, module = places[name]
-        _executable(path, module, settings)
+    for name, path, module in (
+        ("npu-smi", folder / "bin" / "npu-smi", "npu_smi"),
+        ("atc", toolkit / "bin" / "atc", "atc"),
+        ("aoe", toolkit / "bin" / "aoe", "aoe"),
+        ("benchmark", folder / "tools" / f"benchmark.{arch}", "benchmark"),
+    ):
+        if name not in config.without:
+            _executable(path, module, settings)
     if "ais_bench" not in config.without:
         _python_tools(site, folder / "tools", config, settings)
 
     info = toolkit / f"{arch}-linux" / "ascend_toolkit_install.info"
     info.parent.mkdir(exist_ok=True)
-    _write(
-        info,
-        f"package_name=Ascend-cann-toolkit\nversion={config.cann}\narch={arch}\nos=linux\n"
-        f"path={toolkit}\n",
-    )
-    _write(
-        folder / "driver" / "version.info",
-        f"Version={config.driver}\npackage_version={config.driver}\n",
-    )
+    _write(info, f"package_name=Ascend-cann-toolkit\nversion={config.cann}\n")
+    _write(folder / "driver" / "version.info", f"Version={config.driver}\n")
     variables = {
         VARIABLE: str(settings),
         "ASCEND_TOOLKIT_HOME": str(toolkit),
@@ -138,15 +129,6 @@ def _install(
 def _write(path: Path, text: str) -> None:
     # A path that the locale cannot read has its bytes as lone surrogates: they are written back.
     path.write_text(text, encoding="utf-8", errors="surrogateescape")
-
-
-def is_part(tool: Path) -> bool:
-    """Whether a file is one of a simulated host's tools: each says so near its beginning."""
-    try:
-        with tool.open("rb") as file:
-            return _NOTICE.encode() in file.read(2000)
-    except OSError:
-        return False
 
 
 def _prologue(settings: Path) -> str:

@@ -79,10 +79,7 @@ class Session:
         """Execute on arrays or tensors in input order."""
         inputs: Sequence[Any] = feeds
         if len(feeds) > 0 and isinstance(feeds[0], np.ndarray):
-            inputs = [
-                aclruntime.BaseTensor(feed.__array_interface__["data"][0], feed.nbytes)
-                for feed in feeds
-            ]
+            inputs = [aclruntime.BaseTensor(feed.ctypes.data, feed.nbytes) for feed in feeds]
         outputs = self.session.run(self.outputs_names, inputs)
         if not out_array:
             return outputs
@@ -108,14 +105,7 @@ class Session:
 class InferSession(Session):
     """Since 2024-02: outputs as arrays or device tensors, times as (start, end)."""
 
-    def __init__(
-        self,
-        device_id: int,
-        model_path: str,
-        acl_json_path: str | None = None,
-        debug: bool = False,
-        loop: int = 1,
-    ) -> None:
+    def __init__(self, device_id: int, model_path: str, *more: Any, **options: Any) -> None:
         if not isinstance(model_path, str) or not Path(model_path).is_file():
             raise ValueError(f"model path {model_path} does not exist")
         cause = why_refused(model_path)
@@ -128,7 +118,7 @@ class InferSession(Session):
             raise TypeError(f"device_id must be an int, not {type(device_id).__name__}")
         if not 0 <= device_id <= 255:
             raise ValueError(f"device_id {device_id} is out of [0, 255]")
-        super().__init__(device_id, model_path, acl_json_path, debug, loop)
+        super().__init__(device_id, model_path, *more, **options)
 
     def infer(
         self,
@@ -195,11 +185,6 @@ class MemorySummary:
         return aclruntime.MemorySummary().H2D_time_list
 
     @staticmethod
-    def get_d2h_time_list() -> list[float]:
-        """Return those from device to host."""
-        return aclruntime.MemorySummary().D2H_time_list
-
-    @staticmethod
     def reset() -> None:
         """Forget them."""
         aclruntime.MemorySummary().reset()
@@ -209,7 +194,6 @@ class OldMemorySummary:
     """The same, by the names before 2024."""
 
     get_H2D_time_list = staticmethod(MemorySummary.get_h2d_time_list)
-    get_D2H_time_list = staticmethod(MemorySummary.get_d2h_time_list)
     reset = staticmethod(MemorySummary.reset)
 
 

@@ -197,38 +197,22 @@ def _board(host: Host, chips: Sequence[Chip]) -> Iterator[str]:
     config = host.config
     yield _line("NPU ID", chips[0].npu_id)
     yield _line("Product Name", config.product)
-    yield _line("Model", "NA")
-    yield _line("Manufacturer", "simulated")
-    yield _line("Serial Number", f"SIMULATED{config.npu_ids.index(chips[0].npu_id):04d}")
     yield _line("Software Version", config.driver)
     yield _line("Firmware Version", "1.84.0.0" if config.chip == "310" else "7.1.0.3.220")
-    yield _line("Board ID", "0x64")
-    yield _line("PCB ID", "A")
-    yield _line("BOM ID", "1")
-    yield _line("PCIe Bus Info", chips[0].bus_id)
     yield _line("Chip Count", config.chips_per_card)
 
 
 def _common(host: Host, chips: Sequence[Chip]) -> Iterator[str]:
-    mini = host.config.chip == "310"
     yield _line("NPU ID", chips[0].npu_id)
     yield _line("Chip Count", len(chips))
     for chip in chips:
         holders = host.holders(chip.device)
         yield ""
         yield _line("Chip ID", chip.chip_id)
-        yield _line("Memory Usage Rate(%)", 100 * _used_mb(host, holders) // host.config.memory_mb)
         yield _line("Aicore Usage Rate(%)", _aicore(holders))
         yield _line("Aicore Freq(MHZ)", host.config.frequency_mhz)
         yield _line("Aicore curFreq(MHZ)", _frequency(host, chip, holders))
         yield _line("Temperature(C)", _temperature(host, chip))
-        if mini:
-            yield _line("Rated Power Dissipation(W)", _watts(host))
-    if not mini:
-        yield ""
-        yield _line("Chip Name", "mcu")
-        yield _line("Temperature(C)", 41)
-        yield _line("NPU Real-time Power(W)", _watts(host))
 
 
 def _product(host: Host, chips: Sequence[Chip]) -> Iterator[str]:

@@ -22,7 +22,6 @@ from harness.simulator import (
     atc,
     check_faults,
     install,
-    is_part,
     never_struck,
     npu_smi,
     om,
@@ -31,6 +30,7 @@ from harness.simulator import (
 from harness.simulator.config import TOOLS, from_json
 from harness.simulator.faults import DRIVERS, FAULTS, fault_table
 from harness.simulator.host import FOREIGN_PID, Host
+from harness.targets.ascend.simulation import is_part
 from tests.selftest.running import ROOT, eventually
 from tests.selftest.simulated import INPUT, SOC, make_host, write_onnx
 
