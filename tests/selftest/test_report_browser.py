@@ -7,7 +7,6 @@ probe in it, which measures and clicks and posts what it found; two frames hold 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import re
@@ -16,6 +15,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,22 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from harness.base.stages import Stage
 from harness.base.terms import Check, Outcome
 from harness.records.reader import RunRecords
+from harness.records.values import (
+    Attempt,
+    CheckpointInfo,
+    DeviceInfo,
+    Diagnosis,
+    ImagesInfo,
+    Section,
+)
 from harness.report import render_html, thumbs
 from tests.selftest import report_samples as samples
+from tests.selftest.pages import NOW
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-NOW = "2026-11-20T07:42:05+00:00"
 PHONE = 390
 HEIGHT, LOW = 800, 400
 CLEAN = ("phone", "desktop", "hostile", "empty", "real_phone", "real_desktop")
@@ -145,38 +154,43 @@ def _hostile() -> RunRecords:
         ("throughput", "error"),
         ("throughput", "passed"),
     )
-    looks = samples.conditions(5)
-    cases = [
-        samples.case(
-            "squeezenet1_1",
-            batch,
-            check,
-            outcome,
-            title=evil,
-            sentence=evil,
-            device={evil: evil, "failed_before": [{"device": evil, "error": evil}]},
-            diagnosis={
-                "summary": evil,
-                "sections": [{"title": evil, "columns": [evil], "rows": [[evil, evil]]}],
-                "commands": [evil],
-            },
-            checkpoint={"file": evil},
-            preprocessing=evil,
-            repeat=[evil],
-            worker=evil,
-            measurement={
-                evil: evil,
-                "predictions_file": "javascript:planted=1",
-                "conditions": [{**look, "note": evil, "health": evil} for look in looks],
-                "fidelity": {"flips": [{"name": evil, "label": evil}]},
-            },
-        )
-        for index, (check, outcome) in enumerate(kinds)
-        for batch in (1 + index, 4 + index, 8 + index, 16 + index, 32 + index)
-    ]
-    check = samples.batch_check("squeezenet1_1", "failed", target="cpu", provenance="rehearsal")
-    check = check.model_copy(update={"subject": evil, "sentence": evil, "name": evil})
-    return samples.run_records(cases, exit_status=1, checks=[check])
+    diagnosis = Diagnosis(evil, None, evil, (Section(evil, (evil,), ((evil, evil),)),), (evil,))
+    device = DeviceInfo(evil, evil, runtime={evil: evil}, commands={evil: evil})
+    cases = []
+    for index, (check, outcome) in enumerate(kinds):
+        for batch in (1 + index, 4 + index, 8 + index, 16 + index, 32 + index):
+            line = samples.case(
+                "squeezenet1_1",
+                batch,
+                check,
+                outcome,
+                title=evil,
+                sentence=evil,
+                device=device,
+                attempts=(Attempt(evil, Stage.DEVICE, evil, evil),),
+                diagnosis=diagnosis,
+                checkpoint=CheckpointInfo("checkpoint", evil, evil),
+                preprocessing=evil,
+                repeat=(evil,),
+                worker=evil,
+            )
+            if line.accuracy is not None and line.accuracy.fidelity is not None:
+                fidelity = replace(line.accuracy.fidelity, flips=(samples.flip(evil),))
+                file = "javascript:planted=1"
+                line = samples.measured(line, fidelity=fidelity, predictions_file=file)
+            elif line.throughput is not None:
+                looks = (replace(look, note=evil, health=evil) for look in samples.conditions(5))
+                line = samples.measured(line, conditions=tuple(looks))
+            cases.append(line)
+    check_line = samples.batch_check(
+        "squeezenet1_1",
+        "failed",
+        target="cpu",
+        provenance="rehearsal",
+        subject=evil,
+        sentence=evil,
+    )
+    return samples.run_records(cases, exit_status=1, checks=[check_line])
 
 
 def _with_thumbnails(folder: Path) -> RunRecords:
@@ -184,10 +198,10 @@ def _with_thumbnails(folder: Path) -> RunRecords:
     photo = folder / "set" / "ILSVRC2012_val_00000217.JPEG"
     photo.parent.mkdir()
     Image.new("RGB", (320, 200), "teal").save(photo, "JPEG")
-    records = samples.real_run(folder)
+    records = samples.write_samples(folder, samples.real_run(folder))
+    images = ImagesInfo("folder", str(photo.parent), 512, "d")
     first, *others = records.cases
-    first = first.model_copy(update={"images": {"source": str(photo.parent), "digest": "d"}})
-    records = dataclasses.replace(records, cases=(first, *others))
+    records = replace(records, cases=(first.model_copy(update={"images": images}), *others))
     assert thumbs.make(records) == 1
     return records
 

@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 import yaml
 
+from harness.base.stages import Stage
 from harness.catalog.load import load_catalog
 from harness.judge.causes import Exit
 from harness.plan import Case, make_plan
-from harness.records import lines, reader, writer
+from harness.records import reader
 from harness.records.lines import CaseLine
 from harness.records.values import ErrorInfo
-from harness.report import why as nightly
+from harness.report import why
 from harness.settings import OPTIONS, resolve
 from tests.selftest import report_samples as samples
 from tests.selftest.running import ROOT, TINY, _on_one_core
@@ -229,13 +230,7 @@ def test_a_night_that_is_stopped_says_one_thing_of_what_it_left(night, tmp_path)
     found = samples.run_records(
         [samples.case("a", 1)], lost=[samples.planned(samples.case("b", 1))], exit_status=2
     )
-    kept = tmp_path / "kept"
-    kept.mkdir()
-    for line in (found.run, lines.PlanLine(run="r", cases=list(found.plan)), *found.cases):
-        assert line is not None
-        writer.append(kept, line)
-    assert found.end is not None
-    writer.append(kept, found.end)
+    kept = samples.write(tmp_path / "kept", found)
     run = tmp_path / "runs" / "20261120-073000-1a2b"
     run.parent.mkdir()
     slow = tmp_path / "python"
@@ -288,9 +283,9 @@ DOCUMENT = (ROOT / "docs" / "nightly.md").read_text(encoding="utf-8")
 
 def test_the_document_says_every_exit_code_and_its_word():
     rows = dict(re.findall(r"^\| (\d+) \| ([\w, ]+) \|", DOCUMENT, re.M))
-    assert {int(code) for code in rows} == {*map(int, Exit), nightly.OVERLAP}
+    assert {int(code) for code in rows} == {*map(int, Exit), why.OVERLAP}
     for code, words in rows.items():
-        assert nightly.first_screen(None, int(code)).word in words.split(", ")
+        assert why.first_screen(None, int(code)).word in words.split(", ")
 
 
 def test_the_document_publishes_the_newest_run_alone():
@@ -301,7 +296,7 @@ def test_the_document_publishes_the_newest_run_alone():
 RED = "resnest50-bs16-ascend310p3"
 REFUSED = ErrorInfo(
     type="CompileRefused",
-    stage="compile",
+    stage=Stage.COMPILE,
     message="model.onnx [16, 3, 224, 224] for Ascend310P3: atc failed: EZ3002: Optype [X] of Ops "
     "kernel [AIcoreEngine] is unsupported.",
     remedy="this CANN has no such operator for this chip: check the chip's name, install the "
@@ -327,7 +322,7 @@ def red_night() -> list[str]:
     chosen = {"target": "ascend310p3", "models": models}
     plan = make_plan(catalog, resolve(chosen, environment={}))
     found = samples.run_records(map(line, plan.cases), provenance="real", exit_status=1)
-    return list(nightly.first_screen(found, 1).lines)
+    return list(why.first_screen(found, 1).lines)
 
 
 def test_the_document_shows_a_first_screen_as_it_is_printed():
