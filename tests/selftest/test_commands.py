@@ -25,13 +25,9 @@ from harness.cli import plan as plan_commands
 from harness.images.dataset import FIRST_LABELS
 from harness.judge.causes import Exit
 from harness.plan import make_plan
-from harness.records import writer
-from harness.records.values import ErrorInfo
-from harness.report import why as nightly
-from harness.report.why import Screen, annotation, first_screen
 from harness.settings import GROUPS, OPTIONS, ROOT, resolve
 from tests.selftest import history_samples as nights
-from tests.selftest.report_samples import case, planned, run_records
+from tests.selftest import report_samples as samples
 from tests.selftest.running import TINY, run_python
 from tests.selftest.simulated import make_host
 
@@ -306,150 +302,6 @@ def test_a_wrong_command_line_ends_with_4(arguments):
 # why -------------------------------------------------------------------------------------
 
 
-def error(stage: str, message: str = "it would not") -> ErrorInfo:
-    return ErrorInfo(type="X", stage=stage, message=message)
-
-
-@pytest.mark.parametrize(
-    ("line", "status", "word"),
-    [
-        (case(outcome="passed"), Exit.PASSED, "passed"),
-        (case(outcome="failed"), Exit.ACCEPTANCE_FAILED, "model"),
-        (case(outcome="error", error=error("compile")), Exit.ACCEPTANCE_FAILED, "toolchain"),
-        (case(outcome="error", error=error("device")), Exit.MACHINE_TROUBLE, "machine"),
-        (case(outcome="error", error=error("data")), Exit.INPUT_ERROR, "input"),
-        (case(outcome="inconclusive"), Exit.INCONCLUSIVE_ONLY, "inconclusive"),
-        (case(outcome="error", error=error("harness")), Exit.HARNESS_FAULT, "harness"),
-    ],
-)
-def test_the_first_screen_names_what_failed(line, status, word):
-    screen = first_screen(run_records([line], exit_status=int(status)))
-    assert screen.word == word
-    assert screen.good == (word == "passed")
-    text = "\n".join(screen.lines)
-    title = "RUN UNDECIDED" if word == "inconclusive" else "RUN FAILED"  # nothing failed there
-    assert ("RUN PASSED" if screen.good else f"{title}: {word}") in text
-    assert text.startswith("REHEARSAL")
-    if not screen.good:
-        assert line.case in text
-    assert len(screen.lines) <= nightly.MOST_LINES
-
-
-def test_a_night_without_an_end_or_without_records():
-    killed = first_screen(run_records([case()], end=False))
-    assert (killed.word, killed.good) == ("machine", False)
-    for code, word in ((4, "input"), (5, "input"), (2, "interrupted"), (75, "overlap")):
-        screen = first_screen(None, code)
-        assert (screen.word, screen.good) == (word, False)
-        assert "night" not in screen.lines[0].lower()
-        assert f"exit code {code}" in screen.lines[1]
-    assert first_screen(None, 0).good
-    assert first_screen(None, 137).word == "machine"
-    assert not first_screen(None).good
-
-
-def test_a_code_that_says_passed_does_not_outweigh_broken_records():
-    lost = [planned(case("b", 1))]
-    broken = [
-        run_records([case()], damaged=("line 4: cut",)),
-        run_records([case()], lost=lost),
-        run_records([], lost=lost),
-        run_records([case(), case("b", 1, outcome="failed")]),
-    ]
-    for found in broken:
-        for code in (None, 0):
-            screen = first_screen(found, code)
-            assert (screen.word, screen.good) == ("records", False)
-            assert "RUN FAILED: records" in screen.lines
-    assert first_screen(run_records([case()], end=False), 0).word == "records"
-    for outcome in ("recorded", "inconclusive", "known_failure"):  # as pytest ended it
-        assert first_screen(run_records([case(outcome=outcome)])).good
-
-
-def test_a_process_that_ended_otherwise_than_its_records_say():
-    screen = first_screen(run_records([case()]), 7)
-    assert (screen.word, screen.good) == ("machine", False)
-    assert "the process ended with 7, its records say 0" in screen.lines
-
-
-def test_a_run_that_was_stopped_at_its_time_limit_says_that_and_nothing_else():
-    done = [case("a", 1, outcome="passed"), case("a", 4, outcome="error", error=error("compile"))]
-    lost = [
-        planned(case("b", size, check)) for size in (1, 4) for check in ("accuracy", "throughput")
-    ]
-    for records_end in (True, False):  # interrupted in time, or killed
-        found = run_records(done, lost=lost, exit_status=2, end=records_end)
-        screen = first_screen(found, 7, stopped_after_h=10)
-        assert (screen.word, screen.good) == ("time limit", False)
-        text = "\n".join(screen.lines)
-        assert "RUN STOPPED: time limit" in text
-        said = "stopped at its time limit of 10 hours: 2 of 6 cases were done "
-        assert f"{said}(1 passed, 1 error), 4 were not" in text
-        names = "accuracy and throughput of b-bs1-cpu, accuracy and throughput of b-bs4-cpu"
-        assert f"- not reached, or not finished: {names}" in text
-        assert "The toolchain failed: the model could not be compiled" in text
-        assert "what to do:" in text
-        for other in ("Nobody", "machine", "interrupted", "its records say", "night"):
-            assert other not in text
-    whole = first_screen(run_records(done[:1]), 7, stopped_after_h=1)
-    assert "time limit of 1 hour: 1 of 1 case was done (1 passed)" in "\n".join(whole.lines)
-    nothing = first_screen(None, 7, stopped_after_h=0.5)
-    assert "time limit of 0.5 hours: nothing was recorded" in "\n".join(nothing.lines)
-
-
-def test_the_first_screen_tells_what_was_said_and_what_to_do_and_ends_with_the_report():
-    told = ErrorInfo(type="X", stage="compile", message="atc failed: EZ3002", remedy="a newer CANN")
-    lines = [
-        case(f"m{n}", 1, outcome="error", error=told.model_copy(update={"stage": stage}))
-        for n, stage in enumerate(("compile", "export", "load", "infer", "eager", "simplify"))
-    ]
-    screen = first_screen(run_records(lines, exit_status=1))
-    assert "    atc failed: EZ3002" in screen.lines
-    assert "    what to do: a newer CANN" in screen.lines
-    assert len(screen.lines) <= nightly.MOST_LINES
-    assert screen.lines[-1].startswith("no report was written")
-    assert screen.lines[-2].startswith("exit code 1")
-
-
-def test_the_first_screen_names_the_log_of_the_stage_that_failed(tmp_path):
-    logs = tmp_path / "logs"
-    logs.mkdir()
-    line = case("a", 1, outcome="error", error=error("load"))
-    for name in ("accuracy-a-bs1-cpu-session", "accuracy-a-bs1-cpu-compile", "accuracy-b-session"):
-        (logs / f"{name}.log").write_text("words")
-
-    def told(one):
-        screen = first_screen(run_records([one], exit_status=1, directory=tmp_path))
-        return [text.strip() for text in screen.lines if text.startswith("    log: ")]
-
-    assert told(line) == [f"log: {logs / 'accuracy-a-bs1-cpu-session.log'}"]
-    assert told(line.model_copy(update={"error": error("device")})) == []
-    (logs / "accuracy-a-bs1-cpu-session.log").write_text("")
-    assert told(line) == []  # it says nothing
-    # A name in the records is no path.
-    assert told(line.model_copy(update={"case": "../../etc"})) == []
-    assert told(line.model_copy(update={"case": "b*"})) == []
-
-
-def test_a_run_that_was_stopped_names_the_case_that_held_it(tmp_path):
-    logs = tmp_path / "logs"
-    logs.mkdir()
-    names = ("a-bs1-cpu-compile", "b-bs1-cpu-compile", "b-bs1-cpu-session", "c-bs1-cpu-export")
-    for second, name in enumerate(names):
-        path = logs / f"accuracy-{name}.log"
-        path.write_text("")
-        os.utime(path, (second, second))
-    lost = [planned(case(name, 1)) for name in ("b", "c")]
-    found = run_records([case("a", 1)], lost=lost, end=False, directory=tmp_path)
-    text = "\n".join(first_screen(found, 7, stopped_after_h=1).lines)
-    log = logs / "accuracy-b-bs1-cpu-session.log"
-    assert f"- stopped in: accuracy of b-bs1-cpu; its last log: {log}" in text
-    log.unlink()
-    (logs / "accuracy-b-bs1-cpu-compile.log").unlink()
-    text = "\n".join(first_screen(found, 7, stopped_after_h=1).lines)
-    assert "stopped in" not in text  # nothing tells what it was at
-
-
 def test_without_its_requirements_the_program_says_how_to_get_them():
     done = subprocess.run(
         [sys.executable, "-S", "-m", "harness", "plan"],
@@ -465,10 +317,7 @@ def test_without_its_requirements_the_program_says_how_to_get_them():
 
 
 def test_why_reads_a_run_and_annotates_in_a_workflow(run, tmp_path):
-    found = run_records([case(outcome="error", error=error("compile"))], exit_status=1)
-    for line in (found.run, *found.cases, found.end):
-        assert line is not None
-        writer.append(tmp_path, line)
+    samples.write(tmp_path, samples.run_records([samples.case(outcome="error")], exit_status=1))
     done = run("why", tmp_path)
     assert done.exit_code == 0
     assert "RUN FAILED: toolchain" in done.output
@@ -477,29 +326,6 @@ def test_why_reads_a_run_and_annotates_in_a_workflow(run, tmp_path):
     (line,) = [line for line in done.output.splitlines() if line.startswith("::")]
     assert line.startswith("::error title=Acceptance%3A toolchain::")
     assert "::notice title=Acceptance%3A passed::" in run("why", "--exit-code=0", "--github").output
-
-
-@pytest.mark.parametrize("kind", ["rehearsal", "simulated", "real"])
-def test_an_annotation_keeps_the_banner_and_says_the_title_once(kind):
-    screens = [
-        first_screen(run_records([case(provenance=kind)], provenance=kind)),
-        first_screen(run_records([case(provenance=kind)], provenance=kind), 7, stopped_after_h=1),
-    ]
-    for screen in screens:
-        said = annotation(screen).split("::", 2)[2]
-        banners = [line for line in screen.lines if line.startswith(("REHEARSAL", "SIMULATED"))]
-        assert len(banners) == (kind != "real")
-        assert said.split("%0A") == [line for line in screen.lines if not line.startswith("RUN ")]
-
-
-@given(st.lists(st.text(), min_size=1), st.text(), st.booleans())
-def test_an_annotation_is_one_command_whatever_it_says(lines, word, good):
-    text = annotation(Screen(word, good, lines[0], tuple(lines)))
-    assert "\n" not in text
-    assert "\r" not in text
-    title = text.split("title=", 1)[1]
-    assert title.startswith("Acceptance%3A ")
-    assert text.startswith("::notice" if good else "::error")
 
 
 # Completion ------------------------------------------------------------------------------
