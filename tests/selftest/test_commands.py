@@ -234,7 +234,7 @@ def test_plan_shows_the_minutes_of_earlier_runs(run, tmp_path):
     words = ("plan", "--rehearsal", f"--catalog={TINY}", "-m", "accuracy", "--batch-sizes=4")
     output = run(*words).output
     assert "not known" in output
-    line = case("tiny", 4, outcome="passed").model_dump(mode="json")
+    line = samples.case("tiny", 4, outcome="passed").model_dump(mode="json")
     line |= {"machine": {"hostname": os.uname().nodename}, "seconds": 320.0, "stages": []}
     folder = tmp_path / "runs" / "20261120-000000-aaaa"
     folder.mkdir(parents=True)
