@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,148 +10,120 @@ import numpy as np
 import pytest
 
 from harness.base.errors import DeviceError, HarnessError, InferError, LoadError
-from harness.simulator import install, parse_config
-from harness.targets.ascend import atc, drivers
-from harness.targets.ascend.api import ApiSession, open_api
+from harness.simulator import ais_infer_script
+from harness.targets.ascend import drivers
+from harness.targets.ascend.api import open_api
 from harness.targets.ascend.cli import open_cli
-from harness.targets.ascend.exchange import FileSession
+from harness.targets.ascend.filetool import Opening
 from harness.targets.ascend.legacy import open_legacy
 from harness.targets.ascend.toolkit import find_toolkit
-from harness.targets.protocol import Float32, TensorSpec
+from harness.targets.protocol import Float32, Session, TensorSpec
+from tests.selftest.simulated import (
+    BATCH,
+    CLASSES,
+    INPUT,
+    OUTPUT,
+    SHAPE,
+    compute,
+    images,
+    make_host,
+    write_onnx,
+)
 
-CLASSES, SIDE = 5, 8
-WEIGHTS = np.arange(3 * CLASSES, dtype=np.float32).reshape(3, CLASSES)
+OPENERS: dict[str, Callable[[Opening], Session]] = {
+    "api": open_api,
+    "cli": open_cli,
+    "benchmark": open_legacy,
+}
+Opener = Callable[..., Session]
 
-Opened = ApiSession | FileSession
-Opener = Callable[..., Opened]
+
+@pytest.fixture(scope="module")
+def onnx(tmp_path_factory) -> Path:
+    return write_onnx(tmp_path_factory.mktemp("onnx") / "tiny.onnx")
 
 
-def write_onnx(path: Path, batch: int) -> Path:
-    """Mean over each channel, then a matrix."""
-    onnx = pytest.importorskip("onnx")
-    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
-    graph = helper.make_graph(
-        [
-            helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
-            helper.make_node("Flatten", ["pooled"], ["flat"]),
-            helper.make_node("MatMul", ["flat", "weights"], ["class"]),
-        ],
-        "small",
-        [helper.make_tensor_value_info("image", kind, [batch, 3, SIDE, SIDE])],
-        [helper.make_tensor_value_info("class", kind, [batch, CLASSES])],
-        [helper.make_tensor("weights", kind, WEIGHTS.shape, WEIGHTS.tobytes(), raw=True)],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)])
-    model.ir_version = 6
-    onnx.save(model, path)
-    return path
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory, onnx) -> Callable[[int], bytes]:
+    """The compiled model at a batch size."""
+    models: dict[int, bytes] = {}
+
+    def at(batch: int) -> bytes:
+        if batch not in models:
+            host = make_host(tmp_path_factory.mktemp("compiler"))
+            assert host.compile(onnx, batch).code == 0
+            models[batch] = (host.folder / "model.om").read_bytes()
+        return models[batch]
+
+    return at
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Opener]:
-    made: list[Opened] = []
+def opened(tmp_path, compiled) -> Iterator[Opener]:
+    sessions: list[Session] = []
 
-    def open_on(
-        driver: str,
-        config: str,
-        *,
-        batch: int = 4,
-        deadline_s: float = 60.0,
-        mode: int = 0o640,
-    ) -> Opened:
-        env = install(tmp_path / "host", parse_config(config), environment=os.environ)
-        script = tmp_path / "host" / "tools" / "ais_infer.py"
+    def open_on(driver: str, config: str, *, batch: int = BATCH, mode: int = 0o640) -> Session:
+        host = make_host(tmp_path / "host", config)
         log = tmp_path / "log"
-        toolkit = find_toolkit(
-            environment=env, ais_infer=script if script.is_file() else None, log=log
-        )
+        script = ais_infer_script(host.folder)
+        toolkit = find_toolkit(environment=host.env, ais_infer=script, log=log)
         assert drivers.available_drivers(toolkit, log=log)[driver] == ""
-        shape = (batch, 3, SIDE, SIDE)
-        model = atc.compile_om(
-            toolkit,
-            onnx=write_onnx(tmp_path / "small.onnx", batch),
-            output_dir=tmp_path,
-            input_name="image",
-            shape=shape,
-            soc_version="Ascend310P3",
-            flags=(),
-            untuned_flags=(),
-            tune="none",
-            device_id=None,
-            log=log,
-            deadline_s=60.0,
-        ).file
+        model = tmp_path / "model.om"
+        model.write_bytes(compiled(batch))
         model.chmod(mode)
-        if driver == "api":
-            made.append(
-                open_api(
-                    model,
-                    toolkit=toolkit,
-                    device_id=0,
-                    work=tmp_path / "work",
-                    log=log,
-                    lease_fds=(),
-                    deadline_open_s=deadline_s,
-                    deadline_run_s=deadline_s,
-                )
-            )
-            return made[-1]
-        opener = open_cli if driver == "cli" else open_legacy
-        made.append(
-            opener(
-                model,
-                toolkit=toolkit,
-                device_id=0,
-                input=TensorSpec("image", shape, "float32"),
-                output=TensorSpec("class", (batch, CLASSES), "float32"),
-                work=tmp_path / "work",
-                log=log,
-                lease_fds=(),
-                deadline_run_s=deadline_s,
-                chunk_bytes=2 * 4 * math.prod(shape),
-            )
+        opening = Opening(
+            file=model,
+            toolkit=toolkit,
+            device_id=0,
+            input=TensorSpec(INPUT, (batch, *SHAPE[1:]), "float32"),
+            output=TensorSpec(OUTPUT, (batch, CLASSES), "float32"),
+            work=tmp_path / "work",
+            log=log,
+            deadline_open_s=60.0,
+            deadline_run_s=60.0,
+            chunk_bytes=2 * 4 * batch * math.prod(SHAPE[1:]),
         )
-        return made[-1]
+        sessions.append(OPENERS[driver](opening))
+        return sessions[-1]
 
     yield open_on
-    for session in made:
+    for session in sessions:
         session.close()
     assert not list((tmp_path / "work").glob("*"))
 
 
-def batches(count: int, batch: int = 4) -> list[Float32]:
-    random = np.random.default_rng(1)
-    return [random.random((batch, 3, SIDE, SIDE), dtype=np.float32) for _ in range(count)]
+def batches(count: int) -> list[Float32]:
+    return [images(seed=seed) for seed in range(count)]
 
 
 @pytest.mark.parametrize(
     ("driver", "generation"),
     [("api", "v5"), ("api", "v2"), ("cli", "v5"), ("cli", "v1"), ("benchmark", "v5")],
 )
-def test_what_comes_back_is_the_models(opened: Opener, driver: str, generation: str) -> None:
+def test_what_comes_back_is_the_models(opened, onnx, driver, generation):
     session = opened(driver, f"generation={generation},time=2")
-    given = batches(5)
-    for images, logits in zip(given, session.stream(given), strict=True):
-        np.testing.assert_allclose(logits, images.mean((2, 3)) @ WEIGHTS, rtol=1e-5)
+    given = batches(3)
+    for batch, logits in zip(given, session.stream(given), strict=True):
+        np.testing.assert_allclose(logits, compute(onnx, batch), atol=1e-5)
     times = session.time(6, 2)
     means_only = driver == "benchmark" or generation == "v1"
     assert times == pytest.approx([2.0] if means_only else [2.0] * 6, rel=1e-3)
 
 
-def test_a_fast_model_of_the_benchmark_tool(opened: Opener) -> None:
+def test_a_fast_model_of_the_benchmark_tool(opened):
     # 8,000 frames a second: 0.125 ms for each, of which its file says 0.1.
     session = opened("benchmark", "time=0.5,compute=none")
     assert session.time(20, 5) == [pytest.approx(0.5, rel=1e-3)]
 
 
-def test_a_data_set_run_of_the_benchmark_tool(opened: Opener) -> None:
+def test_a_data_set_run_of_the_benchmark_tool(opened):
     session = opened("benchmark", "time=2,compute=none", batch=1)
-    assert session.method == "dataset of 1024 seeded images"
+    assert session.about.method == "dataset of 1024 seeded images"
     assert session.time(20, 5) == [pytest.approx(2.0, rel=1e-3)]
 
 
-@pytest.mark.parametrize("driver", ["api", "cli", "benchmark"])
-def test_a_model_that_others_may_write_is_opened_as_a_copy(opened: Opener, driver: str) -> None:
+@pytest.mark.parametrize("driver", OPENERS)
+def test_a_model_that_others_may_write_is_opened_as_a_copy(opened, driver):
     session = opened(driver, "time=2,compute=none", mode=0o664)
     assert len(list(session.stream(batches(2)))) == 2
 
@@ -177,9 +148,7 @@ def test_a_model_that_others_may_write_is_opened_as_a_copy(opened: Opener, drive
         ("cli", "nan:0:1", InferError),  # its trial, on zeros
     ],
 )
-def test_a_fault_is_an_error(
-    opened: Opener, driver: str, fault: str, kind: type[HarnessError]
-) -> None:
+def test_a_fault_is_an_error(opened, driver, fault, kind):
     with pytest.raises(kind, match=r"model\.om") as caught:
         session = opened(driver, f"compute=none,time=2,fault={fault}")
         list(session.stream(batches(3)))
@@ -188,6 +157,6 @@ def test_a_fault_is_an_error(
 
 
 @pytest.mark.parametrize("driver", ["api", "benchmark"])
-def test_nan_is_not_hidden(opened: Opener, driver: str) -> None:
+def test_nan_is_not_hidden(opened, driver):
     session = opened(driver, "compute=none,time=2,fault=nan:0:1")
     assert any(np.isnan(logits).any() for logits in session.stream(batches(2)))
