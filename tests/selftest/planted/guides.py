@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from harness.base.errors import HarnessError
+from harness.base.stages import Stage
 from harness.images import preprocess
 from harness.images.preprocess import Float32
 from harness.images.steps import Preprocessing
@@ -28,7 +29,7 @@ HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 class ConformanceError(HarnessError):
     """What is fed is not what the guide's script feeds."""
 
-    stage = "preprocessing"
+    stage = Stage.DATA
 
 
 @dataclass(frozen=True)
