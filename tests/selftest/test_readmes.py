@@ -7,18 +7,21 @@ know fails: a new command in a README needs a way to run it here.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import subprocess
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from tests.selftest.running import ROOT, TINY, Finished, run_python
+from harness.__main__ import app
+from tests.selftest.running import ROOT, TINY, Finished, last_json, run_python
 
 ENGLISH = ROOT / "README.md"
 CHINESE = ROOT / "README.zh.md"
@@ -186,17 +189,30 @@ def commands(document: str) -> list[str]:
 
 # Commands --------------------------------------------------------------------------------
 
+# Collect for each list of arguments, in one process: exit code and the end of what was printed.
+COLLECT = """
+import contextlib, io, json, sys
+import pytest
+results = []
+for arguments in json.loads(sys.argv[1]):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        code = int(pytest.main(["--collect-only", "-q", *arguments]))
+    results.append([code, printed.getvalue()[-600:]])
+print(json.dumps(results))
+"""
+
 
 @dataclass(frozen=True)
 class Place:
-    """Where commands run: variables, the directory of a small run, what was run already."""
+    """Where commands run: variables, the directory of a small run, what pytest said already."""
 
     env: Mapping[str, str]
     run: Path
-    known: dict[tuple[str, ...], str] = field(default_factory=dict)
+    collected: dict[tuple[str, ...], str] = field(default_factory=dict)
 
     def fill(self, word: str) -> str:
-        """A word of a command with real paths for what stands for one.
+        """Return a word of a command with real paths for what stands for one.
 
         Raises:
             LookupError: nothing is known for a placeholder.
@@ -207,76 +223,89 @@ class Place:
             raise LookupError(f"nothing is known for {value}")
         return word
 
+    def words(self, command: str) -> list[str]:
+        """Return the words of a command. Raises `LookupError`, `ValueError`."""
+        return [self.fill(word) for word in shlex.split(command)]
 
-def attempt(command: str, place: Place) -> str:
-    """Do a command in a form that is quick; what went wrong, or nothing."""
-    try:
-        words = [place.fill(word) for word in shlex.split(command)]
-    except (LookupError, ValueError) as error:
-        return str(error)
+    def collect(self, *lists: Sequence[str]) -> None:
+        """Note whether pytest takes each list of arguments and finds tests; run none."""
+        code, output = run_python(["-c", COLLECT, json.dumps(lists)], {**self.env})
+        assert code == 0, output
+        for arguments, (status, said) in zip(lists, last_json(output), strict=True):
+            wrong = status or not said.strip() or "Traceback (most recent" in said
+            self.collected[tuple(arguments)] = f"exit code {status}: {said}" if wrong else ""
+
+
+def failures(commands: Iterable[str], place: Place) -> dict[str, str]:
+    """Do commands in a form that is quick; return what went wrong, by command."""
+    problems: dict[str, str] = {}
+    steps: dict[str, list[str]] = {}
+    for command in commands:
+        try:
+            words = place.words(command)
+            arguments = pytest_arguments(words)
+        except (LookupError, ValueError) as error:
+            problems[command] = str(error)
+            continue
+        if arguments is None:
+            problems[command] = attempt(words, place)
+        else:
+            steps[command] = arguments
+    if steps:
+        place.collect(*steps.values())
+    problems |= {command: place.collected[tuple(words)] for command, words in steps.items()}
+    return {command: problem for command, problem in problems.items() if problem}
+
+
+def pytest_arguments(words: list[str]) -> list[str] | None:
+    """Return what a command gives to pytest; None for one that starts no pytest.
+
+    Raises:
+        ValueError: a target of make that does not exist, or starts another number of test runs.
+    """
     match words:
         case ["make", "env"]:
-            return _installs()
-        case ["make", target, *variables]:
-            return _make(target, variables, place)
+            return None
+        case ["make", *arguments]:
+            code, output = _dry_make(*arguments)
+            if code:
+                raise ValueError(f"exit code {code}: {output.strip()}")
+            runs = re.findall(r"^\S+/python -m pytest\b(.*)$", output, re.M)
+            if len(runs) != 1:
+                raise ValueError(f"it starts {len(runs)} test runs: {output.strip()}")
+            # Collecting all of this project's own tests takes long: one module stands for them.
+            own = Path(__file__).relative_to(ROOT)
+            return [str(own) if w == str(own.parent) else w for w in shlex.split(runs[0])]
+        case ["pytest", *arguments]:
+            return arguments
+    return None
+
+
+def attempt(words: list[str], place: Place) -> str:
+    """Do a command that starts no pytest; return what went wrong, or nothing."""
+    match words:
+        case ["make", "env"]:
+            code, output = _dry_make("-B", "env")
+            wrong = code or "-m venv " not in output or "-m pytest" in output
+            return f"exit code {code}: {output.strip()}" if wrong else ""
         case [".", script]:
-            return _environment(script)
+            code, output = _dry_make("-B", "test")
+            made = re.search(r"-m venv (\S+)$", output, re.M)
+            activates = "" if code or made is None else f"{made[1]}/bin/activate"
+            return "" if script == activates else f"make makes {activates}"
         case ["pip", "install", "-r", name]:
             return _requirements(Path(name))
-        case ["pytest", "--help"]:
-            return _python(["-m", *words], place)
-        case ["pytest", *arguments]:
-            return _collect(arguments, place)
-        case ["python", "-m", "harness" | "tests.selftest.planted_table", *_]:
-            return _python(words[1:], place)
+        case ["python", "-m", "harness", *arguments]:
+            return _command(arguments, place)
+        case ["python", "-m", "tests.selftest.planted_table"]:
+            return ""  # test_planted runs it
     return "the test does not know how to run this: teach it"
 
 
-def _python(words: list[str], place: Place) -> str:
-    key = tuple(words)
-    if key not in place.known:
-        code, output = run_python(words, {**place.env})
-        wrong = code or not output.strip() or "Traceback (most recent" in output
-        place.known[key] = f"exit code {code}: {output[-600:].strip()}" if wrong else ""
-    return place.known[key]
-
-
-def _collect(arguments: list[str], place: Place) -> str:
-    """Whether pytest takes the options and finds tests; none is run."""
-    return _python(["-m", "pytest", "--collect-only", "-q", *arguments], place)
-
-
-def _make(target: str, variables: list[str], place: Place) -> str:
-    """Whether the target exists and what it starts is a test run that pytest takes."""
-    code, output = _dry_make(target, *variables)
-    if code:
-        return f"exit code {code}: {output.strip()}"
-    found = re.findall(r"^\S+/python -m pytest\b(.*)$", output, re.M)
-    if len(found) != 1:
-        return f"it starts {len(found)} test runs: {output.strip()}"
-    arguments = shlex.split(found[0])
-    folders = [word for word in arguments if not word.startswith("-")]
-    if folders:
-        # Collecting all of this project's own tests takes long: one module stands for them.
-        arguments = [*arguments, *_all_but(Path(__file__), folders)]
-    return _collect(arguments, place)
-
-
-def _installs() -> str:
-    """Whether `make env` makes the environment and starts no test run."""
-    code, output = _dry_make("-B", "env")
-    wrong = code or "-m venv " not in output or "-m pytest" in output
-    return f"exit code {code}: {output.strip()}" if wrong else ""
-
-
-def _all_but(module: Path, folders: list[str]) -> list[str]:
-    """Options that leave one module of the folders."""
-    return [
-        f"--ignore={path}"
-        for folder in folders
-        for path in sorted((ROOT / folder).glob("test_*.py"))
-        if path != module
-    ]
+def _command(arguments: list[str], place: Place) -> str:
+    done = CliRunner().invoke(app, arguments, env={**place.env})
+    wrong = done.exit_code or not done.output.strip()
+    return f"exit code {done.exit_code}: {done.output[-600:].strip()}" if wrong else ""
 
 
 def _dry_make(*arguments: str) -> tuple[int, str]:
@@ -295,20 +324,8 @@ def _dry_make(*arguments: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def _environment(script: str) -> str:
-    """Whether the script is the one of the environment that make makes."""
-    folder = script.removesuffix("/bin/activate")
-    if folder == script:
-        return "it activates no environment"
-    code, output = _dry_make("-B", "test")
-    made = re.search(r"-m venv (\S+)$", output, re.M)
-    if code or made is None:
-        return f"make makes no environment: {output.strip()}"
-    return "" if made[1] == folder else f"make makes {made[1]}"
-
-
 def _requirements(name: Path) -> str:
-    """Whether a file of requirements is there, with the files that it names."""
+    """Return whether a file of requirements is there, with the files that it names."""
     path = ROOT / name
     if not path.is_file():
         return f"{name} is not there"
@@ -363,26 +380,23 @@ def env(shared, tmp_path) -> dict[str, str]:
 
 
 def _of_both(documents: tuple[str, str], *, about_runs: bool) -> list[str]:
-    found = [command for document in documents for command in commands(document)]
+    both = [command for document in documents for command in commands(document)]
     return [
         command
-        for command in dict.fromkeys(found)
+        for command in dict.fromkeys(both)
         if command.startswith("python -m harness ") == about_runs
     ]
-
-
-def _failures(found: list[str], place: Place) -> dict[str, str]:
-    return {command: wrong for command in found if (wrong := attempt(command, place))}
 
 
 def test_commands_of_both_readmes_that_start_runs_work(documents, env, tmp_path):
     found = _of_both(documents, about_runs=False)
     assert {"make accept", "make test", REAL} <= {*found}
-    assert _failures(found, Place(env, tmp_path / "none")) == {}
+    assert failures(found, Place(env, tmp_path / "none")) == {}
 
 
-def test_commands_of_both_readmes_that_look_at_runs_work(documents, env, tmp_path):
+def test_commands_of_both_readmes_that_look_at_runs_work(documents, env, tmp_path, monkeypatch):
     # One command is run as it stands, on a small network; the others look at what it left.
+    monkeypatch.chdir(ROOT)
     small = {**env, "HARNESS_CATALOG": str(TINY), "HARNESS_BATCH_SIZES": "1"}
     done = Finished(*run_python(["-m", *REAL.split()], small), tmp_path / "runs")
     assert done.code == 0, done.output
@@ -391,7 +405,7 @@ def test_commands_of_both_readmes_that_look_at_runs_work(documents, env, tmp_pat
     report.unlink()
     found = _of_both(documents, about_runs=True)
     assert "python -m harness report runs/latest" in found
-    assert _failures(found, Place(env, done.run_dir)) == {}
+    assert failures(found, Place(env, done.run_dir)) == {}
     assert report.is_file()
     assert (tmp_path / "runs" / "trend-rehearsal.html").is_file()
 
@@ -446,25 +460,27 @@ def _changed(document: str, text: str, other: str | None) -> str:
     return "\n".join(lines)
 
 
-@pytest.mark.parametrize(
-    ("command", "said"),
-    [
-        ("docker run acceptance", "does not know"),
-        ("make acept", "No rule"),
-        ("make lint", "0 test runs"),
-        (". venv/bin/activate", ".venv"),
-        ("pip install -r requirements/runs.txt", "not there"),
-        ("pytest --rehersal", "unrecognized arguments"),
-        ("pytest --rehearsal --models squeezenet", "squeezenet1_1"),
-        ("python -m harness pln --target cpu", "No such command"),
-        ("python -m harness report nowhere", "nowhere"),
-        ("python -m harness report --store=DIR", "nothing is known for DIR"),
-        ("python -m harness 'report", "quotation"),
-    ],
-)
-def test_a_planted_command_that_does_not_work_is_found(tmp_path, command, said):
+BROKEN = {
+    "docker run acceptance": "does not know",
+    "make acept": "No rule",
+    "make lint": "0 test runs",
+    ". venv/bin/activate": ".venv",
+    "pip install -r requirements/runs.txt": "not there",
+    "pytest --rehersal": "unrecognized arguments",
+    "pytest --rehearsal --models squeezenet": "squeezenet1_1",
+    "python -m harness pln --target cpu": "No such command",
+    "python -m harness report nowhere": "nowhere",
+    "python -m harness report --store=DIR": "nothing is known for DIR",
+    "python -m harness 'report": "quotation",
+}
+
+
+def test_planted_commands_that_do_not_work_are_found(tmp_path):
     env = {"HARNESS_RUNS": str(tmp_path), "PYTEST_ADDOPTS": "-p no:cacheprovider"}
-    assert said in attempt(command, Place(env, tmp_path / "run"))
+    found = failures(BROKEN, Place(env, tmp_path / "run"))
+    assert {
+        command for command, said in BROKEN.items() if said not in found.get(command, "")
+    } == set()
 
 
 def test_commands_are_read_from_blocks_and_from_the_text():
