@@ -8,10 +8,11 @@ import pytest
 
 from harness import settings
 from harness.base.errors import DeviceError, ExportError
+from harness.base.stages import Stage
 from harness.catalog.load import load_catalog
 from harness.plan import Case
 from harness.stages.ahead import NICENESS, Ahead
-from harness.stages.pipeline import CaseBench, Workbench
+from harness.stages.pipeline import CasePipeline, Workbench
 from harness.targets.pool import DevicePool
 from tests.selftest.running import TINY
 
@@ -41,8 +42,10 @@ def test_what_later_cases_need_is_there_when_they_come(made):
     ahead.join(120)
     bench = Workbench(*made).for_case(case(6))
     bench.prepare()
-    assert {ref.kind for ref in bench.artifacts} >= {"onnx", "simplified", "compiled", "probe"}
-    assert all(ref.cached for ref in bench.artifacts)
+    assert {ref.stage for ref in bench.observed.artifacts} >= {
+        *(Stage.EXPORT, Stage.SIMPLIFY, Stage.COMPILE, Stage.PROBE)
+    }
+    assert all(ref.cached for ref in bench.observed.artifacts)
 
 
 def test_a_build_that_fails_does_not_end_the_others_and_runs_at_low_priority(made, monkeypatch):
@@ -53,7 +56,7 @@ def test_a_build_that_fails_does_not_end_the_others_and_runs_at_low_priority(mad
         if self.case.batch_size == 1:
             raise ExportError("planted")
 
-    monkeypatch.setattr(CaseBench, "prepare", prepare)
+    monkeypatch.setattr(CasePipeline, "prepare", prepare)
     before = os.getpriority(os.PRIO_PROCESS, 0)
     chosen, catalog, folder = made
     Ahead(chosen, catalog, folder, [case(1), case(2)]).join(60)
@@ -71,7 +74,7 @@ def tuned(made, tmp_path, monkeypatch):
     path.write_text(TINY.read_text() + section)
     leased = []
 
-    def for_case(self, check, what, without=()):
+    def for_case(self, check, what, *_, **__):
         leased.append(what)
         raise DeviceError("planted")
 
@@ -90,7 +93,7 @@ def test_a_model_that_tunes_on_a_device_is_not_built_while_others_use_it(tuned):
         bench.simplified()
         bench.probe() if one.check == "throughput" else bench.eager()
         # All else is there; the compiled model is made by the case itself, on a device.
-        assert all(ref.cached for ref in bench.artifacts)
+        assert all(ref.cached for ref in bench.observed.artifacts)
         with pytest.raises(DeviceError, match="planted"):
             bench.compiled()
     assert set(leased) == {"compile of tiny-bs7-ascend310p3"}
@@ -99,6 +102,5 @@ def test_a_model_that_tunes_on_a_device_is_not_built_while_others_use_it(tuned):
 def test_an_untuned_batch_size_of_the_same_model_takes_no_device(tuned):
     workplace, leased = tuned
     bench = Workbench(*workplace).for_case(case(8))
-    assert not bench.compiles_on_device
     bench.compiled()
     assert leased == []

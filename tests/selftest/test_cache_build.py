@@ -96,7 +96,7 @@ def test_a_host_without_an_npu_builds_for_the_chip_that_was_named(run, onnx, atc
     assert done.exit_code == Exit.PASSED, done.output
     assert "built for target ascend310p3, chip Ascend310P3, " in done.output
     assert f"atc {atc}" in done.output  # which CANN it is of, nothing tells
-    for kind in ("onnx", "simplified", "compiled", "probe"):
+    for kind in ("export", "simplify", "compile", "probe"):
         assert f"tiny-bs2-ascend310p3: {kind} " in done.output
     assert "4 artifacts, 4 of them built now; 0 of 2 cases failed" in done.output
     assert "without a data set no crops and no references are made" in done.output
@@ -117,7 +117,7 @@ def test_what_was_built_is_what_a_run_takes(run, tmp_path):
     done = run(*words)
     assert done.exit_code == Exit.PASSED, done.output
     assert "simulated True" in done.output
-    for kind in ("standin", "onnx", "simplified", "compiled", "crops", "eager", "probe"):
+    for kind in ("standin", "export", "simplify", "compile", "crops", "eager", "probe"):
         assert done.output.count(f"tiny-bs1-ascend310p3: {kind} ") == 1
     told = run(*words, command="explain")
     assert "is in the store" in told.output
@@ -134,7 +134,7 @@ def test_a_model_that_does_not_compile(run, tmp_path, check):
     assert done.stderr.count("EZ3002") >= 1
     assert done.stderr.count("[compile]") == 1  # both checks need the same model
     assert "failed at the stage compile" in done.stdout
-    assert "tiny-bs3-ascend310p3: simplified " in done.stdout  # what came before it
+    assert "tiny-bs3-ascend310p3: simplify " in done.stdout  # what came before it
     (folder,) = left(tmp_path)
     assert f"logs: {folder / 'logs'}" in done.stderr
     assert any("EZ3002" in log.read_text() for log in (folder / "logs").glob("*-compile.log"))

@@ -359,7 +359,7 @@ def failure(stage: str, **more: Any) -> Any:
     from harness.catalog.schema import KnownFailure
 
     link = "https://example.org/issues/1"
-    return KnownFailure(case="tiny-bs4-cpu", stage=stage, link=link, **more)
+    return KnownFailure(case="tiny-bs4-cpu", stage=Stage(stage), link=link, **more)
 
 
 @pytest.mark.parametrize("stage", ["data", "checkpoint", "device", "store", "harness"])
