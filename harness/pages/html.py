@@ -78,17 +78,18 @@ def web_href(source: str) -> str:
     return source if re.fullmatch(r"https://[^\s<>\"'\\]{1,500}", source) else ""
 
 
-def replace_file(path: Path, text: str, *, remedy: str) -> Path:
-    """Write `text` to `path` in one step, so that no reader sees half of it.
+def replace_file(path: Path, content: str | bytes, *, remedy: str = "") -> Path:
+    """Write a file in one step, so that no reader sees half of it.
 
     Raises:
         RecordError: it cannot be written; `remedy` says what to do.
     """
+    data = content.encode(errors="replace") if isinstance(content, str) else content
     staged = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         try:
             with staged.open("xb") as file:
-                file.write(text.encode(errors="replace"))
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             staged.replace(path)

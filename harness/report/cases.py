@@ -24,7 +24,6 @@ from harness.records.values import (
     Reference,
     ReferenceKind,
     Section,
-    Verdict,
 )
 from harness.report import charts, plots, rows
 from harness.report.intervals import intervals
@@ -97,21 +96,6 @@ class Room:
 
 
 @dataclass(frozen=True)
-class TopLine:
-    """Top-k of the compiled and of the eager model. `share` is the bar's length in percent."""
-
-    name: str
-    correct: int
-    compiled: float
-    share: float
-    eager: float | None
-
-    @property
-    def difference(self) -> float | None:
-        return None if self.eager is None else self.compiled - self.eager
-
-
-@dataclass(frozen=True)
 class CaseView:
     """A case: its line as it may be shown, and what is drawn of it."""
 
@@ -180,49 +164,35 @@ class CaseView:
     @cached_property
     def groups(self) -> tuple[Group, ...]:
         """Figures of the verdict and of the measurement."""
-        line, found = self.line, []
+        line = self.line
+        found: tuple[Group, ...] = ()
         if line.verdict is not None and not self.withheld:
             figures = rows.figures_of(line.verdict, measured=line.measurement is not None)
-            found.append(Group("Figures of the verdict", figures))
+            found = rows.filled(Group("Figures of the verdict", figures))
         if line.accuracy is not None:
-            found += rows.accuracy(line.accuracy)
-        if line.throughput is not None:
-            found += rows.throughput(line.throughput)
-        return rows.filled(found)
+            return *found, *rows.accuracy(line.accuracy)
+        return found if line.throughput is None else (*found, *rows.throughput(line.throughput))
 
     @cached_property
     def circumstances(self) -> tuple[Group, ...]:
         return rows.circumstances(self.line)
 
-    @cached_property
-    def top(self) -> tuple[TopLine, ...]:
-        """Top-1 to top-5, beside eager PyTorch's on the same images."""
+    @property
+    def flips(self) -> tuple[Flip, ...]:
+        """Images on which the compiled and the eager model differ."""
         found = self.line.accuracy
-        if found is None:
-            return ()
-        eager = found.reference_scores
-        lines = []
-        for k, correct in enumerate(found.scores.correct, 1):
-            percent = found.scores.percent(k)
-            beside = eager.percent(k) if eager is not None and k <= len(eager.correct) else None
-            share = min(100.0, max(0.0, round(percent, 1)))
-            lines.append(TopLine(f"top-{k}", correct, percent, share, beside))
-        return tuple(lines)
-
-    @cached_property
-    def flips(self) -> tuple[tuple[Flip, str], ...]:
-        """Images on which the compiled and the eager model differ, each with its thumbnail."""
-        found = self.line.accuracy
-        fidelity = found.fidelity if found is not None else None
-        flips = fidelity.flips[:FLIPS_SHOWN] if fidelity is not None else ()
-        images, thumbs = self.line.images, self.room.thumbs
-        return tuple((flip, thumbs.uri(images, flip.name)) for flip in flips)
+        return () if found is None or found.fidelity is None else found.fidelity.flips[:FLIPS_SHOWN]
 
     @property
     def flips_left(self) -> int:
         found = self.line.accuracy
-        fidelity = found.fidelity if found is not None else None
-        return 0 if fidelity is None else max(0, fidelity.flips_total - len(self.flips))
+        if found is None or found.fidelity is None:
+            return 0
+        return max(0, found.fidelity.flips_total - len(self.flips))
+
+    def thumb(self, name: str) -> str:
+        """Return the thumbnail of an image as a data URI; empty where there is none."""
+        return self.room.thumbs.uri(self.line.images, name)
 
     @cached_property
     def samples(self) -> charts.Samples | None:
@@ -311,15 +281,6 @@ def bounded(diagnosis: Diagnosis, limit: int) -> Diagnosis:
 
 
 @dataclass(frozen=True)
-class BatchFlipView:
-    """An image whose prediction is not the same at every batch size. `thumb` is a data URI."""
-
-    flip: BatchFlip
-    answers: tuple[str, ...]  # in the order of `CheckView.sizes`
-    thumb: str
-
-
-@dataclass(frozen=True)
 class CheckView:
     """A check over the cases: its line as it may be shown, and what is drawn of it."""
 
@@ -342,46 +303,22 @@ class CheckView:
         verdict = self.line.verdict
         return () if verdict is None else rows.figures_of(verdict, measured=False)
 
-    @cached_property
-    def sizes(self) -> tuple[int, ...]:
-        sizes = {size: None for flip in self._flips for size in flip.answers}
-        return tuple(sizes)[:SIZES_SHOWN]
-
-    @cached_property
-    def flips(self) -> tuple[BatchFlipView, ...]:
-        images = images_of(self.records, self.line)
-        return tuple(
-            BatchFlipView(
-                flip,
-                tuple(_answer(flip, size) for size in self.sizes),
-                self.room.thumbs.uri(images, flip.name),
-            )
-            for flip in self._flips
-        )
+    @property
+    def flips(self) -> Sequence[BatchFlip]:
+        """Images whose prediction is not the same at every batch size."""
+        verdict = self.line.verdict
+        return () if verdict is None else verdict.batch_flips[:FLIPS_SHOWN]
 
     @property
     def flips_left(self) -> int:
         verdict = self.line.verdict
-        if verdict is None:
-            return 0
-        counted = flips_counted(verdict)
-        return max(0, counted - len(self._flips))
+        counted = None if verdict is None else verdict.figures.get(FigureName.FLIPS)
+        return max(0, counted - len(self.flips)) if isinstance(counted, int) else 0
 
     @property
-    def _flips(self) -> Sequence[BatchFlip]:
-        verdict = self.line.verdict
-        return () if verdict is None else verdict.batch_flips[:FLIPS_SHOWN]
+    def sizes(self) -> tuple[int, ...]:
+        return tuple({size: None for flip in self.flips for size in flip.answers})[:SIZES_SHOWN]
 
-
-def flips_counted(verdict: Verdict) -> int:
-    """How many images batch sizes classify differently, those that are not kept included."""
-    counted = verdict.figures.get(FigureName.FLIPS)
-    return counted if isinstance(counted, int) else len(verdict.batch_flips)
-
-
-def _answer(flip: BatchFlip, size: int) -> str:
-    answer = flip.answers.get(size)
-    if answer is None:
-        return NO_VALUE
-    logit = "" if answer.score is None else f" ({formats.plain(answer.score)})"
-    return f"{answer.compiled}{logit}"
+    def thumb(self, name: str) -> str:
+        """Return the thumbnail of an image as a data URI; empty where there is none."""
+        return self.room.thumbs.uri(images_of(self.records, self.line), name)

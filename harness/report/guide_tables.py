@@ -17,7 +17,6 @@ from harness.base.terms import WHOLE_SET
 from harness.judge import causes
 from harness.pages import formats
 from harness.pages.formats import NO_VALUE
-from harness.pages.looks import Look
 from harness.records.lines import CaseLine
 from harness.records.values import GuideFigures, PublishedSpeed
 from harness.report.cases import CaseView
@@ -42,32 +41,17 @@ class AccuracyRow:
     error: str
 
 
-@dataclass(frozen=True)
-class AccuracyGroup:
-    """The rows of one model on one target of the harness."""
-
-    model: str
-    title: str
-    device: str
-    rows: tuple[AccuracyRow, ...]
-
-
 def accuracy_table(
     cases: Sequence[CaseView], published: Mapping[str, GuideFigures]
-) -> tuple[AccuracyGroup, ...]:
-    """Return every accuracy case that measured something, by model and target."""
+) -> tuple[tuple[AccuracyRow, ...], ...]:
+    """Return every accuracy case that measured something, those of a model and target together."""
     groups: dict[tuple[str, str], list[AccuracyRow]] = {}
-    titles: dict[str, str] = {}
     for view in cases:
         line = view.line
         if line.check == "accuracy" and line.measured is not None:
-            titles.setdefault(line.model, line.title)
             row = _accuracy_row(view, published.get(line.model))
             groups.setdefault((line.model, line.target), []).append(row)
-    return tuple(
-        AccuracyGroup(model, titles[model], device, tuple(rows))
-        for (model, device), rows in groups.items()
-    )
+    return tuple(map(tuple, groups.values()))
 
 
 def _accuracy_row(view: CaseView, published: GuideFigures | None) -> AccuracyRow:
@@ -115,17 +99,15 @@ def why_not(case: CaseLine) -> str:
 
 @dataclass(frozen=True)
 class SpeedCell:
-    """One figure. `measured` leads to its case; `published` stands beside or instead of it.
+    """One figure: the measured one of a case, the published one beside or instead of it.
 
-    `look`: how the case of the measured figure ended; `why_not`: why the figure counts for nothing.
+    `struck`: the published one is not comparable; `why_not`: why the measured counts for nothing.
     """
 
-    measured: str = ""
-    anchor: str = ""
+    case: CaseView | None = None
     published: str = ""
-    struck: bool = False  # the published figure is not comparable
+    struck: bool = False
     best: bool = False
-    look: Look | None = None
     why_not: str = ""
 
 
@@ -281,14 +263,11 @@ def _column_name(case: CaseLine) -> str:
 
 def _cell(column: _Column, size: int, best: int | None) -> SpeedCell:
     measured, published = column.measured.get(size), column.published.get(size)
-    view = measured.view if measured is not None else None
     return SpeedCell(
-        measured="" if measured is None else formats.rate(measured.fps, measured.half_width),
-        anchor="" if view is None else view.anchor,
+        case=None if measured is None else measured.view,
         published="" if published is None else f"{published.fps:,.10g}",
         struck=size in column.not_comparable,
         best=size == best,
-        look=None if view is None else view.look,
         why_not="" if measured is None else measured.why_not,
     )
 
@@ -300,7 +279,9 @@ def _best_row(
     for name, column in columns.items():
         size = best[name]
         cell = SpeedCell() if size is None else _cell(column, size, None)
-        if cell.measured:  # the published figure of that batch size need not be the best one
+        if (
+            cell.case is not None
+        ):  # the published figure of that batch size need not be the best one
             cell = replace(cell, published="")
         cells.append(cell)
     found = tuple(_ratio(columns, name, best) for name in ratios)

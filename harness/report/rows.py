@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from harness.base.host import Machine
 from harness.pages import formats
 from harness.pages.formats import NO_VALUE, datum, plain
 from harness.pages.html import safe_href
@@ -19,34 +20,47 @@ from harness.records.values import (
     ProblemCode,
     Scalar,
     ThroughputMeasurement,
-    Timing,
     Verdict,
 )
 
-_TOOLS = {"cann": "CANN", "driver": "driver of the device"}
 DEVICES_SHOWN = 24
 VERSIONS_SHOWN = 8
 
+# Fields of records by a label of their own; the others have their names.
+_LABELS = {
+    "p99_ms": "99th percentile",
+    "min_ms": "fastest",
+    "max_ms": "slowest",
+    "cv_percent": "coefficient of variation",
+    "half_width_percent": "half-width of the mean's 99 % interval",
+    "precision_percent": "precision asked for",
+    "seconds": "time measured",
+    "warmup": "warm-up executions",
+    "root": "folder",
+    "contents": "digest of what was fed",
+    "verified": "verified by a published digest",
+    "max_abs": "largest absolute difference",
+    "relative_l2": "relative L2",
+    "hostname": "host",
+    "cann": "CANN",
+    "driver": "driver of the device",
+}
+_UNITS: dict[str, Callable[[float], str]] = {
+    "ms": formats.milliseconds,
+    "percent": formats.percent,
+    "s": formats.duration,
+    "seconds": formats.duration,
+    "gib": lambda value: f"{value:,.1f}{formats.SPACE}GiB" if value else "",
+}
 # Figures of a verdict that the rows of its measurement say as well.
 _MEASURED = frozenset(
     {
-        FigureName.IMAGES,
-        FigureName.CORRECT,
-        FigureName.TOP1,
-        FigureName.EAGER_TOP1,
-        FigureName.LOGITS_L2,
-        FigureName.LOGITS_MAX,
-        FigureName.FLIPS,
-        FigureName.FLIPS_EXCUSED,
-        FigureName.MEAN_MS,
-        FigureName.MEAN_HALF_WIDTH,
-        FigureName.PRECISION,
-        FigureName.ROUNDS,
-        FigureName.EXECUTIONS,
-        FigureName.OUTLIERS,
-        FigureName.LOOKS,
-        FigureName.EAGER_FPS,
-        FigureName.EAGER_HALF_WIDTH,
+        *(FigureName.IMAGES, FigureName.CORRECT, FigureName.TOP1, FigureName.EAGER_TOP1),
+        *(FigureName.LOGITS_L2, FigureName.LOGITS_MAX),
+        *(FigureName.FLIPS, FigureName.FLIPS_EXCUSED),
+        *(FigureName.MEAN_MS, FigureName.MEAN_HALF_WIDTH, FigureName.PRECISION),
+        *(FigureName.ROUNDS, FigureName.EXECUTIONS, FigureName.OUTLIERS, FigureName.LOOKS),
+        *(FigureName.EAGER_FPS, FigureName.EAGER_HALF_WIDTH),
     }
 )
 
@@ -73,12 +87,33 @@ def rows(*pairs: tuple[str, str]) -> tuple[Row, ...]:
     return tuple(Row(label, value) for label, value in pairs if value not in (NO_VALUE, ""))
 
 
-def known(values: Mapping[str, Scalar | tuple[str, ...]]) -> tuple[Row, ...]:
-    """Return versions or other values by their own names."""
-    return rows(*((formats.line(name, 80), datum(value)) for name, value in values.items()))
+def known(values: Mapping[str, Scalar | tuple[str, ...]], before: str = "") -> tuple[Row, ...]:
+    """Return versions or other values by their own names, `before` each of them."""
+    return rows(
+        *(
+            (before + _LABELS.get(name, formats.line(name, 80)), datum(value))
+            for name, value in values.items()
+        )
+    )
 
 
-def filled(groups: Iterable[Group]) -> tuple[Group, ...]:
+def fields(value: Any, *left_out: str) -> tuple[Row, ...]:
+    """Return the plain fields of a dataclass, in the units that their names end with."""
+    found = []
+    for field in dataclasses.fields(value) if value is not None else ():
+        name, item = field.name, getattr(value, field.name)
+        if name in left_out or not isinstance(item, str | int | float | None):
+            continue
+        stem, _, unit = name.rpartition("_")
+        label = _LABELS.get(name, (stem if unit in _UNITS and stem else name).replace("_", " "))
+        if isinstance(item, int | float) and unit in _UNITS:
+            found.append((label, _UNITS[unit](item)))
+        else:
+            found.append((label, datum(item)))
+    return rows(*found)
+
+
+def filled(*groups: Group) -> tuple[Group, ...]:
     """Return the groups that have rows."""
     return tuple(group for group in groups if group.rows)
 
@@ -88,101 +123,83 @@ def filled(groups: Iterable[Group]) -> tuple[Group, ...]:
 
 def figures_of(verdict: Verdict, *, measured: bool) -> tuple[Row, ...]:
     """Return the figures of a verdict; `measured`: the rows of its measurement stand beside."""
-    sizes = {f"top-1 at batch size {n}": top1 for n, top1 in verdict.top1_by_batch_size.items()}
     return rows(
         *(
             (name.label, datum(value, name.unit))
             for name, value in verdict.figures.items()
             if not (measured and name in _MEASURED)
         ),
-        *((label, formats.percent(top1)) for label, top1 in sizes.items()),
+        *(
+            (f"top-1 at batch size {size}", formats.percent(top1))
+            for size, top1 in verdict.top1_by_batch_size.items()
+        ),
     )
 
 
-def accuracy(measured: AccuracyMeasurement) -> list[Group]:
+def accuracy(measured: AccuracyMeasurement) -> tuple[Group, ...]:
     """Return the rows of an accuracy, beside its table of top-1 to top-5."""
-    bad = sum(
-        int(str(problem.data.get("images", 0)))
-        for problem in measured.problems
-        if problem.code is ProblemCode.NOT_FINITE
-    )
+    damaged = [one for one in measured.problems if one.code is ProblemCode.NOT_FINITE]
     speed = measured.images_per_second
-    passed = rows(
+    images = rows(
         ("images", plain(measured.scores.images)),
         ("images of the set", plain(measured.expected_images)),
-        ("outputs with NaN or infinity", plain(bad)),
+        ("outputs with NaN or infinity", datum(damaged[0].data["images"] if damaged else 0)),
         ("time for all images", formats.duration(measured.seconds)),
         ("images a second", NO_VALUE if speed is None else plain(round(speed, 1))),
     )
     if file := measured.predictions_file:
         label = "predictions of each image"
-        passed += (Row(label, formats.line(file, 200), safe_href(file)),)
+        images += (Row(label, formats.line(file, 200), safe_href(file)),)
     fidelity = measured.fidelity
-    groups = [Group("Images", passed)]
-    if fidelity is not None:
-        groups.append(
-            Group(
-                "Fidelity to the eager model",
-                rows(
-                    ("relative L2 of the logits", plain(fidelity.relative_l2)),
-                    ("largest absolute difference", plain(fidelity.max_abs)),
-                    ("equal predictions", formats.percent(100 * fidelity.agreement)),
-                    ("predictions that differ", plain(fidelity.flips_total)),
-                    ("of these excused by their margin", plain(fidelity.excused_total)),
-                ),
-            )
-        )
-    return groups
-
-
-def _timing(timing: Timing) -> tuple[tuple[str, str], ...]:
-    return (
-        ("mean", formats.milliseconds(timing.mean_ms)),
-        ("median", formats.milliseconds(timing.median_ms)),
-        ("99th percentile", formats.milliseconds(timing.p99_ms)),
-        ("fastest", formats.milliseconds(timing.min_ms)),
-        ("slowest", formats.milliseconds(timing.max_ms)),
-        ("coefficient of variation", formats.percent(timing.cv_percent)),
-        ("half-width of the mean's 99 % interval", formats.percent(timing.half_width_percent)),
+    if fidelity is None:
+        return (Group("Images", images),)
+    close = (
+        *fields(fidelity, "agreement", "flips_total", "excused_total"),
+        *rows(
+            ("equal predictions", formats.percent(100 * fidelity.agreement)),
+            ("predictions that differ", plain(fidelity.flips_total)),
+            ("of these excused by their margin", plain(fidelity.excused_total)),
+        ),
     )
+    return Group("Images", images), Group("Fidelity to the eager model", close)
 
 
-def throughput(measured: ThroughputMeasurement) -> list[Group]:
+def throughput(measured: ThroughputMeasurement) -> tuple[Group, ...]:
     """Return the rows of a throughput, beside the charts of its samples."""
-    timing, outputs = measured.timing, measured.outputs
-    means = "means of several executions" if timing.means_only else NO_VALUE
-    groups = [
+    timing = measured.timing
+    means = "means of several executions" if timing.means_only else ""
+    counts = ("batch_size", "warmup", "executions", "outliers", "means_only")
+    return filled(
         Group(
             "Latency of one execution",
-            rows(
-                *_timing(timing),
-                ("precision asked for", formats.percent(measured.precision_percent)),
-                ("precision asked for was reached", datum(measured.precise)),
-                ("samples are", means),
-                ("outliers", plain(timing.outliers)),
+            (
+                *fields(timing, *counts),
+                *rows(
+                    ("precision asked for", formats.percent(measured.precision_percent)),
+                    ("precision asked for was reached", datum(measured.precise)),
+                    ("samples are", means),
+                ),
             ),
         ),
         Group(
             "How it was measured",
-            rows(
-                ("throughput", formats.rate(timing.fps, timing.half_width_percent)),
-                ("batch size", plain(timing.batch_size)),
-                ("warm-up executions", plain(timing.warmup)),
-                ("rounds", plain(timing.rounds)),
-                ("executions", plain(timing.executions)),
-                ("budget", formats.duration(measured.budget_s)),
-                ("time measured", formats.duration(measured.seconds)),
+            (
+                *rows(
+                    ("throughput", formats.rate(timing.fps, timing.half_width_percent)),
+                    ("batch size", plain(timing.batch_size)),
+                    ("warm-up executions", plain(timing.warmup)),
+                    ("rounds", plain(timing.rounds)),
+                    ("executions", plain(timing.executions)),
+                    ("outliers", plain(timing.outliers)),
+                    ("budget", formats.duration(measured.budget_s)),
+                    ("time measured", formats.duration(measured.seconds)),
+                ),
             ),
         ),
-        Group("The device meanwhile", looks(measured.conditions)),
+        Group("The device meanwhile", _looks(measured.conditions)),
         Group("Eager PyTorch on the same host", _eager(measured)),
-    ]
-    if outputs is not None:
-        l2 = ("relative L2", plain(outputs.relative_l2))
-        groups.append(
-            Group("Outputs against the ONNX model", rows(l2, ("bound", plain(outputs.bound))))
-        )
-    return groups
+        Group("Outputs against the ONNX model", fields(measured.outputs)),
+    )
 
 
 def _eager(measured: ThroughputMeasurement) -> tuple[Row, ...]:
@@ -190,23 +207,22 @@ def _eager(measured: ThroughputMeasurement) -> tuple[Row, ...]:
     if fastest is None or ratio is None:
         return ()
     name, timing = fastest
-    formats_timed = (
-        (name, f"{formats.rate(one.fps)}, {formats.milliseconds(one.mean_ms)}")
-        for name, one in measured.rivals.items()
+    others = {one: timed for one, timed in measured.rivals.items() if one != name}
+    return (
+        *rows(
+            ("throughput", formats.rate(timing.fps, timing.half_width_percent)),
+            ("memory format", name),
+        ),
+        *fields(timing, "batch_size", "means_only", "outliers"),
+        *rows(
+            ("ratio, compiled to eager", f"{ratio:.3f}"),
+            ("half-width of the ratio", formats.percent(measured.half_width_percent)),
+            *(
+                (other, f"{formats.rate(timed.fps)}, {formats.milliseconds(timed.mean_ms)}")
+                for other, timed in others.items()
+            ),
+        ),
     )
-    return rows(
-        ("throughput", formats.rate(timing.fps, timing.half_width_percent)),
-        ("memory format", name),
-        *_timing(timing),
-        ("warm-up executions", plain(timing.warmup)),
-        ("executions", plain(timing.executions)),
-        ("ratio, compiled to eager", f"{ratio:.3f}"),
-        ("half-width of the ratio", formats.percent(measured.half_width_percent)),
-        *(formats_timed if len(measured.rivals) > 1 else ()),
-    )
-
-
-# What the device looked like -------------------------------------------------------------------
 
 
 def _answers(answers: Sequence[str]) -> str:
@@ -215,27 +231,26 @@ def _answers(answers: Sequence[str]) -> str:
     return ", ".join(f"{text} ({count:,} of {len(answers):,})" for text, count in counts.items())
 
 
-def _span(values: Sequence[float], unit: str) -> str:
+def _span(readings: Iterable[float | None], unit: str) -> str:
+    values = [round(one, 1) for one in readings if one is not None]
     if not values:
         return NO_VALUE
-    low, high = (plain(round(value, 1)) for value in (min(values), max(values)))
+    low, high = plain(min(values)), plain(max(values))
     return f"{low if low == high else f'{low} to {high}'}{formats.SPACE}{unit}"
 
 
-def looks(conditions: Sequence[Condition]) -> tuple[Row, ...]:
+def _looks(conditions: Sequence[Condition]) -> tuple[Row, ...]:
     """Summarise the looks at a device; nothing where nobody looked."""
     if not conditions:
         return ()
-    temperatures = [look.temperature_c for look in conditions if look.temperature_c is not None]
-    powers = [look.power_w for look in conditions if look.power_w is not None]
     health = [formats.line(look.health, 40) or "unknown" for look in conditions]
     return rows(
         ("looks", f"{len(conditions):,}"),
         ("health", _answers(health)),
         ("used by others", _answers([look.busy for look in conditions])),
         ("throttled", _answers([look.throttled for look in conditions])),
-        ("temperature", _span(temperatures, "°C")),
-        ("power", _span(powers, "W")),
+        ("temperature", _span((look.temperature_c for look in conditions), "°C")),
+        ("power", _span((look.power_w for look in conditions), "W")),
     )
 
 
@@ -244,20 +259,6 @@ def looks(conditions: Sequence[Condition]) -> tuple[Row, ...]:
 
 def circumstances(case: CaseLine) -> tuple[Group, ...]:
     """Return what a case stood on: device, checkpoint, images, host, versions."""
-    checkpoint, images = case.checkpoint, case.images
-    weights = (
-        ()
-        if checkpoint is None
-        else rows(
-            ("source", checkpoint.source),
-            ("file", formats.line(checkpoint.file)),
-            ("sha256", checkpoint.sha256),
-            ("md5", checkpoint.md5),
-            ("address", formats.line(checkpoint.url)),
-            ("layout", formats.line(checkpoint.layout)),
-            ("verified by a published digest", datum(checkpoint.verified)),
-        )
-    )
     preprocessing = rows(("preprocessing", formats.line(case.preprocessing, 1_000)))
     where = rows(
         ("host", formats.line(case.machine.hostname)),
@@ -267,65 +268,56 @@ def circumstances(case: CaseLine) -> tuple[Group, ...]:
         ("duration", formats.duration(case.seconds)),
     )
     return filled(
-        (
-            Group("Device", _device(case)),
-            Group("Checkpoint", weights),
-            Group("Images and preprocessing", (*_images(images), *preprocessing)),
-            Group("Where and when", where),
-            Group("Versions of this case", known(case.versions)),
-        )
+        Group("Device", _device(case)),
+        Group("Checkpoint", fields(case.checkpoint)),
+        Group("Images and preprocessing", (*_images(case.images), *preprocessing)),
+        Group("Where and when", where),
+        Group("Versions of this case", known(case.versions)),
     )
+
+
+def chip_and_card(case: CaseLine) -> tuple[str, str]:
+    """Return chip and product as the measurement names them, else as the device does."""
+    setup = case.throughput.setup if case.throughput is not None else None
+    name = case.device.name if case.device is not None else ""
+    return (setup.chip or name, setup.card) if setup is not None else (name, "")
 
 
 def _device(case: CaseLine) -> tuple[Row, ...]:
     device = case.device or DeviceInfo("")
     setup = case.throughput.setup if case.throughput is not None else None
-    tools = {_TOOLS.get(name, name): version for name, version in device.toolchain.items()}
-    card = ", ".join(part for part in (setup.card if setup else "", device.card) if part)
-    left_out = {f"not used: {name}": why for name, why in device.left_out.items()}
+    chip, product = chip_and_card(case)
+    held = device.id != ""
     return (
         *rows(
             ("device", formats.line(device.id)),
-            ("chip", formats.line((setup.chip if setup else "") or device.name)),
-            ("card", formats.line(card)),
+            ("chip", formats.line(chip)),
+            ("card", formats.line(", ".join(part for part in (product, device.card) if part))),
             ("chips on the card", datum(setup.chips if setup else None)),
-            ("held alone", datum(device.alone) if device.id else ""),
-            ("waited for it", formats.duration(device.waited_s) if device.id else ""),
+            ("held alone", datum(device.alone) if held else ""),
+            ("waited for it", formats.duration(device.waited_s) if held else ""),
             ("run through", formats.line(device.driver or (setup.driver if setup else ""))),
-            ("method", formats.line(setup.method) if setup else ""),
-            ("tuning", formats.line(setup.tuning) if setup else ""),
-            ("about the setup", formats.line(setup.note) if setup else ""),
         ),
-        *known(tools),
+        *(fields(setup, "chip", "card", "chips", "driver", "toolchain") if setup else ()),
+        *known(device.toolchain),
         *known(device.runtime),
-        *known(left_out),
+        *known(device.left_out, "not used: "),
     )
 
 
 def _images(images: ImagesInfo | None) -> tuple[Row, ...]:
-    if images is None:
-        return ()
-    checked, counted = images.checked, ""
-    if checked is not None:
-        each = plain(checked.fewest)
-        if checked.fewest != checked.most:
-            each += f" to {plain(checked.most)}"
-        counted = (
-            f"{plain(checked.images)} images, {plain(checked.classes)} classes, {each} of each; "
-            f"classes compared with those that are known: {plain(checked.known)}; "
-            f"labels without an image: {plain(checked.labels_without_image)}"
-        )
-    return rows(
-        ("source", images.source),
-        ("folder", formats.line(images.root)),
-        ("count", plain(images.count)),
-        ("digest", images.digest),
-        ("layout", formats.line(images.layout)),
-        ("labels", formats.line(images.labels)),
-        ("selection", formats.line(images.selection)),
-        ("digest of what was fed", images.contents),
-        ("found in the folder", counted),
+    checked = images.checked if images is not None else None
+    if checked is None:
+        return fields(images)
+    each = plain(checked.fewest)
+    if checked.fewest != checked.most:
+        each += f" to {plain(checked.most)}"
+    counted = (
+        f"{plain(checked.images)} images, {plain(checked.classes)} classes, {each} of each; "
+        f"classes compared with those that are known: {plain(checked.known)}; "
+        f"labels without an image: {plain(checked.labels_without_image)}"
     )
+    return *fields(images), Row("found in the folder", counted)
 
 
 def device_line(case: CaseLine) -> str:
@@ -333,32 +325,14 @@ def device_line(case: CaseLine) -> str:
     device = case.device
     if device is None:
         return ""
-    setup = case.throughput.setup if case.throughput is not None else None
     tools = (("CANN", "cann"), ("driver", "driver"), ("firmware", "firmware"))
     parts = [
         device.id,
-        (setup.chip if setup else "") or device.name,
-        setup.card if setup else "",
+        *chip_and_card(case),
         *(f"{name} {device.toolchain[key]}" for name, key in tools if device.toolchain.get(key)),
         f"run through {device.driver}" if device.driver else "",
     ]
-    return ", ".join(dict.fromkeys(formats.line(part, 80) for part in parts if part))
-
-
-# Of the run ------------------------------------------------------------------------------------
-
-
-def machine(host: Machine) -> tuple[Row, ...]:
-    """Return the rows of a host."""
-    memory = f"{host.memory_gib:,.1f}{formats.SPACE}GiB" if host.memory_gib else ""
-    return rows(
-        ("host", formats.line(host.hostname)),
-        ("system", formats.line(host.system)),
-        ("architecture", formats.line(host.architecture)),
-        ("processor", formats.line(host.processor)),
-        ("cores", str(host.cores) if host.cores else ""),
-        ("memory", memory),
-    )
+    return ", ".join(_each(parts))
 
 
 def toolchain(cases: Sequence[CaseLine]) -> tuple[Row, ...]:
@@ -367,17 +341,15 @@ def toolchain(cases: Sequence[CaseLine]) -> tuple[Row, ...]:
     devices: dict[str, dict[str, None]] = {}  # label -> what was said of it, each once
     tools: dict[str, dict[str, None]] = {"CANN": {}, "driver": {}, "firmware": {}}
     for case in cases:
-        device = case.device
-        versions = {**(device.toolchain if device is not None else {}), **case.versions}
+        device = case.device or DeviceInfo("")
+        versions = {**device.toolchain, **case.versions}
         for name, said in tools.items():
             said.update(_each((versions.get(name.lower()),)))
-        if device is not None and device.id:
-            setup = case.throughput.setup if case.throughput is not None else None
+        if device.id:
             label = formats.line(device.id, 80)
             if len(hosts) > 1:
                 label += f" on {formats.line(case.machine.hostname, 80)}"
-            chip, card = (setup.chip, setup.card) if setup else ("", "")
-            devices.setdefault(label, {}).update(_each((chip or device.name, card, device.card)))
+            devices.setdefault(label, {}).update(_each((*chip_and_card(case), device.card)))
     found = [Row(label, ", ".join(texts)) for label, texts in devices.items()]
     if len(found) > DEVICES_SHOWN:
         found[DEVICES_SHOWN:] = [Row("and more", f"{len(found) - DEVICES_SHOWN:,} devices")]

@@ -12,13 +12,14 @@ import contextlib
 import hashlib
 import io
 import os
-import secrets
 import stat
 import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.base.errors import RecordError
+from harness.pages import html
 from harness.records.lines import RunCheckLine
 from harness.records.reader import RunRecords
 from harness.records.values import ImagesInfo
@@ -173,17 +174,11 @@ def _small(stream: io.BufferedReader) -> bytes:
 
 
 def _write(target: Path, picture: bytes) -> bool:
-    staged = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    try:
+    with contextlib.suppress(OSError, RecordError):
         target.parent.mkdir(exist_ok=True)
-        try:
-            staged.write_bytes(picture)
-            staged.replace(target)
-        finally:
-            staged.unlink(missing_ok=True)
-    except OSError:
-        return False
-    return True
+        html.replace_file(target, picture)
+        return True
+    return False
 
 
 # Showing ---------------------------------------------------------------------------------------

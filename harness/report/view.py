@@ -221,7 +221,7 @@ class RunView:
     # Tables and charts ---------------------------------------------------------------------
 
     @cached_property
-    def guide_accuracy(self) -> tuple[guide_tables.AccuracyGroup, ...]:
+    def guide_accuracy(self) -> tuple[tuple[guide_tables.AccuracyRow, ...], ...]:
         return guide_tables.accuracy_table(self.cases, self._published)
 
     @cached_property
@@ -342,7 +342,7 @@ class RunView:
             case.machine for case in cases if case.machine not in (run.machine, Machine())
         )
         machines = (
-            Group(f"Machine {number}", rows.machine(machine))
+            Group(f"Machine {number}", rows.fields(machine))
             for number, machine in enumerate(list(others)[:MACHINES_SHOWN], 2)
         )
         settings = (
@@ -350,14 +350,12 @@ class RunView:
             for name, value in run.settings.items()
         )
         return rows.filled(
-            (
-                Group("Run", about),
-                Group("Machine", rows.machine(run.machine)),
-                *machines,
-                Group("Devices and toolchain", rows.toolchain(cases)),
-                Group("Versions", rows.known(run.versions)),
-                Group("Settings", rows.rows(*settings)),
-            )
+            Group("Run", about),
+            Group("Machine", rows.fields(run.machine)),
+            *machines,
+            Group("Devices and toolchain", rows.toolchain(cases)),
+            Group("Versions", rows.known(run.versions)),
+            Group("Settings", rows.rows(*settings)),
         )
 
     @property
