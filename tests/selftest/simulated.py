@@ -151,7 +151,7 @@ def ascend_target(
     options: Mapping[str, Any] | None = None,
     **given: Any,
 ) -> AscendTarget:
-    """A target on a simulated host in `folder`; `options` are set as they are, whatever they say."""
+    """A target on a simulated host in `folder`; `options` are set whatever they say."""
     settings = resolve({"simulate_ascend": True, "target": name, **given}, environment={})
     changed = dataclasses.replace(settings.of(AscendOptions), **(options or {}))
     environment = {**make_host(folder / "host", text).env, **(variables or {})}

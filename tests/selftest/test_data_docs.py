@@ -9,8 +9,8 @@ import pytest
 from harness import plan as cases
 from harness import settings
 from harness.base.errors import CheckpointError
-from harness.catalog.load import load_catalog
 from harness.base.terms import WHOLE_SET
+from harness.catalog.load import load_catalog
 from harness.stages import checkpoint as checkpoints
 from harness.stages.pipeline import Workbench
 from tests.selftest.running import ROOT, TINY

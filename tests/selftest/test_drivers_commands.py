@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from harness import simulator
-from harness.catalog.schema import load_catalog
+from harness.catalog.load import load_catalog
 from tests.selftest.running import TINY
-from tests.selftest.simulated import make_host, write_onnx
+from tests.selftest.simulated import ascend_target, make_host, write_onnx
 
 
 def run_command(folder: Path, config: str, driver: str, *, script: Path | None = None) -> list[str]:

@@ -14,17 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.base.errors import DeviceError, InferError, LoadError
-from harness.catalog.load import load_catalog
-from harness.judge import verdicts
-from harness.records.conditions import Setup
-from harness.settings import ROOT
 from harness.targets.ascend import legacy
 from harness.targets.ascend.exchange import FileSession
 from harness.targets.ascend.legacy import Average, open_legacy, parse_average, parse_interface
 from harness.targets.protocol import TensorSpec
 from tests.selftest import ascend_tools
 from tests.selftest.ascend_tools import B, C, S, batch, expected
-from tests.selftest.planted import speed
 from tests.selftest.running import alive
 
 Opener = Callable[..., FileSession]
@@ -102,24 +97,6 @@ def test_one_and_sixteen_are_timed_over_a_data_set(
     call = calls(tmp_path)[-1]
     assert "input_text_path" in " ".join(call["argv"])
     assert not list((tmp_path / "work").rglob("*.bin"))
-
-
-@pytest.mark.parametrize("size", [1, 16])
-def test_seeded_images_are_not_taken_for_the_guides_data_set(opened: Opener, size: int) -> None:
-    catalog = load_catalog(ROOT / "baselines.yaml")
-    figure = catalog.model("squeezenet1_1").baseline("ascend310", size)
-    assert figure is not None and figure.method == "whole-dataset"
-    setup = Setup(
-        driver="benchmark",
-        method=opened(size=size, timed_images=1024).about.method,
-        chip="Ascend310",
-        chips=4,
-    )
-    for ms, kind in ((0.1, "PASS"), (100.0, "FAIL")):  # judged all the same, and said
-        found = verdicts.judge_baseline(speed.measured(ms, setup=setup), figure)
-        assert found.kind == kind
-        words = "method dataset of 1024 seeded images, the baseline's whole-dataset"
-        assert words in found.sentence
 
 
 @pytest.mark.parametrize(("loops", "rounds"), [(1, 20), (20, 20), (300, 300), (99999, 1000)])
