@@ -158,6 +158,7 @@ def _devices_of(
     target: str, info: NpuInfo, wanted: tuple[int, ...] | None, say: Findings
 ) -> Finding:
     soc, what = CHIPS[target], f"devices of {target}"
+    say = dataclasses.replace(say, of=frozenset({target}))
     chips = chips_of(info, soc)
     chosen = [chip for chip in chips if wanted is None or chip.logical_id in wanted]
     healthy = [chip for chip in chosen if chip.healthy]
@@ -170,7 +171,7 @@ def _devices_of(
     elif not chosen:
         ids = ", ".join(str(chip.logical_id) for chip in chips)
         found, remedy = "--device names none of them", f"the logical ids here: {ids}"
-    return say.lacks(what, found, remedy, needed_by=frozenset({target}))
+    return say.lacks(what, found, remedy)
 
 
 def _chip(say: Findings, chip: Chip) -> Finding:
