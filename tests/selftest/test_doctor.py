@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from importlib import metadata
 
 import pytest
@@ -15,6 +16,7 @@ from harness import doctor
 from harness.__main__ import app
 from harness.base.errors import DeviceError
 from harness.base.host import package_version
+from harness.base.stages import Stage
 from harness.base.store import Store, source_digest
 from harness.catalog.load import load_catalog
 from harness.cli import options as command_options
@@ -90,7 +92,7 @@ def run(monkeypatch, tmp_path, machine):
     return run
 
 
-def named(findings, words) -> Finding:
+def named(findings: Sequence[Finding], words: str) -> Finding:
     (found,) = [one for one in findings if words in one.what]
     return found
 
@@ -417,9 +419,9 @@ def test_crops_of_all_models_are_held_against_the_disk_together(tmp_path, monkey
         (staging / "crops.npy").write_bytes(b"")
         return ""
 
-    Store(settings.store).get_or_build("crops", {**now, "pillow": "0.9"}, build)
+    Store(settings.store).get_or_build(Stage.CROPS, {**now, "pillow": "0.9"}, build)
     assert crops(30).state == "note"
-    Store(settings.store).get_or_build("crops", now, build)
+    Store(settings.store).get_or_build(Stage.CROPS, now, build)
     assert crops(30).found == "28.5 GB are still to be written, 30.0 GB are free"
     assert crops(30).state == "ok"
 
@@ -442,7 +444,7 @@ def test_the_store_says_what_is_in_it_and_what_it_needs(look, tmp_path, monkeypa
         (staging / "model.onnx").write_bytes(bytes(3_000_000))
         return ""
 
-    Store(tmp_path / "store").get_or_build("export", {"a": 1}, build)
+    Store(tmp_path / "store").get_or_build(Stage.EXPORT, {"a": 1}, build)
     full = shutil.disk_usage(tmp_path)._replace(free=0)
     monkeypatch.setattr(shutil, "disk_usage", lambda place: full)
     monkeypatch.setattr(doctor, "MODEL_GB", 0.0025)

@@ -1,0 +1,538 @@
+"""`harness.targets.sessions`: a runtime may do what it likes, one case pays."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.base.errors import DeviceError, InferError, LoadError
+from harness.base.processes import kill_group
+from harness.targets import sessions
+from harness.targets.leases import lease
+from harness.targets.protocol import Device, Float32, Session
+from harness.targets.sessions import SLOTS, WORKER, WorkerSession, open_session
+from tests.selftest.running import ROOT, alive, eventually
+from tests.selftest.worker_backend import (
+    SHAPE,
+    B,
+    C,
+    Opener,
+    S,
+    batch,
+    broken,
+    descriptors,
+    expected,
+    failing,
+)
+from tests.selftest.worker_backend import opened as opened
+from tests.selftest.worker_backend import plain as plain
+
+# --- what works -------------------------------------------------------------------------------
+
+
+def test_stream_keeps_the_order_and_every_value(plain: WorkerSession) -> None:
+    rng = np.random.default_rng(1)
+    batches = [rng.random(SHAPE, dtype=np.float32) for _ in range(11)]
+    for count in (0, 1, 2, 3, 11):
+        results = list(plain.stream(batches[:count]))
+        assert len(results) == count
+        for given, result in zip(batches, results, strict=False):
+            assert result.dtype == np.float32 and result.shape == (B, C)
+            np.testing.assert_array_equal(result, expected(given))
+    assert len({result.ctypes.data for result in results}) == 11  # copies, not the slots
+
+
+def test_fillers_write_into_the_slots(plain: WorkerSession) -> None:
+    views: list[Float32] = []
+
+    def filler(value: float) -> Callable[[Float32], None]:
+        def fill(view: Float32) -> None:
+            views.append(view)
+            view[...] = value
+
+        return fill
+
+    results = list(plain.stream_into(filler(k) for k in range(7)))
+    np.testing.assert_array_equal(results, [expected(batch(k)) for k in range(7)])
+    assert [id(view) for view in views] == [id(plain.slots[k % SLOTS]) for k in range(7)]
+    assert all(view.ctypes.data % sessions.ALIGNMENT == 0 for view in views)
+
+
+def test_two_batches_are_in_flight_while_the_third_is_filled(plain: WorkerSession) -> None:
+    in_flight: list[int] = []
+
+    def fill(view: Float32) -> None:
+        in_flight.append(len(plain._submitted))
+        view[...] = 1
+
+    list(plain.stream_into([fill] * 6))
+    assert in_flight == [0, 1, 2, 2, 2, 2]
+    # The next is submitted before a result is handed out: the consumer may take its time.
+    in_flight = [len(plain._submitted) for _ in plain.stream([batch(1)] * 5)]
+    assert in_flight == [2, 2, 2, 1, 0]
+
+
+def test_session_satisfies_the_protocol(plain: WorkerSession) -> None:
+    session: Session = plain
+    assert [(s.name, s.shape, s.dtype) for s in session.inputs] == [("image", SHAPE, "float32")]
+    assert [(s.name, s.shape, s.dtype) for s in session.outputs] == [("class", (B, C), "float32")]
+
+
+def test_primitives(plain: WorkerSession) -> None:
+    plain.write(1, batch(2))
+    plain.write(0, batch(3))
+    plain.submit(1)
+    plain.submit(0)
+    result, ms = plain.collect()
+    np.testing.assert_array_equal(result, expected(batch(2)))
+    assert ms >= 0
+    np.testing.assert_array_equal(plain.collect()[0], expected(batch(3)))
+
+
+def test_time_counts_the_loops_and_not_the_warm_up(opened: Opener) -> None:
+    session = opened("outputs = [y * 0 + self.runs]")
+    session.write(0, batch(-1))
+    for loops, warmup in ((1, 0), (37, 5)):
+        times = session.time(loops, warmup)
+        assert len(times) == loops and all(isinstance(ms, float) and ms >= 0 for ms in times)
+    ((runs, *_), *_) = next(session.stream([batch(-1)]))
+    assert runs == 1 + 37 + 5 + 1
+
+
+def test_a_backend_may_time_itself(opened: Opener) -> None:
+    code = """
+        def own(arrays, loops, warmup):
+            model.calls = getattr(model, "calls", 0) + 1
+            assert warmup == 0 and arrays[0].shape == (2, 3, 4, 4)
+            return [0.5 * model.calls] * loops
+        model.time = own
+        """
+    times = opened(open=code).time(4, 1)
+    assert len(times) == 4 and times[0] > 0.5  # the warm-up was a call of its own
+    with pytest.raises(InferError, match="0 times for 1 executions"):
+        opened(open="model.time = lambda *a: []").time(4, 1)
+    with pytest.raises(InferError, match=r"1 times for 1 executions: \[nan\]"):
+        opened(open="model.time = lambda *a: [float('nan')]").time(4, 1)
+
+
+def test_a_long_measurement_is_no_hang(opened: Opener) -> None:
+    # Longer than the deadline together, each execution far below it.
+    session = opened("time.sleep(0.02)", deadline_run_s=1.0)
+    session.write(0, batch(-1))
+    assert len(session.time(60, 10)) == 70 - 10
+
+
+def test_the_model_file_options_and_info_arrive(opened: Opener) -> None:
+    session = opened(open="model.info = {'path': path, 'options': sorted(model.options)}")
+    about = session.about.runtime
+    assert str(about["path"]).endswith("/model.fake")
+    assert (about["options"], about["numpy"]) == (("fault", "open"), np.__version__)
+
+
+def test_what_a_runtime_prints_goes_to_the_log(opened: Opener, tmp_path: Path) -> None:
+    noise = """
+        print("garbage " * 100)
+        os.write(1, b"\\x00\\x00\\x00\\x05{nul}" * 1000)
+        os.write(2, b"stderr")
+        ctypes.CDLL(None).puts(b"from C")
+        """
+    session = opened(noise, open=noise)
+    results = list(session.stream([batch(-1)] * 4))
+    np.testing.assert_array_equal(results, [expected(batch(-1))] * 4)
+    log = (tmp_path / "worker.log").read_bytes()
+    assert log.count(b"stderr") == log.count(b"from C") == 5
+
+
+def test_nan_and_infinity_pass_through(opened: Opener) -> None:
+    (result,) = opened("y[0, 0] = np.nan; y[1, 1] = np.inf").stream([batch(-1)])
+    assert np.isnan(result[0, 0]) and np.isposinf(result[1, 1])
+    np.testing.assert_array_equal(result[0, 1:], expected(batch(-1))[0, 1:])
+
+
+def test_the_scripts_folder_hides_no_runtime(plain: WorkerSession) -> None:
+    # `harness/targets` has an onnxruntime.py; a worker that imports it has no runtime.
+    entries = plain.about.runtime["path"]
+    assert isinstance(entries, tuple)
+    path = [os.path.abspath(entry or ".") for entry in entries]
+    assert str(WORKER.parent) not in path
+    assert str(ROOT) in path
+
+
+# --- what a runtime can do --------------------------------------------------------------------
+
+FAULTS = {
+    "raises": ("raise RuntimeError('E40000 inner\\nmore')", "RuntimeError: E40000 inner$"),
+    "segmentation fault": (
+        "ctypes.string_at(0)",
+        r"was killed by SIGSEGV \(segmentation fault\)",
+    ),
+    "abort": ("os.abort()", r"was killed by SIGABRT \(abort\)"),
+    "out of memory": (
+        "os.kill(os.getpid(), signal.SIGKILL)",
+        r"was killed by SIGKILL \(perhaps out of memory\)",
+    ),
+    "exits": ("os._exit(3)", "ended with exit code 3"),
+    "exits well": ("sys.exit(0)", "ended with exit code 0"),
+    "wrong shape": ("outputs = [y.T]", r"output 'class' has shape \[5, 2\], .* says \[2, 5\]"),
+    "closes everything": ("os.closerange(3, 4096); time.sleep(600)", "(closed its end|SIGKILL)"),
+    "replies nonsense": (
+        "reply(b'\\x00\\x00\\x00\\x02no')",
+        "the worker replied nonsense: b'no'",
+    ),
+    "replies no object": ("reply(b'\\x00\\x00\\x00\\x02[]')", "replied nonsense"),
+    "replies out of turn": (
+        "reply(b'\\x00\\x00\\x00\\x0a{\"id\": 99}')",
+        "replied to request 99 in place of",
+    ),
+    "announces too much": (
+        "reply(b'\\xff\\xff\\xff\\xff'); time.sleep(600)",
+        "announced a reply of 4294967295 bytes",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_one_error_with_the_log(
+    opened: Opener, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "CLOSE_S", 0.5)
+    before = descriptors()
+    code, message = FAULTS[fault]
+    words = "print('last words'); ctypes.CDLL(None).puts(b'said in C')"
+    error = failing(opened(f"{words}; {code}"))
+    assert error.message.startswith("model.fake: ")
+    assert re.search(message, error.message)
+    assert "last words" in error.log and "said in C" in error.log
+    assert error.remedy.endswith("/worker.log")
+    assert descriptors() == before
+    if fault == "segmentation fault":
+        assert "Segmentation fault" in error.log and "in run" in error.log  # its stack
+
+
+def test_a_death_is_seen_although_a_child_keeps_the_pipes(opened: Opener) -> None:
+    session = opened("if os.fork(): os._exit(7)\ntime.sleep(600)")
+    assert "exit code 7" in broken(session).message
+
+
+@pytest.mark.parametrize(
+    "hang",
+    [
+        "time.sleep(600)",
+        "ctypes.PyDLL(None).sleep(600)",  # with the interpreter's lock held
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)",
+    ],
+    ids=["sleeps", "holds the lock", "ignores SIGTERM"],
+)
+def test_a_hang_ends_at_the_deadline_with_all_its_processes(
+    opened: Opener, hang: str, tmp_path: Path
+) -> None:
+    pids = tmp_path / "pids"
+    start = f"p = subprocess.Popen(['sleep', '600']); open({str(pids)!r}, 'w').write(str(p.pid))"
+    session = opened(hang, open=start, deadline_run_s=0.3)
+    worker = session.about.pid
+    error = broken(session)
+    assert error.message.startswith("model.fake: did not answer in 0.3 s") and error.hung
+    assert "--deadline-factor" in error.remedy
+    assert "/worker.log for where it hangs" in error.remedy
+    assert worker is not None and not alive(worker)
+    assert not alive(int(pids.read_text()))
+
+
+def test_a_hang_while_timing(opened: Opener) -> None:
+    session = opened("time.sleep(600)", deadline_run_s=0.3)
+    session.write(0, batch(-1))
+    with pytest.raises(InferError, match="did not answer"):
+        session.time(10, 2)
+
+
+def test_a_hang_at_close_is_ended(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "CLOSE_S", 0.3)
+    session = opened(open="model.close = lambda: time.sleep(600)")
+    worker = session.about.pid
+    session.close()
+    assert worker is not None and not alive(worker)
+
+
+def test_a_worker_that_will_not_die_is_a_device_error(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stubborn(process: subprocess.Popen[bytes], grace_s: float) -> bool:
+        kill_group(process, grace_s)
+        return False
+
+    monkeypatch.setattr(sessions, "kill_group", stubborn)
+    session = opened("time.sleep(600)", deadline_run_s=0.3)
+    pid = session.about.pid
+    session.write(0, batch(-1))
+    session.submit(0)
+    with pytest.raises(DeviceError, match=f"process {pid}, would not die") as caught:
+        session.collect()
+    assert "did not answer in 0.3 s" in caught.value.message
+    other = opened()
+    with pytest.raises(DeviceError, match="would not die"):
+        other.close()
+    other.close()
+
+
+def test_a_failed_session_is_closed(opened: Opener) -> None:
+    session = opened("raise RuntimeError('no')")
+    failing(session)
+    for use in (
+        lambda: list(session.stream([batch(1)])),
+        lambda: session.time(1, 0),
+        lambda: session.submit(0),
+        session.collect,
+    ):
+        with pytest.raises(InferError, match=r"the session of model\.fake is closed"):
+            use()
+    session.close()
+
+
+# --- opening ----------------------------------------------------------------------------------
+
+BAD_MODELS = {
+    "raises": ("raise OSError('no such model')", "OSError: no such model"),
+    "crashes": ("os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
+    "exits": ("sys.exit('no device 0')", "exit code 1"),
+    "two inputs": ("model.inputs = model.inputs * 2", r"2 inputs \(image, image\)"),
+    "no output": ("model.outputs = []", r"0 outputs \(none\)"),
+    "float16": ("model.inputs = [('x', (2, 3, 4, 4), 'float16')]", "'x' is float16, not float32"),
+    "another batch": ("model.inputs = [('x', (4, 3, 4, 4), 'float32')]", r"expected \[2, 3, 4"),
+    "other classes": ("model.outputs = [('y', (2, 6), 'float32')]", r"expected \[2, 5\]"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model", BAD_MODELS)
+def test_a_bad_model_is_a_load_error(opened: Opener, model: str) -> None:
+    code, message = BAD_MODELS[model]
+    before = descriptors()
+    with pytest.raises(LoadError, match=message) as caught:
+        opened(open=f"print('opening'); {code}", expect_input=SHAPE, expect_output=(B, C))
+    assert "opening" in caught.value.log
+    assert caught.value.message.startswith("model.fake")
+    assert caught.value.remedy
+    assert descriptors() == before
+
+
+def test_a_hang_while_opening(opened: Opener) -> None:
+    words = r"could not be opened: did not answer in 0\.3 s"
+    with pytest.raises(LoadError, match=words) as caught:
+        opened(open="time.sleep(600)", deadline_open_s=0.3)
+    assert caught.value.hung
+
+
+@pytest.mark.parametrize(
+    ("python", "message"),
+    [("/no/such/python3.7", "no worker could be started"), ("/bin/false", "exit code 1")],
+)
+def test_an_interpreter_that_is_none(opened: Opener, python: str, message: str) -> None:
+    before = descriptors()
+    with pytest.raises(LoadError, match=message):
+        opened(python=python)
+    assert descriptors() == before
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("x = ", "SyntaxError"),
+        ("import no_such_runtime", "ModuleNotFoundError: No module named 'no_such_runtime'"),
+        ("x = 1", "AttributeError"),
+    ],
+)
+def test_a_backend_that_is_none(opened: Opener, tmp_path: Path, source: str, message: str) -> None:
+    backend = tmp_path / "broken.py"
+    backend.write_text(source)
+    with pytest.raises(LoadError, match=message):
+        opened(backend=backend)
+
+
+# --- use and misuse ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.zeros((1, 3, S, S), np.float32),
+        np.zeros(SHAPE, np.float64),
+        np.zeros(SHAPE, np.uint8),
+        np.zeros((B, S, S, 3), np.float32),
+    ],
+    ids=["short batch", "float64", "uint8", "NHWC"],
+)
+def test_a_batch_that_does_not_fit_is_not_submitted(plain: WorkerSession, bad: Any) -> None:
+    with pytest.raises(InferError, match="for the input 'image', which is float32"):
+        list(plain.stream([batch(1), bad]))
+    assert len(list(plain.stream([batch(1)] * 4))) == 4
+
+
+def test_slots_in_use_are_kept(plain: WorkerSession) -> None:
+    with pytest.raises(InferError, match="no batch was submitted"):
+        plain.collect()
+    plain.submit(0)
+    with pytest.raises(InferError, match="slot 0 is in use"):
+        plain.submit(0)
+    with pytest.raises(InferError, match="slot 0 is in use"):
+        plain.write(0, batch(1))
+    with pytest.raises(InferError, match="no slot 3"):
+        plain.submit(3)
+
+
+def test_a_stream_that_is_given_up_leaves_nothing_behind(plain: WorkerSession) -> None:
+    first = plain.stream(batch(k) for k in range(9))
+    np.testing.assert_array_equal(next(first), expected(batch(0)))
+    results = list(plain.stream(batch(k) for k in range(20, 25)))
+    np.testing.assert_array_equal(results, [expected(batch(k)) for k in range(20, 25)])
+    with pytest.raises(InferError, match="used for something else"):
+        next(first)
+
+
+def test_timing_or_closing_ends_a_stream_with_an_error(opened: Opener) -> None:
+    session = opened()
+    stream = session.stream([batch(1)] * 3)
+    next(stream)
+    assert len(session.time(2, 0)) == 2
+    with pytest.raises(InferError, match="used for something else"):
+        list(stream)
+    stream = session.stream([batch(1)] * 3)
+    next(stream)
+    session.close()
+    with pytest.raises(InferError, match="is closed"):
+        list(stream)
+
+
+def test_an_error_of_the_feed_comes_through_and_the_session_lives(plain: WorkerSession) -> None:
+    def feed() -> Iterator[Float32]:
+        yield from [batch(1)] * 2
+        raise LookupError("no image")
+
+    with pytest.raises(LookupError):
+        list(plain.stream(feed()))
+    assert len(list(plain.stream([batch(2)] * 4))) == 4
+
+
+@pytest.mark.parametrize(("loops", "warmup"), [(0, 0), (-1, 0), (1, -1)])
+def test_times_of_nothing_are_refused(plain: WorkerSession, loops: int, warmup: int) -> None:
+    with pytest.raises(InferError, match="cannot time"):
+        plain.time(loops, warmup)
+
+
+def test_close_is_polite_first_and_can_be_repeated(opened: Opener, tmp_path: Path) -> None:
+    before = descriptors()
+    said = tmp_path / "closed"
+    with opened(open=f"model.close = lambda: open({str(said)!r}, 'w').close()") as session:
+        worker = session.about.pid
+        assert worker is not None and alive(worker)
+    assert said.exists() and not alive(worker)
+    session.close()
+    assert descriptors() == before
+
+
+def test_helpers_of_a_runtime_inherit_the_lease_and_nothing_else(
+    opened: Opener, tmp_path: Path
+) -> None:
+    # A lease guards the device from them too; a pipe or the memory would outlive the worker.
+    pid = tmp_path / "pid"
+    start = f"""
+        helper = subprocess.Popen(["sleep", "600"], close_fds=False)
+        open({str(pid)!r}, "w").write(str(helper.pid))
+        """
+    cpu = Device("cpu", 0, "host", "host")
+    with (
+        lease(cpu, tmp_path, exclusive=True, timeout_s=9, what="case") as held,
+        opened(open=start, pass_fds=held.fds),
+    ):
+        fds = Path(f"/proc/{pid.read_text()}/fd")
+
+        def names() -> set[str]:
+            return {Path(os.readlink(fd)).name for fd in fds.iterdir()}
+
+        # While it starts, it has its libraries open, too.
+        eventually(lambda: not any(".so" in name for name in names()))
+        found = names()
+    assert found == {"null", "worker.log", "cpu-0.lock"}
+
+
+def test_the_kernel_prefers_the_worker_when_memory_is_out(opened: Opener) -> None:
+    session = opened()
+    ours = int(Path("/proc/self/oom_score_adj").read_text())
+    assert int(Path(f"/proc/{session.about.pid}/oom_score_adj").read_text()) > min(ours, 499)
+
+
+# --- ONNX Runtime -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Mean over each channel, then a matrix: `float32[2, 3, 4, 4]` to `float32[2, 5]`."""
+    onnx = pytest.importorskip("onnx")
+    helper, kinds = onnx.helper, onnx.TensorProto
+    weights = np.arange(15, dtype=np.float32).reshape(3, 5)
+    graph = helper.make_graph(
+        [
+            helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
+            helper.make_node("Flatten", ["pooled"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "w"], ["class"]),
+        ],
+        "tiny",
+        [helper.make_tensor_value_info("image", kinds.FLOAT, SHAPE)],
+        [helper.make_tensor_value_info("class", kinds.FLOAT, (B, C))],
+        [onnx.numpy_helper.from_array(weights, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=8)
+    path = tmp_path_factory.mktemp("onnx") / "tiny.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def on_onnxruntime(file: Path, folder: Path, options: dict[str, Any]) -> WorkerSession:
+    return open_session(
+        file,
+        backend="onnxruntime",
+        options=options,
+        log=folder / "worker.log",
+        deadline_open_s=60,
+        deadline_run_s=60,
+        expect_input=SHAPE,
+        expect_output=(B, C),
+    )
+
+
+def test_onnxruntime(onnx_file: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    batches = [rng.random(SHAPE, dtype=np.float32) for _ in range(5)]
+    with on_onnxruntime(onnx_file, tmp_path, {"threads": 1}) as session:
+        assert session.about.driver == "onnxruntime"
+        assert session.about.runtime["providers"] == ("CPUExecutionProvider",)
+        assert session.about.runtime["onnxruntime"]
+        weights = np.arange(15, dtype=np.float32).reshape(3, 5)
+        for given, result in zip(batches, session.stream(batches), strict=True):
+            np.testing.assert_allclose(result, given.mean((2, 3)) @ weights, rtol=1e-5)
+        assert len(session.time(3, 1)) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"treads": 1}, "unknown options of the onnxruntime backend: treads"),
+        ({"providers": ["NoSuchExecutionProvider"]}, "has no NoSuchExecutionProvider here"),
+    ],
+)
+def test_onnxruntime_options_are_checked(
+    onnx_file: Path, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(LoadError, match=message):
+        on_onnxruntime(onnx_file, tmp_path, options)
+
+
+def test_onnxruntime_refuses_a_file_that_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "bad.onnx").write_bytes(b"not a model")
+    with pytest.raises(LoadError, match=r"bad\.onnx could not be opened: InvalidProtobuf"):
+        on_onnxruntime(tmp_path / "bad.onnx", tmp_path, {})
