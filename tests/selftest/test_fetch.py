@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from harness.base.errors import CheckpointError
@@ -281,11 +282,18 @@ def test_what_passes_is_asked_for_again_and_bounded(case: str, get: Getter, site
     assert len(site.requests) == 2
 
 
-def test_pauses_double(get: Getter, site: Site) -> None:
-    site.behaviours = [status(503), status(503), file()]
-    began = time.monotonic()
-    get(pause_s=0.2)
-    assert 0.6 <= time.monotonic() - began < 5
+def test_pauses_double_up_to_a_limit(
+    get: Getter, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(anyio, "sleep", sleep)
+    site.behaviours = [status(503)]
+    get.fails(retries=5, pause_s=1.0)
+    assert pauses == [1, 2, 4, 8, 10]
 
 
 def test_web_page_is_refused_and_costs_no_part(get: Getter, site: Site) -> None:
