@@ -16,7 +16,7 @@ from harness.targets.protocol import Float32, Session
 class Agreement:
     """Logits `float32[N, C]` against others of the same N images.
 
-    relative_l2: |found - expected| / |expected| over all of them; NaN where either is not finite.
+    relative_l2: |logits - expected| / |expected| over all of them; NaN where either is not finite.
     cosine: the lowest cosine similarity of an image.
     largest: the largest difference of a logit.
     equal: images with the same best class.
@@ -38,7 +38,7 @@ class Agreement:
         return self.equal / self.images if self.images else 0.0
 
     def cells(self) -> list[str]:
-        """Relative L2, cosine, largest difference, equal predictions, as text."""
+        """Return relative L2, cosine, largest difference, equal predictions, as text."""
         return [
             number(self.relative_l2),
             "NaN" if math.isnan(self.cosine) else f"{self.cosine:.6f}",
@@ -51,17 +51,17 @@ CELLS = ("relative L2", "cosine, lowest", "largest difference", "equal predictio
 
 
 def number(value: float) -> str:
-    """A difference as text."""
+    """Return a difference as text."""
     if math.isnan(value):
         return "NaN"
     return f"{value:.2e}" if value else "0"
 
 
-def agree(found: Float32, expected: Float32) -> Agreement:
-    """Agreement of logits, row by row; other shapes agree in nothing."""
-    if found.shape != expected.shape:
+def agree(logits: Float32, expected: Float32) -> Agreement:
+    """Compare logits, row by row; other shapes agree in nothing."""
+    if logits.shape != expected.shape:
         return Agreement(len(expected), math.inf, math.nan, math.inf, 0)
-    a, b = found.astype(np.float64), expected.astype(np.float64)
+    a, b = logits.astype(np.float64), expected.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         norm = float(np.linalg.norm(b))
         delta = float(np.linalg.norm(a - b))
@@ -79,7 +79,7 @@ def agree(found: Float32, expected: Float32) -> Agreement:
 
 
 def outputs(session: Session, images: Float32) -> Float32:
-    """Logits `float32[N, C]` of `float32[N, 3, S, S]`; the last batch is filled with zeros.
+    """Return logits `float32[N, C]` of `float32[N, 3, S, S]`; the last batch is filled with zeros.
 
     Raises:
         InferError: the session failed, or returned another number of batches than it was given.
@@ -95,7 +95,7 @@ def outputs(session: Session, images: Float32) -> Float32:
 
             yield fill
 
-    found = list(session.stream_into(fillers()))
-    if len(found) != -(-len(images) // size):
-        raise InferError(f"the session returned {len(found)} batches for {len(images)} images")
-    return np.concatenate(found)[: len(images)]
+    batches = list(session.stream_into(fillers()))
+    if len(batches) != -(-len(images) // size):
+        raise InferError(f"the session returned {len(batches)} batches for {len(images)} images")
+    return np.concatenate(batches)[: len(images)]

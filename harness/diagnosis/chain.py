@@ -134,7 +134,7 @@ def first_operator(evidence: Evidence) -> None:
         "first_departure",
         {
             "expected": str(expected),
-            "found": str(actual),
+            "actual": str(actual),
             "inputs": str(evidence.scratch / "inputs.npy"),
             "batch_size": case.case.batch_size,
             "bound": bound,
@@ -147,7 +147,7 @@ def first_operator(evidence: Evidence) -> None:
         [
             one["operator"],
             one["type"],
-            one["theirs"],
+            one["expected"],
             _l2(one["relative_l2"]),
             _l2(one["largest"]),
             answer["why"] if one == first else "",

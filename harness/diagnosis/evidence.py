@@ -14,11 +14,11 @@ import numpy as np
 from harness.base import jobs
 from harness.base.errors import HarnessError, InferError
 from harness.base.stages import Stage
-from harness.diagnosis import pairing
 from harness.diagnosis.pairing import Index, Predicted
 from harness.diagnosis.suspects import Pictures
 from harness.diagnosis.words import Findings
 from harness.images.dataset import ImageSet
+from harness.records.predictions import read_predictions
 from harness.records.values import AccuracyMeasurement, Section
 from harness.stages.pipeline import CasePipeline, Prepared
 from harness.targets.leases import Lease
@@ -118,8 +118,8 @@ class Evidence:
         self.images = self.case.images()
         with self.trying("predictions of the run"):
             if self.recorded is not None and self.recorded.predictions_file:
-                path = self.case.bench.run_dir / self.recorded.predictions_file
-                self.predicted = pairing.read_predictions(path)
+                kept = read_predictions(self.case.bench.run_dir, self.recorded.predictions_file)
+                self.predicted = Predicted.of(kept)
         place = {name: i for i, name in enumerate(self.images.names)}
         fidelity = None if self.recorded is None else self.recorded.fidelity
         flips = sorted(fidelity.flips if fidelity else (), key=lambda flip: flip.excused)

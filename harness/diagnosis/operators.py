@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +26,34 @@ NOT_FINITE = 1e300  # stands for NaN and infinity, which have no order, and none
 _BLOCKS = (8, 16)  # channels that ONNX Runtime lays out together in NCHWc, by the processor
 
 
+@dataclass(frozen=True)
+class _Tensor:
+    """An output of an operator, by its name in the graph that is examined and in the other."""
+
+    name: str
+    expected: str
+    operator: str
+    type: str
+
+
 def run_graph(*, model: str, inputs: str, batch_size: int, output: str) -> dict[str, Any]:
-    """Logits of `inputs`, a `.npy` of `float32[N, 3, S, S]`, into the `.npy` `output`."""
+    """Write the logits of `inputs`, a `.npy` of `float32[N, 3, S, S]`, into the `.npy` `output`."""
     images = np.load(inputs, allow_pickle=False)
     session = _open(model)
     name = session.get_inputs()[0].name
-    rows = []
-    for start in range(0, len(images), batch_size):
-        batch = _batch(images, start, batch_size)
-        rows.append(session.run(None, {name: batch})[0])
+    rows = [
+        session.run(None, {name: _batch(images, start, batch_size)})[0]
+        for start in range(0, len(images), batch_size)
+    ]
     logits = np.concatenate(rows)[: len(images)].astype(np.float32)
     np.save(output, logits, allow_pickle=False)
     return {"images": len(logits)}
 
 
 def first_departure(
-    *, expected: str, found: str, inputs: str, batch_size: int, bound: float
+    *, expected: str, actual: str, inputs: str, batch_size: int, bound: float
 ) -> dict[str, Any]:
-    """The first operator of the graph `found` whose output departs from that of `expected`.
+    """Find the first operator of the graph `actual` whose output departs from that of `expected`.
 
     Tensors are matched by name, on the first batch of `inputs`. Returns `compared`, the number of
     tensors that both have; `first`, the operator, or None; `around`, what was compared near it;
@@ -50,35 +61,42 @@ def first_departure(
     """
     import onnx
 
-    ours, theirs = onnx.load(found), onnx.load(expected)
+    graphs = onnx.load(actual), onnx.load(expected)
     batch = _batch(np.load(inputs, allow_pickle=False), 0, batch_size)
-    places = _places(ours, theirs)
-    sizes = _bytes(onnx, ours, theirs, batch_size)
-    looked: dict[int, dict[str, Any]] = {}
+    tensors = _common_tensors(*graphs)
+    sizes = _bytes(graphs, batch_size)
+    differences: dict[int, tuple[float, float]] = {}  # relative L2 and largest, by place
     tried: set[int] = set()  # some cannot be compared: another shape, or no floats
-    window = list(range(len(places)))
+    window = list(range(len(tensors)))
     while window:
-        chosen = _thin(window, [sizes.get(places[i]["theirs"], 0) for i in window])
-        looked.update(_compare(ours, theirs, [places[i] for i in chosen], batch, chosen))
+        chosen = _thin(window, [sizes.get(tensors[i].expected, 0) for i in window])
+        differences.update(_compare(graphs, {i: tensors[i] for i in chosen}, batch))
         tried.update(chosen)
-        bad = [i for i in sorted(looked) if not looked[i]["relative_l2"] <= bound]
+        bad = [i for i in sorted(differences) if not differences[i][0] <= bound]
         if not bad:
             break
         # What was left out before the first that departs may have departed already.
-        good = [i for i in sorted(looked) if i < bad[0]]
-        first = good[-1] + 1 if good else 0
-        window = [i for i in range(first, bad[0]) if i not in tried]
-    order = sorted(looked)
-    at = _origin([looked[i]["relative_l2"] for i in order], bound)
-    rows = [looked[i] for i in order]
+        good = [i for i in sorted(differences) if i < bad[0]]
+        window = [i for i in range(good[-1] + 1 if good else 0, bad[0]) if i not in tried]
+    order = sorted(differences)
+    rows = [
+        {**asdict(tensors[i]), "relative_l2": differences[i][0], "largest": differences[i][1]}
+        for i in order
+    ]
+    at = _origin([differences[i][0] for i in order], bound)
     if at is None:
         return {"compared": len(rows), "first": None, "around": rows[-2:], "why": ""}
     return {
         "compared": len(rows),
         "first": rows[at],
         "around": rows[max(0, at - 2) : at + 4],
-        "why": _why(onnx, ours, theirs, rows[at]),
+        "why": _why(graphs, tensors[order[at]]),
     }
+
+
+def load(path: Path) -> npt.NDArray[np.float32]:
+    """Return the logits that `run_graph` wrote."""
+    return np.load(path, allow_pickle=False)  # type: ignore[no-any-return]
 
 
 def _open(model: str | bytes) -> Any:
@@ -101,27 +119,28 @@ def _batch(images: Array, start: int, size: int) -> Array:
     return batch
 
 
-def _places(ours: Any, theirs: Any) -> list[dict[str, str]]:
-    """Tensors that both graphs have, in the order of `ours`: names in each, operator."""
-    known = {output for node in theirs.graph.node for output in node.output if output}
-    found = []
-    for node in ours.graph.node:
+def _common_tensors(actual: Any, expected: Any) -> list[_Tensor]:
+    """Return the tensors that both graphs have, in the order of `actual`."""
+    known = {output for node in expected.graph.node for output in node.output if output}
+    tensors = []
+    for node in actual.graph.node:
         # ONNX Runtime keeps the tensor's name in the node's where it changed the layout, but not
         # where it added a sum to a convolution, its fourth input.
         renamed = node.name.endswith("_nchwc") and len(node.input) < 4
         laid_out = node.name.removesuffix("_nchwc") if renamed else ""
         for output in node.output:
-            theirs_name = output if output in known else laid_out
-            if output and theirs_name in known:
-                place = {"ours": output, "theirs": theirs_name}
-                found.append({**place, "operator": node.name or output, "type": node.op_type})
-    return found
+            name = output if output in known else laid_out
+            if output and name in known:
+                tensors.append(_Tensor(output, name, node.name or output, node.op_type))
+    return tensors
 
 
-def _bytes(onnx: Any, ours: Any, theirs: Any, batch_size: int) -> Mapping[str, int]:
-    """Sizes of tensors, of those whose shape can be inferred."""
+def _bytes(graphs: Sequence[Any], batch_size: int) -> Mapping[str, int]:
+    """Return the sizes of tensors, of those whose shape can be inferred."""
+    import onnx
+
     sizes: dict[str, int] = {}
-    for model in (theirs, ours):
+    for model in graphs:
         try:
             graph = onnx.shape_inference.infer_shapes(model).graph
         except Exception:  # noqa: S112 - a graph whose shapes nobody knows is compared at once
@@ -133,7 +152,7 @@ def _bytes(onnx: Any, ours: Any, theirs: Any, batch_size: int) -> Mapping[str, i
 
 
 def _thin(window: Sequence[int], sizes: Sequence[int]) -> list[int]:
-    """Every k-th of the window, its last included, so that they fit into `MEMORY`."""
+    """Return every k-th of the window, its last included, so that they fit into `MEMORY`."""
     for step in range(1, len(window) + 1):
         kept = range(len(window) - 1, -1, -step)
         if sum(sizes[i] for i in kept) <= MEMORY:
@@ -141,73 +160,63 @@ def _thin(window: Sequence[int], sizes: Sequence[int]) -> list[int]:
     return [window[len(window) // 2]]
 
 
-def _exposed(model: Any, names: Sequence[str]) -> bytes:
+def _compare(
+    graphs: Sequence[Any], tensors: Mapping[int, _Tensor], batch: Array
+) -> Iterator[tuple[int, tuple[float, float]]]:
+    actual = _values(graphs[0], [one.name for one in tensors.values()], batch)
+    expected = _values(graphs[1], [one.expected for one in tensors.values()], batch)
+    for place, tensor in tensors.items():
+        a, b = actual[tensor.name], expected[tensor.expected]
+        if not isinstance(a, np.ndarray) or a.dtype.kind != "f" or b.dtype.kind != "f":
+            continue
+        if tensor.name == tensor.expected:
+            layouts = [a]
+        else:
+            layouts = list(_layouts(a, b.shape[1] if b.ndim == 4 else 0))
+        comparable = [_difference(one, b) for one in layouts if one.shape == b.shape]
+        if comparable:
+            yield place, min(comparable)
+
+
+def _values(model: Any, names: Sequence[str], batch: Array) -> dict[str, Any]:
+    """Run the graph and return these of its tensors."""
     import onnx
 
+    names = list(dict.fromkeys(names))
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     have = {value.name for value in copy.graph.output}
     # Without a type: ONNX Runtime knows it, and knows operators that shape inference does not.
     copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in have)
-    return bytes(copy.SerializeToString())
+    session = _open(bytes(copy.SerializeToString()))
+    values = session.run(names, {session.get_inputs()[0].name: batch})
+    return dict(zip(names, values, strict=True))
 
 
-def _compare(
-    ours: Any,
-    theirs: Any,
-    places: Sequence[Mapping[str, str]],
-    batch: Array,
-    numbers: Sequence[int],
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    found = []
-    for model, side in ((ours, "ours"), (theirs, "theirs")):
-        names = list(dict.fromkeys(place[side] for place in places))
-        session = _open(_exposed(model, names))
-        values = session.run(names, {session.get_inputs()[0].name: batch})
-        found.append(dict(zip(names, values, strict=True)))
-    for number, place in zip(numbers, places, strict=True):
-        a, b = found[0][place["ours"]], found[1][place["theirs"]]
-        if not isinstance(a, np.ndarray) or a.dtype.kind != "f" or b.dtype.kind != "f":
-            continue
-        difference = min(_difference(one, b) for one in _layouts(a, b, place))
-        if not difference.comparable:
-            continue
-        yield number, {**place, "relative_l2": difference.relative_l2, "largest": difference.max}
+def _layouts(values: Array, channels: int) -> Iterator[Array]:
+    """Yield what a tensor may be in NCHW; `channels` without those that a layout adds."""
+    yield values
+    if values.ndim == 4 and channels:
+        images, padded, height, width = values.shape
+        for block in _BLOCKS:
+            if padded % block == 0:
+                blocks = values.reshape(images, padded // block, height, width, block)
+                yield blocks.transpose(0, 1, 4, 2, 3).reshape(values.shape)[:, :channels]
 
 
-class _Difference:
-    def __init__(self, comparable: bool, relative_l2: float, largest: float) -> None:
-        self.comparable, self.relative_l2, self.max = comparable, relative_l2, largest
-
-    def __lt__(self, other: _Difference) -> bool:
-        return (not self.comparable, self.relative_l2) < (not other.comparable, other.relative_l2)
-
-
-def _difference(found: Array, expected: Array) -> _Difference:
-    if found.shape != expected.shape:
-        return _Difference(False, math.inf, math.inf)
+def _difference(actual: Array, expected: Array) -> tuple[float, float]:
+    """Return the relative L2 and the largest difference of two tensors of one shape."""
     with np.errstate(invalid="ignore", over="ignore"):
-        delta = found.astype(np.float64) - expected
+        delta = actual.astype(np.float64) - expected
         norm = float(np.linalg.norm(expected.astype(np.float64)))
         l2, largest = float(np.linalg.norm(delta)), float(np.max(np.abs(delta), initial=0.0))
     if not math.isfinite(l2):
-        return _Difference(True, NOT_FINITE, NOT_FINITE)
-    return _Difference(True, l2 / norm if norm else l2, largest)
-
-
-def _layouts(found: Array, expected: Array, place: Mapping[str, str]) -> Iterator[Array]:
-    yield found
-    if place["ours"] != place["theirs"] and found.ndim == expected.ndim == 4:
-        images, channels, height, width = found.shape
-        for block in _BLOCKS:
-            if channels % block == 0:
-                apart = found.reshape(images, channels // block, height, width, block)
-                plain = apart.transpose(0, 1, 4, 2, 3).reshape(found.shape)
-                yield plain[:, : expected.shape[1]]
+        return NOT_FINITE, NOT_FINITE
+    return (l2 / norm if norm else l2), largest
 
 
 def _origin(differences: Sequence[float], bound: float) -> int | None:
-    """Where the fault begins: the first above `bound`, or the jump before it that led there."""
+    """Return where the fault begins: the first above `bound`, or the jump before it."""
     bad = next((i for i, one in enumerate(differences) if not one <= bound), None)
     if bad is None:
         return None
@@ -219,40 +228,39 @@ def _origin(differences: Sequence[float], bound: float) -> int | None:
     return bad
 
 
-def _why(onnx: Any, ours: Any, theirs: Any, row: Mapping[str, Any]) -> str:
-    """What differs between the two graphs at one operator."""
-
-    def node_of(model: Any, name: str) -> Any:
-        return next(node for node in model.graph.node if name in node.output)
-
-    a, b = node_of(ours, row["ours"]), node_of(theirs, row["theirs"])
+def _why(graphs: Sequence[Any], tensor: _Tensor) -> str:
+    """Return what differs between the two graphs at one operator."""
+    a, b = (
+        next(node for node in model.graph.node if name in node.output)
+        for model, name in zip(graphs, (tensor.name, tensor.expected), strict=True)
+    )
     if a.domain not in ("", "ai.onnx"):
-        return "an operator of the runtime's own: its parts cannot be told apart"
+        return "an operator of the runtime's own: its parts cannot be compared"
     if a.op_type != b.op_type:
         return f"{a.op_type} here, {b.op_type} there"
     attributes = [{one.name: one.SerializeToString() for one in node.attribute} for node in (a, b)]
-    names = sorted(
-        name
-        for name in {*attributes[0], *attributes[1]}
-        if attributes[0].get(name) != attributes[1].get(name)
+    names = {*attributes[0], *attributes[1]}
+    other = sorted(n for n in names if attributes[0].get(n) != attributes[1].get(n))
+    if other:
+        return f"other attributes: {', '.join(other)}"
+    return _other_weights(graphs, a, b) or (
+        f"other inputs: {', '.join(a.input)}"
+        if list(a.input) != list(b.input)
+        else "the same operator, attributes and weights in both: an operator before it, or rounding"
     )
-    if names:
-        return f"other attributes: {', '.join(names)}"
-    weights = [{one.name: one for one in model.graph.initializer} for model in (ours, theirs)]
-    for mine, other in zip(a.input, b.input, strict=False):
-        if mine in weights[0] and other in weights[1]:
-            x = onnx.numpy_helper.to_array(weights[0][mine])
-            y = onnx.numpy_helper.to_array(weights[1][other])
-            difference = _difference(x, y)
-            if not difference.relative_l2 <= FLOOR:
-                changed = int(np.count_nonzero(x != y)) if x.shape == y.shape else x.size
-                return f"other weights: {mine} ({changed} of {x.size} numbers differ)"
-    inputs = [list(node.input) for node in (a, b)]
-    if inputs[0] != inputs[1]:
-        return f"other inputs: {', '.join(inputs[0])}"
-    return "the same operator, attributes and weights in both: an operator before it, or rounding"
 
 
-def load(path: Path) -> npt.NDArray[np.float32]:
-    """The logits that `run_graph` wrote."""
-    return np.load(path, allow_pickle=False)  # type: ignore[no-any-return]
+def _other_weights(graphs: Sequence[Any], a: Any, b: Any) -> str:
+    import onnx
+
+    weights = [{one.name: one for one in model.graph.initializer} for model in graphs]
+    for name, expected in zip(a.input, b.input, strict=False):
+        if name in weights[0] and expected in weights[1]:
+            x = onnx.numpy_helper.to_array(weights[0][name])
+            y = onnx.numpy_helper.to_array(weights[1][expected])
+            if x.shape != y.shape:
+                return f"other weights: {name} (of another shape)"
+            if not _difference(x, y)[0] <= FLOOR:
+                changed = int(np.count_nonzero(x != y))
+                return f"other weights: {name} ({changed} of {x.size} numbers differ)"
+    return ""

@@ -5,16 +5,15 @@ All of it is arithmetic on predictions that are there: nothing runs again.
 
 from __future__ import annotations
 
-import csv
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from harness.records.predictions import Prediction
 from harness.targets.protocol import Float32
 
 Index = npt.NDArray[np.int64]
@@ -33,20 +32,15 @@ class Predicted:
     compiled: Index
     eager: Index
 
-
-def read_predictions(path: Path) -> Predicted:
-    """Read what a run kept of each image (`accuracy.Tally.write`).
-
-    Raises:
-        OSError, ValueError: the file is absent or damaged.
-    """
-    names, columns = [], []
-    with path.open(newline="", encoding="utf-8") as stream:
-        for row in csv.DictReader(stream):
-            names.append(row["image"])
-            columns.append([int(row["label"]), int(row["top1"]), int(row["eager"] or -1)])
-    table = np.array(columns, np.int64).reshape(-1, 3)
-    return Predicted(tuple(names), table[:, 0], table[:, 1], table[:, 2])
+    @classmethod
+    def of(cls, predictions: Mapping[str, Prediction]) -> Predicted:
+        """Return what a run kept of its images."""
+        rows = [
+            (one.label, one.best, -1 if one.eager is None else one.eager)
+            for one in predictions.values()
+        ]
+        table = np.array(rows, np.int64).reshape(-1, 3)
+        return cls(tuple(predictions), table[:, 0], table[:, 1], table[:, 2])
 
 
 def gained(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> float:
@@ -104,20 +98,20 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
 
 
-def matched(found: Float32, expected: Float32, bound: float) -> Index | None:
-    """Return for each row of `found` the row of `expected` that it is, -1 where it is none of them.
+def matched(logits: Float32, expected: Float32, bound: float) -> Index | None:
+    """Return for each row of `logits` the row of `expected` that it is, -1 where it is none.
 
     None when the rows are where they belong, or when fewer than nine in ten are any row at all.
     """
-    if found.shape != expected.shape or len(found) < 2 or not np.isfinite(found).all():
+    if logits.shape != expected.shape or len(logits) < 2 or not np.isfinite(logits).all():
         return None
-    a, b = found.astype(np.float64), expected.astype(np.float64)
+    a, b = logits.astype(np.float64), expected.astype(np.float64)
     squares = np.sum(a * a, axis=1)[:, None] + np.sum(b * b, axis=1)[None] - 2.0 * a @ b.T
     nearest = squares.argmin(axis=1)
     close = np.sqrt(np.maximum(squares.min(axis=1), 0.0)) <= bound * np.linalg.norm(
         b[nearest], axis=1
     )
-    home = np.arange(len(found))
+    home = np.arange(len(logits))
     if np.mean(close) < 0.9 or np.mean(nearest[close] == home[close]) > 0.5:
         return None
     if len(np.unique(nearest[close])) < 0.9 * np.count_nonzero(close):
@@ -130,11 +124,11 @@ def describe(mapping: Index, names: Sequence[str], labels: Index, batch: int) ->
     known = mapping >= 0
     # `mapping` says whose result lies at a place; an order says at which place a result lies.
     for name, order in orders(names, labels, batch):
-        theirs = np.empty(len(order), np.int64)
-        theirs[order] = np.arange(len(order))
+        inverse = np.empty(len(order), np.int64)
+        inverse[order] = np.arange(len(order))
         if (
             len(np.unique(order)) == len(order)
-            and np.mean(theirs[known] == mapping[known]) >= RESTORED
+            and np.mean(inverse[known] == mapping[known]) >= RESTORED
         ):
             return name
     place = int(np.flatnonzero(known & (mapping != np.arange(len(mapping))))[0])

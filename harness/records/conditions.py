@@ -1,14 +1,13 @@
 """How a measurement was made, and what its device looked like meanwhile.
 
-A figure is only comparable with another when both were made alike, and only worth judging when
-the device was its own: idle before, healthy, not throttled. Values here carry what is known;
-"unknown" is an answer of its own (old drivers print no processes), never a guess.
+Figures are comparable when they were made alike, on a device of their own: idle before, healthy,
+not throttled. "unknown" is an answer of its own (old drivers print no processes), never a guess.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 Answer = Literal["yes", "no", "unknown"]
 Moment = Literal["before", "during", "after"]
@@ -30,22 +29,14 @@ class Condition:
     @property
     def trouble(self) -> str:
         """Why a figure measured meanwhile decides nothing; empty when nothing speaks against it."""
-        found = []
-        if self.health and self.health.upper() != "OK":
-            found.append(f"unhealthy ({self.health})")
-        if self.busy == "yes":
-            found.append("busy")
-        if self.throttled == "yes":
-            found.append("throttled")
-        if not found:
-            return ""
-        return f"{' and '.join(found)} {self.moment} the measurement" + (
-            f" ({self.note})" if self.note else ""
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """For a record."""
-        return asdict(self)
+        states = {
+            f"unhealthy ({self.health})": self.health.upper() not in ("", "OK"),
+            "busy": self.busy == "yes",
+            "throttled": self.throttled == "yes",
+        }
+        troubles = " and ".join(state for state, holds in states.items() if holds)
+        note = f" ({self.note})" if self.note else ""
+        return f"{troubles} {self.moment} the measurement{note}" if troubles else ""
 
 
 @dataclass(frozen=True)
@@ -60,7 +51,3 @@ class Setup:
     chips: int | None = None  # chips on the card; None where nobody counted them
     toolchain: str = ""  # "CANN 8.0.RC2"
     note: str = ""  # e.g. why it is untuned
-
-    def to_json(self) -> dict[str, Any]:
-        """For a record."""
-        return asdict(self)

@@ -21,6 +21,7 @@ class Prediction:
     label: int
     best: int
     score: float | None = None  # the best class's logit, where it was kept
+    eager: int | None = None  # eager PyTorch's best class, where there was an eager pass
 
     @property
     def right(self) -> bool:
@@ -47,7 +48,10 @@ def read_predictions(directory: Path, file: str) -> dict[str, Prediction]:
                     raise RecordError(f"{file}: {image!r} is there twice", remedy=remedy)
                 score = float(row.get("logit1") or "nan")
                 predictions[image] = Prediction(
-                    int(row["label"]), int(row["top1"]), score if math.isfinite(score) else None
+                    label=int(row["label"]),
+                    best=int(row["top1"]),
+                    score=score if math.isfinite(score) else None,
+                    eager=int(row["eager"]) if row.get("eager") else None,
                 )
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else error

@@ -232,7 +232,8 @@ def test_a_low_clock_means_nothing_where_the_chip_rests(
     session = Host.load(one.toolkit.env).register(0)
     try:
         session.running(running)
-        seen = one.look(NPU, "during", 1.0, object())
+        busy: Any = object()
+        seen = one.look(NPU, "during", 1.0, busy)
     finally:
         session.close()
     assert seen.throttled == throttled

@@ -471,7 +471,7 @@ def test_the_first_operator_is_found_with_little_memory(prepared, tmp_path, monk
     monkeypatch.setattr(operators, "MEMORY", 200_000)
     answer = operators.first_departure(
         expected=str(case.onnx()),
-        found=str(broken),
+        actual=str(broken),
         inputs=str(tmp_path / "inputs.npy"),
         batch_size=4,
         bound=1e-3,
