@@ -6,13 +6,15 @@ import re
 from collections.abc import Iterable, Mapping
 
 import pytest
+from typer.testing import CliRunner
 
+from harness.__main__ import app
 from harness.catalog.load import load_catalog, parse_catalog
 from harness.catalog.schema import Baseline, Catalog, Model
 from harness.measure.throughput import LEAST_S
 from harness.settings import DEFAULT_BATCH_SIZES, OPTIONS
 from harness.targets.ascend import target as ascend
-from tests.selftest.running import ROOT, run_python
+from tests.selftest.running import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ASCEND = (ROOT / "docs" / "ascend.md").read_text(encoding="utf-8")
@@ -31,11 +33,11 @@ def test_the_recipe_for_a_sixth_model_is_valid_as_it_stands(tmp_path):
     assert "mobilenetv3" in found.models
     path = tmp_path / "catalog.yaml"
     path.write_text(catalog, encoding="utf-8")
-    code, output = run_python(
-        ["-m", "harness", "plan", "--rehearsal", "--models", "mobilenetv3", "--catalog", str(path)]
+    done = CliRunner().invoke(
+        app, ["plan", "--rehearsal", "--models", "mobilenetv3", "--catalog", str(path)]
     )
-    assert code == 0, output
-    assert "mobilenetv3-bs4-cpu" in output
+    assert done.exit_code == 0, done.output
+    assert "mobilenetv3-bs4-cpu" in done.output
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
@@ -55,8 +57,8 @@ def test_the_commands_of_the_readme_exist():
     names = set(re.findall(r"python -m harness (cache \w+|\w+)", README))
     assert names >= {"plan", "doctor", "report", "cache ls", "cache explain", "cache gc"}
     for name in names:
-        code, output = run_python(["-m", "harness", *name.split(), "--help"])
-        assert code == 0, output
+        done = CliRunner().invoke(app, [*name.split(), "--help"])
+        assert done.exit_code == 0, done.output
 
 
 # What is judged ----------------------------------------------------------------------------
