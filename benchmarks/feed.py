@@ -479,7 +479,7 @@ def main() -> None:
     if args.memory_child is not None:
         memory_child(args.memory_child, large=args.large)
         return
-    count, rounds = (40, 1) if args.quick else (args.images, args.rounds)
+    count, rounds = (16, 1) if args.quick else (args.images, args.rounds)
     paths = write_photos(args.photos, count)
     images = image_set(args.photos, paths)
     table = Table()
