@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.base.errors import ConfigError, DeviceError
 from harness.targets.ascend import simulation
 from harness.targets.ascend.npu_smi import Chip, NpuInfo, NpuSmi
-from harness.targets.ascend.options import AscendOptions
+from harness.targets.ascend.options import CHIPS, AscendOptions
 from harness.targets.ascend.toolkit import Toolkit, find_toolkit
 
 LOCK = "npu-smi.lock"  # in the folder of leases
@@ -131,6 +131,16 @@ def soc_name(text: str) -> str:
     """Return atc's name of a chip: `310P3` and `ascend 310p3` are `Ascend310P3`."""
     name = re.sub(r"\s", "", text)
     return "Ascend" + re.sub(r"(?i)^ascend", "", name).upper()
+
+
+def require_chip(given: str | None, target: str) -> None:
+    """Raise `ConfigError` where `--soc-version` is not the chip of the target."""
+    chip = CHIPS[target]
+    if given is not None and soc_name(given) != chip:
+        raise ConfigError(
+            f"--soc-version={given} is not the chip of the target {target}, {chip}",
+            remedy=f"--soc-version={chip}, or the target of the other chip",
+        )
 
 
 def visible_ids(visible: str | None) -> tuple[int, ...] | None:

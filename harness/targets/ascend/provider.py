@@ -108,6 +108,10 @@ class AscendProvider(Provider):
     def check(self, settings: Settings) -> None:
         options = settings.of(AscendOptions)
         options.check(settings.target)
+        if options.soc_version is not None:
+            from harness.targets.ascend.host import require_chip
+
+            require_chip(options.soc_version, settings.target or "")
         if options.simulate_ascend:
             from harness.targets.ascend import simulation
 

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.base.errors import ConfigError, DeviceError, HarnessError, InferError, LoadError
+from harness.base.errors import DeviceError, HarnessError, InferError, LoadError
 from harness.base.processes import is_ours
 from harness.base.store import source_digest
 from harness.catalog.schema import Model
@@ -34,7 +34,7 @@ from harness.targets.ascend.host import (
     Place,
     chip_at,
     chips_of,
-    soc_name,
+    require_chip,
     visible_ids,
 )
 from harness.targets.ascend.legacy import open_legacy
@@ -90,12 +90,7 @@ class AscendTarget:
         visible = env.pop(VISIBLE, None)
         self._wanted = settings.device if settings.device is not None else visible_ids(visible)
         self._host = AscendHost(self._options, place, env, Patience(query_s=30.0 * self._factor))
-        given = self._options.soc_version
-        if given is not None and soc_name(given) != self.soc_version:
-            raise ConfigError(
-                f"--soc-version={given} is not the chip of the target {name}, {self.soc_version}",
-                remedy=f"--soc-version={self.soc_version}, or the target of the other chip",
-            )
+        require_chip(self._options.soc_version, name)
 
     @property
     def toolkit(self) -> Toolkit:
