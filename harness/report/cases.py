@@ -175,7 +175,7 @@ class CaseView:
 
     @cached_property
     def circumstances(self) -> tuple[Group, ...]:
-        return rows.circumstances(self.line)
+        return rows.circumstances(self.line, self.records.run)
 
     @property
     def flips(self) -> tuple[Flip, ...]:

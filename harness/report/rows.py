@@ -11,7 +11,7 @@ from harness.pages import formats
 from harness.pages.formats import NO_VALUE, datum, plain
 from harness.pages.html import safe_href
 from harness.records.conditions import Condition
-from harness.records.lines import CaseLine
+from harness.records.lines import CaseLine, RunLine
 from harness.records.values import (
     AccuracyMeasurement,
     DeviceInfo,
@@ -257,8 +257,12 @@ def _looks(conditions: Sequence[Condition]) -> tuple[Row, ...]:
 # With what, and where --------------------------------------------------------------------------
 
 
-def circumstances(case: CaseLine) -> tuple[Group, ...]:
-    """Return what a case stood on: device, checkpoint, images, host, versions."""
+def circumstances(case: CaseLine, run: RunLine | None) -> tuple[Group, ...]:
+    """Return what a case stood on: device, checkpoint, images, host, and versions that are not
+    those of the run.
+    """
+    usual = run.versions if run is not None else {}
+    versions = {name: one for name, one in case.versions.items() if usual.get(name) != one}
     preprocessing = rows(("preprocessing", formats.line(case.preprocessing, 1_000)))
     where = rows(
         ("host", formats.line(case.machine.hostname)),
@@ -272,7 +276,7 @@ def circumstances(case: CaseLine) -> tuple[Group, ...]:
         Group("Checkpoint", fields(case.checkpoint)),
         Group("Images and preprocessing", (*_images(case.images), *preprocessing)),
         Group("Where and when", where),
-        Group("Versions of this case", known(case.versions)),
+        Group("Versions of this case", known(versions)),
     )
 
 
