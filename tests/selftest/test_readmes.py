@@ -97,7 +97,7 @@ def blocks(document: str) -> list[Block]:
 
 
 def differences(english: str, other: str) -> list[str]:
-    """What a translation lacks or has besides, one line each."""
+    """Return what a translation lacks or has besides, one line each."""
     ours, theirs = blocks(english), blocks(other)
     for at, (one, two) in enumerate(zip(ours, theirs, strict=False)):
         if one.kind != two.kind:
@@ -105,71 +105,50 @@ def differences(english: str, other: str) -> list[str]:
     if len(ours) != len(theirs):
         rest = (ours if len(ours) > len(theirs) else theirs)[min(len(ours), len(theirs))]
         return [f"{len(ours)} blocks became {len(theirs)}: {rest} is in one document only"]
-    found = []
+    problems = []
     for one, two in zip(ours, theirs, strict=True):
-        compare = _of_code if one.kind.startswith("code") else _of_text
-        found += [f"{one}: {problem}" for problem in compare(one, two)]
-    return found
+        before, after = Counter(_fixed(one)), Counter(_fixed(two))
+        if before != after:
+            lacks, has = sorted(before - after), sorted(after - before)
+            problems.append(f"{one}: lacks {lacks}, has besides {has}")
+        words = re.findall(r"[A-Za-z]{2,}", _plain(two.text))
+        if not one.kind.startswith("code") and len(words) > 2 and not _HAN.search(two.text):
+            problems.append(f"{one}: is not translated: {two}")
+    return problems
 
 
-def _of_code(one: Block, two: Block) -> list[str]:
-    split = _split_commented if one.kind == "code shell" else _split_described
-    ours, theirs = ([split(line) for line in block.text.splitlines()] for block in (one, two))
-    if [code for code, _ in ours] != [code for code, _ in theirs]:
-        mine = Counter(code for code, _ in ours)
-        mine.subtract(code for code, _ in theirs)
-        changed = [code for code, count in mine.items() if count]
-        return [f"code differs: {changed or 'another order'}"]
-    return [
-        f"the words beside {code!r} name other things: {note!r}"
-        for (code, before), (_, note) in zip(ours, theirs, strict=True)
-        if Counter(_NAMES.findall(before)) != Counter(_NAMES.findall(note))
-    ]
+def _fixed(block: Block) -> list[str]:
+    """Return what a translation must not change: code, links, figures, names in comments."""
+    if not block.kind.startswith("code"):
+        place = block.text.count("|") if block.kind == "row" else ""
+        links = [f"links {target}" for target in _TARGET.findall(block.text)]
+        figures = [f"figures {number}" for number in _NUMBER.findall(_plain(block.text))]
+        return [*_spans(block.text), *links, *figures, f"columns {place}"]
+    fixed = []
+    for number, line in enumerate(block.text.splitlines()):
+        code = _command(line) if block.kind == "code shell" else _path(line)
+        names = " ".join(sorted(_NAMES.findall(line[len(code) :])))
+        fixed.append(f"line {number}: {code} # {names}")
+    return fixed
 
 
-def _split_commented(line: str) -> tuple[str, str]:
-    """A command, and the comment behind it."""
-    code = _COMMENT.sub("", line)
-    return code, line[len(code) :]
+def _command(line: str) -> str:
+    """Return a line of a shell block without its comment."""
+    return _COMMENT.sub("", line)
 
 
-def _split_described(line: str) -> tuple[str, str]:
-    """A path of the tree with its indentation, and its description."""
-    match = re.match(r"(\s*\S+(?: \S+)*)(.*)", line)
-    return (match[1], match[2]) if match else (line, "")
-
-
-def _of_text(one: Block, two: Block) -> list[str]:
-    found = []
-    for what, counts in (("code", _spans), ("links", _targets), ("figures", _numbers)):
-        ours, theirs = Counter(counts(one.text)), Counter(counts(two.text))
-        lacks, has = ours - theirs, theirs - ours
-        if lacks or has:
-            found.append(f"{what}: lacks {sorted(lacks)}, has besides {sorted(has)}")
-    if one.kind == "row" and _spans(one.text) != _spans(two.text) and not found:
-        found.append("code stands in other columns")
-    if one.kind == "row" and one.text.count("|") != two.text.count("|"):
-        found.append("another number of columns")
-    words = re.findall(r"[A-Za-z]{2,}", _plain(two.text))
-    if len(words) > 2 and not _HAN.search(two.text):
-        found.append(f"is not translated: {two}")
-    return found
+def _path(line: str) -> str:
+    """Return a path of the tree with its indentation, without its description."""
+    match = re.match(r"\s*\S+(?: \S+)*", line)
+    return match[0] if match else line
 
 
 def _spans(text: str) -> list[str]:
     return [" ".join(span.split()) for span in _SPAN.findall(text)]
 
 
-def _targets(text: str) -> list[str]:
-    return _TARGET.findall(text)
-
-
 def _plain(text: str) -> str:
     return _TARGET.sub("]", _SPAN.sub("", text))
-
-
-def _numbers(text: str) -> list[str]:
-    return _NUMBER.findall(_plain(text))
 
 
 def commands(document: str) -> list[str]:
@@ -178,7 +157,7 @@ def commands(document: str) -> list[str]:
     for block in blocks(document):
         if block.kind == "code shell":
             lines = block.text.replace("\\\n", " ").splitlines()
-            found += [code for line in lines if (code := _split_commented(line)[0].strip())]
+            found += [code for line in lines if (code := _command(line).strip())]
         elif not block.kind.startswith("code"):
             for span in _spans(block.text):
                 words = span.removeprefix("time ").split()
@@ -296,13 +275,13 @@ def attempt(words: list[str], place: Place) -> str:
         case ["pip", "install", "-r", name]:
             return _requirements(Path(name))
         case ["python", "-m", "harness", *arguments]:
-            return _command(arguments, place)
+            return _harness(arguments, place)
         case ["python", "-m", "tests.selftest.planted_table"]:
             return ""  # test_planted runs it
     return "the test does not know how to run this: teach it"
 
 
-def _command(arguments: list[str], place: Place) -> str:
+def _harness(arguments: list[str], place: Place) -> str:
     done = CliRunner().invoke(app, arguments, env={**place.env})
     wrong = done.exit_code or not done.output.strip()
     return f"exit code {done.exit_code}: {done.output[-600:].strip()}" if wrong else ""
@@ -359,7 +338,7 @@ def test_every_path_of_the_tree_is_there(documents):
     (tree,) = (block.text for block in blocks(documents[0]) if block.kind == "code")
     folder = ROOT
     for line in tree.splitlines():
-        code = _split_described(line)[0]
+        code = _path(line)
         base = folder if code.startswith("  ") else ROOT
         for name in code.strip().split(", "):
             assert (base / name).exists(), line
@@ -417,7 +396,7 @@ def test_commands_of_both_readmes_that_look_at_runs_work(documents, env, tmp_pat
     ("old", "new", "said"),
     [
         ("\npytest --rehearsal\n", "\npytest --rehearse\n", "pytest --rehearse"),
-        ("\npytest --rehearsal\n", "\n", "code differs"),
+        ("\npytest --rehearsal\n", "\n", "lacks"),
         ("cache gc --max-gb 20", "cache gc --max-gb 2", "--max-gb 2"),
         ("\n## ", "\n### ", "heading 2"),
         ("\n## ", "\n", "heading 2"),
@@ -428,7 +407,7 @@ def test_commands_of_both_readmes_that_look_at_runs_work(documents, env, tmp_pat
         ("50,000", "5,000", "50,000"),
         ("| 7 | ", "| 8 | ", "figures"),
         ("  settings.py ", "  setting.py ", "setting.py"),
-        ("runs/latest/report.html\n", "runs/latest/index.html\n", "name other things"),
+        ("runs/latest/report.html\n", "runs/latest/index.html\n", "index.html"),
         ("- `report.html`", "`report.html`", "became"),
     ],
 )
