@@ -41,13 +41,16 @@ def judge_throughput(
     """
     if measurement.provenance == "rehearsal":
         return judge_eager_speed(measurement)
-    if measurement.provenance == "simulated" and (
-        baseline is None or baseline.provenance != "simulated"
-    ):
+    simulated = measurement.provenance == "simulated"
+    if simulated and (baseline is None or baseline.provenance != "simulated"):
         why = "the speed of a simulated device is held against nothing"
-    else:
-        why = wording.why_recorded(baseline, measurement.setup, case)
-    if why or baseline is None:
+        return record_speed(measurement, why, note=note)
+    if (
+        baseline is None
+        or not (baseline.comparable and baseline.judged)
+        or not baseline.is_of(measurement.setup.chip)
+    ):
+        why = wording.why_recorded(baseline, measurement.setup.chip, case)
         return record_speed(measurement, why, note=note)
     return judge_baseline(measurement, baseline, note=note)
 
@@ -86,7 +89,8 @@ def judge_baseline(
             compared=f"{wording.apart(fps, floor, baseline.fps)} fps against "
             f"{wording.decimal(baseline.fps)} ({baseline.source})",
             asked=f"at least {wording.floor(floor, fps, baseline)} is asked for",
-            obstacle="" if counted else wording.uncounted(baseline, chips),
+            counted=counted,
+            uncounted="" if counted else wording.uncounted(baseline, chips),
             allowed=f"the baseline less {baseline.tolerance_percent:g} %",
             note=wording.joined(
                 note,
@@ -155,19 +159,13 @@ def record_speed(measurement: ThroughputMeasurement, why: str, *, note: str = ""
     FAIL. `note` is said beside the others.
     """
     problems = _problems(measurement)
-    trouble, short = wording.device_trouble(measurement.conditions), wording.too_short(measurement)
-    kind: VerdictKind = "FAIL" if problems else "INCONCLUSIVE" if trouble else "RECORDED"
-    sentence = wording.problems_text(problems) or wording.joined(
-        wording.recorded(measurement),
-        why,
-        note,
-        f"not a figure to keep: {short}" if short and measurement.provenance == "real" else "",
-        f"but the device was {trouble}: the figure is worth nothing" if trouble else "",
-        *_remarks(measurement),
+    kind: VerdictKind = "INCONCLUSIVE" if _troubled(measurement) else "RECORDED"
+    sentence = wording.joined(
+        wording.recorded(measurement, wording.joined(why, note)), *_remarks(measurement)
     )
     return Verdict(
-        kind=kind,
-        sentence=sentence,
+        kind="FAIL" if problems else kind,
+        sentence=wording.problems_text(problems) or sentence,
         rule="throughput-recorded",
         unit="fps",
         measured=measurement.timing.fps,
@@ -191,7 +189,8 @@ class _Speed:
     compared: str
     asked: str
     allowed: str
-    obstacle: str = ""  # why nothing can be decided
+    counted: bool = True  # all chips that the reference adds up
+    uncounted: str = ""
     note: str = ""  # said whatever is decided
 
 
@@ -229,9 +228,8 @@ def _decide(
     """Return the kind, words beside it, and the fps that a wider tolerance would have to admit:
     the mean, or the lower end of its interval; None where no tolerance would make a PASS.
     """
-    hindrance = wording.hindrance(measurement, speed.obstacle)
-    if hindrance:
-        return "INCONCLUSIVE", hindrance, None
+    if _troubled(measurement) or not speed.counted or measurement.too_short:
+        return "INCONCLUSIVE", wording.hindrance(measurement, speed.uncounted), None
     if measurement.precise and math.isfinite(speed.fps):
         # A mean that equals the floor passes, whatever the last bit of a division says.
         good = speed.fps >= speed.floor * (1.0 - 1e-12)
@@ -248,6 +246,11 @@ def _decide(
     if high < speed.floor:
         return "FAIL", known, low
     return "INCONCLUSIVE", wording.unprecise(measurement), low
+
+
+def _troubled(measurement: ThroughputMeasurement) -> bool:
+    """Whether the device was busy, throttled or unhealthy at some look."""
+    return any(look.trouble for look in measurement.conditions)
 
 
 def _problems(measurement: ThroughputMeasurement) -> list[Problem]:

@@ -12,7 +12,7 @@ from harness.base.errors import some
 from harness.base.terms import WHOLE_SET, VerdictKind
 from harness.catalog.schema import AccuracyRule, Baseline, Published, RatioRule
 from harness.judge.statistics import Drift, Interval, Paired
-from harness.records.conditions import Condition, Setup
+from harness.records.conditions import Condition
 from harness.records.values import (
     AccuracyMeasurement,
     Datum,
@@ -272,31 +272,36 @@ def against_eager(measurement: ThroughputMeasurement, share: float) -> str:
     return f"{apart(fps)} fps, {times} times eager PyTorch's {apart(eager.fps)} ({name})"
 
 
-def recorded(measurement: ThroughputMeasurement) -> str:
-    """A speed that is held against nothing."""
+def recorded(measurement: ThroughputMeasurement, why: str) -> str:
+    """A speed that is held against nothing, and `why`."""
     known = precision.known_to(measurement.half_width_percent, "not known")
-    return f"{apart(measurement.timing.fps)} fps measured ({known})"
+    short = too_short(measurement) if measurement.provenance == "real" else ""
+    trouble = device_trouble(measurement.conditions)
+    return joined(
+        f"{apart(measurement.timing.fps)} fps measured ({known})",
+        why,
+        f"not a figure to keep: {short}" if short else "",
+        f"but the device was {trouble}: the figure is worth nothing" if trouble else "",
+    )
 
 
-def why_recorded(baseline: Baseline | None, setup: Setup, case: str) -> str:
-    """Why a speed is recorded; empty where the baseline is a target for it."""
+def why_recorded(baseline: Baseline | None, chip: str, case: str) -> str:
+    """Why the figure of a baseline, where there is one, is no target for a run on `chip`."""
     if baseline is None:
         return f"no figure is published for {case}"
     if not baseline.comparable:
         return f"the published figure is not comparable: {baseline.not_comparable}"
     if not baseline.judged:
         return "its guide only records this size"
-    if not baseline.is_of(setup.chip):
-        return f"the published figure is a {baseline.chip}'s, this is a {setup.chip}"
-    return ""
+    return f"the published figure is a {baseline.chip}'s, this is a {chip}"
 
 
-def hindrance(measurement: ThroughputMeasurement, obstacle: str = "") -> str:
-    """Why nothing can be decided, however precise the figure is; empty where it can."""
+def hindrance(measurement: ThroughputMeasurement, uncounted: str = "") -> str:
+    """Why nothing can be decided, however precise the figure is."""
     trouble = device_trouble(measurement.conditions)
     if trouble:
-        return f"the device was {trouble}" + (f", and {obstacle}" if obstacle else "")
-    return obstacle or too_short(measurement)
+        return f"the device was {trouble}" + (f", and {uncounted}" if uncounted else "")
+    return uncounted or too_short(measurement)
 
 
 def too_short(measurement: ThroughputMeasurement) -> str:
