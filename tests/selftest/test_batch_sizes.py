@@ -11,7 +11,7 @@ from harness.judge import batch_sizes
 from harness.judge.batch_sizes import BatchPass, judge_batch_sizes
 from harness.records.predictions import Prediction, read_predictions
 from harness.records.values import BatchAnswer, FigureName, ProblemCode
-from tests.selftest.judge_samples import codes
+from tests.selftest.judge_samples import codes, figures
 
 
 def a_pass(best, provenance="rehearsal", excused=(), label=1, first=0):
@@ -92,6 +92,17 @@ def test_a_part_is_decided_where_the_whole_interval_is_on_one_side(lost, kind):
     assert low <= verdict.measured <= high <= verdict.figures[FigureName.SMALLEST_POINTS]
     assert judge(images=10_817, bs1=0, bs4=0).kind == "PASS"
     assert judge(images=10_816, bs1=0, bs4=0).kind == "RECORDED"
+
+
+def test_on_a_part_flips_that_cancel_out_are_undecided_beside_sizes_that_agree():
+    equal, images = wrong(0, 11_000), 11_000
+    mixed = [2] * 20 + [1] * (images - 20)
+    flipped = a_pass([1] * 20 + [2] * 20 + [1] * (images - 40), "real")
+    assert judge_batch_sizes({1: equal, 8: equal}).kind == "PASS"
+    verdict = judge_batch_sizes({1: a_pass(mixed, "real"), 8: a_pass(mixed, "real"), 4: flipped})
+    assert (verdict.kind, verdict.measured) == ("RECORDED", 0.0)
+    low, high = figures(verdict)[FigureName.DIFFERENCE_INTERVAL]
+    assert low == -high
 
 
 def test_on_a_part_two_sizes_that_differ_fail_beside_one_that_lies_between():

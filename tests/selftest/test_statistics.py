@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.judge import statistics
@@ -107,31 +107,6 @@ def test_it_is_antisymmetric(case, confidence):
     plus, minus, n = case
     low, high = tango_interval(plus, minus, n, confidence)
     assert tango_interval(minus, plus, n, confidence) == (-high, -low)
-
-
-@given(counts())
-def test_more_confidence_is_wider(case):
-    plus, minus, n = case
-    narrow, wide = tango_interval(plus, minus, n, 0.95), tango_interval(plus, minus, n, 0.99)
-    assert wide[0] <= narrow[0] + 1e-12
-    assert narrow[1] <= wide[1] + 1e-12
-
-
-@given(counts(), st.integers(2, 50))
-def test_the_same_rates_on_more_images_are_known_better(case, times):
-    plus, minus, n = case
-    few = tango_interval(plus, minus, n, 0.99)
-    many = tango_interval(plus * times, minus * times, n * times, 0.99)
-    assert few[0] - 1e-9 <= many[0] < many[1] <= few[1] + 1e-9
-
-
-@given(counts())
-def test_one_more_discordant_pair_moves_it(case):
-    plus, minus, n = case
-    assume(plus + minus < n)
-    before, after = tango_interval(plus, minus, n, 0.99), tango_interval(plus + 1, minus, n, 0.99)
-    assert after[1] > before[1] - 1e-12
-    assert after[0] > before[0] - 1e-12
 
 
 @pytest.mark.parametrize("n", [1, 2, 10, 50_000])
@@ -280,35 +255,25 @@ def test_smallest(low, high, first):
 # Drift and outliers ------------------------------------------------------------------------
 
 
-def test_a_step_is_a_drift():
-    found = statistics.drift([10.0, 10.01, 9.99, 10.0, 10.5, 10.51, 10.49, 10.5])
+@pytest.mark.parametrize(
+    ("values", "percent", "significant"),
+    [
+        ([10.0, 10.01, 9.99, 10.0, 10.5, 10.51, 10.49, 10.5], 5.0, True),
+        ([10.0 - 0.1 * i for i in range(20)], -10.5, True),
+        ([10.0, 14.0, 8.0, 12.0, 9.0, 13.5, 10.0, 14.0], 5.7, False),
+        ([10.0, 10.0, 99.0, 10.0, 10.0], 0.0, False),  # of an odd number the middle is left out
+    ],
+)
+def test_halves_of_a_series_are_compared(values, percent, significant):
+    found = statistics.drift(values)
     assert found is not None
-    assert found.percent == pytest.approx(5.0, abs=0.01)
-    assert found.strong(1.0)
-    assert not found.strong(6.0)
-
-
-def test_a_ramp_is_a_drift_and_its_way_is_told():
-    found = statistics.drift([10.0 - 0.1 * i for i in range(20)])
-    assert found is not None
-    assert found.percent < -5
-    assert found.significant
-
-
-def test_a_difference_within_the_noise_is_none():
-    found = statistics.drift([10.0, 14.0, 8.0, 12.0, 9.0, 13.5, 10.0, 14.0])
-    assert found is not None
-    assert not found.significant
-
-
-def test_the_middle_of_an_odd_number_is_left_out():
-    found = statistics.drift([10.0, 10.0, 99.0, 10.0, 10.0])
-    assert found is not None
-    assert (found.percent, found.significant) == (0.0, False)
+    assert (round(found.percent, 1), found.significant) == (percent, significant)
+    assert found.strong(abs(percent) + 1) is False
+    assert found.strong(abs(percent) - 1) is significant
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [1.0, 2.0, 3.0], [0.0] * 6])
-def test_too_few_rounds_tell_no_drift(values):
+def test_too_few_rounds_have_no_drift(values):
     assert statistics.drift(values) is None
 
 
@@ -318,20 +283,15 @@ def test_a_steady_device_drifts_in_one_of_a_hundred_series():
     assert 0.003 < sum(one is not None and one.significant for one in found) / 2000 < 0.02
 
 
-def test_outliers_are_far_outside_the_quartiles():
-    steady = [10.0 + 0.1 * (i % 5) for i in range(50)]
-    assert statistics.outliers(steady) == ()
-    assert statistics.outliers([*steady, 30.0, 1.0]) == (50, 51)
-
-
-def test_a_tick_of_the_timer_is_no_outlier():
-    assert statistics.outliers([10.0] * 20 + [10.05]) == ()
-    assert statistics.outliers([10.0] * 20 + [10.2]) == (20,)
-    assert statistics.outliers([1.0, 100.0, 1.0]) == ()
-
-
-@settings(max_examples=30)
-@given(st.lists(st.floats(0.1, 100), max_size=60))
-def test_few_values_are_outliers(values):
-    # The fences leave the middle half in.
-    assert len(statistics.outliers(values)) <= len(values) // 2
+@pytest.mark.parametrize(
+    ("values", "outliers"),
+    [
+        ([10.0 + 0.1 * (i % 5) for i in range(50)], ()),
+        ([*(10.0 + 0.1 * (i % 5) for i in range(50)), 30.0, 1.0], (50, 51)),
+        ([10.0] * 20 + [10.05], ()),  # a tick of the timer
+        ([10.0] * 20 + [10.2], (20,)),
+        ([1.0, 100.0, 1.0], ()),
+    ],
+)
+def test_outliers_are_far_outside_the_quartiles(values, outliers):
+    assert statistics.outliers(values) == outliers
