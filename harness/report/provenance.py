@@ -67,7 +67,7 @@ def shown(records: RunRecords) -> Shown:
 
     def let_through(line: _Line) -> _Line:
         kind: Provenance = of_run if line.provenance == "real" else line.provenance
-        found, note, across = _shown_line(line, kind)
+        found, note, across = shown_line(line, kind)
         key = key_of(line)
         if note:
             notes[key] = note
@@ -116,9 +116,9 @@ def _lost(records: RunRecords, planned: PlannedCase, provenance: Provenance) -> 
     )
 
 
-def _shown_line(line: _Line, kind: Provenance) -> tuple[_Line, str, bool]:
-    """The line as it may be shown, why something is left out, and whether it was judged across
-    provenances.
+def shown_line(line: _Line, kind: Provenance) -> tuple[_Line, str, bool]:
+    """Return a line as it may be shown in a run of this provenance, why something of it is left
+    out, and whether it was judged across provenances.
     """
     verdict = line.verdict
     if verdict is None:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from html import escape
 from typing import Any
 
 from harness.base.terms import Provenance
+from harness.pages.looks import banners
 from harness.records.lines import CaseLine
+from harness.report.provenance import shown_line
 
 _TITLES = ("Verdict", "Measured", "Reference", "Difference", "Why")
 _SHOWN = ("outcome", "measured", "reference", "difference", "sentence")
-_WARNING: Mapping[Provenance, str] = {
-    "rehearsal": "REHEARSAL: generated images and stand-in weights. "
-    "Says nothing about any published figure.",
-    "simulated": "SIMULATED NPU. Says nothing about any published figure.",
-}
 
 
 def columns(line: CaseLine) -> dict[str, str]:
     """Return what is shown of a case, by property."""
+    line, _, _ = shown_line(line, line.provenance)
     difference = line.difference_percent
     return {
         "outcome": line.outcome,
@@ -46,12 +44,11 @@ class Columns:
         report.title = "Acceptance of deployed models"
 
     def pytest_html_results_summary(self, prefix: list[str]) -> None:
-        warning = _WARNING.get(self._shown() or "real")
-        if warning is not None:
-            prefix.append(
-                '<p style="padding:.6em;font-weight:bold;color:#000;background:#ffd21f;'
-                f'border:4px dashed #000">{warning}</p>'
-            )
+        prefix.extend(
+            '<p style="padding:.6em;font-weight:bold;color:#000;background:#ffd21f;'
+            f'border:4px dashed #000">{banner.text}</p>'
+            for banner in banners({self._shown() or "real"})
+        )
 
     def pytest_html_results_table_header(self, cells: list[str]) -> None:
         cells[2:2] = [f"<th>{title}</th>" for title in _TITLES]
