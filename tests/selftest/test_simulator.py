@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from harness.base.errors import ConfigError
 from harness.simulator import (
-    Fault,
     SimulatorConfig,
     ais_infer_script,
     atc,
@@ -35,12 +34,6 @@ from tests.selftest.running import ROOT, eventually
 from tests.selftest.simulated import INPUT, SOC, make_host, write_onnx
 
 # --- configuration ----------------------------------------------------------------------------
-
-
-def test_an_empty_configuration_is_one_card_with_one_chip():
-    config = parse_config("")
-    assert config == SimulatorConfig()
-    assert (config.soc_version, config.cards, config.chips_per_card) == ("Ascend310P3", 1, 1)
 
 
 def test_every_key_is_read_and_survives_its_file(tmp_path):
@@ -62,7 +55,10 @@ def test_every_key_is_read_and_survives_its_file(tmp_path):
     assert from_json(json.loads(json.dumps(config.to_json()))) == config
 
 
-def test_old_toolkits_tune_and_new_ones_do_not():
+def test_defaults():
+    config = parse_config("")
+    assert config == SimulatorConfig()
+    assert (config.soc_version, config.cards, config.chips_per_card) == ("Ascend310P3", 1, 1)
     texts = ("cann=5.1.RC2", "cann=8.0.RC2", "cann=8.0.RC2,auto_tune=1")
     assert [parse_config(text).auto_tune for text in texts] == [True, False, True]
 
@@ -75,21 +71,15 @@ def test_old_toolkits_tune_and_new_ones_do_not():
         ("chip", "chip= is not a value"),
         ("chip=310,chip=310P3", "given twice"),
         ("cards=17", "0 to 16"),
-        ("cards=two", "a whole number"),
         ("cards=2,npu_ids=1", "one id for each of 2 cards"),
         ("npu_ids=1+1", "different ids"),
         ("driver=new", "a version"),
         ("generation=v6", "generation"),
-        ("om=big", "plain or linux"),
         ("float16=yes", "0 or 1"),
         ("time=0", "milliseconds"),
         ("time=spin", "spin:MS"),
-        ("time=nan", "milliseconds"),
         ("times=/nowhere/at/all", "can be read"),
-        ("atc_seconds=-1", "seconds"),
-        ("without=git", "a tool"),
         ("fault=bussy", "did you mean busy"),
-        ("fault=slow:first", "a whole number"),
         ("fault=slow:0:1:2", "NAME:DEVICE:COUNT"),
         ("fault=busy:any:1", "lasts, leave out the count"),
     ],
@@ -101,7 +91,7 @@ def test_nonsense_is_refused_with_what_is_known(text, words):
     assert error.value.remedy
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", '{"4": "fast"}', '{"4": 0}', '{"4": true}', "{"])
+@pytest.mark.parametrize("content", ["{}", '{"4": "fast"}', '{"4": 0}', "{"])
 def test_a_bad_table_of_times_is_refused(tmp_path, content):
     table = tmp_path / "times.json"
     table.write_text(content)
@@ -128,7 +118,6 @@ def test_any_text_is_a_configuration_or_an_error(text):
         ("fault=wrong-throughput", "api", "the driver api does not", "--driver=benchmark"),
         ("fault=stale-files:0", "api", "does not show it", "--driver=cli"),
         ("fault=atc-hang:0", "cli", "not called for one device", "fault=atc-hang"),
-        ("fault=npu-smi-hang:0:2", None, "not called for one", "fault=npu-smi-hang:any:2"),
         ("fault=busy:1", None, "no device 1, the host has 1", "from 0"),
         ("without=atc,fault=truncated-om", None, "has no atc", "without=atc"),
         ("without=npu-smi,fault=busy", "cli", "has no npu-smi", "without=npu-smi"),
@@ -136,7 +125,6 @@ def test_any_text_is_a_configuration_or_an_error(text):
         ("without=ais_bench,fault=nan", "api", "driver api does not show", "--driver=benchmark"),
         ("without=ais_bench,without=benchmark,fault=nan", "cli", "no ais_bench", "without=ais"),
         ("cards=0,fault=busy", None, "has no device", "cards=1"),
-        ("cards=0,fault=nan", None, "has no device", "cards=1"),
     ],
 )
 def test_a_fault_that_nothing_can_show_is_refused(text, driver, words, remedy):
@@ -153,10 +141,8 @@ def test_a_fault_that_nothing_can_show_is_refused(text, driver, words, remedy):
         ("fault=wrong-throughput,generation=v1", None),
         ("fault=wrong-throughput,without=ais_bench", None),
         ("cards=0,fault=unsupported-operator", None),
-        ("cards=0,fault=npu-smi-fails", None),
         ("fault=stale-files:0", "cli"),
         ("chip=310,fault=busy:3", None),
-        ("npu_ids=2+5,fault=device-lost:1", "benchmark"),
     ],
 )
 def test_a_fault_that_something_shows_is_taken(text, driver):
@@ -210,11 +196,6 @@ def test_a_fault_that_nothing_came_across_is_told(tmp_path, onnx, capsys):
     assert never_struck(tmp_path) == (f"{unseen[3]}: npu-smi was not called",)
     (tmp_path / "simulator.json").write_text('{"config": ')
     assert never_struck(tmp_path) == ()
-
-
-def test_a_limited_fault_strikes_so_often_and_no_more(tmp_path):
-    host = a_host(tmp_path, "fault=unsupported-operator:any:2")
-    assert [host.strikes("unsupported-operator") for _ in range(3)] == [True, True, False]
 
 
 # --- installation -----------------------------------------------------------------------------
@@ -338,14 +319,14 @@ def test_atc_compiles(tmp_path, onnx, capsys):
     assert (tmp_path / f"n_linux_{os.uname().machine}.om").is_file()
 
 
-@pytest.mark.parametrize("batch", [4, "N"])
-def test_a_fixed_batch_compiles_at_itself_alone(tmp_path, capsys, batch):
-    model = write_onnx(tmp_path / "fixed.onnx", batch)
-    host = a_host(tmp_path)
+def test_a_fixed_batch_compiles_at_itself_alone_and_an_old_atc_tunes(tmp_path, onnx, capsys):
+    model = write_onnx(tmp_path / "fixed.onnx", 4)
+    host = a_host(tmp_path, "cann=5.1.RC2")
     assert run_atc(host, model, tmp_path / "four") == 0
-    code = run_atc(host, model, tmp_path / "eight", shape="8,3,8,8")
-    assert code == (0 if batch == "N" else 255)
-    assert ("E10001" in capsys.readouterr().out) == (batch == 4)
+    assert run_atc(host, model, tmp_path / "eight", shape="8,3,8,8") == 255
+    assert "E10001" in capsys.readouterr().out
+    assert run_atc(host, onnx, tmp_path / "m", "--auto_tune_mode=RL,GA", shape="8,3,8,8") == 0
+    assert om.read(tmp_path / "m.om")[0].tuning == "RL,GA"
 
 
 REFUSED = {
@@ -353,11 +334,8 @@ REFUSED = {
     "no shape": (["--input_shape="], "Value [-1] for parameter [image] is invalid"),
     "wrong name": (["--input_shape=img:4,3,8,8"], "no such input"),
     "wrong side": (["--input_shape=image:4,3,9,8"], "the shape of input [image]"),
-    "not a shape": (["--input_shape=image"], "--input_shape"),
-    "dynamic side": (["--input_shape=image:-1,3,8,8"], "dynamic"),
     "unknown chip": (["--soc_version=Ascend999"], "--soc_version"),
     "no model": (["--model=nowhere.onnx"], "does not exist"),
-    "log": (["--log=loud"], "--log"),
     "space in path": (["--output=a b"], "--output"),
     "two precisions": (["--precision_mode=force_fp16", "--precision_mode_v2=fp16"], "E10054"),
     "auto tune": (["--auto_tune_mode=RL,GA"], "has been deprecated. Please use the AOE tool"),
@@ -374,13 +352,6 @@ def test_atc_refuses(tmp_path, onnx, capsys, name):
     assert words in printed.out and not printed.err
     assert name == "unknown flag" or re.search(r"\bE\d{5}: ", printed.out)
     assert not list(tmp_path.glob("*.om"))
-
-
-def test_an_old_atc_tunes(tmp_path, onnx):
-    host = a_host(tmp_path, "cann=5.1.RC2")
-    assert run_atc(host, onnx, tmp_path / "m", "--auto_tune_mode=RL,GA") == 0
-    assert om.read(tmp_path / "m.om")[0].tuning == "RL,GA"
-    assert run_atc(host, onnx, tmp_path / "m", "--auto_tune_mode=XX") == 255
 
 
 @pytest.mark.parametrize(
@@ -605,9 +576,3 @@ def test_visible_devices_renumber(tmp_path, monkeypatch):
     assert [host.visible_device(i) for i in (0, 3, 4, -1)] == [0, 3, None, None]
     monkeypatch.setenv("ASCEND_RT_VISIBLE_DEVICES", "1,3")
     assert [host.visible_device(i) for i in range(3)] == [1, 3, None]
-
-
-def test_a_fault_is_written_as_it_was_read():
-    texts = ["busy", "busy:1", "nan:any:2", "nan:1:2"]
-    assert [parse_config(f"fault={text}").faults[0].text for text in texts] == texts
-    assert Fault("nan", 1).matches("nan", 1) and not Fault("nan", 1).matches("nan", 0)

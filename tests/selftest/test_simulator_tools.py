@@ -195,12 +195,9 @@ def test_the_batchsize_flag_only_scales_what_is_printed(bench):
 REFUSED = {
     "no model": (("--model", "no.om"), 2, "does not exist"),
     "not an om": (("--model", "in/img0.bin"), 2, "file type not in ['om']"),
-    "loop": ((*PURE, "--loop", "0"), 2, ""),
-    "device": ((*PURE, "--device", "256"), 2, ""),
     "unknown": ((*PURE, "--sync", "1"), 2, ""),
     "input": ((*DATASET[:3], "nowhere", *DATASET[4:]), 2, "does not exist"),
     "dirname alone": ((*PURE, "--output_dirname", "r"), 1, "--output_dirname"),
-    "absolute dirname": ((*DATASET[:-1], "/tmp/r"), 1, ""),
     "absent device": ((*PURE, "--device", "1"), 1, "open device 1 failed"),
     "odd size": ((*DATASET[:3], "model.om", *DATASET[4:]), 1, "[ERROR] arg0 tensorsize: 3072"),
     "no files": ((*DATASET[:3], "out", *DATASET[4:]), 1, "not find valid file"),
@@ -347,20 +344,12 @@ def test_old_sessions_have_other_names_and_the_oldest_wants_a_mode(bench):
     assert ran.code == 1 and "TypeError" in ran.err
 
 
-def test_only_sizes_are_checked(bench, capsys):
-    session = bench.session()
-    session.infer([np.zeros(3 * 64 * BATCH, np.int32)])  # wrong shape and type, the right size
-    capsys.readouterr()
-    with pytest.raises(RuntimeError, match=re.escape("[-1][ACL: general failure] ")):
-        session.infer([np.zeros((8, 3, 8, 8), np.float32)])
-    said = capsys.readouterr().out
-    assert "[ERROR] check i:0 name:image in size:6144 needsize:3072 not match" in said
-
-
-def test_misuse_of_the_interface(bench):
+def test_sizes_alone_are_checked_and_misuse_is_refused(bench, capsys):
     session = bench.session()
     batch = images()
+    session.infer([np.zeros(3 * 64 * BATCH, np.int32)])  # wrong shape and type, the right size
     for feeds, error in (
+        ([np.concatenate([batch, batch])], RuntimeError),
         ([batch, batch], RuntimeError),
         ((batch,), ValueError),
         ([], ValueError),
@@ -368,16 +357,11 @@ def test_misuse_of_the_interface(bench):
     ):
         with pytest.raises(error):
             session.infer(feeds)
-    with pytest.raises(ValueError):
-        session.infer([batch], mode="dymbatch")
-    for device, path, refusal in (
-        ("0", "model.om", TypeError),
-        (256, "model.om", ValueError),
-        (0, "no.om", ValueError),
-        (0, "in/img0.bin", ValueError),
-    ):
-        with pytest.raises(refusal):
-            interface.InferSession(device, path)  # type: ignore[arg-type]
+    said = capsys.readouterr().out
+    assert "[ERROR] check i:0 name:image in size:6144 needsize:3072 not match" in said
+    for device, path in ((256, "model.om"), (0, "no.om"), (0, "in/img0.bin")):
+        with pytest.raises(ValueError):
+            interface.InferSession(device, path)
 
 
 def test_the_interface_secures_paths_since_v5(bench, capsys, monkeypatch):

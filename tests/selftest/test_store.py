@@ -19,7 +19,7 @@ import pytest
 
 from harness.base import locks, processes
 from harness.base import store as module
-from harness.base.errors import CompileError, ExportError, HarnessError, StoreError
+from harness.base.errors import CompileError, HarnessError, StoreError
 from harness.base.stages import Stage
 from harness.base.store import MANIFEST, Builder, Entry, Store, Tidied, key_of, source_digest
 from tests.selftest.running import eventually
@@ -401,11 +401,6 @@ def test_a_failed_build_is_not_tried_again_in_its_run(tmp_path):
     assert store.get_or_build(Stage.COMPILE, INPUTS, forbidden).cached
 
 
-def test_without_a_run_nothing_is_remembered(tmp_path):
-    for _ in range(2):
-        assert not failure(Store(tmp_path), raises(REFUSAL)).remembered
-
-
 @pytest.mark.parametrize("content", ["", "{", "[]", "7"])
 def test_a_damaged_memory_of_failures_is_no_failure(content, tmp_path):
     store = Store(tmp_path, failures=tmp_path / "failures")
@@ -417,7 +412,10 @@ def test_a_damaged_memory_of_failures_is_no_failure(content, tmp_path):
 
 def test_a_failure_that_cannot_be_remembered_is_still_seen(tmp_path):
     (tmp_path / "failures").write_text("a file where the folder should be")
-    failure(Store(tmp_path / "store", failures=tmp_path / "failures"), raises(REFUSAL))
+    for failures in (tmp_path / "failures", None):
+        for _ in range(2):
+            store = Store(tmp_path / "store", failures=failures)
+            assert not failure(store, raises(REFUSAL)).remembered
 
 
 def test_a_build_that_is_ended_with_the_process_is_not_remembered(tmp_path, monkeypatch):
@@ -486,6 +484,9 @@ def test_gc_by_age_and_size(tmp_path, ages, limits, removed, recent):
     assert numbers(entry for entry, _ in done.removed) == removed
     assert numbers(done.recent) == recent
     assert numbers(store.entries()) == [n for n in range(len(ages)) if n not in removed]
+    for entry in store.entries():  # reading makes recent
+        assert store.get(KIND, entry.inputs) is not None
+        assert store.last_used(entry) > time.time() - DAY
     assert not any(entry.directory.exists() for entry, _ in done.removed)
     assert files_below(tmp_path / "staging") == []
 
@@ -523,13 +524,6 @@ def test_gc_tells_what_it_cannot_remove(tmp_path, monkeypatch, call):
     assert done.removed == ()
     assert [path for path, _ in done.failed] == [leftover, entry.directory]
     assert {error.errno for _, error in done.failed} == {errno.EACCES}
-
-
-def test_reading_makes_an_entry_recent(tmp_path):
-    store = Store(tmp_path)
-    entry = entry_of_age(store, 0, 9 * DAY)
-    assert store.get(KIND, {"number": 0}) is not None
-    assert store.last_used(entry) > time.time() - DAY
 
 
 def test_gc_spares_an_entry_that_somebody_builds(tmp_path):
@@ -631,8 +625,3 @@ def test_a_full_disk_is_a_store_error_and_leaves_nothing(tmp_path, monkeypatch, 
         Store(tmp_path).get_or_build(KIND, INPUTS, build)
     assert caught.value.full_disk
     assert files_below(tmp_path) == []
-
-
-def test_an_error_of_a_stage_keeps_its_class(tmp_path):
-    with pytest.raises(ExportError):
-        Store(tmp_path).get_or_build(KIND, INPUTS, raises(ExportError("no")))
