@@ -114,17 +114,26 @@ def not_tried(answer):
     return dict(section(answer, "Not tried").rows)
 
 
-def as_it_was(case, monkeypatch):
-    """The ONNX files of the case, whatever a test changes in what they were made from."""
+@pytest.fixture
+def quick(prepared, monkeypatch):
+    """Leaves the two ONNX files out: what is wrong comes after them. They are what they were,
+    whatever a test changes in what they were made from.
+    """
+    case, _ = prepared
     onnx, simplified = case.onnx(), case.simplified()
     monkeypatch.setattr(CasePipeline, "onnx", lambda self: onnx)
     monkeypatch.setattr(CasePipeline, "simplified", lambda self: simplified)
+
+    def left_out(*_):
+        raise InferError("left out, to be quick")
+
+    monkeypatch.setattr(chain, "graph_outputs", left_out)
 
 
 # What is fed and how results come back ---------------------------------------------------------
 
 
-def test_swapped_channels_are_named(prepared):
+def test_swapped_channels_are_named(prepared, quick):
     answer = diagnosed(
         prepared, alter=lambda s: Altered(s, inputs=lambda view: view[:, ::-1].copy())
     )
@@ -132,16 +141,7 @@ def test_swapped_channels_are_named(prepared):
     assert restoring(answer, "Usual suspects") == ["channels swapped (BGR for RGB)"]
 
 
-def test_another_normalisation_is_named(prepared):
-    case, _ = prepared
-    other = Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    feed = Feed(case.crops(), other, BATCH)
-    answer = diagnosed(prepared, feed=feed)
-    assert (answer.stage, answer.suspect) == (Stage.DATA, "mean and std of 0.5")
-    assert restoring(answer, "Usual suspects") == ["the catalog's preprocessing"]
-
-
-def test_another_resize_is_named(prepared):
+def test_another_resize_is_named(prepared, quick):
     case, _ = prepared
     steps = case.model.preprocessing
     steps = steps.model_copy(update={"resize": ResizeSquare(size=73, interpolation="bilinear")})
@@ -159,21 +159,27 @@ def fed_by(case, steps):
     return Feed(Crops(case.bench.store, case.images(), steps), steps.normalize, BATCH)
 
 
+def as_compiled(prepared, steps):
+    """What the compiled model makes of images by `steps`: eager agrees with it."""
+    case, ready = prepared
+    names, rows = [], []
+
+    def take(these, logits):
+        names.extend(these)
+        rows.append(np.array(logits))
+
+    with measuring.opened(case, ready) as session:
+        infer(session, fed_by(case, steps), take)
+    return Predictions(tuple(names), np.concatenate(rows))
+
+
 @pytest.fixture(scope="module")
 def odd(prepared):
     """The case with a margin of 11 pixels: rounded by another rule, the crop is another one."""
     case, ready = prepared
     steps = replaced(case.model.preprocessing, "resize", size=75)
     model = case.model.model_copy(update={"preprocessing": steps})
-    names, rows = [], []
-
-    def take(found, logits):
-        names.extend(found)
-        rows.append(np.array(logits))
-
-    with measuring.opened(case, ready) as session:
-        infer(session, fed_by(case, steps), take)
-    reference = Predictions(tuple(names), np.concatenate(rows))
+    reference = as_compiled(prepared, steps)
     return dataclasses.replace(case, model=model), dataclasses.replace(ready, reference=reference)
 
 
@@ -192,12 +198,7 @@ def odd(prepared):
     ],
     ids=["crop", "interpolation", "size", "bgr", "none that is usual"],
 )
-def test_what_is_fed_is_named(prepared, odd, part, changes, suspect, monkeypatch):
-    def no_graph(*_):
-        raise InferError("left out, to be quick")
-
-    monkeypatch.setattr(chain, "graph_outputs", no_graph)
-    as_it_was(prepared[0], monkeypatch)
+def test_what_is_fed_is_named(quick, odd, part, changes, suspect):
     case, _ = odd
     wrong = fed_by(case, replaced(case.model.preprocessing, part, **changes))
     answer = diagnosed(odd, feed=wrong, measured=False)
@@ -239,9 +240,8 @@ def test_a_suspect_that_is_found_is_named_whichever_stage_departs(stage, about):
     assert restored.name in summary
 
 
-def test_labels_off_by_one_are_named(prepared, monkeypatch):
+def test_labels_off_by_one_are_named(prepared, quick, monkeypatch):
     case, ready = prepared
-    as_it_was(case, monkeypatch)
     model = case.model.model_copy(update={"label_offset": 1})
     real = accuracy.tally
     monkeypatch.setattr(accuracy, "tally", lambda found, images, _: real(found, images, 0))
@@ -251,7 +251,7 @@ def test_labels_off_by_one_are_named(prepared, monkeypatch):
     assert restoring(answer, "Labels and order") == ["labels shifted by one (-1)"]
 
 
-def test_results_of_other_images_are_named(prepared):
+def test_results_of_other_images_are_named(prepared, quick):
     answer = diagnosed(
         prepared,
         alter=lambda s: Altered(s, outputs=each(lambda logits: np.roll(logits, 1, axis=0))),
@@ -259,7 +259,7 @@ def test_results_of_other_images_are_named(prepared):
     assert (answer.stage, answer.suspect) == (Stage.INFER, "results rotated by 1 within each batch")
 
 
-def test_results_that_were_shifted_in_the_run_alone_are_named(prepared):
+def test_results_that_were_shifted_in_the_run_alone_are_named(prepared, quick):
     case, _ = prepared
 
     class Shifted(Feed):
@@ -276,7 +276,7 @@ def test_results_that_were_shifted_in_the_run_alone_are_named(prepared):
     assert (answer.stage, answer.suspect) == (Stage.INFER, "results 1 place later")
 
 
-def test_outputs_of_another_class_order_are_named(prepared):
+def test_outputs_of_another_class_order_are_named(prepared, quick):
     answer = diagnosed(
         prepared,
         alter=lambda s: Altered(s, outputs=each(lambda logits: np.roll(logits, 1, axis=1))),
@@ -284,23 +284,18 @@ def test_outputs_of_another_class_order_are_named(prepared):
     assert answer.suspect == "outputs shifted by one class (-1)"
 
 
-def test_a_mistake_of_the_catalog_is_told_by_the_labels(prepared, monkeypatch):
+def test_a_mistake_of_the_catalog_is_told_by_the_labels(prepared, quick, monkeypatch):
     """Eager and compiled share it: only the score against the published one is off."""
-    case, ready = prepared
-    as_it_was(case, monkeypatch)
-    weights = case.checkpoint()
-    monkeypatch.setattr(CasePipeline, "checkpoint", lambda self: weights)
+    case, _ = prepared
     monkeypatch.setattr(case.bench, "provenance", "real")
     raw = Normalize(mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255))
+    steps = case.model.preprocessing.model_copy(update={"normalize": raw})
     published = case.model.accuracy.published.model_copy(update={"top1": 80.0})
-    model = case.model.model_copy(
-        update={
-            "preprocessing": case.model.preprocessing.model_copy(update={"normalize": raw}),
-            "accuracy": case.model.accuracy.model_copy(update={"published": published}),
-        }
-    )
-    wrong = dataclasses.replace(case, model=model)
-    answer = diagnosed((wrong, ready), measured=False, reference=None, feed=wrong.feed())
+    accuracy_spec = case.model.accuracy.model_copy(update={"published": published})
+    model = case.model.model_copy(update={"preprocessing": steps, "accuracy": accuracy_spec})
+    wrong = dataclasses.replace(case, model=model), prepared[1]
+    feed, reference = fed_by(case, steps), as_compiled(prepared, steps)
+    answer = diagnosed(wrong, measured=False, reference=reference, feed=feed)
     assert all(row[-1] == "agrees" for row in section(answer, "Agreement").rows)
     assert (answer.stage, answer.suspect) == (Stage.DATA, "ImageNet's mean and std")
 
@@ -422,7 +417,7 @@ def test_a_device_that_is_gone_costs_its_rows_alone(prepared):
     assert section(answer, "Agreement of the stages")
 
 
-def test_a_session_that_dies_costs_its_rows_alone(prepared):
+def test_a_session_that_dies_costs_its_rows_alone(prepared, quick):
     class Dying(Altered):
         def stream_into(self, fillers):
             raise InferError("the worker died")
@@ -438,7 +433,7 @@ def test_time_that_is_over_is_said(prepared, monkeypatch):
     assert "has taken its 0 s" in section(answer, "Not tried").rows[-1][1]
 
 
-def test_an_unexpected_failure_does_not_cost_the_verdict(prepared, monkeypatch):
+def test_an_unexpected_failure_does_not_cost_the_verdict(prepared, quick, monkeypatch):
     monkeypatch.setattr("harness.diagnosis.pairing.orders", lambda *_: 1 / 0)
     answer = diagnosed(prepared, measured=False)
     assert not_tried(answer)["pairing and labels"] == (
@@ -448,7 +443,6 @@ def test_an_unexpected_failure_does_not_cost_the_verdict(prepared, monkeypatch):
 
 def test_without_an_eager_pass_the_onnx_file_is_the_reference(prepared, monkeypatch):
     case, _ = prepared
-    as_it_was(case, monkeypatch)
     given = dataclasses.replace(case.bench.settings, onnx=(("tiny", case.onnx()),))
     monkeypatch.setattr(case.bench, "settings", given)
     answer = diagnosed(prepared, measured=False, reference=None)
@@ -481,7 +475,9 @@ def test_the_first_operator_is_found_with_little_memory(prepared, tmp_path, monk
 
 
 @pytest.mark.parametrize("commands", [("compare them",), ()])
-def test_the_targets_own_comparison_is_offered_where_it_has_one(prepared, commands, monkeypatch):
+def test_the_targets_own_comparison_is_offered_where_it_has_one(
+    prepared, quick, commands, monkeypatch
+):
     case, _ = prepared
 
     def compare(self, onnx, file, batch, device, folder):
