@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from harness.base.errors import CatalogError
 from harness.catalog.checks import problems_between
-from harness.catalog.schema import Catalog, Contents
+from harness.catalog.schema import Catalog, Contents, Sections
 from harness.catalog.yaml_document import (
     Document,
     KeyPath,
@@ -37,6 +37,7 @@ from harness.images.steps import (
     ResizeSquare,
 )
 
+_OWN_KEYS = {"id": "the key above it is the id", "sections": "remove it"}
 MAX_BYTES = 1 << 18  # what is read at all; the five models take 15 kB
 GUIDE_DOC = "docs/baselines.md says what each key means"
 
@@ -114,19 +115,22 @@ def parse_catalog(content: bytes, path: Path, targets: Collection[str] = ()) -> 
 
 
 def _with_ids(data: dict[str | int, Any], problems: list[Problem]) -> dict[str | int, Any]:
-    """The data with every model's key as its `id`; an `id` in the file is an unknown key."""
+    """The data with every model's key as its `id`, and what families of targets have in it as its
+    `sections`; an `id` or `sections` in the file is an unknown key.
+    """
     models = data.get("models")
     if not isinstance(models, dict):
         return data
     named = {}
     for name, entry in models.items():
         if isinstance(entry, dict):
-            if "id" in entry:
-                path: KeyPath = ("models", name, "id")
-                problems.append(
-                    Problem(path, "unknown key", "the key above it is the id", first=True)
-                )
-            entry = {**entry, "id": str(name)}
+            for key, hint in _OWN_KEYS.items():
+                if key in entry:
+                    path: KeyPath = ("models", name, key)
+                    problems.append(Problem(path, "unknown key", hint, first=True))
+            sections = {key: entry[key] for key in Sections.known_keys() if key in entry}
+            rest = {key: value for key, value in entry.items() if key not in sections}
+            entry = {**rest, "id": str(name), "sections": sections}
         named[name] = entry
     return {**data, "models": named}
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import date
 from fnmatch import fnmatchcase
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AfterValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import Field, create_model
 
 from harness.base.errors import CatalogError
+from harness.base.families import families
 from harness.base.terms import Check, Provenance
 from harness.catalog.fields import (
     MAX_TOLERANCE_PERCENT,
@@ -260,66 +261,28 @@ class RatioRule(Section):
     note: Note = ""
 
 
-class AutoTune(Section):
-    """atc's `--auto_tune_mode`, for some batch sizes or, with none named, for all."""
-
-    mode: Literal["RL,GA"]
-    batch_sizes: tuple[BatchSize, ...] = ()
-
-
-# The harness sets these itself, or has a key of its own for them.
-_RESERVED_ATC_FLAGS = (
-    "auto_tune_mode",
-    "framework",
-    "input_format",
-    "input_shape",
-    "log",
-    "model",
-    "output",
-    "soc_version",
-)
+def _sections() -> type[Section]:
+    """Return the type of what families of targets have in a model: a key for each that has one."""
+    fields: dict[str, Any] = {}
+    for family in families():
+        if family.section:
+            module, _, name = family.section.partition(":")
+            kind = getattr(import_module(module), name)
+            fields[family.name] = (kind, Field(default_factory=kind))
+    return create_model("Sections", __base__=Section, **fields)
 
 
-def _free_atc_flag(value: str) -> str:
-    name = value[2:].partition("=")[0]
-    if name in _RESERVED_ATC_FLAGS:
-        raise PydanticCustomError(
-            "expected",
-            "expected a flag that the harness does not set itself (--{name})",
-            {"name": name},
-        )
-    return value
-
-
-AtcFlag = Annotated[Flag, AfterValidator(_free_atc_flag)]
-
-
-class AscendSpec(Section):
-    """What atc is told for this model besides what it is told for every model."""
-
-    log: Literal["debug", "info", "warning", "error", "null"] | None = None
-    flags: tuple[AtcFlag, ...] = ()
-    auto_tune: AutoTune | None = None
-
-    def tuning(self, batch_size: int) -> Tuning:
-        """The tuning that the guide asks for at this batch size."""
-        tune = self.auto_tune
-        if tune is None or (tune.batch_sizes and batch_size not in tune.batch_sizes):
-            return "none"
-        return tune.mode
-
-    def atc_flags(self, batch_size: int, *, tuned: bool = True) -> tuple[str, ...]:
-        """Extra flags, one argument each. `tuned=False` leaves tuning out: later atc refuses it."""
-        given = () if self.log is None else (f"--log={self.log}",)
-        tuning = self.tuning(batch_size)
-        tune = (f"--auto_tune_mode={tuning}",) if tuned and tuning != "none" else ()
-        return (*given, *tune, *self.flags)
+Part = TypeVar("Part", bound=Section)
+if TYPE_CHECKING:
+    Sections = Section
+else:
+    Sections = _sections()
 
 
 class Model(Section):
     """One entry of `baselines.yaml`."""
 
-    injected: ClassVar[frozenset[str]] = frozenset({"id"})
+    injected: ClassVar[frozenset[str]] = frozenset({"id", "sections"})
 
     id: str
     title: Line
@@ -334,7 +297,15 @@ class Model(Section):
     accuracy: Accuracy
     throughput: tuple[BaselineTable, ...] = ()
     ratios: tuple[RatioRule, ...] = ()
-    ascend: AscendSpec = Field(default_factory=AscendSpec)
+    sections: Sections = Field(default_factory=Sections)
+
+    @classmethod
+    def known_keys(cls) -> tuple[str, ...]:
+        return (*super().known_keys(), *Sections.known_keys())
+
+    def section(self, kind: type[Part]) -> Part:
+        """Return what a family of targets has in this model; its defaults where it has nothing."""
+        return next((one for _, one in self.sections if isinstance(one, kind)), kind())
 
     def figures(self, target: str | None = None) -> tuple[Baseline, ...]:
         """Every throughput figure, in file order, those that are only recorded included."""

@@ -120,9 +120,12 @@ CHECKPOINTS = {
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 LOG_LEVELS = {
-    "seresnext101": "error", "fixres": "debug", "resnest50": None, "squeezenet1_1": "debug",
+    "seresnext101": "error",
+    "fixres": "debug",
+    "resnest50": None,
+    "squeezenet1_1": "debug",
     "inceptionv4": "error",
-}  # fmt: skip
+}  # fmt: skipfrom harness.targets.ascend.spec import AscendSpec
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +214,7 @@ def test_each_network_input_and_output(model: Model) -> None:
     assert steps.resize.interpolation == "bilinear"
     expected = HALVES if model.id == "inceptionv4" else IMAGENET
     assert (steps.normalize.mean, steps.normalize.std) == expected
-    assert model.ascend.log == LOG_LEVELS[model.id]
+    assert model.section(AscendSpec).log == LOG_LEVELS[model.id]
 
 
 def test_each_checkpoint(model: Model) -> None:
@@ -333,7 +336,7 @@ def test_judged_ascend_figures_are_tuned_as_the_model_is_compiled(model: Model) 
     for target in ("ascend310", "ascend310p3"):
         for at, entry in model.baselines(target).items():
             if entry.judged and entry.tuning != "not-stated":
-                assert entry.tuning == model.ascend.tuning(at)
+                assert entry.tuning == model.section(AscendSpec).tuning(at)
                 flag = ("--auto_tune_mode=RL,GA",) if entry.tuning == "RL,GA" else ()
                 assert entry.compiler_flags == flag
 

@@ -18,6 +18,7 @@ from harness.base.errors import CatalogError
 from harness.base.stages import Stage
 from harness.catalog.load import load_catalog, parse_catalog
 from harness.catalog.schema import KnownFailure
+from harness.targets.ascend.spec import AscendSpec
 from tests.selftest.small_catalog import SMALL, parse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,15 +77,15 @@ def test_resize_height_may_leave_less_than_the_crop() -> None:
 
 
 def test_atc_is_told_what_the_catalog_says() -> None:
-    ascend = parse(SMALL).model("tiny").ascend
+    ascend = parse(SMALL).model("tiny").section(AscendSpec)
     common = ("--log=error", "--op_select_implmode=high_precision")
     assert ascend.atc_flags(1) == common
     assert ascend.atc_flags(16) == (common[0], "--auto_tune_mode=RL,GA", common[1])
     assert ascend.atc_flags(16, tuned=False) == common
     assert (ascend.tuning(1), ascend.tuning(16)) == ("none", "RL,GA")
-    everywhere = parse(SMALL.replace(", batch_sizes: [16]}", "}")).model("tiny").ascend
+    everywhere = parse(SMALL.replace(", batch_sizes: [16]}", "}")).model("tiny").section(AscendSpec)
     assert everywhere.tuning(7) == "RL,GA"
-    silent = parse(SMALL.replace("      log: error\n", "")).model("tiny").ascend
+    silent = parse(SMALL.replace("      log: error\n", "")).model("tiny").section(AscendSpec)
     assert silent.atc_flags(1) == common[1:]
 
 

@@ -12,4 +12,5 @@ FAMILY = Family(
     group=GROUP,
     simulation=Simulation("simulate_ascend", "simulator", ("ascend310p3", "ascend310")),
     arithmetic="float16",
+    section="harness.targets.ascend.spec:AscendSpec",
 )

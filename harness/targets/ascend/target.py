@@ -40,6 +40,7 @@ from harness.targets.ascend.host import (
 from harness.targets.ascend.legacy import open_legacy
 from harness.targets.ascend.npu_smi import Chip, NpuInfo, NpuSmi
 from harness.targets.ascend.options import CHIPS, AscendOptions
+from harness.targets.ascend.spec import AscendSpec
 from harness.targets.ascend.toolkit import Toolkit
 from harness.targets.protocol import (
     Device,
@@ -185,7 +186,7 @@ class AscendTarget:
     # Compiling ---------------------------------------------------------------------------
 
     def _flags(self, model: Model, batch_size: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        spec = model.ascend
+        spec = model.section(AscendSpec)
         return spec.atc_flags(batch_size), spec.atc_flags(batch_size, tuned=False)
 
     def compile_inputs(self, model: Model, batch_size: int) -> Mapping[str, Any]:
@@ -201,7 +202,7 @@ class AscendTarget:
         }
 
     def compiles_on_device(self, model: Model, batch_size: int) -> bool:
-        if model.ascend.tuning(batch_size) == "none":
+        if model.section(AscendSpec).tuning(batch_size) == "none":
             return False
         tune = self._options.tune
         # atc's own tuning takes an NPU of this host. Where there is none, it cannot disturb one:

@@ -1,0 +1,66 @@
+"""What the catalog says of a model for the Ascend targets: its key `ascend`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
+
+from harness.catalog.fields import BatchSize, Flag, Section
+
+
+class AutoTune(Section):
+    """atc's `--auto_tune_mode`, for some batch sizes or, with none named, for all."""
+
+    mode: Literal["RL,GA"]
+    batch_sizes: tuple[BatchSize, ...] = ()
+
+
+# The harness sets these itself, or has a key of its own for them.
+_RESERVED_ATC_FLAGS = (
+    "auto_tune_mode",
+    "framework",
+    "input_format",
+    "input_shape",
+    "log",
+    "model",
+    "output",
+    "soc_version",
+)
+
+
+def _free_atc_flag(value: str) -> str:
+    name = value[2:].partition("=")[0]
+    if name in _RESERVED_ATC_FLAGS:
+        raise PydanticCustomError(
+            "expected",
+            "expected a flag that the harness does not set itself (--{name})",
+            {"name": name},
+        )
+    return value
+
+
+AtcFlag = Annotated[Flag, AfterValidator(_free_atc_flag)]
+
+
+class AscendSpec(Section):
+    """What atc is told for this model besides what it is told for every model."""
+
+    log: Literal["debug", "info", "warning", "error", "null"] | None = None
+    flags: tuple[AtcFlag, ...] = ()
+    auto_tune: AutoTune | None = None
+
+    def tuning(self, batch_size: int) -> Literal["none", "RL,GA"]:
+        """The tuning that the guide asks for at this batch size."""
+        tune = self.auto_tune
+        if tune is None or (tune.batch_sizes and batch_size not in tune.batch_sizes):
+            return "none"
+        return tune.mode
+
+    def atc_flags(self, batch_size: int, *, tuned: bool = True) -> tuple[str, ...]:
+        """Extra flags, one argument each. `tuned=False` leaves tuning out: later atc refuses it."""
+        given = () if self.log is None else (f"--log={self.log}",)
+        tuning = self.tuning(batch_size)
+        tune = (f"--auto_tune_mode={tuning}",) if tuned and tuning != "none" else ()
+        return (*given, *tune, *self.flags)
