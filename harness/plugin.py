@@ -5,7 +5,6 @@ What a run is stands in `harness.run`; nothing below this module imports pytest.
 
 from __future__ import annotations
 
-import re
 import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
@@ -17,6 +16,7 @@ import pytest
 from harness import settings
 from harness.base import signals
 from harness.base.errors import HarnessError, RecordError
+from harness.case_record import nodeid_of
 from harness.judge.causes import Exit
 from harness.plan import Case
 from harness.records import writer
@@ -27,7 +27,10 @@ from harness.run import CaseRun, Run, progress_on_stderr
 RUN = pytest.StashKey[Run]()
 CASE = pytest.StashKey[CaseRun]()
 INTERRUPTED = threading.Event()  # the hook that tells of an interruption gets no configuration
-_NODEID = re.compile(r"::test_(accuracy|throughput)\[([^\]]+)\]$")
+_WORDS = {
+    "recorded": ("recorded", "r", ("RECORDED", {"blue": True})),
+    "inconclusive": ("inconclusive", "i", ("INCONCLUSIVE", {"yellow": True})),
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -140,14 +143,17 @@ def pytest_xdist_node_collection_finished(node: Any, ids: Sequence[str]) -> None
 
 
 def _begin(run: Run, nodeids: Sequence[str]) -> None:
-    by_name = {(str(case.check), case.id): case for case in run.plan.cases}
-    names = {nodeid: match.groups() for nodeid in nodeids if (match := _NODEID.search(nodeid))}
-    cases = [(nodeid, by_name[name]) for nodeid, name in names.items() if name in by_name]
+    known = {_last(nodeid_of(case)): case for case in run.plan.cases}
+    cases = [(nodeid, known[_last(nodeid)]) for nodeid in nodeids if _last(nodeid) in known]
     try:
         if cases and not run.begun:
             run.begin(cases)
     except HarnessError as error:
         _refuse(error)
+
+
+def _last(nodeid: str) -> str:
+    return nodeid.rpartition("::")[2]  # whatever pytest's root is
 
 
 def _case_of(item: pytest.Item) -> Case | None:
@@ -216,12 +222,9 @@ def pytest_runtest_makereport(
 
 def pytest_report_teststatus(report: Any) -> tuple[str, str, Any] | None:
     """Words and letters of outcomes that pytest does not know."""
-    outcome = getattr(report, "acceptance", {}).get("outcome")
-    if report.when == "call" and outcome == "recorded" and report.passed:
-        return "recorded", "r", ("RECORDED", {"blue": True})
-    if report.when == "call" and outcome == "inconclusive":
-        return "inconclusive", "i", ("INCONCLUSIVE", {"yellow": True})
-    return None
+    outcome = getattr(report, "acceptance", {}).get("outcome", "")
+    shown = report.when == "call" and (report.passed or outcome == "inconclusive")
+    return _WORDS.get(outcome) if shown else None
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -16,12 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from harness.__main__ import app
+from harness.__main__ import app, main
 from harness.base.errors import ConfigError
 from harness.catalog.load import load_catalog
 from harness.cli import completion as completion_commands
 from harness.cli import options
 from harness.cli import plan as plan_commands
+from harness.estimates import Estimate
 from harness.images.dataset import FIRST_LABELS
 from harness.judge.causes import Exit
 from harness.plan import make_plan
@@ -254,8 +255,6 @@ def test_a_rehearsals_plan_speaks_of_no_published_figure(run):
 
 def test_expected_cells():
     cell = plan_commands.expected_cell
-    from harness.estimates import Estimate
-
     assert cell(Estimate(None, 0, {})) == "not known"
     assert cell(Estimate(12.0, 1, {})) == "12 s (1 run)"
     assert cell(Estimate(12.0, 0, {})) == "~12 s (other batch sizes)"
@@ -293,10 +292,12 @@ def test_a_page_of_a_part_never_replaces_the_page_of_all(run, tmp_path, part):
         ("why", "--stopped-after=nan"),
     ],
 )
-def test_a_wrong_command_line_ends_with_4(arguments):
-    code, output = run_python(["-m", "harness", *arguments])
-    assert code == Exit.INPUT_ERROR, output
-    assert "Traceback" not in output
+def test_a_wrong_command_line_ends_with_4(monkeypatch, capsys, arguments):
+    monkeypatch.setattr(sys, "argv", ["harness", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == Exit.INPUT_ERROR
+    assert "Traceback" not in capsys.readouterr().err
 
 
 # why -------------------------------------------------------------------------------------

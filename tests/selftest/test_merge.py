@@ -317,9 +317,17 @@ def test_the_exit_code_follows_the_order_of_the_readme(tmp_path, statuses, joine
         assert merge(order, tmp_path / f"both {number}").exit_status == joined
 
 
-def test_a_case_that_failed_counts_whatever_its_run_ended_with(tmp_path):
-    part = one_run(tmp_path, [speed(1, "a", outcome="failed")], exit_status=0)
-    assert merge([part], tmp_path / "one").exit_status == 1
+def test_a_red_case_or_check_counts_whatever_its_run_ended_with(tmp_path):
+    for number, (outcome, raw, status) in enumerate(
+        (
+            ("failed", [], 1),
+            ("passed", ["failed"], 1),
+            ("passed", ["inconclusive"], 6),
+        )
+    ):
+        case = speed(1, f"r{number}", outcome=outcome)
+        part = one_run(tmp_path, [case], exit_status=0, raw=[checked(text) for text in raw])
+        assert merge([part], tmp_path / f"merged {number}").exit_status == status
 
 
 def test_what_a_part_was_told_to_leave_out_is_not_lost(tmp_path):
@@ -399,40 +407,28 @@ def test_a_failed_check_of_one_run_outlives_the_passed_one_of_another(tmp_path, 
     assert "a says so" in render_html(reader.read(made))
 
 
-@pytest.mark.parametrize(("outcome", "status"), [("failed", 1), ("inconclusive", 6)])
-def test_a_check_alone_makes_the_exit_code(tmp_path, outcome, status):
-    part = one_run(tmp_path, [speed(1, "a")], raw=[checked(outcome)])
-    assert merge([part], tmp_path / "one").exit_status == status
+ONE_OTHER = [7, *RIGHT[1:]]
 
 
 @pytest.mark.parametrize(
-    ("other", "outcome", "status"), [(RIGHT, "recorded", 0), (WRONG, "failed", 1)]
+    ("first", "other", "outcome", "status"),
+    [
+        ({1: RIGHT}, {4: RIGHT}, "recorded", 0),
+        ({1: RIGHT}, {4: WRONG}, "failed", 1),
+        # Shards that each passed fail together; what together is not decided clears no shard.
+        ({1: RIGHT, 4: RIGHT}, {8: WRONG, 16: WRONG}, "failed", 1),
+        ({1: RIGHT, 4: RIGHT}, {8: ONE_OTHER}, "recorded", 0),
+    ],
 )
-def test_batch_sizes_of_different_hosts_are_compared(tmp_path, other, outcome, status):
-    parts = [shard(tmp_path, "a", {1: RIGHT}), shard(tmp_path, "b", {4: other})]
-    made = merge(parts, tmp_path / "both").directory
-    assert outcomes(made) == {BATCHES: outcome}
-    assert exit_status(made) == status
-
-
-def test_shards_that_each_passed_fail_together(tmp_path):
+def test_batch_sizes_of_different_hosts_are_compared(tmp_path, first, other, outcome, status):
     parts = [
-        shard(tmp_path, "a", {1: RIGHT, 4: RIGHT}, raw=[batches("passed")]),
-        shard(tmp_path, "b", {8: WRONG, 16: WRONG}, raw=[batches("passed", "b")]),
+        shard(tmp_path, run, sizes, raw=[batches("passed", run)] if len(sizes) > 1 else [])
+        for run, sizes in (("a", first), ("b", other))
     ]
-    made = merge(parts, tmp_path / "both").directory
-    assert outcomes(made) == {BATCHES: "failed"}
-    assert exit_status(made) == 1
-
-
-def test_what_the_joined_sizes_do_not_decide_is_said_in_place_of_a_shards_word(tmp_path):
-    parts = [
-        shard(tmp_path, "a", {1: RIGHT, 4: RIGHT}, raw=[batches("passed")]),
-        shard(tmp_path, "b", {8: [7, *RIGHT[1:]]}),
-    ]
-    (check,) = checks(merge(parts, tmp_path / "both").directory)
-    assert check.outcome == "recorded"
-    assert check.sentence != "a says so"
+    made = merge(parts, tmp_path / "both")
+    assert outcomes(made.directory) == {BATCHES: outcome}
+    assert made.exit_status == status
+    assert "says so" not in checks(made.directory)[0].sentence
 
 
 def test_missing_predictions_do_not_turn_a_comparison_green(tmp_path):

@@ -35,7 +35,7 @@ def run(shared, tmp_path):
 
 
 @pytest.fixture
-def rehearsed(run) -> CaseLine:
+def rehearsed(run):
     return run(rehearsal=True)[2]
 
 
