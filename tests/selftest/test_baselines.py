@@ -16,6 +16,7 @@ from harness.catalog import schema as module
 from harness.catalog.load import load_catalog
 from harness.catalog.schema import Baseline, Catalog, Model
 from harness.networks.layouts import LAYOUTS
+from harness.targets.ascend.spec import AscendSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 DOC = ROOT / "docs" / "baselines.md"
