@@ -88,8 +88,9 @@ def test_a_lower_figure_needs_a_word_and_keeps_the_old_one(tmp_path):
     assert model.baseline("ascend310p3", 4).judged
 
 
-def test_a_higher_figure_is_never_proposed(tmp_path):
-    made = propose(runs_of(tmp_path, [600.0], batch=1), CATALOG, lower=True)
+@pytest.mark.parametrize("fps", [435.0, 600.0])
+def test_a_figure_that_is_not_lower_is_never_proposed(tmp_path, fps):
+    made = propose(runs_of(tmp_path, [fps], batch=1), CATALOG, lower=True)
     assert made.proposals == ()
     assert "not above what was measured" in made.left[0][1]
 
@@ -292,9 +293,16 @@ def test_another_chips_figure_is_no_floor(tmp_path):
 
 def test_other_provenances_are_no_history(tmp_path):
     nights.write_nights(tmp_path, [600.0] * 20, provenance="simulated")
-    (run,) = nights.write_nights(tmp_path, [500.0], first=20)
-    (one,) = check(run, tmp_path)
-    assert one.runs == 0
+    cases = [nights.speed(500.0, 20), nights.speed(500.0, 20, batch=4, provenance="simulated")]
+    (one,) = check(nights.write_run(tmp_path, cases, provenance="real"), tmp_path)
+    assert (one.row.batch_size, one.runs) == (1, 0)
+
+
+def test_an_undecided_figure_is_no_decline(tmp_path):
+    nights.write_nights(tmp_path, declining(8))
+    (run,) = nights.write_nights(tmp_path, [400.0], first=40, outcome="inconclusive")
+    (one,) = check(run, tmp_path, CATALOG)
+    assert (one.state, one.decline, one.low) == ("undecided", None, False)
 
 
 # The commands ------------------------------------------------------------------------------------
