@@ -50,7 +50,7 @@ from harness.records.values import (
     Verdict,
 )
 from harness.records.writer import RESULTS
-from harness.settings import ROOT
+from harness.base.environment import ROOT
 
 T = TypeVar("T")
 MODELS = ("seresnext101", "fixres", "resnest50", "squeezenet1_1", "inceptionv4")
