@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.simulator.atc import AtcError, load_model, parse_shapes
+from harness.simulator.atc import AtcError, load_model
 from harness.simulator.host import Host
 
 FAILED = 255
@@ -42,10 +42,7 @@ def main(argv: Sequence[str], host: Host | None = None) -> int:
     if not os.path.isfile(flags["model"]):
         return _failed(f"{flags['model']} does not exist")
     try:
-        load_model(
-            Path(flags["model"]),
-            parse_shapes(flags.get("input_shape", "")) if "input_shape" in flags else {},
-        )
+        load_model(Path(flags["model"]), flags.get("input_shape", ""))
     except AtcError as error:
         return _failed(error.text)
     # $TUNE_BANK_PATH is where the real one keeps its knowledge bank, when it is set.

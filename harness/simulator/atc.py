@@ -179,24 +179,10 @@ def _check(flags: Mapping[str, str], config: SimulatorConfig) -> None:
             raise _invalid(f"--{name}", flags[name], "it is not simulated")
 
 
-def parse_shapes(text: str) -> dict[str, list[int]]:
-    """`--input_shape`: sides by the input's name."""
-    shapes = {}
-    for part in text.split(";"):
-        name, separator, sides = part.rpartition(":")
-        if not separator or not name or not re.fullmatch(r"-?\d+(,-?\d+)*", sides):
-            raise _invalid(
-                "--input_shape", text, 'it must be like "input_name1:n1,c1,h1,w1;input_name2:..."'
-            )
-        shapes[name] = [int(side) for side in sides.split(",")]
-    return shapes
-
-
 def _compile(flags: Mapping[str, str], host: Host) -> None:
     config = host.config
     source = Path(flags["model"])
-    given = parse_shapes(flags["input_shape"]) if flags.get("input_shape") else {}
-    model, inputs, outputs = load_model(source, given)
+    model, input, outputs = load_model(source, flags.get("input_shape", ""))
     precision = flags.get("precision_mode", "force_fp16")
     if config.float16 and precision not in _KEEPS_FLOAT32:
         from onnxruntime.transformers.float16 import convert_float_to_float16
@@ -211,8 +197,8 @@ def _compile(flags: Mapping[str, str], host: Host) -> None:
         output,
         model.SerializeToString(),
         name=Path(stem).name,
-        batch=inputs[0].shape[0],
-        inputs=inputs,
+        batch=input.shape[0],
+        inputs=(input,),
         outputs=outputs,
         soc_version=flags["soc_version"],
         cann=config.cann,
@@ -223,13 +209,11 @@ def _compile(flags: Mapping[str, str], host: Host) -> None:
         os.truncate(output, output.stat().st_size * 3 // 5)
 
 
-def load_model(
-    source: Path, given: Mapping[str, Sequence[int]]
-) -> tuple[Any, tuple[om.Tensor, ...], tuple[om.Tensor, ...]]:
-    """The model with its inputs' sides fixed, and what it takes and gives.
+def load_model(source: Path, shape: str) -> tuple[Any, om.Tensor, tuple[om.Tensor, ...]]:
+    """Return the model with its input's sides as `--input_shape` says, its input and outputs.
 
     Raises:
-        AtcError: it cannot be read, or the given shapes do not fit it.
+        AtcError: it cannot be read, or the shape does not fit it.
     """
     import onnx
 
@@ -241,49 +225,39 @@ def load_model(
         ) from None
     weights = {weight.name for weight in model.graph.initializer}
     values = [value for value in model.graph.input if value.name not in weights]
-    if not values:
-        raise AtcError("E16004", "Failed to parse the ONNX model: it has no inputs")
-    names = [value.name for value in values]
-    for name, shape in given.items():
-        if name not in names:
-            raise _invalid(
-                "--input_shape", name, f"the model has no such input; its inputs are {names}"
-            )
-        if any(side <= 0 for side in shape):
-            raise _invalid(
-                "--input_shape", f"{name}:{','.join(map(str, shape))}", "-1 needs a dynamic flag"
-            )
-    fixed = False
-    for value in values:
-        sides = value.type.tensor_type.shape.dim
-        found = [side.dim_value if side.HasField("dim_value") else -1 for side in sides]
-        wanted = list(given.get(value.name, found))
-        fits = len(wanted) == len(found) and all(
-            have in (-1, want) for have, want in zip(found, wanted, strict=True)
-        )
-        if not fits:
-            raise _invalid(
-                "--input_shape",
-                f"{value.name}:{','.join(map(str, wanted))}",
-                f"the shape of input [{value.name}] in the model is {found}",
-            )
-        if -1 in wanted:
-            raise AtcError(
-                "E10001",
-                f"Value [-1] for parameter [{value.name}] is invalid. "
-                "Reason: maybe you should set input_shape to specify its shape",
-            )
-        for side, want in zip(sides, wanted, strict=True):
-            fixed = fixed or not side.HasField("dim_value")
-            side.dim_value = want
-    inputs = tuple(_tensor(value) for value in values)
-    if fixed:
+    if len(values) != 1:
+        raise AtcError("E16004", f"Failed to parse the ONNX model: it has {len(values)} inputs")
+    sides = values[0].type.tensor_type.shape.dim
+    have = [side.dim_value if side.HasField("dim_value") else -1 for side in sides]
+    for side, want in zip(sides, _wanted(shape, values[0].name, have), strict=True):
+        side.dim_value = want
+    if -1 in have:
         for value in model.graph.output:  # their batch is the input's now
             for side in value.type.tensor_type.shape.dim:
                 if not side.HasField("dim_value"):
                     side.Clear()
         model = onnx.shape_inference.infer_shapes(model)
-    return model, inputs, _outputs(model, inputs)
+    input = _tensor(values[0])
+    return model, input, _outputs(model, input)
+
+
+def _wanted(text: str, name: str, have: Sequence[int]) -> list[int]:
+    """Return the input's sides; `have` are the model's, -1 where it leaves one open."""
+    flag = "--input_shape"
+    given = re.fullmatch(r"(.+):(-?\d+(?:,-?\d+)*)", text)
+    if text and given is None:
+        raise _invalid(flag, text, 'it must be like "input_name1:n1,c1,h1,w1"')
+    if given is not None and given[1] != name:
+        raise _invalid(flag, given[1], f"the model has no such input; its inputs are [{name}]")
+    wanted = [int(side) for side in given[2].split(",")] if given is not None else [*have]
+    if given is not None and min(wanted) <= 0:
+        raise _invalid(flag, text, "-1 needs a dynamic flag")
+    if len(wanted) != len(have) or any(a not in (-1, b) for a, b in zip(have, wanted, strict=True)):
+        reason = f"the shape of input [{name}] in the model is {[*have]}"
+        raise _invalid(flag, f"{name}:{','.join(map(str, wanted))}", reason)
+    if -1 in wanted:
+        raise _invalid(name, "-1", "maybe you should set input_shape to specify its shape")
+    return wanted
 
 
 def _tensor(value: Any) -> om.Tensor:
@@ -295,7 +269,7 @@ def _tensor(value: Any) -> om.Tensor:
     return om.Tensor(value.name, tuple(side.dim_value for side in tensor.shape.dim), dtype)
 
 
-def _outputs(model: Any, inputs: Sequence[om.Tensor]) -> tuple[om.Tensor, ...]:
+def _outputs(model: Any, input: om.Tensor) -> tuple[om.Tensor, ...]:
     outputs = tuple(_tensor(value) for value in model.graph.output)
     if all(tensor.shape and 0 not in tensor.shape for tensor in outputs):
         return outputs
@@ -305,7 +279,7 @@ def _outputs(model: Any, inputs: Sequence[om.Tensor]) -> tuple[om.Tensor, ...]:
     from harness.simulator.chip import open_onnxruntime
 
     session = open_onnxruntime(model.SerializeToString(), 1)
-    results = session.run(None, {t.name: np.zeros(t.shape, t.dtype) for t in inputs})
+    results = session.run(None, {input.name: np.zeros(input.shape, input.dtype)})
     return tuple(
         om.Tensor(tensor.name, tuple(result.shape), tensor.dtype)
         for tensor, result in zip(outputs, results, strict=True)
