@@ -48,7 +48,7 @@ def test_an_interrupted_run_leaves_its_report_and_code_2(tmp_path, shared, signa
     )
     try:
         limit = time.monotonic() + 120
-        sessions = "latest/logs/throughput-tiny-bs4-ascend310p3-session.log"
+        sessions = "latest/logs/throughput-tiny-bs4-ascend310p3-load.log"
         while not (runs / sessions).is_file() and time.monotonic() < limit:
             assert process.poll() is None, process.stdout and process.stdout.read()
             time.sleep(0.1)
