@@ -59,16 +59,16 @@ class Settings:
         f"where compiled models run: {', '.join(reversed(available()))} (default: the NPU that "
         "this host shows)",
         WHAT_TO_RUN,
-        metavar="NAME",
+        "NAME",
     )
     models: tuple[str, ...] | None = option(
-        "list", "models to run, separated by commas (default: all)", WHAT_TO_RUN, metavar="A,B"
+        "list", "models to run, separated by commas (default: all)", WHAT_TO_RUN, "A,B"
     )
     batch_sizes: tuple[int, ...] | None = option(
         "list",
         "batch sizes, separated by commas (default: those with a figure; 1,4 where none has)",
         WHAT_TO_RUN,
-        metavar="N,M",
+        "N,M",
         numbers="batch sizes",
         limits=(1, MAX_BATCH_SIZE),
     )
@@ -76,99 +76,90 @@ class Settings:
         "list",
         "use these devices only, by logical id (default: all)",
         WHAT_TO_RUN,
-        metavar="N,M",
+        "N,M",
         numbers="logical ids",
         limits=(0, 255),
     )
     imagenet: Path | None = option(
-        "path",
-        "folder of the ImageNet validation images",
-        INPUTS,
-        metavar="DIR",
-        variable="IMAGENET_DIR",
+        "path", "folder of the ImageNet validation images", INPUTS, "DIR", variable="IMAGENET_DIR"
     )
     labels: Path | None = option(
-        "path", "label file, when it does not lie beside the images", INPUTS, metavar="FILE"
+        "path", "label file, when it does not lie beside the images", INPUTS, "FILE"
     )
     limit: int | None = option(
-        "int", "use the first N images by name", INPUTS, metavar="N", limits=(1, MAX_IMAGES)
+        "int", "use the first N images by name", INPUTS, "N", limits=(1, MAX_IMAGES)
     )
     sample: int | None = option(
         "int",
         "use N images chosen at random, the same ones every time",
         INPUTS,
-        metavar="N",
+        "N",
         limits=(1, MAX_IMAGES),
     )
     seed: int = option(
-        "int",
-        "seed of --sample (default: 0)",
-        INPUTS,
-        default=0,
-        metavar="S",
-        limits=(0, MAX_SEED),
+        "int", "seed of --sample (default: 0)", INPUTS, "S", default=0, limits=(0, MAX_SEED)
     )
     image_list: Path | None = option(
-        "path", "use the images that this file names, one on a line", INPUTS, metavar="FILE"
+        "path", "use the images that this file names, one on a line", INPUTS, "FILE"
     )
     checkpoints: Path | None = option(
-        "path", "folder of the original checkpoints (.pth)", INPUTS, metavar="DIR"
+        "path", "folder of the original checkpoints (.pth)", INPUTS, "DIR"
     )
     checkpoint_cache: Path | None = option(
         "path",
         "folder that checkpoints are fetched into (default: checkpoints in the store)",
         INPUTS,
-        metavar="DIR",
+        "DIR",
     )
     offline: bool = option("flag", "fetch nothing; use only the files that are there", INPUTS)
     onnx: tuple[tuple[str, Path], ...] = option(
         "pairs",
         "use this ONNX file in place of the export (repeatable)",
         INPUTS,
+        "MODEL=FILE",
         default=(),
-        metavar="MODEL=FILE",
     )
     trust_checkpoint: tuple[str, ...] = option(
         "list",
         "models whose checkpoint may run code while it is read; only for files you made",
         INPUTS,
+        "A,B",
         default=(),
-        metavar="A,B",
     )
     store: Path = option(
         "path",
         "folder of the artifact store (default: .store)",
         PLACES,
+        "DIR",
         default=ROOT / ".store",
-        metavar="DIR",
     )
     runs: Path = option(
         "path",
         "folder of the run directories (default: runs)",
         PLACES,
+        "DIR",
         default=ROOT / "runs",
-        metavar="DIR",
     )
     leases: Path = option(
         "path",
         "folder of the host's device locks, shared by containers",
         PLACES,
+        "DIR",
         default=Path(tempfile.gettempdir()) / "npu-acceptance-leases",
-        metavar="DIR",
     )
     catalog: Path = option(
         "path",
         "the catalog (default: baselines.yaml)",
         WHAT_TO_RUN,
+        "FILE",
         default=ROOT / "baselines.yaml",
-        metavar="FILE",
     )
     rehearsal_images: int = option(
         "int",
         f"generated images of a rehearsal (default: {DEFAULT_REHEARSAL_IMAGES})",
         INPUTS,
+        "N",
         default=DEFAULT_REHEARSAL_IMAGES,
-        metavar="N",
         limits=(25, MAX_IMAGES),
     )
     precision: float = option(
@@ -176,24 +167,24 @@ class Settings:
         "half-width of a throughput's 99-percent interval at which rounds stop, in percent "
         "(default: 1; 10 in a rehearsal)",
         MEASURING,
+        "PERCENT",
         default=1.0,
-        metavar="PERCENT",
         limits=(0.01, 100.0),
     )
     budget: float = option(
         "float",
         "seconds of timing for one throughput case (default: 120; 40 in a rehearsal)",
         MEASURING,
+        "SECONDS",
         default=120.0,
-        metavar="SECONDS",
         limits=(0.1, 86_400.0),
     )
     deadline_factor: float = option(
         "float",
         "multiply every stage's deadline (default: 1)",
         MEASURING,
+        "FACTOR",
         default=1.0,
-        metavar="FACTOR",
         limits=(0.1, 100.0),
     )
     no_diagnosis: bool = option("flag", "do not look for the cause of a failed accuracy", MEASURING)

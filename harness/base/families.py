@@ -13,11 +13,7 @@ from typing import Literal
 
 from harness.base.options import Group, TargetOptions
 
-PACKAGES = (
-    "harness.targets.cpu",
-    "harness.targets.cuda",
-    "harness.targets.ascend",
-)
+PACKAGES = ("harness.targets.cpu", "harness.targets.cuda", "harness.targets.ascend")
 
 
 @dataclass(frozen=True)

@@ -67,11 +67,19 @@ class Option:
         return "harness_" + self.name
 
 
-def option(kind: Kind, help: str, group: Group, *, default: Any = None, **more: Any) -> Any:
+def option(
+    kind: Kind,
+    help: str,
+    group: Group,
+    metavar: str | None = None,
+    *,
+    default: Any = None,
+    **more: Any,
+) -> Any:
     """Return a dataclass field that is an option; `more` are fields of `Option`."""
     if kind == "flag" and default is None:
         default = False
-    return dataclasses.field(default=default, metadata={_KEY: (kind, help, group, more)})
+    return dataclasses.field(default=default, metadata={_KEY: (kind, help, group, metavar, more)})
 
 
 def rows(of: type) -> tuple[Option, ...]:
@@ -79,8 +87,8 @@ def rows(of: type) -> tuple[Option, ...]:
     found = []
     for field in dataclasses.fields(of):
         if _KEY in field.metadata:
-            kind, help_text, group, more = field.metadata[_KEY]
-            found.append(Option(field.name, kind, help_text, group, **more))
+            kind, help_text, group, metavar, more = field.metadata[_KEY]
+            found.append(Option(field.name, kind, help_text, group, metavar, **more))
     return tuple(found)
 
 

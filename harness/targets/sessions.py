@@ -116,8 +116,7 @@ def open_session(
     )
     try:
         opened = worker.ask(
-            {"op": "open", "file": str(file.absolute()), "options": dict(options)},
-            deadline_open_s,
+            {"op": "open", "file": str(file.absolute()), "options": dict(options)}, deadline_open_s
         )
         inputs, outputs = _specs(opened["inputs"]), _specs(opened["outputs"])
         _check_tensors(name, inputs, outputs, expect_input, expect_output)

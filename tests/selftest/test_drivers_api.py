@@ -253,12 +253,7 @@ def opened_file(opened: Opener, tmp_path: Path, file: Path) -> tuple[WorkerSessi
     return session, Path((tmp_path / "took").read_text())
 
 
-REFUSED = {
-    "link": _link,
-    "path": _spaced,
-    "group": _changed(0o664),
-    "others": _changed(0o646),
-}
+REFUSED = {"link": _link, "path": _spaced, "group": _changed(0o664), "others": _changed(0o646)}
 
 
 @pytest.mark.parametrize("how", REFUSED)

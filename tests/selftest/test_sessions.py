@@ -169,10 +169,7 @@ def test_the_scripts_folder_hides_no_runtime(plain: WorkerSession) -> None:
 
 FAULTS = {
     "raises": ("raise RuntimeError('E40000 inner\\nmore')", "RuntimeError: E40000 inner$"),
-    "segmentation fault": (
-        "ctypes.string_at(0)",
-        r"was killed by SIGSEGV \(segmentation fault\)",
-    ),
+    "segmentation fault": ("ctypes.string_at(0)", r"was killed by SIGSEGV \(segmentation fault\)"),
     "abort": ("os.abort()", r"was killed by SIGABRT \(abort\)"),
     "out of memory": (
         "os.kill(os.getpid(), signal.SIGKILL)",
@@ -182,10 +179,7 @@ FAULTS = {
     "exits well": ("sys.exit(0)", "ended with exit code 0"),
     "wrong shape": ("outputs = [y.T]", r"output 'class' has shape \[5, 2\], .* says \[2, 5\]"),
     "closes everything": ("os.closerange(3, 4096); time.sleep(600)", "(closed its end|SIGKILL)"),
-    "replies nonsense": (
-        "reply(b'\\x00\\x00\\x00\\x02no')",
-        "the worker replied nonsense: b'no'",
-    ),
+    "replies nonsense": ("reply(b'\\x00\\x00\\x00\\x02no')", "the worker replied nonsense: b'no'"),
     "replies no object": ("reply(b'\\x00\\x00\\x00\\x02[]')", "replied nonsense"),
     "replies out of turn": (
         "reply(b'\\x00\\x00\\x00\\x0a{\"id\": 99}')",

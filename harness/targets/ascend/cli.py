@@ -28,14 +28,7 @@ from harness.records.values import Scalar
 from harness.targets.ascend import drivers
 from harness.targets.ascend.drivers import LEAST_WARMUP
 from harness.targets.ascend.exchange import FileSession, open_tool
-from harness.targets.ascend.filetool import (
-    ROUND_S,
-    Chunk,
-    FileTool,
-    Launcher,
-    Opening,
-    check_files,
-)
+from harness.targets.ascend.filetool import ROUND_S, Chunk, FileTool, Launcher, Opening, check_files
 from harness.targets.ascend.workspace import Workspace, own_copy, remove
 from harness.targets.protocol import SessionInfo
 

@@ -102,8 +102,7 @@ def choose(toolkit: Toolkit, asked: str | None, *, log: Path) -> str:
             return name
     reasons = "; ".join(f"{name}: {why}" for name, why in found.items())
     raise LoadError(
-        f"nothing here can run a compiled model ({reasons})",
-        remedy=f"{INSTALL} (docs/ascend.md)",
+        f"nothing here can run a compiled model ({reasons})", remedy=f"{INSTALL} (docs/ascend.md)"
     )
 
 

@@ -240,9 +240,7 @@ class NpuSmi:
         return _fields(self._answer("info", "-t", kind, "-i", str(npu_id)).splitlines())
 
     def _answer(
-        self,
-        *arguments: str,
-        whole: Callable[[Completed, str], bool] = lambda done, _: done.ok,
+        self, *arguments: str, whole: Callable[[Completed, str], bool] = lambda done, _: done.ok
     ) -> str:
         """What a query printed; asked again where it failed at once and may not the next time."""
         for left in reversed(range(TRIES)):
@@ -260,12 +258,7 @@ class NpuSmi:
         try:
             with (
                 tempfile.TemporaryDirectory(prefix="npu-smi-") as folder,
-                locked(
-                    self.lock,
-                    timeout_s=self.wait_s,
-                    what=command,
-                    for_all=True,
-                ) as lock,
+                locked(self.lock, timeout_s=self.wait_s, what=command, for_all=True) as lock,
             ):
                 done = run(
                     [str(self.program), *arguments],

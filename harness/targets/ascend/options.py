@@ -30,43 +30,40 @@ class AscendOptions(TargetOptions):
         "what --simulate-ascend plays, e.g. cards=2,fault=busy or time=spin:5; docs/ascend.md "
         "lists keys and faults, and the drivers that show each",
         WHAT_TO_RUN,
+        "KEY=VALUE,...",
         default="",
-        metavar="KEY=VALUE,...",
     )
     soc_version: str | None = option(
-        "text", "the chip, where no npu-smi tells it: Ascend310P3", GROUP, metavar="CHIP"
+        "text", "the chip, where no npu-smi tells it: Ascend310P3", GROUP, "CHIP"
     )
     driver: str | None = option(
         "text",
         "how models run on an NPU: api, cli or benchmark (default: the first that is there)",
         GROUP,
-        metavar="NAME",
+        "NAME",
         choices=DRIVERS,
     )
     tune: str = option(
         "text",
         "tuning of compiled models: guide (default), none, or aoe (takes hours)",
         GROUP,
+        "HOW",
         default="guide",
-        metavar="HOW",
         choices=("guide", "none", "aoe"),
     )
     ascend_home: Path | None = option(
-        "path", "folder of the CANN toolkit (default: where it is found)", GROUP, metavar="DIR"
+        "path", "folder of the CANN toolkit (default: where it is found)", GROUP, "DIR"
     )
-    atc: Path | None = option("path", "the atc to use", GROUP, metavar="FILE")
-    npu_smi: Path | None = option("path", "the npu-smi to use", GROUP, metavar="FILE")
+    atc: Path | None = option("path", "the atc to use", GROUP, "FILE")
+    npu_smi: Path | None = option("path", "the npu-smi to use", GROUP, "FILE")
     benchmark_tool: Path | None = option(
-        "path", "the legacy benchmark tool, for --driver=benchmark", GROUP, metavar="FILE"
+        "path", "the legacy benchmark tool, for --driver=benchmark", GROUP, "FILE"
     )
     ais_infer: Path | None = option(
-        "path", "ais_infer.py of CANN 5.1, for --driver=cli", GROUP, metavar="FILE"
+        "path", "ais_infer.py of CANN 5.1, for --driver=cli", GROUP, "FILE"
     )
     ais_python: str | None = option(
-        "text",
-        "the Python that has ais_bench and aclruntime (default: this one)",
-        GROUP,
-        metavar="PYTHON",
+        "text", "the Python that has ais_bench and aclruntime (default: this one)", GROUP, "PYTHON"
     )
 
     @property

@@ -111,10 +111,7 @@ class CudaTarget:
         )
         if not found:
             asked = "" if self._wanted is None else f" with the ids of --device or ${VISIBLE}"
-            raise DeviceError(
-                f"nvidia-smi shows no GPU{asked}",
-                remedy="nvidia-smi lists the ids",
-            )
+            raise DeviceError(f"nvidia-smi shows no GPU{asked}", remedy="nvidia-smi lists the ids")
         return found
 
     def compiles_on_device(self, model: Model, batch_size: int) -> bool:
