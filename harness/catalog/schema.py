@@ -222,7 +222,7 @@ class Baseline(_Facts):
 
     @property
     def comparable(self) -> bool:
-        """Whether a measurement of this model may be held against the figure at all."""
+        """Whether a measurement of this model may be compared with the figure at all."""
         return not self.not_comparable
 
     def is_of(self, chip: str) -> bool:

@@ -1,4 +1,4 @@
-"""A YAML file as plain data with a line for every value, and its faults told by line.
+"""A YAML file as plain data with a line for every value, and its faults by line.
 
 A subset of YAML is read: one document of mappings, lists and scalars, without anchors, tags or
 merge keys. What pydantic then finds wrong in the data becomes a `Problem`, in the file's words and
@@ -26,7 +26,7 @@ KeyPath = tuple[str | int, ...]
 MAX_VALUES = 10_000
 MAX_DEPTH = 16
 MAX_SUGGESTIONS = 30  # names that a hint lists
-_MAX_COMPARED = 500  # names that are held against a misspelt one
+_MAX_COMPARED = 500  # names that a misspelt one is compared with
 
 
 @dataclass(frozen=True)
@@ -127,12 +127,12 @@ def suggest(found: object, names: Collection[object]) -> str:
 
 
 def unknown_key(key: object, known: Collection[str]) -> PydanticCustomError:
-    """What a model raises for a key that it does not have; `problem_of` suggests `known` ones."""
+    """Make the error of a key that a section does not have; `problem_of` suggests `known` ones."""
     return PydanticCustomError("unknown_key", "unknown key", {"key": key, "known": tuple(known)})
 
 
 def unknown_name(what: str, known: Collection[str]) -> PydanticCustomError:
-    """What a validator raises for a name that is not among `known`; `what` is one of them."""
+    """Make the error of a name that is not among `known`; `what` is one of them."""
     return PydanticCustomError(
         "unknown_name", "expected {what}", {"what": what, "known": tuple(known)}
     )

@@ -119,14 +119,14 @@ class Crops:
             DataError: images that cannot be read or decoded, by name; where chunks are filled
                 ahead, also those of a later chunk.
         """
-        found = []
+        views = []
         while start < stop:
             chunk, offset = divmod(start, self._chunk)
             array = self._map(chunk).array
             count = min(stop - start, len(array) - offset)
-            found.append(array[offset : offset + count])
+            views.append(array[offset : offset + count])
             start += count
-        return found
+        return views
 
     def forget(self, start: int, stop: int) -> None:
         """Give the memory of the crops `start:stop` back; views of them stay valid."""
@@ -174,10 +174,10 @@ class Crops:
         def look(index: int) -> bool:
             # Also of those that were used before: they may have been tidied away since, and what
             # was used long ago is the next to be.
-            found = self._entries[index] = self._store.get(_KIND, self._inputs_of(index))
-            if found is not None:
+            entry = self._entries[index] = self._store.get(_KIND, self._inputs_of(index))
+            if entry is not None:
                 self._digests.pop(index, None)
-            return found is not None
+            return entry is not None
 
         with ThreadPoolExecutor(_cores()) as pool:
             return sum(pool.map(look, range(self.chunks)))

@@ -114,7 +114,7 @@ class ImageSet:
         )
 
     def describe(self) -> str:
-        """How many images, how they lie, where their labels come from, in one line."""
+        """Describe the set in one line: how many images, their layout, the source of labels."""
         classes = len(set(self.labels))
         images = f"{len(self):,} image{'' if len(self) == 1 else 's'}"
         text = f"{images} of {classes} class{'' if classes == 1 else 'es'} ({self.layout})"
@@ -206,9 +206,8 @@ def check(image_set: ImageSet) -> SetFindings:
 def _check_whole(image_set: ImageSet) -> None:
     """Refuse a set that its size would pass for the whole of ImageNet's, and its names do not.
 
-    50,000 images are held against a published figure, with no eager pass beside them: they must
-    be the images that it was published for. Fewer are compared with eager PyTorch, whatever
-    they are.
+    50,000 images are compared with a published figure, without an eager pass: they must be the
+    images that it was published for. Fewer are compared with eager PyTorch, whatever they are.
     """
     if len(image_set) < WHOLE_SET:
         return

@@ -1,4 +1,4 @@
-"""How image files lie in a folder, recognised by looking.
+"""Recognise how image files lie in a folder.
 
 A recogniser is a function of a folder that gives the images in it, or `None` where it sees
 another layout. It raises `DataError` where it knows the layout and something in it is wrong. A
@@ -48,7 +48,7 @@ class Layout:
 
 
 def find(root: Path) -> Layout:
-    """The one layout of images in `root` or in one of `FOLDERS` below it.
+    """Return the one layout of images in `root` or in one of `FOLDERS` below it.
 
     Raises:
         DataError: no folder, no layout or more than one, or something wrong in the one there is.
@@ -60,28 +60,28 @@ def find(root: Path) -> Layout:
     places = (root / name for name in FOLDERS)
     # One folder under two names, by a link, is one folder.
     folders = {place.resolve(): place for place in places if place.is_dir()}.values()
-    found = [
+    layouts = [
         layout
         for folder in folders
         for recognise in RECOGNISERS
         if (layout := recognise(folder)) is not None
     ]
-    if not found:
+    if not layouts:
         inside = some(sorted(entry.name for entry in entries(root)))
         raise DataError(
             f"no known layout of images in {root}, which holds {inside or 'nothing'}",
             remedy=WHAT_IS_WANTED,
         )
-    if len(found) > 1:
-        places_found = ", ".join(f"{layout.folder} ({layout.name})" for layout in found)
-        half_sorted = len({layout.folder for layout in found}) == 1
+    if len(layouts) > 1:
+        listed = ", ".join(f"{layout.folder} ({layout.name})" for layout in layouts)
+        half_sorted = len({layout.folder for layout in layouts}) == 1
         raise DataError(
-            f"images in more than one place: {places_found}",
+            f"images in more than one place: {listed}",
             remedy="sort the rest of the images too"
             if half_sorted
             else "name the one that is meant",
         )
-    return found[0]
+    return layouts[0]
 
 
 def flat(folder: Path) -> Layout | None:
@@ -116,14 +116,14 @@ def stem(name: str) -> str:
 
 
 def entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What lies in a folder, in no order."""
-    with os.scandir(folder) as found:
-        return list(found)
+    """Return the entries of a folder, in no order."""
+    with os.scandir(folder) as iterator:
+        return list(iterator)
 
 
 def _images(root: Path, folders: dict[Path, list[os.DirEntry[str]]]) -> tuple[Path, ...]:
     """Every image of some folders, sorted by name. A name that begins with a dot is no image."""
-    found = sorted(
+    images = sorted(
         (
             (folder, entry)
             for folder, inside in folders.items()
@@ -132,10 +132,10 @@ def _images(root: Path, folders: dict[Path, list[os.DirEntry[str]]]) -> tuple[Pa
         ),
         key=lambda pair: (pair[1].name, pair[1].path),
     )
-    paths = tuple(folder / entry.name for folder, entry in found)
+    paths = tuple(folder / entry.name for folder, entry in images)
     odd = [
         str(path.relative_to(root))
-        for path, (_, entry) in zip(paths, found, strict=True)
+        for path, (_, entry) in zip(paths, images, strict=True)
         if not entry.is_file()
     ]
     if odd:
@@ -159,7 +159,7 @@ def _images(root: Path, folders: dict[Path, list[os.DirEntry[str]]]) -> tuple[Pa
         )
     first: dict[str, Path] = {}
     twice: list[str] = []
-    for path, (_, entry) in zip(paths, found, strict=True):
+    for path, (_, entry) in zip(paths, images, strict=True):
         other = first.setdefault(stem(entry.name), path)
         if other is not path:
             twice.append(f"{other.relative_to(root)} and {path.relative_to(root)}")

@@ -64,7 +64,7 @@ _FILTERS = {
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the pixels of a crop come from, in pixels.
+    """The origin of a crop's pixels, in pixels.
 
     resized: width and height after the resize.
     padding: black columns and rows added to that on the left, top, right and bottom.
@@ -77,7 +77,7 @@ class Geometry:
 
 
 def geometry(pre: Preprocessing, width: int, height: int) -> Geometry:
-    """What `pre` does to an image of `width` x `height` pixels. No pixel is touched.
+    """Compute what `pre` does to an image of `width` x `height` pixels; no pixel is touched.
 
     Raises:
         DataError: a side is not positive, the sides differ by more than `MAX_ASPECT` to one,
@@ -105,7 +105,7 @@ def geometry(pre: Preprocessing, width: int, height: int) -> Geometry:
 
 
 def crop(image: Image.Image, pre: Preprocessing) -> UInt8:
-    """The crop of an image in any mode of 8 bits: `uint8[S, S, 3]`, RGB.
+    """Crop an image in any mode of 8 bits to `uint8[S, S, 3]`, RGB.
 
     The EXIF orientation is ignored, as in the guides' scripts and in the published figures.
 
@@ -116,7 +116,7 @@ def crop(image: Image.Image, pre: Preprocessing) -> UInt8:
 
 
 def load_crop(path: Path, pre: Preprocessing, sha256: str = "") -> UInt8:
-    """The crop of an image file: `uint8[S, S, 3]`, RGB. What the file calls itself is ignored.
+    """Crop an image file to `uint8[S, S, 3]`, RGB. What the file calls itself is ignored.
 
     sha256: what is known of the file, in hex: the bytes that are decoded must be these.
 

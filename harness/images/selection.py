@@ -106,11 +106,11 @@ def _listed(image_set: ImageSet, path: Path) -> list[int]:
         text = _COMMENT.sub("", line).strip()
         if not text:
             continue
-        found = position.get(text.rsplit("/", 1)[-1])
-        if found is None:
+        chosen = position.get(text.rsplit("/", 1)[-1])
+        if chosen is None:
             unknown.append(f"line {number} {text[:60]!r}")
-        elif first.setdefault(found, number) != number:
-            twice.append(f"line {number} {text[:60]!r} (first in line {first[found]})")
+        elif first.setdefault(chosen, number) != number:
+            twice.append(f"line {number} {text[:60]!r} (first in line {first[chosen]})")
     for what, lines in (("that no image has", unknown), ("that it has twice", twice)):
         if lines:
             raise DataError(

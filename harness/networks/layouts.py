@@ -1,7 +1,7 @@
 """Layouts of checkpoint files: what a state dict is nested under, and what its keys are called.
 
 A `Layout` is a pair of inverse functions between the object in a file and the keys of the network
-that `networks/library.py` builds. PyTorch is not imported before an object is taken apart.
+that `networks/library.py` builds. PyTorch is not imported before it is needed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LONGEST_NAME = 200  # characters; a name is printed in messages
 
 @dataclass(frozen=True)
 class Layout:
-    """How a checkpoint file names and nests the weights of a network.
+    """The names and the nesting of the weights of a network in a checkpoint file.
 
     `to_network` takes the object that the file holds and gives the network's own keys; it raises
     `CheckpointError`. `from_network` is its inverse: the object to write for a network's state.
@@ -95,24 +95,15 @@ def _renamed(state: Mapping[str, Any], rename: Rename) -> dict[str, Any]:
 _PREFIX = "module."  # torch.nn.DataParallel wrote these
 
 
-def _strip_optional_prefix(state: dict[str, Any]) -> dict[str, Any]:
-    prefixed = [key for key in state if key.startswith(_PREFIX)]
-    if not prefixed:
-        return state
-    if len(prefixed) < len(state):
-        bare = next(key for key in state if not key.startswith(_PREFIX))
-        raise CheckpointError(
-            f"some names begin with `{_PREFIX}` and some do not: `{prefixed[0]}`, `{bare}`"
-        )
-    return _renamed(state, lambda key: key.removeprefix(_PREFIX))
-
-
 def _plain_to_network(loaded: object) -> State:
-    return _strip_optional_prefix(_bare(loaded))
-
-
-def _plain_from_network(state: Mapping[str, torch.Tensor]) -> object:
-    return dict(state)
+    state = _bare(loaded)
+    bare = [key for key in state if not key.startswith(_PREFIX)]
+    if bare and len(bare) < len(state):
+        prefixed = next(key for key in state if key.startswith(_PREFIX))
+        raise CheckpointError(
+            f"some names begin with `{_PREFIX}` and some do not: `{prefixed}`, `{bare[0]}`"
+        )
+    return state if bare else _renamed(state, lambda key: key.removeprefix(_PREFIX))
 
 
 def _fixres_to_network(loaded: object) -> State:
@@ -127,43 +118,32 @@ def _fixres_from_network(state: Mapping[str, torch.Tensor]) -> object:
     return {"model": _renamed(state, lambda key: _PREFIX + key)}
 
 
-# The two squeeze-and-excitation layers of a block, in three spellings: timm's, which is the
-# network's; Huawei's SE_ResNeXt, where they are Linear layers beside the block's convolutions;
-# mmcls v0.23.0, where they are ConvModules. The classifier, a top-level `fc`, is none of them.
-@dataclass(frozen=True)
-class _Spelling:
-    pattern: re.Pattern[str]
-    template: str
-
-    def matches(self, key: str) -> bool:
-        return self.pattern.fullmatch(key) is not None
-
-    def respelled(self, key: str, other: _Spelling) -> str:
-        match = self.pattern.fullmatch(key)
-        return match.expand(other.template) if match else key
+# The two squeeze-and-excitation layers of a block, in three spellings, as what stands before and
+# after a layer's number: timm's, which is the network's; Huawei's SE_ResNeXt, where they are Linear
+# layers beside the block's convolutions; mmcls v0.23.0, where they are ConvModules. The classifier,
+# a top-level `fc`, is none of them.
+_Spelling = tuple[str, str]
+_NETWORK_SE: _Spelling = ("se.fc", "")
+_HUAWEI_SE: _Spelling = ("fc", "")
+_MMCLS_SE: _Spelling = ("se_layer.conv", ".conv")
 
 
-def _spelling(layer: str) -> _Spelling:
-    before, after = layer.split("#")
-    return _Spelling(
-        re.compile(
-            rf"(layer[1-4]\.\d+)\.{re.escape(before)}([12]){re.escape(after)}\.(weight|bias)"
-        ),
-        rf"\1.{before}\2{after}.\3",
-    )
+def _se_parts(key: str, spelling: _Spelling) -> re.Match[str] | None:
+    before, after = map(re.escape, spelling)
+    return re.fullmatch(rf"(layer[1-4]\.\d+)\.{before}([12]){after}\.(weight|bias)", key)
 
 
-_NETWORK_SE = _spelling("se.fc#")
-_HUAWEI_SE = _spelling("fc#")
-_MMCLS_SE = _spelling("se_layer.conv#.conv")
+def _respelled(key: str, old: _Spelling, new: _Spelling) -> str:
+    parts = _se_parts(key, old)
+    return f"{parts[1]}.{new[0]}{parts[2]}{new[1]}.{parts[3]}" if parts else key
 
 
-def _refuse_network_names(keys: Iterable[str], layout_se: _Spelling) -> None:
+def _refuse_network_names(keys: Iterable[str], spelling: _Spelling) -> None:
     for key in keys:
-        if _NETWORK_SE.matches(key):
+        if _se_parts(key, _NETWORK_SE):
             raise CheckpointError(
                 f"`{key}` is the network's own name; the layout calls it "
-                f"`{_NETWORK_SE.respelled(key, layout_se)}`"
+                f"`{_respelled(key, _NETWORK_SE, spelling)}`"
             )
 
 
@@ -171,17 +151,17 @@ def _huawei_to_network(loaded: object) -> State:
     state = _bare(loaded)
     _refuse_network_names(state, _HUAWEI_SE)
     for key, value in state.items():
-        if _HUAWEI_SE.matches(key) and key.endswith(".weight"):
+        if _se_parts(key, _HUAWEI_SE) and key.endswith(".weight"):
             state[key] = _linear_to_conv(key, value)
-    return _renamed(state, lambda key: _HUAWEI_SE.respelled(key, _NETWORK_SE))
+    return _renamed(state, lambda key: _respelled(key, _HUAWEI_SE, _NETWORK_SE))
 
 
 def _huawei_from_network(state: Mapping[str, torch.Tensor]) -> object:
     result = dict(state)
     for key, value in result.items():
-        if _NETWORK_SE.matches(key) and key.endswith(".weight"):
+        if _se_parts(key, _NETWORK_SE) and key.endswith(".weight"):
             result[key] = value.flatten(start_dim=1)
-    return _renamed(result, lambda key: _NETWORK_SE.respelled(key, _HUAWEI_SE))
+    return _renamed(result, lambda key: _respelled(key, _NETWORK_SE, _HUAWEI_SE))
 
 
 def _linear_to_conv(key: str, value: Any) -> Any:
@@ -210,64 +190,55 @@ def _mmcls_to_network(loaded: object) -> State:
             f"names that are neither the backbone's under `{_BACKBONE}` nor the classifier's "
             f"under `{_HEAD}{_CLASSIFIER}`: {some(outside)}"
         )
-    return _renamed(
-        state,
-        lambda key: (
-            _MMCLS_SE.respelled(inner[key], _NETWORK_SE)
-            if key in inner
-            else key.removeprefix(_HEAD)
-        ),
-    )
+
+    def plain(key: str) -> str:
+        if key in inner:
+            return _respelled(inner[key], _MMCLS_SE, _NETWORK_SE)
+        return key.removeprefix(_HEAD)
+
+    return _renamed(state, plain)
 
 
 def _mmcls_from_network(state: Mapping[str, torch.Tensor]) -> object:
-    return {
-        "state_dict": _renamed(
-            state,
-            lambda key: (
-                _HEAD + key
-                if key.startswith(_CLASSIFIER)
-                else _BACKBONE + _NETWORK_SE.respelled(key, _MMCLS_SE)
-            ),
-        )
-    }
+    def outer(key: str) -> str:
+        if key.startswith(_CLASSIFIER):
+            return _HEAD + key
+        return _BACKBONE + _respelled(key, _NETWORK_SE, _MMCLS_SE)
+
+    return {"state_dict": _renamed(state, outer)}
 
 
-LAYOUTS: Mapping[str, Layout] = MappingProxyType(
-    {
-        layout.name: layout
-        for layout in (
-            Layout(
-                "plain",
-                "a bare state dict under the network's own names, all of them or none with a "
-                "`module.` prefix, as guide 002's script takes it",
-                _plain_to_network,
-                _plain_from_network,
-            ),
-            Layout(
-                "fixres",
-                "nested under `model`, every name with a `module.` prefix; FixRes's "
-                "imnet_finetune/train.py",
-                _fixres_to_network,
-                _fixres_from_network,
-            ),
-            Layout(
-                "huawei-seresnext",
-                "a bare state dict with `layerX.Y.fc1` and `fc2` as Linear layers; guide 000's "
-                "state_dict.pth",
-                _huawei_to_network,
-                _huawei_from_network,
-            ),
-            Layout(
-                "mmcls-seresnext",
-                "nested under `state_dict`, with `backbone.` and `head.fc.` prefixes and "
-                "`se_layer.convN.conv`; mmcls v0.23.0",
-                _mmcls_to_network,
-                _mmcls_from_network,
-            ),
-        )
-    }
+_ALL = (
+    Layout(
+        "plain",
+        "a bare state dict under the network's own names, all of them or none with a `module.` "
+        "prefix, as guide 002's script takes it",
+        _plain_to_network,
+        dict,
+    ),
+    Layout(
+        "fixres",
+        "nested under `model`, every name with a `module.` prefix; FixRes's "
+        "imnet_finetune/train.py",
+        _fixres_to_network,
+        _fixres_from_network,
+    ),
+    Layout(
+        "huawei-seresnext",
+        "a bare state dict with `layerX.Y.fc1` and `fc2` as Linear layers; guide 000's "
+        "state_dict.pth",
+        _huawei_to_network,
+        _huawei_from_network,
+    ),
+    Layout(
+        "mmcls-seresnext",
+        "nested under `state_dict`, with `backbone.` and `head.fc.` prefixes and "
+        "`se_layer.convN.conv`; mmcls v0.23.0",
+        _mmcls_to_network,
+        _mmcls_from_network,
+    ),
 )
+LAYOUTS: Mapping[str, Layout] = MappingProxyType({layout.name: layout for layout in _ALL})
 
 
 def layout_of(name: str) -> Layout:

@@ -13,8 +13,8 @@ import importlib.util
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cache, lru_cache
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, lru_cache, partial
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -55,12 +55,12 @@ _OPERATORS = {
 
 
 def import_torch() -> ModuleType:
-    """PyTorch. Raises `NetworkError` where it is absent or broken."""
+    """Import PyTorch. Raises `NetworkError` where it is absent or broken."""
     return _import("torch")
 
 
 def import_torchvision() -> ModuleType:
-    """torchvision, also where its binary part does not fit the PyTorch beside it.
+    """Import torchvision, also where its binary part does not fit the PyTorch beside it.
 
     PyPI's wheel for x86 is linked against CUDA. With a CPU build of PyTorch that part does not
     load, and the import ends with "operator torchvision::nms does not exist". No classifier
@@ -81,13 +81,13 @@ def import_torchvision() -> ModuleType:
 
 
 def import_timm() -> ModuleType:
-    """timm, after torchvision, which it imports. Raises `NetworkError`."""
+    """Import timm, after torchvision, which it imports. Raises `NetworkError`."""
     import_torchvision()
     return _import("timm")
 
 
 def build_network(source: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
-    """The network that `source` names, `LIBRARY:NAME`, float32, in eval mode.
+    """Build the network that `source` names, `LIBRARY:NAME`, float32, in eval mode.
 
     Its weights are the library's random initialisation. `arguments` go to the library's
     constructor, e.g. `{"num_classes": 1001}`. Raises `NetworkError` for an unknown library or
@@ -100,14 +100,38 @@ def build_network(source: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
             f"`{source}` is given `{reserved[0]}`: weights never come from the library",
             remedy="remove it; the model's `checkpoint` says where its weights come from",
         )
-    build = _torchvision_network if library == "torchvision" else _timm_network
-    network = build(source, name, dict(arguments))
+    names: Iterable[str]
+    build: Callable[[], torch.nn.Module]
+    if library == "torchvision":
+        models = import_torchvision().models
+        # Classifiers only: torchvision's detectors and segmenters fetch a backbone's weights.
+        names = models.list_models(module=models)
+        known = name in names
+        build = partial(models.get_model, name, weights=None, **arguments)
+    else:
+        timm = import_timm()
+        # `create_model` would also take `hf-hub:...` and reach for the network.
+        names, known = timm.list_models(), timm.is_model(name)
+        build = partial(timm.create_model, name, pretrained=False, **arguments)
+    if not known:
+        raise NetworkError(
+            f"`{source}`: no network `{name}` in version {library_version(source)}",
+            remedy=_closest(name, names) or "look the name up in the library's documentation",
+        )
+    try:
+        network = build()
+    except Exception as error:  # the library's own code: any class can come out of it
+        raise NetworkRefused(
+            f"`{source}` cannot be built: {_one_line(error)}",
+            remedy="hold `network: arguments` of the model in the catalog (baselines.yaml) against "
+            "the library's documentation",
+        ) from error
     network.eval()
     return network
 
 
 def library_version(source: str) -> str:
-    """Version of the library that `source` names; nothing is imported to learn it."""
+    """Return the version of the library that `source` names; nothing is imported to learn it."""
     library, _ = _split(source)
     try:
         return metadata.version(library)
@@ -116,7 +140,7 @@ def library_version(source: str) -> str:
 
 
 # What each library writes above a network that it knows by name, and timm's tables of names that
-# it has renamed. A test holds the names found so against those that the libraries list.
+# it has renamed. A test compares these names with those that the libraries list.
 _REGISTERED = re.compile(
     r"^@register_model(?:\([^)\n]*\))?\n(?:@[^\n]*\n)*def ([A-Za-z0-9_]+)\(", re.MULTILINE
 )
@@ -128,7 +152,7 @@ _KEY = re.compile(r"""['"]([A-Za-z0-9_]+)['"]\s*:""")
 
 @lru_cache(maxsize=256)
 def unknown_network(source: str) -> tuple[str, str] | None:
-    """What is wrong with the name in `LIBRARY:NAME`, and what to do; None when nothing is.
+    """Say what is wrong with the name in `LIBRARY:NAME`, and what to do; None when nothing is.
 
     The library's source is read for it, nothing is imported. Nothing is wrong where that cannot
     tell: the library is not installed, or a version of it writes down its networks otherwise.
@@ -142,16 +166,16 @@ def unknown_network(source: str) -> tuple[str, str] | None:
         return None
     return (
         f"{library} {library_version(source)} has no network {name!r}",
-        _closest_network(name, known) or f"look the name up in {library}'s documentation",
+        _closest(name, known) or f"look the name up in {library}'s documentation",
     )
 
 
 def _registered(text: str) -> set[str]:
     """The names that a module of a library registers, the old names of renamed ones included."""
-    found = set(_REGISTERED.findall(text)) if "register_model" in text else set()
+    names = set(_REGISTERED.findall(text)) if "register_model" in text else set()
     for table in _RENAMED.findall(text):
-        found |= set(_KEY.findall(table))
-    return found
+        names |= set(_KEY.findall(table))
+    return names
 
 
 def _sources(library: str) -> Iterator[str]:
@@ -183,48 +207,7 @@ def _split(source: str) -> tuple[str, str]:
     return library, name
 
 
-def _torchvision_network(source: str, name: str, arguments: dict[str, Any]) -> torch.nn.Module:
-    models = import_torchvision().models
-    # Classifiers only: torchvision's detectors and segmenters fetch a backbone's weights.
-    names = models.list_models(module=models)
-    if name not in names:
-        raise _unknown(source, name, names)
-    return _construct(source, lambda: models.get_model(name, weights=None, **arguments))
-
-
-def _timm_network(source: str, name: str, arguments: dict[str, Any]) -> torch.nn.Module:
-    timm = import_timm()
-    # `create_model` would also take `hf-hub:...` and reach for the network.
-    if not timm.is_model(name):
-        raise _unknown(source, name, timm.list_models())
-    return _construct(source, lambda: timm.create_model(name, pretrained=False, **arguments))
-
-
-def _construct(source: str, build: Any) -> torch.nn.Module:
-    try:
-        network: torch.nn.Module = build()
-    except Exception as error:  # the library's own code: any class can come out of it
-        raise NetworkRefused(
-            f"`{source}` cannot be built: {_one_line(error)}",
-            remedy="hold `network: arguments` of the model in the catalog (baselines.yaml) against "
-            "the library's documentation",
-        ) from error
-    return network
-
-
-def _unknown(source: str, name: str, names: Iterable[str]) -> NetworkError:
-    return NetworkError(
-        f"`{source}`: no network `{name}` in version {library_version(source)}",
-        remedy=_closest_network(name, names) or "look the name up in the library's documentation",
-    )
-
-
-def _closest(word: str, words: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(words), n=3)
-    return f"closest: {', '.join(close)}" if close else ""
-
-
-def _closest_network(name: str, names: Iterable[str]) -> str:
+def _closest(name: str, names: Iterable[str]) -> str:
     """Names that begin as this one does, underscores aside, then those that look like it."""
     known = sorted(names, key=lambda one: (len(one), one))
     bare = name.replace("_", "").lower()

@@ -10,7 +10,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ _COUNTER = ".num_batches_tracked"
 
 
 def load_state(path: Path, layout_name: str, *, allow_unsafe: bool = False) -> State:
-    """The state dict in `path` under the network's own keys, on the CPU.
+    """Return the state dict in `path` under the network's own keys, on the CPU.
 
     PyTorch's restricted unpickler builds tensors and plain containers and runs nothing else.
     `allow_unsafe` uses the full one, which runs whatever code the file names. Raises
@@ -133,7 +133,7 @@ def _refuse_foreign(path: Path) -> None:
 
 
 def _inflated(path: Path) -> str | None:
-    """What in a zip archive could take any amount of memory; torch.save stores, never packs."""
+    """Name what in a zip archive could take any amount of memory; torch.save packs nothing."""
     with path.open("rb") as file:
         if file.read(4) != b"PK\x03\x04":
             return None  # an older format, see `foreign`
@@ -152,7 +152,7 @@ def _inflated(path: Path) -> str | None:
 
 
 def foreign(path: Path) -> str | None:
-    """What the file is when it begins like none of PyTorch's, after "it ": `is empty (0 bytes)`."""
+    """Say what a file is that begins like none of PyTorch's, after "it ": `is empty (0 bytes)`."""
     try:
         with path.open("rb") as file:
             head = file.read(512)
@@ -184,20 +184,21 @@ _NO_SAFE_READER = re.compile(r"(files saved in the legacy \.tar format|TorchScri
 def _refused(path: Path, error: Exception) -> CheckpointError:
     text = _printable(str(error))
     trust = "`--trust-checkpoint MODEL` loads it and runs the code it names"
-    if found := _GLOBAL.search(text):
-        if _BLOCKED.search(text):
-            return CheckpointError(
-                f"{path} was not loaded: it calls `{found[1]}`, as a malicious file would",
-                remedy=f"delete it and fetch it from its publisher; weights need no such call "
-                f"({trust}, so that is not for this file)",
-            )
+    named, unsafe = _GLOBAL.search(text), _NO_SAFE_READER.search(text)
+    if named and _BLOCKED.search(text):
         return CheckpointError(
-            f"{path} was not loaded: it holds more than weights, the first being `{found[1]}`",
-            remedy=f"if you trust where the file comes from, {trust}",
+            f"{path} was not loaded: it calls `{named[1]}`, as a malicious file would",
+            remedy="delete it and fetch it from its publisher; weights need no such call "
+            f"({trust}, so that is not for this file)",
         )
-    if found := _NO_SAFE_READER.search(text):
+    why = ""
+    if named:
+        why = f"it holds more than weights, the first being `{named[1]}`"
+    elif unsafe:
+        why = f"PyTorch has no safe way to read {unsafe[1]}"
+    if why:
         return CheckpointError(
-            f"{path} was not loaded: PyTorch has no safe way to read {found[1]}",
+            f"{path} was not loaded: {why}",
             remedy=f"if you trust where the file comes from, {trust}",
         )
     return CheckpointError(
@@ -207,15 +208,13 @@ def _refused(path: Path, error: Exception) -> CheckpointError:
 
 
 def _reason(error: Exception) -> str:
-    """One line out of an exception of PyTorch's: what it found, without its advice."""
+    """Return one line of an exception of PyTorch's, without its advice."""
     text = _printable(str(error))
     if isinstance(error, pickle.UnpicklingError):
-        # The first paragraph is advice on weights_only; what was found follows it.
-        found = re.search(r"WeightsUnpickler error:\s*(.+)", text)
-        paragraphs = [part.strip() for part in text.split("\n\n") if part.strip()]
-        text = found[1] if found else paragraphs[min(1, len(paragraphs) - 1)] if paragraphs else ""
-    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    sentence = line.split(". ")[0].rstrip(".")[:200]
+        # The first paragraph is advice on weights_only; the reason follows it.
+        stated = re.search(r"WeightsUnpickler error:\s*(.+)", text)
+        text = stated[1] if stated else text.partition("\n\n")[2] or text
+    sentence = next(iter(text.strip().splitlines()), "").split(". ")[0].rstrip(".")[:200]
     return f"{type(error).__name__}: {sentence}" if sentence else type(error).__name__
 
 
@@ -232,41 +231,37 @@ def unreadable(path: Path, error: OSError) -> CheckpointError:
 
 
 def _faults(torch: Any, expected: State, state: Mapping[str, Any]) -> list[str]:
-    """What keeps `state` out of a network with the state dict `expected`, one entry a kind."""
-    missing = [k for k in expected if k not in state and not k.endswith(_COUNTER)]
-    extra = [k for k in state if k not in expected]
-    other, shapes, dtypes, values, variances = [], [], [], [], []
+    """Reasons why a network with the state dict `expected` cannot take `state`, by kind."""
+    faults: dict[str, list[str]] = {}
     for key, wanted in expected.items():
-        if key not in state:
-            continue
-        value = state[key]
-        if not isinstance(value, torch.Tensor):
-            other.append(f"{key} ({type(value).__name__})")
-        elif value.layout is not torch.strided or value.is_quantized or value.is_meta:
-            other.append(f"{key} (sparse, quantised or without data)")
-        elif value.shape != wanted.shape:
-            shapes.append(f"{key} ({list(value.shape)}, the network has {list(wanted.shape)})")
-        elif value.dtype != wanted.dtype:
-            dtypes.append(f"{key} ({_dtype(value)}, the network has {_dtype(wanted)})")
-        elif not bool(torch.isfinite(value).all()):
-            values.append(key)
-        elif key.endswith(".running_var") and bool((value < 0).any()):
-            variances.append(key)
-    kinds = {
-        "missing": missing,
-        "unknown to the network": extra,
-        "not a dense tensor": other,
-        "of another shape": shapes,
-        "of another dtype": dtypes,
-        "with NaN or infinity": values,
-        "a variance below zero": variances,
-    }
-    return [f"{_count(keys)} {kind}: {some(keys)}" for kind, keys in kinds.items() if keys]
+        if key in state:
+            kind, detail = _fault(torch, key, state[key], wanted)
+        else:
+            kind, detail = ("" if key.endswith(_COUNTER) else "missing"), ""
+        if kind:
+            faults.setdefault(kind, []).append(f"{key} ({detail})" if detail else key)
+    extra = [key for key in state if key not in expected]
+    if extra:
+        faults["unknown to the network"] = extra
+    return [
+        f"{len(keys)} key{'' if len(keys) == 1 else 's'} {kind}: {some(keys)}"
+        for kind, keys in faults.items()
+    ]
 
 
-def _dtype(value: torch.Tensor) -> str:
-    return str(value.dtype).removeprefix("torch.")
-
-
-def _count(keys: Sequence[str]) -> str:
-    return "1 key" if len(keys) == 1 else f"{len(keys)} keys"
+def _fault(torch: Any, key: str, value: Any, wanted: torch.Tensor) -> tuple[str, str]:
+    """The kind of fault of one value and its details; empty where there is none."""
+    if not isinstance(value, torch.Tensor):
+        return "not a dense tensor", type(value).__name__
+    if value.layout is not torch.strided or value.is_quantized or value.is_meta:
+        return "not a dense tensor", "sparse, quantised or without data"
+    if value.shape != wanted.shape:
+        return "of another shape", f"{list(value.shape)}, the network has {list(wanted.shape)}"
+    if value.dtype != wanted.dtype:
+        both = f"{value.dtype}, the network has {wanted.dtype}"
+        return "of another dtype", both.replace("torch.", "")
+    if not bool(torch.isfinite(value).all()):
+        return "with NaN or infinity", ""
+    if key.endswith(".running_var") and bool((value < 0).any()):
+        return "a variance below zero", ""
+    return "", ""
