@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
+from harness.base.families import available
 from harness.catalog.schema import (
     IMAGENET_CLASSES,
     AccuracyRule,
@@ -29,11 +30,11 @@ from harness.networks.library import RESERVED_ARGUMENTS, unknown_network
 Sourced = Published | AccuracyRule | GuideAccuracy | BaselineTable | RatioRule
 
 
-def problems_between(contents: Contents, targets: Collection[str] = ()) -> Iterator[Problem]:
-    """Yield faults between sections. `targets`: every target's name; empty where not known."""
+def problems_between(contents: Contents) -> Iterator[Problem]:
+    """Yield faults between sections."""
     for name, model in contents.models.items():
         for check in (
-            lambda one: _name_problems(one, contents.sources, targets),
+            lambda one: _name_problems(one, contents.sources),
             _network_problems,
             _checkpoint_problems,
             _class_problems,
@@ -44,7 +45,7 @@ def problems_between(contents: Contents, targets: Collection[str] = ()) -> Itera
             for problem in check(model):
                 yield Problem(("models", name, *problem.path), problem.text, problem.hint)
     for index, failure in enumerate(contents.known_failures):
-        yield from _known_failure_problems(index, failure, contents, targets)
+        yield from _known_failure_problems(index, failure, contents.models)
 
 
 def _entries(model: Model) -> Iterator[tuple[KeyPath, Sourced]]:
@@ -71,18 +72,16 @@ def _target_names(model: Model) -> Iterator[tuple[KeyPath, str]]:
             yield (*path, "to"), entry.to
 
 
-def _name_problems(
-    model: Model, sources: Collection[str], targets: Collection[str]
-) -> Iterator[Problem]:
+def _name_problems(model: Model, sources: Collection[str]) -> Iterator[Problem]:
     named = [((*path, "source"), entry.source) for path, entry in _entries(model)]
     for path, source in [(("guide",), model.guide), *named]:
         if source not in sources:
             text = f"found {shown(source)}; expected a name defined under sources"
             yield Problem(path, text, suggest(source, sources))
     for path, target in _target_names(model):
-        if targets and target not in targets:
+        if target not in available():
             text = f"found {shown(target)}; expected the name of a target"
-            yield Problem(path, text, suggest(target, targets))
+            yield Problem(path, text, suggest(target, available()))
     for index, rule in enumerate(model.ratios):
         if rule.target == rule.to:
             yield Problem(("ratios", index, "to"), f"found {rule.to}; expected another target")
@@ -232,16 +231,13 @@ def _card_problems(table: BaselineTable) -> Iterator[Problem]:
 
 
 def _known_failure_problems(
-    index: int, failure: KnownFailure, contents: Contents, targets: Collection[str]
+    index: int, failure: KnownFailure, models: Collection[str]
 ) -> Iterator[Problem]:
     # Any batch size can be asked for: those that the pattern could mean, and the usual ones.
     sizes = {1, 4, 8, 16, 32, 64}
     for digits in re.findall(r"[0-9]{1,4}", failure.case):
         sizes |= {int(digits), 10 * int(digits)}
-    named = {name for model in contents.models.values() for _, name in _target_names(model)}
-    # Where the targets are not known, the one that the pattern ends with may be one.
-    known = targets or {*named, failure.case.rpartition("-")[2]}
-    cases = [f"{name}-bs{n}-{t}" for name in contents.models for n in sizes for t in known]
+    cases = [f"{name}-bs{n}-{t}" for name in models for n in sizes for t in available()]
     if not any(fnmatchcase(case, failure.case) for case in cases):
         close = difflib.get_close_matches(failure.case, cases, n=1, cutoff=0.5)
         yield Problem(

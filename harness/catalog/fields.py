@@ -107,7 +107,7 @@ Percent = Annotated[float, Field(gt=MIN_ACCURACY_PERCENT, le=100, allow_inf_nan=
 Fps = Annotated[float, Field(gt=0, le=1e7, allow_inf_nan=False)]
 Tolerance = Annotated[float, Field(gt=0, le=MAX_TOLERANCE_PERCENT, allow_inf_nan=False)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
-# Of `ascend310p3` and the like. Which targets there are is not known here.
+# Which targets there are is known to `base/families.py`.
 Target = Annotated[str, matching(r"[a-z][a-z0-9-]{0,31}", "the name of a target")]
 BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)]
 Flag = Annotated[str, matching(r"--[a-z][a-z0-9_]*(=[^\s\"'`$;|&<>]+)?", "one flag, --name=value")]

@@ -59,8 +59,8 @@ _STEP_NAMES: Mapping[str, Collection[str]] = {
 }
 
 
-def load_catalog(path: Path, targets: Collection[str] = ()) -> Catalog:
-    """Read the catalog in a file; `targets`: every name that a target may have, if known.
+def load_catalog(path: Path) -> Catalog:
+    """Read the catalog in a file.
 
     Raises:
         CatalogError: the file cannot be read, or is not what it must be. The message names the
@@ -80,10 +80,10 @@ def load_catalog(path: Path, targets: Collection[str] = ()) -> Catalog:
             f"{path}: cannot be read: {reason or error}",
             remedy="name the baselines.yaml of the harness, or restore it",
         ) from error
-    return parse_catalog(content, path, targets)
+    return parse_catalog(content, path)
 
 
-def parse_catalog(content: bytes, path: Path, targets: Collection[str] = ()) -> Catalog:
+def parse_catalog(content: bytes, path: Path) -> Catalog:
     """Parse a file's bytes; `path` is for messages alone. Raises as `load_catalog`."""
     if len(content) > MAX_BYTES:
         raise CatalogError(f"{path}: more than {MAX_BYTES} bytes", remedy="name another file")
@@ -101,7 +101,7 @@ def parse_catalog(content: bytes, path: Path, targets: Collection[str] = ()) -> 
         details = error.errors(include_url=False)
         problems += [problem_of(document, detail, _STEP_NAMES) for detail in details]
     if contents is not None and not problems:
-        problems += islice(problems_between(contents, targets), 100)
+        problems += islice(problems_between(contents), 100)
     if contents is None or problems:
         raise _catalog_error(path, document, problems)
     return Catalog(

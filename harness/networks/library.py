@@ -119,7 +119,7 @@ def build_network(source: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
             remedy=_closest(name, names) or "look the name up in the library's documentation",
         )
     try:
-        network = build()
+        network: torch.nn.Module = build()
     except Exception as error:  # the library's own code: any class can come out of it
         raise NetworkRefused(
             f"`{source}` cannot be built: {_one_line(error)}",

@@ -121,12 +121,9 @@ CHECKPOINTS = {
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 LOG_LEVELS = {
-    "seresnext101": "error",
-    "fixres": "debug",
-    "resnest50": None,
-    "squeezenet1_1": "debug",
+    "seresnext101": "error", "fixres": "debug", "resnest50": None, "squeezenet1_1": "debug",
     "inceptionv4": "error",
-}  # fmt: skipfrom harness.targets.ascend.spec import AscendSpec
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
