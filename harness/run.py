@@ -35,7 +35,14 @@ from harness.guide_figures import guide_figures
 from harness.judge.causes import Exit
 from harness.plan import Case, Plan, make_plan, missing, missing_text
 from harness.records import reader, writer
-from harness.records.lines import CaseLine, CheckName, PlanLine, PlannedCase, RunLine
+from harness.records.lines import (
+    CaseLine,
+    CheckName,
+    PlanLine,
+    PlannedCase,
+    RunCheckLine,
+    RunLine,
+)
 from harness.records.reader import RunRecords
 from harness.records.values import Diagnosis, ErrorInfo, Observed, Verdict
 from harness.settings import OPTIONS, Settings, resolve
@@ -221,12 +228,7 @@ class Run:
         """
         self.progress.end()
         records = reader.read(self.directory)
-        checks = list(checks_over(records, self.catalog))
-        if records.run is not None:
-            checks += [
-                run_line(records.run, CheckName.PLANTED_FAULT, "the simulated host", remark)
-                for remark in registry.remarks(self.settings, self.directory)
-            ]
+        checks = [*checks_over(records, self.catalog), *self._remarks(records)]
         records = end_records(
             self.directory,
             checks,
@@ -237,6 +239,17 @@ class Run:
         )
         self.records = publish(records)
         return self.records
+
+    def _remarks(self, records: RunRecords) -> list[RunCheckLine]:
+        """What the target says of the run: nothing may keep the end line from being written."""
+        try:
+            remarks = registry.remarks(self.settings, self.directory)
+        except Exception as error:
+            sys.stderr.write(f"\n{type(error).__name__}: {error}\n")
+            remarks = ("what was planted on the simulated host could not be read",)
+        assert records.run is not None
+        subject = "the simulated host"
+        return [run_line(records.run, CheckName.PLANTED_FAULT, subject, one) for one in remarks]
 
     def summary(self) -> list[str]:
         """Return the finished run in a few lines, and where its report is."""

@@ -303,13 +303,16 @@ def test_checks_that_cannot_be_judged_fail_the_run(make, monkeypatch):
 
 
 def test_what_a_target_remarks_is_recorded(make, monkeypatch):
-    monkeypatch.setattr(
-        "harness.targets.registry.remarks", lambda settings, folder: ("never struck",)
-    )
-    records = make().execute()
-    (check,) = [one for one in records.checks if one.name is CheckName.PLANTED_FAULT]
-    assert (check.outcome, check.sentence) == ("recorded", "never struck")
-    assert records.exit_status == Exit.PASSED
+    def broken(*_: Any) -> tuple[str, ...]:
+        raise OSError("gone")
+
+    for remarks, sentence in ((lambda *_: ("never struck",), "never struck"), (broken, "be read")):
+        monkeypatch.setattr("harness.targets.registry.remarks", remarks)
+        records = make().execute()
+        (check,) = [one for one in records.checks if one.name is CheckName.PLANTED_FAULT]
+        assert check.outcome == "recorded"
+        assert check.sentence.endswith(sentence)
+        assert records.exit_status == Exit.PASSED
 
 
 def test_a_worker_that_died_has_a_line_for_its_case(make):
