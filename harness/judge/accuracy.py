@@ -41,12 +41,8 @@ def judge_accuracy(
 ) -> Verdict:
     """Judge by the rule that the measurement calls for.
 
-    Rehearsed or simulated: against the eager model. The whole set: against the published figure.
-    A part of it: against the eager model on the same images, when there was an eager pass.
-
-    Args:
-        bound: relative L2 of the logits that is allowed, the target's.
-        note: said beside whatever a real measurement comes to.
+    `bound` is the relative L2 of the logits that the target is allowed; `note` is said beside
+    whatever a real measurement comes to.
     """
     if measurement.provenance != "real":
         return judge_rehearsal(measurement, bound=bound)
@@ -218,11 +214,11 @@ def _problems(measurement: AccuracyMeasurement, bound: float) -> list[Problem]:
     problems = list(measurement.problems)
     expected, eager = measurement.expected_images, measurement.reference_scores
     if measurement.scores.images != expected:
-        rows = {"scored": measurement.scores.images, "expected": expected}
-        problems.append(Problem(ProblemCode.IMAGES_MISSING, rows))
+        data = {"scored": measurement.scores.images, "expected": expected}
+        problems.append(Problem(ProblemCode.IMAGES_MISSING, data))
     if eager is not None and eager.images != expected:
-        rows = {"scored": eager.images, "expected": expected}
-        problems.append(Problem(ProblemCode.EAGER_IMAGES_MISSING, rows))
+        data = {"scored": eager.images, "expected": expected}
+        problems.append(Problem(ProblemCode.EAGER_IMAGES_MISSING, data))
     fidelity = measurement.fidelity
     if fidelity is not None and not fidelity.relative_l2 <= bound:  # NaN is not
         logits = {"relative_l2": fidelity.relative_l2, "bound": bound}
@@ -235,14 +231,9 @@ def _eager_reference(
 ) -> Reference:
     eager = measurement.reference_scores
     note = f"{published.top1:g} % is published for all {WHOLE_SET} images" if published else ""
-    return Reference(
-        kind="eager",
-        value=None if eager is None else eager.percent(1),
-        unit="%",
-        source=f"eager PyTorch on the same {images}",
-        note=note,
-        provenance=measurement.provenance,
-    )
+    value = None if eager is None else eager.percent(1)
+    source = f"eager PyTorch on the same {images}"
+    return Reference("eager", value, "%", source, note, measurement.provenance)
 
 
 def _eager_figures(measurement: AccuracyMeasurement, bound: float) -> Figures:
@@ -273,12 +264,8 @@ def paired_of(measurement: AccuracyMeasurement) -> Paired | None:
     only_compiled = sum(flip.compiled == flip.label for flip in fidelity.flips)
     correct = measurement.scores.correct[0]
     try:
-        pairs = Paired(
-            n=measurement.scores.images,
-            both=correct - only_compiled,
-            only_reference=only_reference,
-            only_compiled=only_compiled,
-        )
+        n = measurement.scores.images
+        pairs = Paired(n, correct - only_compiled, only_reference, only_compiled)
     except ValueError:
         return None
     return pairs if pairs.reference_correct == eager.correct[0] else None
@@ -301,14 +288,9 @@ def _pair_figures(pairs: Paired, interval: Interval, eager: Interval) -> Figures
 
 
 def _reference_off(pairs: Paired, eager: Interval, published: Published) -> Problem:
-    data = {
-        "images": pairs.n,
-        "top1": 100.0 * pairs.reference_correct / pairs.n,
-        "low": eager[0],
-        "high": eager[1],
-        "published": published.top1,
-    }
-    return Problem(ProblemCode.REFERENCE_OFF, data)
+    top1 = 100.0 * pairs.reference_correct / pairs.n
+    data = {"images": pairs.n, "top1": top1, "low": eager[0], "high": eager[1]}
+    return Problem(ProblemCode.REFERENCE_OFF, {**data, "published": published.top1})
 
 
 def _smallest(interval: Interval, published: Published, side: Side) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -94,18 +94,14 @@ def judge_batch_sizes(passes: Mapping[int, BatchPass], *, note: str = "") -> Ver
         flips=table.flipped,
         excused=len(table.rounding),
     )
+    source = f"batch size {sizes[0]} of the same model on the same images"
     return Verdict(
         kind="FAIL" if problems else "RECORDED" if decision == "INCONCLUSIVE" else decision,
         sentence=wording.joined(sentence, more, note),
         rule="batch-sizes",
         unit="points",
         measured=float(points),
-        reference=Reference(
-            kind="batch-size",
-            unit="points",
-            source=f"batch size {sizes[0]} of the same model on the same images",
-            provenance=provenance,
-        ),
+        reference=Reference("batch-size", None, "points", source, provenance=provenance),
         allowed=allowed,
         problems=tuple(problems),
         figures=figures,
@@ -153,13 +149,13 @@ class _Table:
 
     def top1(self) -> dict[int, float]:
         """Top-1 in percent of the common images by batch size."""
-        right = {
-            size: count + self._right(size, self.rounding) for size, count in self.right.items()
-        }
-        return {size: round(100.0 * n / self.images, 4) for size, n in right.items() if self.images}
 
-    def _right(self, size: int, names: Iterable[str]) -> int:
-        return sum(self.passes[size].predictions[name].right for name in names)
+        def percent_of(size: int) -> float:
+            predictions = self.passes[size].predictions
+            right = self.right[size] + sum(predictions[name].right for name in self.rounding)
+            return round(100.0 * right / self.images, 4)
+
+        return {size: percent_of(size) for size in self.right if self.images}
 
     def flips(self) -> tuple[BatchFlip, ...]:
         """The first images that batch sizes classify differently."""
@@ -169,15 +165,11 @@ class _Table:
             return BatchAnswer(prediction.best, prediction.score)
 
         first = next(iter(self.passes.values())).predictions
-        return tuple(
-            BatchFlip(
-                name,
-                first[name].label,
-                name in self.rounding,
-                {size: answer(size, name) for size in sorted(self.passes)},
-            )
-            for name in self.flipped[:FLIPS_KEPT]
-        )
+        flips = []
+        for name in self.flipped[:FLIPS_KEPT]:
+            answers = {size: answer(size, name) for size in sorted(self.passes)}
+            flips.append(BatchFlip(name, first[name].label, name in self.rounding, answers))
+        return tuple(flips)
 
 
 def _compare(passes: Mapping[int, BatchPass]) -> _Table:

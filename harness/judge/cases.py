@@ -38,13 +38,8 @@ def judge_ratio(
         sentence = f"not comparable: {why_none}"
         return Verdict("RECORDED", sentence, "ratio", "times", None, none, allowed)
     require(provenance, f"the figure of {other.source}", other.provenance)
-    reference = Reference(
-        kind="ratio",
-        value=rule.at_least,
-        unit="times",
-        source=f"{rule.source}; {other.describe()}",
-        provenance=other.provenance,
-    )
+    source = f"{rule.source}; {other.describe()}"
+    reference = Reference("ratio", rule.at_least, "times", source, provenance=other.provenance)
     known = {size: fps for size, fps in measured.items() if fps is not None}
     lost = [size for size in measured if size not in known]
     without = f"{wording.sizes_of(lost)} gave no figure that counts"

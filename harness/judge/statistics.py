@@ -22,7 +22,6 @@ from statistics import NormalDist, fmean, quantiles
 
 Interval = tuple[float, float]
 
-OUTLIER_RULE = "more than 3 interquartile ranges outside the quartiles, and 1 % off the median"
 MOST_ROUNDS = 10_000_000
 
 
@@ -233,8 +232,8 @@ def drift(values: Sequence[float]) -> Drift | None:
 
 
 def outliers(values: Sequence[float]) -> tuple[int, ...]:
-    """Return the positions of the values that `OUTLIER_RULE` calls outliers; none of fewer than
-    five. The second half of the rule is for series so steady that a tick of the timer would be one.
+    """Return the positions of outliers: more than 3 interquartile ranges outside the quartiles,
+    and more than 1 % off the median, as no tick of a steady timer is. None of fewer than five.
     """
     if len(values) < 5:
         return ()

@@ -25,7 +25,7 @@ from harness.records.values import (
 )
 
 # A rehearsal must reach eager PyTorch's speed within this share.
-EAGER_SPEED_TOLERANCE_PERCENT = 10.0
+EAGER_TOLERANCE_PERCENT = 10.0
 # A second half of the rounds that is slower or faster by this much is spoken of.
 STRONG_DRIFT_PERCENT = 1.0
 
@@ -99,21 +99,14 @@ def judge_baseline(
             ),
         ),
         Reference(
-            kind="baseline",
-            value=baseline.fps,
-            unit="fps",
-            source=baseline.source,
-            note=baseline.note,
-            provenance=baseline.provenance,
+            "baseline", baseline.fps, "fps", baseline.source, baseline.note, baseline.provenance
         ),
         figures,
     )
 
 
 def judge_eager_speed(
-    measurement: ThroughputMeasurement,
-    *,
-    tolerance_percent: float = EAGER_SPEED_TOLERANCE_PERCENT,
+    measurement: ThroughputMeasurement, *, tolerance_percent: float = EAGER_TOLERANCE_PERCENT
 ) -> Verdict:
     """Judge a rehearsal's throughput: at least eager PyTorch's on the same host within the
     tolerance, the faster of its two memory formats, equal threads, measured in alternation.
@@ -136,11 +129,7 @@ def judge_eager_speed(
             allowed=f"eager PyTorch's speed less {tolerance_percent:g} %",
         ),
         Reference(
-            kind="eager-speed",
-            value=eager.fps,
-            unit="fps",
-            source=f"eager PyTorch on this host, {name}",
-            provenance="rehearsal",
+            "eager-speed", eager.fps, "fps", f"eager PyTorch on this host, {name}", "", "rehearsal"
         ),
         {
             **_timing_figures(measurement),

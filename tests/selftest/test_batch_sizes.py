@@ -153,7 +153,7 @@ def test_batch_sizes_of_several_provenances_are_refused():
 def test_predictions_are_read(tmp_path):
     (tmp_path / "p.csv").write_text("image,label,eager,top1,logit1\na,1,1,2,8.5\nb,1,,1,nan\n")
     read = read_predictions(tmp_path, "p.csv")
-    assert read == {"a": Prediction(1, 2, 8.5), "b": Prediction(1, 1)}
+    assert read == {"a": Prediction(1, 2, 8.5, eager=1), "b": Prediction(1, 1)}
     assert not read["a"].right
 
 

@@ -43,56 +43,6 @@ def test_published_examples_at_95_percent(plus, minus, n, low, high, digits):
     assert tuple(round(limit, digits) for limit in found) == (low, high)
 
 
-def brute_minus(plus, minus, n, difference):
-    """Maximum likelihood of p- under p+ - p- = difference, by golden section on the likelihood."""
-
-    def likelihood(p):
-        total = 0.0
-        for count, share in (
-            (plus, p + difference),
-            (minus, p),
-            (n - plus - minus, 1.0 - 2.0 * p - difference),
-        ):
-            if count:
-                if share <= 0.0:
-                    return -math.inf
-                total += count * math.log(share)
-        return total
-
-    low, high = max(0.0, -difference), (1.0 - difference) / 2.0
-    golden = (math.sqrt(5.0) - 1.0) / 2.0
-    for _ in range(80):
-        left, right = high - golden * (high - low), low + golden * (high - low)
-        if likelihood(left) < likelihood(right):
-            low = left
-        else:
-            high = right
-    return (low + high) / 2.0
-
-
-def brute_score(plus, minus, n, difference):
-    spread = 2.0 * brute_minus(plus, minus, n, difference) + difference * (1.0 - difference)
-    return (plus - minus - n * difference) / math.sqrt(max(n * spread, 1e-300))
-
-
-@pytest.mark.parametrize("case", [(3, 1, 40), (0, 5, 200), (0, 0, 30), (60, 20, 100), (7, 7, 1000)])
-@pytest.mark.parametrize("confidence", [0.95, 0.99])
-def test_limits_are_where_the_score_test_turns(case, confidence):
-    # Inverted on a grid, with the nuisance parameter maximised by search, not by the quadratic.
-    plus, minus, n = case
-    low, high = tango_interval(plus, minus, n, confidence)
-    z = statistics.normal_quantile(confidence)
-    step = 1e-4
-    for limit, outwards in ((low, -1), (high, 1)):
-        if abs(limit) + step < 1:
-            assert abs(brute_score(plus, minus, n, limit + outwards * step)) > z
-        assert abs(brute_score(plus, minus, n, limit - outwards * step)) < z
-    for difference in np.linspace(-0.999, 0.999, 41):
-        inside = abs(brute_score(plus, minus, n, float(difference))) < z
-        if min(abs(difference - low), abs(difference - high)) > 1e-3:
-            assert inside == (low < difference < high)
-
-
 @given(counts(), confidences)
 def test_it_contains_the_estimate_and_stays_in_range(case, confidence):
     plus, minus, n = case
