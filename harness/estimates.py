@@ -2,7 +2,7 @@
 
 A case's seconds are split into what it built (artifacts that the store keeps) and what it does each
 time (load, measure). Builds are counted once for all cases that share them, so that a total can be
-said for a full store and for an empty one. Medians; what nobody has run is said to be unknown.
+given for a full store and for an empty one. Medians; what nobody has run is unknown.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ _CaseKey = tuple[str, int, str, Check]
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """Seconds that records name: of cases, scaled to the images of now, and of builds."""
+class _Past:
+    """Seconds of earlier runs: of cases, scaled to the images of now, and of builds."""
 
     work: dict[_CaseKey, list[float]] = field(default_factory=dict)
     builds: dict[Build, list[float]] = field(default_factory=dict)
@@ -94,22 +94,22 @@ def estimates(
         images: how many this run uses; None: not known.
         stored: seconds that building the artifacts of the store took.
     """
-    seen = _Seen()
+    past = _Past()
     for records in _newest(settings.runs):
         for case in records.cases:
             if _is_like(case, settings):
-                _take(seen, case, images, comparable=_times_alike(records, case, settings))
+                _take(past, case, images, comparable=_times_alike(records, case, settings))
     each = {}
     for one in cases:
-        exact = seen.work.get((one.model, one.batch_size, one.target, one.check), [])
+        exact = past.work.get((one.model, one.batch_size, one.target, one.check), [])
         near = exact or [
             seconds
-            for (model, _, target, check), values in seen.work.items()
+            for (model, _, target, check), values in past.work.items()
             if (model, target, check) == (one.model, one.target, one.check)
             for seconds in values
         ]
         builds = {
-            build: _median(seen.builds.get(build) or (stored or {}).get(build, ()))
+            build: _median(past.builds.get(build) or (stored or {}).get(build, ()))
             for build in _needed(one, settings, images)
         }
         each[one] = Estimate(_median(near), len(exact), builds)
@@ -201,7 +201,7 @@ def _times_alike(records: RunRecords, case: CaseLine, settings: Settings) -> boo
     return (given.get("budget"), given.get("precision")) == timing
 
 
-def _take(seen: _Seen, case: CaseLine, images: int | None, *, comparable: bool) -> None:
+def _take(past: _Past, case: CaseLine, images: int | None, *, comparable: bool) -> None:
     count = case.images.count if case.images else 0
     scale = images / count if images and count > 0 else 1.0
     work = case.seconds
@@ -213,9 +213,9 @@ def _take(seen: _Seen, case: CaseLine, images: int | None, *, comparable: bool) 
             work -= one.seconds
             if not one.cached:
                 build = build_of(one.stage, case.model, case.batch_size, case.target)
-                seen.builds.setdefault(build, []).append(scaled)
+                past.builds.setdefault(build, []).append(scaled)
         else:
             work += scaled - one.seconds
     if comparable:
         key = (case.model, case.batch_size, case.target, case.check)
-        seen.work.setdefault(key, []).append(max(0.0, work))
+        past.work.setdefault(key, []).append(max(0.0, work))

@@ -169,10 +169,10 @@ def merge(
         counts = ", ".join(
             f"{count} {name.replace('_', ' ')}" for name, count in made.counts.items() if count
         )
-        said = f"{made.directory}: {counts or 'no case'}; exit code {made.exit_status}"
+        text = f"{made.directory}: {counts or 'no case'}; exit code {made.exit_status}"
         if made.duplicates:
-            said += f"; {made.duplicates} {'case' if made.duplicates == 1 else 'cases'} came twice"
-        typer.echo(f"{said}; {made.files} {'file' if made.files == 1 else 'files'} copied")
+            text += f"; {made.duplicates} {'case' if made.duplicates == 1 else 'cases'} came twice"
+        typer.echo(f"{text}; {made.files} {'file' if made.files == 1 else 'files'} copied")
 
 
 def propose(
@@ -221,9 +221,10 @@ def check(
     with _readable_errors():
         settings = resolve(_given(runs=runs, catalog=catalog))
         compared = compare(run, settings.runs, load_catalog(settings.catalog), last=last)
-        records = reader.read(run)
         if not compared:
-            counts = [f"{count} {name}" for name, count in records.counts().items() if count]
+            counts = [
+                f"{count} {name}" for name, count in reader.read(run).counts().items() if count
+            ]
             ended = ", ".join(counts).replace("_", " ")
             raise ConfigError(
                 f"{run} measured nothing, so there is nothing to check"
@@ -233,7 +234,7 @@ def check(
     for banner in banners({one.row.provenance for one in compared}):
         typer.echo(banner.text)
     table = Table(title=escape(str(run)), title_justify="left")
-    for column in ("", "case", "check", "measured", "floor", "before", "change", "found"):
+    for column in ("", "case", "check", "measured", "floor", "before", "change", "remark"):
         table.add_column(column, overflow="fold")
     for one in sorted(compared, key=lambda one: not one.bad):
         unit = one.row.unit

@@ -218,10 +218,10 @@ def part_lines(
     lines = ["", "accuracy on a part of the data set is held against eager PyTorch:"]
     for name in models:
         spec = catalog.models[name].accuracy
-        said = describe_part(images, spec.published, spec.rule)
+        text = describe_part(images, spec.published, spec.rule)
         if name in dict(settings.onnx):
-            said += "; but with --onnx there are no weights for an eager pass, so none is possible"
-        lines.append(f"  {name}: {said}")
+            text += "; but with --onnx there are no weights for an eager pass, so none is possible"
+        lines.append(f"  {name}: {text}")
     return lines
 
 

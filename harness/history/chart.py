@@ -70,7 +70,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Band:
-    """What the last four of `runs` figures are held against, and how far these scatter."""
+    """The level that the last four of `runs` figures are compared with, and their noise."""
 
     level: float
     noise: float
@@ -78,17 +78,17 @@ class Band:
 
 
 def band_of(values: tuple[float, ...]) -> Band | None:
-    """Level and noise of the figures that the last four are held against; None for too few.
+    """Return level and noise of the latest figures; None for too few.
 
     The level is the median of up to 16 figures before the last four (of all where there are fewer
     than five before); the noise is that of all of them together.
     """
-    seen = values[-drift.RECENT - drift.BEFORE_MOST :]
-    noise = drift.noise(seen)
+    latest = values[-drift.RECENT - drift.BEFORE_MOST :]
+    noise = drift.noise(latest)
     if noise is None:
         return None
-    before = seen[: -drift.RECENT] if len(seen) >= drift.RECENT + 5 else seen
-    return Band(statistics.median(before), noise, len(seen))
+    before = latest[: -drift.RECENT] if len(latest) >= drift.RECENT + 5 else latest
+    return Band(statistics.median(before), noise, len(latest))
 
 
 def _short(value: float) -> str:

@@ -1,6 +1,6 @@
 """A run against the recorded figures and against the runs before it.
 
-A slow decline is seen so while the floor stays where it is.
+So a slow decline shows while the floor stays where it is.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Compared:
 
     @property
     def state(self) -> State:
-        """Return it in a word; `ok` alone says: compared with anything, and none the worse."""
+        """Return the word for it; only `ok` was compared with anything and is none the worse."""
         if self.decline is not None:
             return "falls"
         if self.low:
@@ -67,7 +67,7 @@ class Compared:
 
     @property
     def sentence(self) -> str:
-        """Return what is to be said of it; empty when nothing is."""
+        """Return why it is not `ok`, and what changed meanwhile; empty where nothing did."""
         parts = []
         if self.state == "failed":
             known = ", as is known" if self.row.outcome == "known_failure" else ""

@@ -224,16 +224,16 @@ def _trouble(case: CaseLine) -> tuple[Trouble, ...]:
     if one is None:
         return ()
     wrong = bool(one.problems)
-    seen: dict[Trouble, bool] = {}
+    met: dict[Trouble, bool] = {}
     if isinstance(one, ThroughputMeasurement):
         wrong = wrong or (one.outputs is not None and not one.outputs.within)
         looks = one.conditions
-        seen["unhealthy"] = any(look.health and look.health.upper() != "OK" for look in looks)
-        seen["busy"] = any(look.busy == "yes" for look in looks)
-        seen["throttled"] = any(look.throttled == "yes" for look in looks)
+        met["unhealthy"] = any(look.health and look.health.upper() != "OK" for look in looks)
+        met["busy"] = any(look.busy == "yes" for look in looks)
+        met["throttled"] = any(look.throttled == "yes" for look in looks)
     # The speed of a wrong model counts for nothing, in the history too.
-    seen["wrong outputs"] = wrong
-    return tuple(name for name, true in seen.items() if true)
+    met["wrong outputs"] = wrong
+    return tuple(name for name, true in met.items() if true)
 
 
 def _made_with(case: CaseLine) -> Mapping[str, str]:

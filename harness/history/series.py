@@ -123,7 +123,7 @@ class Series:
 
 
 def _differences(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[str, ...]:
-    # What is unknown is no change: an older run may not have said it.
+    # What is unknown is no change: an older run may not have recorded it.
     return tuple(
         f"{name}: {before[name]} \N{RIGHTWARDS ARROW} {value}"
         for name, value in after.items()
@@ -215,7 +215,7 @@ def floor_of(key: Key, catalog: Catalog | None) -> Floor | None:
     if baseline is None or not baseline.judged or baseline.provenance != "real":
         return None
     if not baseline.is_of(key.chip):
-        return None  # another chip's speed, which is recorded and held against nothing
+        return None  # another chip's speed, which is only recorded
     return Floor(
         baseline.fps * (1.0 - baseline.tolerance_percent / 100.0),
         f"{baseline.fps:.10g} fps a {baseline.unit} less {baseline.tolerance_percent:g} % "
