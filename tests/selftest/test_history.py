@@ -581,7 +581,7 @@ def test_the_axis_has_round_figures(tmp_path):
     assert '<span class="unit" aria-hidden="true">fps</span>' in html
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(1e-2, 1e7), min_size=1, max_size=12))
 def test_the_figures_and_their_band_lie_between_the_ends_of_the_axis(values):
     records = samples.run_records([nights.speed(value, n) for n, value in enumerate(values)])

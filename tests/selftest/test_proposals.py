@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import shutil
 from pathlib import Path
@@ -27,6 +28,7 @@ from tests.selftest import report_samples as samples
 
 CATALOG = samples.catalog()
 ORIGINAL = samples.CATALOG.read_text(encoding="utf-8")
+DATA = yaml.safe_load(ORIGINAL)
 
 
 def runs_of(folder: Path, values: list[float], *, batch: int = 2, **changes: Any) -> list[Path]:
@@ -36,7 +38,7 @@ def runs_of(folder: Path, values: list[float], *, batch: int = 2, **changes: Any
 
 def pasted(made: Proposed) -> Catalog:
     """The catalog with the printed YAML pasted into it, as its comments say."""
-    data, new = yaml.safe_load(ORIGINAL), yaml.safe_load(made.text)
+    data, new = copy.deepcopy(DATA), yaml.safe_load(made.text)
     data["sources"] |= new["sources"]
     for name, model in new["models"].items():
         tables = data["models"][name].setdefault("throughput", [])
@@ -215,7 +217,7 @@ def test_the_same_run_counts_once(tmp_path):
 WORDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=250)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(toolchain=WORDS, chip=WORDS, card=WORDS, host=WORDS)
 def test_whatever_a_record_says_the_pasted_file_loads(
     tmp_path_factory, toolchain, chip, card, host
