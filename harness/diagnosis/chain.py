@@ -1,4 +1,4 @@
-"""The same images through each stage of the chain: which stage departs, and at which operator."""
+"""The same images through each stage of the chain: which stage departs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.base.errors import HarnessError
+from harness.base import jobs
+from harness.base.errors import HarnessError, InferError
 from harness.base.stages import Stage
-from harness.diagnosis import operators, trials
-from harness.diagnosis.agreement import CELLS, agree, number, outputs
+from harness.diagnosis import trials
+from harness.diagnosis.agreement import CELLS, agree, outputs
 from harness.diagnosis.evidence import Evidence
 from harness.diagnosis.words import COMPILED, EAGER, EXPORTED, SIMPLIFIED, STAGES
 from harness.measure import attempt
@@ -48,17 +49,22 @@ def host_stages(evidence: Evidence) -> None:
 def graph_outputs(evidence: Evidence, path: Path, name: str) -> Float32:
     """Return the logits of an ONNX file for the few images."""
     output = evidence.scratch / f"{STAGES[name]}.npy"
-    evidence.job(
-        name,
-        "run_graph",
-        {
-            "model": str(path),
-            "inputs": str(evidence.scratch / "inputs.npy"),
-            "batch_size": evidence.case.case.batch_size,
-            "output": str(output),
-        },
-    )
-    return operators.load(output)
+    with evidence.sharing_host() as lease:
+        jobs.call(
+            "harness.diagnosis.graphs:run_graph",
+            {
+                "model": str(path),
+                "inputs": str(evidence.scratch / "inputs.npy"),
+                "batch_size": evidence.case.case.batch_size,
+                "output": str(output),
+            },
+            deadline_s=evidence.deadline.left_s,
+            log=evidence.case.log_path(Stage.DIAGNOSE),
+            error=InferError,
+            what=f"{name} of {evidence.case.case.id}",
+            pass_fds=lease.fds,
+        )
+    return np.asarray(np.load(output, allow_pickle=False), np.float32)
 
 
 def compiled_stage(evidence: Evidence) -> None:
@@ -113,53 +119,3 @@ def _agreement_table(evidence: Evidence, as_fed: Float32 | None) -> None:
 
 def _says(within: bool) -> str:
     return "agrees" if within else "departs"
-
-
-def first_operator(evidence: Evidence) -> None:
-    """Find the first operator that departs, between the two graphs where the stages part."""
-    case, findings, compiled = evidence.case, evidence.findings, evidence.prepared.compiled
-    if findings.stage is Stage.SIMPLIFY:
-        expected, actual = case.onnx(), case.simplified()
-        title, bound = f"{EXPORTED} → {SIMPLIFIED}", FLOAT32_BOUND
-    elif findings.stage is Stage.COMPILE and findings.restored is None:
-        # A graph for another device runs there alone.
-        if compiled.suffix != ".onnx" or not case.bench.target.traits.runs_on_host:
-            raise HarnessError(f"intermediate outputs of {case.bench.target.name} cannot be had")
-        expected, actual = case.simplified(), compiled
-        title, bound = f"{SIMPLIFIED} → {COMPILED}", evidence.bound
-    else:
-        return
-    answer = evidence.job(
-        "operators",
-        "first_departure",
-        {
-            "expected": str(expected),
-            "actual": str(actual),
-            "inputs": str(evidence.scratch / "inputs.npy"),
-            "batch_size": case.case.batch_size,
-            "bound": bound,
-        },
-    )
-    first = answer["first"]
-    if first is not None:
-        findings.operator = f"{first['type']} {first['operator']} ({answer['why']})"
-    rows = [
-        [
-            one["operator"],
-            one["type"],
-            one["expected"],
-            _l2(one["relative_l2"]),
-            _l2(one["largest"]),
-            answer["why"] if one == first else "",
-        ]
-        for one in answer["around"]
-    ]
-    evidence.section(
-        f"First operator that departs, {title}: {answer['compared']} tensors compared",
-        ["operator", "type", "output", "relative L2", "largest difference", "what differs"],
-        rows,
-    )
-
-
-def _l2(value: float) -> str:
-    return "NaN or infinity" if value >= operators.NOT_FINITE else number(value)

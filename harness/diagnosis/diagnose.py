@@ -51,7 +51,6 @@ def diagnose(case: CasePipeline, prepared: Prepared, images: int = IMAGES) -> Di
             for what, step in (
                 ("stages before the compiler", chain.host_stages),
                 ("compiled model", chain.compiled_stage),
-                ("first operator that departs", chain.first_operator),
                 ("pairing and labels", trials.paired),
                 ("whether the run can be repeated", trials.count_unrepeatable),
                 ("operator by operator", _operator_by_operator),

@@ -7,13 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from harness.base import jobs
-from harness.base.errors import HarnessError, InferError
-from harness.base.stages import Stage
+from harness.base.errors import HarnessError
 from harness.diagnosis.pairing import Index, Predicted
 from harness.diagnosis.suspects import Pictures
 from harness.diagnosis.words import Findings
@@ -159,19 +156,6 @@ class Evidence:
         what = f"diagnosis of {self.case.case.id}"
         with self.case.bench.share_host(what, self.deadline.left_s) as lease:
             yield lease
-
-    def job(self, what: str, function: str, arguments: dict[str, Any]) -> Any:
-        """Run a job of `harness.diagnosis.operators` on a share of the host."""
-        with self.sharing_host() as lease:
-            return jobs.call(
-                f"harness.diagnosis.operators:{function}",
-                arguments,
-                deadline_s=self.deadline.left_s,
-                log=self.case.log_path(Stage.DIAGNOSE),
-                error=InferError,
-                what=f"{what} of {self.case.case.id}",
-                pass_fds=lease.fds,
-            )
 
 
 def spread(total: int, count: int, without: set[int]) -> list[int]:

@@ -37,7 +37,6 @@ class Findings:
 
     stage: Stage | None = None  # the first that departs
     difference: Agreement | None = None
-    operator: str = ""
     # The mistake that makes what is fed: "" of none that is usual, None where nothing is wrong.
     fed: str | None = None
     restored: Restored | None = None
@@ -50,12 +49,12 @@ def words(findings: Findings, count: int, bound: float) -> tuple[Stage | None, s
         text = _departs(findings)
         if findings.restored is not None:
             text += f" Of the usual suspects, {_restores(findings.restored)}."
-        return findings.stage, _suspect(findings), text + _operator(findings)
+        return findings.stage, _suspect(findings), text
     if findings.restored is not None:
         return _suspected(findings, findings.restored)
     if findings.stage is Stage.COMPILE:
         text = f"{_departs(findings)} No usual suspect restores it."
-        return Stage.COMPILE, _suspect(findings), text + _operator(findings)
+        return Stage.COMPILE, _suspect(findings), text
     if findings.fed is not None:
         return Stage.DATA, findings.fed, f"{_fed(findings.fed)}."
     if findings.unrepeatable:
@@ -108,12 +107,6 @@ def _departs(findings: Findings) -> str:
         f"The {here} departs from {before}: relative L2 {number(difference.relative_l2)}, "
         f"{difference.equal} of {difference.images} predictions equal."
     )
-
-
-def _operator(findings: Findings) -> str:
-    if not findings.operator:
-        return ""
-    return f" The first operator that departs is {findings.operator}."
 
 
 def _fed(mistake: str) -> str:

@@ -299,20 +299,3 @@ def tally(predictions: Predictions, images: ImageSet, label_offset: int) -> Tall
     for names, logits in predictions.blocks():
         counts.add(names, logits)
     return counts
-
-
-def measure(
-    predictions: Predictions,
-    images: ImageSet,
-    label_offset: int,
-    *,
-    provenance: Provenance,
-    reference: Predictions | None,
-    fidelity_bound: float,
-    seconds: float,
-) -> AccuracyMeasurement:
-    """Return everything a verdict needs, from a whole pass that is at hand."""
-    seen = Observation(images, label_offset, reference=reference, fidelity_bound=fidelity_bound)
-    for names, logits in predictions.blocks():
-        seen.add(names, logits)
-    return seen.measurement(provenance=provenance, seconds=seconds)

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.base.terms import Provenance
 from harness.images.dataset import ImageSet
+from harness.measure.accuracy import Observation
+from harness.records.values import AccuracyMeasurement
 from harness.stages.inference import Predictions
 from harness.targets.protocol import Float32, SessionInfo, TensorSpec
 
@@ -76,3 +79,20 @@ def predictions(
     logits[np.arange(len(best)), list(best)] = 5.0
     logits += np.linspace(0, 0.1, classes, dtype=np.float32)
     return Predictions(tuple(names) or image_set(list(best)).names, logits)
+
+
+def measured(
+    predictions: Predictions,
+    images: ImageSet,
+    label_offset: int,
+    *,
+    provenance: Provenance,
+    reference: Predictions | None,
+    fidelity_bound: float,
+    seconds: float = 1.0,
+) -> AccuracyMeasurement:
+    """Return the measurement of a whole pass that is at hand."""
+    seen = Observation(images, label_offset, reference=reference, fidelity_bound=fidelity_bound)
+    for names, logits in predictions.blocks():
+        seen.add(names, logits)
+    return seen.measurement(provenance=provenance, seconds=seconds)

@@ -15,7 +15,7 @@ from harness import settings
 from harness.base.errors import DeviceError, InferError
 from harness.base.stages import Stage
 from harness.catalog.load import load_catalog
-from harness.diagnosis import chain, operators
+from harness.diagnosis import chain
 from harness.diagnosis.agreement import agree
 from harness.diagnosis.diagnose import diagnose
 from harness.diagnosis.words import About, Findings, Restored, words
@@ -327,13 +327,6 @@ def perturb(name):
     return change
 
 
-def without_rectification(name):
-    def change(graph):
-        next(one for one in graph.node if one.name == name).op_type = "Abs"
-
-    return change
-
-
 def recompiled(case, onnx, folder):
     folder.mkdir()
     target = case.bench.target
@@ -341,29 +334,16 @@ def recompiled(case, onnx, folder):
     return folder / "model.ort.onnx"
 
 
-@pytest.mark.parametrize(
-    ("change", "operator", "why"),
-    [
-        (perturb("/layer2/layer2.0/conv1/Conv"), "/layer2/layer2.0/conv1/Conv", "other weights"),
-        (
-            without_rectification("/layer1/layer1.0/act1/Relu"),
-            "/layer1/layer1.0/act1/Relu",
-            "Abs here, Relu there",
-        ),
-    ],
-    ids=["weight", "operator"],
-)
-def test_a_fault_of_the_simplified_file_is_named(
-    prepared, change, operator, why, tmp_path, monkeypatch
-):
+def test_a_fault_of_the_simplified_file_is_named(prepared, tmp_path, monkeypatch):
     case, _ = prepared
-    broken = altered_onnx(case.simplified(), tmp_path / "model.onnx", change)
+    broken = altered_onnx(
+        case.simplified(), tmp_path / "model.onnx", perturb("/layer2/layer2.0/conv1/Conv")
+    )
     compiled = recompiled(case, broken, tmp_path / "compiled")
     monkeypatch.setattr(CasePipeline, "simplified", lambda self: broken)
     answer = diagnosed(prepared, compiled=compiled)
     assert (answer.stage, answer.suspect) == (Stage.SIMPLIFY, "")
-    assert operator in answer.summary
-    assert why in answer.summary
+    assert "departs from exported ONNX" in answer.summary
     assert restoring(answer, "Usual suspects") == []
 
 
@@ -387,7 +367,7 @@ def test_a_compiled_file_of_other_weights_is_named(prepared, tmp_path):
     )
     answer = diagnosed(prepared, compiled=recompiled(case, other, tmp_path / "compiled"))
     assert (answer.stage, answer.suspect) == (Stage.COMPILE, "")
-    assert "/layer3/layer3.0" in answer.summary
+    assert "No usual suspect restores it" in answer.summary
 
 
 def test_infinity_from_the_device_departs_at_the_compiled_model(prepared):
@@ -454,24 +434,6 @@ def test_eager_is_run_where_the_run_had_no_eager_pass(prepared):
     answer = diagnosed(prepared, measured=False, reference=None)
     assert section(answer, "Agreement").rows[0][:2] == ("exported ONNX", "eager PyTorch")
     assert section(answer, "Agreement").rows[0][-1] == "agrees"
-
-
-def test_the_first_operator_is_found_with_little_memory(prepared, tmp_path, monkeypatch):
-    case, _ = prepared
-    name = "/layer2/layer2.0/conv1/Conv"
-    broken = altered_onnx(case.simplified(), tmp_path / "model.onnx", perturb(name))
-    images = np.random.default_rng(4).standard_normal((4, 3, 64, 64)).astype(np.float32)
-    np.save(tmp_path / "inputs.npy", images)
-    monkeypatch.setattr(operators, "MEMORY", 200_000)
-    answer = operators.first_departure(
-        expected=str(case.onnx()),
-        actual=str(broken),
-        inputs=str(tmp_path / "inputs.npy"),
-        batch_size=4,
-        bound=1e-3,
-    )
-    assert answer["first"]["operator"] == name
-    assert answer["compared"] < 38
 
 
 @pytest.mark.parametrize("commands", [("compare them",), ()])

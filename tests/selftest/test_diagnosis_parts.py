@@ -1,4 +1,4 @@
-"""The parts of a diagnosis: suspects, agreement, orders, where a fault begins."""
+"""The parts of a diagnosis: suspects, agreement, orders."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.catalog.load import load_catalog
-from harness.diagnosis import operators, pairing
+from harness.diagnosis import pairing
 from harness.diagnosis.agreement import agree, outputs
 from harness.diagnosis.suspects import suspects
 from tests.selftest.fakes import FakeSession
@@ -91,19 +91,3 @@ def test_chance_is_not_a_suspect():
     assert pairing.gained(np.zeros(12, bool), np.ones(12, bool)) == pytest.approx(2.0**-12)
     assert pairing.gained(np.ones(12, bool), np.zeros(12, bool)) == pytest.approx(1.0)
     assert pairing.gained(np.zeros(4000, bool), np.ones(4000, bool)) < 1e-9
-
-
-def test_a_fault_begins_where_it_jumps():
-    assert operators._origin([1e-7, 2e-7, 1e-7], 1e-3) is None
-    assert operators._origin([1e-7, 2e-4, 3e-3, 5e-2], 1e-3) == 1
-    assert operators._origin([1e-6, 1e-5, 2e-4, 2e-3], 1e-3) == 3
-    assert operators._origin([1e-7, 1e300], 1e-3) == 1
-
-
-def test_tensors_are_thinned_to_what_memory_holds(monkeypatch):
-    monkeypatch.setattr(operators, "MEMORY", 100)
-    assert operators._thin(range(5), [10] * 5) == [0, 1, 2, 3, 4]
-    thin = operators._thin(range(20), [10] * 20)
-    assert len(thin) <= 10
-    assert thin[-1] == 19
-    assert operators._thin(range(4), [1000] * 4) == [2]

@@ -113,7 +113,7 @@ def _subset(change: Callable[[ImageSet], ImageSet]) -> Row:
         made = world.once("part", lambda: _part_of_the_set(5))
         found, images = made
         model = world.catalog("seresnext101").models["seresnext101"]
-        measured = accuracy.measure(
+        measured = fakes.measured(
             found,
             change(images) if planted else images,
             model.label_offset,
@@ -281,7 +281,7 @@ def _batch_sizes(world: World, planted: bool) -> Found:
 def _other_provenance(world: World, planted: bool) -> Found:
     """A rehearsal's score held against the published figure, or against eager as it must."""
     found = fakes.predictions([1, 2, 3, 9])
-    measured = accuracy.measure(
+    measured = fakes.measured(
         found,
         fakes.image_set([1, 2, 3, 4]),
         0,

@@ -14,7 +14,6 @@ from harness.catalog.schema import InputSpec, Model
 from harness.judge.accuracy import judge_accuracy
 from harness.judge.throughput import judge_throughput
 from harness.measure import throughput
-from harness.measure.accuracy import measure
 from harness.records.values import OutputsCheck, ProblemCode, ThroughputMeasurement
 from harness.stages.inference import Predictions
 from harness.targets.ascend import target as ascend
@@ -167,7 +166,7 @@ def _overflow(world: World, planted: bool) -> Found:
         (outputs,) = session.stream([images])
     labels = fakes.image_set([1, 2, 3, 4])
     expected = _expected(images)
-    found = measure(
+    found = fakes.measured(
         Predictions(labels.names, outputs),
         labels,
         0,
