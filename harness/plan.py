@@ -123,23 +123,23 @@ def missing(
     selected = tuple(cases)
     if not selected:
         return ()
-    found = [
+    items = [
         Missing(f"--{name}: {path} {problem}", "the right path")
         for name, path, problem in _wrong_paths(settings)
     ]
     if settings.stand_ins:
         absent = [name for name in _TORCH if importlib.util.find_spec(name) is None]
         if absent:
-            found.append(
+            items.append(
                 Missing(
                     f"{', '.join(absent)}: stand-in weights are made with them",
                     "an environment with pip install -r requirements.txt",
                 )
             )
-        return tuple(found)
+        return tuple(items)
     if settings.target is None:
         why_not = f" ({settings.detection})" if settings.detection else ""
-        found.append(
+        items.append(
             Missing(
                 f"target: where compiled models run{why_not}",
                 f"--target=NAME ({', '.join(available())}), $HARNESS_TARGET, or "
@@ -150,10 +150,10 @@ def missing(
         # The room above, for what only the target knows of this host.
         from harness.targets import registry
 
-        found += registry.lacking(settings, building=building)
+        items += registry.lacking(settings, building=building)
     judged = any(case.check == "accuracy" for case in selected)
     if settings.imagenet is None and judged and not building:
-        found.append(
+        items.append(
             Missing(
                 "data set: the ImageNet validation images and val_label.txt",
                 "--imagenet=DIR or $IMAGENET_DIR",
@@ -163,14 +163,14 @@ def missing(
     if settings.checkpoints is None and settings.checkpoint_cache is None:
         models = sorted({case.model for case in selected} - given)
         if models:
-            found.append(
+            items.append(
                 Missing(
                     f"checkpoints: the original weights of {', '.join(models)}",
                     "--checkpoints=DIR or $HARNESS_CHECKPOINTS (files that you have), or "
                     "--checkpoint-cache=DIR (fetched from their publishers)",
                 )
             )
-    return tuple(found)
+    return tuple(items)
 
 
 def _wrong_paths(settings: Settings) -> Iterator[tuple[str, Path, str]]:
@@ -185,9 +185,9 @@ def _wrong_paths(settings: Settings) -> Iterator[tuple[str, Path, str]]:
             yield name, file, "is not a file" if file.exists() else "does not exist"
 
 
-def missing_text(found: Iterable[Missing], count: int) -> str:
+def missing_text(items: Iterable[Missing], count: int) -> str:
     """The text of the error that ends a run which is not configured."""
     lines = [f"{count} case{'s' if count != 1 else ''} selected, but not everything is there:"]
-    lines += [f"  - {item.thing}\n      give {item.remedy}" for item in found]
+    lines += [f"  - {item.thing}\n      give {item.remedy}" for item in items]
     lines.append("To try the whole chain on this machine without any of them: pytest --rehearsal")
     return "\n".join(lines)

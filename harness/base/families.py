@@ -61,10 +61,10 @@ def families() -> tuple[Family, ...]:
 
 
 def _family(package: str) -> Family:
-    found = import_module(f"{package}.family").FAMILY
-    if not isinstance(found, Family):
+    family = import_module(f"{package}.family").FAMILY
+    if not isinstance(family, Family):
         raise TypeError(f"{package}.family.FAMILY is no Family")
-    return found
+    return family
 
 
 def available() -> tuple[str, ...]:

@@ -84,12 +84,12 @@ def option(
 
 def rows(of: type) -> tuple[Option, ...]:
     """Return the options of a dataclass, in the order of its fields."""
-    found = []
+    options = []
     for field in dataclasses.fields(of):
         if _KEY in field.metadata:
             kind, help_text, group, metavar, more = field.metadata[_KEY]
-            found.append(Option(field.name, kind, help_text, group, metavar, **more))
-    return tuple(found)
+            options.append(Option(field.name, kind, help_text, group, metavar, **more))
+    return tuple(options)
 
 
 @dataclass(frozen=True)

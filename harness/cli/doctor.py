@@ -56,17 +56,17 @@ def doctor(
         catalog = load_catalog(settings.catalog)
     except HarnessError as error:
         trouble = str(error)
-    found = examine(settings, catalog)
+    examination = examine(settings, catalog)
     out = console()
     if everything:
-        for title in dict.fromkeys(finding.group for finding in found.findings):
-            out.print(_all_of(title, found))
-    out.print(_answers(found))
+        for title in dict.fromkeys(finding.group for finding in examination.findings):
+            out.print(_all_of(title, examination))
+    out.print(_answers(examination))
     if not everything:
-        _print_brief(out, found, strict or settings.target)
+        _print_brief(out, examination, strict or settings.target)
     if trouble:
         out.print(trouble, markup=False, soft_wrap=True)
-    for answer in found.answers:
+    for answer in examination.answers:
         if answer.target == strict:
             out.print(_strict_text(answer), markup=False, soft_wrap=True)
             if answer.code:
@@ -88,27 +88,27 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _all_of(title: str, found: Examination) -> Table:
+def _all_of(title: str, examination: Examination) -> Table:
     table = Table(title=escape(title), title_justify="left", show_lines=False)
     for column in ("", "what", "found", "what to do"):
         table.add_column(column, overflow="fold")
-    for finding in found.findings:
+    for finding in examination.findings:
         if finding.group == title:
             cells = (finding.what, finding.found, finding.remedy)
             table.add_row(_SIGNS[finding.state], *map(escape, cells))
     return table
 
 
-def _print_brief(out: Console, found: Examination, target: str | None) -> None:
+def _print_brief(out: Console, examination: Examination, target: str | None) -> None:
     out.print()
-    left = brief(found, target)
+    left = brief(examination, target)
     if left:
         table = _table("", "what", "found", "what to do")
         for one in left:
             table.add_row(_sign(one, target), *map(escape, (one.what, one.found, one.remedy)))
         out.print(table)
     nothing = f"nothing is missing{f' for {target}' if target else ''}; "
-    text = f"{len(found.findings)} things were looked at; --all shows them"
+    text = f"{len(examination.findings)} things were looked at; --all shows them"
     out.print(text if left else nothing + text, soft_wrap=True)
 
 
@@ -121,10 +121,10 @@ def _sign(one: Finding, target: str | None) -> str:
     return "[dim]not here[/]" if absent and aside else _SIGNS[one.state]
 
 
-def _answers(found: Examination) -> Table:
+def _answers(examination: Examination) -> Table:
     """Targets that cannot run for the same reasons share a row."""
     rows: dict[tuple[Can, str], list[str]] = {}
-    for answer in found.answers:
+    for answer in examination.answers:
         rows.setdefault((answer.can, answer.because), []).append(answer.name)
     table = _table("target", "can run here", "how, or why not")
     for (can, how), names in rows.items():

@@ -65,12 +65,12 @@ class DevicePool:
 
     def set_aside(self) -> dict[str, str]:
         """Ids of the devices that were set aside, with the reason."""
-        found = {}
+        reasons = {}
         for path in sorted(self._aside.glob("*.json")):
             with contextlib.suppress(OSError, ValueError, KeyError):
                 note = json.loads(path.read_text(encoding="utf-8"))
-                found[str(note["device"])] = str(note["why"])
-        return found
+                reasons[str(note["device"])] = str(note["why"])
+        return reasons
 
     @contextlib.contextmanager
     def for_case(
@@ -90,15 +90,15 @@ class DevicePool:
         limit = time.monotonic() + timeout_s
         exclusive = check == "throughput" or not self._target.traits.runs_on_host
         with contextlib.ExitStack() as stack:
-            found = None
+            leased = None
             turn_s = 0.0
-            while found is None:
+            while leased is None:
                 places = self._places(check, what, without)
                 only = len(places) == 1
                 for device, group in places:
                     left = limit - time.monotonic()
                     try:
-                        held = stack.enter_context(
+                        lease = stack.enter_context(
                             leases.lease(
                                 device,
                                 self._leases,
@@ -113,12 +113,12 @@ class DevicePool:
                         if only or left <= 0:
                             raise
                         continue
-                    found = device, held
+                    leased = device, lease
                     break
                 # Whose turn ends gives back the chips that it has of a card: turns get longer, or
                 # cases that follow each other on its chips could keep it from them for ever.
                 turn_s = 2 * turn_s if turn_s and check == "throughput" else TURN_S
-            yield found
+            yield leased
 
     def _places(
         self, check: Check, what: str, without: Collection[str]
@@ -133,7 +133,7 @@ class DevicePool:
         if check != "throughput":
             return [(device, ()) for device in usable]
         places: list[tuple[Device, Sequence[Device]]] = []
-        held = []
+        undead_holders = []
         aside = self.set_aside()
         cards = {device.group: device for device in reversed(usable)}
         for device in (one for one in usable if cards[one.group] is one):
@@ -143,12 +143,12 @@ class DevicePool:
                 for one in shared
                 if one.id in aside and (holder := leases.undead_on(one, self._leases))
             ]
-            held += undead
+            undead_holders += undead
             if not undead:
                 places.append((device, shared))
         if not places:
             raise DeviceError(
-                f"{what}: no card of {self._target.name} can be had alone: {some(held)}",
+                f"{what}: no card of {self._target.name} can be had alone: {some(undead_holders)}",
                 remedy="end that process, or reset the card; accuracy can be run on its other "
                 "chips: -m accuracy",
             )

@@ -18,10 +18,10 @@ __all__ = ["available", "check", "lacking", "located", "make_target", "remarks",
 
 def provider(family: Family) -> Provider:
     """Return what a family offers; its package is imported now."""
-    found = import_module(f"{family.package}.provider").PROVIDER
-    if not isinstance(found, Provider):
+    instance = import_module(f"{family.package}.provider").PROVIDER
+    if not isinstance(instance, Provider):
         raise TypeError(f"{family.package}.provider.PROVIDER is no Provider")
-    return found
+    return instance
 
 
 def _provider_of(settings: Settings) -> Provider:
@@ -50,11 +50,11 @@ def located(settings: Settings) -> Settings:
     """
     if settings.configured:
         return settings
-    found = [provider(family).detect(settings) for family in families()]
-    for one in found:
+    detected = [provider(family).detect(settings) for family in families()]
+    for one in detected:
         if one.target is not None:
             return with_target(settings, one.target, one.how)
-    return with_target(settings, None, "; ".join(one.how for one in found if one.how))
+    return with_target(settings, None, "; ".join(one.how for one in detected if one.how))
 
 
 def lacking(settings: Settings, *, building: bool = False) -> Sequence[Missing]:

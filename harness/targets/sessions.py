@@ -222,13 +222,13 @@ class WorkerSession:
         """
         self._drain()
         self._stream += 1
-        mine = self._stream
+        stream = self._stream
         in_flight = 0
         for count, fill in enumerate(fillers):
-            self._check_stream(mine)
+            self._check_stream(stream)
             slot = count % len(self.slots)
             fill(self.slots[slot])
-            self._check_stream(mine)
+            self._check_stream(stream)
             result = None
             if in_flight == len(self.slots) - 1:
                 result, _ = self.collect()
@@ -237,12 +237,12 @@ class WorkerSession:
             in_flight += 1
             if result is not None:
                 yield result
-                self._check_stream(mine)
+                self._check_stream(stream)
         while in_flight:
             result, _ = self.collect()
             in_flight -= 1
             yield result
-            self._check_stream(mine)
+            self._check_stream(stream)
 
     def time(self, loops: int, warmup: int) -> list[float]:
         """Milliseconds of `loops` executions on the batch in slot 0, after `warmup` others.
@@ -319,9 +319,9 @@ class WorkerSession:
         if any(slot == used for _, used in self._submitted):
             raise InferError(f"{self.name}: slot {slot} is in use", remedy="collect it first")
 
-    def _check_stream(self, mine: int) -> None:
+    def _check_stream(self, stream: int) -> None:
         self._alive()
-        if self._stream != mine:
+        if self._stream != stream:
             raise InferError(
                 f"{self.name}: the session was used for something else before this stream's end",
                 remedy="read one stream to its end, or open a session for each",

@@ -171,20 +171,12 @@ def test_a_compile(host: Host) -> None:
     assert "ATC run success" in host.log.read_text()
 
 
-def test_warnings_after_success_are_no_failure(host: Host) -> None:
-    warning = "W11001: Op [x] does not hit the high-priority operator information library.\n"
-    host.atc(f"write(); say({SUCCESS + warning!r})")
-    assert host.compile().file.exists()
-
-
 @pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
-def test_a_file_named_after_the_host(host: Host, arch: str) -> None:
-    host.atc(f"write('_linux_{arch}.om'); say({SUCCESS!r})")
+def test_a_file_named_after_the_host_and_warnings_after_success(host: Host, arch: str) -> None:
+    warning = "W11001: Op [x] does not hit the high-priority operator information library.\n"
+    host.atc(f"write('_linux_{arch}.om'); say({SUCCESS + warning!r})")
     assert host.compile().file == host.output / f"model_linux_{arch}.om"
-
-
-def test_the_plain_name_comes_first(host: Host) -> None:
-    host.atc(f"write('_linux_x86_64.om', 'no'); write(); say({SUCCESS!r})")
+    host.atc(f"write('_linux_{arch}.om', 'no'); write(); say({SUCCESS!r})")  # the plain name first
     assert host.compile().file.read_text() == "offline model"
     assert [path.name for path in host.output.iterdir()] == ["model.om"]
 
@@ -229,37 +221,23 @@ def test_names_that_atc_trips_over(host: Host, name: str) -> None:
 # Claims that are not true
 
 
-def test_exit_code_0_without_the_line(host: Host) -> None:
-    host.atc(f"write(); say({START!r})")
+CLAIMS = {
+    "0 without the line": (f"write(); say({START!r})", "code 0 and did not say that it succeeded"),
+    "1 with the line": (f"write(); say({SUCCESS!r}, 1)", "code 1 though it said that it succeeded"),
+    "the line after a failure": (f"write(); say({FAILED + SUCCESS!r})", ""),
+    "no file": (f"say({SUCCESS!r})", "says that it succeeded and left no model.om"),
+    "an empty file": (f"write(text=''); say({SUCCESS!r})", "left an empty model.om"),
+}
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_a_claim_that_is_not_true(host: Host, claim: str) -> None:
+    body, message = CLAIMS[claim]
+    host.atc(body)
     error = host.fails()
-    assert "atc ended with exit code 0 and did not say that it succeeded" in error.message
+    assert message in error.message
     assert error.message.startswith("resnest50-bs4.onnx [4, 3, 224, 224] for Ascend310P3: ")
-    assert not list(host.output.iterdir())
-
-
-def test_the_line_with_another_exit_code(host: Host) -> None:
-    host.atc(f"write(); say({SUCCESS!r}, 1)")
-    message = host.fails().message
-    assert "ended with exit code 1 though it said that it succeeded" in message
-
-
-def test_the_line_after_a_failure(host: Host) -> None:
-    host.atc(f"write(); say({FAILED + SUCCESS!r})")
-    host.fails()
-
-
-def test_the_line_without_a_file(host: Host) -> None:
-    host.atc(f"say({SUCCESS!r})")
-    error = host.fails()
-    assert "says that it succeeded and left no model.om" in error.message
-    assert type(error) is NothingCompiled
-
-
-def test_an_empty_file(host: Host) -> None:
-    host.atc(f"write(text=''); say({SUCCESS!r})")
-    error = host.fails()
-    assert "left an empty model.om" in error.message
-    assert type(error) is NothingCompiled
+    assert (type(error) is NothingCompiled) == claim.endswith("file")
     assert not list(host.output.iterdir())
 
 
@@ -369,29 +347,24 @@ def test_a_refusal_is_told_from_a_compiler_that_lacks_something(
     assert type(host.fails()) is kind
 
 
-def test_a_code_before_a_crash_is_told(host: Host) -> None:
-    host.atc("print('EZ3003: no kernel', flush=True); os.abort()")
-    assert "EZ3003: no kernel" in host.fails().message
+LIBRARY = "atc.bin: error while loading shared libraries: {}: cannot open shared object file\n"
+CRASHES = {
+    "print('EZ3003: no kernel', flush=True); os.abort()": ("EZ3003: no kernel", ""),
+    # A code in a line of its log is none.
+    "print('[INFO] GE: E19999: registered', flush=True); os.abort()": ("by SIGABRT (abort)", ""),
+    "os.kill(os.getpid(), signal.SIGKILL)": ("killed by SIGKILL (perhaps out of memory)", ""),
+    f"say({LIBRARY.format('libascend_hal.so')!r}, 127)": ("does not find libascend_hal", "devlib"),
+    f"say({LIBRARY.format('libge.so')!r}, 127)": ("atc does not find libge.so", "set_env.sh"),
+}
 
 
-def test_a_code_in_a_log_line_is_none(host: Host) -> None:
-    host.atc("print('[INFO] GE: E19999: handler registered', flush=True); os.abort()")
-    assert host.fails().message.endswith("atc was killed by SIGABRT (abort)")
-
-
-def test_killed_by_a_signal(host: Host) -> None:
-    host.atc("os.kill(os.getpid(), signal.SIGKILL)")
-    assert "killed by SIGKILL (perhaps out of memory)" in host.fails().message
-
-
-def test_a_library_that_is_not_there(host: Host) -> None:
-    text = "atc.bin: error while loading shared libraries: {}: cannot open shared object file\n"
-    host.atc(f"say({text.format('libascend_hal.so')!r}, 127)")
+@pytest.mark.parametrize("body", CRASHES)
+def test_how_a_compiler_ended_is_told(host: Host, body: str) -> None:
+    message, remedy = CRASHES[body]
+    host.atc(body)
     error = host.fails()
-    assert error.message.endswith("atc does not find libascend_hal.so")
-    assert "devlib" in error.remedy
-    host.atc(f"say({text.format('libge_common.so')!r}, 127)")
-    assert "set_env.sh" in host.fails().remedy
+    assert message in error.message and remedy in error.remedy
+    assert "E19999" not in error.message
 
 
 def test_a_program_of_another_machine(host: Host) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from importlib import metadata
 
 import pytest
@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from harness import doctor
 from harness.__main__ import app
+from harness.base.environment import ROOT
 from harness.base.errors import DeviceError
 from harness.base.host import package_version
 from harness.base.stages import Stage
@@ -22,7 +23,7 @@ from harness.catalog.load import load_catalog
 from harness.cli import options as command_options
 from harness.doctor import SUBJECTS, examine
 from harness.images.dataset import FIRST_LABELS
-from harness.settings import ROOT, resolve
+from harness.settings import resolve
 from harness.targets.ascend import doctor as npu
 from harness.targets.ascend.provider import PROVIDER as ASCEND
 from harness.targets.cuda import provider as cuda
@@ -92,7 +93,7 @@ def run(monkeypatch, tmp_path, machine):
     return run
 
 
-def named(findings: Sequence[Finding], words: str) -> Finding:
+def named(findings: Iterable[Finding], words: str) -> Finding:
     (found,) = [one for one in findings if words in one.what]
     return found
 

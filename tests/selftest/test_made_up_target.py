@@ -118,6 +118,7 @@ def test_a_target_outside_the_tree_is_registered_in_one_line(tmp_path):
     assert code == 0, output
     (case,) = reader.read((tmp_path / "runs" / "latest").resolve()).cases
     assert (case.target, case.outcome, case.provenance) == ("abacus", "recorded", "real")
+    assert case.device is not None and case.throughput is not None
     assert case.device.name == "7 beads"
     assert case.throughput.setup.chip == "7 beads"
     assert case.device.commands["run"].startswith("abacus ")

@@ -78,12 +78,12 @@ def is_refused(file: Path) -> bool:
     """Whether ais_bench of 2024 and later would refuse to read a file."""
     path = os.path.abspath(file)
     try:
-        found = os.stat(path)
+        state = os.stat(path)
     except OSError:
         return False  # whoever opens it says what is wrong
-    ours = found.st_uid == os.geteuid() or found.st_gid in os.getgroups()
-    readable = bool(found.st_mode & 0o400)
-    writable = bool(found.st_mode & 0o022)
+    ours = state.st_uid == os.geteuid() or state.st_gid in os.getgroups()
+    readable = bool(state.st_mode & 0o400)
+    writable = bool(state.st_mode & 0o022)
     legal = is_plain(path) and not os.path.islink(path)
     return not (legal and ours and readable and not writable)
 

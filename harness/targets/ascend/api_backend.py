@@ -153,10 +153,10 @@ class ApiModel:
 def import_interface() -> Any:
     """The module `ais_bench.infer.interface`, or an error that names what was found instead."""
     try:
-        found = importlib.util.find_spec("ais_bench")
+        package = importlib.util.find_spec("ais_bench")
     except (ImportError, ValueError):
-        found = None
-    if found is None:
+        package = None
+    if package is None:
         raise ApiError(
             "no ais_bench is installed: it and aclruntime are wheels that PyPI does not have"
         )
@@ -165,7 +165,7 @@ def import_interface() -> Any:
     except ImportError:
         there = False
     if not there:
-        places = ", ".join(found.submodule_search_locations or [str(found.origin)])
+        places = ", ".join(package.submodule_search_locations or [str(package.origin)])
         version = _version("ais_bench_benchmark")
         other = f" (ais_bench_benchmark {version})" if version else ""
         raise ApiError(

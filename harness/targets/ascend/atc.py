@@ -221,8 +221,8 @@ class _Task:
         done, text = self.run([str(aoe), *arguments], more)
         if not done.ok or AOE_SUCCESS not in text.lower():
             raise self.failure(done, text, said=AOE_SUCCESS in text.lower())
-        found = any(path.is_file() for path in bank.rglob("*"))
-        return bank, "" if found else "aoe found nothing better than the defaults"
+        improved = any(path.is_file() for path in bank.rglob("*"))
+        return bank, "" if improved else "aoe found nothing better than the defaults"
 
     def run(self, argv: Sequence[str], more: Mapping[str, str]) -> tuple[Completed, str]:
         done = run(
@@ -325,10 +325,10 @@ def _explained(done: Completed, text: str, said: bool) -> tuple[str, str]:
 def _error(text: str) -> tuple[str, str] | None:
     """The first error's code and text."""
     for one in _verdict(text).splitlines():
-        found = _ERROR.search(one)
-        if found and not _LOG_LINE.match(one):
-            told = _STAMP.sub("", found[2], count=1).strip()
-            return found[1], told[:TEXT_CHARACTERS]
+        match = _ERROR.search(one)
+        if match and not _LOG_LINE.match(one):
+            words = _STAMP.sub("", match[2], count=1).strip()
+            return match[1], words[:TEXT_CHARACTERS]
     return None
 
 

@@ -126,16 +126,16 @@ class Printed:
 
 def parse_throughput(text: str) -> Printed | None:
     """The last throughput that the tool printed, in frames a second; None when it printed none."""
-    found = None
+    printed = None
     for match in _THROUGHPUT.finditer(text.replace("\r", "\n")):
         formula, value = match.groups()
         batch = _BATCH.search(formula)
-        found = Printed(
+        printed = Printed(
             _number(value),
             None if batch is None else _number(batch[1]),
             inverted="1000/NPU_compute_time/batchsize" in formula,
         )
-    return found
+    return printed
 
 
 def _number(text: str) -> float:
@@ -319,13 +319,13 @@ class AisBench(FileTool):
 
     def _times(self, results: Path, done: processes.Completed, loops: int) -> list[float]:
         files = [results / self._renamed(results, place) for place in _SUMMARIES]
-        found = next((path for path in files if path.is_file()), None)
-        if found is None:
+        file = next((path for path in files if path.is_file()), None)
+        if file is None:
             raise InferError(
                 f"{self.what} wrote no summary file", remedy="see the tool's log", log=done.tail()
             )
         try:
-            summary = parse_summary(found.read_text(encoding="utf-8", errors="replace"))
+            summary = parse_summary(file.read_text(encoding="utf-8", errors="replace"))
             printed = parse_throughput(done.output())
             return execution_times(self.what, printed, summary, batch=self.batch, loops=loops)
         except (OSError, ValueError) as error:

@@ -80,8 +80,8 @@ def _simulation(settings: Settings) -> Iterator[Finding]:
     target = settings.target if settings.target in CHIPS else simulation.USUAL
     alone = dataclasses.replace(settings, target=target, device=None)
     with tempfile.TemporaryDirectory(prefix="harness-", ignore_cleanup_errors=True) as name:
-        found = list(_simulated(alone, options, Path(name), _SIMULATED))
-    lacking = {name: [one for one in found if name in one.needed_by] for name in CHIPS}
+        findings = list(_simulated(alone, options, Path(name), _SIMULATED))
+    lacking = {name: [one for one in findings if name in one.needed_by] for name in CHIPS}
     plays = [CHIPS[name] for name, lacks in lacking.items() if not lacks]
     say, what = Findings(_SIMULATED, _SUBJECT, "machine"), "stand-ins of CANN's tools"
     if plays:

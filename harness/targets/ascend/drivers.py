@@ -47,13 +47,13 @@ def probe(toolkit: Toolkit, *, log: Path) -> Probe:
         if not line.startswith(PROBE_MARK):
             continue
         try:
-            found = json.loads(line[len(PROBE_MARK) :])
+            answer = json.loads(line[len(PROBE_MARK) :])
             return Probe(
-                api=str(found["api"]),
-                module=str(found["module"]),
-                aclruntime=str(found["aclruntime"]),
-                file=str(found["file"]),
-                versions={str(key): str(value) for key, value in found["versions"].items()},
+                api=str(answer["api"]),
+                module=str(answer["module"]),
+                aclruntime=str(answer["aclruntime"]),
+                file=str(answer["file"]),
+                versions={str(key): str(value) for key, value in answer["versions"].items()},
             )
         except (ValueError, KeyError, TypeError, AttributeError):
             break
@@ -69,17 +69,17 @@ def available_drivers(toolkit: Toolkit, *, log: Path) -> Mapping[str, str]:
 
     Nothing is run on a device: a driver that is there may still fail to open one.
     """
-    seen = probe(toolkit, log=log)
-    if simulation.VARIABLE not in toolkit.env and simulation.is_part(Path(seen.file)):
+    probed = probe(toolkit, log=log)
+    if simulation.VARIABLE not in toolkit.env and simulation.is_part(Path(probed.file)):
         # A path of a simulation's set_env.sh without its variables: no real run stands on it.
-        why = f"{toolkit.python}: {seen.file} is a simulated host's; take it from $PYTHONPATH"
-        seen = dataclasses.replace(seen, api=why, module=why, aclruntime=why)
-    cli = seen.module
+        why = f"{toolkit.python}: {probed.file} is a simulated host's; take it from $PYTHONPATH"
+        probed = dataclasses.replace(probed, api=why, module=why, aclruntime=why)
+    cli = probed.module
     if toolkit.ais_infer is not None:  # a given script is what runs, whatever else is there
-        cli = seen.aclruntime
+        cli = probed.aclruntime
         if not toolkit.ais_infer.is_file():
             cli = f"{toolkit.ais_infer} is not there"
-    return {"api": seen.api, "cli": cli, "benchmark": _why_no_benchmark(toolkit.benchmark)}
+    return {"api": probed.api, "cli": cli, "benchmark": _why_no_benchmark(toolkit.benchmark)}
 
 
 def choose(toolkit: Toolkit, asked: str | None, *, log: Path) -> str:
@@ -88,21 +88,21 @@ def choose(toolkit: Toolkit, asked: str | None, *, log: Path) -> str:
     Raises:
         LoadError: it cannot be used, or none can, with the reason for each.
     """
-    found = available_drivers(toolkit, log=log)
+    reasons = available_drivers(toolkit, log=log)
     if asked is not None:
-        if found[asked]:
+        if reasons[asked]:
             raise LoadError(
-                f"--driver={asked} cannot be used here: {found[asked]}",
+                f"--driver={asked} cannot be used here: {reasons[asked]}",
                 remedy="docs/ascend.md says what each driver needs; without --driver the first "
                 "that is there is taken",
             )
         return asked
-    for name, why in found.items():
+    for name, why in reasons.items():
         if not why:
             return name
-    reasons = "; ".join(f"{name}: {why}" for name, why in found.items())
+    text = "; ".join(f"{name}: {why}" for name, why in reasons.items())
     raise LoadError(
-        f"nothing here can run a compiled model ({reasons})", remedy=f"{INSTALL} (docs/ascend.md)"
+        f"nothing here can run a compiled model ({text})", remedy=f"{INSTALL} (docs/ascend.md)"
     )
 
 

@@ -85,7 +85,7 @@ class FileSession:
         time. One session has one stream at a time, a new one ends the older.
         """
         self._end_stream()
-        mine = self._stream
+        stream = self._stream
         left = iter(fillers)
         buffer = np.zeros(self.inputs[0].shape, np.float32)
         part: _Part | None = None
@@ -93,7 +93,7 @@ class FileSession:
             while True:
                 following = self._write(left, buffer, part)
                 try:
-                    self._check_stream(mine)
+                    self._check_stream(stream)
                     files = self._finish(part) if part is not None else ()
                 except BaseException:
                     if following is not None:
@@ -106,12 +106,12 @@ class FileSession:
                     # After the start: the device works while the caller takes its time.
                     for index in range(done.batches):
                         yield self._read(files, index)
-                        self._check_stream(mine)
+                        self._check_stream(stream)
                     self._drop(done)
                 if part is None:
                     return
         finally:
-            if self._stream == mine:
+            if self._stream == stream:
                 self._end_stream()
 
     def time(self, loops: int, warmup: int) -> list[float]:
@@ -228,8 +228,8 @@ class FileSession:
         shape = self.outputs[0].shape
         count = shape[0] // self._tool.rows_per_file
         values = math.prod(shape) // count
-        mine = files[index * count : (index + 1) * count]
-        return np.concatenate([read_floats(file, values) for file in mine]).reshape(shape)
+        batch_files = files[index * count : (index + 1) * count]
+        return np.concatenate([read_floats(file, values) for file in batch_files]).reshape(shape)
 
     def _drop(self, part: _Part) -> None:
         self._parts.remove(part)
@@ -248,10 +248,10 @@ class FileSession:
         if not dead:
             raise undead(self._tool.what)
 
-    def _check_stream(self, mine: int) -> None:
+    def _check_stream(self, stream: int) -> None:
         if self._closed:
             raise InferError(f"the session of {self.name} is closed", remedy="open the model again")
-        if self._stream != mine:
+        if self._stream != stream:
             raise InferError(
                 f"{self.name}: the session was used for something else before this stream's end",
                 remedy="read one stream to its end, or open a session for each",

@@ -29,8 +29,8 @@ def perhaps_lost_sign(error: HarnessError) -> str:
 
 
 def _sign(pattern: re.Pattern[str], error: HarnessError) -> str:
-    found = pattern.search(f"{error.message}\n{error.log}")
-    return found[0] if found else ""
+    match = pattern.search(f"{error.message}\n{error.log}")
+    return match[0] if match else ""
 
 
 def lost_device(error: HarnessError, device_id: int, output: str = "") -> DeviceError | None:

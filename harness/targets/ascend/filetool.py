@@ -134,13 +134,13 @@ def check_files(
     Raises:
         InferError: files are missing, left over, or of another size, by name.
     """
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.name not in ignore:
                 regular = entry.is_file(follow_symlinks=False)
-                found[entry.name] = entry.stat().st_size if regular else -1
-    missing = sorted(expected.keys() - found.keys())
+                sizes[entry.name] = entry.stat().st_size if regular else -1
+    missing = sorted(expected.keys() - sizes.keys())
     if missing:
         raise InferError(
             f"{what} wrote {len(expected) - len(missing)} of {len(expected)} outputs, "
@@ -148,19 +148,19 @@ def check_files(
             remedy="see the tool's log; it ends with 0 although outputs are missing",
             log=log,
         )
-    extra = sorted(found.keys() - expected.keys())
+    extra = sorted(sizes.keys() - expected.keys())
     if extra:
         raise InferError(
             f"{what} left {len(extra)} files that no input accounts for: {some(extra)}",
             remedy="see the tool's log; a model with several outputs needs its logits alone",
             log=log,
         )
-    wrong = [name for name in sorted(expected) if expected[name] not in (-1, found[name])]
+    wrong = [name for name in sorted(expected) if expected[name] not in (-1, sizes[name])]
     if wrong:
         name = wrong[0]
         raise InferError(
             f"{what}: {len(wrong)} outputs have another size than the model's: {name} has "
-            f"{found[name]} bytes, expected {expected[name]}",
+            f"{sizes[name]} bytes, expected {expected[name]}",
             remedy="compile the model with float32 outputs at this batch size; see the log",
             log=log,
         )

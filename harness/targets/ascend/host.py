@@ -64,7 +64,7 @@ class AscendHost:
             ConfigError: an option names nothing, or a simulated host would stand behind a real run.
         """
         options = self._options
-        found = find_toolkit(
+        toolkit = find_toolkit(
             environment=self._environment,
             python=options.ais_python,
             atc=options.atc,
@@ -76,8 +76,8 @@ class AscendHost:
             source_deadline_s=self._patience.source_s,
         )
         if options.simulate_ascend:
-            return simulation.only_simulated(found)
-        return simulation.refuse(found)
+            return simulation.only_simulated(toolkit)
+        return simulation.refuse(toolkit)
 
     @cached_property
     def npu_smi(self) -> NpuSmi | None:

@@ -104,8 +104,8 @@ def _about(tool: str, device_id: int, images: int) -> SessionInfo:
 
 def parse_interface(text: str) -> float | None:
     """`Interface throughputRate` of a `perf_vision_...` file in frames a second, or None."""
-    found = _INTERFACE.findall(text.replace("\r", "\n"))
-    return float(found[-1]) if found else None
+    rates = _INTERFACE.findall(text.replace("\r", "\n"))
+    return float(rates[-1]) if rates else None
 
 
 @dataclass(frozen=True)
@@ -133,10 +133,10 @@ class Average:
 
 def parse_average(text: str) -> Average | None:
     """The last average of a pure inference, or None."""
-    found = _AVERAGE.findall(text.replace("\r", "\n"))
-    if not found:
+    averages = _AVERAGE.findall(text.replace("\r", "\n"))
+    if not averages:
         return None
-    rate, latency = found[-1]
+    rate, latency = averages[-1]
     return Average(float(rate), float(latency), _rounding(latency))
 
 
@@ -245,11 +245,11 @@ class Benchmark(FileTool):
                 f"it printed {printed.fps:g} samples/s and wrote {written.fps:g}", done
             )
         # Both: one of them may have printed more digits.
-        for said in (written, printed or written):
-            if not said.agrees:
+        for average in (written, printed or written):
+            if not average.agrees:
                 raise self._no_figure(
-                    f"{said.fps:g} samples/s and {said.latency_ms:g} ms for each contradict each "
-                    "other",
+                    f"{average.fps:g} samples/s and {average.latency_ms:g} ms for each contradict "
+                    "each other",
                     done,
                 )
         return written.fps
@@ -295,10 +295,10 @@ class Benchmark(FileTool):
 
     def _text(self, folder: Path, pattern: str, done: processes.Completed) -> str:
         """The one file of that name. Raises `InferError`."""
-        found = sorted(folder.glob(pattern))
-        if len(found) != 1:
-            raise self._no_figure(f"it wrote {len(found)} files {pattern}", done)
-        return found[0].read_text(encoding="utf-8", errors="replace")
+        files = sorted(folder.glob(pattern))
+        if len(files) != 1:
+            raise self._no_figure(f"it wrote {len(files)} files {pattern}", done)
+        return files[0].read_text(encoding="utf-8", errors="replace")
 
     def _no_figure(self, why: str, done: processes.Completed) -> InferError:
         return InferError(

@@ -40,8 +40,8 @@ def commands(
         command += ["-c", cann]
     command += ["-o", str(folder / "msit"), "-d", str(device)]
     source = toolkit.environment_source
-    found = [shlex.join(["source", source.removeprefix(_SOURCED)])]
-    return [*(found if source.startswith(_SOURCED) else []), shlex.join(command)]
+    source_command = [shlex.join(["source", source.removeprefix(_SOURCED)])]
+    return [*(source_command if source.startswith(_SOURCED) else []), shlex.join(command)]
 
 
 def _cann(env: Mapping[str, str]) -> str:

@@ -407,8 +407,8 @@ def _heads_processes(cells: Sequence[str]) -> bool:
 
 def _versions(rows: Iterable[Sequence[str]]) -> tuple[str, str]:
     for cells in rows:
-        if len(cells) == 1 and (found := _VERSIONS.match(cells[0])):
-            return found[1], found[2] or ""
+        if len(cells) == 1 and (match := _VERSIONS.match(cells[0])):
+            return match[1], match[2] or ""
     return "", ""
 
 
@@ -435,7 +435,7 @@ class _Processes:
 
 def _processes(rows: Iterable[Sequence[str]]) -> _Processes:
     spoken_of = set()
-    found = []
+    processes = []
     for cells in rows:
         if len(cells) == 1 and (nobody := _NOBODY.search(cells[0])):
             spoken_of.add(int(nobody[1]))
@@ -448,8 +448,8 @@ def _processes(rows: Iterable[Sequence[str]]) -> _Processes:
                 _number(cells[3]),
                 _integer(cells[4]) if len(cells) > 4 else None,
             )
-            found.append((npu, int(owner[2]) if owner[2] else None, process))
-    return _Processes(frozenset(spoken_of), tuple(found))
+            processes.append((npu, int(owner[2]) if owner[2] else None, process))
+    return _Processes(frozenset(spoken_of), tuple(processes))
 
 
 def _chips(rows: Iterable[Sequence[str]], processes: _Processes) -> tuple[Chip, ...]:
@@ -520,12 +520,12 @@ def _blocks(text: str) -> list[dict[str, str]]:
 
 def _fields(lines: Iterable[str]) -> dict[str, str]:
     """Lines `key : value`; of two with one key the first, of the chip before its controller."""
-    found: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for line in lines:
         key, colon, value = line.partition(":")
         if colon and key.strip() and value.strip() not in _NOTHING:
-            found.setdefault(key.strip(), value.strip())
-    return found
+            fields.setdefault(key.strip(), value.strip())
+    return fields
 
 
 def _number(text: str) -> float | None:

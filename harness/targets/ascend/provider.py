@@ -68,12 +68,12 @@ class AscendProvider(Provider):
             why = f" ({source})" if source.startswith("not usable") else ""
             return Detected(None, f"no npu-smi is on this host{why}")
         shown = sorted({chip.soc_version for chip in info.chips})
-        found = [name for chip in shown if (name := _target_of(chip)) is not None]
-        if len(found) == 1:
-            return Detected(found[0], "the NPU that npu-smi shows")
+        targets = [name for chip in shown if (name := _target_of(chip)) is not None]
+        if len(targets) == 1:
+            return Detected(targets[0], "the NPU that npu-smi shows")
         which = (
             ": which one is not said"
-            if found
+            if targets
             else f", and targets are for {', '.join(CHIPS.values())}"
         )
         return Detected(None, f"npu-smi says {' and '.join(shown)}{which}")
@@ -87,9 +87,9 @@ class AscendProvider(Provider):
         with tempfile.TemporaryDirectory(prefix="harness-") as folder:
             place = Place(Path(folder), Path(folder), settings.leases)
             tools = AscendHost(options, place, os.environ).toolkit
-        found = []
+        missing = []
         if tools.npu_smi is None and settings.device is None and not building:
-            found.append(
+            missing.append(
                 Missing(
                     "npu-smi: nothing says which NPU is there",
                     "the driver's tools, or --device=N; a host without an NPU can only build: "
@@ -97,13 +97,13 @@ class AscendProvider(Provider):
                 )
             )
         if tools.atc is None:
-            found.append(
+            missing.append(
                 Missing(
                     "atc: CANN's compiler is neither on PATH nor in a known place",
                     "CANN's toolkit and its set_env.sh, --ascend-home=DIR or --atc=FILE",
                 )
             )
-        return found
+        return missing
 
     def check(self, settings: Settings) -> None:
         options = settings.of(AscendOptions)

@@ -74,8 +74,8 @@ def environment(options: AscendOptions, target: str | None, folder: Path) -> Map
     folder.mkdir(parents=True, exist_ok=True)
     with locks.locked(folder / ".installing", timeout_s=60.0, what="the simulator"):
         if not marker.is_file():
-            found = simulator.install(folder, config, environment=dict(os.environ))
-            changed = {key: value for key, value in found.items() if os.environ.get(key) != value}
+            whole = simulator.install(folder, config, environment=dict(os.environ))
+            changed = {key: value for key, value in whole.items() if os.environ.get(key) != value}
             marker.write_text(json.dumps(changed), encoding="utf-8")
     return {**os.environ, **json.loads(marker.read_text(encoding="utf-8"))}
 
@@ -108,36 +108,36 @@ def is_part(tool: Path) -> bool:
         return False
 
 
-def refuse(found: Toolkit) -> Toolkit:
+def refuse(toolkit: Toolkit) -> Toolkit:
     """Return the toolkit of a real host; refuse a simulated one, whoever put it on a search path.
 
     Raises:
         ConfigError: a part of it is simulated.
     """
-    tools = [found.atc, found.aoe, found.npu_smi, found.benchmark, found.ais_infer]
+    tools = [toolkit.atc, toolkit.aoe, toolkit.npu_smi, toolkit.benchmark, toolkit.ais_infer]
     for tool in tools:
-        if VARIABLE in found.env or (tool is not None and is_part(tool)):
+        if VARIABLE in toolkit.env or (tool is not None and is_part(tool)):
             raise ConfigError(
                 f"a simulated Ascend host would stand behind a real run: {tool or 'its variables'}",
                 remedy="start from a shell that did not source a simulation's set_env.sh, without "
                 f"${VARIABLE}; or simulate: --simulate-ascend",
             )
-    return found
+    return toolkit
 
 
-def only_simulated(found: Toolkit) -> Toolkit:
+def only_simulated(toolkit: Toolkit) -> Toolkit:
     """Return the toolkit of a simulated host without what belongs to a real one."""
-    root = Path(found.env[VARIABLE]).parent
+    root = Path(toolkit.env[VARIABLE]).parent
 
-    def ours(path: Path | None) -> Path | None:
+    def simulated(path: Path | None) -> Path | None:
         return path if path is not None and path.is_relative_to(root) else None
 
     return dataclasses.replace(
-        found,
-        npu_smi=ours(found.npu_smi),
-        atc=ours(found.atc),
-        aoe=ours(found.aoe),
-        benchmark=ours(found.benchmark),
+        toolkit,
+        npu_smi=simulated(toolkit.npu_smi),
+        atc=simulated(toolkit.atc),
+        aoe=simulated(toolkit.aoe),
+        benchmark=simulated(toolkit.benchmark),
         msit=None,
         devlib=None,
     )

@@ -104,7 +104,7 @@ class AscendTarget:
         return chips_of(self._host.known_info, self.soc_version)
 
     def identity(self) -> Mapping[str, Scalar]:
-        found: dict[str, Scalar] = {
+        known: dict[str, Scalar] = {
             "target": self.name,
             "chip": self.soc_version,
             "simulated": self._options.simulate_ascend,
@@ -112,11 +112,11 @@ class AscendTarget:
         }
         info = self._host.known_info
         if info is not None:
-            found["driver"] = info.driver_version
+            known["driver"] = info.driver_version
             chips = self._known_chips()
             firmware = self._host.firmware(chips[0].npu_id) if chips else ""
-            found |= {"firmware": firmware} if firmware else {}
-        return found
+            known |= {"firmware": firmware} if firmware else {}
+        return known
 
     def devices(self) -> Sequence[Device]:
         wanted = self._wanted

@@ -199,16 +199,16 @@ def _sourced(
             text = os.fsdecode(out.read_bytes()) if done.ok else ""
         except OSError:  # the script left bash before the second command
             text = ""
-    found = dict(entry.split("=", 1) for entry in text.split("\0") if "=" in entry)
-    if not found:
+    exported = dict(entry.split("=", 1) for entry in text.split("\0") if "=" in entry)
+    if not exported:
         return done, None
     for name in _OF_A_SHELL:
-        found.pop(name, None)
+        exported.pop(name, None)
         if name in environment:
-            found[name] = environment[name]
+            exported[name] = environment[name]
     for name in _LISTS:  # a script that replaces a list must not lose what the user had in it
-        found = with_entries(found, name, last=entries(environment, name))
-    return done, found
+        exported = with_entries(exported, name, last=entries(environment, name))
+    return done, exported
 
 
 def _homes(env: Mapping[str, str]) -> list[Path]:
@@ -216,9 +216,9 @@ def _homes(env: Mapping[str, str]) -> list[Path]:
 
     The environment of CANN 5.0 names only parts of the toolkit.
     """
-    found = _folders([env.get(name, "") for name in _HOMES])
-    if found:
-        return found
+    homes = _folders([env.get(name, "") for name in _HOMES])
+    if homes:
+        return homes
     operators = env.get(_OPERATORS, "").rstrip("/")
     above = os.path.dirname(operators) if os.path.isdir(operators) else ""
     return _folders([above, env.get(_CPU_OPERATORS, "").rstrip("/")])
@@ -236,9 +236,9 @@ def _which(name: str, env: Mapping[str, str], more: Iterable[Path] = ()) -> Path
     """The program on the environment's PATH, else in one of the folders in `more`."""
     for path in (env.get("PATH", ""), *map(str, more)):
         # Without entries shutil.which would take this process's PATH.
-        found = shutil.which(name, path=path) if path else None
-        if found:
-            return Path(found).absolute()  # not resolved: a script may look at its own place
+        program = shutil.which(name, path=path) if path else None
+        if program:
+            return Path(program).absolute()  # not resolved: a script may look at its own place
     return None
 
 
@@ -255,10 +255,10 @@ def _interpreter(python: str | None, environment: Mapping[str, str]) -> str:
         return sys.executable
     if os.sep in python:
         return str(_program(Path(python), "the Python interpreter"))
-    found = _which(python, environment)
-    if found is None:
+    program = _which(python, environment)
+    if program is None:
         raise _names_nothing("the Python interpreter", Path(python), "on PATH")
-    return str(found)
+    return str(program)
 
 
 def _names_nothing(what: str, path: Path, needed: str) -> ConfigError:
@@ -268,12 +268,12 @@ def _names_nothing(what: str, path: Path, needed: str) -> ConfigError:
 
 def _driver_folders(env: Mapping[str, str], homes: Iterable[Path]) -> list[Path]:
     """Where the driver may be installed; only folders that exist."""
-    found = _DRIVER_PATH.search(_read(INSTALL_INFO))
+    installed = _DRIVER_PATH.search(_read(INSTALL_INFO))
     named = [
         *([Path(env["ASCEND_DRIVER_PATH"])] if env.get("ASCEND_DRIVER_PATH") else []),
         # Beside the toolkit: <root>/driver of <root>/ascend-toolkit/latest or <root>/cann-8.5.0.
         *(root / "driver" for home in homes for root in (home.parent.parent, home.parent)),
-        *([Path(found[1], "driver")] if found else []),
+        *([Path(installed[1], "driver")] if installed else []),
         *(root / "driver" for root in ROOTS),
     ]
     return [folder for folder in dict.fromkeys(named) if folder.is_dir()]
@@ -301,7 +301,7 @@ def _versions(
 ) -> Mapping[str, str]:
     runtime = _cann_version(homes, machine)
     compiler = "" if atc is None else _cann_version(_above(atc), machine)
-    found = {
+    versions = {
         # A model is as good as the atc that made it, whichever toolkit the variables name.
         "cann": runtime if atc is None else compiler,
         "atc": "" if atc is None or compiler else _which_file(atc),
@@ -313,7 +313,7 @@ def _versions(
         "driver": _first(_INFO, _below(drivers, "version.info")),
         "firmware": _first(_INFO, [path.parent / "firmware/version.info" for path in drivers]),
     }
-    return {name: version for name, version in found.items() if version}
+    return {name: version for name, version in versions.items() if version}
 
 
 def _cann_version(homes: Iterable[Path], machine: str) -> str:
@@ -343,9 +343,9 @@ def _which_file(program: Path) -> str:
 
 def _first(pattern: re.Pattern[str], files: Iterable[Path]) -> str:
     for file in files:
-        found = pattern.search(_read(file))
-        if found:
-            return found[1]
+        match = pattern.search(_read(file))
+        if match:
+            return match[1]
     return ""
 
 

@@ -32,17 +32,15 @@ class CudaProvider(Provider):
         return CudaTarget(settings)
 
     def lacking(self, settings: Settings, *, building: bool) -> Sequence[Missing]:
-        found = []
+        missing = []
         if shutil.which("nvidia-smi") is None:
-            found.append(Missing("nvidia-smi: nothing says which GPU is there", "NVIDIA's driver"))
+            thing = "nvidia-smi: nothing says which GPU is there"
+            missing.append(Missing(thing, "NVIDIA's driver"))
         if importlib.util.find_spec("onnxruntime") and not _version("onnxruntime-gpu"):
-            found.append(
-                Missing(
-                    "onnxruntime-gpu: the plain onnxruntime has no CUDA provider",
-                    "an environment of its own with pip install -r requirements/cuda.txt",
-                )
-            )
-        return found
+            thing = "onnxruntime-gpu: the plain onnxruntime has no CUDA provider"
+            remedy = "an environment of its own with pip install -r requirements/cuda.txt"
+            missing.append(Missing(thing, remedy))
+        return missing
 
     def nothing_here(self) -> NothingHere:
         return NothingHere(

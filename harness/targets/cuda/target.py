@@ -85,34 +85,34 @@ class CudaTarget:
         return [row for row in rows if len(row) == len(fields)]
 
     def _gpus(self) -> list[dict[str, str]]:
-        found = [dict(zip(_FIELDS, row, strict=True)) for row in self._query("gpu", _FIELDS)]
-        return [one for one in found if one["index"].isascii() and one["index"].isdigit()]
+        gpus = [dict(zip(_FIELDS, row, strict=True)) for row in self._query("gpu", _FIELDS)]
+        return [one for one in gpus if one["index"].isascii() and one["index"].isdigit()]
 
     def _mine(self) -> list[dict[str, str]]:
         wanted = self._wanted
         return [gpu for gpu in self._gpus() if wanted is None or int(gpu["index"]) in wanted]
 
     def identity(self) -> Mapping[str, Scalar]:
-        found: dict[str, Scalar] = {"target": self.name, "onnxruntime": _onnxruntime()}
+        known: dict[str, Scalar] = {"target": self.name, "onnxruntime": _onnxruntime()}
         try:
             gpus = self._mine()
         except DeviceError:
-            return found
+            return known
         if gpus:
             # A compiled model may be used on each of them.
             names = sorted({gpu["name"] for gpu in gpus})
-            found |= {"chip": ", ".join(names), "driver": gpus[0]["driver_version"]}
-        return found
+            known |= {"chip": ", ".join(names), "driver": gpus[0]["driver_version"]}
+        return known
 
     def devices(self) -> Sequence[Device]:
-        found = tuple(
+        devices = tuple(
             Device(self.name, int(gpu["index"]), gpu["name"], f"gpu-{gpu['index']}")
             for gpu in self._mine()
         )
-        if not found:
+        if not devices:
             asked = "" if self._wanted is None else f" with the ids of --device or ${VISIBLE}"
             raise DeviceError(f"nvidia-smi shows no GPU{asked}", remedy="nvidia-smi lists the ids")
-        return found
+        return devices
 
     def compiles_on_device(self, model: Model, batch_size: int) -> bool:
         return True  # the provider opens the GPU, also to write a file
