@@ -204,6 +204,8 @@ def test_a_failed_build_is_told_once(make):
     assert run.describe(second, again) == (
         f"[compile] the same failure as in {first.name}, see there; not tried again"
     )
+    # One that failed anew, in the same words, is told whole.
+    assert run.describe(second, CompileError("refused", remedy="r")) == run.describe(first, error)
     # In its record the second case has all of it.
     end = known_failures.ending(error_info(again), None, Declared())
     assert end.sentence == f"[compile] refused{REMEMBERED}"
