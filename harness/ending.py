@@ -36,7 +36,7 @@ def checks_over(records: RunRecords, catalog: Catalog) -> tuple[RunCheckLine, ..
 
 
 def run_line(run: RunLine, name: CheckName, subject: str, sentence: str) -> RunCheckLine:
-    """Make the line of something that is said of the whole run, and of no model.
+    """Make the line of a remark on the whole run, and on no model.
 
     A planted fault that never struck is recorded; anything else failed.
     """

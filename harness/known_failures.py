@@ -7,7 +7,7 @@ no images) leaves the declaration open.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 from harness.base.errors import REMEMBERED
@@ -34,8 +34,8 @@ class CaseEnd:
 
     outcome: Outcome
     sentence: str
-    excused: bool = field(default=False)
-    broken: bool = field(default=False)
+    excused: bool = False
+    broken: bool = False
 
 
 def declared(catalog: Catalog, case: Case, today: date | None = None) -> Declared:
@@ -54,8 +54,8 @@ def ending(error: ErrorInfo | None, verdict: Verdict | None, known: Declared) ->
     excuse, ended = known.excuse, known.ended
     if excuse is None:
         if ended is not None and plain.outcome in ("failed", "error"):
-            said = f"{plain.sentence}; its excuse ({ended.link}) ended on {ended.expires}"
-            return CaseEnd(plain.outcome, said)
+            sentence = f"{plain.sentence}; its excuse ({ended.link}) ended on {ended.expires}"
+            return CaseEnd(plain.outcome, sentence)
         return plain
     stage = error.stage if error is not None else None
     if plain.outcome == "failed":
@@ -63,19 +63,19 @@ def ending(error: ErrorInfo | None, verdict: Verdict | None, known: Declared) ->
     elif error is None and verdict is None:
         return plain
     if stage == excuse.stage:
-        said = f"failed as declared ({excuse.link}): {plain.sentence}"
-        return CaseEnd("known_failure", said, excused=True)
+        sentence = f"failed as declared ({excuse.link}): {plain.sentence}"
+        return CaseEnd("known_failure", sentence, excused=True)
     before_the_model = error is not None and says_nothing_of_the_model(error)
     undecided = plain.outcome == "inconclusive" and excuse.stage == Stage.VERDICT
     if before_the_model or undecided:
-        said = f"declared to fail at {excuse.stage} ({excuse.link}), which stays open"
-        return CaseEnd(plain.outcome, f"{plain.sentence}; {said}")
+        open_ = f"declared to fail at {excuse.stage} ({excuse.link}), which stays open"
+        return CaseEnd(plain.outcome, f"{plain.sentence}; {open_}")
     happened = f"it failed at {stage}" if stage else "it did not fail"
-    said = (
+    sentence = (
         f"declared to fail at {excuse.stage} ({excuse.link}), but {happened}: {plain.sentence}. "
         "Change known_failures in the catalog"
     )
-    return CaseEnd("failed", said, broken=True)
+    return CaseEnd("failed", sentence, broken=True)
 
 
 def _plain(error: ErrorInfo | None, verdict: Verdict | None) -> CaseEnd:

@@ -137,9 +137,9 @@ def merge(
 
 
 def _distinct(runs: Sequence[Path], output: Path) -> tuple[list[Path], list[str]]:
-    """Each directory once, however it is spelt: `runs/latest` and the run behind it are one.
+    """Return each directory once, and a note for each that was named again.
 
-    With a note for each that was named again.
+    `runs/latest` and the run behind it are one.
     """
     seen: list[Path] = []
     notes = []
@@ -203,7 +203,7 @@ def _refuse_mixed(sources: Sequence[_Source], *, other_catalog: bool) -> None:
 def _by_value(
     sources: Sequence[_Source], values: Callable[[_Source], Sequence[str]]
 ) -> dict[str, list[str]]:
-    """Names of the runs that have each value."""
+    """Return the names of the runs that have each value."""
     names: dict[str, list[str]] = {}
     for source in sources:
         for value in dict.fromkeys(values(source)):
@@ -218,7 +218,7 @@ def _listed(names: Mapping[str, Sequence[str]]) -> str:
 def _same_catalog(
     sources: Sequence[_Source], path: Path | None
 ) -> tuple[Catalog | None, list[str]]:
-    """The catalog that all runs were judged by; else None, and a note where that matters."""
+    """Return the catalog that judged all runs; else None, and a note where that matters."""
     try:
         present = load_catalog(path or resolve({}).catalog)
     except HarnessError as error:
@@ -248,7 +248,7 @@ def _joined_plan(sources: Sequence[_Source]) -> list[PlannedCase]:
 
 
 def _joined_cases(sources: Sequence[_Source]) -> list[tuple[_Source, CaseLine]]:
-    """Each case once, with the run that it comes from."""
+    """Return each case once, with the run that it comes from."""
     cases: dict[str, tuple[_Source, CaseLine]] = {}
     clashes = []
     for source in sources:
@@ -268,14 +268,14 @@ def _joined_cases(sources: Sequence[_Source]) -> list[tuple[_Source, CaseLine]]:
 
 
 def _content(case: CaseLine) -> dict[str, str]:
-    """A case by key, as texts, without the places of its files, which a merge may change."""
+    """Return a case's fields as texts, without the names of its files, which a merge changes."""
     blank = with_files(case, lambda name: "")
     # As text: a NaN equals itself.
     return {key: repr(value) for key, value in blank}
 
 
 def _disagreement(one: tuple[_Source, CaseLine], two: tuple[_Source, CaseLine]) -> str:
-    """What two runs say of one case: outcomes, or figures, or where else their lines differ."""
+    """Name the two outcomes of a case, or the two figures, or the fields that differ."""
     (source, seen), (other, case) = one, two
     here, there = source.name, other.name
     if here == there:
@@ -301,12 +301,12 @@ def _disagreement(one: tuple[_Source, CaseLine], two: tuple[_Source, CaseLine]) 
 def _joined_checks(
     sources: Sequence[_Source], joined: RunRecords, catalog: Catalog | None
 ) -> list[RunCheckLine]:
-    """The joined cases judged again; of what cannot be, the worst that a run said."""
+    """Judge the joined cases; keep the worst line of a run where that decides nothing."""
     checks: dict[_CheckKey, RunCheckLine] = {}
 
     def keep_worst(line: RunCheckLine) -> None:
-        held = checks.setdefault((line.name, line.subject), line)
-        if _SEVERITY.index(line.outcome) > _SEVERITY.index(held.outcome):
+        kept = checks.setdefault((line.name, line.subject), line)
+        if _SEVERITY.index(line.outcome) > _SEVERITY.index(kept.outcome):
             checks[line.name, line.subject] = line
 
     for source in sources:
@@ -323,7 +323,7 @@ def _joined_checks(
 
 
 def _judged_by_a_run(sources: Sequence[_Source], joined: RunRecords, line: RunCheckLine) -> bool:
-    """Whether a run judged this itself over all of the cases: what they left may be gone since."""
+    """Return whether one run judged all of these cases itself: their predictions may be gone since."""
     needed = {
         case.nodeid
         for case in joined.cases
@@ -338,7 +338,7 @@ def _judged_by_a_run(sources: Sequence[_Source], joined: RunRecords, line: RunCh
 
 
 def _without_models() -> Catalog:
-    """A catalog that asks for no ratio: none is judged by figures of another catalog."""
+    """Return a catalog without ratios: none is judged by figures of another catalog."""
     # Not validated: no file of a catalog may be empty.
     return Catalog.model_construct(
         path=Path(), digest="", version=1, sources={}, models={}, known_failures=()
@@ -349,10 +349,9 @@ def _without_models() -> Catalog:
 
 
 def _ended_with(records: RunRecords) -> Exit:
-    """A run's exit code; at best the machine's of one whose records are not whole.
+    """Return a run's exit code; at best 7 (the machine) where its records are not whole.
 
-    A killed run (no end, or a signal) is not known to be good; what it says of a model is in its
-    cases.
+    Nobody knows that a killed run (no end, or a signal) was good; its cases say what failed.
     """
     known = records.end is not None and records.exit_status in tuple(Exit)
     status = Exit(records.exit_status) if known else Exit.MACHINE_TROUBLE
@@ -364,7 +363,7 @@ def _weightiest(*codes: Exit) -> Exit:
 
 
 def _unsound(records: RunRecords) -> list[str]:
-    """Why the records of a run are not what it wrote, whatever they say it ended with."""
+    """Return why the records of a run are not whole."""
     why = []
     if records.end is None:
         why.append("was killed or still goes on: its records have no end")
@@ -383,7 +382,7 @@ def _unsound_notes(sources: Sequence[_Source]) -> list[str]:
 
 
 def _stopped(sources: Sequence[_Source], not_run: Sequence[str]) -> str:
-    """Why cases did not run, where runs that were told to end early planned all of these."""
+    """Return why cases did not run, where runs that were stopped early planned all of them."""
     early = {
         planned.nodeid: source.records.end.stopped
         for source in sources
@@ -407,7 +406,7 @@ def _write(
     catalog: Catalog | None,
     notes: Sequence[str],
 ) -> RunRecords:
-    """Write the joined records, and read them back: nothing may be lost on the way."""
+    """Write the joined records, and read them back to see that nothing was lost."""
     run = _run_line(sources, output, notes)
     writer.append(staged, run, PlanLine(run=run.run, cases=tuple(plan)), *cases)
     checks = _joined_checks(sources, reader.read(staged), catalog)
@@ -480,7 +479,7 @@ def _about(source: _Source) -> str:
 
 
 def _common(values: Sequence[_T], otherwise: Callable[[list[_T]], _T]) -> _T:
-    """The value that all share, or what `otherwise` makes of the different ones."""
+    """Return the value that all share, or what `otherwise` makes of the different ones."""
     distinct: list[_T] = []
     for value in values:
         if value not in distinct:

@@ -31,7 +31,7 @@ _LEFT_OUT = {
 
 
 def with_files(case: CaseLine, rename: Callable[[str], str]) -> CaseLine:
-    """The same case with other names of its files."""
+    """Return the same case with other names of its files."""
     changes: dict[str, object] = {
         "artifacts": tuple(
             replace(one, log_file=rename(one.log_file)) if one.log_file else one

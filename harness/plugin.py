@@ -244,7 +244,7 @@ def pytest_runtest_logreport(report: Any) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_keyboard_interrupt(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-    """xdist ends a run by -x as if somebody had pressed Ctrl-C; its class tells the two apart."""
+    """xdist ends a run by -x as if somebody had pressed Ctrl-C; its class differs."""
     if excinfo.type is KeyboardInterrupt:
         INTERRUPTED.set()
 

@@ -241,7 +241,7 @@ class Run:
         return self.records
 
     def _remarks(self, records: RunRecords) -> list[RunCheckLine]:
-        """What the target says of the run: nothing may keep the end line from being written."""
+        """Ask the target for remarks on the run; a failure must not cost the end line."""
         try:
             remarks = registry.remarks(self.settings, self.directory)
         except Exception as error:
@@ -407,7 +407,7 @@ class CaseRun:
 
     @property
     def fails(self) -> bool:
-        """Whether the verdict fails a test."""
+        """True where the verdict fails a test."""
         verdict = None if self._pipeline is None else self._pipeline.observed.verdict
         return verdict is not None and (
             verdict.kind == "FAIL"
@@ -444,7 +444,7 @@ def progress_on_stderr(worker: str = "", *, only_terminal: bool = False) -> Prog
 
 
 def _with_usual_target(settings: Settings) -> Settings:
-    """The settings with the target of a run on stand-ins, where they name none."""
+    """Return the settings with the target of a run on stand-ins, where they name none."""
     if settings.target is not None or not settings.stand_ins:
         return settings
     kinds = {row.name: True for row in OPTIONS if row.kind_of_run and settings.value(row)}

@@ -94,7 +94,7 @@ def required_version(name: str) -> str:
 
 @cache
 def machine() -> Machine:
-    """The host that this process runs on."""
+    """Return the host that this process runs on."""
     pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     return Machine(
         hostname=socket.gethostname(),

@@ -1,6 +1,6 @@
 """`cache build`: makes what the cases of a command line need, and runs none of them.
 
-What fails is said once, and the cases after it are built all the same.
+A failed build is reported once, and the cases after it are built all the same.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Built:
 
 @dataclass(frozen=True)
 class Failed:
-    """A build that failed, for `case` and whichever need the same. `repeated`: said before."""
+    """A build that failed, for `case` and whichever need the same. `repeated`: reported before."""
 
     case: Case
     error: HarnessError
@@ -58,11 +58,11 @@ class Builder:
 
     @property
     def with_images(self) -> bool:
-        """Whether there are images to make crops and references of."""
+        """True where there are images to make crops and references of."""
         return self._settings.stand_ins or self._settings.imagenet is not None
 
     def toolchain(self) -> Mapping[str, Any]:
-        """What the models are compiled for and with."""
+        """Return what the models are compiled for and with."""
         return self._bench.target.identity()
 
     def build(self) -> Iterator[Built | Failed]:
@@ -74,8 +74,8 @@ class Builder:
             try:
                 self._prepare(pipeline)
             except HarnessError as error:
-                said = [(one.stage, one.message) for one in self._errors]
-                failed = Failed(case, error, repeated=(error.stage, error.message) in said)
+                before = [(one.stage, one.message) for one in self._errors]
+                failed = Failed(case, error, repeated=(error.stage, error.message) in before)
                 self._errors.append(error)
             for artifact in pipeline.observed.artifacts:
                 if (artifact.stage, artifact.key) not in seen:

@@ -49,7 +49,7 @@ def register(app: typer.Typer) -> None:
 
 
 def known_check(check: str | None) -> str | None:
-    """The value of `-m`.
+    """Return the value of `-m`.
 
     Raises:
         ConfigError: it is none of the checks.
@@ -96,9 +96,9 @@ def ls(settings: Settings) -> None:
     older = sum(item.entry.bytes for item in items if item.older)
     total = sum(item.entry.bytes for item in items)
     free = shutil.disk_usage(_existing(settings.store)).free
-    said = f"{_count(len(items), 'artifact')}, {_size(total)} in {settings.store}"
-    said += f" ({_size(older)} of it older than another of the same)" if older else ""
-    out.print(f"{said}; {free / 1e9:.1f} GB free on its disk", markup=False, soft_wrap=True)
+    summary = f"{_count(len(items), 'artifact')}, {_size(total)} in {settings.store}"
+    summary += f" ({_size(older)} of it older than another of the same)" if older else ""
+    out.print(f"{summary}; {free / 1e9:.1f} GB free on its disk", markup=False, soft_wrap=True)
 
 
 def _ago(seconds: float) -> str:
@@ -188,8 +188,8 @@ def _build(settings: Settings, contents: Catalog, cases: Sequence[Case], folder:
     def say(text: str) -> None:
         out.print(text, markup=False, soft_wrap=True)
 
-    said = [f"{name} {value}" for name, value in builder.toolchain().items() if value]
-    say(f"built for {', '.join(said)}")
+    versions = [f"{name} {value}" for name, value in builder.toolchain().items() if value]
+    say(f"built for {', '.join(versions)}")
     artifacts = built = failed = 0
     for one in builder.build():
         if isinstance(one, Built):
@@ -247,13 +247,13 @@ def gc(
     )
     for entry, why in done.removed:
         typer.echo(f"removed {entry.kind} {entry.key} ({entry.bytes / 1e6:.1f} MB): {why}")
-    said = _count(len(done.removed), "artifact")
-    said += f", {_size(sum(entry.bytes for entry, _ in done.removed))} removed"
+    summary = _count(len(done.removed), "artifact")
+    summary += f", {_size(sum(entry.bytes for entry, _ in done.removed))} removed"
     if done.recent:
-        said += f"; {len(done.recent)} used within the last hour stay"
+        summary += f"; {len(done.recent)} used within the last hour stay"
     if done.held:
-        said += f"; {len(done.held)} in the making stay"
-    typer.echo(said)
+        summary += f"; {len(done.held)} in the making stay"
+    typer.echo(summary)
     if done.failed:
         path, error = done.failed[0]
         raise StoreError(

@@ -66,7 +66,7 @@ def completion(
 
 
 def script(shell: str) -> str:
-    """The script for a shell.
+    """Return the script for a shell.
 
     Raises:
         ConfigError: a shell that nobody wrote one for.

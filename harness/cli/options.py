@@ -46,7 +46,7 @@ def console() -> Console:
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """An error of the harness becomes its text and the exit code of its kind (`causes.Exit`)."""
+    """Print an error of the harness, and end with the exit code of its kind (`causes.Exit`)."""
     try:
         yield
     except HarnessError as error:
@@ -57,7 +57,7 @@ def readable_errors() -> Iterator[None]:
 
 
 def ini_values(path: Path | None = None) -> dict[str, str]:
-    """The harness's keys of `pytest.ini` (`INI`); none where there is no such file.
+    """Return the harness's keys of `pytest.ini` (`INI`); none where there is no such file.
 
     Raises:
         ConfigError: the file cannot be read.
@@ -129,7 +129,7 @@ _COMPLETED = ("target", "models")
 
 
 def _completer(option: Option) -> Callable[[str], list[str]]:
-    """What can follow an option on the command line, for a shell's completion."""
+    """Return what can follow an option on the command line, for a shell's completion."""
 
     def values(incomplete: str) -> list[str]:
         parts = incomplete.rpartition(",") if option.name == "models" else ("", "", incomplete)

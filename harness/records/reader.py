@@ -120,7 +120,7 @@ def read(directory: Path) -> RunRecords:
 
 
 def read_samples(directory: Path, file: str) -> Samples:
-    """The execution times that `writer.write_samples` kept.
+    """Return the execution times that `writer.write_samples` kept.
 
     Raises:
         RecordError: the file is absent, outside of the run, or no such file.

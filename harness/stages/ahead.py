@@ -2,7 +2,7 @@
 
 A thread of the process goes through the cases in their order and builds each through the store,
 whose locks see to it that nothing is built twice: whoever comes second waits and finds it. What
-fails here is remembered by the store for the run, and is said by the case that needs it. What is
+fails here is remembered by the store for the run, and fails the case that needs it. What is
 tuned on a device is left to its case: a device that measures is nobody else's.
 """
 
