@@ -323,7 +323,7 @@ def _joined_checks(
 
 
 def _judged_by_a_run(sources: Sequence[_Source], joined: RunRecords, line: RunCheckLine) -> bool:
-    """Return whether one run judged all of these cases itself: their predictions may be gone since."""
+    """Return whether one run judged all of these cases; their predictions may be gone since."""
     needed = {
         case.nodeid
         for case in joined.cases
