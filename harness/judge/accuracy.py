@@ -210,7 +210,7 @@ def judge_rehearsal(measurement: AccuracyMeasurement, *, bound: float) -> Verdic
 
 
 def _problems(measurement: AccuracyMeasurement, bound: float) -> list[Problem]:
-    """What no score may hide: wrong rows, images missing, logits that are not eager's."""
+    """Return what no score may hide: wrong rows, missing images, logits that are not eager's."""
     problems = list(measurement.problems)
     expected, eager = measurement.expected_images, measurement.reference_scores
     if measurement.scores.images != expected:
@@ -237,7 +237,7 @@ def _eager_reference(
 
 
 def _eager_figures(measurement: AccuracyMeasurement, bound: float) -> Figures:
-    """Figures of the eager pass; none where there was none."""
+    """Return the figures of the eager pass, where there was one."""
     figures: Figures = {}
     if measurement.reference_scores is not None:
         figures[FigureName.EAGER_TOP1] = round(measurement.reference_scores.percent(1), 3)
@@ -272,7 +272,7 @@ def paired_of(measurement: AccuracyMeasurement) -> Paired | None:
 
 
 def _eager_interval(pairs: Paired) -> Interval:
-    """What eager's top-1 may be on all images, in percent."""
+    """Return what eager's top-1 may be on all images, in percent."""
     right, n = pairs.reference_correct, pairs.n
     return percent(statistics.binomial_interval(right, n, REFERENCE_CONFIDENCE))
 
@@ -294,7 +294,7 @@ def _reference_off(pairs: Paired, eager: Interval, published: Published) -> Prob
 
 
 def _smallest(interval: Interval, published: Published, side: Side) -> float:
-    """The tolerance, in percent of the published top-1, within which the whole interval lies."""
+    """Return the tolerance, in percent of the published top-1, that holds the whole interval."""
     low, high = interval
     worst = max(abs(low), abs(high)) if side == "both" else max(0.0, -low)
     return upwards(100 * statistics.exact(worst) / statistics.exact(published.top1))

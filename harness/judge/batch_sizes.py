@@ -208,7 +208,7 @@ def _provenance(passes: Mapping[int, BatchPass]) -> Provenance:
 
 
 def _other_images(passes: Mapping[int, BatchPass]) -> list[Problem]:
-    """Images or labels that a size does not share with the smallest one."""
+    """Return what sizes do not share with the smallest one: images or labels."""
     size, *others = sorted(passes)
     ours, problems = passes[size].predictions, []
     for other in others:

@@ -148,7 +148,7 @@ def _of_error(case: CaseLine, error: ErrorInfo) -> Why:
 
 
 def _of_failed(case: CaseLine, diagnosed: Diagnosed) -> Why:
-    """What the diagnosis found, where there is one: of the case, or of its artifact."""
+    """Take what the diagnosis found of the case or its artifact, else go by the problems."""
     if case.verdict is not None and case.verdict.kind != "FAIL":
         # Nothing is wrong with such a case but that the catalog says it fails.
         return "input", "declared in known_failures, but it did not fail there"
@@ -199,7 +199,7 @@ def _compiled(case: CaseLine) -> list[Artifact]:
 
 
 def _codes(case: CaseLine) -> set[ProblemCode]:
-    """Codes of all that was wrong with a measurement, found by the verdict or before it."""
+    """Return the codes of all problems, of the measurement and of the verdict."""
     problems = case.measurement.problems if case.measurement is not None else ()
     judged = case.verdict.problems if case.verdict is not None else ()
     return {problem.code for problem in (*problems, *judged)}
@@ -297,7 +297,7 @@ _UNSTEADY = "run this case again with nothing else on the host, or give it longe
 
 
 def _steady(case: CaseLine) -> str:
-    """By what was seen of the device: it was not its own, or the figure would not settle."""
+    """Go by what was seen of the device: busy, held back, or a figure that would not settle."""
     looks = () if case.throughput is None else case.throughput.conditions
     if any(look.health and look.health.upper() != "OK" for look in looks):
         return _UNHEALTHY

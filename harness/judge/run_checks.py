@@ -110,7 +110,7 @@ def _same_artifact(records: RunRecords, run: str) -> Iterator[RunCheckLine]:
 
 
 def _compiled(case: CaseLine) -> str:
-    """The digest of the compiled model that a case ran last; empty where it had none."""
+    """Return the digest of the compiled model that a case ran last; empty where it had none."""
     digests = [ref.digest for ref in case.artifacts if ref.stage is Stage.COMPILE]
     return digests[-1] if digests else ""
 
@@ -156,7 +156,7 @@ def _ratio(
 
 
 def _speed(case: CaseLine, unit: str) -> float | None:
-    """Frames a second of a chip or a card; None where they do not count (see
+    """Return the fps of a chip or a card; None where they do not count (see
     `ThroughputMeasurement.counts`), or are of a card whose chips nobody counted. What a case is
     judged by is a card's where its own figure is: this is not.
     """
@@ -178,7 +178,7 @@ def _line(
     to: str = "",
     why: str = "",
 ) -> RunCheckLine:
-    """A check's line; `why` it failed where there is no verdict."""
+    """Make a check's line; `why` says what failed where there is no verdict."""
     subject = f"{case.model} on {case.target}" + (f" to {to}" if to else "")
     return RunCheckLine(
         run=run,

@@ -32,13 +32,13 @@ def require(provenance: Provenance, what: str, *wanted: Provenance) -> None:
 
 
 def named(code: ProblemCode, names: Sequence[str], **data: Datum) -> Problem:
-    """A problem of some images; the first few are named."""
+    """Return a problem of some images; the first few are named."""
     return Problem(code, {"images": len(names), **data, "names": tuple(names[:NAMES_KEPT])})
 
 
 def decide(interval: Interval, tolerance: float, side: Side) -> Decision:
-    """PASS where the whole interval lies within the tolerance, FAIL where it lies outside; both
-    in one unit. With `side` "drop" a rise is no fault.
+    """Return PASS where the whole interval lies within the tolerance, FAIL where it lies outside;
+    both in one unit. With `side` "drop" a rise is no fault.
     """
     low, high = interval
     if side == "drop":
@@ -53,11 +53,11 @@ def decide(interval: Interval, tolerance: float, side: Side) -> Decision:
 
 
 def percent(interval: Interval) -> Interval:
-    """An interval of fractions, in percent or points."""
+    """Return an interval of fractions in percent or points."""
     return 100.0 * interval[0], 100.0 * interval[1]
 
 
 def upwards(value: Fraction, digits: int = 4) -> float:
-    """`value` with some decimal digits, rounded up: a tolerance of so much does pass."""
+    """Round `value` up to some decimal digits: a tolerance of so much does pass."""
     scale = 10.0**digits
     return math.ceil(value * int(scale)) / scale

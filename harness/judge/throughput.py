@@ -243,7 +243,7 @@ def _troubled(measurement: ThroughputMeasurement) -> bool:
 
 
 def _problems(measurement: ThroughputMeasurement) -> list[Problem]:
-    """What no speed may hide."""
+    """Return what no speed may hide."""
     problems, outputs = list(measurement.problems), measurement.outputs
     if outputs is not None and not outputs.within:
         data = {"relative_l2": outputs.relative_l2, "bound": outputs.bound}
@@ -308,6 +308,6 @@ def setup_differences(baseline: Baseline, setup: Setup) -> list[str]:
 
 
 def _short_of(reference: Reference, fps: float) -> float:
-    """By how much a speed falls short of its reference, in percent, rounded up."""
+    """Return by how much a speed falls short of its reference, in percent, rounded up."""
     assert reference.value is not None
     return math.ceil(max(0.0, 100.0 * (1.0 - fps / reference.value)) * 1000) / 1000

@@ -29,12 +29,12 @@ def joined(*clauses: str) -> str:
 
 
 def images_of(count: int) -> str:
-    """`1 image`, `12 images`."""
+    """Return `1 image`, `12 images`."""
     return _counted(count, "image")
 
 
 def sizes_of(sizes: Iterable[int]) -> str:
-    """`batch size 4`, `batch sizes 1, 4`."""
+    """Return `batch size 4`, `batch sizes 1, 4`."""
     ordered = sorted(sizes)
     return f"batch size{'' if len(ordered) == 1 else 's'} {', '.join(map(str, ordered))}"
 
@@ -134,7 +134,7 @@ def whole(
     rule: AccuracyRule,
     percent: float,
 ) -> str:
-    """The score of the whole set beside the published one, `percent` of it apart."""
+    """Compare the score of the whole set with the published one, which is `percent` away."""
     scores, eager = measurement.scores, measurement.reference_scores
     if kind == "INCONCLUSIVE":
         return (
@@ -155,8 +155,8 @@ def whole(
 def part(
     kind: VerdictKind, pairs: Paired, interval: Interval, allowed: str, enough: int | None
 ) -> str:
-    """The score of a part of the set beside eager's, `interval` in points. `enough` images would
-    decide; None where only the whole set can.
+    """Compare the score of a part of the set with eager's, `interval` in points. `enough` images
+    would decide; None where only the whole set can.
     """
     compiled, eager = (
         100.0 * right / pairs.n for right in (pairs.compiled_correct, pairs.reference_correct)
@@ -175,23 +175,23 @@ def part(
 
 
 def would_decide(enough: int | None) -> str:
-    """How many images would decide; None where only all do."""
+    """Say how many images would decide; None where only all do."""
     count = f"only the whole set of {WHOLE_SET}" if enough is None else f"about {enough}"
     return f"{count} images would decide, if they differ as often"
 
 
 def percent_allowed(rule: AccuracyRule) -> str:
-    """`±1 %`, `-1 %`."""
+    """Return `±1 %`, `-1 %`."""
     return f"{'±' if rule.side == 'both' else '-'}{rule.tolerance_percent:g} %"
 
 
 def points_allowed(points: Fraction, rule: AccuracyRule) -> str:
-    """`±0.78 points`, `a drop of 0.58 points`."""
+    """Return `±0.78 points`, `a drop of 0.58 points`."""
     return f"{'±' if rule.side == 'both' else 'a drop of '}{float(points):.2f} points"
 
 
 def rehearsal_pass(images: int, flips: int, fidelity: Fidelity, bound: float) -> str:
-    """A rehearsed accuracy that passes; all `flips` are within rounding."""
+    """Describe a rehearsed accuracy that passes; all `flips` are within rounding."""
     rounding = f" ({flips} differ within rounding)" if flips else ""
     return (
         f"{images - flips} of {images} predictions equal eager's{rounding}; "
@@ -200,8 +200,8 @@ def rehearsal_pass(images: int, flips: int, fidelity: Fidelity, bound: float) ->
 
 
 def part_plan(images: int, published: Published, least: int | None, usual: int | None) -> str:
-    """What accuracy can come to on `images`; `least`: from where on a PASS is possible without a
-    difference, `usual` where 1 % of the images differ.
+    """Say whether a PASS is possible on `images`: from `least` on without a difference, from
+    `usual` on where 1 % of the images differ.
     """
     if images >= WHOLE_SET:
         return f"{images} images: the whole set, held against the published {published.top1:g} %"
@@ -226,8 +226,8 @@ def batch_sizes(
     flips: Sequence[str],
     excused: int,
 ) -> str:
-    """Batch size `worst` is right on `lost` of `images` less than `best`. `interval`, in points,
-    where the images are a part of the set.
+    """Compare batch sizes: `worst` is right on `lost` of `images` less than `best`. `interval` is
+    in points; None on the whole set.
     """
     known, on = "", ""
     if interval is not None:
@@ -247,14 +247,14 @@ def batch_sizes(
 
 
 def speed(kind: VerdictKind, compared: str, asked: str, why: str) -> str:
-    """A speed beside its floor; `why` is what decides, or why nothing does."""
+    """Compare a speed with its floor; `why` is what decides, or why nothing does."""
     if kind == "INCONCLUSIVE":
         return f"{compared}, but this decides nothing: {why}"
     return joined(f"{compared}{': too slow,' if kind == 'FAIL' else ';'} {asked}", why)
 
 
 def against_eager(measurement: ThroughputMeasurement, share: float) -> str:
-    """A speed beside eager PyTorch's; `share` of it is asked for."""
+    """Compare a speed with eager PyTorch's; `share` of it is asked for."""
     rival = measurement.fastest_rival
     assert rival is not None
     name, eager = rival
@@ -273,7 +273,7 @@ def against_eager(measurement: ThroughputMeasurement, share: float) -> str:
 
 
 def recorded(measurement: ThroughputMeasurement, why: str) -> str:
-    """A speed that is held against nothing, and `why`."""
+    """Describe a speed that is compared with nothing, and `why`."""
     known = precision.known_to(measurement.half_width_percent, "not known")
     short = too_short(measurement) if measurement.provenance == "real" else ""
     trouble = device_trouble(measurement.conditions)
@@ -286,7 +286,7 @@ def recorded(measurement: ThroughputMeasurement, why: str) -> str:
 
 
 def why_recorded(baseline: Baseline | None, chip: str, case: str) -> str:
-    """Why the figure of a baseline, where there is one, is no target for a run on `chip`."""
+    """Say why the figure of a baseline, where there is one, is no target for a run on `chip`."""
     if baseline is None:
         return f"no figure is published for {case}"
     if not baseline.comparable:
@@ -297,7 +297,7 @@ def why_recorded(baseline: Baseline | None, chip: str, case: str) -> str:
 
 
 def hindrance(measurement: ThroughputMeasurement, uncounted: str = "") -> str:
-    """Why nothing can be decided, however precise the figure is."""
+    """Say why nothing can be decided, however precise the figure is."""
     trouble = device_trouble(measurement.conditions)
     if trouble:
         return f"the device was {trouble}" + (f", and {uncounted}" if uncounted else "")
@@ -305,7 +305,7 @@ def hindrance(measurement: ThroughputMeasurement, uncounted: str = "") -> str:
 
 
 def too_short(measurement: ThroughputMeasurement) -> str:
-    """Why the time was too short; empty where it was not."""
+    """Say why the time was too short; empty where it was not."""
     budget = f"in a budget of {measurement.budget_s:g} s, it takes"
     if measurement.too_few_rounds:
         rounds = _counted(measurement.timing.rounds, "round")
@@ -317,7 +317,7 @@ def too_short(measurement: ThroughputMeasurement) -> str:
 
 
 def unprecise(measurement: ThroughputMeasurement) -> str:
-    """A figure that is known less well than was asked for."""
+    """Say that a figure is known less well than was asked for."""
     what = "mean" if measurement.fastest_rival is None else "ratio"
     width = measurement.half_width_percent
     known = f"only {precision.known_to(width)}" if precision.is_known(width) else "not known"
@@ -328,18 +328,18 @@ def unprecise(measurement: ThroughputMeasurement) -> str:
 
 
 def uncounted(baseline: Baseline, chips: int | None) -> str:
-    """Why a card's figure cannot be held against what was counted."""
+    """Say why a card's figure cannot be compared with the chips that were counted."""
     counted = "the chips of this card were not counted" if chips is None else f"{chips} counted"
     return f"the figure is that of a card with {baseline.chips_per_card} chips, and {counted}"
 
 
 def device_trouble(conditions: Sequence[Condition]) -> str:
-    """What was wrong with the device; empty where nothing was."""
+    """Say what was wrong with the device; empty where nothing was."""
     return some(list(dict.fromkeys(one.trouble for one in conditions if one.trouble)))
 
 
 def idleness(conditions: Sequence[Condition]) -> str:
-    """When nobody looked whether others used the device; empty when it was idle throughout."""
+    """Say when nobody looked whether others used the device; empty when it was idle throughout."""
     moments = ("before", "during", "after")
     seen = {look.moment for look in conditions if look.busy != "unknown"}
     unknown = [moment for moment in moments if moment not in seen]
@@ -348,7 +348,7 @@ def idleness(conditions: Sequence[Condition]) -> str:
 
 
 def drifted(drift: Drift | None, at_least_percent: float) -> str:
-    """A second half of the rounds that was another than the first; else empty."""
+    """Say that the second half of the rounds was slower or faster; empty where it was not."""
     if drift is None or not drift.strong(at_least_percent):
         return ""
     way = "slower" if drift.percent > 0 else "faster"
@@ -359,7 +359,7 @@ def drifted(drift: Drift | None, at_least_percent: float) -> str:
 
 
 def ratio(known: Mapping[int, float], sizes: int, other: Baseline, rule: RatioRule) -> str:
-    """The best speed beside another chip's; `known`: speeds by batch size, of `sizes` asked for."""
+    """Compare the best of the `known` speeds, by batch size of `sizes`, with another chip's."""
     size = max(known, key=known.__getitem__)
     fps = known[size]
     best = f", the best of {', '.join(map(str, sorted(known)))}," if sizes > 1 else ""
@@ -374,8 +374,8 @@ def ratio(known: Mapping[int, float], sizes: int, other: Baseline, rule: RatioRu
 
 
 def apart(value: float, *others: float, digits: int = 4) -> str:
-    """A figure in so many digits, or in as many as set it apart from `others`: no near miss reads
-    as if it were none. Never in powers of ten.
+    """Return a figure in so many digits, or in as many as set it apart from `others`: no near miss
+    reads as if it were none. Never in powers of ten.
     """
 
     def read(number: float, count: int) -> float:
@@ -390,11 +390,11 @@ def apart(value: float, *others: float, digits: int = 4) -> str:
 
 
 def floor(value: float, fps: float, baseline: Baseline) -> str:
-    """What a baseline asks for, told apart from `fps`."""
+    """Return what a baseline asks for, in digits that set it apart from `fps`."""
     return decimal(value) if value == baseline.fps else apart(value, fps)
 
 
 def decimal(value: float) -> str:
-    """A published figure in all digits that it was published with, never in powers of ten."""
+    """Return a published figure in all its digits, never in powers of ten."""
     text = format(Decimal(repr(float(value))), ",f")
     return text.rstrip("0").removesuffix(".") if "." in text else text
