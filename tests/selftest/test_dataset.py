@@ -371,20 +371,6 @@ def test_labels_one_too_high_are_recognised() -> None:
     assert "subtract one" in caught.value.remedy
 
 
-def test_the_whole_set_has_as_many_images_of_each_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (WHOLE_SET, dataset.IMAGES_PER_CLASS) == (50_000, 50)
-    monkeypatch.setattr(dataset, "WHOLE_SET", 2000)
-    monkeypatch.setattr(dataset, "IMAGES_PER_CLASS", 2)
-    left = [2] * 1000
-    for label in FIRST_LABELS:
-        left[label] -= 1
-    labels = [*FIRST_LABELS, *(label for label in range(1000) for _ in range(left[label]))]
-    check(image_set(labels))
-    labels[-1] = 0
-    with pytest.raises(DataError, match=r"class 0 has 3, class 999 has 1"):
-        check(image_set(labels))
-
-
 def test_labels_of_absent_images_are_checked_too(tmp_path: Path) -> None:
     """A part without the known images, beside a list that has them in another order."""
     put_images(tmp_path / "val", [4, 5])
@@ -449,29 +435,32 @@ def test_files_that_cannot_be_images_are_named(tmp_path: Path, kind: str) -> Non
 # The whole set.
 
 
-def whole_set(names: Sequence[str]) -> ImageSet:
-    """As many images as ImageNet has, 50 of each class, in its class order where it is known."""
-    labels = list(FIRST_LABELS)
-    left = {label: 50 - labels.count(label) for label in range(1000)}
-    labels += [label for label, count in left.items() for _ in range(count)]
-    return ImageSet(
-        root=Path("imagenet"),
-        names=tuple(names),
-        paths=[Path("imagenet", name) for name in names],
-        labels=tuple(labels[: len(names)]),
-        layout="flat folder",
-        label_source="val_label.txt",
-    )
+@pytest.fixture
+def whole(monkeypatch: pytest.MonkeyPatch) -> ImageSet:
+    """As a whole set, with 2 images of each class in place of 50."""
+    assert (WHOLE_SET, dataset.IMAGES_PER_CLASS) == (50_000, 50)
+    monkeypatch.setattr(dataset, "WHOLE_SET", 2000)
+    monkeypatch.setattr(dataset, "IMAGES_PER_CLASS", 2)
+    others = [*FIRST_LABELS, *(label for label in range(1000) if label not in FIRST_LABELS)]
+    return image_set((*FIRST_LABELS, *others, *others[len(FIRST_LABELS) :]))
 
 
-def test_the_whole_set_has_imagenet_s_names() -> None:
-    names = [name(number) for number in range(1, 50_001)]
-    assert check(whole_set(names)).known == 15
-    with pytest.raises(DataError, match=r"50,000 images in imagenet, but 1 of them are not") as one:
-        check(whole_set([*names[:-1], "zebra.JPEG"]))
+def test_the_whole_set_has_as_many_images_of_each_class(whole: ImageSet) -> None:
+    assert check(whole).known == 15
+    with pytest.raises(DataError, match=r"class 0 has 3, class 999 has 1"):
+        check(replace(whole, labels=(*whole.labels[:-1], 0)))
+
+
+def test_the_whole_set_has_imagenet_s_names(whole: ImageSet) -> None:
+    def named(*names: str) -> ImageSet:
+        return replace(whole, names=(*whole.names[: -len(names)], *names))
+
+    with pytest.raises(DataError, match="2,000 images in /imagenet, but 1 of them are not") as one:
+        check(named("zebra.JPEG"))
     assert "zebra.JPEG" in one.value.message
-    with pytest.raises(DataError, match="but 50,000 of them"):
-        check(whole_set([f"photo_{number:05d}.JPEG" for number in range(50_000)]))
     with pytest.raises(DataError, match="but 1 of them"):
-        check(whole_set([*names[:-1], name(50_001)]))
-    check(whole_set([f"photo_{number:05d}.JPEG" for number in range(49_999)]))  # is a part
+        check(named(name(2001)))
+    photos = [f"photo_{number:05d}.JPEG" for number in range(2000)]
+    with pytest.raises(DataError, match="but 2,000 of them"):
+        check(named(*photos))
+    check(named(*photos).part(range(1999)))  # is a part
