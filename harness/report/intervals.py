@@ -9,9 +9,9 @@ from harness.report.plots import Interval
 
 
 def intervals(case: CaseLine, run: RunLine | None) -> tuple[Interval, ...]:
-    """Return the differences from a reference, in points; nothing for a case that is not real."""
+    """Return the differences from a reference, in points: those that may be shown."""
     verdict = case.verdict
-    if verdict is None or case.check != "accuracy" or case.provenance != "real":
+    if verdict is None or case.check != "accuracy":
         return ()
     published = run.guide_figures.get(case.model) if run is not None else None
     drop = published is not None and published.side == "drop"

@@ -362,6 +362,8 @@ def test_a_run_that_was_stopped_names_the_case_at_work(tmp_path: Path) -> None:
     text = "\n".join(first_screen(found, 7, stopped_after_h=1).lines)
     log = logs / "accuracy-b-bs1-cpu-load.log"
     assert f"- stopped in: accuracy of b-bs1-cpu; its last log: {log}" in text
+    named = run_records([], lost=[planned(case("x", case="b*"))], end=False, directory=tmp_path)
+    assert "stopped in" not in "\n".join(first_screen(named, 7, stopped_after_h=1).lines)
     log.unlink()
     (logs / "accuracy-b-bs1-cpu-compile.log").unlink()
     text = "\n".join(first_screen(found, 7, stopped_after_h=1).lines)
