@@ -61,7 +61,7 @@ from harness.images.steps import (
 )
 from harness.measure import accuracy
 from harness.stages.inference import Predictions, infer
-from harness.targets.cpu.target import open_on_cpu
+from harness.targets.host import open_onnx
 from harness.targets.protocol import Session
 
 BATCH = 16
@@ -159,7 +159,7 @@ def accuracy_pass(store: Path, images: ImageSet, model: Path, log: Path) -> Spen
     """A pass as a case runs it: wall time from the open session on, core-seconds with the worker's
     start and end.
     """
-    session = open_on_cpu(model, log=log)
+    session = open_onnx(model, log=log)
     wall, spent = 0.0, Spent()
     try:
         with spending() as spent:
@@ -230,7 +230,7 @@ def memory_child(folder: Path, *, large: bool) -> None:
     root = folder / "images"
     images = image_set(root, [root / name for name in sorted(os.listdir(root))])
     reference = Predictions.stored(images.names, folder / "reference.npy")
-    session = open_on_cpu(folder / "model.onnx", log=folder / "log")
+    session = open_onnx(folder / "model.onnx", log=folder / "log")
     try:
         feed = Feed(Crops(Store(folder / "store"), images, steps), steps.normalize, batch)
         seen = accuracy.Observation(images, 0, reference=reference, fidelity_bound=0.03)

@@ -17,8 +17,7 @@ from harness.base.store import Store, canonical
 from harness.catalog.schema import Catalog, Model
 from harness.plan import Case
 from harness.settings import Settings
-from harness.targets import leases
-from harness.targets.cpu.target import CpuTarget
+from harness.targets import host, leases
 from harness.targets.pool import TIMEOUT_S, DevicePool
 from harness.targets.protocol import Device
 from harness.targets.registry import make_target
@@ -76,7 +75,7 @@ class Bench:
 
     def host(self) -> Device:
         """Return the host's CPU: builds, decoding and eager passes count as users of it."""
-        return CpuTarget().devices()[0]
+        return host.device()
 
     def share_host(
         self, what: str, timeout_s: float = TIMEOUT_S

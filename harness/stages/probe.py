@@ -18,7 +18,7 @@ from harness.base.stages import Stage
 from harness.base.store import Entry, source_digest
 from harness.stages.context import CaseContext
 from harness.stages.onnx_file import FILE
-from harness.targets.cpu.target import open_on_cpu
+from harness.targets.host import open_onnx
 from harness.targets.protocol import Float32
 
 SEED = 22
@@ -53,7 +53,7 @@ class Probe:
         case = self.case
         with case.share_host("the output check") as lease:
             # The graph as it is, not as the target's compiler changed it.
-            session = open_on_cpu(
+            session = open_onnx(
                 self.simplified.file(FILE),
                 log=case.log_path(Stage.PROBE),
                 lease_fds=lease.fds,

@@ -14,12 +14,12 @@ from typing import Any
 
 from harness.base import jobs
 from harness.base.errors import CompileError
-from harness.base.host import cores, processor
+from harness.base.host import processor
 from harness.base.store import source_digest
 from harness.catalog.schema import Model
 from harness.records.conditions import Condition, Moment, Setup
 from harness.records.values import Scalar
-from harness.targets import sessions
+from harness.targets import host
 from harness.targets.protocol import Device, Session, Traits
 
 COMPILE_DEADLINE_S = 600.0
@@ -28,7 +28,7 @@ COMPILE_DEADLINE_S = 600.0
 class CpuTarget:
     """ONNX Runtime on the CPU: the rehearsal's target, and a check for hosts without an NPU."""
 
-    name = "cpu"
+    name = host.NAME
     # float32 against float32: the five stand-ins differ by 4e-7 to 3e-4, the slightest mistake in
     # preprocessing (another green channel's std) by 6e-3 on the least sensitive of them.
     traits = Traits(fidelity_bound=1e-3, runs_on_host=True)
@@ -47,7 +47,7 @@ class CpuTarget:
         }
 
     def devices(self) -> Sequence[Device]:
-        return (Device(target=self.name, index=0, name=processor()[0], group="host"),)
+        return (host.device(),)
 
     def compile_inputs(self, model: Model, batch_size: int) -> Mapping[str, Any]:
         return {
@@ -74,6 +74,7 @@ class CpuTarget:
             deadline_s=COMPILE_DEADLINE_S * self._factor,
             log=log,
             what=f"{model.id} at batch size {batch_size}",
+            pass_fds=lease_fds,
         )
         return {}
 
@@ -87,7 +88,7 @@ class CpuTarget:
         log: Path,
         lease_fds: Sequence[int],
     ) -> Session:
-        return open_on_cpu(file, log=log, lease_fds=lease_fds, factor=self._factor)
+        return host.open_onnx(file, log=log, lease_fds=lease_fds, factor=self._factor)
 
     def look(
         self, device: Device, moment: Moment, seconds: float, session: Session | None
@@ -105,25 +106,6 @@ class CpuTarget:
         self, onnx: Path, file: Path, model: Model, batch_size: int, device: Device
     ) -> Mapping[str, str]:
         return {}  # ONNX Runtime is a library: there is no tool to call
-
-
-def open_on_cpu(
-    file: Path, *, log: Path, lease_fds: Sequence[int] = (), factor: float = 1.0
-) -> sessions.WorkerSession:
-    """An ONNX file in a device worker on all of the host's cores, as it is: not optimised again.
-
-    Raises:
-        LoadError: ONNX Runtime does not take it.
-    """
-    return sessions.open_session(
-        file,
-        backend="onnxruntime",
-        options={"threads": cores()},
-        log=log,
-        deadline_open_s=120.0 * factor,
-        deadline_run_s=300.0 * factor,
-        pass_fds=lease_fds,
-    )
 
 
 def optimize_offline(
