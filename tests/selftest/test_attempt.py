@@ -1,0 +1,98 @@
+"""One attempt: how it is timed, what a given ONNX file must compute, whose weights are judged."""
+
+from __future__ import annotations
+
+import contextlib
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness import settings
+from harness.catalog.load import load_catalog
+from harness.measure import attempt, throughput
+from harness.plan import Case
+from harness.records.values import ProblemCode
+from harness.stages.pipeline import CasePipeline, Prepared, Workbench
+from harness.targets.protocol import SessionInfo
+from tests.selftest.fakes import FakeSession
+from tests.selftest.running import TINY
+
+
+def case(tmp_path, check="throughput", **options):
+    """A case of the tiny model; of a rehearsal where no folder of checkpoints is given."""
+    given = {"target": "cpu", "imagenet": str(tmp_path)} if "checkpoints" in options else {}
+    chosen = settings.resolve(
+        {
+            **(given or {"rehearsal": True}),
+            "store": str(tmp_path / "store"),
+            "catalog": str(TINY),
+            **options,
+        },
+        environment={},
+    )
+    bench = Workbench(chosen, load_catalog(TINY), tmp_path / "run")
+    return bench.for_case(Case("tiny", 4, "cpu", check))
+
+
+@pytest.mark.parametrize(
+    ("about", "wall_check", "round_s"),
+    [
+        (SessionInfo("api", pid=7), "near", 0.25),  # it has its model loaded
+        (SessionInfo("cli", round_s=5.0), "at-most", 5.0),  # each call loads it again
+    ],
+)
+@pytest.mark.parametrize("real", [True, False])
+def test_a_session_is_timed_as_its_driver_needs_it(tmp_path, about, wall_check, round_s, real):
+    options = {"checkpoints": str(tmp_path)} if real else {}
+    one = case(tmp_path, budget="33", precision="2", **options)
+    session: Any = SimpleNamespace(about=about)
+    plan = attempt._plan(one, session, with_rival=not real)
+    assert (plan.wall_check, plan.round_s) == (wall_check, round_s)
+    assert (plan.budget_s, plan.precision_percent) == (33.0, 2.0)
+    assert plan.least_s == (throughput.LEAST_S if real else 0.0)
+    assert plan.warmup == (throughput.WARMUP if real else 1)
+
+
+@pytest.mark.parametrize(("same", "code"), [(True, None), (False, ProblemCode.OTHER_NETWORK)])
+def test_a_given_file_must_compute_what_the_stand_in_does(tmp_path, monkeypatch, same, code):
+    """A small network would pass in a large one's name: any network's outputs equal its own."""
+    one = case(tmp_path, onnx=[f"tiny={TINY}"])
+    outputs = np.linspace(1, 2, 40, dtype=np.float32).reshape(4, 10)
+    expected = outputs if same else outputs[:, ::-1]
+
+    @contextlib.contextmanager
+    def open_eager(*_, **__):
+        yield FakeSession(lambda batch: expected)
+
+    monkeypatch.setattr(attempt.eager, "open_eager", open_eager)
+    monkeypatch.setattr(CasePipeline, "checkpoint", lambda self: None)
+    probe = (np.zeros((4, 3, 2, 2), np.float32), outputs)
+    prepared = Prepared(TINY, TINY, probe=probe)
+    assert [one.code for one in attempt._other_network(one, prepared)] == ([code] if code else [])
+
+
+def test_only_a_given_file_of_a_run_on_stand_ins_is_compared(tmp_path):
+    probe = (np.zeros((4, 3, 2, 2), np.float32), np.zeros((4, 10), np.float32))
+    prepared = Prepared(TINY, TINY, probe=probe)
+    assert attempt._other_network(case(tmp_path), prepared) == ()
+    real = case(tmp_path, checkpoints=str(tmp_path), onnx=[f"tiny={TINY}"])
+    assert attempt._other_network(real, prepared) == ()
+
+
+@pytest.mark.parametrize(
+    ("check", "given", "digest", "why"),
+    [
+        ("accuracy", True, True, "weights not verified: the ONNX file was given"),
+        ("throughput", True, True, "network and weights not verified: the ONNX file was given"),
+        ("throughput", False, False, "weights not verified: no digest is published"),
+        ("accuracy", False, True, ""),
+    ],
+)
+def test_weights_that_nobody_verified_are_said(tmp_path, check, given, digest, why):
+    options = {"onnx": [f"tiny={TINY}"]} if given else {}
+    one = case(tmp_path, check, checkpoints=str(tmp_path), **options)
+    spec = one.model.checkpoint.model_copy(update={"sha256": "a" * 64 if digest else None})
+    one.model = one.model.model_copy(update={"checkpoint": spec})
+    assert attempt.unverified(one) == why
