@@ -15,8 +15,6 @@ from harness.base.stages import Stage
 LOG_TAIL_LINES = 40
 # How the C library, and so any tool, says that a disk or a quota is full (ENOSPC, EDQUOT).
 _FULL_DISK = ("No space left on device", "Disk quota exceeded")
-
-
 REMEMBERED = " (failed earlier in this run; not tried again)"
 
 
@@ -56,7 +54,7 @@ class HarnessError(Exception):
         return any(words in text for words in _FULL_DISK for text in (self.message, self.log))
 
     def to_json(self) -> dict[str, Any]:
-        """The error as a JSON object, for records and for crossing a process boundary."""
+        """Return the error as a JSON object, for records and for crossing a process boundary."""
         return {
             "type": type(self).__name__,
             "stage": self.stage,
@@ -163,20 +161,20 @@ class RecordError(HarnessError):
 
 
 def some(names: Sequence[str], most: int = 3) -> str:
-    """The first few of many names, and how many are left, for messages: `a, b, c and 9 more`."""
+    """Return the first few of many names and how many are left, e.g. `a, b, c and 9 more`."""
     left = len(names) - most
     return ", ".join(names[:most]) + (f" and {left} more" if left > 0 else "")
 
 
 def _all_classes(root: type[HarnessError]) -> dict[str, type[HarnessError]]:
-    found = {root.__name__: root}
+    classes = {root.__name__: root}
     for child in root.__subclasses__():
-        found.update(_all_classes(child))
-    return found
+        classes.update(_all_classes(child))
+    return classes
 
 
 def from_json(data: dict[str, Any]) -> HarnessError:
-    """The error that `HarnessError.to_json` wrote; an unknown type becomes `HarnessError`."""
+    """Return the error that `to_json` wrote; an unknown type becomes `HarnessError`."""
     cls = _all_classes(HarnessError).get(str(data.get("type")), HarnessError)
     return cls(
         str(data.get("message", "")),
