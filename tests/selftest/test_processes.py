@@ -47,11 +47,25 @@ def test_exit_code_output_and_log(tmp_path):
 def test_a_second_program_appends_and_reads_only_its_own(tmp_path):
     log = tmp_path / "log"
     assert run(["echo", "first"], deadline_s=60, log=log).ok
-    # Arguments are not a shell's, and standard input is empty.
+    # Arguments are not a shell's.
     second = run(["echo", "$HOME; exit 3", "*"], deadline_s=60, log=log)
     assert second.output() == second.tail() + "\n" == "$HOME; exit 3 *\n"
     assert log.read_text() == "first\n$HOME; exit 3 *\n"
-    assert run(["cat"], deadline_s=60, log=log).ok
+
+
+def test_what_is_typed_is_not_the_programs(tmp_path):
+    read, write = os.pipe()
+    os.write(write, b"typed\n")
+    os.close(write)
+    ours = os.dup(0)
+    try:
+        os.dup2(read, 0)
+        done = run(["cat"], deadline_s=60, log=tmp_path / "log")
+    finally:
+        os.dup2(ours, 0)
+        os.close(ours)
+        os.close(read)
+    assert done.ok and done.output() == ""
 
 
 def test_environment_directory_and_descriptors(tmp_path):
