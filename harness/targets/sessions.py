@@ -9,66 +9,32 @@ the worker's process group is killed, and whatever happened to it becomes one `I
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import fcntl
 import functools
-import json
-import math
-import mmap
-import os
-import select
-import struct
-import subprocess
 import sys
-import tempfile
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-import numpy as np
-
-from harness.base.environment import ROOT, with_entries
-from harness.base.errors import DeviceError, HarnessError, InferError, LoadError
-from harness.base.processes import (
-    abandon,
-    describe_exit,
-    has_ended,
-    kill_group,
-    started,
-    tail,
-    wait_ended,
-)
+from harness.base.errors import InferError, LoadError
+from harness.targets import worker_process
 from harness.targets.batches import check_loops, copy_batch
 from harness.targets.protocol import Filler, Float32, Runtime, SessionInfo, TensorSpec
-
-SLOTS = 3
-# Where three slots take more, two do: a batch that large runs for so long that the device hardly
-# notices the moment between two, and memory is bounded by fewer of them.
-SLOTS_BYTES = 512 * 1024 * 1024
-ALIGNMENT = 64  # bytes: a cache line, and what vector instructions want
-CLOSE_S = 5.0  # how long a worker may take to end by itself
-SEND_S = 10.0  # commands are small: a pipe that stays full is a worker that reads nothing
-LOOK_S = 0.2  # between two looks whether a silent worker is alive
-REPLY_BYTES = 64 * 1024 * 1024
+from harness.targets.shared_memory import Memory, allocate, no_memory
+from harness.targets.worker_process import (
+    Explain,
+    Worker,
+    WorkerTrouble,
+    give_up,
+    start_worker,
+    undead,
+)
 
 # Past this the worker ends by itself, should it hang with its interpreter locked after the parent
 # was killed. Alive, the parent kills it earlier.
 LIMIT_FACTOR = 2.0
 LIMIT_MARGIN_S = 5.0
-
-# Linux' own numbers, the same for all processors: a Python that was built for an old C library, as
-# uv's and conda's may be, lacks their names.
-MFD_CLOEXEC, MFD_ALLOW_SEALING = 1, 2
-F_ADD_SEALS, F_SEAL_SHRINK, F_SEAL_GROW = 1033, 2, 4
-
-WORKER = Path(__file__).with_name("worker.py")
-_LENGTH = struct.Struct(">I")
-
-Explain = Callable[[HarnessError], HarnessError]
 
 
 def open_session(
@@ -104,7 +70,7 @@ def open_session(
         DeviceError: a worker that failed so and would not die.
     """
     name = file.name
-    worker = _start(
+    worker = start_worker(
         backend,
         log,
         name=name,
@@ -120,16 +86,16 @@ def open_session(
         )
         inputs, outputs = _specs(opened["inputs"]), _specs(opened["outputs"])
         _check_tensors(name, inputs, outputs, expect_input, expect_output)
-        memory = _allocate(worker.memory_fd, inputs[0], outputs[0])
+        memory = allocate(worker.memory_fd, inputs[0], outputs[0])
         worker.ask({"op": "map", "size": memory.size, "slots": memory.layout}, deadline_open_s)
-    except _WorkerTrouble as trouble:
+    except WorkerTrouble as trouble:
         message = f"{name} could not be opened: {trouble}"
         remedy = trouble.remedy or worker.see()
-        _give_up(worker, LoadError(message, remedy=remedy, hung=trouble.hung), trouble)
+        give_up(worker, LoadError(message, remedy=remedy, hung=trouble.hung), trouble)
     except LoadError as error:
-        _give_up(worker, error, None)
+        give_up(worker, error, None)
     except (OSError, MemoryError) as error:
-        _give_up(worker, _no_memory(name, error), error)
+        give_up(worker, no_memory(name, error), error)
     except BaseException:
         worker.end(polite_s=0.0)
         raise
@@ -150,8 +116,8 @@ class WorkerSession:
     def __init__(
         self,
         name: str,
-        worker: _Worker,
-        memory: _Memory,
+        worker: Worker,
+        memory: Memory,
         inputs: tuple[TensorSpec, ...],
         outputs: tuple[TensorSpec, ...],
         about: SessionInfo,
@@ -164,7 +130,7 @@ class WorkerSession:
         self.outputs: Sequence[TensorSpec] = outputs
         self.slots: tuple[Float32, ...] = memory.inputs  # views of the inputs' shape, writable
         self._results = memory.outputs
-        self._worker: _Worker | None = worker
+        self._worker: Worker | None = worker
         self._after = after or contextlib.ExitStack()
         self._deadline_s = deadline_run_s
         self._submitted: deque[tuple[int, int]] = deque()  # (request, slot), oldest first
@@ -186,7 +152,7 @@ class WorkerSession:
         self._check_free(slot)
         try:
             request = worker.send({"op": "run", "slot": slot})
-        except _WorkerTrouble as trouble:
+        except WorkerTrouble as trouble:
             self._fail(trouble)
         self._submitted.append((request, slot))
 
@@ -202,7 +168,7 @@ class WorkerSession:
         request, slot = self._submitted[0]
         try:
             reply = worker.receive(request, self._deadline_s)
-        except _WorkerTrouble as trouble:
+        except WorkerTrouble as trouble:
             self._fail(trouble)
         self._submitted.popleft()
         return self._results[slot].copy(), float(reply["ms"])
@@ -269,7 +235,7 @@ class WorkerSession:
                 reply = worker.receive(request, 2 * self._deadline_s)
                 if "ms" in reply:
                     return [float(ms) for ms in reply["ms"]]
-        except _WorkerTrouble as trouble:
+        except WorkerTrouble as trouble:
             self._fail(trouble)
 
     def executions(self, loops: int) -> int:
@@ -286,8 +252,8 @@ class WorkerSession:
             if self._worker is None:
                 return
             worker = self._let_go()
-            if not worker.end(polite_s=CLOSE_S):
-                raise _undead(self.name, worker)
+            if not worker.end(polite_s=worker_process.CLOSE_S):
+                raise undead(self.name, worker)
 
     def __enter__(self) -> Self:
         return self
@@ -300,12 +266,12 @@ class WorkerSession:
     ) -> None:
         self.close()
 
-    def _alive(self) -> _Worker:
+    def _alive(self) -> Worker:
         if self._worker is None:
             raise InferError(f"the session of {self.name} is closed", remedy="open the model again")
         return self._worker
 
-    def _let_go(self) -> _Worker:
+    def _let_go(self) -> Worker:
         """Close for good: the views go, too, since slots can be hundreds of megabytes."""
         worker = self._alive()
         self._worker = None
@@ -332,344 +298,11 @@ class WorkerSession:
         while self._submitted:
             self.collect()
 
-    def _fail(self, trouble: _WorkerTrouble) -> NoReturn:
+    def _fail(self, trouble: WorkerTrouble) -> NoReturn:
         worker = self._let_go()
         remedy = trouble.remedy or worker.see()
         error = InferError(f"{self.name}: {trouble}", remedy=remedy, hung=trouble.hung)
-        _give_up(worker, error, trouble)
-
-
-# --- the worker's process ---------------------------------------------------------------------
-
-
-class _WorkerTrouble(Exception):
-    """What went wrong with a worker, before it is known what it was doing for whom.
-
-    Without a `remedy` the worker's log is what there is to look at. `hung`: it was silent for as
-    long as it had.
-    """
-
-    def __init__(self, message: str, remedy: str = "", *, hung: bool = False) -> None:
-        super().__init__(message)
-        self.remedy = remedy
-        self.hung = hung
-
-
-class _Worker:
-    """The worker's process and the parent's ends of what is shared with it."""
-
-    def __init__(
-        self,
-        process: subprocess.Popen[bytes],
-        command_fd: int,
-        reply_fd: int,
-        memory_fd: int,
-        log: Path,
-        log_start: int,
-        explain: Explain,
-    ) -> None:
-        self.process = process
-        self.explain = explain
-        self.memory_fd = memory_fd
-        self._command_fd = command_fd
-        self._reply_fd = reply_fd
-        self._log = log
-        self._log_start = log_start
-        self._requests = 0
-        self._received = bytearray()
-        os.set_blocking(command_fd, False)
-        os.set_blocking(reply_fd, False)
-
-    def tail(self) -> str:
-        """The last lines that this worker printed."""
-        return tail(self._log, start=self._log_start)
-
-    def see(self) -> str:
-        """What to do where only its log can say more; a run's logs are in its own folder."""
-        return f"see {self._log.parent.name}/{self._log.name}"
-
-    def ask(self, command: dict[str, Any], deadline_s: float) -> dict[str, Any]:
-        """Send a command and wait for its reply."""
-        return self.receive(self.send(command), deadline_s)
-
-    def send(self, command: dict[str, Any]) -> int:
-        """Queue a command; the number of the request."""
-        self._requests += 1
-        body = json.dumps(dict(command, id=self._requests)).encode()
-        data = memoryview(_LENGTH.pack(len(body)) + body)
-        limit = time.monotonic() + SEND_S
-        poll = select.poll()
-        poll.register(self._command_fd, select.POLLOUT)
-        while data:
-            try:
-                data = data[os.write(self._command_fd, data) :]
-            except BlockingIOError:
-                if time.monotonic() >= limit:
-                    raise _WorkerTrouble(f"took no command for {SEND_S:g} s", hung=True) from None
-                poll.poll(1000 * LOOK_S)
-            except BrokenPipeError:
-                raise self._death() from None
-        return self._requests
-
-    def receive(self, request: int, deadline_s: float) -> dict[str, Any]:
-        """The next reply, which must be to `request`."""
-        body = self._read_message(deadline_s)
-        try:
-            reply: dict[str, Any] = json.loads(body)
-            of, failure = reply["id"], reply.get("error")
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise _WorkerTrouble(f"the worker replied nonsense: {body[:80]!r}") from None
-        if of != request:
-            raise _WorkerTrouble(f"the worker replied to request {of} in place of {request}")
-        if failure:
-            raise _WorkerTrouble(f"{failure['type']}: {failure['message']}")
-        return reply
-
-    def _read_message(self, deadline_s: float) -> bytes:
-        limit = time.monotonic() + deadline_s
-        poll = select.poll()
-        poll.register(self._reply_fd, select.POLLIN)
-        while True:
-            body = self._take_message()
-            if body is not None:
-                return body
-            left = limit - time.monotonic()
-            if left <= 0:
-                raise _WorkerTrouble(
-                    f"did not answer in {deadline_s:g} s and was stopped",
-                    f"{self.see()} for where it hangs; if the machine is only slow: "
-                    "--deadline-factor=N gives it N times as long",
-                    hung=True,
-                )
-            # The pipe's end says that the worker died, unless a child of it keeps the pipe open.
-            ended = has_ended(self.process)
-            if not ended and not poll.poll(1000 * min(left, LOOK_S)):
-                continue
-            try:
-                chunk = os.read(self._reply_fd, 1 << 16)
-            except BlockingIOError:
-                chunk = b""
-                if not ended:
-                    continue
-            if not chunk:
-                raise self._death()
-            self._received += chunk
-
-    def _take_message(self) -> bytes | None:
-        """One whole message out of what was received."""
-        if len(self._received) < _LENGTH.size:
-            return None
-        (size,) = _LENGTH.unpack_from(self._received)
-        if size > REPLY_BYTES:
-            raise _WorkerTrouble(f"the worker announced a reply of {size} bytes")
-        end = _LENGTH.size + size
-        if len(self._received) < end:
-            return None
-        body = bytes(self._received[_LENGTH.size : end])
-        del self._received[:end]
-        return body
-
-    def _death(self) -> _WorkerTrouble:
-        # A dump of memory can delay the end of a process whose pipes are closed already.
-        if not wait_ended(self.process, CLOSE_S):
-            return _WorkerTrouble("the worker closed its end of the pipes")
-        kill_group(self.process, 0.0)
-        code = self.process.returncode
-        return _WorkerTrouble(f"the worker {'died' if code is None else describe_exit(code)}")
-
-    def end(self, polite_s: float) -> bool:
-        """Stop the worker and all that it started, free descriptors; False if it lives on."""
-        try:
-            if polite_s > 0 and not has_ended(self.process):
-                with contextlib.suppress(_WorkerTrouble):
-                    self.send({"op": "close"})
-                    wait_ended(self.process, polite_s)
-            dead = kill_group(self.process, grace_s=min(polite_s, 1.0))
-            if not dead:
-                abandon(self.process)
-            return dead
-        finally:
-            for fd in (self._command_fd, self._reply_fd, self.memory_fd):
-                os.close(fd)
-
-
-def _start(
-    backend: str | Path,
-    log: Path,
-    *,
-    name: str,
-    pass_fds: Sequence[int],
-    python: str,
-    env: Mapping[str, str] | None,
-    explain: Explain,
-    limit_s: float,
-) -> _Worker:
-    environment: Mapping[str, str] = os.environ if env is None else env
-    if isinstance(backend, Path):
-        # Last, so that it hides nothing: a backend of the harness may import the harness.
-        environment = with_entries(environment, "PYTHONPATH", last=[ROOT])
-        backend = str(backend.absolute())
-    ours: list[int] = []
-    theirs: list[int] = []
-    try:
-        command_read, command_write = os.pipe()
-        theirs.append(command_read)
-        ours.append(command_write)
-        reply_read, reply_write = os.pipe()
-        theirs.append(reply_write)
-        ours.append(reply_read)
-        memory = memory_file(name)
-        ours.append(memory)
-        argv = [python, "-u", str(WORKER), "--backend", backend, "--limit", f"{limit_s:g}"]
-        argv += ["--command-fd", str(command_read), "--reply-fd", str(reply_write)]
-        argv += ["--memory-fd", str(memory)]
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as out:
-            start = out.tell()
-            process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                pass_fds=(command_read, reply_write, memory, *pass_fds),
-                start_new_session=True,
-            )
-            started(process)
-    except BaseException as error:
-        for fd in ours:
-            os.close(fd)
-        if isinstance(error, OSError):
-            raise LoadError(
-                f"no worker could be started for {name}: {error}",
-                remedy=f"check that {python} is a Python of 3.7 or later and {log} can be written",
-            ) from error
-        raise
-    finally:
-        for fd in theirs:
-            os.close(fd)
-    return _Worker(process, command_write, reply_read, memory, log, start, explain)
-
-
-def _give_up(worker: _Worker, error: HarnessError, cause: BaseException | None) -> NoReturn:
-    """Kill the worker and raise what `error`, with its log, is explained as; `DeviceError` if the
-    worker lives on.
-    """
-    dead = worker.end(polite_s=0.0)
-    error.log = worker.tail()
-    if not dead:
-        raise _undead(error.message, worker) from cause
-    raise worker.explain(error) from cause
-
-
-def _undead(message: str, worker: _Worker) -> DeviceError:
-    return DeviceError(
-        f"{message}; its worker, process {worker.process.pid}, would not die",
-        remedy="the device stays leased until that process ends; its driver may need a reset",
-        log=worker.tail(),
-    )
-
-
-# --- tensors ----------------------------------------------------------------------------------
-
-
-def memory_file(name: str) -> int:
-    """The descriptor of an empty file without a path, to be shared with a worker for `name`.
-
-    It is in memory where kernel, C library and Python know how, else in the temporary directory.
-
-    Raises:
-        LoadError: neither can be had.
-    """
-    with contextlib.suppress(AttributeError, OSError):  # AttributeError: glibc before 2.27
-        return _memfd_create("batches", MFD_CLOEXEC | MFD_ALLOW_SEALING)
-    try:
-        with tempfile.TemporaryFile(buffering=0) as file:
-            return os.dup(file.fileno())
-    except OSError as error:
-        raise _no_memory(name, error) from error
-
-
-def _memfd_create(name: str, flags: int) -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create(name, flags)
-    create = ctypes.CDLL(None, use_errno=True).memfd_create
-    create.argtypes, create.restype = (ctypes.c_char_p, ctypes.c_uint), ctypes.c_int
-    fd: int = create(name.encode(), flags)
-    if fd < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return fd
-
-
-def _no_memory(name: str, error: BaseException) -> LoadError:
-    return LoadError(
-        f"{name}: no shared memory for its batches: {error}",
-        remedy="take a smaller batch size, or free memory and space in the temporary directory",
-    )
-
-
-@dataclass(frozen=True)
-class _Memory:
-    """The slots in shared memory: views of their inputs and outputs, and where they lie."""
-
-    size: int  # bytes
-    layout: list[dict[str, list[int]]]
-    inputs: tuple[Float32, ...]
-    outputs: tuple[Float32, ...]
-
-
-def _count(spec: TensorSpec) -> int:
-    return math.prod(spec.shape)
-
-
-def _slot_bytes(spec: TensorSpec) -> int:
-    size = _count(spec) * np.dtype(spec.dtype).itemsize
-    return -(-size // ALIGNMENT) * ALIGNMENT
-
-
-def _allocate(fd: int, given: TensorSpec, returned: TensorSpec) -> _Memory:
-    """Lay out and map the slots.
-
-    A file in memory is sealed: pages that the worker could take away would be a SIGBUS in this
-    process.
-    Its pages come as they are touched. The kernel lets it have any size and ends processes when
-    that was too much, hence the check against the machine's memory.
-
-    Raises:
-        MemoryError: the slots are larger than the machine's memory.
-        OSError: the kernel refuses them.
-    """
-    sizes = {"inputs": _slot_bytes(given), "outputs": _slot_bytes(returned)}
-    count = SLOTS if SLOTS * sum(sizes.values()) <= SLOTS_BYTES else SLOTS - 1
-    offset = 0
-    layout = []
-    for _ in range(count):
-        slot = {}
-        for key, size in sizes.items():
-            slot[key] = [offset]
-            offset += size
-        layout.append(slot)
-    if offset > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
-        raise MemoryError(f"{offset / 2**30:.0f} GiB are more than this machine has")
-    os.ftruncate(fd, offset)
-    try:
-        fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW)
-    except OSError:  # a file in the temporary directory
-        # A page that the disk has no room for would be a SIGBUS, too: take them all now.
-        os.posix_fallocate(fd, 0, offset)
-    # Unmapped when the last view is gone: whoever holds one after `close` reads stale numbers,
-    # not freed memory.
-    memory = mmap.mmap(fd, offset)
-
-    def view(spec: TensorSpec, at: int) -> Float32:
-        return np.frombuffer(memory, np.float32, _count(spec), at).reshape(spec.shape)
-
-    return _Memory(
-        offset,
-        layout,
-        tuple(view(given, slot["inputs"][0]) for slot in layout),
-        tuple(view(returned, slot["outputs"][0]) for slot in layout),
-    )
+        give_up(worker, error, trouble)
 
 
 def _runtime(info: Mapping[str, Any]) -> Runtime:

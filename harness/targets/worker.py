@@ -1,7 +1,7 @@
 """The device worker: the process in which one compiled model is open, and nothing else.
 
 A crash, a hang or an out-of-memory kill of a runtime ends this process and costs one case. It is
-started by path (`python worker.py ...`) by `sessions.py`, in whatever interpreter has the
+started by path (`python worker.py ...`) by `worker_process.py`, in whatever interpreter has the
 runtime, so it is one file for Python 3.7 and later with the standard library, NumPy and the
 runtime, and imports nothing of the harness.
 
@@ -380,7 +380,7 @@ def _line_buffer_c() -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Serve one session; see the module's text."""
-    parser = argparse.ArgumentParser(description="device worker; started by sessions.py")
+    parser = argparse.ArgumentParser(description="device worker; started by worker_process.py")
     parser.add_argument("--backend", required=True)
     parser.add_argument("--command-fd", type=int, required=True)
     parser.add_argument("--reply-fd", type=int, required=True)

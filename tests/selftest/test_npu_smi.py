@@ -17,17 +17,8 @@ from hypothesis import strategies as st
 from harness.base.errors import DeviceError
 from harness.base.locks import locked
 from harness.targets.ascend import npu_smi as module
-from harness.targets.ascend.npu_smi import (
-    OUTPUT_BYTES,
-    TRIES,
-    Chip,
-    Clock,
-    NpuInfo,
-    NpuProcess,
-    NpuSmi,
-    failure_of,
-    parse_info,
-)
+from harness.targets.ascend.npu_info import Chip, Clock, NpuInfo, NpuProcess, parse_info
+from harness.targets.ascend.npu_smi import OUTPUT_BYTES, TRIES, NpuSmi, failure_of
 from tests.selftest.running import ROOT, alive, eventually
 
 SAMPLES = Path(__file__).parent / "data" / "npu_smi"

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from harness.base.errors import LoadError
-from harness.targets import sessions
+from harness.targets import shared_memory
 from harness.targets.protocol import Float32
-from harness.targets.sessions import SLOTS, WorkerSession
+from harness.targets.sessions import WorkerSession
+from harness.targets.shared_memory import SLOTS
 from tests.selftest.worker_backend import B, C, Opener, batch, descriptors, expected, failing
 from tests.selftest.worker_backend import opened as opened
 
@@ -52,7 +53,7 @@ CONSTANTS = ("F_ADD_SEALS", "F_SEAL_SHRINK", "F_SEAL_GROW", "MFD_CLOEXEC", "MFD_
 @pytest.mark.parametrize("name", CONSTANTS)
 def test_the_kernels_numbers_are_pythons(name: str) -> None:
     module = os if name.startswith("MFD") else fcntl
-    assert getattr(sessions, name) == getattr(module, name, getattr(sessions, name))
+    assert getattr(shared_memory, name) == getattr(module, name, getattr(shared_memory, name))
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_a_host_without_memory_files(
     def fails(name: str, flags: int) -> int:
         raise missing()
 
-    monkeypatch.setattr(sessions, "_memfd_create", fails)
+    monkeypatch.setattr(shared_memory, "_memfd_create", fails)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = descriptors()
     with opened() as session:
@@ -111,7 +112,7 @@ def test_a_host_without_memory_files_and_room(
     def fails(*args: Any, **given: Any) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(sessions, "_memfd_create", fails)
+    monkeypatch.setattr(shared_memory, "_memfd_create", fails)
     monkeypatch.setattr(tempfile if what == "TemporaryFile" else os, what, fails)
     before = descriptors()
     with pytest.raises(LoadError, match=r"model\.fake: no shared .* No space left") as caught:
@@ -122,9 +123,9 @@ def test_a_host_without_memory_files_and_room(
 
 def test_large_batches_take_two_slots(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     one = 4 * B * (3 * 4 * 4 + C)
-    monkeypatch.setattr(sessions, "SLOTS_BYTES", 4 * one)
+    monkeypatch.setattr(shared_memory, "SLOTS_BYTES", 4 * one)
     assert len(opened().slots) == SLOTS
-    monkeypatch.setattr(sessions, "SLOTS_BYTES", 2 * one)
+    monkeypatch.setattr(shared_memory, "SLOTS_BYTES", 2 * one)
     session = opened()
     assert len(session.slots) == 2
     in_flight: list[int] = []

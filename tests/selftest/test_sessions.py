@@ -14,10 +14,12 @@ import pytest
 
 from harness.base.errors import DeviceError, InferError, LoadError
 from harness.base.processes import kill_group
-from harness.targets import sessions
+from harness.targets import shared_memory, worker_process
 from harness.targets.leases import lease
 from harness.targets.protocol import Device, Float32, Session
-from harness.targets.sessions import SLOTS, WORKER, WorkerSession, open_session
+from harness.targets.sessions import WorkerSession, open_session
+from harness.targets.shared_memory import SLOTS
+from harness.targets.worker_process import WORKER
 from tests.selftest.running import ROOT, alive, eventually
 from tests.selftest.worker_backend import (
     SHAPE,
@@ -62,7 +64,7 @@ def test_fillers_write_into_the_slots(plain: WorkerSession) -> None:
     results = list(plain.stream_into(filler(k) for k in range(7)))
     np.testing.assert_array_equal(results, [expected(batch(k)) for k in range(7)])
     assert [id(view) for view in views] == [id(plain.slots[k % SLOTS]) for k in range(7)]
-    assert all(view.ctypes.data % sessions.ALIGNMENT == 0 for view in views)
+    assert all(view.ctypes.data % shared_memory.ALIGNMENT == 0 for view in views)
 
 
 def test_two_batches_are_in_flight_while_the_third_is_filled(plain: WorkerSession) -> None:
@@ -196,7 +198,7 @@ FAULTS = {
 def test_a_fault_is_one_error_with_the_log(
     opened: Opener, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions, "CLOSE_S", 0.5)
+    monkeypatch.setattr(worker_process, "CLOSE_S", 0.5)
     before = descriptors()
     code, message = FAULTS[fault]
     words = "print('last words'); ctypes.CDLL(None).puts(b'said in C')"
@@ -247,7 +249,7 @@ def test_a_hang_while_timing(opened: Opener) -> None:
 
 
 def test_a_hang_at_close_is_ended(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "CLOSE_S", 0.3)
+    monkeypatch.setattr(worker_process, "CLOSE_S", 0.3)
     session = opened(open="model.close = lambda: time.sleep(600)")
     worker = session.about.pid
     session.close()
@@ -261,7 +263,7 @@ def test_a_worker_that_will_not_die_is_a_device_error(
         kill_group(process, grace_s)
         return False
 
-    monkeypatch.setattr(sessions, "kill_group", stubborn)
+    monkeypatch.setattr(worker_process, "kill_group", stubborn)
     session = opened("time.sleep(600)", deadline_run_s=0.3)
     pid = session.about.pid
     session.write(0, batch(-1))

@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 
 from harness.base.errors import InferError
-from harness.targets import sessions
 from harness.targets import worker as device_worker
 from harness.targets.leases import lease
 from harness.targets.protocol import Device
-from harness.targets.sessions import WORKER, open_session
+from harness.targets.sessions import open_session
+from harness.targets.shared_memory import memory_file
+from harness.targets.worker_process import WORKER
 from tests.selftest.running import ROOT, alive
 from tests.selftest.worker_backend import FAKE, B, C, batch, expected
 
@@ -66,7 +67,7 @@ class Raw:
     def __init__(self, tmp_path: Path, *, limit: float = 600, python: str = sys.executable) -> None:
         backend = tmp_path / "fake.py"
         backend.write_text(FAKE)
-        self.memory = sessions.memory_file("model.fake")
+        self.memory = memory_file("model.fake")
         os.ftruncate(self.memory, 1 << 16)
         command_read, self.command = os.pipe()
         self.reply, reply_write = os.pipe()
@@ -147,7 +148,7 @@ def in_process(
     with (tmp_path / "commands").open("wb") as file:
         for number, command in enumerate(commands):
             file.write(device_worker.pack({**command, "id": number}))
-    memory = sessions.memory_file("model.fake")
+    memory = memory_file("model.fake")
     os.ftruncate(memory, 1 << 16)
     os.pwrite(memory, batch(-1).tobytes(), 0)
     with (tmp_path / "commands").open("rb") as file, (tmp_path / "replies").open("wb") as out:

@@ -17,7 +17,7 @@ from harness.base.errors import HarnessError
 from harness.settings import Settings
 from harness.targets.ascend import drivers, simulation
 from harness.targets.ascend.host import AscendHost, Patience, Place, chips_of
-from harness.targets.ascend.npu_smi import Chip, NpuInfo
+from harness.targets.ascend.npu_info import Chip, NpuInfo
 from harness.targets.ascend.options import CHIPS, AscendOptions
 from harness.targets.ascend.toolkit import Toolkit
 from harness.targets.provider import Finding, Findings, Look, NothingHere

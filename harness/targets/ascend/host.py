@@ -11,7 +11,8 @@ from pathlib import Path
 
 from harness.base.errors import ConfigError, DeviceError
 from harness.targets.ascend import simulation
-from harness.targets.ascend.npu_smi import Chip, NpuInfo, NpuSmi
+from harness.targets.ascend.npu_info import Chip, NpuInfo
+from harness.targets.ascend.npu_smi import NpuSmi
 from harness.targets.ascend.options import CHIPS, AscendOptions
 from harness.targets.ascend.toolkit import Toolkit, find_toolkit
 

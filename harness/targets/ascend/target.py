@@ -38,7 +38,8 @@ from harness.targets.ascend.host import (
     visible_ids,
 )
 from harness.targets.ascend.legacy import open_legacy
-from harness.targets.ascend.npu_smi import Chip, NpuInfo, NpuSmi
+from harness.targets.ascend.npu_info import Chip, NpuInfo
+from harness.targets.ascend.npu_smi import NpuSmi
 from harness.targets.ascend.options import CHIPS, AscendOptions
 from harness.targets.ascend.spec import AscendSpec
 from harness.targets.ascend.toolkit import Toolkit

@@ -1,0 +1,299 @@
+"""What npu-smi prints, as values: chips, who is on them, clocks.
+
+Layouts differ between chips (310, 310P3, 910) and drivers (20.2.2 to 26.1): five table widths,
+columns that come and go, no process table before 22.1. Rows are therefore split on `|`, never at
+columns, and what a driver does not print is `None` or "unknown", never a guess.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from harness.base.errors import DeviceError
+from harness.records.conditions import Answer
+
+_ID = r"\d{1,9}"  # bounded: int() refuses thousands of digits
+_NUMBER = re.compile(r"-?\d{1,12}(?:\.\d{1,6})?", re.ASCII)
+_VERSIONS = re.compile(r"npu-smi\s+(\S+)(?:.*\bVersion\s*:\s*(\S+))?", re.ASCII)
+_FIRST_ROW = re.compile(rf"({_ID})\s+(\S.*)", re.ASCII)  # NPU, name
+_SECOND_ROW = re.compile(rf"({_ID})(?:\s+(\S+))?", re.ASCII)  # chip, logical id
+_BUS_ID = re.compile(r"[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-9A-Fa-f]", re.ASCII)
+_USED_TOTAL = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*/\s*(\d{1,12}(?:\.\d{1,6})?)", re.ASCII)
+_NOBODY = re.compile(rf"No running processes found in NPU\s+({_ID})\b", re.ASCII | re.IGNORECASE)
+_OWNER = re.compile(rf"({_ID})(?:\s+({_ID}))?", re.ASCII)  # NPU, chip
+_NOTHING = ("", "-", "NA", "N/A")
+
+
+@dataclass(frozen=True)
+class NpuProcess:
+    """A process on a chip. `pid` is the host's, 0 where it cannot be read."""
+
+    pid: int
+    name: str  # empty for processes of some containers
+    memory_mb: float | None
+    container_pid: int | None
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One chip as `npu-smi info` shows it. `logical_id` is what tools take as `--device`.
+
+    `memory_*` is the memory that models live in: HBM where the chip has any. `processes` is
+    `None` where the driver prints no process table.
+    """
+
+    npu_id: int
+    chip_id: int
+    logical_id: int
+    name: str  # "310P3"
+    health: str  # "OK", "Warning", "Alarm", "Critical", "UNKNOWN"
+    power_w: float | None
+    temperature_c: float | None
+    aicore_percent: float | None
+    memory_used_mb: float | None
+    memory_total_mb: float | None
+    bus_id: str  # "NA" where there is no PCIe between host and chip
+    processes: tuple[NpuProcess, ...] | None
+
+    @property
+    def soc_version(self) -> str:
+        """What atc takes as `--soc_version`: `Ascend310P3`."""
+        name = self.name.replace(" ", "")
+        return name if name.startswith("Ascend") else f"Ascend{name}"
+
+    @property
+    def healthy(self) -> bool:
+        return self.health.upper() == "OK"
+
+    @property
+    def idle(self) -> Answer:
+        """Whether nobody uses the chip.
+
+        "no" with a process or with work on an AI core, "yes" when the process table was printed
+        and has none, "unknown" without that table. Memory says nothing: an idle 310 shows 577 to
+        5745 MB. In a container, processes of other containers may be invisible.
+        """
+        if self.processes or (self.aicore_percent or 0) > 0:
+            return "no"
+        return "unknown" if self.processes is None else "yes"
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The AI cores of one chip at one moment: their clock, and how much of them was used.
+
+    A chip that rests may lower its clock: `current_mhz` means nothing where nothing is used.
+    """
+
+    rated_mhz: float
+    current_mhz: float
+    aicore_percent: float | None
+
+
+@dataclass(frozen=True)
+class NpuInfo:
+    """All chips that one `npu-smi info` shows, in its order."""
+
+    tool_version: str  # empty when it is not printed
+    driver_version: str
+    chips: tuple[Chip, ...]
+
+    def on_npu(self, npu_id: int) -> tuple[Chip, ...]:
+        """The chips of one NPU id: a card of several chips is one NPU (310: 4, Duo: 2)."""
+        return tuple(chip for chip in self.chips if chip.npu_id == npu_id)
+
+
+def parse_info(text: str) -> NpuInfo:
+    """Read what `npu-smi info` printed, of any generation.
+
+    Raises:
+        DeviceError: there is no chip, or a row cannot be read: a chip that was passed over in
+            silence would change how many chips a card has.
+    """
+    rows = [cells for line in text.splitlines() if (cells := _cells(line))]
+    header = next((at for at, cells in enumerate(rows) if _heads_processes(cells)), None)
+    processes = _processes([] if header is None else rows[header + 1 :])
+    try:
+        chips = _chips(rows[:header], processes)
+    except _Unreadable as error:
+        raise DeviceError(
+            f"npu-smi info cannot be read: {error}",
+            remedy="run `npu-smi info` by hand, and report its output if it looks whole",
+            log=text,
+        ) from error
+    if not chips:
+        raise DeviceError(
+            "npu-smi info shows no chip",
+            remedy="run `npu-smi info` by hand: it must print two rows for each chip",
+            log=text,
+        )
+    tool, driver = _versions(rows)
+    return NpuInfo(tool, driver, chips)
+
+
+def parse_clock(text: str, chip_id: int) -> Clock | None:
+    """Read the clock of one chip from `info -t common`; None where it is not told.
+
+    310P and 910 have it in one block with the use of the cores.
+    """
+    for block in _blocks(text):
+        rated = _number(block.get("Aicore Freq(MHZ)", ""))
+        current = _number(block.get("Aicore curFreq(MHZ)", ""))
+        # A capture without "Chip ID" is of a chip that is alone.
+        chip = block.get("Chip ID", "0")
+        if rated is not None and current is not None and chip == str(chip_id):
+            return Clock(rated, current, _number(block.get("Aicore Usage Rate(%)", "")))
+    return None
+
+
+def _cells(line: str) -> tuple[str, ...]:
+    """The cells of a table's row, stripped; nothing for rulers and for lines of other kinds."""
+    line = line.strip()
+    if not line.startswith("|"):
+        return ()
+    return tuple(cell.strip() for cell in line.removeprefix("|").removesuffix("|").split("|"))
+
+
+def has_rows(text: str) -> bool:
+    return any(_is_data(cells) for line in text.splitlines() if (cells := _cells(line)))
+
+
+def _is_data(cells: Sequence[str]) -> bool:
+    return len(cells) == 3 and cells[0][:1].isdigit()
+
+
+def _heads_processes(cells: Sequence[str]) -> bool:
+    return len(cells) >= 4 and cells[0].startswith("NPU") and "process id" in cells[1].lower()
+
+
+def _versions(rows: Iterable[Sequence[str]]) -> tuple[str, str]:
+    for cells in rows:
+        if len(cells) == 1 and (match := _VERSIONS.match(cells[0])):
+            return match[1], match[2] or ""
+    return "", ""
+
+
+class _Unreadable(ValueError):
+    """A table whose chips cannot be told for certain."""
+
+
+@dataclass(frozen=True)
+class _Processes:
+    """The process table: which NPUs it speaks of, and who is on which chip."""
+
+    spoken_of: frozenset[int]
+    found: tuple[tuple[int, int | None, NpuProcess], ...]  # NPU, chip (None: any), process
+
+    def of(self, npu_id: int, chip_id: int) -> tuple[NpuProcess, ...] | None:
+        if npu_id not in self.spoken_of:  # no table, or one that was cut short
+            return None
+        return tuple(
+            process
+            for npu, chip, process in self.found
+            if npu == npu_id and chip in (None, chip_id)
+        )
+
+
+def _processes(rows: Iterable[Sequence[str]]) -> _Processes:
+    spoken_of = set()
+    processes = []
+    for cells in rows:
+        if len(cells) == 1 and (nobody := _NOBODY.search(cells[0])):
+            spoken_of.add(int(nobody[1]))
+        elif len(cells) >= 4 and (owner := _OWNER.fullmatch(cells[0])):
+            npu = int(owner[1])
+            spoken_of.add(npu)
+            process = NpuProcess(
+                _integer(cells[1]) or 0,
+                "" if cells[2] in _NOTHING else cells[2],
+                _number(cells[3]),
+                _integer(cells[4]) if len(cells) > 4 else None,
+            )
+            processes.append((npu, int(owner[2]) if owner[2] else None, process))
+    return _Processes(frozenset(spoken_of), tuple(processes))
+
+
+def _chips(rows: Iterable[Sequence[str]], processes: _Processes) -> tuple[Chip, ...]:
+    data = [cells for cells in rows if _is_data(cells)]
+    chips = []
+    for at in range(0, len(data), 2):
+        first = data[at]
+        second: Sequence[str] = data[at + 1] if at + 1 < len(data) else ()
+        chips.append(_chip(first, second, at // 2, processes))
+    # Two leases would be for one device.
+    if len({chip.logical_id for chip in chips}) < len(chips):
+        raise _Unreadable("two chips have one logical id")
+    if len({(chip.npu_id, chip.chip_id) for chip in chips}) < len(chips):
+        raise _Unreadable("two chips have one NPU and chip id")
+    return tuple(chips)
+
+
+def _chip(first: Sequence[str], second: Sequence[str], at: int, processes: _Processes) -> Chip:
+    upper = _FIRST_ROW.fullmatch(first[0])
+    lower = _SECOND_ROW.fullmatch(second[0]) if second else None
+    if (
+        upper is None
+        or lower is None
+        or _BUS_ID.fullmatch(first[1])
+        or not (_BUS_ID.fullmatch(second[1]) or second[1] in _NOTHING)
+    ):
+        raise _Unreadable(
+            f"no pair of rows: {' | '.join(first)[:200]!r} and {' | '.join(second)[:200]!r}"
+        )
+    npu, chip = int(upper[1]), int(lower[1])
+    measured = first[2].split()  # power, temperature, hugepages where there are any
+    load, _, memory = second[2].partition(" ")
+    used, total = _memory(memory)
+    logical = _integer(lower[2] or "")
+    return Chip(
+        npu_id=npu,
+        chip_id=chip,
+        # 910 prints no logical id. They are given out in the order of the rows.
+        logical_id=at if logical is None else logical,
+        name=upper[2],
+        health=first[1],
+        power_w=_number(measured[0]) if measured else None,
+        temperature_c=_number(measured[1]) if len(measured) > 1 else None,
+        aicore_percent=_number(load),
+        memory_used_mb=used,
+        memory_total_mb=total,
+        bus_id=second[1],
+        processes=processes.of(npu, chip),
+    )
+
+
+def _memory(text: str) -> tuple[float | None, float | None]:
+    """The last `used / total` that has a total: on 910 DDR comes first, then HBM."""
+    pairs = [(float(used), float(total)) for used, total in _USED_TOTAL.findall(text)]
+    return next((pair for pair in reversed(pairs) if pair[1] > 0), (None, None))
+
+
+def _blocks(text: str) -> list[dict[str, str]]:
+    """The fields of each block between empty lines: one for each chip, one for the controller."""
+    blocks: list[list[str]] = [[]]
+    for line in text.splitlines():
+        if line.strip():
+            blocks[-1].append(line)
+        elif blocks[-1]:
+            blocks.append([])
+    return [parse_fields(block) for block in blocks]
+
+
+def parse_fields(lines: Iterable[str]) -> dict[str, str]:
+    """Lines `key : value`; of two with one key the first, of the chip before its controller."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        key, colon, value = line.partition(":")
+        if colon and key.strip() and value.strip() not in _NOTHING:
+            fields.setdefault(key.strip(), value.strip())
+    return fields
+
+
+def _number(text: str) -> float | None:
+    return float(text) if _NUMBER.fullmatch(text) else None
+
+
+def _integer(text: str) -> int | None:
+    return int(text) if re.fullmatch(_ID, text, re.ASCII) else None

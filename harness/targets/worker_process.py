@@ -1,0 +1,268 @@
+"""The process of a device worker: started, asked with deadlines, ended with all that it started.
+
+Commands and replies cross pipes of their own, as `worker.py` describes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from harness.base.environment import ROOT, with_entries
+from harness.base.errors import DeviceError, HarnessError, LoadError
+from harness.base.processes import (
+    abandon,
+    describe_exit,
+    has_ended,
+    kill_group,
+    started,
+    tail,
+    wait_ended,
+)
+from harness.targets.shared_memory import memory_file
+
+CLOSE_S = 5.0  # how long a worker may take to end by itself
+SEND_S = 10.0  # commands are small: a pipe that stays full is a worker that reads nothing
+LOOK_S = 0.2  # between two looks whether a silent worker is alive
+REPLY_BYTES = 64 * 1024 * 1024
+
+WORKER = Path(__file__).with_name("worker.py")
+_LENGTH = struct.Struct(">I")
+
+Explain = Callable[[HarnessError], HarnessError]
+
+
+class WorkerTrouble(Exception):
+    """What went wrong with a worker, before it is known what it was doing for whom.
+
+    Without a `remedy` the worker's log is what there is to look at. `hung`: it was silent for as
+    long as it had.
+    """
+
+    def __init__(self, message: str, remedy: str = "", *, hung: bool = False) -> None:
+        super().__init__(message)
+        self.remedy = remedy
+        self.hung = hung
+
+
+class Worker:
+    """The worker's process and the parent's ends of what is shared with it."""
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        command_fd: int,
+        reply_fd: int,
+        memory_fd: int,
+        log: Path,
+        log_start: int,
+        explain: Explain,
+    ) -> None:
+        self.process = process
+        self.explain = explain
+        self.memory_fd = memory_fd
+        self._command_fd = command_fd
+        self._reply_fd = reply_fd
+        self._log = log
+        self._log_start = log_start
+        self._requests = 0
+        self._received = bytearray()
+        os.set_blocking(command_fd, False)
+        os.set_blocking(reply_fd, False)
+
+    def tail(self) -> str:
+        """The last lines that this worker printed."""
+        return tail(self._log, start=self._log_start)
+
+    def see(self) -> str:
+        """What to do where only its log can say more; a run's logs are in its own folder."""
+        return f"see {self._log.parent.name}/{self._log.name}"
+
+    def ask(self, command: dict[str, Any], deadline_s: float) -> dict[str, Any]:
+        """Send a command and wait for its reply."""
+        return self.receive(self.send(command), deadline_s)
+
+    def send(self, command: dict[str, Any]) -> int:
+        """Queue a command; the number of the request."""
+        self._requests += 1
+        body = json.dumps(dict(command, id=self._requests)).encode()
+        data = memoryview(_LENGTH.pack(len(body)) + body)
+        limit = time.monotonic() + SEND_S
+        poll = select.poll()
+        poll.register(self._command_fd, select.POLLOUT)
+        while data:
+            try:
+                data = data[os.write(self._command_fd, data) :]
+            except BlockingIOError:
+                if time.monotonic() >= limit:
+                    raise WorkerTrouble(f"took no command for {SEND_S:g} s", hung=True) from None
+                poll.poll(1000 * LOOK_S)
+            except BrokenPipeError:
+                raise self._death() from None
+        return self._requests
+
+    def receive(self, request: int, deadline_s: float) -> dict[str, Any]:
+        """The next reply, which must be to `request`."""
+        body = self._read_message(deadline_s)
+        try:
+            reply: dict[str, Any] = json.loads(body)
+            of, failure = reply["id"], reply.get("error")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise WorkerTrouble(f"the worker replied nonsense: {body[:80]!r}") from None
+        if of != request:
+            raise WorkerTrouble(f"the worker replied to request {of} in place of {request}")
+        if failure:
+            raise WorkerTrouble(f"{failure['type']}: {failure['message']}")
+        return reply
+
+    def _read_message(self, deadline_s: float) -> bytes:
+        limit = time.monotonic() + deadline_s
+        poll = select.poll()
+        poll.register(self._reply_fd, select.POLLIN)
+        while True:
+            body = self._take_message()
+            if body is not None:
+                return body
+            left = limit - time.monotonic()
+            if left <= 0:
+                raise WorkerTrouble(
+                    f"did not answer in {deadline_s:g} s and was stopped",
+                    f"{self.see()} for where it hangs; if the machine is only slow: "
+                    "--deadline-factor=N gives it N times as long",
+                    hung=True,
+                )
+            # The pipe's end says that the worker died, unless a child of it keeps the pipe open.
+            ended = has_ended(self.process)
+            if not ended and not poll.poll(1000 * min(left, LOOK_S)):
+                continue
+            try:
+                chunk = os.read(self._reply_fd, 1 << 16)
+            except BlockingIOError:
+                chunk = b""
+                if not ended:
+                    continue
+            if not chunk:
+                raise self._death()
+            self._received += chunk
+
+    def _take_message(self) -> bytes | None:
+        """One whole message out of what was received."""
+        if len(self._received) < _LENGTH.size:
+            return None
+        (size,) = _LENGTH.unpack_from(self._received)
+        if size > REPLY_BYTES:
+            raise WorkerTrouble(f"the worker announced a reply of {size} bytes")
+        end = _LENGTH.size + size
+        if len(self._received) < end:
+            return None
+        body = bytes(self._received[_LENGTH.size : end])
+        del self._received[:end]
+        return body
+
+    def _death(self) -> WorkerTrouble:
+        # A dump of memory can delay the end of a process whose pipes are closed already.
+        if not wait_ended(self.process, CLOSE_S):
+            return WorkerTrouble("the worker closed its end of the pipes")
+        kill_group(self.process, 0.0)
+        code = self.process.returncode
+        return WorkerTrouble(f"the worker {'died' if code is None else describe_exit(code)}")
+
+    def end(self, polite_s: float) -> bool:
+        """Stop the worker and all that it started, free descriptors; False if it lives on."""
+        try:
+            if polite_s > 0 and not has_ended(self.process):
+                with contextlib.suppress(WorkerTrouble):
+                    self.send({"op": "close"})
+                    wait_ended(self.process, polite_s)
+            dead = kill_group(self.process, grace_s=min(polite_s, 1.0))
+            if not dead:
+                abandon(self.process)
+            return dead
+        finally:
+            for fd in (self._command_fd, self._reply_fd, self.memory_fd):
+                os.close(fd)
+
+
+def start_worker(
+    backend: str | Path,
+    log: Path,
+    *,
+    name: str,
+    pass_fds: Sequence[int],
+    python: str,
+    env: Mapping[str, str] | None,
+    explain: Explain,
+    limit_s: float,
+) -> Worker:
+    environment: Mapping[str, str] = os.environ if env is None else env
+    if isinstance(backend, Path):
+        # Last, so that it hides nothing: a backend of the harness may import the harness.
+        environment = with_entries(environment, "PYTHONPATH", last=[ROOT])
+        backend = str(backend.absolute())
+    ours: list[int] = []
+    theirs: list[int] = []
+    try:
+        command_read, command_write = os.pipe()
+        theirs.append(command_read)
+        ours.append(command_write)
+        reply_read, reply_write = os.pipe()
+        theirs.append(reply_write)
+        ours.append(reply_read)
+        memory = memory_file(name)
+        ours.append(memory)
+        argv = [python, "-u", str(WORKER), "--backend", backend, "--limit", f"{limit_s:g}"]
+        argv += ["--command-fd", str(command_read), "--reply-fd", str(reply_write)]
+        argv += ["--memory-fd", str(memory)]
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as out:
+            start = out.tell()
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                pass_fds=(command_read, reply_write, memory, *pass_fds),
+                start_new_session=True,
+            )
+            started(process)
+    except BaseException as error:
+        for fd in ours:
+            os.close(fd)
+        if isinstance(error, OSError):
+            raise LoadError(
+                f"no worker could be started for {name}: {error}",
+                remedy=f"check that {python} is a Python of 3.7 or later and {log} can be written",
+            ) from error
+        raise
+    finally:
+        for fd in theirs:
+            os.close(fd)
+    return Worker(process, command_write, reply_read, memory, log, start, explain)
+
+
+def give_up(worker: Worker, error: HarnessError, cause: BaseException | None) -> NoReturn:
+    """Kill the worker and raise what `error`, with its log, is explained as; `DeviceError` if the
+    worker lives on.
+    """
+    dead = worker.end(polite_s=0.0)
+    error.log = worker.tail()
+    if not dead:
+        raise undead(error.message, worker) from cause
+    raise worker.explain(error) from cause
+
+
+def undead(message: str, worker: Worker) -> DeviceError:
+    return DeviceError(
+        f"{message}; its worker, process {worker.process.pid}, would not die",
+        remedy="the device stays leased until that process ends; its driver may need a reset",
+        log=worker.tail(),
+    )
