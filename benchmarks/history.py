@@ -24,6 +24,7 @@ from typing import TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from harness.base.environment import ROOT
 from harness.base.host import Machine
 from harness.base.stages import Stage
 from harness.base.terms import WHOLE_SET, Check
@@ -50,7 +51,6 @@ from harness.records.values import (
     Verdict,
 )
 from harness.records.writer import RESULTS
-from harness.base.environment import ROOT
 
 T = TypeVar("T")
 MODELS = ("seresnext101", "fixres", "resnest50", "squeezenet1_1", "inceptionv4")
