@@ -26,11 +26,10 @@ def _number(verdict: Verdict, name: FigureName) -> float | None:
 
 
 def _pair(verdict: Verdict, name: FigureName) -> tuple[float, float] | None:
-    value = verdict.figures.get(name)
-    if not isinstance(value, tuple) or len(value) != 2:
-        return None
-    low, high = value
-    return None if isinstance(low, str) or isinstance(high, str) else (low, high)
+    match verdict.figures.get(name):
+        case (float() | int() as low, float() | int() as high):
+            return low, high
+    return None
 
 
 def _points(value: float) -> str:

@@ -97,12 +97,16 @@ def known(values: Mapping[str, Scalar | tuple[str, ...]], before: str = "") -> t
     )
 
 
-def fields(value: Any, *left_out: str) -> tuple[Row, ...]:
-    """Return the plain fields of a dataclass, in the units that their names end with."""
+def fields(value: Any, *left_out: str, only: Sequence[str] = ()) -> tuple[Row, ...]:
+    """Return the plain fields of a dataclass, in the units that their names end with; None has
+    none.
+    """
     found = []
     for field in dataclasses.fields(value) if value is not None else ():
         name, item = field.name, getattr(value, field.name)
-        if name in left_out or not isinstance(item, str | int | float | None):
+        if name in left_out or (only and name not in only):
+            continue
+        if not isinstance(item, str | int | float | None):
             continue
         stem, _, unit = name.rpartition("_")
         label = _LABELS.get(name, (stem if unit in _UNITS and stem else name).replace("_", " "))
@@ -168,34 +172,24 @@ def throughput(measured: ThroughputMeasurement) -> tuple[Group, ...]:
     """Return the rows of a throughput, beside the charts of its samples."""
     timing = measured.timing
     means = "means of several executions" if timing.means_only else ""
-    counts = ("batch_size", "warmup", "executions", "outliers", "means_only")
+    counts = ("batch_size", "warmup", "executions", "outliers")
+    latency = (
+        *fields(timing, *counts, "means_only"),
+        *fields(measured, only=("precision_percent",)),
+        *rows(
+            ("precision asked for was reached", datum(measured.precise)),
+            ("samples are", means),
+        ),
+    )
+    how = (
+        *rows(("throughput", formats.rate(timing.fps, timing.half_width_percent))),
+        *fields(timing, only=counts),
+        *rows(("rounds", plain(timing.rounds))),
+        *fields(measured, only=("budget_s", "seconds")),
+    )
     return filled(
-        Group(
-            "Latency of one execution",
-            (
-                *fields(timing, *counts),
-                *rows(
-                    ("precision asked for", formats.percent(measured.precision_percent)),
-                    ("precision asked for was reached", datum(measured.precise)),
-                    ("samples are", means),
-                ),
-            ),
-        ),
-        Group(
-            "How it was measured",
-            (
-                *rows(
-                    ("throughput", formats.rate(timing.fps, timing.half_width_percent)),
-                    ("batch size", plain(timing.batch_size)),
-                    ("warm-up executions", plain(timing.warmup)),
-                    ("rounds", plain(timing.rounds)),
-                    ("executions", plain(timing.executions)),
-                    ("outliers", plain(timing.outliers)),
-                    ("budget", formats.duration(measured.budget_s)),
-                    ("time measured", formats.duration(measured.seconds)),
-                ),
-            ),
-        ),
+        Group("Latency of one execution", latency),
+        Group("How it was measured", how),
         Group("The device meanwhile", _looks(measured.conditions)),
         Group("Eager PyTorch on the same host", _eager(measured)),
         Group("Outputs against the ONNX model", fields(measured.outputs)),
