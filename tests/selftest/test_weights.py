@@ -49,6 +49,7 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(zipped: bool, tmp_path: Pat
         load_state(path, "plain")
     assert not ran.exists()
     assert f"{os.mkdir.__module__}.mkdir" in caught.value.message
+    assert "as a malicious file would" in caught.value.message
     assert "--trust-checkpoint MODEL" in caught.value.remedy
     # The same file is no dud: whoever trusts it runs it.
     load_state(path, "plain", allow_unsafe=True)
