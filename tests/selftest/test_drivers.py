@@ -570,15 +570,6 @@ def test_what_a_killed_harness_left_is_removed(tmp_path: Path) -> None:
     mine.close()
 
 
-def test_a_closed_session(opened: Opener) -> None:
-    with opened() as session:
-        pass
-    session.close()
-    for use in (lambda: list(session.stream([batch(1)])), lambda: session.time(1, 0)):
-        with pytest.raises(InferError, match="is closed"):
-            use()
-
-
 def test_a_model_with_odd_permissions_or_names(opened: Opener, tmp_path: Path) -> None:
     session = opened()
     model = tool_of(session).model

@@ -11,7 +11,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.base.errors import DeviceError
@@ -219,96 +219,6 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         return
     assert info.chips
     assert len({chip.logical_id for chip in info.chips}) == len(info.chips)
-
-
-@st.composite
-def cards(draw: st.DrawFn) -> list[Chip]:
-    """A host of one generation: some cards with some chips each."""
-    table = draw(st.booleans())
-    name = draw(st.sampled_from(["310", "310P3", "310B4"]))
-    ids = draw(st.lists(st.integers(0, 65535), min_size=1, max_size=4, unique=True))
-    per_card = draw(st.sampled_from([1, 2, 4]))
-    amount = st.none() | st.integers(0, 99999).map(float)
-    process = st.builds(
-        NpuProcess,
-        st.integers(1, 1 << 22),
-        st.sampled_from(["", "python3", "a b", "ais_bench"]),
-        st.integers(0, 9999).map(float),
-        st.none() | st.integers(1, 99),
-    )
-    chips: list[Chip] = []
-    for npu in sorted(ids):
-        for chip in range(per_card):
-            total = draw(st.none() | st.integers(1, 99999).map(float))
-            chips.append(
-                Chip(
-                    npu_id=npu,
-                    chip_id=chip,
-                    logical_id=len(chips),
-                    name=name,
-                    health=draw(st.sampled_from(["OK", "Warning", "Alarm", "Critical", "UNKNOWN"])),
-                    power_w=draw(st.none() | st.integers(0, 4000).map(lambda tenth: tenth / 10)),
-                    temperature_c=draw(amount),
-                    aicore_percent=draw(amount),
-                    memory_used_mb=None if total is None else draw(st.integers(0, 9)) * 1.0,
-                    memory_total_mb=total,
-                    bus_id=draw(st.sampled_from(["0000:01:00.0", "0000:C1:00.0", "NA"])),
-                    processes=tuple(draw(st.lists(process, max_size=2))) if table else None,
-                )
-            )
-    return chips
-
-
-@settings(suppress_health_check=[HealthCheck.too_slow])
-@given(cards(), st.lists(st.integers(0, 9), min_size=3, max_size=3), st.booleans())
-def test_what_is_printed_in_any_width_is_read_back(
-    chips: list[Chip], widths: list[int], five: bool
-) -> None:
-    assert parse_info(printed(chips, widths, five)).chips == tuple(
-        chip if five or not chip.processes else without_container(chip) for chip in chips
-    )
-
-
-def without_container(chip: Chip) -> Chip:
-    processes = tuple(
-        NpuProcess(process.pid, process.name, process.memory_mb, None)
-        for process in chip.processes or ()
-    )
-    return Chip(**{**vars(chip), "processes": processes})
-
-
-def printed(chips: list[Chip], widths: list[int], five: bool) -> str:
-    """A table as some npu-smi might print it; columns have their widths plus some spaces."""
-
-    def row(*cells: str) -> str:
-        spaces = [*widths, *widths]
-        return f"| {'| '.join(c + ' ' * spaces[i] for i, c in enumerate(cells))}|\n"
-
-    def figure(value: float | None) -> str:
-        return "NA" if value is None else f"{value:g}"
-
-    text = "+---+---+\n" + row("npu-smi 1.0    Version: 2.0") + "+===+\n"
-    text += row("NPU   Name", "Health", "Power(W)") + row("Chip  Device", "Bus-Id", "AICore(%)")
-    for chip in chips:
-        measured = f"{figure(chip.power_w)}   {figure(chip.temperature_c)}   0 / 0"
-        memory = "NA / NA"
-        if chip.memory_total_mb is not None and chip.memory_used_mb is not None:
-            memory = f"{chip.memory_used_mb:.0f}/ {chip.memory_total_mb:.0f}"
-        text += row(f"{chip.npu_id}  {chip.name}", chip.health, measured)
-        load = f"{figure(chip.aicore_percent)}    {memory}"
-        text += row(f"{chip.chip_id}  {chip.logical_id}", chip.bus_id, load) + "+---+\n"
-    if chips[0].processes is None:
-        return text
-    head = ["NPU   Chip", "Process id", "Process name", "Process memory(MB)"]
-    text += row(*head, *(["Process id in container"] if five else []))
-    for npu in dict.fromkeys(chip.npu_id for chip in chips):
-        busy = [(c, p) for c in chips if c.npu_id == npu for p in c.processes or ()]
-        for c, p in busy:
-            cells = [f"{npu}  {c.chip_id}", str(p.pid), p.name, f"{p.memory_mb:.0f}"]
-            text += row(*cells, *([str(p.container_pid or "NA")] if five else []))
-        if not busy:
-            text += row(f"No running processes found in NPU {npu}")
-    return text
 
 
 # Calling it
