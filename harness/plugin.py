@@ -261,6 +261,8 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
 
 
 def _finish(session: pytest.Session, run: Run) -> None:
+    decided: list[int] = []  # nothing, where the records could not even be read
+
     def decide(code: Exit) -> int:
         """Keep pytest's code of a run that was interrupted, or in which pytest itself failed."""
         ended = [pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED]
@@ -268,7 +270,9 @@ def _finish(session: pytest.Session, run: Run) -> None:
             ended.append(pytest.ExitCode.INTERRUPTED)  # what xdist calls the end by -x
         # pytest counts a skipped case as no failure; here nothing skips to green.
         ours = session.exitstatus in ended and (code != Exit.PASSED or not session.testsfailed)
-        return int(code if ours else session.exitstatus)
+        session.exitstatus = int(code if ours else session.exitstatus)
+        decided.append(session.exitstatus)
+        return session.exitstatus
 
     stopped = f"early: {session.shouldstop}" if session.shouldstop else ""
     if session.shouldfail:
@@ -278,7 +282,7 @@ def _finish(session: pytest.Session, run: Run) -> None:
     try:
         session.exitstatus = run.finish(stopped=stopped, decide=decide).exit_status
     except HarnessError as error:
-        if session.exitstatus != Exit.ACCEPTANCE_FAILED:
+        if decided != [Exit.ACCEPTANCE_FAILED]:
             session.exitstatus = int(Exit.MACHINE_TROUBLE)
         sys.stderr.write(f"\n{error}\n")
 
