@@ -22,6 +22,7 @@ from harness.targets.ascend.target import AscendTarget
 from harness.targets.protocol import Device, SessionInfo
 from tests.selftest.running import TINY
 from tests.selftest.simulated import ascend_target, make_host
+from tests.selftest.test_ascend_chain import small_network
 
 ONE = cases.Case("tiny", 1, "ascend310p3", "throughput")
 
@@ -294,6 +295,14 @@ def test_another_atc_makes_another_artifact(bare, tmp_path):
     one, two = (script(tmp_path / name / "atc", "") for name in "ab")
     assert inputs(one) == inputs(one)
     assert inputs(one) != inputs(two)
+
+
+def test_tuning_is_for_the_cases_that_their_guide_tunes(tmp_path):
+    one, model = ascend_target(tmp_path, tune="aoe"), load_catalog(TINY).models["tiny"]
+    assert not one.compiles_on_device(model, 4)
+    onnx = small_network(tmp_path / "small.onnx")
+    facts = one.compile(onnx, model, 4, tmp_path / "out", device=None, log=tmp_path / "log")
+    assert facts == {"tuning": "none", "note": ""}
 
 
 def test_a_simulated_host_never_stands_behind_a_real_run(tmp_path):
