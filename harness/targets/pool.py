@@ -48,7 +48,7 @@ class DevicePool:
             raise DeviceError(
                 f"no device of {self._target.name} is left in this run "
                 f"({some(why) or 'each was tried'})",
-                remedy="npu-smi info says how they are; a new run tries them again",
+                remedy="the driver's own tool says how they are; a new run tries them again",
             )
         # Workers of xdist begin with different devices.
         first = _worker() % len(usable)

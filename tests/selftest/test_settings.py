@@ -188,3 +188,22 @@ def test_settings_as_json_are_plain_values() -> None:
     assert data["batch_sizes"] == [4, 1]
     assert data["limit"] is None
     assert data["seed"] == 0
+
+
+# Options of a family of targets.
+
+
+def test_a_family_has_its_options_as_typed_values() -> None:
+    given = settings({"tune": "none"}, {"HARNESS_ATC": "tools/atc"})
+    options = given.of(AscendOptions)
+    assert (options.tune, options.atc, options.driver) == ("none", BASE / "tools/atc", None)
+    assert given.to_json()["atc"] == "/base/tools/atc"
+    assert given.with_options(AscendOptions(driver="cli")).of(AscendOptions).driver == "cli"
+    assert "is not one of api, cli, benchmark" in refused({"driver": "pyacl"}).message
+
+
+def test_a_simulation_has_its_own_target_defaults_and_locks() -> None:
+    found = settings({"simulate_ascend": True}, {"IMAGENET_DIR": "/data"})
+    assert (found.provenance, found.target, found.budget) == ("simulated", "ascend310p3", 10.0)
+    assert found.imagenet is None and found.stand_ins
+    assert found.leases_of(BASE) == BASE / "leases" != settings().leases_of(BASE)
