@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from harness.plan import Case
     from harness.records.reader import read as read_records
     from harness.records.values import Verdict
-    from harness.run import Run
+    from harness.run.engine import Run
     from harness.settings import Settings, resolve
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
 # Imported when used: importing the package costs nothing.
 _PLACES = {
     "Case": ("harness.plan", "Case"),
-    "Run": ("harness.run", "Run"),
+    "Run": ("harness.run.engine", "Run"),
     "Settings": ("harness.settings", "Settings"),
     "Verdict": ("harness.records.values", "Verdict"),
     "__version__": ("harness.base.host", "VERSION"),

@@ -16,13 +16,13 @@ import pytest
 from harness import settings
 from harness.base import signals
 from harness.base.errors import HarnessError, RecordError
-from harness.case_record import nodeid_of
 from harness.judge.causes import Exit
 from harness.plan import Case
 from harness.records import writer
 from harness.records.values import Verdict
 from harness.report import pytest_html
-from harness.run import CaseRun, Run, progress_on_stderr
+from harness.run.case_record import nodeid_of
+from harness.run.engine import CaseRun, Run, progress_on_stderr
 
 RUN = pytest.StashKey[Run]()
 CASE = pytest.StashKey[CaseRun]()

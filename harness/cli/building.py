@@ -13,12 +13,12 @@ from typing import Any
 from harness.base.errors import HarnessError
 from harness.base.progress import Progress
 from harness.base.stages import Stage
-from harness.case_record import error_info
 from harness.catalog.schema import Catalog
 from harness.images.crops import CHUNK
 from harness.judge.causes import Exit, cause_of_error, exit_of_causes
 from harness.plan import Case
 from harness.records.values import ArtifactRef
+from harness.run.case_record import error_info
 from harness.settings import Settings
 from harness.stages.pipeline import CasePipeline, Workbench
 

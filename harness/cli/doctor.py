@@ -12,8 +12,8 @@ from rich.table import Table
 from harness.base.errors import ConfigError, HarnessError
 from harness.catalog.load import load_catalog
 from harness.catalog.schema import Catalog
+from harness.cli.examination import REHEARSAL, SUBJECTS, Answer, Can, Examination, brief, examine
 from harness.cli.options import console, takes_settings
-from harness.doctor import REHEARSAL, SUBJECTS, Answer, Can, Examination, brief, examine
 from harness.judge.causes import Exit
 from harness.settings import Settings
 from harness.targets.provider import Finding

@@ -152,8 +152,8 @@ def merge(
     catalog: CatalogOption = None,
 ) -> None:
     """Join the records of several runs (shards, devices, hosts) into one run directory."""
-    from harness.merge import merge as join
     from harness.report import exports, write_report
+    from harness.run.merge import merge as join
 
     with _readable_errors():
         made = join(

@@ -10,7 +10,6 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from harness import doctor
 from harness import estimates as expected
 from harness.base.errors import HarnessError
 from harness.base.stages import Stage
@@ -18,6 +17,7 @@ from harness.base.store import Store
 from harness.base.terms import WHOLE_SET
 from harness.catalog.load import load_catalog
 from harness.catalog.schema import Catalog
+from harness.cli import examination
 from harness.cli.cache import known_check
 from harness.cli.options import console, takes_settings
 from harness.estimates import Build, Estimate, build_of, duration
@@ -124,9 +124,9 @@ def checkpoint_lines(settings: Settings, catalog: Catalog, cases: Sequence[Case]
     lines = []
     given = dict(settings.onnx)
     for name in dict.fromkeys(case.model for case in cases if case.model not in given):
-        finding = doctor.checkpoint(settings, catalog.models[name])
+        finding = examination.checkpoint(settings, catalog.models[name])
         if finding.state == "lacks":
-            word = "missing: " if finding.short == doctor.ABSENT else "refused: "
+            word = "missing: " if finding.short == examination.ABSENT else "refused: "
             lines.append(f"\n{word}{finding.what}: {finding.found}\n  what to do: {finding.remedy}")
     return lines
 

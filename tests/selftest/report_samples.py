@@ -61,7 +61,7 @@ def catalog() -> Catalog:
 
 def published(*models: str, provenance: Provenance = "real") -> dict[str, v.GuideFigures]:
     """What the guides published for some models, as a run line carries it."""
-    from harness.guide_figures import guide_figures
+    from harness.run.guide_figures import guide_figures
 
     return guide_figures(catalog(), models, provenance)
 

@@ -9,7 +9,7 @@ from harness.base.errors import ConfigError
 from harness.base.stages import Stage
 from harness.judge import causes
 from harness.records.lines import CheckName
-from harness.run import Run
+from harness.run.engine import Run
 from harness.settings import resolve
 from harness.targets import registry
 from tests.selftest.running import TINY, run_python

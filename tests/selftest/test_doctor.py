@@ -12,7 +12,6 @@ from importlib import metadata
 import pytest
 from typer.testing import CliRunner
 
-from harness import doctor
 from harness.__main__ import app
 from harness.base.environment import ROOT
 from harness.base.errors import DeviceError
@@ -20,8 +19,9 @@ from harness.base.host import package_version
 from harness.base.stages import Stage
 from harness.base.store import Store, source_digest
 from harness.catalog.load import load_catalog
+from harness.cli import examination as doctor
 from harness.cli import options as command_options
-from harness.doctor import SUBJECTS, examine
+from harness.cli.examination import SUBJECTS, examine
 from harness.images.dataset import FIRST_LABELS
 from harness.settings import resolve
 from harness.targets.ascend import doctor as npu
@@ -560,8 +560,8 @@ def test_nothing_heavy_is_imported():
         [
             "-c",
             "import sys; from harness.catalog.load import load_catalog; "
-            "from harness import doctor, settings; s = settings.resolve({}); "
-            "doctor.examine(s, load_catalog(s.catalog)); "
+            "from harness import settings; from harness.cli import examination; "
+            "s = settings.resolve({}); examination.examine(s, load_catalog(s.catalog)); "
             "print(sorted({'torch', 'timm', 'onnx', 'onnxruntime', 'pytest'} & set(sys.modules)))",
         ]
     )

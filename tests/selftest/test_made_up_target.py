@@ -93,7 +93,7 @@ from harness.base import families
 families.PACKAGES += ("abacus",)  # the one line
 
 import pytest
-from harness.doctor import SUBJECTS, examine
+from harness.cli.examination import SUBJECTS, examine
 
 code = pytest.main(sys.argv[1:])
 from harness.settings import resolve

@@ -18,12 +18,12 @@ from harness.base.stages import Stage
 from harness.base.terms import OUTCOMES, Check
 from harness.catalog.load import load_catalog
 from harness.cli import history as history_commands
-from harness.merge import merge
 from harness.records import reader, writer
 from harness.records.lines import CaseLine, CheckName, RunCheckLine
 from harness.records.values import ArtifactRef
 from harness.records.writer import RESULTS
 from harness.report import render_html, write_report
+from harness.run.merge import merge
 from tests.selftest import history_samples as nights
 from tests.selftest import report_samples as samples
 from tests.selftest.running import ROOT

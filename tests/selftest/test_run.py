@@ -17,8 +17,6 @@ from typing import Any
 import pytest
 
 import harness
-from harness import ending, known_failures
-from harness import run as engine
 from harness.base.errors import (
     REMEMBERED,
     CompileError,
@@ -29,14 +27,15 @@ from harness.base.errors import (
     RecordError,
 )
 from harness.base.stages import Stage
-from harness.case_record import error_info, repeat_command
 from harness.judge.causes import Exit
-from harness.known_failures import Declared
 from harness.plan import Case
 from harness.records import reader, writer
 from harness.records.lines import CaseLine, CheckName
 from harness.records.values import Diagnosis, ErrorInfo, Observed, Reference, Verdict
-from harness.run import CaseRun, Run
+from harness.run import ending, engine, known_failures
+from harness.run.case_record import error_info, repeat_command
+from harness.run.engine import CaseRun, Run
+from harness.run.known_failures import Declared
 from harness.settings import resolve
 from tests.selftest.running import ROOT, TINY
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from harness import merge
 from harness.base.stages import Stage
 from harness.judge import causes, run_checks
 from harness.records import reader, writer
@@ -14,6 +13,7 @@ from harness.records.lines import CaseLine, Line
 from harness.records.values import ArtifactRef
 from harness.records.writer import RESULTS
 from harness.report import summary_lines
+from harness.run import merge
 from tests.selftest import history_samples as nights
 from tests.selftest import report_samples as samples
 from tests.selftest.planted.rows import Fault, Found, said

@@ -20,18 +20,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import estimates, known_failures
+from harness import estimates
 from harness.base import files, host, processes, signals
 from harness.base.environment import ROOT
 from harness.base.errors import ConfigError, HarnessError, RecordError
 from harness.base.progress import Progress
 from harness.base.stages import Stage
 from harness.base.terms import Check, Outcome
-from harness.case_record import CaseFacts, case_line, error_info, nodeid_of
 from harness.catalog.load import load_catalog
 from harness.catalog.schema import Catalog
-from harness.ending import checks_over, end_records, publish, run_line
-from harness.guide_figures import guide_figures
 from harness.judge.causes import Exit
 from harness.plan import Case, Plan, make_plan, missing, missing_text
 from harness.records import reader, writer
@@ -45,6 +42,10 @@ from harness.records.lines import (
 )
 from harness.records.reader import RunRecords
 from harness.records.values import Diagnosis, ErrorInfo, Observed, Verdict
+from harness.run import known_failures
+from harness.run.case_record import CaseFacts, case_line, error_info, nodeid_of
+from harness.run.ending import checks_over, end_records, publish, run_line
+from harness.run.guide_figures import guide_figures
 from harness.settings import OPTIONS, Settings, resolve
 from harness.targets import registry
 

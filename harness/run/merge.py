@@ -19,13 +19,13 @@ from harness.base.errors import HarnessError, RecordError, some
 from harness.base.host import Machine
 from harness.catalog.load import load_catalog
 from harness.catalog.schema import Catalog
-from harness.ending import end_records
 from harness.judge.causes import Exit
 from harness.judge.run_checks import run_checks
-from harness.merged_files import FileCopier, with_files
 from harness.records import reader, writer
 from harness.records.lines import CaseLine, CheckName, PlanLine, PlannedCase, RunCheckLine, RunLine
 from harness.records.reader import RunRecords
+from harness.run.ending import end_records
+from harness.run.merged_files import FileCopier, with_files
 from harness.settings import resolve
 
 _T = TypeVar("_T")
