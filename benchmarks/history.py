@@ -35,21 +35,16 @@ from harness.history.trend import write_trend
 from harness.records import reader
 from harness.records.conditions import Condition, Setup
 from harness.records.lines import CaseLine, EndLine, PlanLine, PlannedCase, RunLine
-from harness.records.values import (
+from harness.records.measurements import (
     AccuracyMeasurement,
-    ArtifactRef,
-    CheckpointInfo,
-    DeviceInfo,
     Fidelity,
-    Measurement,
     OutputsCheck,
-    Reference,
     Scores,
-    StageTime,
     ThroughputMeasurement,
     Timing,
-    Verdict,
 )
+from harness.records.observed import ArtifactRef, CheckpointInfo, DeviceInfo, StageTime
+from harness.records.verdicts import Reference, Verdict
 from harness.records.writer import RESULTS
 
 T = TypeVar("T")
@@ -60,7 +55,7 @@ MACHINE = Machine(hostname="npu-03", system="Linux", architecture="aarch64", cor
 VERSIONS = {"harness": "1.0", "python": "3.11.7", "numpy": "2.4.6"}
 
 
-def measurement(check: Check, batch: int) -> Measurement:
+def measurement(check: Check, batch: int) -> AccuracyMeasurement | ThroughputMeasurement:
     """What a case on a chip measures."""
     if check == "accuracy":
         scores = Scores(WHOLE_SET, (39_000, 44_000, 46_000, 47_000, 47_500))

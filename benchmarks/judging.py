@@ -39,14 +39,14 @@ from harness.judge.statistics import Paired
 from harness.judge.throughput import judge_baseline
 from harness.measure import throughput
 from harness.measure.throughput import TimingPlan
-from harness.records.predictions import Prediction
-from harness.records.values import (
+from harness.records.measurements import (
     AccuracyMeasurement,
     Fidelity,
     Flip,
     Scores,
     ThroughputMeasurement,
 )
+from harness.records.predictions import Prediction
 from harness.targets.protocol import Float32, SessionInfo, TensorSpec
 
 CATALOG = Path(__file__).resolve().parents[1] / "baselines.yaml"

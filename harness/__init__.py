@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from harness.catalog.load import load_catalog
     from harness.plan import Case
     from harness.records.reader import read as read_records
-    from harness.records.values import Verdict
+    from harness.records.verdicts import Verdict
     from harness.run.engine import Run
     from harness.settings import Settings, resolve
 
@@ -33,7 +33,7 @@ _PLACES = {
     "Case": ("harness.plan", "Case"),
     "Run": ("harness.run.engine", "Run"),
     "Settings": ("harness.settings", "Settings"),
-    "Verdict": ("harness.records.values", "Verdict"),
+    "Verdict": ("harness.records.verdicts", "Verdict"),
     "__version__": ("harness.base.host", "VERSION"),
     "load_catalog": ("harness.catalog.load", "load_catalog"),
     "read_records": ("harness.records.reader", "read"),

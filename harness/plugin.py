@@ -19,7 +19,7 @@ from harness.base.errors import HarnessError, RecordError
 from harness.judge.causes import Exit
 from harness.plan import Case
 from harness.records import writer
-from harness.records.values import Verdict
+from harness.records.verdicts import Verdict
 from harness.report import pytest_html
 from harness.run.case_record import nodeid_of
 from harness.run.engine import CaseRun, Run, progress_on_stderr

@@ -17,7 +17,7 @@ from harness.catalog.schema import Catalog
 from harness.images.crops import CHUNK
 from harness.judge.causes import Exit, cause_of_error, exit_of_causes
 from harness.plan import Case
-from harness.records.values import ArtifactRef
+from harness.records.observed import ArtifactRef
 from harness.run.case_record import error_info
 from harness.settings import Settings
 from harness.stages.pipeline import CasePipeline, Workbench

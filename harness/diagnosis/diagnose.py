@@ -17,7 +17,8 @@ from harness.base.stages import Stage
 from harness.diagnosis import chain, trials
 from harness.diagnosis.evidence import Deadline, Evidence, best_class
 from harness.diagnosis.words import words
-from harness.records.values import AccuracyMeasurement, Diagnosis
+from harness.records.measurements import AccuracyMeasurement
+from harness.records.observed import Diagnosis
 from harness.stages.pipeline import CasePipeline, Prepared
 from harness.targets.protocol import compare_operators
 

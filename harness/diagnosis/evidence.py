@@ -15,8 +15,9 @@ from harness.diagnosis.pairing import Index, Predicted
 from harness.diagnosis.suspects import Pictures
 from harness.diagnosis.words import Findings
 from harness.images.dataset import ImageSet
+from harness.records.measurements import AccuracyMeasurement
+from harness.records.observed import Section
 from harness.records.predictions import read_predictions
-from harness.records.values import AccuracyMeasurement, Section
 from harness.stages.pipeline import CasePipeline, Prepared
 from harness.targets.leases import Lease
 from harness.targets.protocol import Float32

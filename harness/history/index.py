@@ -26,8 +26,9 @@ from harness.base.terms import Check, Outcome, Provenance
 from harness.records import reader
 from harness.records.conditions import Setup
 from harness.records.lines import CaseLine
+from harness.records.measurements import ThroughputMeasurement
+from harness.records.observed import DeviceInfo
 from harness.records.reader import RunRecords
-from harness.records.values import DeviceInfo, ThroughputMeasurement
 from harness.records.writer import RESULTS
 
 INDEX = "history.jsonl"

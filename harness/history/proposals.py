@@ -21,8 +21,8 @@ from harness.catalog.schema import Baseline, Catalog, Method, Tuning
 from harness.history.index import COUNTED, chip_of, row_of
 from harness.records import reader
 from harness.records.lines import CaseLine, RunLine
+from harness.records.measurements import ThroughputMeasurement
 from harness.records.reader import RunRecords
-from harness.records.values import ThroughputMeasurement
 
 _CHIP_DECIMALS = 3  # as the guides print them
 _RUNS_NAMED = 12

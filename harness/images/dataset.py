@@ -23,7 +23,7 @@ from harness.images import labels as image_labels
 from harness.images import layouts
 from harness.images.layouts import stem
 from harness.images.synsets import CLASS_COUNT
-from harness.records.values import SetFindings
+from harness.records.observed import SetFindings
 
 # The right classes of ILSVRC2012_val_00000001 to 15, from the synset of each validation image
 # (tensorflow/models, research/slim/datasets/imagenet_2012_validation_synset_labels.txt) and its

@@ -13,7 +13,7 @@ from harness.images import dataset
 from harness.images.dataset import ImageSet
 from harness.images.layouts import stem
 from harness.images.textfiles import numbered_lines, read_text
-from harness.records.values import SetFindings
+from harness.records.observed import SetFindings
 
 _COMMENT = re.compile(r"(?:^|\s)#.*")
 

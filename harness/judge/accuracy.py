@@ -14,14 +14,8 @@ from harness.catalog.schema import AccuracyRule, Published
 from harness.judge import statistics, wording
 from harness.judge.shared import Figures, Side, decide, named, percent, require, upwards
 from harness.judge.statistics import Interval, Paired
-from harness.records.values import (
-    AccuracyMeasurement,
-    FigureName,
-    Problem,
-    ProblemCode,
-    Reference,
-    Verdict,
-)
+from harness.records.measurements import AccuracyMeasurement, Problem, ProblemCode
+from harness.records.verdicts import FigureName, Reference, Verdict
 
 # A score outside these bounds could not tell a good artifact from a bad one.
 REHEARSAL_TOP1_PERCENT = (40.0, 99.0)

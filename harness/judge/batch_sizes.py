@@ -13,17 +13,9 @@ from harness.judge import statistics, wording
 from harness.judge.accuracy import images_to_decide
 from harness.judge.shared import Decision, Figures, decide, named, percent, upwards
 from harness.judge.statistics import Interval, Paired
+from harness.records.measurements import FLIPS_KEPT, Problem, ProblemCode
 from harness.records.predictions import Prediction
-from harness.records.values import (
-    FLIPS_KEPT,
-    BatchAnswer,
-    BatchFlip,
-    FigureName,
-    Problem,
-    ProblemCode,
-    Reference,
-    Verdict,
-)
+from harness.records.verdicts import BatchAnswer, BatchFlip, FigureName, Reference, Verdict
 
 # In points of top-1. On a part of the set each two sizes have an interval: six sizes make fifteen,
 # so that each errs less often.

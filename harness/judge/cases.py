@@ -8,7 +8,8 @@ from harness.base.terms import Provenance
 from harness.catalog.schema import Baseline, RatioRule
 from harness.judge import statistics, wording
 from harness.judge.shared import require
-from harness.records.values import FigureName, Problem, ProblemCode, Reference, Verdict
+from harness.records.measurements import Problem, ProblemCode
+from harness.records.verdicts import FigureName, Reference, Verdict
 
 
 def judge_ratio(

@@ -14,8 +14,10 @@ from typing import Literal
 
 from harness.base.stages import Stage
 from harness.records.lines import CaseLine, CheckName, RunCheckLine
+from harness.records.measurements import ProblemCode
+from harness.records.observed import ErrorInfo
 from harness.records.reader import RunRecords
-from harness.records.values import ErrorInfo, FigureName, ProblemCode
+from harness.records.verdicts import FigureName
 
 Cause = Literal["model", "toolchain", "machine", "input", "harness"]
 Why = tuple[Cause, str]

@@ -21,7 +21,7 @@ from harness.judge.cases import judge_ratio, judge_same_artifact
 from harness.records.lines import CaseLine, CheckName, RunCheckLine
 from harness.records.predictions import read_predictions
 from harness.records.reader import RunRecords
-from harness.records.values import Verdict
+from harness.records.verdicts import Verdict
 
 CheckOutcome = Literal["passed", "failed", "inconclusive", "recorded"]
 OUTCOME_OF: dict[VerdictKind, CheckOutcome] = {

@@ -10,7 +10,8 @@ from typing import Literal
 from harness.base.errors import ProvenanceError
 from harness.base.terms import Provenance
 from harness.judge.statistics import Interval
-from harness.records.values import Datum, FigureName, Problem, ProblemCode
+from harness.records.measurements import Datum, Problem, ProblemCode
+from harness.records.verdicts import FigureName
 
 Figures = dict[FigureName, Datum]
 Side = Literal["both", "drop"]

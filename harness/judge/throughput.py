@@ -15,14 +15,8 @@ from harness.catalog.schema import Baseline, same_product
 from harness.judge import statistics, wording
 from harness.judge.shared import Figures, require
 from harness.records.conditions import Setup
-from harness.records.values import (
-    FigureName,
-    Problem,
-    ProblemCode,
-    Reference,
-    ThroughputMeasurement,
-    Verdict,
-)
+from harness.records.measurements import Problem, ProblemCode, ThroughputMeasurement
+from harness.records.verdicts import FigureName, Reference, Verdict
 
 # A rehearsal must reach eager PyTorch's speed within this share.
 EAGER_TOLERANCE_PERCENT = 10.0

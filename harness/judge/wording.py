@@ -13,7 +13,7 @@ from harness.base.terms import WHOLE_SET, VerdictKind
 from harness.catalog.schema import AccuracyRule, Baseline, Published, RatioRule
 from harness.judge.statistics import Drift, Interval, Paired
 from harness.records.conditions import Condition
-from harness.records.values import (
+from harness.records.measurements import (
     AccuracyMeasurement,
     Datum,
     Fidelity,

@@ -16,7 +16,7 @@ import numpy as np
 
 from harness.base.terms import Provenance
 from harness.images.dataset import ImageSet
-from harness.records.values import (
+from harness.records.measurements import (
     NO_CLASS,
     TOP,
     AccuracyMeasurement,

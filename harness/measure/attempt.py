@@ -23,17 +23,16 @@ from harness.measure.input_check import InputCheck
 from harness.measure.throughput import Rival, TimingPlan
 from harness.measure.watcher import Watcher, look
 from harness.records import writer
-from harness.records.values import (
+from harness.records.measurements import (
     AccuracyMeasurement,
-    Attempt,
     Datum,
-    DeviceInfo,
     OutputsCheck,
     Problem,
     ProblemCode,
     ThroughputMeasurement,
-    Verdict,
 )
+from harness.records.observed import Attempt, DeviceInfo
+from harness.records.verdicts import Verdict
 from harness.stages import checkpoint, eager
 from harness.stages.inference import infer
 from harness.stages.pipeline import CasePipeline, Prepared

@@ -14,7 +14,7 @@ from harness.images import preprocess
 from harness.images.dataset import ImageSet
 from harness.images.steps import Preprocessing
 from harness.measure.accuracy import problem_of_images
-from harness.records.values import Problem, ProblemCode
+from harness.records.measurements import Problem, ProblemCode
 from harness.targets.protocol import Float32
 
 IMAGES = 4

@@ -18,14 +18,13 @@ import numpy as np
 
 from harness.base.errors import InferError
 from harness.base.terms import Provenance
-from harness.judge.statistics import drift, half_width_percent, outliers
-from harness.records.values import (
+from harness.judge.statistics import drift, half_width_percent, outliers, spread
+from harness.records.measurements import (
     Problem,
     ProblemCode,
     Samples,
     ThroughputMeasurement,
     Timing,
-    spread,
 )
 from harness.targets.protocol import Float32, Session
 

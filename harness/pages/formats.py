@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from harness.base import precision
 from harness.base.precision import MINUS
-from harness.records.values import Datum
+from harness.records.measurements import Datum
 
 NO_VALUE = "\N{EN DASH}"
 NOT_FINITE = "not a finite number"

@@ -8,6 +8,7 @@ for each case as it ends (on the side that ran it), `check` lines of the run as 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -15,23 +16,49 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness.base.host import Machine
 from harness.base.terms import OUTCOMES, Check, Outcome, Provenance
-from harness.records.values import (
-    AccuracyMeasurement,
+from harness.records.measurements import AccuracyMeasurement, ThroughputMeasurement
+from harness.records.observed import (
     ArtifactRef,
     Attempt,
     CheckpointInfo,
     DeviceInfo,
     Diagnosis,
     ErrorInfo,
-    GuideFigures,
     ImagesInfo,
-    Reference,
     StageTime,
-    ThroughputMeasurement,
-    Verdict,
 )
+from harness.records.verdicts import Reference, Verdict
 
 SCHEMA = 2
+
+
+@dataclass(frozen=True)
+class PublishedSpeed:
+    """One throughput figure. `chips`: how many one `unit` adds up."""
+
+    target: str
+    batch_size: int
+    fps: float
+    unit: str
+    chips: int
+    chip: str
+    source: str
+    judged: bool
+    not_comparable: str = ""
+
+
+@dataclass(frozen=True)
+class GuideFigures:
+    """What is published for one model; a run that is not real carries none."""
+
+    title: str
+    guide: str
+    top1: float  # percent
+    source: str
+    note: str
+    tolerance_percent: float
+    side: Literal["both", "drop"]
+    speeds: tuple[PublishedSpeed, ...] = ()
 
 
 class _Line(BaseModel):

@@ -23,7 +23,7 @@ from harness.records.lines import (
     RunLine,
     count,
 )
-from harness.records.values import Samples
+from harness.records.measurements import Samples
 from harness.records.writer import RESULTS
 
 # From text to values in one step: it takes a quarter of the time of `json.loads` and validation.

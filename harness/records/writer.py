@@ -19,7 +19,7 @@ from pydantic_core import PydanticSerializationError
 from harness.base import locks
 from harness.base.errors import RecordError
 from harness.records.lines import CaseLine, Line
-from harness.records.values import FLIPS_KEPT, AccuracyMeasurement, Samples
+from harness.records.measurements import FLIPS_KEPT, AccuracyMeasurement, Samples
 
 RESULTS = "results.jsonl"
 SAMPLES = "samples"

@@ -15,16 +15,10 @@ from harness.pages.html import Whole
 from harness.pages.looks import ATTENTION, LOOKS, Look
 from harness.records import reader
 from harness.records.lines import CaseLine, RunCheckLine
+from harness.records.measurements import Flip
+from harness.records.observed import Diagnosis, Section
 from harness.records.reader import RunRecords
-from harness.records.values import (
-    BatchFlip,
-    Diagnosis,
-    FigureName,
-    Flip,
-    Reference,
-    ReferenceKind,
-    Section,
-)
+from harness.records.verdicts import BatchFlip, FigureName, Reference, ReferenceKind
 from harness.report import charts, plots, rows
 from harness.report.intervals import intervals
 from harness.report.rows import Group, Row

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.base.stages import Stage
+from harness.judge.statistics import percentile
 from harness.pages import formats
-from harness.records.values import percentile
 
 BINS = 48
 BUCKETS = 120

@@ -17,8 +17,7 @@ from harness.base.terms import WHOLE_SET
 from harness.judge import causes
 from harness.pages import formats
 from harness.pages.formats import NO_VALUE
-from harness.records.lines import CaseLine
-from harness.records.values import GuideFigures, PublishedSpeed
+from harness.records.lines import CaseLine, GuideFigures, PublishedSpeed
 from harness.report.cases import CaseView
 
 TIMES = "\N{MULTIPLICATION SIGN}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.pages import formats
 from harness.records.lines import CaseLine, RunLine
-from harness.records.values import FigureName, Verdict
+from harness.records.verdicts import FigureName, Verdict
 from harness.report.plots import Interval
 
 

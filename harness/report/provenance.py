@@ -16,7 +16,7 @@ from harness.base.terms import Provenance
 from harness.pages.looks import Banner, banners
 from harness.records.lines import CaseLine, PlannedCase, RunCheckLine
 from harness.records.reader import RunRecords
-from harness.records.values import FigureName, Reference, ReferenceKind, Verdict
+from harness.records.verdicts import FigureName, Reference, ReferenceKind, Verdict
 
 _Line = TypeVar("_Line", CaseLine, RunCheckLine)
 

@@ -12,16 +12,14 @@ from harness.pages.formats import NO_VALUE, datum, plain
 from harness.pages.html import safe_href
 from harness.records.conditions import Condition
 from harness.records.lines import CaseLine, RunLine
-from harness.records.values import (
+from harness.records.measurements import (
     AccuracyMeasurement,
-    DeviceInfo,
-    FigureName,
-    ImagesInfo,
     ProblemCode,
     Scalar,
     ThroughputMeasurement,
-    Verdict,
 )
+from harness.records.observed import DeviceInfo, ImagesInfo
+from harness.records.verdicts import FigureName, Verdict
 
 DEVICES_SHOWN = 24
 VERSIONS_SHOWN = 8

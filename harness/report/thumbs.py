@@ -21,8 +21,8 @@ from pathlib import Path
 from harness.base.errors import RecordError
 from harness.pages import html
 from harness.records.lines import RunCheckLine
+from harness.records.observed import ImagesInfo
 from harness.records.reader import RunRecords
-from harness.records.values import ImagesInfo
 
 THUMBS = "thumbs"
 EDGE = 96  # pixels

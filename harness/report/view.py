@@ -17,8 +17,9 @@ from harness.base.stages import Stage
 from harness.base.terms import OUTCOMES, Check, Outcome
 from harness.pages import formats
 from harness.pages.looks import LOOKS, Banner, Look, Tone
+from harness.records.lines import GuideFigures
 from harness.records.reader import RunRecords
-from harness.records.values import GuideFigures, ReferenceKind
+from harness.records.verdicts import ReferenceKind
 from harness.report import charts, findings, guide_tables, plots, rows
 from harness.report.cases import CaseView, CheckView, Room
 from harness.report.headline import Headline, Sum, headline, reconcile

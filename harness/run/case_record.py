@@ -15,7 +15,7 @@ from harness.base.terms import Outcome
 from harness.catalog.schema import Catalog
 from harness.plan import Case
 from harness.records.lines import CaseLine
-from harness.records.values import ErrorInfo, Observed
+from harness.records.observed import ErrorInfo, Observed
 from harness.settings import OPTIONS, Settings, resolve
 
 # What of a toolchain a reader compares from run to run, beside the libraries of the host.

@@ -40,8 +40,9 @@ from harness.records.lines import (
     RunCheckLine,
     RunLine,
 )
+from harness.records.observed import Diagnosis, ErrorInfo, Observed
 from harness.records.reader import RunRecords
-from harness.records.values import Diagnosis, ErrorInfo, Observed, Verdict
+from harness.records.verdicts import Verdict
 from harness.run import known_failures
 from harness.run.case_record import CaseFacts, case_line, error_info, nodeid_of
 from harness.run.ending import checks_over, end_records, publish, run_line

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from harness.base.terms import Provenance
 from harness.catalog.schema import Baseline, Catalog, Model
-from harness.records.values import GuideFigures, PublishedSpeed
+from harness.records.lines import GuideFigures, PublishedSpeed
 
 
 def guide_figures(

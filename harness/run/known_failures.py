@@ -17,7 +17,8 @@ from harness.catalog.schema import Catalog, KnownFailure
 from harness.judge.causes import says_nothing_of_the_model
 from harness.judge.run_checks import OUTCOME_OF
 from harness.plan import Case
-from harness.records.values import ErrorInfo, Verdict
+from harness.records.observed import ErrorInfo
+from harness.records.verdicts import Verdict
 
 
 @dataclass(frozen=True)

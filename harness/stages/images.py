@@ -14,7 +14,7 @@ from harness.base.store import source_digest
 from harness.images import dataset, generated
 from harness.images.dataset import ImageSet
 from harness.images.selection import find_images
-from harness.records.values import ImagesInfo, SetFindings
+from harness.records.observed import ImagesInfo, SetFindings
 from harness.stages.context import Bench
 
 SEED = 2026

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from harness.base.errors import InferError
 from harness.base.npy import NpyReader
 from harness.images.feed import Batch
-from harness.records.values import TOP
+from harness.records.measurements import TOP
 from harness.targets.protocol import Float32, Session
 
 BLOCK = 256  # rows of logits that are looked at together

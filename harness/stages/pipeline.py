@@ -23,7 +23,7 @@ from harness.images.crops import Crops, UsingHost
 from harness.images.dataset import ImageSet
 from harness.images.feed import Feed
 from harness.plan import Case
-from harness.records.values import ArtifactRef, CheckpointInfo, Observed, StageTime
+from harness.records.observed import ArtifactRef, CheckpointInfo, Observed, StageTime
 from harness.settings import Settings
 from harness.stages.compile import Compile, Compiled
 from harness.stages.context import Bench, Build, CaseContext

@@ -11,7 +11,7 @@ from harness.base.host import required_version
 from harness.base.store import file_digest
 from harness.catalog.schema import Model
 from harness.networks import library
-from harness.records.values import CheckpointInfo
+from harness.records.observed import CheckpointInfo
 from harness.stages import checkpoint
 from harness.stages.checkpoint import Digests
 from harness.stages.context import Bench, CaseContext

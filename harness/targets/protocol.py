@@ -19,7 +19,7 @@ import numpy.typing as npt
 from harness.base.errors import HarnessError
 from harness.catalog.schema import Model
 from harness.records.conditions import Condition, Moment, Setup
-from harness.records.values import Scalar
+from harness.records.measurements import Scalar
 
 Float32 = npt.NDArray[np.float32]
 Filler = Callable[[Float32], None]

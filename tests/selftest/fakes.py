@@ -10,7 +10,7 @@ import numpy as np
 from harness.base.terms import Provenance
 from harness.images.dataset import ImageSet
 from harness.measure.accuracy import Observation
-from harness.records.values import AccuracyMeasurement
+from harness.records.measurements import AccuracyMeasurement
 from harness.stages.inference import Predictions
 from harness.targets.protocol import Float32, SessionInfo, TensorSpec
 

@@ -12,7 +12,9 @@ from typing import Any
 from harness.base.terms import Provenance
 from harness.records.conditions import Setup
 from harness.records.lines import CaseLine, EndLine, PlanLine, RunLine, count
-from harness.records.values import DeviceInfo, OutputsCheck, Reference
+from harness.records.measurements import OutputsCheck
+from harness.records.observed import DeviceInfo
+from harness.records.verdicts import Reference
 from harness.records.writer import RESULTS
 from tests.selftest import report_samples as samples
 

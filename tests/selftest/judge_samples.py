@@ -11,10 +11,9 @@ from typing import Any
 from harness.catalog.load import load_catalog
 from harness.catalog.schema import Baseline
 from harness.judge.statistics import half_width_percent
-from harness.records.values import (
+from harness.records.measurements import (
     AccuracyMeasurement,
     Fidelity,
-    FigureName,
     Flip,
     OutputsCheck,
     Problem,
@@ -22,8 +21,8 @@ from harness.records.values import (
     Scores,
     ThroughputMeasurement,
     Timing,
-    Verdict,
 )
+from harness.records.verdicts import FigureName, Verdict
 
 CATALOG = load_catalog(Path(__file__).resolve().parents[2] / "baselines.yaml")
 BOTH = CATALOG.models["seresnext101"].accuracy.rule

@@ -15,21 +15,44 @@ from harness.base.stages import Stage
 from harness.base.terms import WHOLE_SET, Check, Outcome, Provenance, VerdictKind
 from harness.catalog.load import load_catalog
 from harness.catalog.schema import Catalog
-from harness.records import values as v
+from harness.judge.statistics import spread
 from harness.records import writer
 from harness.records.conditions import Condition, Moment, Setup
 from harness.records.lines import (
     CaseLine,
     CheckName,
     EndLine,
+    GuideFigures,
     PlanLine,
     PlannedCase,
     RunCheckLine,
     RunLine,
     count,
 )
+from harness.records.measurements import (
+    AccuracyMeasurement,
+    Fidelity,
+    Flip,
+    OutputsCheck,
+    Samples,
+    Scores,
+    ThroughputMeasurement,
+    Timing,
+)
+from harness.records.observed import (
+    ArtifactRef,
+    Attempt,
+    CheckpointInfo,
+    DeviceInfo,
+    Diagnosis,
+    ErrorInfo,
+    ImagesInfo,
+    Section,
+    StageTime,
+)
 from harness.records.reader import RunRecords
-from harness.records.values import FigureName as F
+from harness.records.verdicts import BatchAnswer, BatchFlip, Reference, Verdict
+from harness.records.verdicts import FigureName as F
 
 RUN = "20261120-073000-1a2b"
 MACHINE = Machine(
@@ -59,7 +82,7 @@ def catalog() -> Catalog:
     return load_catalog(CATALOG)
 
 
-def published(*models: str, provenance: Provenance = "real") -> dict[str, v.GuideFigures]:
+def published(*models: str, provenance: Provenance = "real") -> dict[str, GuideFigures]:
     """What the guides published for some models, as a run line carries it."""
     from harness.run.guide_figures import guide_figures
 
@@ -86,34 +109,34 @@ def latencies(batch: int, seed: int = 0, size: int = 400) -> list[float]:
     ]
 
 
-def scores(images: int = 512, right: int = 401) -> v.Scores:
+def scores(images: int = 512, right: int = 401) -> Scores:
     """`right` images have their label as the best class, more of them among the five best."""
-    return v.Scores(images, tuple(min(images, right + more) for more in (0, 49, 70, 83, 90)))
+    return Scores(images, tuple(min(images, right + more) for more in (0, 49, 70, 83, 90)))
 
 
-def flip(name: str = FLIPPED, **changes: Any) -> v.Flip:
+def flip(name: str = FLIPPED, **changes: Any) -> Flip:
     """An image that rounding moved."""
-    return replace(v.Flip(name, 31, 31, 7, 8.53, 8.54, 0.0021, 0.01), **changes)
+    return replace(Flip(name, 31, 31, 7, 8.53, 8.54, 0.0021, 0.01), **changes)
 
 
 def accuracy_measurement(
     images: int = 512, right: int = 401, **changes: Any
-) -> v.AccuracyMeasurement:
+) -> AccuracyMeasurement:
     """What an accuracy case measured, beside eager PyTorch on the same images."""
     values: dict[str, Any] = {
         "provenance": "rehearsal",
         "expected_images": images,
         "scores": scores(images, right),
         "problems": (),
-        "fidelity": v.Fidelity(6.8e-7, 4.1e-5, (images - 1) / images, (flip(),)),
+        "fidelity": Fidelity(6.8e-7, 4.1e-5, (images - 1) / images, (flip(),)),
         "reference_scores": scores(images),
         "seconds": 21.4,
         "predictions_file": "predictions/squeezenet1_1-bs4-cpu.csv",
     }
-    return v.AccuracyMeasurement(**{**values, **changes})
+    return AccuracyMeasurement(**{**values, **changes})
 
 
-def timing(batch: int, samples: Sequence[float], **changes: Any) -> v.Timing:
+def timing(batch: int, samples: Sequence[float], **changes: Any) -> Timing:
     """Eight rounds of these samples (ms)."""
     rounds = [samples[start::8] for start in range(8)]
     values: dict[str, Any] = {
@@ -123,12 +146,12 @@ def timing(batch: int, samples: Sequence[float], **changes: Any) -> v.Timing:
         "round_means": tuple(statistics.fmean(one) for one in rounds),
         "mean_ms": statistics.fmean(samples),
         "half_width_percent": 0.82,
-        **v.spread(samples),
+        **spread(samples),
     }
-    return v.Timing(**{**values, **changes})
+    return Timing(**{**values, **changes})
 
 
-def throughput_measurement(batch: int, size: int = 400, **changes: Any) -> v.ThroughputMeasurement:
+def throughput_measurement(batch: int, size: int = 400, **changes: Any) -> ThroughputMeasurement:
     """What a throughput case measured, in turns with eager PyTorch."""
     eager = timing(batch, [1000 * batch / 210.4] * 40, half_width_percent=0.9)
     values: dict[str, Any] = {
@@ -142,11 +165,11 @@ def throughput_measurement(batch: int, size: int = 400, **changes: Any) -> v.Thr
         "budget_s": 60.0,
         "seconds": 12.5,
         "half_width_percent": 0.82,
-        "outputs": v.OutputsCheck(5.1e-7, 0.03),
+        "outputs": OutputsCheck(5.1e-7, 0.03),
         "setup": Setup(driver="onnxruntime"),
         "samples_file": f"samples/throughput-{batch}.json",
     }
-    return v.ThroughputMeasurement(**{**values, **changes})
+    return ThroughputMeasurement(**{**values, **changes})
 
 
 # Lines -------------------------------------------------------------------------------------------
@@ -167,7 +190,7 @@ KINDS: dict[Outcome, VerdictKind] = {
     "inconclusive": "INCONCLUSIVE",
     "recorded": "RECORDED",
 }
-ERROR = v.ErrorInfo(
+ERROR = ErrorInfo(
     type="CompileError",
     stage=Stage.COMPILE,
     message="onnxruntime could not optimise the model: node Conv_14 has no kernel",
@@ -185,30 +208,30 @@ ARTIFACTS = (
 
 def artifact(
     stage: Stage, key: str = "", *, model: str = "squeezenet1_1", **changes: Any
-) -> v.ArtifactRef:
+) -> ArtifactRef:
     """An artifact that was built, with its log."""
     key = key or f"{list(Stage).index(stage):02d}{'c0ffee' * 10}"
-    built = v.ArtifactRef(
+    built = ArtifactRef(
         stage, key, "9f86d081" * 8, 4_970_112, False, LOG, f"logs/{model}-{stage}.log"
     )
     return replace(built, **changes)
 
 
-def eager_reference(check: Check, provenance: Provenance = "rehearsal") -> v.Reference:
+def eager_reference(check: Check, provenance: Provenance = "rehearsal") -> Reference:
     """What a rehearsal is held against."""
     if check == "accuracy":
         source, note = "eager PyTorch on the same 512 images", "the generated set is the whole set"
-        return v.Reference("eager", 78.32, "%", source, note, provenance)
+        return Reference("eager", 78.32, "%", source, note, provenance)
     source, note = "measured in alternation", "channels_last, 8 threads"
-    return v.Reference("eager-speed", 210.4, "fps", source, note, provenance)
+    return Reference("eager-speed", 210.4, "fps", source, note, provenance)
 
 
-def verdict(check: Check, outcome: Outcome, **changes: Any) -> v.Verdict | None:
+def verdict(check: Check, outcome: Outcome, **changes: Any) -> Verdict | None:
     """The verdict of a case with this outcome; None where it ended without one."""
     if outcome not in KINDS:
         return None
     accuracy = check == "accuracy"
-    none = v.Reference(kind="none", provenance=changes.get("provenance", "rehearsal"))
+    none = Reference(kind="none", provenance=changes.get("provenance", "rehearsal"))
     values: dict[str, Any] = {
         "kind": KINDS[outcome],
         "sentence": SENTENCES[outcome],
@@ -224,7 +247,7 @@ def verdict(check: Check, outcome: Outcome, **changes: Any) -> v.Verdict | None:
         else {F.MEAN_MS: 3.2 * 4, F.ROUNDS: 8},
     }
     changes.pop("provenance", None)
-    return v.Verdict(**{**values, **changes})
+    return Verdict(**{**values, **changes})
 
 
 # Keywords of `case` that belong to its verdict.
@@ -247,7 +270,7 @@ def case(
     if "sentence" in changes:
         judged["sentence"] = changes["sentence"]
     broken = outcome not in KINDS
-    measured: v.AccuracyMeasurement | v.ThroughputMeasurement | None = None
+    measured: AccuracyMeasurement | ThroughputMeasurement | None = None
     if not broken:
         if accuracy:
             name = f"predictions/{model}-bs{batch}-{target}.csv"
@@ -270,10 +293,10 @@ def case(
         "verdict": verdict(check, outcome, provenance=provenance, **judged),
         "error": ERROR if broken and outcome != "not_run" else None,
         "measurement": measured,
-        "checkpoint": v.CheckpointInfo(
+        "checkpoint": CheckpointInfo(
             "checkpoint", f"{model}.pth", "b8a52dc0" * 8, layout="plain", verified=True
         ),
-        "images": v.ImagesInfo("generated", "/srv/images", 512, "77aa01bc" * 8),
+        "images": ImagesInfo("generated", "/srv/images", 512, "77aa01bc" * 8),
         "preprocessing": "resize short side 256 bilinear, centre crop 224 (round)",
         "artifacts": tuple(
             artifact(stage, model=model, bytes=size, cached=cached)
@@ -282,13 +305,13 @@ def case(
             for stage, size, cached in ARTIFACTS
         ),
         "stages": (
-            v.StageTime(Stage.EXPORT, 0.02, cached=True),
-            v.StageTime(Stage.SIMPLIFY, 1.84),
-            v.StageTime(Stage.COMPILE, 2.61),
-            v.StageTime(Stage.LOAD, 0.31),
-            v.StageTime(Stage.INFER if accuracy else Stage.TIME, 21.4),
+            StageTime(Stage.EXPORT, 0.02, cached=True),
+            StageTime(Stage.SIMPLIFY, 1.84),
+            StageTime(Stage.COMPILE, 2.61),
+            StageTime(Stage.LOAD, 0.31),
+            StageTime(Stage.INFER if accuracy else Stage.TIME, 21.4),
         ),
-        "device": v.DeviceInfo("cpu-0", "Example CPU 8-core", runtime={"threads": 8}),
+        "device": DeviceInfo("cpu-0", "Example CPU 8-core", runtime={"threads": 8}),
         "machine": MACHINE,
         "versions": VERSIONS,
         "worker": "gw0",
@@ -329,7 +352,7 @@ def run_records(
     exit_status: int = 0,
     stopped: str = "",
     checks: Sequence[RunCheckLine] = (),
-    published: Mapping[str, v.GuideFigures] | None = None,
+    published: Mapping[str, GuideFigures] | None = None,
 ) -> RunRecords:
     """A whole run around `cases`; `lost` were planned and left no line."""
     lines = tuple(cases)
@@ -385,7 +408,7 @@ def write_samples(directory: Path, records: RunRecords) -> RunRecords:
         if measured is not None and measured.samples_file:
             times = tuple(latencies(line.batch_size))
             rounds = tuple(times[start::8] for start in range(8))
-            writer.write_samples(directory, Path(measured.samples_file).stem, v.Samples(rounds))
+            writer.write_samples(directory, Path(measured.samples_file).stem, Samples(rounds))
     return replace(records, directory=directory)
 
 
@@ -421,7 +444,7 @@ COMMANDS = {
     "--input_shape=image:4,3,224,224 --soc_version=Ascend310P3",
     "time": "python3 -m ais_bench --model model.om --loop 100 --device 1",
 }
-DEVICE = v.DeviceInfo(
+DEVICE = DeviceInfo(
     id="ascend310p3-1",
     name="Ascend310P3",
     card="npu-1",
@@ -430,18 +453,18 @@ DEVICE = v.DeviceInfo(
     driver="api",
     toolchain={"cann": "8.0.RC2", "driver": "23.0.0", "firmware": "7.1.0.3.220"},
 )
-ATTEMPT = v.Attempt(
+ATTEMPT = Attempt(
     device="ascend310p3-0",
     stage=Stage.DEVICE,
     error="device 0 was lost: [507033]",
     why="npu-smi no longer shows it",
 )
-DIAGNOSIS = v.Diagnosis(
+DIAGNOSIS = Diagnosis(
     summary="Eager PyTorch and the ONNX file agree; the compiled model does not.",
     stage=Stage.COMPILE,
     suspect="the compiler",
     sections=(
-        v.Section(
+        Section(
             "Agreement of the stages",
             ("stage", "relative L2", "equal predictions"),
             (
@@ -505,7 +528,7 @@ def real_accuracy(
         f"{figure.top1:g} % published: {relative:+.2f} %, allowed ±1 %",
         rule="published-top1",
         allowed="relative difference at most 1 %, either side (guide-000)",
-        reference=v.Reference(kind="published", value=figure.top1, unit="%", source=figure.source),
+        reference=Reference(kind="published", value=figure.top1, unit="%", source=figure.source),
         figures={
             F.IMAGES: WHOLE_SET,
             F.TOP1: round(measured, 3),
@@ -521,7 +544,7 @@ def real_accuracy(
             reference_scores=None,
             seconds=61.0,
         ),
-        images=v.ImagesInfo("folder", "/data/imagenet", WHOLE_SET, "77aa01bc" * 8),
+        images=ImagesInfo("folder", "/data/imagenet", WHOLE_SET, "77aa01bc" * 8),
     )
     return case(model, batch, "accuracy", outcome, **{**values, **changes})
 
@@ -533,7 +556,7 @@ def part_accuracy(model: str, batch: int, **changes: Any) -> CaseLine:
         sentence="top-1 78.10 % where eager has 78.00 % on the same images; more would decide",
         rule="part-of-the-set",
         allowed="the whole 99 % interval of the difference within ±0.78 points",
-        reference=v.Reference(
+        reference=Reference(
             kind="eager", value=78.0, unit="%", source="eager PyTorch on the same 1000 images"
         ),
         figures={
@@ -549,7 +572,7 @@ def part_accuracy(model: str, batch: int, **changes: Any) -> CaseLine:
         measurement=accuracy_measurement(
             1000, 781, provenance="real", reference_scores=scores(1000, 780)
         ),
-        images=v.ImagesInfo("folder", "/data/imagenet", 1000, "77aa01bc" * 8),
+        images=ImagesInfo("folder", "/data/imagenet", 1000, "77aa01bc" * 8),
     )
     return case(model, batch, "accuracy", "inconclusive", **{**values, **changes})
 
@@ -560,11 +583,11 @@ def real_throughput(model: str, batch: int, factor: float = 1.02, **changes: Any
     fps = (baseline.fps if baseline else 500.0) * factor
     mean = 1000 * batch / fps
     outcome: Outcome = "recorded"
-    reference = v.Reference(kind="none", note="no figure is published")
+    reference = Reference(kind="none", note="no figure is published")
     sentence = f"{fps:.4g} fps measured; no figure is published"
     if baseline is not None:
         outcome = "passed" if fps >= baseline.fps else "failed"
-        reference = v.Reference(
+        reference = Reference(
             kind="baseline", value=baseline.fps, unit="fps", source=baseline.source
         )
         sentence = f"{fps:.4g} fps against {baseline.fps:g} ({baseline.source})"
@@ -583,7 +606,7 @@ def real_throughput(model: str, batch: int, factor: float = 1.02, **changes: Any
             half_width_percent=0.6,
             conditions=conditions(),
             setup=SETUP,
-            outputs=v.OutputsCheck(1.2e-3, 0.03),
+            outputs=OutputsCheck(1.2e-3, 0.03),
             samples_file=f"samples/{model}-bs{batch}-ascend310p3.json",
         ),
         images=None,
@@ -610,7 +633,7 @@ def batch_check(
     sentence = "batch sizes 1, 4 agree: top-1 within 0.00 points of 0.1 allowed; 1 differs"
     if outcome == "failed":
         sentence = "batch size 4 is right on 93 images of 50000 less than batch size 1"
-    answers = {1: v.BatchAnswer(31, 12.125), 4: v.BatchAnswer(7, 12.128)}
+    answers = {1: BatchAnswer(31, 12.125), 4: BatchAnswer(7, 12.128)}
     values: dict[str, Any] = {
         "run": RUN,
         "name": CheckName.BATCH_SIZES,
@@ -620,17 +643,17 @@ def batch_check(
         "provenance": provenance,
         "outcome": outcome,
         "sentence": sentence,
-        "verdict": v.Verdict(
+        "verdict": Verdict(
             kind=KINDS[outcome],
             sentence=sentence,
             rule="batch-sizes",
             allowed="top-1 on the same images differs by at most 0.1 points between batch sizes",
             unit="points",
             measured=0.0 if outcome == "passed" else 0.186,
-            reference=v.Reference(kind="batch-size", unit="points", provenance=provenance),
+            reference=Reference(kind="batch-size", unit="points", provenance=provenance),
             figures={F.IMAGES: WHOLE_SET, F.FLIPS: 1},
             top1_by_batch_size={1: 78.24, 4: 78.24},
-            batch_flips=(v.BatchFlip(FLIPPED, 31, False, answers),),
+            batch_flips=(BatchFlip(FLIPPED, 31, False, answers),),
         ),
     }
     return RunCheckLine(**{**values, **changes})

@@ -15,7 +15,8 @@ from harness.base.errors import ProvenanceError
 from harness.judge import accuracy, statistics
 from harness.judge.accuracy import judge_part, judge_rehearsal, judge_whole_set
 from harness.judge.statistics import Paired
-from harness.records.values import Fidelity, FigureName, ProblemCode, Scores
+from harness.records.measurements import Fidelity, ProblemCode, Scores
+from harness.records.verdicts import FigureName
 from tests.selftest.judge_samples import (
     BOTH,
     BOUND,

@@ -13,7 +13,7 @@ from harness import settings
 from harness.catalog.load import load_catalog
 from harness.measure import attempt, throughput
 from harness.plan import Case
-from harness.records.values import ProblemCode
+from harness.records.measurements import ProblemCode
 from harness.stages.pipeline import CasePipeline, Prepared, Workbench
 from harness.targets.protocol import SessionInfo
 from tests.selftest.fakes import FakeSession

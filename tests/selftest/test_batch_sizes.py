@@ -9,8 +9,9 @@ import pytest
 from harness.base.errors import ProvenanceError, RecordError
 from harness.judge import batch_sizes
 from harness.judge.batch_sizes import BatchPass, judge_batch_sizes
+from harness.records.measurements import ProblemCode
 from harness.records.predictions import Prediction, read_predictions
-from harness.records.values import BatchAnswer, FigureName, ProblemCode
+from harness.records.verdicts import BatchAnswer, FigureName
 from tests.selftest.judge_samples import codes, figures
 
 

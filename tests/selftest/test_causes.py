@@ -16,19 +16,10 @@ from harness.judge import causes
 from harness.judge.causes import Exit
 from harness.records.conditions import Condition
 from harness.records.lines import CaseLine, CheckName, RunCheckLine
+from harness.records.measurements import OutputsCheck, Problem, ProblemCode
+from harness.records.observed import ArtifactRef, Attempt, Diagnosis, ErrorInfo
 from harness.records.reader import RunRecords
-from harness.records.values import (
-    ArtifactRef,
-    Attempt,
-    Diagnosis,
-    ErrorInfo,
-    FigureName,
-    OutputsCheck,
-    Problem,
-    ProblemCode,
-    Reference,
-    Verdict,
-)
+from harness.records.verdicts import FigureName, Reference, Verdict
 from tests.selftest.judge_samples import BOUND, NAN, real, whole
 from tests.selftest.running import ROOT, TINY
 from tests.selftest.test_run_checks import line

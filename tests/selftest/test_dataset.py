@@ -24,7 +24,7 @@ from harness.images.dataset import (
     check_files,
     find_image_set,
 )
-from harness.records.values import SetFindings
+from harness.records.observed import SetFindings
 from tests.selftest.image_folders import (
     LABELS,
     lines,

@@ -12,7 +12,7 @@ from harness.base import processes
 from harness.base.errors import DeviceError, HarnessError, InferError, LoadError
 from harness.catalog.load import load_catalog
 from harness.measure import attempt as measuring
-from harness.records.values import Observed
+from harness.records.observed import Observed
 from harness.settings import resolve
 from harness.simulator.host import Host
 from harness.targets.ascend import atc, faults

@@ -25,7 +25,7 @@ from harness.images.steps import Normalize, ResizeSquare
 from harness.measure import accuracy
 from harness.measure import attempt as measuring
 from harness.plan import Case
-from harness.records.values import Observed
+from harness.records.observed import Observed
 from harness.stages.inference import Predictions, infer
 from harness.stages.pipeline import CasePipeline, Workbench
 from harness.targets.protocol import OperatorComparison

@@ -16,7 +16,7 @@ from harness.estimates import Build, duration
 from harness.plan import make_plan
 from harness.records import writer
 from harness.records.lines import RunLine
-from harness.records.values import StageTime
+from harness.records.observed import StageTime
 from harness.settings import resolve
 from tests.selftest import report_samples as samples
 from tests.selftest.running import TINY

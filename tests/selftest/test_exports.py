@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from harness.base.errors import RecordError
 from harness.base.stages import Stage
 from harness.base.terms import OUTCOMES
-from harness.records.values import ErrorInfo
+from harness.records.observed import ErrorInfo
 from harness.report import exports
 from harness.report.exports import (
     append_step_summary,

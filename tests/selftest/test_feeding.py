@@ -16,7 +16,7 @@ from harness.images.crops import Crops
 from harness.images.feed import Feed
 from harness.measure import attempt as measuring
 from harness.plan import Case
-from harness.records.values import Observed
+from harness.records.observed import Observed
 from harness.stages.pipeline import Workbench
 from harness.targets import leases
 from tests.selftest.running import TINY

@@ -32,7 +32,8 @@ from harness.history.index import INDEX, Row, read_history, row_of
 from harness.history.trend import write_trend
 from harness.records import reader
 from harness.records.conditions import Condition
-from harness.records.values import DeviceInfo, OutputsCheck, Problem, ProblemCode
+from harness.records.measurements import OutputsCheck, Problem, ProblemCode
+from harness.records.observed import DeviceInfo
 from harness.records.writer import RESULTS
 from tests.selftest import history_samples as nights
 from tests.selftest import report_samples as samples

@@ -14,7 +14,7 @@ from harness.catalog.load import load_catalog
 from harness.images.crops import Crops
 from harness.images.feed import Feed
 from harness.measure.input_check import InputCheck
-from harness.records.values import ProblemCode
+from harness.records.measurements import ProblemCode
 from harness.stages.inference import infer
 from tests.selftest.fakes import FakeSession, image_set
 from tests.selftest.running import TINY

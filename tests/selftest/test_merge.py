@@ -20,7 +20,7 @@ from harness.catalog.load import load_catalog
 from harness.cli import history as history_commands
 from harness.records import reader, writer
 from harness.records.lines import CaseLine, CheckName, RunCheckLine
-from harness.records.values import ArtifactRef
+from harness.records.observed import ArtifactRef
 from harness.records.writer import RESULTS
 from harness.report import render_html, write_report
 from harness.run.merge import merge

@@ -15,7 +15,7 @@ from harness.images import crops, dataset
 from harness.images.dataset import FIRST_LABELS
 from harness.measure import attempt
 from harness.plan import Case
-from harness.records.values import SetFindings
+from harness.records.observed import SetFindings
 from harness.stages.pipeline import Prepared, Workbench
 from tests.selftest.image_folders import lines, name, put_images, put_text
 from tests.selftest.running import TINY

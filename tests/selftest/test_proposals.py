@@ -22,7 +22,8 @@ from harness.cli import history as history_commands
 from harness.history.check import check
 from harness.history.proposals import Proposed, propose
 from harness.records.conditions import Condition
-from harness.records.values import CheckpointInfo, DeviceInfo, OutputsCheck, Problem, ProblemCode
+from harness.records.measurements import OutputsCheck, Problem, ProblemCode
+from harness.records.observed import CheckpointInfo, DeviceInfo
 from tests.selftest import history_samples as nights
 from tests.selftest import report_samples as samples
 

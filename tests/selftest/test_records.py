@@ -20,23 +20,17 @@ from harness.base.errors import RecordError
 from harness.base.stages import Stage
 from harness.base.terms import CHECKS, OUTCOMES, Outcome
 from harness.records.lines import CaseLine, EndLine, Line, PlanLine, RunCheckLine, RunLine
-from harness.records.reader import read, read_samples
-from harness.records.values import (
+from harness.records.measurements import (
     FLIPS_KEPT,
     AccuracyMeasurement,
-    Attempt,
-    BatchAnswer,
-    BatchFlip,
-    Diagnosis,
     Fidelity,
-    FigureName,
     Problem,
     ProblemCode,
-    Reference,
     Samples,
-    Section,
-    Verdict,
 )
+from harness.records.observed import Attempt, Diagnosis, Section
+from harness.records.reader import read, read_samples
+from harness.records.verdicts import BatchAnswer, BatchFlip, FigureName, Reference, Verdict
 from harness.records.writer import RESULTS, append, new_run_id, write_samples
 from tests.selftest import report_samples as samples
 from tests.selftest.running import ROOT

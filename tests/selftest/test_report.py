@@ -25,17 +25,10 @@ from harness.pages import looks
 from harness.pages.html import safe_href, web_href
 from harness.records import reader
 from harness.records.lines import CaseLine
+from harness.records.measurements import OutputsCheck, Problem, ProblemCode
+from harness.records.observed import Section, StageTime
 from harness.records.reader import RunRecords
-from harness.records.values import (
-    BatchFlip,
-    FigureName,
-    OutputsCheck,
-    Problem,
-    ProblemCode,
-    Reference,
-    Section,
-    StageTime,
-)
+from harness.records.verdicts import BatchFlip, FigureName, Reference
 from harness.report import exports, render_html, summary_lines, view, write_report
 from harness.report.cases import tail
 from harness.report.junit import junit_xml

@@ -25,8 +25,7 @@ from PIL import Image
 
 from harness.base.stages import Stage
 from harness.base.terms import Check, Outcome
-from harness.records.reader import RunRecords
-from harness.records.values import (
+from harness.records.observed import (
     Attempt,
     CheckpointInfo,
     DeviceInfo,
@@ -34,6 +33,7 @@ from harness.records.values import (
     ImagesInfo,
     Section,
 )
+from harness.records.reader import RunRecords
 from harness.report import render_html, thumbs
 from tests.selftest import report_samples as samples
 from tests.selftest.pages import NOW

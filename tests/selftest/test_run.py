@@ -31,7 +31,8 @@ from harness.judge.causes import Exit
 from harness.plan import Case
 from harness.records import reader, writer
 from harness.records.lines import CaseLine, CheckName
-from harness.records.values import Diagnosis, ErrorInfo, Observed, Reference, Verdict
+from harness.records.observed import Diagnosis, ErrorInfo, Observed
+from harness.records.verdicts import Reference, Verdict
 from harness.run import ending, engine, known_failures
 from harness.run.case_record import error_info, repeat_command
 from harness.run.engine import CaseRun, Run

@@ -14,15 +14,10 @@ from harness.judge.cases import judge_ratio
 from harness.judge.run_checks import compare_batch_sizes, run_checks
 from harness.records.conditions import Condition, Setup
 from harness.records.lines import CaseLine, PlannedCase, RunLine
+from harness.records.measurements import Fidelity, OutputsCheck
+from harness.records.observed import ArtifactRef
 from harness.records.reader import RunRecords
-from harness.records.values import (
-    ArtifactRef,
-    Fidelity,
-    FigureName,
-    OutputsCheck,
-    Reference,
-    Verdict,
-)
+from harness.records.verdicts import FigureName, Reference, Verdict
 from tests.selftest.judge_samples import (
     BOUND,
     CATALOG,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harness.base.errors import InferError
 from harness.measure import accuracy
-from harness.records.values import NO_CLASS, ProblemCode
+from harness.records.measurements import NO_CLASS, ProblemCode
 from harness.stages import inference
 from harness.stages.inference import Predictions
 from tests.selftest import fakes

@@ -13,7 +13,8 @@ from harness.base.errors import ProvenanceError
 from harness.judge import throughput
 from harness.judge.throughput import judge_baseline, judge_eager_speed, record_speed
 from harness.records.conditions import Condition, Setup
-from harness.records.values import FigureName, OutputsCheck, Problem, ProblemCode
+from harness.records.measurements import OutputsCheck, Problem, ProblemCode
+from harness.records.verdicts import FigureName
 from tests.selftest.judge_samples import (
     BOUND,
     baseline,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from harness.records.values import ImagesInfo
+from harness.records.observed import ImagesInfo
 from harness.report import thumbs, write_report
 from tests.selftest import report_samples as samples
 from tests.selftest.pages import Tree

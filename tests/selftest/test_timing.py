@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.base.errors import InferError
-from harness.judge.statistics import t99
+from harness.judge.statistics import percentile, t99
 from harness.measure import throughput
 from harness.measure.throughput import MIN_ROUNDS, Rival, TimingPlan, timing_of
-from harness.records.values import ProblemCode, percentile
+from harness.records.measurements import ProblemCode
 from tests.selftest.fakes import FakeSession
 
 

@@ -15,8 +15,8 @@ from harness.base.stages import Stage
 from harness.base.terms import Check, Outcome, Provenance
 from harness.judge.causes import Exit
 from harness.records.lines import CaseLine
+from harness.records.observed import ErrorInfo
 from harness.records.reader import RunRecords
-from harness.records.values import ErrorInfo
 from harness.report import render_html, summary_lines, why
 from harness.report.view import RunView, view
 from harness.report.why import Screen, annotation, first_screen

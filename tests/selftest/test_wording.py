@@ -16,7 +16,8 @@ from harness.judge.accuracy import judge_accuracy
 from harness.judge.throughput import judge_baseline, judge_eager_speed, record_speed
 from harness.records.conditions import Condition
 from harness.records.lines import CheckName, RunCheckLine
-from harness.records.values import Problem, ProblemCode, Reference, Verdict
+from harness.records.measurements import Problem, ProblemCode
+from harness.records.verdicts import Reference, Verdict
 from tests.selftest.judge_samples import (
     BOTH,
     BOUND,

@@ -20,7 +20,7 @@ from harness.judge.causes import Exit
 from harness.plan import Case, make_plan
 from harness.records import reader
 from harness.records.lines import CaseLine
-from harness.records.values import ErrorInfo
+from harness.records.observed import ErrorInfo
 from harness.report import why
 from harness.settings import OPTIONS, resolve
 from tests.selftest import report_samples as samples

@@ -24,7 +24,7 @@ import numpy as np
 
 from harness.base import processes
 from harness.base.errors import InferError, LoadError
-from harness.records.values import Scalar
+from harness.records.measurements import Scalar
 from harness.targets.ascend import drivers
 from harness.targets.ascend.drivers import LEAST_WARMUP
 from harness.targets.ascend.exchange import FileSession, open_tool

@@ -21,7 +21,7 @@ from harness.base.processes import is_ours
 from harness.base.store import source_digest
 from harness.catalog.schema import Model
 from harness.records.conditions import Answer, Condition, Moment, Setup
-from harness.records.values import Scalar
+from harness.records.measurements import Scalar
 from harness.settings import Settings
 from harness.targets.ascend import atc, drivers, faults, msit
 from harness.targets.ascend.api import open_api

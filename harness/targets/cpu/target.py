@@ -18,7 +18,7 @@ from harness.base.host import processor
 from harness.base.store import source_digest
 from harness.catalog.schema import Model
 from harness.records.conditions import Condition, Moment, Setup
-from harness.records.values import Scalar
+from harness.records.measurements import Scalar
 from harness.targets import host
 from harness.targets.protocol import Device, Session, Traits
 

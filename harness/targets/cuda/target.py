@@ -23,7 +23,7 @@ from harness.base.processes import is_ours
 from harness.base.store import source_digest
 from harness.catalog.schema import Model
 from harness.records.conditions import Condition, Moment, Setup
-from harness.records.values import Scalar
+from harness.records.measurements import Scalar
 from harness.settings import Settings
 from harness.targets import sessions
 from harness.targets.cpu.target import optimize_offline

@@ -16,7 +16,7 @@ from harness.base.stages import Stage
 from harness.base.store import Entry, Store, file_digest
 from harness.images.crops import Crops
 from harness.networks import library, weights
-from harness.records.values import ProblemCode
+from harness.records.measurements import ProblemCode
 from harness.stages import checkpoint, export, onnx_file, simplify
 from harness.stages.pipeline import CasePipeline
 from harness.stages.weights import Checkpoint

@@ -15,7 +15,7 @@ from harness.images import preprocess
 from harness.images.crops import Crops
 from harness.images.feed import Feed
 from harness.images.steps import Normalize, Preprocessing, ResizeShort
-from harness.records.values import ProblemCode
+from harness.records.measurements import ProblemCode
 from harness.targets.protocol import Float32
 from tests.selftest.planted import guides
 from tests.selftest.planted.altered import Altered

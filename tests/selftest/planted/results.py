@@ -18,8 +18,8 @@ from harness.images.feed import Batch, Feed
 from harness.judge.accuracy import judge_accuracy, judge_whole_set
 from harness.judge.batch_sizes import BatchPass, judge_batch_sizes
 from harness.measure import accuracy
+from harness.records.measurements import ProblemCode
 from harness.records.predictions import Prediction
-from harness.records.values import ProblemCode
 from harness.stages.inference import Predictions
 from harness.targets.protocol import Float32
 from tests.selftest import fakes, image_folders

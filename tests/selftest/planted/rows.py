@@ -21,7 +21,8 @@ from harness.base.errors import (
     SimplifyError,
     StoreError,
 )
-from harness.records.values import ProblemCode, ThroughputMeasurement, Verdict
+from harness.records.measurements import ProblemCode, ThroughputMeasurement
+from harness.records.verdicts import Verdict
 from tests.selftest.planted.guides import ConformanceError
 from tests.selftest.planted.world import World
 

@@ -10,7 +10,7 @@ from harness.base.stages import Stage
 from harness.judge import causes, run_checks
 from harness.records import reader, writer
 from harness.records.lines import CaseLine, Line
-from harness.records.values import ArtifactRef
+from harness.records.observed import ArtifactRef
 from harness.records.writer import RESULTS
 from harness.report import summary_lines
 from harness.run import merge

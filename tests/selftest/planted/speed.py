@@ -14,7 +14,7 @@ from harness.judge.throughput import judge_throughput
 from harness.measure import throughput
 from harness.measure.throughput import TimingPlan
 from harness.records.conditions import Condition, Setup
-from harness.records.values import ProblemCode, ThroughputMeasurement
+from harness.records.measurements import ProblemCode, ThroughputMeasurement
 from harness.targets.protocol import Float32, SessionInfo, TensorSpec
 from tests.selftest.planted.rows import Fault, Found, Row, judged, said
 from tests.selftest.planted.world import BASELINES, BATCH, World

@@ -14,7 +14,7 @@ from harness.catalog.schema import InputSpec, Model
 from harness.judge.accuracy import judge_accuracy
 from harness.judge.throughput import judge_throughput
 from harness.measure import throughput
-from harness.records.values import OutputsCheck, ProblemCode, ThroughputMeasurement
+from harness.records.measurements import OutputsCheck, ProblemCode, ThroughputMeasurement
 from harness.stages.inference import Predictions
 from harness.targets.ascend import target as ascend
 from harness.targets.ascend.cli import Printed, Summary, execution_times

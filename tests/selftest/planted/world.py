@@ -15,7 +15,7 @@ from harness.catalog.load import load_catalog
 from harness.catalog.schema import Catalog
 from harness.measure import attempt as measuring
 from harness.plan import Case
-from harness.records.values import Verdict
+from harness.records.verdicts import Verdict
 from harness.simulator import parse_config
 from harness.simulator.host import VARIABLE
 from harness.stages.pipeline import CasePipeline, Prepared, Workbench
