@@ -152,27 +152,25 @@ def merge(
     catalog: CatalogOption = None,
 ) -> None:
     """Join the records of several runs (shards, devices, hosts) into one run directory."""
+    from harness.catalog.load import load_catalog
     from harness.report import exports, write_report
     from harness.run.merge import merge as join
 
     with _readable_errors():
-        made = join(
+        joined = join(
             runs,
             output,
+            catalog=load_catalog(resolve(_given(catalog=catalog)).catalog),
             allow_other_catalog=allow_other_catalog,
-            catalog=resolve(_given(catalog=catalog)).catalog,
         )
-        for note in made.notes:
+        for note in joined.run.notes if joined.run is not None else ():
             sys.stderr.write(f"{note}\n")
-        write_report(made.directory)
-        exports.write_all(made.directory)
+        write_report(output)
+        exports.write_all(output)
         counts = ", ".join(
-            f"{count} {name.replace('_', ' ')}" for name, count in made.counts.items() if count
+            f"{count} {name.replace('_', ' ')}" for name, count in joined.counts().items() if count
         )
-        text = f"{made.directory}: {counts or 'no case'}; exit code {made.exit_status}"
-        if made.duplicates:
-            text += f"; {made.duplicates} {'case' if made.duplicates == 1 else 'cases'} came twice"
-        typer.echo(f"{text}; {made.files} {'file' if made.files == 1 else 'files'} copied")
+        typer.echo(f"{output}: {counts or 'no case'}; exit code {joined.exit_status}")
 
 
 def propose(

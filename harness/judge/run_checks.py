@@ -32,8 +32,8 @@ OUTCOME_OF: dict[VerdictKind, CheckOutcome] = {
 }
 
 
-def run_checks(records: RunRecords, catalog: Catalog) -> tuple[RunCheckLine, ...]:
-    """Judge what spans the cases of a run that has ended.
+def run_checks(records: RunRecords, catalog: Catalog | None) -> tuple[RunCheckLine, ...]:
+    """Judge what spans the cases of a run that has ended; without a catalog, no ratios.
 
     A check that cannot be judged (predictions that cannot be read) is a failed one without a
     verdict, and costs no other.
@@ -42,7 +42,7 @@ def run_checks(records: RunRecords, catalog: Catalog) -> tuple[RunCheckLine, ...
     return (
         *_batch_sizes(records, run),
         *_same_artifact(records, run),
-        *_ratios(records, catalog, run),
+        *(_ratios(records, catalog, run) if catalog is not None else ()),
     )
 
 

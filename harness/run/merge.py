@@ -10,26 +10,21 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from harness.base.errors import HarnessError, RecordError, some
+from harness.base.errors import RecordError, some
 from harness.base.host import Machine
-from harness.catalog.load import load_catalog
 from harness.catalog.schema import Catalog
 from harness.judge.causes import Exit
 from harness.judge.run_checks import run_checks
 from harness.records import reader, writer
-from harness.records.lines import CaseLine, CheckName, PlanLine, PlannedCase, RunCheckLine, RunLine
+from harness.records.lines import CaseLine, CheckName, PlanLine, RunCheckLine, RunLine
 from harness.records.reader import RunRecords
 from harness.run.ending import end_records
 from harness.run.merged_files import FileCopier, with_files
-from harness.settings import resolve
 
-_T = TypeVar("_T")
-_CheckKey = tuple[CheckName, str]  # a check's name and subject
 _SEVERITY = ("passed", "recorded", "inconclusive", "failed")
 _MOST_NOTES = 20
 # As the README has it: which exit code wins where several are true.
@@ -46,216 +41,151 @@ _WEIGHTIEST_FIRST = (
 
 
 @dataclass(frozen=True)
-class Merged:
-    """What a merge made.
+class _Part:
+    """One run that is merged. `number`: from 1, in the order in which they were named."""
 
-    exit_status: the joined run's. duplicates: cases that several runs had, equal. notes: what was
-    left out, and runs whose records are not whole.
-    """
-
-    directory: Path
-    counts: Mapping[str, int]
-    exit_status: int
-    duplicates: int
-    files: int
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Source:
-    """One run that is merged."""
-
-    directory: Path
+    number: int
     records: RunRecords
     run: RunLine
 
     @property
     def name(self) -> str:
-        return self.run.run or str(self.directory)
+        return str(self.records.directory)
+
+    def faults(self) -> list[str]:
+        """Return why the records are not whole."""
+        why = []
+        if self.records.end is None:
+            why.append("was killed or still goes on: its records have no end")
+        elif not self.records.end_agrees():
+            why.append("has an end line that counts what its records lack")
+        if self.records.damaged:
+            why.append(f"has damaged lines in its records ({len(self.records.damaged):,})")
+        return why
 
 
 def merge(
     runs: Sequence[Path],
     output: Path,
     *,
+    catalog: Catalog | None = None,
     allow_other_catalog: bool = False,
-    catalog: Path | None = None,
-) -> Merged:
+) -> RunRecords:
     """Join runs into `output`, which must not exist; it appears whole or not at all.
 
     Args:
+        catalog: judges ratios again, where it is the one that judged all runs; without it the
+            worst of the runs' own stay.
         allow_other_catalog: join runs that were judged by catalogs of different digests.
-        catalog: the catalog that ratios are judged by again, where it is the one of all runs;
-            by default what the settings name. Without it the runs' own ratios stay.
+
+    Returns:
+        The joined records; `run.notes` say what was left out, and which runs are not whole.
 
     Raises:
         RecordError: a run has no records or no run line, two runs disagree about a case or a
             planned case, their provenances or catalogs differ, `output` exists or cannot be made.
     """
-    if not runs:
-        raise RecordError("no run to merge", remedy="name run directories")
-    if os.path.lexists(output):
-        raise RecordError(f"{output} exists already", remedy="name a new directory with --output")
-    distinct, notes = _distinct(runs, output)
-    sources = [_read(path) for path in distinct]
-    _refuse_mixed(sources, other_catalog=allow_other_catalog)
-    plan = _joined_plan(sources)
-    cases = _joined_cases(sources)
+    parts = _read(runs, output)
+    _refuse_mixed(parts, other_catalog=allow_other_catalog)
+    cases = _joined_cases(parts)
+    if catalog is not None and {part.run.catalog_digest for part in parts} != {catalog.digest}:
+        catalog = None
     staged = output.with_name(f".{output.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        staged.mkdir()
-        try:
-            copier = FileCopier(staged)
-            copied = [
-                copier.take_over(case, source.directory, sources.index(source) + 1)
-                for source, case in cases
-            ]
-            present, why_not = _same_catalog(sources, catalog)
-            notes = [*why_not, *copier.notes, *notes, *_unsound_notes(sources)]
-            records = _write(staged, output, sources, plan, copied, present, notes)
-            # Fails where another process filled the directory meanwhile.
-            staged.rename(output)
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir(parents=True)
+        copier = FileCopier(staged)
+        copied = [
+            copier.take_over(case, part.records.directory, part.number) for part, case in cases
+        ]
+        notes = [*_notes(parts, with_ratios=catalog is not None), *copier.notes]
+        _write(staged, _run_line(parts, output, notes), parts, copied, catalog)
+        staged.rename(output)  # fails where another process filled the directory meanwhile
     except OSError as error:
         raise RecordError(
-            f"cannot write {output}: {error.strerror or error}",
+            f"cannot make {output}: {error}",
             remedy="free disk space or name another place with --output",
         ) from error
-    return Merged(
-        directory=output,
-        counts=records.counts(),
-        exit_status=records.exit_status,
-        duplicates=sum(len(one.records.cases) for one in sources) - len(copied),
-        files=copier.count,
-        notes=tuple(notes),
-    )
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return reader.read(output)
 
 
 # The runs ---------------------------------------------------------------------------------
 
 
-def _distinct(runs: Sequence[Path], output: Path) -> tuple[list[Path], list[str]]:
-    """Return each directory once, and a note for each that was named again.
-
-    `runs/latest` and the run behind it are one.
-    """
-    seen: list[Path] = []
-    notes = []
+def _read(runs: Sequence[Path], output: Path) -> list[_Part]:
+    """Read each run once: `runs/latest` and the run behind it are one."""
+    if not runs:
+        raise RecordError("no run to merge", remedy="name run directories")
+    if os.path.lexists(output):
+        raise RecordError(f"{output} exists already", remedy="name a new directory with --output")
+    parts: dict[str, _Part] = {}
     for path in runs:
-        real = _real(path.parent if path.is_file() else path)
-        if real in seen:
-            notes.append(f"{path} is a run that was named before; it counts once")
-        else:
-            seen.append(real)
-    for parent in _real(output).parents:
-        if parent in seen:
+        records = reader.read(path)
+        if records.run is None:
             raise RecordError(
-                f"{output} lies inside {parent}, a run that is merged",
+                f"{path}: the records have no run line, so nothing says what made them",
+                remedy="leave this run out",
+            )
+        place = os.path.realpath(records.directory)
+        parts.setdefault(place, _Part(len(parts) + 1, records, records.run))
+    for folder in Path(os.path.realpath(output)).parents:
+        if str(folder) in parts:
+            raise RecordError(
+                f"{output} lies inside {folder}, a run that is merged",
                 remedy="name a directory outside of the runs with --output",
             )
-    return seen, notes
+    return list(parts.values())
 
 
-def _real(path: Path) -> Path:
-    try:
-        return path.resolve()
-    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead round in a circle
-        raise RecordError(
-            f"{path} cannot be followed: {error}", remedy="name a run directory, e.g. runs/latest"
-        ) from error
-
-
-def _read(directory: Path) -> _Source:
-    records = reader.read(directory)
-    if records.run is None:
-        raise RecordError(
-            f"{directory}: the records have no run line, so nothing says what made them",
-            remedy="leave this run out",
-        )
-    return _Source(directory, records, records.run)
-
-
-def _refuse_mixed(sources: Sequence[_Source], *, other_catalog: bool) -> None:
+def _refuse_mixed(parts: Sequence[_Part], *, other_catalog: bool) -> None:
     """Refuse runs of several provenances, and of several catalogs unless that is allowed."""
-    kinds = _by_value(
-        sources,
-        lambda one: [
-            one.run.provenance,
-            *(case.provenance for case in one.records.cases),
-            *(check.provenance for check in one.records.checks),
-        ],
-    )
-    if len(kinds) > 1:
-        raise RecordError(
-            f"the runs mix provenances ({_listed(kinds)})",
-            remedy="merge runs of one provenance only",
+    for part in parts:
+        first = parts[0]
+        if part.run.provenance != first.run.provenance:
+            raise RecordError(
+                f"the runs mix provenances: {first.name} is {first.run.provenance}, "
+                f"{part.name} is {part.run.provenance}",
+                remedy="merge runs of one provenance only",
+            )
+        if part.run.catalog_digest != first.run.catalog_digest and not other_catalog:
+            raise RecordError(
+                f"{first.name} and {part.name} were judged by different catalogs",
+                remedy="run them with one baselines.yaml, or pass --allow-other-catalog",
+            )
+
+
+def _notes(parts: Sequence[_Part], *, with_ratios: bool) -> list[str]:
+    notes = [
+        f"{part.name} {why}, so the joined run ends with exit code "
+        f"{int(Exit.MACHINE_TROUBLE)} at best"
+        for part in parts
+        for why in part.faults()
+    ]
+    names = {check.name for part in parts for check in part.records.checks}
+    if CheckName.RATIO in names and not with_ratios:
+        notes.append(
+            "ratios were not judged again, the runs' worst stay: the catalog is not the one that "
+            "judged the runs"
         )
-    digests = _by_value(sources, lambda one: [one.run.catalog_digest[:12] or "none"])
-    if len(digests) > 1 and not other_catalog:
-        raise RecordError(
-            f"the runs were judged by different catalogs ({_listed(digests)})",
-            remedy="run them with one baselines.yaml, or pass --allow-other-catalog",
-        )
+    return notes
 
 
-def _by_value(
-    sources: Sequence[_Source], values: Callable[[_Source], Sequence[str]]
-) -> dict[str, list[str]]:
-    """Return the names of the runs that have each value."""
-    names: dict[str, list[str]] = {}
-    for source in sources:
-        for value in dict.fromkeys(values(source)):
-            names.setdefault(value, []).append(source.name)
-    return names
+# Cases ------------------------------------------------------------------------------------
 
 
-def _listed(names: Mapping[str, Sequence[str]]) -> str:
-    return "; ".join(f"{value}: {some(runs)}" for value, runs in sorted(names.items()))
-
-
-def _same_catalog(
-    sources: Sequence[_Source], path: Path | None
-) -> tuple[Catalog | None, list[str]]:
-    """Return the catalog that judged all runs; else None, and a note where that matters."""
-    try:
-        present = load_catalog(path or resolve({}).catalog)
-    except HarnessError as error:
-        why = error.message
-    else:
-        if {source.run.catalog_digest for source in sources} == {present.digest}:
-            return present, []
-        why = f"{present.path} is not the catalog that judged the runs"
-    ratios = any(check.name == CheckName.RATIO for one in sources for check in one.records.checks)
-    note = f"left out: ratios were not judged again, the runs' worst stay: {why}"
-    return None, [note] if ratios else []
-
-
-# Plan and cases ---------------------------------------------------------------------------
-
-
-def _joined_plan(sources: Sequence[_Source]) -> list[PlannedCase]:
-    plan: dict[str, PlannedCase] = {}
-    for source in sources:
-        for planned in source.records.plan:
-            if plan.setdefault(planned.nodeid, planned) != planned:
-                raise RecordError(
-                    f"the runs disagree about what {planned.nodeid} is",
-                    remedy=f"leave out {source.name}, or the run that says otherwise",
-                )
-    return list(plan.values())
-
-
-def _joined_cases(sources: Sequence[_Source]) -> list[tuple[_Source, CaseLine]]:
+def _joined_cases(parts: Sequence[_Part]) -> list[tuple[_Part, CaseLine]]:
     """Return each case once, with the run that it comes from."""
-    cases: dict[str, tuple[_Source, CaseLine]] = {}
+    cases: dict[str, tuple[_Part, CaseLine]] = {}
     clashes = []
-    for source in sources:
-        for case in source.records.cases:
-            other, seen = cases.setdefault(case.nodeid, (source, case))
-            if _content(seen) != _content(case):
-                clashes.append(_disagreement((other, seen), (source, case)))
+    for part in parts:
+        for case in part.records.cases:
+            other, known = cases.setdefault(case.nodeid, (part, case))
+            before, after = _content(known), _content(case)
+            if before != after:
+                fields = some([name for name in before if before[name] != after[name]])
+                says = f"{other.name} says {_result(known)}, {part.name} says {_result(case)}"
+                clashes.append(f"{case.case} ({case.check}): {says}; they differ in {fields}")
     if clashes:
         noun = "case" if len(clashes) == 1 else "cases"
         more = f"; and {len(clashes) - 3} more" if len(clashes) > 3 else ""
@@ -269,129 +199,51 @@ def _joined_cases(sources: Sequence[_Source]) -> list[tuple[_Source, CaseLine]]:
 
 def _content(case: CaseLine) -> dict[str, str]:
     """Return a case's fields as texts, without the names of its files, which a merge changes."""
-    blank = with_files(case, lambda name: "")
     # As text: a NaN equals itself.
-    return {key: repr(value) for key, value in blank}
+    return {name: repr(value) for name, value in with_files(case, lambda file: "")}
 
 
-def _disagreement(one: tuple[_Source, CaseLine], two: tuple[_Source, CaseLine]) -> str:
-    """Name the two outcomes of a case, or the two figures, or the fields that differ."""
-    (source, seen), (other, case) = one, two
-    here, there = source.name, other.name
-    if here == there:
-        here, there = f"{here} in {source.directory}", f"{there} in {other.directory}"
-    name = f"{case.case} ({case.check})"
-    if seen.outcome != case.outcome:
-        return f"{name}: {here} says {seen.outcome}, {there} says {case.outcome}"
-    was, now = (f"{line.measured:.5g} {line.unit}" if line.measured is not None else ""
-                for line in (seen, case))  # fmt: skip
-    both = f"{here} and {there} both measured {case.check} of {case.case}"
-    if was and now and was != now:
-        return f"{both}: {was} and {now}"
-    before, after = _content(seen), _content(case)
-    keys = some([key for key in before if before[key] != after[key]])
-    if was and now:
-        return f"{both}: {was} each, but their lines differ in {keys}"
-    return f"{name}: both say {case.outcome} ({here}, {there}), but their lines differ in {keys}"
+def _result(case: CaseLine) -> str:
+    figure = "" if case.measured is None else f", {case.measured:.5g} {case.unit}"
+    return f"{case.outcome}{figure}"
 
 
 # Checks over the cases --------------------------------------------------------------------
 
 
 def _joined_checks(
-    sources: Sequence[_Source], joined: RunRecords, catalog: Catalog | None
-) -> list[RunCheckLine]:
+    parts: Sequence[_Part], joined: RunRecords, catalog: Catalog | None
+) -> Iterable[RunCheckLine]:
     """Judge the joined cases; keep the worst line of a run where that decides nothing."""
-    checks: dict[_CheckKey, RunCheckLine] = {}
+    checks: dict[tuple[CheckName, str], RunCheckLine] = {}
 
     def keep_worst(line: RunCheckLine) -> None:
         kept = checks.setdefault((line.name, line.subject), line)
         if _SEVERITY.index(line.outcome) > _SEVERITY.index(kept.outcome):
             checks[line.name, line.subject] = line
 
-    for source in sources:
-        for line in source.records.checks:
+    for part in parts:
+        for line in part.records.checks:
             keep_worst(line)
-    for line in run_checks(joined, catalog or _without_models()):
-        if line.verdict is None and _judged_by_a_run(sources, joined, line):
-            continue
+    for line in run_checks(joined, catalog):
+        key = line.name, line.subject
+        if line.verdict is None and key in checks and _of_one_run(parts, joined, line):
+            continue  # it judged all of them; its predictions may be gone since
         if line.measured is None and line.outcome == "recorded":
             keep_worst(line)  # nothing could be compared: that clears nobody
         else:
-            checks[line.name, line.subject] = line
-    return list(checks.values())
+            checks[key] = line
+    return checks.values()
 
 
-def _judged_by_a_run(sources: Sequence[_Source], joined: RunRecords, line: RunCheckLine) -> bool:
-    """Return whether one run judged all of these cases; their predictions may be gone since."""
-    needed = {
-        case.nodeid
-        for case in joined.cases
-        if case.check == "accuracy" and (case.model, case.target) == (line.model, line.target)
-    }
-    key = line.name, line.subject
-    return any(
-        key in {(check.name, check.subject) for check in source.records.checks}
-        and needed <= {case.nodeid for case in source.records.cases}
-        for source in sources
-    )
+def _of_one_run(parts: Sequence[_Part], joined: RunRecords, line: RunCheckLine) -> bool:
+    """Return whether one run has all accuracy cases of a model on a target."""
 
+    def count(records: RunRecords) -> int:
+        about = ("accuracy", line.model, line.target)
+        return sum((case.check, case.model, case.target) == about for case in records.cases)
 
-def _without_models() -> Catalog:
-    """Return a catalog without ratios: none is judged by figures of another catalog."""
-    # Not validated: no file of a catalog may be empty.
-    return Catalog.model_construct(
-        path=Path(), digest="", version=1, sources={}, models={}, known_failures=()
-    )
-
-
-# The exit code ----------------------------------------------------------------------------
-
-
-def _ended_with(records: RunRecords) -> Exit:
-    """Return a run's exit code; at best 7 (the machine) where its records are not whole.
-
-    Nobody knows that a killed run (no end, or a signal) was good; its cases say what failed.
-    """
-    known = records.end is not None and records.exit_status in tuple(Exit)
-    status = Exit(records.exit_status) if known else Exit.MACHINE_TROUBLE
-    return _weightiest(status, Exit.MACHINE_TROUBLE) if _unsound(records) else status
-
-
-def _weightiest(*codes: Exit) -> Exit:
-    return min(codes, key=_WEIGHTIEST_FIRST.index)
-
-
-def _unsound(records: RunRecords) -> list[str]:
-    """Return why the records of a run are not whole."""
-    why = []
-    if records.end is None:
-        why.append("was killed or still goes on: its records have no end")
-    elif not records.end_agrees():
-        why.append("has an end line that counts what its records lack")
-    if records.damaged:
-        why.append(f"has damaged lines in its records ({len(records.damaged):,})")
-    return why
-
-
-def _unsound_notes(sources: Sequence[_Source]) -> list[str]:
-    at_best = f"so the joined run ends with exit code {int(Exit.MACHINE_TROUBLE)} at best"
-    return [
-        f"{source.name} {why}, {at_best}" for source in sources for why in _unsound(source.records)
-    ]
-
-
-def _stopped(sources: Sequence[_Source], not_run: Sequence[str]) -> str:
-    """Return why cases did not run, where runs that were stopped early planned all of them."""
-    early = {
-        planned.nodeid: source.records.end.stopped
-        for source in sources
-        if source.records.end is not None and source.records.end.stopped
-        for planned in source.records.plan
-    }
-    if not all(nodeid in early for nodeid in not_run):
-        return ""
-    return ", ".join(dict.fromkeys(early[nodeid] for nodeid in not_run))
+    return count(joined) in [count(part.records) for part in parts]
 
 
 # Writing ----------------------------------------------------------------------------------
@@ -399,89 +251,85 @@ def _stopped(sources: Sequence[_Source], not_run: Sequence[str]) -> str:
 
 def _write(
     staged: Path,
-    output: Path,
-    sources: Sequence[_Source],
-    plan: Sequence[PlannedCase],
+    run: RunLine,
+    parts: Sequence[_Part],
     cases: Sequence[CaseLine],
     catalog: Catalog | None,
-    notes: Sequence[str],
-) -> RunRecords:
+) -> None:
     """Write the joined records, and read them back to see that nothing was lost."""
-    run = _run_line(sources, output, notes)
-    writer.append(staged, run, PlanLine(run=run.run, cases=tuple(plan)), *cases)
-    checks = _joined_checks(sources, reader.read(staged), catalog)
-    ended = {case.nodeid for case in cases}
-    ends = [source.records.end for source in sources if source.records.end is not None]
+    plan = {planned.nodeid: planned for part in parts for planned in part.records.plan}
+    writer.append(staged, run, PlanLine(run=run.run, cases=tuple(plan.values())), *cases)
+    checks = tuple(_joined_checks(parts, reader.read(staged), catalog))
+    ends = [part.records.end for part in parts if part.records.end is not None]
     records = end_records(
         staged,
         checks,
         allow_inconclusive=run.allow_inconclusive,
-        stopped=_stopped(sources, [one.nodeid for one in plan if one.nodeid not in ended]),
+        stopped=_each(end.stopped for end in ends if end.stopped),
         seconds=sum(end.seconds for end in ends),
         finished=max((end.finished for end in ends), default=""),
-        decide=lambda code: int(
-            _weightiest(code, *(_ended_with(source.records) for source in sources))
-        ),
+        decide=lambda code: _exit_status(parts, code),
     )
-    if {case.nodeid for case in records.cases} != ended or len(records.checks) != len(checks):
-        lost = sorted(ended - {case.nodeid for case in records.cases})
+    lost = len(cases) - len(records.cases), len(checks) - len(records.checks)
+    if any(lost):
         raise RecordError(
-            f"the merge lost {len(lost)} cases: {some(lost)}"
-            if lost
-            else "the merge's records do not add up",
+            "the merge lost {} cases and {} checks".format(*lost),
             remedy="report this: nothing was written",
         )
-    return records
 
 
-def _run_line(sources: Sequence[_Source], output: Path, notes: Sequence[str]) -> RunLine:
-    runs = [source.run for source in sources]
-    names = dict.fromkeys(name for run in runs for name in run.versions)
-    settings = runs[0].settings
+def _exit_status(parts: Sequence[_Part], joined: Exit) -> int:
+    """Return the weightiest exit code; at best 7 (the machine) where records are not whole.
+
+    Nobody knows that a killed run (no end, or a signal) was good; its cases say what failed.
+    """
+    statuses = [int(joined), *(part.records.exit_status for part in parts)]
+    codes = [one if one in _WEIGHTIEST_FIRST else Exit.MACHINE_TROUBLE for one in statuses]
+    if any(part.faults() for part in parts):
+        codes.append(Exit.MACHINE_TROUBLE)
+    return min(codes, key=lambda code: _WEIGHTIEST_FIRST.index(Exit(code)))
+
+
+def _run_line(parts: Sequence[_Part], output: Path, notes: Sequence[str]) -> RunLine:
+    """Return what is true of all runs; what differs is listed, or left out of the settings."""
+    runs = [part.run for part in parts]
+    machines = list(dict.fromkeys(run.machine for run in runs))
     return RunLine(
         run=writer.new_run_id(),
         provenance=runs[0].provenance,
-        guide_figures={key: value for run in runs for key, value in run.guide_figures.items()},
+        guide_figures={name: one for run in runs for name, one in run.guide_figures.items()},
         started=min(run.started for run in runs),
         command=(
             *("python", "-m", "harness", "merge"),
-            *(str(source.directory) for source in sources),
+            *(part.name for part in parts),
             *("--output", str(output)),
         ),
         directory=str(output),
-        git=_common([run.git for run in runs], ", ".join),
-        catalog_digest=_common([run.catalog_digest for run in runs], ", ".join),
-        machine=_common(
-            [run.machine for run in runs],
-            lambda machines: Machine(hostname=", ".join(one.hostname for one in machines)),
-        ),
+        git=_each(run.git for run in runs),
+        catalog_digest=_each(run.catalog_digest for run in runs),
+        machine=machines[0] if len(machines) == 1 else Machine(_each(m.hostname for m in machines)),
         versions={
-            name: _common([run.versions.get(name, "none") for run in runs], " / ".join)
-            for name in names
+            name: _each(run.versions.get(name, "none") for run in runs)
+            for name in dict.fromkeys(name for run in runs for name in run.versions)
         },
         settings={
             name: value
-            for name, value in settings.items()
-            if all(name in run.settings and run.settings[name] == value for run in runs)
+            for name, value in runs[0].settings.items()
+            if all(run.settings.get(name, ...) == value for run in runs)
         },
         allow_inconclusive=all(run.allow_inconclusive for run in runs),
-        merged=tuple(_about(source) for source in sources),
+        merged=tuple(_about(part) for part in parts),
         notes=tuple(notes[:_MOST_NOTES]),
     )
 
 
-def _about(source: _Source) -> str:
-    records, run = source.records, source.run
+def _each(values: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(values))
+
+
+def _about(part: _Part) -> str:
+    records, run = part.records, part.run
     host = run.machine.hostname or "host unknown"
     ended = "no end line" if records.end is None else f"exit status {records.exit_status}"
     count = f"{len(records.cases)} of {len(records.plan)} cases"
-    return f"{source.name}: {count}, {host}, {run.started}, {ended}"
-
-
-def _common(values: Sequence[_T], otherwise: Callable[[list[_T]], _T]) -> _T:
-    """Return the value that all share, or what `otherwise` makes of the different ones."""
-    distinct: list[_T] = []
-    for value in values:
-        if value not in distinct:
-            distinct.append(value)
-    return distinct[0] if len(distinct) == 1 else otherwise(distinct)
+    return f"{run.run}: {count}, {host}, {run.started}, {ended}"

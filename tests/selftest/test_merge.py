@@ -21,8 +21,9 @@ from harness.cli import history as history_commands
 from harness.records import reader, writer
 from harness.records.lines import CaseLine, CheckName, RunCheckLine
 from harness.records.observed import ArtifactRef
+from harness.records.reader import RunRecords
 from harness.records.writer import RESULTS
-from harness.report import render_html, write_report
+from harness.report import render_html
 from harness.run.merge import merge
 from tests.selftest import history_samples as nights
 from tests.selftest import report_samples as samples
@@ -37,25 +38,22 @@ def one_run(tmp_path: Path, cases: list[CaseLine], **changes: Any) -> Path:
     return nights.write_run(tmp_path, cases, name=cases[0].run, **changes)
 
 
-def shards(tmp_path: Path, **changes: Any) -> list[Path]:
+def shards(tmp_path: Path) -> list[Path]:
     """Two shards of one acceptance, three cases."""
     failed = speed(8, "b", outcome="failed")
     return [
-        one_run(tmp_path, [speed(1, "a"), speed(4, "a")], **changes),
-        one_run(tmp_path, [failed], exit_status=1, **changes),
+        one_run(tmp_path, [speed(1, "a"), speed(4, "a")]),
+        one_run(tmp_path, [failed], exit_status=1),
     ]
 
 
-def exit_status(directory: Path) -> int:
-    return reader.read(directory).exit_status
+def notes(records: RunRecords) -> tuple[str, ...]:
+    assert records.run is not None
+    return records.run.notes
 
 
-def outcomes(directory: Path) -> dict[tuple[str, str], str]:
-    return {(str(check.name), check.subject): check.outcome for check in checks(directory)}
-
-
-def checks(directory: Path) -> tuple[RunCheckLine, ...]:
-    return reader.read(directory).checks
+def outcomes(records: RunRecords) -> dict[tuple[str, str], str]:
+    return {(str(check.name), check.subject): check.outcome for check in records.checks}
 
 
 # Cases ------------------------------------------------------------------------------------
@@ -64,146 +62,71 @@ def checks(directory: Path) -> tuple[RunCheckLine, ...]:
 def test_shards_become_one_run_whose_counts_add_up(tmp_path):
     parts = shards(tmp_path)
     made = merge(parts, tmp_path / "both")
-    found = reader.read(made.directory)
-    assert [case.batch_size for case in found.cases] == [1, 4, 8]
-    assert sum(found.counts().values()) == len(found.plan) == 3
-    assert (found.counts()["passed"], found.counts()["failed"]) == (2, 1)
-    assert found.end is not None
-    assert found.end.counts == found.counts() == made.counts
-    assert found.end.complete
-    assert found.exit_status == made.exit_status == 1
-    assert found.run is not None
-    assert found.run.provenance == "real"
-    assert [text.partition(",")[0] for text in found.run.merged] == [
+    assert made == reader.read(tmp_path / "both")
+    assert made.cases == tuple(case for part in parts for case in reader.read(part).cases)
+    assert made.end is not None
+    assert made.end.counts == made.counts()
+    assert (made.end.planned, made.end.complete, made.exit_status) == (3, True, 1)
+    assert made.end.seconds == 120.0
+    assert made.run is not None
+    assert made.run.provenance == "real"
+    assert [text.partition(",")[0] for text in made.run.merged] == [
         "a: 2 of 2 cases",
         "b: 1 of 1 cases",
     ]
-    assert found.cases == tuple(case for part in parts for case in reader.read(part).cases)
-    write_report(made.directory)
-    assert "3 planned = 2 passed + 1 failed" in render_html(found)
+    assert "3 planned = 2 passed + 1 failed" in render_html(made)
 
 
 def test_the_same_run_twice_is_one_run(tmp_path):
     parts = shards(tmp_path)
     shutil.copytree(parts[0], tmp_path / "copy of a")
-    made = merge([*parts, tmp_path / "copy of a", parts[0]], tmp_path / "both")
-    assert made.duplicates == 2
-    (note,) = (note for note in made.notes if "named before" in note)
-    assert str(parts[0]) in note
+    (tmp_path / "latest").symlink_to(parts[0])
+    runs = [*parts, tmp_path / "copy of a", tmp_path / "latest", parts[0] / RESULTS]
+    made = merge(runs, tmp_path / "both")
+    assert made.run is not None
+    assert (len(made.cases), len(made.run.merged)) == (3, 3)
     # And once more with what was merged.
-    again = merge([made.directory, *parts], tmp_path / "again")
-    assert len(reader.read(again.directory).cases) == 3
-    assert again.duplicates == 3
+    assert len(merge([made.directory, *parts], tmp_path / "again").cases) == 3
 
 
 def test_every_outcome_survives(tmp_path):
     whole = [samples.case("m", n, outcome=outcome, run="a") for n, outcome in enumerate(OUTCOMES)]
     made = merge([one_run(tmp_path, whole)], tmp_path / "one")
-    assert set(made.counts.values()) == {1}
-    assert reader.read(made.directory).cases == tuple(whole)
-
-
-def test_a_case_that_no_part_ran_stays_not_run(tmp_path):
-    parts = [
-        one_run(tmp_path, [speed(1, "a")], lost=[speed(4, "a")]),
-        one_run(tmp_path, [speed(8, "b")], end=False),
-    ]
-    made = merge(parts, tmp_path / "both")
-    assert made.counts["not_run"] == 1
-    assert made.exit_status == 7  # one of them was killed: the machine, no model
-    parts.append(one_run(tmp_path, [speed(4, "c")]))
-    assert merge(parts, tmp_path / "three").counts["not_run"] == 0
+    assert set(made.counts().values()) == {1}
+    assert made.cases == tuple(whole)
 
 
 @pytest.mark.parametrize(
-    "change", [{"outcome": "failed"}, {"sentence": "Another."}, {"run": "x"}, {"seconds": 1.0}]
-)
-def test_an_overlap_that_disagrees_is_refused(tmp_path, change):
-    parts = shards(tmp_path)
-    shutil.copytree(parts[0], tmp_path / "other")
-    nights.rewrite(tmp_path / "other", change)
-    with pytest.raises(RecordError, match=r"disagree about 2 cases: .*bs1.*bs4"):
-        merge([*parts, tmp_path / "other"], tmp_path / "both")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "other"]
-
-
-MEASURED = "a and b both measured throughput of resnest50-bs4-ascend310p3"
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "said"),
+    ("changes", "said"),
     [
-        ({}, {"measured": 388.1}, f"{MEASURED}: 410.2 fps and 388.1 fps"),
-        (
-            {},
-            {"outcome": "failed", "measured": 388.1},
-            "resnest50-bs4-ascend310p3 (throughput): a says passed, b says failed",
-        ),
-        (
-            {},
-            {"started": "later", "measured": 410.2000001},
-            f"{MEASURED}: 410.2 fps each, but their lines differ in ",
-        ),
-        (
-            {"outcome": "error", "sentence": "a says so"},
-            {"outcome": "error", "sentence": "b says so"},
-            "resnest50-bs4-ascend310p3 (throughput): both say error (a, b), but their lines "
-            "differ in run, sentence",
-        ),
+        ({"outcome": "failed"}, "a says passed, 504 fps, {copy} says failed, 504 fps; they differ"),
+        ({"sentence": "Another."}, "says passed, 504 fps; they differ in sentence"),
+        ({"seconds": 1.0}, "they differ in seconds"),
     ],
 )
-def test_a_disagreement_says_in_what(tmp_path, first, second, said):
-    for name, changes in (("a", first), ("b", second)):
-        measured = changes.get("measured", 410.2)
-        others = {key: value for key, value in changes.items() if key != "measured"}
-        one_run(tmp_path, [nights.speed(measured, batch=4, run=name, **others)])
-    with pytest.raises(RecordError, match="disagree about 1 case: ") as caught:
-        merge([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
-    assert caught.value.message.partition(": ")[2].startswith(said)
-
-
-def test_a_changed_copy_is_named_by_its_place(tmp_path):
-    part = one_run(tmp_path, [speed(1, "a")])
-    shutil.copytree(part, tmp_path / "copy")
-    nights.rewrite(tmp_path / "copy", {"outcome": "failed"})
-    with pytest.raises(RecordError) as caught:
-        merge([part, tmp_path / "copy"], tmp_path / "both")
-    said = f"a in {part} says passed, a in {tmp_path / 'copy'} says failed"
-    assert said in caught.value.message
+def test_an_overlap_that_disagrees_is_refused(tmp_path, changes, said):
+    parts = shards(tmp_path)
+    copy = shutil.copytree(parts[0], tmp_path / "copy")
+    nights.rewrite(copy, changes)
+    with pytest.raises(RecordError, match=r"disagree about 2 cases: .*bs1.*bs4") as caught:
+        merge([*parts, copy], tmp_path / "both")
+    assert said.format(copy=copy) in caught.value.message
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "copy"]
 
 
 # What is refused --------------------------------------------------------------------------
 
 
-def test_a_plan_that_disagrees_is_refused(tmp_path):
-    parts = shards(tmp_path)
-    shutil.copytree(parts[0], tmp_path / "other")
-    plan = [samples.planned(speed(1, "a")).model_dump() | {"batch_size": 7}]
-    nights.rewrite(tmp_path / "other", {"cases": plan}, "plan")
-    with pytest.raises(RecordError, match="disagree about what"):
-        merge([*parts, tmp_path / "other"], tmp_path / "both")
-
-
-def test_provenances_are_not_mixed(tmp_path):
+def test_provenances_are_not_mixed_and_other_catalogs_need_a_word(tmp_path):
     real = one_run(tmp_path, [speed(1, "a")])
     simulated = one_run(tmp_path, [speed(4, "b", provenance="simulated")])
-    # Also where only a line of a run says otherwise.
-    mixed = one_run(tmp_path, [speed(8, "c"), speed(16, "c", provenance="rehearsal")])
-    judged = one_run(tmp_path, [speed(2, "d")], raw=[checked("passed", provenance="simulated")])
-    for parts in ([real, simulated], [mixed], [judged]):
-        with pytest.raises(RecordError, match="mix provenances"):
-            merge(parts, tmp_path / "both")
-
-
-def test_other_catalogs_need_a_word(tmp_path):
-    parts = [
-        one_run(tmp_path, [speed(1, "a")]),
-        one_run(tmp_path, [speed(4, "b")], catalog_digest="d5" * 32),
-    ]
+    with pytest.raises(RecordError, match=r"mix provenances: .*a is real, .*b is simulated"):
+        merge([real, simulated], tmp_path / "both")
+    other = one_run(tmp_path, [speed(8, "c")], catalog_digest="d5" * 32)
     with pytest.raises(RecordError, match="different catalogs") as caught:
-        merge(parts, tmp_path / "both")
+        merge([real, other], tmp_path / "both")
     assert "--allow-other-catalog" in caught.value.remedy
-    run = reader.read(merge(parts, tmp_path / "both", allow_other_catalog=True).directory).run
+    run = merge([real, other], tmp_path / "both", allow_other_catalog=True).run
     assert run is not None
     assert run.catalog_digest == f"{'c4' * 32}, {'d5' * 32}"
 
@@ -214,8 +137,8 @@ def test_places_that_cannot_be_are_refused(tmp_path):
     (tmp_path / "y").symlink_to("x")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     for runs, output, said in (
-        ([*parts, tmp_path / "x"], "both", "cannot be followed"),
-        (parts, "x/both", "cannot be followed"),
+        ([*parts, tmp_path / "x"], "both", "no records"),
+        (parts, "x/both", "cannot make"),
         (parts, "a", "exists already"),
         (parts, "dangling", "exists already"),
         (parts, "a/both", "lies inside"),
@@ -246,48 +169,36 @@ def test_what_a_merge_loses_is_found(tmp_path, monkeypatch, kind):
 
     part = one_run(tmp_path, [speed(1, "a")], raw=[checked("failed")])
     monkeypatch.setattr(writer, "append", losing)
-    said = "lost 1 case" if kind == "case" else "do not add up"
-    with pytest.raises(RecordError, match=said):
+    with pytest.raises(RecordError, match=f"lost {int(kind == 'case')} cases"):
         merge([part], tmp_path / "one")
-    assert not (tmp_path / "one").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-@pytest.mark.parametrize(("outcome", "status"), [("passed", 7), ("inconclusive", 7), ("failed", 1)])
-def test_a_killed_run_counts_as_the_machine(tmp_path, outcome, status):
-    """Every case has its line, but the run has no end: what the part lost is not known."""
-    parts = [
-        one_run(tmp_path, [speed(1, "a")]),
-        one_run(tmp_path, [speed(4, "b", outcome=outcome)], end=False),
-    ]
-    for number, order in enumerate((parts, parts[::-1])):
-        made = merge(order, tmp_path / f"both {number}")
-        assert made.exit_status == exit_status(made.directory) == status
-        (note,) = (note for note in made.notes if "killed" in note)
-        assert note.startswith("b was killed or still goes on")
+def test_records_that_are_not_whole_are_told_and_not_green(tmp_path):
+    def cut(part: Path) -> None:
+        lines = (part / RESULTS).read_text().splitlines(keepends=True)
+        kept = [line for line in lines if json.loads(line).get("batch_size") != 4]
+        (part / RESULTS).write_text("".join(kept))
 
-
-def test_damaged_lines_are_told_and_not_green(tmp_path):
-    half = speed(4, "a").model_dump_json()[:500]
-    part = one_run(tmp_path, [speed(1, "a")], raw=[half, '{"kind":"plan","cases":7}'])
-    made = merge([part], tmp_path / "one")
-    assert made.exit_status == 7
-    run = reader.read(made.directory).run
-    assert run is not None
-    assert any("damaged lines in its records (2), so" in note for note in run.notes)
-
-
-def test_a_line_that_is_gone_is_not_green(tmp_path):
-    part = one_run(tmp_path, [speed(1, "a"), speed(4, "a")])
-    other = one_run(tmp_path, [speed(4, "b")])  # the joined plan is complete
-    kept = [
-        line
-        for line in (part / RESULTS).read_text().splitlines(keepends=True)
-        if json.loads(line).get("batch_size") != 4
-    ]
-    (part / RESULTS).write_text("".join(kept))
-    made = merge([part, other], tmp_path / "both")
-    assert (made.counts["not_run"], made.exit_status) == (0, 7)
-    assert any("counts what its records lack" in note for note in made.notes)
+    half = speed(4, "d").model_dump_json()[:500]
+    whole = one_run(tmp_path, [speed(4, "whole")])
+    gone = one_run(tmp_path, [speed(1, "c"), speed(4, "c")])
+    cut(gone)
+    for part, note, status in (
+        (one_run(tmp_path, [speed(1, "a")], end=False), "killed or still goes on", 7),
+        (one_run(tmp_path, [speed(1, "b", outcome="failed")], end=False), "killed", 1),
+        (one_run(tmp_path, [speed(1, "e", outcome="inconclusive")], end=False), "killed", 7),
+        (gone, "counts what its records lack", 7),
+        (
+            one_run(tmp_path, [speed(1, "d")], raw=[half, "{}"]),
+            "damaged lines in its records (2)",
+            7,
+        ),
+    ):
+        for number, order in enumerate(([whole, part], [part, whole])):
+            made = merge(order, tmp_path / f"{part.name} {number}")
+            assert (made.counts()["not_run"], made.exit_status) == (0, status)
+            assert any(one.startswith(str(part)) and note in one for one in notes(made))
 
 
 # The exit code ----------------------------------------------------------------------------
@@ -313,8 +224,7 @@ def test_the_exit_code_follows_the_order_of_the_readme(tmp_path, statuses, joine
         one_run(tmp_path, [speed(batch, run)], exit_status=status)
         for batch, run, status in zip((1, 4), "ab", statuses, strict=True)
     ]
-    for number, order in enumerate((parts, parts[::-1])):
-        assert merge(order, tmp_path / f"both {number}").exit_status == joined
+    assert merge(parts, tmp_path / "both").exit_status == joined
 
 
 def test_a_red_case_or_check_counts_whatever_its_run_ended_with(tmp_path):
@@ -334,15 +244,15 @@ def test_what_a_part_was_told_to_leave_out_is_not_lost(tmp_path):
     wrong = speed(1, "a", outcome="inconclusive")
     left = one_run(tmp_path, [wrong], lost=[speed(4, "a")], exit_status=6, stopped="early")
     # Another part lost a case of its own: that one is the machine's.
-    lost = one_run(tmp_path, [speed(8, "b")], lost=[speed(16, "b")])
+    lost = one_run(tmp_path, [speed(8, "b")], lost=[speed(16, "b")], exit_status=7)
     rest = one_run(tmp_path, [speed(4, "c")])
-    for parts, ended in (
-        ([left], (6, "early", False)),
-        ([left, lost], (7, "", False)),
-        ([left, rest], (6, "", True)),  # it ran elsewhere
+    for name, parts, ended in (
+        ("left", [left], (6, "early", False)),
+        ("lost", [left, lost], (7, "early", False)),
+        ("rest", [left, rest], (6, "early", True)),  # it ran elsewhere
+        ("other", [rest, lost], (7, "", False)),
     ):
-        output = tmp_path / f"{len(list(tmp_path.iterdir()))} merged"
-        end = reader.read(merge(parts, output).directory).end
+        end = merge(parts, tmp_path / name).end
         assert end is not None
         assert (end.exit_status, end.stopped, end.complete) == ended
 
@@ -401,10 +311,10 @@ def test_a_failed_check_of_one_run_outlives_the_passed_one_of_another(tmp_path, 
         one_run(tmp_path, [speed(1, "a")], exit_status=1, raw=[checked("failed")]),
         one_run(tmp_path, [speed(4, "b")], raw=[checked("passed", "b")]),
     ]
-    made = merge([parts[i] for i in order], tmp_path / "both").directory
+    made = merge([parts[i] for i in order], tmp_path / "both")
     assert outcomes(made) == {OTHER: "failed"}
-    assert exit_status(made) == 1
-    assert "a says so" in render_html(reader.read(made))
+    assert made.exit_status == 1
+    assert "a says so" in render_html(made)
 
 
 ONE_OTHER = [7, *RIGHT[1:]]
@@ -426,9 +336,9 @@ def test_batch_sizes_of_different_hosts_are_compared(tmp_path, first, other, out
         for run, sizes in (("a", first), ("b", other))
     ]
     made = merge(parts, tmp_path / "both")
-    assert outcomes(made.directory) == {BATCHES: outcome}
+    assert outcomes(made) == {BATCHES: outcome}
     assert made.exit_status == status
-    assert "says so" not in checks(made.directory)[0].sentence
+    assert "says so" not in made.checks[0].sentence
 
 
 def test_missing_predictions_do_not_turn_a_comparison_green(tmp_path):
@@ -437,18 +347,18 @@ def test_missing_predictions_do_not_turn_a_comparison_green(tmp_path):
         shard(tmp_path, "b", {8: RIGHT}),
     ]
     (parts[1] / "predictions" / "bs8.csv").unlink()
-    made = merge(parts, tmp_path / "both").directory
-    (check,) = checks(made)
+    made = merge(parts, tmp_path / "both")
+    (check,) = made.checks
     assert check.outcome == "failed"
     assert "predictions/bs8.csv" in check.sentence
-    assert exit_status(made) == 1
+    assert made.exit_status == 1
 
 
 @pytest.mark.parametrize("outcome", ["passed", "failed"])
 def test_a_run_that_compared_all_itself_keeps_its_word(tmp_path, outcome):
     part = shard(tmp_path, "a", {1: RIGHT, 4: RIGHT}, raw=[batches(outcome)])
     shutil.rmtree(part / "predictions")
-    assert outcomes(merge([part], tmp_path / "one").directory) == {BATCHES: outcome}
+    assert outcomes(merge([part], tmp_path / "one")) == {BATCHES: outcome}
 
 
 def test_nothing_to_compare_clears_nobody(tmp_path):
@@ -456,7 +366,7 @@ def test_nothing_to_compare_clears_nobody(tmp_path):
     part = shard(tmp_path, "a", {1: RIGHT, 4: RIGHT}, raw=[batches("failed")])
     text = (part / RESULTS).read_text()
     (part / RESULTS).write_text(text.replace("predictions/bs4.csv", ""))
-    assert outcomes(merge([part], tmp_path / "one").directory) == {BATCHES: "failed"}
+    assert outcomes(merge([part], tmp_path / "one")) == {BATCHES: "failed"}
 
 
 def test_the_same_case_on_two_hosts_must_have_run_one_file(tmp_path):
@@ -464,7 +374,7 @@ def test_the_same_case_on_two_hosts_must_have_run_one_file(tmp_path):
     for run, check in kinds:
         ran = ArtifactRef(Stage.COMPILE, "k", digest=run)
         one_run(tmp_path, [samples.case("resnest50", 1, check, run=run, artifacts=(ran,))])
-    made = merge([tmp_path / "a", tmp_path / "b"], tmp_path / "both").directory
+    made = merge([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
     assert outcomes(made) == {("same artifact", "resnest50-bs1-cpu"): "failed"}
 
 
@@ -490,14 +400,15 @@ def test_ratios_are_judged_again_by_the_same_catalog_only(tmp_path):
     def timing(fps: float, batch: int) -> Any:
         return samples.timing(batch, [1000 * batch / fps] * 40)
 
-    made = merge(parts("s", load_catalog(path).digest), tmp_path / "same", catalog=path)
-    assert outcomes(made.directory)[key] == "passed"
-    assert not any("ratios" in note for note in made.notes)
+    catalog = load_catalog(path)
+    made = merge(parts("s", catalog.digest), tmp_path / "same", catalog=catalog)
+    assert outcomes(made)[key] == "passed"
+    assert not any("ratios" in note for note in notes(made))
     older = parts("o", nights.CATALOG_DIGEST)
-    for number, present in enumerate((path, tmp_path / "no such file")):
+    for number, present in enumerate((catalog, None)):
         made = merge(older, tmp_path / f"other {number}", catalog=present)
-        assert outcomes(made.directory) == {key: "failed"}
-        assert "ratios were not judged again" in made.notes[0]
+        assert outcomes(made) == {key: "failed"}
+        assert "ratios were not judged again" in notes(made)[0]
 
 
 # Files ------------------------------------------------------------------------------------
@@ -528,9 +439,9 @@ def files_of(directory: Path) -> list[str]:
 def test_the_files_that_records_name_come_along(tmp_path):
     made = merge([with_files(tmp_path)], tmp_path / "one")
     assert files_of(made.directory) == [*NAMED, RESULTS]
-    assert made.files == 3
     # The records also name a log that is not there.
-    assert made.notes == ("left out: logs/squeezenet1_1-simplify.log of a is missing",)
+    missing = "'logs/squeezenet1_1-simplify.log' of a: No such file or directory"
+    assert notes(made) == (f"left out: {missing}",)
 
 
 def test_samples_come_along(tmp_path):
@@ -574,12 +485,9 @@ def test_links_are_not_followed(tmp_path):
     (part / "predictions").symlink_to(secret)
     made = merge([part], tmp_path / "one")
     assert files_of(made.directory) == [RESULTS]
-    for name, why in (
-        (NAMED[0], "is no regular file"),
-        (NAMED[1], "is or lies behind a symbolic link"),
-        (NAMED[2], "is or lies behind a symbolic link"),
-    ):
-        assert f"left out: {name} of a {why}" in made.notes
+    whys = ("no regular file", "it leads elsewhere", "it leads elsewhere")
+    for name, why in zip(NAMED, whys, strict=True):
+        assert f"left out: {name!r} of a: {why}" in notes(made)
 
 
 @pytest.mark.parametrize(
@@ -592,11 +500,8 @@ def test_links_are_not_followed(tmp_path):
         "logs/.",
         "report.html",
         "results.jsonl",
-        "logs/a/b/c/d.log",
-        "logs\\x.log",
         "logs/x\x00.log",
         "logs",
-        "C:/logs/x",
         "logs/" + "x" * 300,
     ],
 )
@@ -608,7 +513,7 @@ def test_a_name_that_leads_elsewhere_is_left_out(tmp_path, name):
     (part / "report.html").write_text("report")
     made = merge([part], tmp_path / "one")
     assert files_of(made.directory) == [RESULTS]
-    assert len(made.notes) == 1
+    assert len(notes(made)) == 1
 
 
 def test_the_command(tmp_path):
@@ -617,7 +522,7 @@ def test_the_command(tmp_path):
     parts = [str(path) for path in shards(tmp_path)]
     done = CliRunner().invoke(app, ["merge", *parts, "--output", str(tmp_path / "both")])
     assert done.exit_code == 0, done.output
-    assert "2 passed, 1 failed; exit code 1; 0 files copied" in done.output
+    assert "2 passed, 1 failed; exit code 1" in done.output
     assert set(files_of(tmp_path / "both")) == {
         *("report.html", RESULTS, "results.csv", "summary.json", "summary.md", "junit.xml")
     }
