@@ -182,7 +182,7 @@ def time_history(work: Path, runs: int, cases: int) -> list[str]:
         index = (folder / INDEX).stat().st_size
         return [
             f"{runs:,} runs of {cases} cases: {size / 1e6:,.0f} MB of records; index "
-            f"{index / 1e6:.1f} MB, page {html / 1e6:.2f} MB with {len(made.series)} series",
+            f"{index / 1e6:.1f} MB, page {html / 1e6:.2f} MB with {made.headline}",
             "",
             "| step | CPU seconds |",
             "| --- | --- |",

@@ -8,15 +8,15 @@ from typing import Any
 
 try:
     import typer
-    from typer import completion
+    from typer import completion as typers
 
-    from harness.cli import cache as cache_commands
-    from harness.cli import completion as completion_commands
-    from harness.cli import doctor as doctor_commands
-    from harness.cli import history as history_commands
-    from harness.cli import plan as plan_commands
-    from harness.cli import report as report_commands
-    from harness.cli import rules as rule_commands
+    from harness.cli import cache, history
+    from harness.cli.completion import VARIABLE, completion
+    from harness.cli.doctor import doctor
+    from harness.cli.options import takes_settings
+    from harness.cli.plan import plan
+    from harness.cli.report import report, why
+    from harness.cli.rules import rules
     from harness.judge.causes import Exit
 except ModuleNotFoundError as error:
     # Of the harness' own modules none is absent: that would be a fault, with its traceback.
@@ -28,36 +28,47 @@ except ModuleNotFoundError as error:
     )
     raise SystemExit(4) from None  # `causes.Exit.INPUT_ERROR`, which cannot be imported here
 
-app = typer.Typer(
-    name="harness",
-    help="Acceptance tests for image classifiers deployed on Ascend NPUs. "
+
+def _commands(text: str, **options: Any) -> typer.Typer:
+    return typer.Typer(help=text, no_args_is_help=True, pretty_exceptions_enable=False, **options)
+
+
+app = _commands(
+    "Acceptance tests for image classifiers deployed on Ascend NPUs. "
     "The tests themselves are run by pytest.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,  # see completion_commands
+    name="harness",
+    add_completion=False,  # `completion` is a command of ours
 )
-for _part in (
-    plan_commands,
-    doctor_commands,
-    report_commands,
-    rule_commands,
-    cache_commands,
-    history_commands,
-    completion_commands,
-):
-    _part.register(app)
+app.command()(takes_settings(plan))
+app.command()(takes_settings(doctor))
+app.command()(report)
+app.command()(takes_settings(why, ()))
+app.command()(rules)
+_store = _commands("Look at, fill and tidy the artifact store.")
+_store.command()(takes_settings(cache.ls, ("store", "catalog")))
+_store.command()(takes_settings(cache.explain))
+_store.command()(takes_settings(cache.build))
+_store.command()(takes_settings(cache.gc, ("store",)))
+app.add_typer(_store, name="cache")
+app.command()(takes_settings(history.trend, ("runs", "catalog")))
+app.command()(takes_settings(history.merge, ("catalog",)))
+_baselines = _commands("Figures of baselines.yaml against measurements.")
+_baselines.command()(takes_settings(history.propose, ("catalog",)))
+_baselines.command()(takes_settings(history.check, ("runs", "catalog")))
+app.add_typer(_baselines, name="baselines")
+app.command()(completion)
+# Click's own 2 is that of a run that was interrupted. The class of all errors of usage has no
+# public name in typer, but it is that of a bad parameter, less the parameter.
+_usage_error: Any = typer.BadParameter.__base__
+_usage_error.exit_code = int(Exit.INPUT_ERROR)
 
 
 def main() -> None:
     """Entry of `python -m harness`."""
     run: Callable[..., Any] = app
-    # Click's own 2 is that of a run that was interrupted. The class of all errors of usage has no
-    # public name in typer, but it is that of a bad parameter, less the parameter.
-    usage_error: Any = typer.BadParameter.__base__
-    usage_error.exit_code = int(Exit.INPUT_ERROR)
     # typer does this itself only together with the options that it would add.
-    completion.completion_init()  # type: ignore[attr-defined]  # imported there, not exported
-    run(prog_name="python -m harness", complete_var=completion_commands.VARIABLE)
+    typers.completion_init()  # type: ignore[attr-defined]  # imported there, not exported
+    run(prog_name="python -m harness", complete_var=VARIABLE)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
 import stat
 from datetime import UTC, datetime
 from pathlib import Path
+
+from harness.base.errors import RecordError
 
 
 def now() -> str:
@@ -28,21 +31,29 @@ def regular_text(path: Path, *, errors: str = "strict") -> str:
     return path.read_text(encoding="utf-8", errors=errors)
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write a file in UTF-8 in one step: a reader sees the old text or the new one.
+def replace_file(path: Path, content: str | bytes, *, remedy: str = "") -> Path:
+    """Write a file in one step: a reader sees the old content or the new one.
 
-    A link stays, and the file that it names is replaced.
+    A link is replaced, not the file that it names.
 
     Raises:
-        OSError: it cannot be written, or is a device, a pipe or a folder.
+        RecordError: it cannot be written, or is a device or a pipe; `remedy` says what to do.
     """
-    # Of `path` and not of where it leads: /dev/stdout leads to no name that can be opened.
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    target = Path(os.path.realpath(path))
-    staged = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    data = content.encode(errors="replace") if isinstance(content, str) else content
+    staged = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        staged.write_text(text, encoding="utf-8", errors="replace")
-        staged.replace(target)
-    finally:
-        staged.unlink(missing_ok=True)
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "not a regular file")
+        try:
+            with staged.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            staged.replace(path)
+        finally:
+            with contextlib.suppress(OSError):
+                staged.unlink(missing_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise RecordError(f"cannot write {path}: {reason}", remedy=remedy) from error
+    return path

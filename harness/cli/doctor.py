@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -13,18 +13,13 @@ from harness.base.errors import ConfigError, HarnessError
 from harness.catalog.load import load_catalog
 from harness.catalog.schema import Catalog
 from harness.cli.examination import REHEARSAL, SUBJECTS, Answer, Can, Examination, brief, examine
-from harness.cli.options import console, takes_settings
+from harness.cli.options import console, say, table
 from harness.judge.causes import Exit
 from harness.settings import Settings
 from harness.targets.provider import Finding
 
 _SIGNS = {"ok": "[green]ok[/]", "lacks": "[red]lacks[/]", "note": "[yellow]note[/]"}
 _COLOURS: dict[Can, str] = {"yes": "green", "throughput only": "yellow", "no": "red"}
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    app.command()(takes_settings(doctor))
 
 
 def doctor(
@@ -57,18 +52,23 @@ def doctor(
     except HarnessError as error:
         trouble = str(error)
     examination = examine(settings, catalog)
-    out = console()
     if everything:
         for title in dict.fromkeys(finding.group for finding in examination.findings):
-            out.print(_all_of(title, examination))
-    out.print(_answers(examination))
+            findings = [one for one in examination.findings if one.group == title]
+            console().print(_findings(findings, None, title))
+    console().print(_answers(examination))
     if not everything:
-        _print_brief(out, examination, strict or settings.target)
+        target = strict or settings.target
+        left = brief(examination, target)
+        if left:
+            console().print("", _findings(left, target))
+        nothing = "" if left else f"\nnothing is missing{f' for {target}' if target else ''}; "
+        say(f"{nothing}{len(examination.findings)} things were looked at; --all shows them")
     if trouble:
-        out.print(trouble, markup=False, soft_wrap=True)
+        say(trouble)
     for answer in examination.answers:
         if answer.target == strict:
-            out.print(_strict_text(answer), markup=False, soft_wrap=True)
+            say(_strict_text(answer))
             if answer.code:
                 raise typer.Exit(answer.code)
 
@@ -81,35 +81,12 @@ def _strict_text(answer: Answer) -> str:
     return f"exit code {answer.code} ({what}): {answer.target} {can} here: {answer.because}"
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _all_of(title: str, examination: Examination) -> Table:
-    table = Table(title=escape(title), title_justify="left", show_lines=False)
-    for column in ("", "what", "found", "what to do"):
-        table.add_column(column, overflow="fold")
-    for finding in examination.findings:
-        if finding.group == title:
-            cells = (finding.what, finding.found, finding.remedy)
-            table.add_row(_SIGNS[finding.state], *map(escape, cells))
-    return table
-
-
-def _print_brief(out: Console, examination: Examination, target: str | None) -> None:
-    out.print()
-    left = brief(examination, target)
-    if left:
-        table = _table("", "what", "found", "what to do")
-        for one in left:
-            table.add_row(_sign(one, target), *map(escape, (one.what, one.found, one.remedy)))
-        out.print(table)
-    nothing = f"nothing is missing{f' for {target}' if target else ''}; "
-    text = f"{len(examination.findings)} things were looked at; --all shows them"
-    out.print(text if left else nothing + text, soft_wrap=True)
+def _findings(findings: Sequence[Finding], target: str | None, title: str = "") -> Table:
+    shown = table("", "what", "found", "what to do", title=escape(title))
+    for one in findings:
+        sign = _SIGNS[one.state] if title else _sign(one, target)
+        shown.add_row(sign, *map(escape, (one.what, one.found, one.remedy)))
+    return shown
 
 
 def _sign(one: Finding, target: str | None) -> str:
@@ -126,7 +103,7 @@ def _answers(examination: Examination) -> Table:
     rows: dict[tuple[Can, str], list[str]] = {}
     for answer in examination.answers:
         rows.setdefault((answer.can, answer.because), []).append(answer.name)
-    table = _table("target", "can run here", "how, or why not")
+    shown = table("target", "can run here", "how, or why not")
     for (can, how), names in rows.items():
-        table.add_row(", ".join(names), f"[{_COLOURS[can]}]{can}[/]", escape(how))
-    return table
+        shown.add_row(", ".join(names), f"[{_COLOURS[can]}]{can}[/]", escape(how))
+    return shown

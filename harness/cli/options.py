@@ -6,7 +6,6 @@ pytest has it, and resolves it as pytest does (command line, variable, `pytest.i
 
 from __future__ import annotations
 
-import configparser
 import functools
 import inspect
 import os
@@ -16,32 +15,45 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import iniconfig
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from harness.base.environment import ROOT
 from harness.base.errors import ConfigError, DeviceError, HarnessError, StoreError
 from harness.base.families import available
 from harness.base.options import Option
+from harness.base.terms import Check
+from harness.catalog.load import load_catalog
 from harness.judge.causes import Exit
 from harness.settings import OPTIONS, resolve
 
 INI = ROOT / "pytest.ini"
-
-
 PIPED_WIDTH = 100  # columns of a pipe or a file, which a person reads later
-LEAST_WIDTH, MOST_WIDTH = 40, 500
+
+CheckOption = Annotated[Check | None, typer.Option("-m", help="only this check")]
 
 
 def console() -> Console:
     """Standard output: as wide as $COLUMNS says, else as the terminal; a pipe gets `PIPED_WIDTH`,
     whatever the terminal it was started from.
     """
-    asked = os.environ.get("COLUMNS", "")
-    width = None if sys.stdout.isatty() else PIPED_WIDTH
-    if asked.isascii() and asked.isdigit() and 0 < len(asked) < 5 and int(asked):
-        width = min(max(int(asked), LEAST_WIDTH), MOST_WIDTH)
-    return Console(width=width, highlight=False, soft_wrap=False)
+    asked = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    return Console(width=None if asked else PIPED_WIDTH, highlight=False)
+
+
+def say(text: str) -> None:
+    """Print plain text, which the terminal wraps."""
+    console().print(text, markup=False, soft_wrap=True)
+
+
+def table(*columns: str, whole: Collection[str] = (), title: str = "") -> Table:
+    """Return an empty table; columns of `whole` are for copying: they are never broken."""
+    made = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    for column in columns:
+        made.add_column(column, overflow="fold", no_wrap=column in whole)
+    return made
 
 
 @contextmanager
@@ -57,25 +69,20 @@ def readable_errors() -> Iterator[None]:
 
 
 def ini_values(path: Path | None = None) -> dict[str, str]:
-    """Return the harness's keys of `pytest.ini` (`INI`); none where there is no such file.
+    """Return the harness's keys of `pytest.ini` (`INI`), read as pytest reads it.
 
     Raises:
         ConfigError: the file cannot be read.
     """
     path = INI if path is None else path
-    parser = configparser.RawConfigParser(strict=False, allow_no_value=True)
-    try:
-        if not path.is_file():
-            return {}
-        parser.read_string(path.read_text(encoding="utf-8"), str(path))
-    # AttributeError: Python's own fault, for an indented line after a key without a value.
-    except (OSError, ValueError, AttributeError, configparser.Error) as error:
-        first = (str(error).splitlines() or ["unreadable"])[0]
-        raise ConfigError(f"{path} cannot be read: {first}", remedy="correct the file") from error
-    if not parser.has_section("pytest"):
+    if not path.is_file():
         return {}
+    try:
+        sections = iniconfig.IniConfig(str(path)).sections
+    except (OSError, ValueError, iniconfig.ParseError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", remedy="correct the file") from error
     known = {option.ini for option in OPTIONS}
-    return {key: value or "" for key, value in parser.items("pytest") if key in known}
+    return {key: value for key, value in sections.get("pytest", {}).items() if key in known}
 
 
 def takes_settings(
@@ -90,8 +97,8 @@ def takes_settings(
         for parameter in inspect.signature(command, eval_str=True).parameters.values()
         if parameter.name != "settings"
     ]
-    table = [option for option in OPTIONS if names is None or option.name in names]
-    parameters = [*own, *(_parameter(option) for option in table)]
+    options = [option for option in OPTIONS if names is None or option.name in names]
+    parameters = [*own, *(_parameter(option) for option in options)]
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
@@ -110,12 +117,13 @@ def _parameter(option: Option) -> inspect.Parameter:
     kind: Any = {"flag": bool, "list": list[str] | None, "pairs": list[str] | None}.get(
         option.kind, str | None
     )
+    completed = option.choices or option.name in ("target", "models")
     declared = typer.Option(
         option.flag,
         metavar=option.metavar,
         help=f"{option.help} [${option.environment}]",
         rich_help_panel=option.group.title,
-        autocompletion=_completer(option) if option.choices or option.name in _COMPLETED else None,
+        autocompletion=(lambda incomplete: _completions(option, incomplete)) if completed else None,
     )
     return inspect.Parameter(
         option.name,
@@ -125,28 +133,17 @@ def _parameter(option: Option) -> inspect.Parameter:
     )
 
 
-_COMPLETED = ("target", "models")
-
-
-def _completer(option: Option) -> Callable[[str], list[str]]:
-    """Return what can follow an option on the command line, for a shell's completion."""
-
-    def values(incomplete: str) -> list[str]:
-        parts = incomplete.rpartition(",") if option.name == "models" else ("", "", incomplete)
-        begun, comma, last = parts
-        return [begun + comma + value for value in _known(option) if value.startswith(last)]
-
-    return values
-
-
-def _known(option: Option) -> list[str]:
-    if option.choices:
-        return list(option.choices)
+def _completions(option: Option, incomplete: str) -> list[str]:
+    """What can follow an option on the command line, for a shell's completion."""
+    begun, last = "", incomplete
+    known: Collection[str] = option.choices
     if option.name == "target":
-        return list(available())
-    from harness.catalog.load import load_catalog
-
-    try:
-        return list(load_catalog(resolve({}, ini=ini_values()).catalog).models)
-    except HarnessError:
-        return []
+        known = available()
+    elif option.name == "models":
+        begun, comma, last = incomplete.rpartition(",")
+        begun += comma
+        try:
+            known = load_catalog(resolve({}, ini=ini_values()).catalog).models
+        except HarnessError:
+            known = ()
+    return [begun + value for value in known if value.startswith(last)]

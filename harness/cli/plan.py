@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
-from typing import Annotated
 
-import typer
 from rich.markup import escape
-from rich.table import Table
 
 from harness import estimates as expected
 from harness.base.errors import HarnessError
@@ -18,59 +15,44 @@ from harness.base.terms import WHOLE_SET
 from harness.catalog.load import load_catalog
 from harness.catalog.schema import Catalog
 from harness.cli import examination
-from harness.cli.cache import known_check
-from harness.cli.options import console, takes_settings
+from harness.cli.options import CheckOption, console, say, table
 from harness.estimates import Build, Estimate, build_of, duration
 from harness.judge.accuracy import describe_part
+from harness.pages.formats import plural
 from harness.plan import Case, make_plan, missing
 from harness.settings import Settings
 from harness.stages.inventory import inventory
 from harness.targets import registry
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    app.command()(takes_settings(plan))
-
-
-def plan(
-    settings: Settings,
-    *,
-    check: Annotated[
-        str | None, typer.Option("-m", metavar="CHECK", help="accuracy or throughput")
-    ] = None,
-) -> None:
+def plan(settings: Settings, *, check: CheckOption = None) -> None:
     """The cases that a command line would run, what each is held against and how long it takes.
 
     Takes the same options as pytest, and runs nothing.
     """
-    wanted = known_check(check)
     catalog = load_catalog(settings.catalog)
-    out = console()
-
-    def say(line: str) -> None:
-        out.print(line, markup=False, soft_wrap=True)
-
     if not settings.configured:
         settings = registry.located(settings)
         if settings.target is not None:
             say(f"target {settings.target}: {settings.detection}")
-    whole = make_plan(catalog, settings)
-    cases = [case for case in whole.cases if wanted in (None, case.check)]
+    cases = [one for one in make_plan(catalog, settings).cases if check in (None, one.check)]
     images, trouble = image_count(settings)
     built = stored(settings, catalog)
     times = expected.estimates(cases, settings, images=images, stored=built)
-    out.print(_table(catalog, settings, cases, times, part=images != WHOLE_SET))
+    columns = ("case", "check", "held against", "expected")
+    shown = table(*columns, whole=columns[:2], title=f"{len(cases)} cases")
+    for case in cases:
+        against = escape(reference(catalog, settings, case, part=images != WHOLE_SET))
+        shown.add_row(escape(case.id), case.check, against, expected_cell(times[case]))
+    console().print(shown)
     if cases:
         say(expected_text(times))
     for line in ended_excuses(catalog, cases, datetime.now(UTC).date()):
         say(f"\n{line}")
     if trouble is not None:
-        say(f"\nthe images cannot be used: {trouble.message}")
-        if trouble.remedy:
-            say(f"  what to do: {trouble.remedy}")
+        say(f"\nthe images cannot be used: {trouble.message}\n  what to do: {trouble.remedy}")
     if not settings.stand_ins:
-        for line in (*part_lines(catalog, settings, cases, images), *recorded(catalog, cases)):
+        for line in part_lines(catalog, settings, cases, images):
             say(line)
     for item in missing(settings, cases):
         say(f"\nmissing: {item.thing}\n  give {item.remedy}")
@@ -89,16 +71,6 @@ def stored(settings: Settings, catalog: Catalog) -> dict[Build, list[float]]:
     return seconds
 
 
-def recorded(catalog: Catalog, cases: Sequence[Case]) -> Iterator[str]:
-    """Lines on the throughput cases that are measured and not judged."""
-    lacking = [(case, why) for case in cases if (why := why_recorded(catalog, case))]
-    if lacking:
-        noun = "throughput case is" if len(lacking) == 1 else "throughput cases are"
-        yield f"\n{len(lacking)} {noun} only recorded, neither green nor red:"
-    for case, why in lacking:
-        yield f"  ({case.model}, {case.target}, {case.batch_size}): {why}"
-
-
 def ended_excuses(catalog: Catalog, cases: Sequence[Case], today: date) -> list[str]:
     """A line for each known failure whose excuse has run out, and how many of `cases` it means."""
     lines = []
@@ -107,7 +79,7 @@ def ended_excuses(catalog: Catalog, cases: Sequence[Case], today: date) -> list[
         if count and known.expired(today):
             lines.append(
                 f"the excuse of {known.case} at {known.stage} ended on {known.expires}: "
-                f"{count} case{'s' * (count > 1)}, {known.link}"
+                f"{plural(count, 'case')}, {known.link}"
             )
     return lines
 
@@ -131,56 +103,26 @@ def checkpoint_lines(settings: Settings, catalog: Catalog, cases: Sequence[Case]
     return lines
 
 
-def _table(
-    catalog: Catalog,
-    settings: Settings,
-    cases: Sequence[Case],
-    times: Mapping[Case, Estimate],
-    *,
-    part: bool,
-) -> Table:
-    table = Table(title=f"{len(cases)} cases", title_justify="left", box=None, pad_edge=False)
-    # A name is for copying: it is never broken.
-    table.add_column("case", no_wrap=True)
-    table.add_column("check", no_wrap=True)
-    table.add_column("held against", overflow="fold")
-    table.add_column("expected", justify="right", no_wrap=True)
-    for case in cases:
-        against = escape(reference(catalog, settings, case, part=part))
-        table.add_row(escape(case.id), case.check, against, expected_cell(times[case]))
-    return table
-
-
 def expected_cell(estimate: Estimate) -> str:
     """`12 s (3 runs)`; with a ~ where it comes from the model's other batch sizes."""
     if estimate.work_s is None:
         return "not known"
     if not estimate.runs:
         return f"~{duration(estimate.work_s)} (other batch sizes)"
-    return f"{duration(estimate.work_s)} ({estimate.runs} run{'s' * (estimate.runs > 1)})"
+    return f"{duration(estimate.work_s)} ({plural(estimate.runs, 'run')})"
 
 
 def expected_text(times: Mapping[Case, Estimate]) -> str:
     """How long all cases take, with the store and without it."""
     sums = expected.total(times.values())
     if sums.unknown == len(times):
-        text = "expected: not known, no case of these was run on this host in such a way"
-        built = sums.without_store_s - sums.with_store_s
-        # An ONNX file may be another target's or a rehearsal's; a compiled model is of these cases.
-        theirs = any(
-            build.stage is Stage.COMPILE and seconds is not None
-            for one in times.values()
-            for build, seconds in one.builds.items()
-        )
-        if built and theirs:
-            text += f"; building the artifacts took {duration(built)}"
-        return text
+        return "expected: not known, no case of these was run on this host in such a way"
     text = (
         f"expected on this host, one case after another: {duration(sums.with_store_s)} with "
         f"everything in the store, {duration(sums.without_store_s)} with an empty one"
     )
     left = [
-        f"{count} {noun}{'s' * (count > 1)}"
+        plural(count, noun)
         for count, noun in ((sums.unknown, "case"), (sums.unknown_builds, "artifact"))
         if count
     ]
@@ -242,28 +184,9 @@ def reference(catalog: Catalog, settings: Settings, case: Case, *, part: bool = 
         return f"top-1 {published.top1:g} % {side}{rule.tolerance_percent:g} % ({published.source})"
     baseline = model.baseline(case.target, case.batch_size)
     if baseline is None:
-        return "nothing: recorded"
+        return "nothing is published: recorded"
     if not baseline.comparable:
-        return "nothing comparable: recorded"
+        return f"nothing comparable: recorded ({baseline.not_comparable})"
     if not baseline.judged:
         return f"nothing: recorded, as {baseline.source} does"
     return baseline.describe()
-
-
-def why_recorded(catalog: Catalog, case: Case) -> str:
-    """Why a throughput is measured and not judged, by the rule of `judge_throughput`;
-    empty where it is judged, and for accuracy.
-    """
-    if case.check != "throughput":
-        return ""
-    baseline = catalog.models[case.model].baseline(case.target, case.batch_size)
-    if baseline is None:
-        return "no figure is published"
-    if not baseline.comparable:
-        return f"not comparable: {baseline.not_comparable}"
-    if not baseline.judged:
-        return (
-            f"its guide only records this size ({baseline.fps:.10g} fps a {baseline.unit}; "
-            f"{baseline.source})"
-        )
-    return ""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import os
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -13,36 +10,24 @@ import typer
 
 from harness.cli.options import readable_errors
 from harness.records import reader
-from harness.report import exports
+from harness.report import exports, write_report
 from harness.report.why import annotation, first_screen
-from harness.settings import resolve
+from harness.settings import Settings
+
+RunList = Annotated[list[Path], typer.Argument(metavar="RUN...", help="run directories")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    app.command()(report)
-    app.command()(why)
-
-
-def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run directories")],
-) -> None:
+@readable_errors()
+def report(runs: RunList) -> None:
     """Render report.html again from the records of a run."""
-    from harness.report import write_report
-
-    with readable_errors():
-        for run in runs:
-            typer.echo(write_report(run))
-            exports.write_all(run)
-
-
-def _hours(value: float | None) -> float | None:
-    if value is not None and not math.isfinite(value):
-        raise typer.BadParameter(f"{value} is not a number of hours.")
-    return value
+    for run in runs:
+        typer.echo(write_report(run))
+        exports.write_all(run)
 
 
 def why(
+    settings: Settings,
+    *,
     run: Annotated[
         Path | None, typer.Argument(metavar="[RUN]", help="a run directory (default: the newest)")
     ] = None,
@@ -55,10 +40,7 @@ def why(
     stopped_after: Annotated[
         float | None,
         typer.Option(
-            min=0,
-            callback=_hours,
-            metavar="HOURS",
-            help="the run was ended from outside after so many hours",
+            min=0, max=1e6, metavar="HOURS", help="the run was ended from outside after so many"
         ),
     ] = None,
     github: Annotated[
@@ -70,16 +52,11 @@ def why(
 
     The exit code of this command says nothing of the run: it is 0.
     """
-    with readable_errors():
-        if run is None and exit_code is None and stopped_after is None:
-            run = resolve({}).runs / "latest"
-        records = None if run is None else reader.read(run)
-        screen = first_screen(records, exit_code, stopped_after_h=stopped_after)
+    if run is None and exit_code is None and stopped_after is None:
+        run = settings.runs / "latest"
+    records = None if run is None else reader.read(run)
+    screen = first_screen(records, exit_code, stopped_after_h=stopped_after)
     for line in screen.lines:
         typer.echo(line)
-    if github or _in_workflow(os.environ):
-        sys.stdout.write(annotation(screen) + "\n")
-
-
-def _in_workflow(environment: Mapping[str, str]) -> bool:
-    return environment.get("GITHUB_ACTIONS") == "true"
+    if github or os.environ.get("GITHUB_ACTIONS") == "true":
+        typer.echo(annotation(screen))

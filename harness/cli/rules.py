@@ -7,11 +7,6 @@ import typer
 from harness.judge.rules import RULES
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command of this module."""
-    app.command()(rules)
-
-
 def rules() -> None:
     """List the rules of judgement, each with its source and function (docs/judging.md)."""
     for rule in RULES:

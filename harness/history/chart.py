@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import statistics
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.history import drift
 from harness.history.index import Row
-from harness.history.series import Series
+from harness.history.series import Mark, Series
 from harness.pages import axes, formats
 
 WIDTH, HEIGHT = 640, 200
@@ -30,8 +30,7 @@ class MarkLine:
     x: float
     percent: float
     letter: str
-    when: str
-    texts: tuple[str, ...]
+    mark: Mark
 
 
 @dataclass(frozen=True)
@@ -45,27 +44,23 @@ class Tick:
 
 @dataclass(frozen=True)
 class Chart:
-    """Paths in SVG's language and the texts around them; an empty path is not drawn.
+    """Paths in SVG's language by style, and the texts around them.
 
     `band` is x, y, width, height. `floor_note` says where the floor is when it is off the chart.
-    `widest` is the longest text of `ticks`.
     """
 
-    dots: str
-    crosses: str
-    rings: str
-    line: str
-    whiskers: str
+    paths: Mapping[str, str]
     band: tuple[float, float, float, float] | None
     level: float | None
     floor: float | None
     floor_note: str
     marks: tuple[MarkLine, ...]
-    marks_left: int
     ticks: tuple[Tick, ...]
-    widest: str
-    first: str
-    last: str
+
+    @property
+    def widest(self) -> str:
+        """The longest text of the axis, for which a page keeps room."""
+        return max((tick.text for tick in self.ticks), key=len)
 
 
 @dataclass(frozen=True)
@@ -75,6 +70,11 @@ class Band:
     level: float
     noise: float
     runs: int
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The lowest and the highest figure inside."""
+        return self.level - BAND_WIDTH * self.noise, self.level + BAND_WIDTH * self.noise
 
 
 def band_of(values: tuple[float, ...]) -> Band | None:
@@ -91,17 +91,12 @@ def band_of(values: tuple[float, ...]) -> Band | None:
     return Band(statistics.median(before), noise, len(latest))
 
 
-def _short(value: float) -> str:
-    return f"{value:.1f}".removesuffix(".0")
-
-
 def _span(series: Series, band: Band | None) -> tuple[float, float]:
     """The lowest and the highest value on the chart."""
     values = [point.value for point in series.points]
-    low, high = min(values), max(values)
     if band is not None:
-        low = min(low, band.level - BAND_WIDTH * band.noise)
-        high = max(high, band.level + BAND_WIDTH * band.noise)
+        values += band.ends
+    low, high = min(values), max(values)
     if series.floor is not None:
         # A floor far below would press all figures into one line: it is then said in words.
         reach = max(2 * (high - low), 0.05 * abs(high))
@@ -112,18 +107,6 @@ def _span(series: Series, band: Band | None) -> tuple[float, float]:
     least = 2 * (smallest if series.key.check == "accuracy" else abs(high) * smallest / 100)
     pad = max(0.0, least - (high - low)) / 2
     return low - pad, high + pad
-
-
-def _floor_note(series: Series, low: float, high: float) -> str:
-    floor = series.floor
-    if floor is None or low <= floor.value <= high:
-        return ""
-    edge, way = (low, "below") if floor.value < low else (high, "above")
-    percent = abs(100 * (floor.value - edge) / edge) if edge else 0.0
-    return (
-        f"the floor, {formats.figure(floor.value, series.unit)}, lies {percent:.0f} % {way} "
-        "this chart"
-    )
 
 
 @dataclass(frozen=True)
@@ -137,76 +120,65 @@ class _Scales:
 
     def x(self, moment: float) -> float:
         share = (moment - self.begin) / (self.end - self.begin) if self.end > self.begin else 0.5
-        return _LEFT + (_RIGHT - _LEFT) * share
+        return round(_LEFT + (_RIGHT - _LEFT) * share, 1)
 
     def y(self, value: float) -> float:
         share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
-        return _BOTTOM - (_BOTTOM - _TOP) * share
+        return round(_BOTTOM - (_BOTTOM - _TOP) * share, 1)
 
 
 def draw(series: Series) -> Chart:
     """Draw a series that has at least one point."""
-    points, floor = series.points, series.floor
+    points = series.points
     band = band_of(series.values)
     levels = axes.ticks(*_span(series, band))
     low, high = levels[0][0], levels[-1][0]
     scales = _Scales(points[0].moment, points[-1].moment, low, high)
     box = None
     if band is not None:
-        left = scales.x(series.counted[-band.runs].moment)
-        top = scales.y(band.level + BAND_WIDTH * band.noise)
-        bottom = scales.y(band.level - BAND_WIDTH * band.noise)
-        box = (round(left, 1), round(top, 1), round(_RIGHT - left, 1), round(bottom - top, 1))
-    marks = _marks(series, scales)
+        left, (bottom, top) = scales.x(series.counted[-band.runs].moment), map(scales.y, band.ends)
+        box = (left, top, round(_RIGHT - left, 1), round(bottom - top, 1))
+    floor, note = None, ""
+    if series.floor is not None and low <= series.floor.value <= high:
+        floor = scales.y(series.floor.value)
+    elif series.floor is not None:
+        way = "below" if series.floor.value < low else "above"
+        figure = formats.figure(series.floor.value, series.unit)
+        note = f"the floor, {figure}, lies {way} this chart"
+    marks = zip(string.ascii_uppercase, series.marks[-MARKS_SHOWN:], strict=False)
     return Chart(
-        **_paths(points, scales),
+        paths=_paths(points, scales),
         band=box,
-        level=None if band is None else round(scales.y(band.level), 1),
-        floor=round(scales.y(floor.value), 1) if floor and low <= floor.value <= high else None,
-        floor_note=_floor_note(series, low, high),
-        marks=marks,
-        marks_left=len(series.marks) - len(marks),
+        level=None if band is None else scales.y(band.level),
+        floor=floor,
+        floor_note=note,
+        marks=tuple(_mark_line(letter, mark, scales) for letter, mark in marks),
         ticks=tuple(
-            Tick(round(scales.y(value), 1), round(100 * scales.y(value) / HEIGHT, 2), text)
+            Tick(scales.y(value), round(100 * scales.y(value) / HEIGHT, 2), text)
             for value, text in levels
         ),
-        widest=max((text for _, text in levels), key=len),
-        first=formats.line(points[0].started[:10], 10),
-        last=formats.line(points[-1].started[:10], 10),
     )
 
 
-def _paths(points: Sequence[Row], scales: _Scales) -> dict[str, str]:
-    paths = dict.fromkeys(("dots", "crosses", "rings", "line", "whiskers"), "")
+def _mark_line(letter: str, mark: Mark, scales: _Scales) -> MarkLine:
+    x = scales.x(mark.row.moment)
+    return MarkLine(x, round(100 * x / WIDTH, 2), letter, mark)
+
+
+def _paths(points: tuple[Row, ...], scales: _Scales) -> Mapping[str, str]:
+    paths = dict.fromkeys(("line", "whisker", "dots", "crosses", "rings"), "")
     for point in points:
         x, y = scales.x(point.moment), scales.y(point.value)
-        here = f"{_short(x)} {_short(y)}"
         if not point.counted:
-            paths["rings"] += f"M{_short(x - 3)} {_short(y)}a3 3 0 1 0 6 0a3 3 0 1 0 -6 0"
+            paths["rings"] += f"M{x - 3:g} {y:g}a3 3 0 1 0 6 0a3 3 0 1 0 -6 0"
             continue
-        paths["line"] += f"{'L' if paths['line'] else 'M'}{here}"
-        paths["whiskers"] += _whisker(point, x, scales)
+        paths["line"] += f"{'L' if paths['line'] else 'M'}{x:g} {y:g}"
+        half = point.value * min(point.half_width_percent or 0.0, 100.0) / 100.0
+        top, bottom = scales.y(point.value + half), scales.y(point.value - half)
+        if bottom - top >= 1:
+            paths["whisker"] += f"M{x:g} {top:g}V{bottom:g}"
         if point.outcome == "failed":
-            paths["crosses"] += f"M{_short(x - 4)} {_short(y - 4)}l8 8m0 -8l-8 8"
+            paths["crosses"] += f"M{x - 4:g} {y - 4:g}l8 8m0 -8l-8 8"
         else:
-            paths["dots"] += f"M{here}h0"
+            paths["dots"] += f"M{x:g} {y:g}h0"
     return paths
-
-
-def _whisker(point: Row, x: float, scales: _Scales) -> str:
-    if not point.half_width_percent or point.half_width_percent > 100:
-        return ""
-    half = point.value * point.half_width_percent / 100.0
-    top, bottom = scales.y(point.value + half), scales.y(point.value - half)
-    return f"M{_short(x)} {_short(top)}V{_short(bottom)}" if bottom - top >= 1 else ""
-
-
-def _marks(series: Series, scales: _Scales) -> tuple[MarkLine, ...]:
-    lines = []
-    for letter, mark in zip(string.ascii_uppercase, series.marks[-MARKS_SHOWN:], strict=False):
-        point = series.points[mark.index]
-        x = scales.x(point.moment)
-        texts = tuple(formats.line(text, 200) for text in mark.texts)
-        when = formats.line(point.started[:10], 10)
-        lines.append(MarkLine(round(x, 1), round(100 * x / WIDTH, 2), letter, when, texts))
-    return tuple(lines)

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from harness.base.errors import RecordError
 from harness.catalog.schema import Catalog
 from harness.history import drift, series
-from harness.history.index import Row, read_history, row_of
+from harness.history.index import Row, read_history, row_of, run_line
 from harness.records import reader
 
 State = Literal["falls", "low", "failed", "undecided", "new", "ok"]
@@ -23,73 +22,76 @@ _CAUSES_NAMED = 6
 
 @dataclass(frozen=True)
 class Compared:
-    """One figure of a run against its floor and the runs before it.
+    """One figure of a run, the last of `series`, against its floor and the runs before it."""
 
-    `before`: the median of those runs; None without any.
-    """
+    series: series.Series
 
-    row: Row
-    floor: series.Floor | None
-    runs: int
-    before: float | None
-    decline: drift.Change | None
-    meanwhile: tuple[str, ...]
+    @property
+    def row(self) -> Row:
+        """The figure."""
+        return self.series.points[-1]
+
+    @property
+    def before(self) -> tuple[float, ...]:
+        """The latest figures of runs before it, as many as a rule looks at."""
+        earlier = self.series.values[:-1] if self.row.counted else self.series.values
+        return earlier[-drift.REACH :]
+
+    @property
+    def level(self) -> float | None:
+        """The median of the runs before; None without any."""
+        return statistics.median(self.before) if self.before else None
 
     @property
     def change_percent(self) -> float | None:
         """From the runs before."""
-        return 100.0 * (self.row.value / self.before - 1.0) if self.before else None
+        return 100.0 * (self.row.value / self.level - 1.0) if self.level else None
 
     @property
-    def low(self) -> bool:
-        """Whether it lies below the floor."""
-        return self.row.counted and self.floor is not None and self.floor.above(self.row.value)
+    def decline(self) -> drift.Change | None:
+        """What the rules say of the figure, where they look at it."""
+        return self.series.decline if self.row.counted else None
 
     @property
     def bad(self) -> bool:
         """Whether it fails the check."""
-        return self.low or self.decline is not None
+        return self.state in ("falls", "low")
 
     @property
     def state(self) -> State:
         """Return the word for it; only `ok` was compared with anything and is none the worse."""
         if self.decline is not None:
             return "falls"
-        if self.low:
+        if self.row.counted and self.series.below_floor:
             return "low"
-        if self.row.outcome == "inconclusive":
-            return "undecided"
-        if self.row.outcome not in ("passed", "recorded"):
+        if self.row.outcome not in ("passed", "recorded", "inconclusive"):
             return "failed"
-        if self.row.trouble:
+        if not self.row.counted:
             return "undecided"
-        return "ok" if self.floor is not None or self.runs else "new"
+        return "ok" if self.series.floor or self.before else "new"
 
     @property
     def sentence(self) -> str:
         """Return why it is not `ok`, and what changed meanwhile; empty where nothing did."""
-        parts = []
-        if self.state == "failed":
-            known = ", as is known" if self.row.outcome == "known_failure" else ""
-            parts.append(f"the case failed{known}: its figure is not judged")
-        elif self.state == "undecided":
+        floor, parts = self.series.floor, []
+        if self.state in ("failed", "undecided"):
             why = f" ({', '.join(self.row.trouble)})" if self.row.trouble else ""
-            parts.append(f"the case is undecided{why}: its figure is not judged")
-        elif self.state == "new":
+            verb = "failed" if self.state == "failed" else "is undecided"
+            parts.append(f"the case {verb}{why}: its figure is not judged")
+        if self.state == "new":
             parts.append("no floor, and no run before it")
-        elif not self.runs and not self.bad:
-            parts.append("no run before it")
         if self.decline is not None:
             parts.append(self.decline.sentence)
-        if self.low and self.floor is not None:
-            parts.append(f"below the floor of {self.floor.value:.10g} {self.row.unit}")
-        return "; ".join((*parts, *(f"meanwhile {text}" for text in self.meanwhile)))
+        if floor and self.row.counted and self.series.below_floor:
+            parts.append(f"below the floor of {floor.value:.10g} {self.row.unit}")
+        if self.decline is not None:
+            causes = self.series.explanations(self.decline)
+            parts += [f"meanwhile {text}" for text in causes[:_CAUSES_NAMED]]
+        return "; ".join(parts)
 
 
-def check(
-    run: Path, runs: Path, catalog: Catalog | None = None, *, last: int = drift.REACH
-) -> list[Compared]:
-    """Compare every measured case of a run with the catalog and the `last` runs before it.
+def check(run: Path, runs: Path, catalog: Catalog | None = None) -> list[Compared]:
+    """Compare every measured case of a run with the catalog and the runs before it.
 
     Args:
         runs: the folder whose history to use; the run itself need not lie in it.
@@ -98,34 +100,17 @@ def check(
         RecordError: the run or the history cannot be read, or the run lost its first line.
     """
     records = reader.read(run)
-    if records.run is None:
-        raise RecordError(f"{run}: the records have no run line, so nothing says what made them")
-    kind = records.run.provenance
-    known = {one.key: one for one in series.load(read_history(runs).rows, kind, catalog=catalog)}
-    rows = (row_of(records, case, math.inf) for case in records.cases)
-    return [
-        _compared(row, known.get(series.key_of(row)), catalog, last)
-        for row in rows
-        if row.measured is not None and row.provenance == kind
-    ]
-
-
-def _compared(
-    row: Row, known: series.Series | None, catalog: Catalog | None, last: int
-) -> Compared:
-    points = known.counted if known else ()
-    earlier = [one for one in points if one.run != row.run and one.moment < row.moment][-last:]
-    values = [one.value for one in earlier]
-    decline = drift.decline([*values, row.value], row.check) if row.counted else None
-    meanwhile: tuple[str, ...] = ()
-    if decline is not None and known is not None:
-        first = earlier[1 - decline.runs]  # that the rule looked at
-        meanwhile = known.marked_after(first, row.moment)[:_CAUSES_NAMED]
-    return Compared(
-        row=row,
-        floor=series.floor_of(series.key_of(row), catalog),
-        runs=len(values),
-        before=statistics.median(values) if values else None,
-        decline=decline,
-        meanwhile=meanwhile,
-    )
+    kind = run_line(records).provenance
+    known = {one.key: one.points for one in series.load(read_history(runs).rows, kind)}
+    compared = []
+    for case in records.cases:
+        row = row_of(records, case, math.inf)
+        if row.measured is None or row.provenance != kind:
+            continue
+        key = series.key_of(row)
+        earlier = (
+            one for one in known.get(key, ()) if one.run != row.run and one.moment < row.moment
+        )
+        one = series.Series(key, (*earlier, row), series.floor_of(key, catalog))
+        compared.append(Compared(one))
+    return compared

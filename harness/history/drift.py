@@ -63,9 +63,7 @@ class Change:
     @property
     def amount(self) -> str:
         """`-3.1 %` or `-0.2 points`."""
-        unit = "%" if self.check == "throughput" else "points"
-        digits = 1 if self.check == "throughput" else 2
-        return f"{self.size:+.{digits}f} {unit}"
+        return f"{self.size:+.1f} %" if self.check == "throughput" else f"{self.size:+.2f} points"
 
     @property
     def sentence(self) -> str:
@@ -74,8 +72,7 @@ class Change:
         if self.rule == "drift":
             verb = "falls" if self.decline else "rises"
             return f"{verb} slowly: {self.amount} over the last {self.runs} runs"
-        last = RECENT if self.rule == "shift" else STEP_RECENT
-        far = "" if self.rule == "shift" else "far "
+        last, far = (RECENT, "") if self.rule == "shift" else (STEP_RECENT, "far ")
         return (
             f"each of the last {last} runs is {far}{way} than each of the {self.runs - last} "
             f"before: {self.amount}"
@@ -131,7 +128,11 @@ def noise(values: Sequence[float]) -> float | None:
 
 def changes(values: Sequence[float], check: Check) -> tuple[Change, ...]:
     """Return what has changed at the end of a series, oldest figure first; each rule once."""
-    each = (_drift(values, check), _shift(values, check), _step(values, check))
+    each = (
+        _drift(values, check),
+        _separated("shift", values[-RECENT - BEFORE_MOST :], RECENT, 0.0, check),
+        _separated("step", values[-REACH:], STEP_RECENT, 0.5, check),
+    )
     return tuple(change for change in each if change is not None)
 
 
@@ -162,14 +163,6 @@ def _drift(values: Sequence[float], check: Check) -> Change | None:
         if abs(size) >= SMALLEST_CHANGE[check]:
             drifts.append(Change("drift", size, length, check))
     return max(drifts, key=lambda change: abs(change.size), default=None)
-
-
-def _shift(values: Sequence[float], check: Check) -> Change | None:
-    return _separated("shift", values[-RECENT - BEFORE_MOST :], RECENT, 0.0, check)
-
-
-def _step(values: Sequence[float], check: Check) -> Change | None:
-    return _separated("step", values[-STEP_RECENT - STEP_MOST :], STEP_RECENT, 0.5, check)
 
 
 def _separated(

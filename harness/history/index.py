@@ -20,12 +20,13 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 
 from harness.base import files
-from harness.base.errors import RecordError, some
+from harness.base.errors import RecordError
 from harness.base.stages import Stage
 from harness.base.terms import Check, Outcome, Provenance
+from harness.pages.formats import plural
 from harness.records import reader
 from harness.records.conditions import Setup
-from harness.records.lines import CaseLine
+from harness.records.lines import CaseLine, RunLine
 from harness.records.measurements import ThroughputMeasurement
 from harness.records.observed import DeviceInfo
 from harness.records.reader import RunRecords
@@ -65,6 +66,11 @@ class Row:
     made_with: Mapping[str, str]  # what is marked when it changes; without what is unknown
 
     @property
+    def day(self) -> str:
+        """`2026-11-30`."""
+        return self.started[:10]
+
+    @property
     def counted(self) -> bool:
         """Whether a rule looks at the figure."""
         return self.measured is not None and self.outcome in COUNTED and not self.trouble
@@ -95,12 +101,10 @@ _RUN = TypeAdapter(_Run)
 class History:
     """Every case of a folder of runs, oldest first; one that a merged run repeats comes once."""
 
-    folder: Path
     rows: tuple[Row, ...]
     runs: int
     read: int  # run directories that were read now
-    damaged_lines: int
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]  # what could not be read
 
 
 def read_history(folder: Path) -> History:
@@ -125,21 +129,18 @@ def read_history(folder: Path) -> History:
             read += 1
         current[name] = raw, run
     if read or len(known) != len(current):
-        with contextlib.suppress(OSError):  # another user's folder: nothing is kept
-            files.replace_text(index, "".join(f"{raw}\n" for raw, _ in current.values()))
-    notes = []
-    if unread:
-        notes.append(
-            f"{len(unread)} run{'s' * (len(unread) > 1)} could not be read "
-            f"({some(list(unread), 3)}): {next(iter(unread.values()))}"
-        )
+        with contextlib.suppress(RecordError):  # another user's folder: nothing is kept
+            files.replace_file(index, "".join(f"{raw}\n" for raw, _ in current.values()))
     # Made of the line: rows that are kept while records are read double the reader's time.
     runs = [run or _RUN.validate_json(raw) for raw, run in current.values()]
     once: dict[tuple[str, str], Row] = {}
     for row in sorted((row for run in runs for row in run.cases), key=lambda row: row.moment):
         once.setdefault((row.run, row.nodeid), row)
+    notes = [f"{name} could not be read: {why}" for name, why in unread.items()]
     damaged = sum(run.damaged for run in runs)
-    return History(folder, tuple(once.values()), len(runs), read, damaged, tuple(notes))
+    if damaged:
+        notes.append(f"{plural(damaged, 'damaged line')} in the records could not be read")
+    return History(tuple(once.values()), len(runs), read, tuple(notes))
 
 
 def _known(index: Path) -> Iterator[tuple[str, tuple[str, _Run]]]:
@@ -166,19 +167,31 @@ def _results(folder: Path) -> Iterator[tuple[str, int, int]]:
     Links are not followed: `latest` would count its run twice.
     """
     try:
-        names = sorted(
-            entry.name for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)
-        )
+        entries = list(os.scandir(folder))
     except OSError as error:
         raise RecordError(
             f"{folder} is no folder of run directories: {error.strerror or error}",
             remedy="name one with --runs DIR",
         ) from error
-    for name in names:
+    for name in sorted(one.name for one in entries if one.is_dir(follow_symlinks=False)):
         with contextlib.suppress(OSError):
             status = os.lstat(folder / name / RESULTS)
             if stat.S_ISREG(status.st_mode):
                 yield name, status.st_size, status.st_mtime_ns
+
+
+def run_line(records: RunRecords) -> RunLine:
+    """The line that says what made a run.
+
+    Raises:
+        RecordError: the records lost it.
+    """
+    if records.run is None:
+        raise RecordError(
+            f"{records.directory}: the records have no run line, so nothing says what made them",
+            remedy="leave this run out",
+        )
+    return records.run
 
 
 def row_of(records: RunRecords, case: CaseLine, otherwise: float) -> Row:
@@ -224,6 +237,7 @@ def _trouble(case: CaseLine) -> tuple[Trouble, ...]:
     one = case.measurement
     if one is None:
         return ()
+    # The speed of a wrong model counts for nothing, in the history too.
     wrong = bool(one.problems)
     met: dict[Trouble, bool] = {}
     if isinstance(one, ThroughputMeasurement):
@@ -232,7 +246,6 @@ def _trouble(case: CaseLine) -> tuple[Trouble, ...]:
         met["unhealthy"] = any(look.health and look.health.upper() != "OK" for look in looks)
         met["busy"] = any(look.busy == "yes" for look in looks)
         met["throttled"] = any(look.throttled == "yes" for look in looks)
-    # The speed of a wrong model counts for nothing, in the history too.
     met["wrong outputs"] = wrong
     return tuple(name for name, true in met.items() if true)
 

@@ -6,7 +6,7 @@ It runs no script. Where its figures are not real it carries the banner of the r
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,10 +16,10 @@ import jinja2
 from markupsafe import Markup
 
 from harness import __version__
-from harness.base import precision
+from harness.base import files, precision
 from harness.base.terms import Provenance
 from harness.history import chart, drift
-from harness.history.index import History, Row
+from harness.history.index import History
 from harness.history.series import Series
 from harness.pages import formats, html
 from harness.pages.looks import LOOKS, Banner, banners
@@ -52,6 +52,7 @@ STATES: dict[State, Look] = {
     "steady": Look("steady", "\N{CHECK MARK}", "passed"),
     "few": Look("too few runs", "\N{HORIZONTAL ELLIPSIS}", "not_run"),
 }
+_ORDER = list(STATES)
 _NAMES: dict[Provenance, str] = {
     "real": "Trend",
     "rehearsal": "Trend of rehearsals",
@@ -66,7 +67,9 @@ class SeriesView:
     series: Series
     anchor: str
     state: Look
+    name: str
     where: str
+    last: str
     level: str
     noise: str
     margin: str
@@ -85,24 +88,20 @@ class Page:
     facts: tuple[str, ...]
     notes: tuple[str, ...]
     series: tuple[SeriesView, ...]
-    rendered: str
     linked: bool
-    version: str = __version__
 
 
 def state_of(series: Series) -> State:
     """Return what is most worth saying of a series."""
-    if series.decline is not None:
-        return "falls"
-    if series.below_floor:
-        return "below"
-    if series.failed:
-        return "failed"
-    if series.misses:
-        return "missed"
-    if len(series.values) < ENOUGH:
-        return "few"
-    return "rises" if series.changes else "steady"
+    applies: dict[State, bool] = {
+        "falls": series.decline is not None,
+        "below": series.below_floor,
+        "failed": series.failed,
+        "missed": bool(series.misses),
+        "few": len(series.values) < ENOUGH,
+        "rises": bool(series.changes),
+    }
+    return next((state for state, true in applies.items() if true), "steady")
 
 
 def build(
@@ -110,37 +109,31 @@ def build(
     kind: Provenance,
     history: History,
     *,
-    others: dict[str, int],
-    rendered: str,
+    others: Mapping[Provenance, int],
     linked: bool,
 ) -> Page:
-    """Build the page of the series of one provenance; `others`: figures of each other one."""
-    order = list(STATES)
-    ranked = sorted(series, key=lambda one: order.index(state_of(one)))
+    """Build the page of the series of one provenance; `others`: runs of each other one."""
+    ranked = sorted(series, key=lambda one: _ORDER.index(state_of(one)))
     text, tone = headline(series)
     facts = [formats.plural(history.runs, "run") + " in the history"]
     if series:
-        first = min(one.points[0].started for one in series)
-        last = max((one.misses or one.points)[-1].started for one in series)
-        facts.append(f"{_day(first)} to {_day(last)}")
-    notes = list(history.notes)
-    if history.damaged_lines:
-        count = formats.plural(history.damaged_lines, "damaged line")
-        notes.append(f"{count} in the records could not be read")
-    for name, number in sorted(others.items()):
-        notes.append(
-            f"{formats.plural(number, 'figure')} of provenance {name} left out: they have a "
-            f"page of their own (--provenance {name})"
-        )
+        first = min(one.points[0].day for one in series)
+        facts.append(f"{first} to {max((one.misses or one.points)[-1].day for one in series)}")
     return Page(
         name=_NAMES[kind],
         banner=next(iter(banners([kind])), None),
         headline=text,
         tone=tone,
         facts=tuple(facts),
-        notes=tuple(notes),
+        notes=(
+            *history.notes,
+            *(
+                f"{formats.plural(runs, 'run')} of provenance {name} left out: they have a "
+                f"page of their own (--provenance {name})"
+                for name, runs in others.items()
+            ),
+        ),
         series=tuple(_view(one, f"s{number}") for number, one in enumerate(ranked, 1)),
-        rendered=formats.moment(rendered),
         linked=linked,
     )
 
@@ -155,16 +148,18 @@ def _view(series: Series, anchor: str) -> SeriesView:
         noise = f"{share:.2f} %" if key.check == "throughput" else f"{band.noise:.3f} points"
     if series.floor and values:
         margin = formats.difference(100 * (values[-1] / series.floor.value - 1))
-    where = [key.target]
+    where = [key.check, key.target]
     if key.chip and key.chip.lower() != key.target:
-        where.append(key.chip)
+        where.append(formats.line(key.chip, 80))
     if key.images:
         where.append(f"{key.images:,} images")
     return SeriesView(
         series=series,
         anchor=f"{anchor}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', key.name)[:100]}",
         state=STATES[state_of(series)],
-        where=", ".join(formats.line(part, 80) for part in where),
+        name=formats.line(key.name, 200),
+        where=", ".join(where),
+        last=formats.figure(series.points[-1].value, series.unit),
         level=level,
         noise=noise,
         margin=margin,
@@ -184,101 +179,58 @@ def _newest(series: Series) -> str:
     return f"gave no figure: {LOOKS[row.outcome].word}{stage}{many}"
 
 
-# The headline ------------------------------------------------------------------------------------
+_Counted = tuple[str, Tone, Callable[[Series], object]]
+_COUNTED: tuple[_Counted, ...] = (
+    ("falling", "bad", lambda one: one.decline),
+    ("below the floor", "warn", lambda one: one.below_floor),
+    ("failed in the newest run", "bad", lambda one: one.failed),
+    ("without a figure in the newest run", "warn", lambda one: one.misses),
+)
 
 
 def headline(series: Sequence[Series]) -> tuple[str, Tone]:
-    """Return the line of the page; a bad newest run is never left to a table."""
-    text, tone = _trend(series)
-    news = newest(series)
-    if not news:
-        return text, tone
-    bad = tone == "bad" or any(one.failed for one in series)
-    return f"{text}; {news}", "bad" if bad else "warn"
-
-
-def newest(series: Sequence[Series]) -> str:
-    """Say of how many series the newest run failed or gave no figure; empty where none did."""
-    parts = []
-    failed = [one.points[-1] for one in series if one.failed]
-    if failed:
-        parts.append(f"the newest run of {len(failed):,} series failed ({_last_day(failed)})")
-    without = [one.misses[-1] for one in series if one.misses]
-    if without:
-        words = ", ".join(dict.fromkeys(LOOKS[row.outcome].word for row in without))
-        parts.append(
-            f"the newest run of {len(without):,} series gave no figure "
-            f"({words}, {_last_day(without)})"
-        )
-    return "; ".join(parts)
-
-
-def too_few(series: Sequence[Series]) -> str:
-    """Say that no series has the figures that a rule needs; empty where one has."""
-    most = max((len(one.values) for one in series), default=ENOUGH)
-    return "" if most >= ENOUGH else f"too few runs to tell ({most} of at least {ENOUGH})"
-
-
-def _trend(series: Sequence[Series]) -> tuple[str, Tone]:
+    """Return the line of the page; a series may be counted twice, as falling and as too low."""
     if not series:
         return "There is no figure yet", "neutral"
-    # A series that falls may lie below its floor as well: it is counted in both.
-    declining = sum(one.decline is not None for one in series)
-    low = sum(one.below_floor for one in series)
     short = sum(len(one.values) < ENOUGH for one in series)
-    few = too_few(series)
-    if few and low:
-        return f"{low:,} of {len(series):,} series below the floor; {few}", "warn"
-    if few:
-        return f"{few[0].upper()}{few[1:]}", "few"
-    if declining:
-        text = f"{declining:,} of {len(series):,} series {'falls' if declining == 1 else 'fall'}"
-    else:
-        text = f"None of {len(series) - short:,} series falls"
-    below = f"{low:,} below the floor" if low else ""
-    rest = f"{short:,} {'has' if short == 1 else 'have'} too few runs to tell" if short else ""
-    tone: Tone = "bad" if declining else "warn" if low else "good"
-    return "; ".join(part for part in (text, below, rest) if part), tone
-
-
-def _day(text: str) -> str:
-    return formats.line(text[:10], 10)
-
-
-def _last_day(rows: Sequence[Row]) -> str:
-    return _day(max(row.started for row in rows))
+    parts, tones = [], set()
+    for words, tone, applies in _COUNTED:
+        count = sum(bool(applies(one)) for one in series)
+        if count:
+            parts.append(f"{count:,} {words}")
+            tones.add(tone)
+        elif words == "falling" and short < len(series):
+            parts.append("none falling")
+    if short:
+        most = max(len(one.values) for one in series)
+        few = f" ({most} of at least {ENOUGH})" if short == len(series) else ""
+        parts.append(f"{short:,} with too few runs to tell{few}")
+    calm: Tone = "few" if short == len(series) else "good"
+    worst: Tone = "bad" if "bad" in tones else "warn" if tones else calm
+    return f"{len(series):,} series: {', '.join(parts)}", worst
 
 
 # The file ----------------------------------------------------------------------------------------
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def _template() -> jinja2.Template:
     environment = html.environment(_HERE)
+    # The shared style first: a reader sees one family of pages.
+    own = Markup((_HERE / "trend.css").read_text(encoding="utf-8"))  # noqa: S704 - our own file
     environment.globals.update(
-        WIDTH=chart.WIDTH,
-        HEIGHT=chart.HEIGHT,
-        BAND_WIDTH=f"{chart.BAND_WIDTH:g}",
-        CHANCE=round(1 / drift.CHANCE),
         LOOKS=LOOKS,
-        MINUS=precision.MINUS,
         ROWS_SHOWN=ROWS_SHOWN,
+        chart=chart,
         drift=drift,
         formats=formats,
-        reach=precision.reach,
-        href=html.safe_href,
+        precision=precision,
+        style=html.style() + own,
+        version=__version__,
     )
-    return environment
-
-
-@cache
-def _style() -> Markup:
-    # The shared style first: a reader sees one family of pages.
-    own = (_HERE / "trend.css").read_text(encoding="utf-8")
-    return html.style() + Markup(own)  # noqa: S704 - our own file
+    return environment.get_template("trend.html.j2")
 
 
 def render_html(page: Page) -> str:
     """Render the page as one HTML text."""
-    template = _environment().get_template("trend.html.j2")
-    return template.render(page=page, style=_style()).lstrip()
+    return _template().render(page=page, rendered=formats.moment(files.now())).lstrip()

@@ -16,9 +16,9 @@ from typing import Any, get_args
 
 import yaml
 
-from harness.base.errors import ConfigError, RecordError, some
+from harness.base.errors import ConfigError, some
 from harness.catalog.schema import Baseline, Catalog, Method, Tuning
-from harness.history.index import COUNTED, chip_of, row_of
+from harness.history.index import COUNTED, chip_of, row_of, run_line
 from harness.records import reader
 from harness.records.lines import CaseLine, RunLine
 from harness.records.measurements import ThroughputMeasurement
@@ -128,7 +128,8 @@ def propose(runs: Sequence[Path], catalog: Catalog, *, lower: bool = False) -> P
     """
     left: dict[str, str] = {}
     grouped: dict[tuple[str, str, str, int], dict[str, Sample]] = {}
-    for records in map(reader.read, _distinct(runs)):
+    folders = dict.fromkeys((run.parent if run.is_file() else run).resolve() for run in runs)
+    for records in map(reader.read, folders):
         run = _real(records)
         for case in records.cases:
             if case.check != "throughput":
@@ -150,25 +151,17 @@ def propose(runs: Sequence[Path], catalog: Catalog, *, lower: bool = False) -> P
     return Proposed(_text(catalog, proposals), tuple(proposals), tuple(sorted(left.items())))
 
 
-def _distinct(runs: Sequence[Path]) -> list[Path]:
-    return list(dict.fromkeys((run.parent if run.is_file() else run).resolve() for run in runs))
-
-
 def _real(records: RunRecords) -> RunLine:
     """Return the run's line; refuse a run that is not real throughout."""
-    if records.run is None:
-        raise RecordError(
-            f"{records.directory}: the records have no run line, so nothing says what made them",
-            remedy="leave this run out",
-        )
-    kinds = {records.run.provenance, *(case.provenance for case in records.cases)} - {"real"}
+    run = run_line(records)
+    kinds = {run.provenance, *(case.provenance for case in records.cases)} - {"real"}
     if kinds:
         raise ConfigError(
             f"{records.directory} is not a real run ({', '.join(sorted(kinds))}): it says nothing "
             "about a baseline",
             remedy="name runs of real weights on a real device",
         )
-    return records.run
+    return run
 
 
 def _unusable(records: RunRecords, case: CaseLine) -> str:
@@ -176,27 +169,27 @@ def _unusable(records: RunRecords, case: CaseLine) -> str:
     one = case.throughput
     if case.outcome not in COUNTED or one is None:
         return f"{case.outcome.replace('_', ' ')}: nothing to build on"
-    if case.checkpoint is not None and case.checkpoint.source == "onnx":
-        return "network and weights not verified: --onnx gave the file, which may be any network"
-    if not one.precise or one.too_short:
-        return "the precision asked for was not reached"
-    if one.problems:
-        return "the measurement had problems: the speed of a wrong model counts for nothing"
-    if one.outputs is None:
-        return "its outputs were not compared with the ONNX model's"
-    if not one.outputs.within:
-        return "its outputs are not the ONNX model's: the speed of a wrong model counts for nothing"
     trouble = row_of(records, case, 0.0).trouble
-    if trouble:
-        return f"the device was {', '.join(trouble)}"
-    if not chip_of(case):
-        return "the record does not name the chip"
-    if not one.setup.toolchain:
-        return "the record does not name the toolchain"
     method, tuning = one.setup.method, one.setup.tuning
-    if tuning not in get_args(Tuning) or method not in get_args(Method):
-        return f"the catalog has no word for its method {method!r} with tuning {tuning!r}"
-    return ""
+    refusals = (
+        (
+            case.checkpoint is not None and case.checkpoint.source == "onnx",
+            "network and weights not verified: --onnx gave the file, which may be any network",
+        ),
+        (not one.precise or one.too_short, "the precision asked for was not reached"),
+        (one.outputs is None, "its outputs were not compared with the ONNX model's"),
+        (
+            bool(trouble),
+            f"{', '.join(trouble)}: such a device, or a wrong model, has no speed that counts",
+        ),
+        (not chip_of(case), "the record does not name the chip"),
+        (not one.setup.toolchain, "the record does not name the toolchain"),
+        (
+            tuning not in get_args(Tuning) or method not in get_args(Method),
+            f"the catalog has no word for its method {method!r} with tuning {tuning!r}",
+        ),
+    )
+    return next((why for true, why in refusals if true), "")
 
 
 def _proposal(
@@ -246,23 +239,12 @@ def _proposal(
 # YAML --------------------------------------------------------------------------------------------
 
 
-class _Flow(dict[int, float]):
-    """A mapping that is written on one line."""
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes lists indented below their key, as the catalog has them."""
-
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
-        super().increase_indent(flow, False)
-
-
-_Dumper.add_representer(_Flow, lambda dumper, data: dumper.represent_mapping(
-    "tag:yaml.org,2002:map", data.items(), flow_style=True))  # fmt: skip
-
-
-def _yaml(data: object, indent: int) -> Iterable[str]:
-    text = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=96 - indent)
+def _yaml(data: object, indent: int, flow: bool | None = None) -> Iterable[str]:
+    """Lines of YAML; unless `flow` says otherwise, what holds only scalars stands on one."""
+    width = 96 - indent
+    text = yaml.safe_dump(
+        data, sort_keys=False, allow_unicode=True, width=width, default_flow_style=flow
+    )
     return (f"{' ' * indent}{line}" for line in text.splitlines())
 
 
@@ -274,7 +256,7 @@ def _text(catalog: Catalog, proposals: Sequence[Proposal]) -> str:
     lines = [f"# To paste into {catalog.path.name}, each part below its key there."]
     if any(one.judged for one in proposals):
         lines.append(f"# {MEDIAN}")
-    lines += ["sources:", *_yaml({source: entry}, 2), "models:"]
+    lines += ["sources:", *_yaml({source: entry}, 2, flow=False), "models:"]
     # Figures of a model that were measured in one way share a table.
     tables: dict[str, dict[tuple[object, ...], list[Proposal]]] = {}
     for one in proposals:
@@ -336,14 +318,14 @@ def _table(group: Sequence[Proposal], source: str) -> Mapping[str, Any]:
         "tolerance_percent": 0,
         "source": source,
         "note": _plain(f"{note[0].upper()}{note[1:]}.", 4 * _LONGEST_TEXT),
-        "fps": _Flow({proposal.batch_size: proposal.fps for proposal in group}),
+        "fps": {proposal.batch_size: proposal.fps for proposal in group},
     }
     if chips > 1:
         table["chips_per_card"] = chips
     if setup.tuning == "RL,GA":
         table["compiler_flags"] = ["--auto_tune_mode=RL,GA"]
     if one.unit == "card":
-        table["chip_fps"] = _Flow({proposal.batch_size: proposal.chip_fps for proposal in group})
+        table["chip_fps"] = {proposal.batch_size: proposal.chip_fps for proposal in group}
     if not one.judged:
         table["judged"] = []
     return table

@@ -16,6 +16,9 @@ from harness.catalog.schema import Catalog
 from harness.history import drift
 from harness.history.index import Row
 
+LAST = 200
+"""Figures of a series: more than that no chart of a phone's width can show."""
+
 
 @dataclass(frozen=True, order=True)
 class Key:
@@ -37,9 +40,9 @@ class Key:
 
 @dataclass(frozen=True)
 class Mark:
-    """Something that is different from one point on (`index`); `texts`: `toolchain: A -> B`."""
+    """What is different from one figure on; `texts`: `toolchain: A -> B`."""
 
-    index: int
+    row: Row
     texts: tuple[str, ...]
 
 
@@ -49,10 +52,6 @@ class Floor:
 
     value: float
     text: str
-
-    def above(self, figure: float) -> bool:
-        """Whether a figure lies below the floor."""
-        return figure < self.value * (1.0 - 1e-12)
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,10 @@ class Series:
 
     @property
     def below_floor(self) -> bool:
-        """Whether the last figure lies below the floor, whatever else is said of the series."""
-        return bool(self.floor and self.values and self.floor.above(self.values[-1]))
+        """Whether the last figure lies below the floor."""
+        return bool(
+            self.floor and self.values and self.values[-1] < self.floor.value * (1.0 - 1e-12)
+        )
 
     @property
     def failed(self) -> bool:
@@ -92,11 +93,9 @@ class Series:
     @cached_property
     def marks(self) -> tuple[Mark, ...]:
         """Where what a figure was made with is not what the figure before it was made with."""
-        texts = (
-            _differences(before.made_with, point.made_with)
-            for before, point in zip(self.points, self.points[1:], strict=False)
-        )
-        return tuple(Mark(index, text) for index, text in enumerate(texts, 1) if text)
+        pairs = zip(self.points, self.points[1:], strict=False)
+        marks = (Mark(row, _differences(before.made_with, row.made_with)) for before, row in pairs)
+        return tuple(mark for mark in marks if mark.texts)
 
     @cached_property
     def changes(self) -> tuple[drift.Change, ...]:
@@ -106,18 +105,15 @@ class Series:
     @cached_property
     def decline(self) -> drift.Change | None:
         """The decline at the end of the series, if there is one."""
-        return next((change for change in self.changes if change.decline), None)
+        return drift.decline(self.values, self.key.check)
 
     def explanations(self, change: drift.Change) -> tuple[str, ...]:
-        """What else changed within the runs that a rule looked at: its likely causes."""
-        return self.marked_after(self.counted[-change.runs])
-
-    def marked_after(self, first: Row, until: float = float("inf")) -> tuple[str, ...]:
-        """What changed after a point, up to a moment, each with its date."""
+        """What else changed within the runs that a rule looked at, each with its date."""
+        first = self.counted[-change.runs]
         return tuple(
-            f"{self.points[mark.index].started[:10]} {text}"
+            f"{mark.row.day} {text}"
             for mark in self.marks
-            if first.moment < self.points[mark.index].moment <= until
+            if mark.row.moment > first.moment
             for text in mark.texts
         )
 
@@ -136,23 +132,22 @@ def load(
     provenance: Provenance,
     *,
     catalog: Catalog | None = None,
-    models: Collection[str] | None = None,
-    checks: Collection[str] | None = None,
-    last: int | None = None,
+    models: Collection[str] = (),
+    check: Check | None = None,
 ) -> list[Series]:
     """Make every series of one provenance, in the order of checks, targets, models, batch sizes.
 
     Args:
         rows: oldest first, as `read_history` gives them.
         catalog: floors, drawn for real figures alone.
-        last: how many points of each to keep.
+        models: all where none is named; `check`: both where it is None.
     """
     figures: dict[Key, list[Row]] = {}
     misses: list[Row] = []
     for row in rows:
-        if row.provenance != provenance or (models is not None and row.model not in models):
+        if row.provenance != provenance or check not in (None, row.check):
             continue
-        if checks is not None and row.check not in checks:
+        if models and row.model not in models:
             continue
         if row.measured is None:
             misses.append(row)
@@ -160,13 +155,8 @@ def load(
             figures.setdefault(key_of(row), []).append(row)
     missed = _misses(misses, figures)
     return [
-        Series(
-            key,
-            tuple(points[-last:] if last else points),
-            floor_of(key, catalog),
-            tuple(missed.get(key, ())),
-        )
-        for key, points in sorted(figures.items(), key=lambda item: item[0])
+        Series(key, tuple(figures[key][-LAST:]), floor_of(key, catalog), tuple(missed.get(key, ())))
+        for key in sorted(figures)
     ]
 
 
@@ -183,12 +173,12 @@ def _misses(rows: Iterable[Row], figures: Mapping[Key, list[Row]]) -> dict[Key, 
     Such a case may not know its chip, and never the number of its images: it belongs to the series
     of its case that has the newest figure, of its chip where that is known.
     """
-    of_case: dict[tuple[str, str, str, int], list[Key]] = {}
+    of_case: dict[tuple[Check, str], list[Key]] = {}
     for key in figures:
-        of_case.setdefault((key.check, key.target, key.model, key.batch_size), []).append(key)
+        of_case.setdefault((key.check, key.name), []).append(key)
     missed: dict[Key, list[Row]] = {}
     for row in rows:
-        keys = of_case.get((row.check, row.target, row.model, row.batch_size), [])
+        keys = of_case.get((row.check, key_of(row).name), [])
         keys = [key for key in keys if row.chip and key.chip == row.chip] or keys
         if not keys:
             continue
@@ -204,20 +194,17 @@ def floor_of(key: Key, catalog: Catalog | None) -> Floor | None:
     if model is None or key.provenance != "real":
         return None
     if key.check == "accuracy":
-        rule, published = model.accuracy.rule, model.accuracy.published
         if key.images != WHOLE_SET:
             return None  # the published figure says nothing exact about a part of the set
-        return Floor(
-            published.top1 * (1.0 - rule.tolerance_percent / 100.0),
-            f"top-1 {published.top1:g} % less {rule.tolerance_percent:g} % ({published.source})",
-        )
-    baseline = model.baseline(key.target, key.batch_size)
-    if baseline is None or not baseline.judged or baseline.provenance != "real":
-        return None
-    if not baseline.is_of(key.chip):
-        return None  # another chip's speed, which is only recorded
-    return Floor(
-        baseline.fps * (1.0 - baseline.tolerance_percent / 100.0),
-        f"{baseline.fps:.10g} fps a {baseline.unit} less {baseline.tolerance_percent:g} % "
-        f"({baseline.source})",
-    )
+        published, tolerance = model.accuracy.published, model.accuracy.rule.tolerance_percent
+        value, text = published.top1, f"top-1 {published.top1:g} %"
+        source = published.source
+    else:
+        baseline = model.baseline(key.target, key.batch_size)
+        if baseline is None or not baseline.judged or baseline.provenance != "real":
+            return None
+        if not baseline.is_of(key.chip):
+            return None  # another chip's speed, which is only recorded
+        value, text = baseline.fps, f"{baseline.fps:.10g} fps a {baseline.unit}"
+        source, tolerance = baseline.source, baseline.tolerance_percent
+    return Floor(value * (1.0 - tolerance / 100.0), f"{text} less {tolerance:g} % ({source})")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,6 @@ from harness.base.terms import Check, Provenance
 from harness.catalog.schema import Catalog
 from harness.history import page, series
 from harness.history.index import read_history
-
-LAST = 200
-"""Figures of a series on the page: more than that no chart of a phone's width can show."""
 
 _PREFERENCE: tuple[Provenance, ...] = ("real", "simulated", "rehearsal")
 
@@ -30,10 +26,11 @@ class Trend:
 
     path: Path
     provenance: Provenance
-    series: tuple[series.Series, ...]
+    headline: str
+    falling: tuple[str, ...]
     notes: tuple[str, ...]
     others: Mapping[Provenance, int]
-    written: bool = True
+    written: bool
 
 
 def write_trend(
@@ -42,9 +39,8 @@ def write_trend(
     *,
     provenance: Provenance | None = None,
     catalog: Catalog | None = None,
-    models: Collection[str] | None = None,
-    checks: Collection[Check] | None = None,
-    last: int = LAST,
+    models: Collection[str] = (),
+    check: Check | None = None,
 ) -> Trend:
     """Write the trend page of a folder of runs; without figures, a page that is there stays.
 
@@ -59,43 +55,27 @@ def write_trend(
         RecordError: the runs cannot be read, a model has no figure, or the page cannot be written.
     """
     history = read_history(runs)
-    measured = [row for row in history.rows if row.measured is not None]
-    counts = Counter(row.provenance for row in measured)
-    present = [one for one in _PREFERENCE if counts[one]]
+    runs_of: dict[Provenance, set[str]] = {one: set() for one in _PREFERENCE}
+    for row in history.rows:
+        if row.measured is not None:
+            runs_of[row.provenance].add(row.run)
+    present = [one for one in _PREFERENCE if runs_of[one]]
     kind = provenance or (present[0] if present else "real")
-    loaded = series.load(
-        history.rows, kind, catalog=catalog, models=models, checks=checks, last=last
-    )
-    if models is not None and not loaded:
+    others = {one: len(names) for one, names in runs_of.items() if names and one != kind}
+    loaded = series.load(history.rows, kind, catalog=catalog, models=models, check=check)
+    if models and not loaded:
         raise RecordError(
             f"{runs} has no {kind} figure of {', '.join(sorted(models))}",
             remedy="name a model that has been run, or another --provenance",
         )
-    path = output or runs / ("trend.html" if kind == "real" else f"trend-{kind}.html")
-    view = page.build(
-        loaded,
-        kind,
-        history,
-        others={name: count for name, count in counts.items() if name != kind},
-        rendered=files.now(),
-        linked=path.absolute().parent == runs.absolute(),
-    )
+    # Where a link of the user's leads; a name beside the runs is ours.
+    name = "trend.html" if kind == "real" else f"trend-{kind}.html"
+    path = runs / name if output is None else output.resolve()
+    linked = path.parent.resolve() == runs.resolve()
+    view = page.build(loaded, kind, history, others=others, linked=linked)
     # A folder that was emptied or mistyped must not cost the page that somebody looks at.
     written = bool(loaded) or not path.exists()
     if written:
-        try:
-            files.replace_text(path, page.render_html(view))
-        except OSError as error:
-            raise RecordError(
-                f"cannot write {path}: {error.strerror or error}",
-                remedy="name a file with --output",
-            ) from error
-    runs_of = {one: {row.run for row in measured if row.provenance == one} for one in _PREFERENCE}
-    return Trend(
-        path=path,
-        provenance=kind,
-        series=tuple(loaded),
-        notes=history.notes,
-        others={one: len(names) for one, names in runs_of.items() if names and one != kind},
-        written=written,
-    )
+        files.replace_file(path, page.render_html(view), remedy="name a file with --output")
+    falling = tuple(f"{one.key.name} ({one.key.check})" for one in loaded if one.decline)
+    return Trend(path, kind, view.headline, falling, history.notes, others, written)

@@ -1,21 +1,17 @@
-"""Self-contained HTML files: escaping, safe links, and a file replaced in one step.
+"""Self-contained HTML files: escaping and safe links.
 
 Every value passes through Jinja's escaping; no markup is ever taken from a record.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import secrets
 from pathlib import Path
 from urllib.parse import quote
 
 import jinja2
 from markupsafe import Markup
 
-from harness.base.errors import RecordError
 from harness.pages import formats
 
 
@@ -76,28 +72,3 @@ def safe_href(path: str) -> str:
 def web_href(source: str) -> str:
     """Return the address in a source, where it is nothing but an https address."""
     return source if re.fullmatch(r"https://[^\s<>\"'\\]{1,500}", source) else ""
-
-
-def replace_file(path: Path, content: str | bytes, *, remedy: str = "") -> Path:
-    """Write a file in one step, so that no reader sees half of it.
-
-    Raises:
-        RecordError: it cannot be written; `remedy` says what to do.
-    """
-    data = content.encode(errors="replace") if isinstance(content, str) else content
-    staged = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
-    try:
-        try:
-            with staged.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            staged.replace(path)
-        finally:
-            with contextlib.suppress(OSError):
-                staged.unlink(missing_ok=True)
-    except OSError as error:
-        raise RecordError(
-            f"cannot write {path}: {error.strerror or error}", remedy=remedy
-        ) from error
-    return path

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from harness import __version__
+from harness.base import files
 from harness.base.errors import RecordError
 from harness.pages import formats
-from harness.pages.html import replace_file
 from harness.records import reader
 from harness.records.reader import RunRecords
 from harness.report.cases import CaseView
@@ -170,7 +170,8 @@ def write_all(run_dir: Path) -> list[Path]:
     }
     remedy = "free disk space or check who owns the run directory"
     return [
-        replace_file(records.directory / name, text, remedy=remedy) for name, text in texts.items()
+        files.replace_file(records.directory / name, text, remedy=remedy)
+        for name, text in texts.items()
     ]
 
 

@@ -81,7 +81,7 @@ def write_report(run_dir: Path, *, images_at_hand: bool = False) -> Path:
         )
     if images_at_hand:
         thumbs.make(records)
-    return html.replace_file(
+    return files.replace_file(
         records.directory / REPORT,
         render_html(records),
         remedy="free disk space or check who owns the run directory; "

@@ -18,8 +18,8 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.base import files
 from harness.base.errors import RecordError
-from harness.pages import html
 from harness.records.lines import RunCheckLine
 from harness.records.observed import ImagesInfo
 from harness.records.reader import RunRecords
@@ -176,7 +176,7 @@ def _small(stream: io.BufferedReader) -> bytes:
 def _write(target: Path, picture: bytes) -> bool:
     with contextlib.suppress(OSError, RecordError):
         target.parent.mkdir(exist_ok=True)
-        html.replace_file(target, picture)
+        files.replace_file(target, picture)
         return True
     return False
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from harness.__main__ import app
 from harness.base.errors import DeviceError
-from harness.cli import building, options
+from harness.cli import cache, options
 from harness.judge.causes import Exit
 from harness.targets.ascend import toolkit
 from harness.targets.pool import DevicePool
@@ -147,7 +147,7 @@ def test_a_model_that_does_not_compile(run, tmp_path):
         (("--soc-version=Ascend310P3", "--target=ascend310"), "is not the chip of the target"),
         (("--soc-version=Ascend310P3",), "atc: CANN's compiler"),
         (("--soc-version=Ascend310P3",), "checkpoints: the original weights of tiny"),
-        (("-m", "speed"), "is not a check"),
+        (("-m", "speed"), "is not one of"),
         (("--models=nothing",), "no model is named"),
     ],
 )
@@ -183,10 +183,10 @@ def test_a_store_that_cannot_be_written_is_the_machine(run, onnx, atc, tmp_path)
 
 
 def test_ctrl_c_leaves_nothing(run, monkeypatch, tmp_path):
-    def interrupted(self):
+    def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(building.Builder, "build", interrupted)
+    monkeypatch.setattr(cache, "build_all", interrupted)
     done = run("--simulate-ascend", "--batch-sizes=1")
     assert done.exit_code == Exit.INTERRUPTED
     assert done.stderr.endswith("interrupted: what was whole is in the store\n")

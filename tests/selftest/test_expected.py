@@ -11,7 +11,7 @@ from harness import estimates as expected
 from harness.base.stages import Stage
 from harness.base.store import Store
 from harness.catalog.load import load_catalog
-from harness.cli.plan import expected_text, stored
+from harness.cli.plan import stored
 from harness.estimates import Build, duration
 from harness.plan import make_plan
 from harness.records import writer
@@ -133,18 +133,6 @@ def test_what_was_built_and_never_run_is_taken_from_the_store(settings):
     assert {build.stage for build, seconds in estimate.builds.items() if seconds is not None} == {
         *(Stage.EXPORT, Stage.SIMPLIFY, Stage.COMPILE, Stage.PROBE)
     }
-
-
-@pytest.mark.parametrize(("target", "said"), [("ascend310p3", True), ("cpu", False)])
-def test_the_time_of_building_is_said_of_the_planned_cases_artifacts_alone(settings, target, said):
-    """An ONNX file is no target's: what a rehearsal on another one built says nothing of these."""
-    cases = make_plan(load_catalog(TINY), settings).cases
-    planned = "ascend310p3"
-    compiled = {Build(Stage.COMPILE, "tiny", 4, planned): 4.0 if target == planned else None}
-    estimate = expected.Estimate(None, 0, {Build(Stage.EXPORT, "tiny"): 20.0, **compiled})
-    text = expected_text(dict.fromkeys(cases, estimate))
-    assert text.startswith("expected: not known")
-    assert ("building the artifacts took" in text) == said
 
 
 def test_links_and_unreadable_runs_are_passed_over(settings):

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
+from harness.__main__ import app
 from harness.base.errors import RecordError
 from harness.base.stages import Stage
 from harness.base.terms import OUTCOMES, Check
 from harness.catalog.load import load_catalog
-from harness.cli import history as history_commands
 from harness.records import reader, writer
 from harness.records.lines import CaseLine, CheckName, RunCheckLine
 from harness.records.observed import ArtifactRef
@@ -517,8 +516,6 @@ def test_a_name_that_leads_elsewhere_is_left_out(tmp_path, name):
 
 
 def test_the_command(tmp_path):
-    app = typer.Typer()
-    history_commands.register(app)
     parts = [str(path) for path in shards(tmp_path)]
     done = CliRunner().invoke(app, ["merge", *parts, "--output", str(tmp_path / "both")])
     assert done.exit_code == 0, done.output
