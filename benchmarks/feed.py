@@ -49,16 +49,15 @@ from benchmarks.bare_loop import bare_session
 from benchmarks.photos import write_photos
 from harness.base.host import cores
 from harness.base.store import Store
-from harness.images.crops import Crops
-from harness.images.dataset import ImageSet
-from harness.images.feed import Feed
-from harness.images.steps import (
+from harness.catalog.steps import (
     CenterCrop,
     Normalize,
     Preprocessing,
-    ResizeHeight,
-    ResizeShort,
+    Resize,
 )
+from harness.images.crops import Crops
+from harness.images.dataset import ImageSet
+from harness.images.feed import Feed
 from harness.measure import accuracy
 from harness.stages.inference import Predictions, infer
 from harness.targets.host import open_onnx
@@ -67,13 +66,13 @@ from harness.targets.protocol import Session
 BATCH = 16
 CLASSES = 1000
 STEPS = Preprocessing(  # those of SqueezeNet in the catalog
-    resize=ResizeShort(size=256, interpolation="bilinear"),
+    resize=Resize(op="resize_short", size=256, interpolation="bilinear"),
     crop=CenterCrop(size=224, offset="round"),
     normalize=Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
 )
 LARGE_BATCH = 64
 LARGE_STEPS = Preprocessing(  # those of FixRes: the largest crops
-    resize=ResizeHeight(size=438, interpolation="bilinear"),
+    resize=Resize(op="resize_height", size=438, interpolation="bilinear"),
     crop=CenterCrop(size=384, offset="round"),
     normalize=STEPS.normalize,
 )

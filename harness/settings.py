@@ -28,8 +28,8 @@ from harness.base.options import (
     option,
     rows,
 )
+from harness.base.selection import Selection
 from harness.base.terms import Provenance
-from harness.images.selection import Selection
 
 DEFAULT_REHEARSAL_IMAGES = 46
 DEFAULT_BATCH_SIZES = (1, 4)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from harness.base.families import available
@@ -18,7 +18,6 @@ from harness.catalog.schema import (
     BaselineTable,
     Contents,
     GuideAccuracy,
-    KnownFailure,
     Model,
     Published,
     RatioRule,
@@ -33,19 +32,10 @@ Sourced = Published | AccuracyRule | GuideAccuracy | BaselineTable | RatioRule
 def problems_between(contents: Contents) -> Iterator[Problem]:
     """Yield faults between sections."""
     for name, model in contents.models.items():
-        for check in (
-            lambda one: _name_problems(one, contents.sources),
-            _network_problems,
-            _checkpoint_problems,
-            _class_problems,
-            _preprocessing_problems,
-            _accuracy_problems,
-            _throughput_problems,
-        ):
-            for problem in check(model):
+        for relation in (_names, _network, _checkpoint, _classes, _crop, _ranks, _throughput):
+            for problem in relation(model, contents):
                 yield Problem(("models", name, *problem.path), problem.text, problem.hint)
-    for index, failure in enumerate(contents.known_failures):
-        yield from _known_failure_problems(index, failure, contents.models)
+    yield from _known_failures(contents)
 
 
 def _entries(model: Model) -> Iterator[tuple[KeyPath, Sourced]]:
@@ -64,33 +54,27 @@ def _entries(model: Model) -> Iterator[tuple[KeyPath, Sourced]]:
             yield (*place, index), entry
 
 
-def _target_names(model: Model) -> Iterator[tuple[KeyPath, str]]:
+def _names(model: Model, contents: Contents) -> Iterator[Problem]:
+    """Sources that the file defines, targets that there are."""
+    named: list[tuple[KeyPath, str]] = [(("guide",), model.guide)]
+    targets: list[tuple[KeyPath, str]] = []
     for path, entry in _entries(model):
-        if isinstance(entry, GuideAccuracy | BaselineTable | RatioRule):
-            yield (*path, "target"), entry.target
-        if isinstance(entry, RatioRule):
-            yield (*path, "to"), entry.to
+        named.append(((*path, "source"), entry.source))
+        keys = ("target", "to") if isinstance(entry, RatioRule) else ("target",)
+        targets += [((*path, key), getattr(entry, key)) for key in keys if hasattr(entry, key)]
+    for places, known, what in (
+        (named, tuple(contents.sources), "a name defined under sources"),
+        (targets, available(), "the name of a target"),
+    ):
+        for path, name in places:
+            if name not in known:
+                text = f"found {shown(name)}; expected {what}"
+                yield Problem(path, text, suggest(name, known))
 
 
-def _name_problems(model: Model, sources: Collection[str]) -> Iterator[Problem]:
-    named = [((*path, "source"), entry.source) for path, entry in _entries(model)]
-    for path, source in [(("guide",), model.guide), *named]:
-        if source not in sources:
-            text = f"found {shown(source)}; expected a name defined under sources"
-            yield Problem(path, text, suggest(source, sources))
-    for path, target in _target_names(model):
-        if target not in available():
-            text = f"found {shown(target)}; expected the name of a target"
-            yield Problem(path, text, suggest(target, available()))
-    for index, rule in enumerate(model.ratios):
-        if rule.target == rule.to:
-            yield Problem(("ratios", index, "to"), f"found {rule.to}; expected another target")
-
-
-def _network_problems(model: Model) -> Iterator[Problem]:
+def _network(model: Model, contents: Contents) -> Iterator[Problem]:
     source, arguments = model.network.source, model.network.arguments
-    unknown = unknown_network(source)
-    if unknown is not None:
+    if unknown := unknown_network(source):
         yield Problem(("network", "source"), f"found {shown(source)}; {unknown[0]}", unknown[1])
     for name in RESERVED_ARGUMENTS.intersection(arguments):
         yield Problem(
@@ -100,24 +84,22 @@ def _network_problems(model: Model) -> Iterator[Problem]:
         )
 
 
-def _checkpoint_problems(model: Model) -> Iterator[Problem]:
-    spec = model.checkpoint
+def _checkpoint(model: Model, contents: Contents) -> Iterator[Problem]:
+    spec, prefix = model.checkpoint, model.checkpoint.sha256_prefix
     if spec.layout not in LAYOUTS:
-        yield Problem(
-            ("checkpoint", "layout"),
-            f"found {shown(spec.layout)}; expected a known layout",
-            suggest(spec.layout, LAYOUTS),
-        )
-    prefix, place = spec.sha256_prefix, ("checkpoint", "sha256_prefix")
-    if prefix and spec.sha256 and not spec.sha256.startswith(prefix):
-        text = f"found {prefix}; expected the first 8 digits of sha256, {spec.sha256[:8]}"
-        yield Problem(place, text)
+        text = f"found {shown(spec.layout)}; expected a known layout"
+        yield Problem(("checkpoint", "layout"), text, suggest(spec.layout, LAYOUTS))
     hub_name = re.search(r"-([0-9a-f]{8})\.[a-z]+$", spec.file)
-    if prefix and hub_name and hub_name[1] != prefix:
-        yield Problem(place, f"found {prefix}; expected {hub_name[1]}, as the file's name says")
+    for wanted, source in (
+        (spec.sha256 and spec.sha256[:8], "the first 8 digits of sha256"),
+        (hub_name and hub_name[1], "as the file's name says"),
+    ):
+        if prefix and wanted and wanted != prefix:
+            text = f"found {prefix}; expected {wanted}, {source}"
+            yield Problem(("checkpoint", "sha256_prefix"), text)
 
 
-def _class_problems(model: Model) -> Iterator[Problem]:
+def _classes(model: Model, contents: Contents) -> Iterator[Problem]:
     if model.classes != IMAGENET_CLASSES + model.label_offset:
         yield Problem(
             ("label_offset",),
@@ -135,47 +117,35 @@ def _class_problems(model: Model) -> Iterator[Problem]:
         )
 
 
-def _preprocessing_problems(model: Model) -> Iterator[Problem]:
-    steps, place = model.preprocessing, ("preprocessing", "crop", "size")
-    crop, resize = steps.crop.size, steps.resize
+def _crop(model: Model, contents: Contents) -> Iterator[Problem]:
+    crop, resize = model.preprocessing.size, model.preprocessing.resize
+    place = ("preprocessing", "crop", "size")
     if crop != model.input.size:
-        text = f"found {crop}; expected the size of the input, {model.input.size}"
-        yield Problem(place, text)
+        yield Problem(place, f"found {crop}; expected the size of the input, {model.input.size}")
     if crop > resize.size and resize.op != "resize_height":
         yield Problem(
             place,
             f"found {crop}, larger than the resized image ({resize.size}); only resize_height "
             "leaves a side that the crop pads",
         )
-    for key, values, low in (("mean", steps.normalize.mean, -1), ("std", steps.normalize.std, 0)):
-        for index, value in enumerate(values):
-            if not low <= value <= 1:  # NaN fails, too
-                yield Problem(
-                    ("preprocessing", "normalize", key, index),
-                    f"found {value!r}; expected {low} to 1 (pixels are divided by 255 first)",
-                )
 
 
-def _accuracy_problems(model: Model) -> Iterator[Problem]:
+def _ranks(model: Model, contents: Contents) -> Iterator[Problem]:
+    """A top-5 is no lower than its top-1."""
     for path, entry in _entries(model):
-        if isinstance(entry, Published):
-            ranks = {"top1": entry.top1, "top5": entry.top5}
-        elif isinstance(entry, GuideAccuracy):
-            ranks = {f"top{k}": getattr(entry, f"top{k}") for k in range(1, 6)}
-        else:
-            continue
-        lower = entry.top1
-        for rank, value in ranks.items():
+        lower = 0.0
+        for rank in ("top1", "top2", "top3", "top4", "top5"):
+            value = getattr(entry, rank, None)
             if value is not None and value < lower:
                 text = f"found {value:g}; expected at least {lower:g}, the figure of a lower rank"
                 yield Problem((*path, rank), text)
             lower = lower if value is None else value
 
 
-def _throughput_problems(model: Model) -> Iterator[Problem]:
+def _throughput(model: Model, contents: Contents) -> Iterator[Problem]:
     judged_by: dict[tuple[str, int], int] = {}
     for index, table in enumerate(model.throughput):
-        for problem in (*_judged_problems(table), *_card_problems(table)):
+        for problem in (*_judged(table), *_tuning(table), *_card(table)):
             yield Problem(("throughput", index, *problem.path), problem.text, problem.hint)
         for batch_size in filter(table.judges, table.fps):
             other = judged_by.setdefault((table.target, batch_size), index)
@@ -188,22 +158,21 @@ def _throughput_problems(model: Model) -> Iterator[Problem]:
                 )
 
 
-def _judged_problems(table: BaselineTable) -> Iterator[Problem]:
+def _judged(table: BaselineTable) -> Iterator[Problem]:
     for index, batch_size in enumerate(table.judged or ()):
         if batch_size not in table.fps:
-            yield Problem(
-                ("judged", index),
-                f"found {batch_size}; expected a batch size that has a figure",
-                suggest(batch_size, table.fps),
-            )
+            text = f"found {batch_size}; expected a batch size that has a figure"
+            yield Problem(("judged", index), text, suggest(batch_size, table.fps))
     if table.judged and table.not_comparable:
-        yield Problem(
-            ("judged",), "a table that is not comparable judges nothing", "remove `judged`"
-        )
-    flag = next((f for f in table.compiler_flags if f.startswith("--auto_tune_mode=")), None)
-    flagged = flag.partition("=")[2] if flag else "none"
+        text = "a table that is not comparable judges nothing"
+        yield Problem(("judged",), text, "remove `judged`")
+
+
+def _tuning(table: BaselineTable) -> Iterator[Problem]:
+    flags = [f for f in table.compiler_flags if f.startswith("--auto_tune_mode=")]
+    flagged = flags[0].partition("=")[2] if flags else "none"
     # AOE tunes before atc, which then needs no flag.
-    unflagged = table.tuning in ("not-stated", "aoe") and flag is None
+    unflagged = table.tuning in ("not-stated", "aoe") and not flags
     if table.tuning != flagged and not unflagged:
         yield Problem(
             ("tuning",),
@@ -212,11 +181,10 @@ def _judged_problems(table: BaselineTable) -> Iterator[Problem]:
         )
 
 
-def _card_problems(table: BaselineTable) -> Iterator[Problem]:
+def _card(table: BaselineTable) -> Iterator[Problem]:
     if table.chip_fps and table.unit == "chip":
-        yield Problem(
-            ("chip_fps",), "found figures of a chip beside `unit: chip`", "keep `fps` alone"
-        )
+        text = "found figures of a chip beside `unit: chip`"
+        yield Problem(("chip_fps",), text, "keep `fps` alone")
     for batch_size, chip_fps in table.chip_fps.items():
         place, card_fps = ("chip_fps", batch_size), table.fps.get(batch_size)
         wanted = chip_fps * table.chips_per_card
@@ -230,19 +198,18 @@ def _card_problems(table: BaselineTable) -> Iterator[Problem]:
             )
 
 
-def _known_failure_problems(
-    index: int, failure: KnownFailure, models: Collection[str]
-) -> Iterator[Problem]:
-    # Any batch size can be asked for: those that the pattern could mean, and the usual ones.
-    sizes = {1, 4, 8, 16, 32, 64}
-    for digits in re.findall(r"[0-9]{1,4}", failure.case):
-        sizes |= {int(digits), 10 * int(digits)}
-    cases = [f"{name}-bs{n}-{t}" for name in models for n in sizes for t in available()]
-    if not any(fnmatchcase(case, failure.case) for case in cases):
-        close = difflib.get_close_matches(failure.case, cases, n=1, cutoff=0.5)
-        yield Problem(
-            ("known_failures", index, "case"),
-            f"found {shown(failure.case)}, which no case can match; expected a pattern over "
-            "model-bsN-target",
-            f"did you mean {close[0]!r}?" if close else "",
-        )
+def _known_failures(contents: Contents) -> Iterator[Problem]:
+    for index, failure in enumerate(contents.known_failures):
+        # Any batch size can be asked for: those that the pattern could mean, and the usual ones.
+        sizes = {1, 4, 8, 16, 32, 64}
+        for digits in re.findall(r"[0-9]{1,4}", failure.case):
+            sizes |= {int(digits), 10 * int(digits)}
+        cases = [f"{m}-bs{n}-{t}" for m in contents.models for n in sizes for t in available()]
+        if not any(fnmatchcase(case, failure.case) for case in cases):
+            close = difflib.get_close_matches(failure.case, cases, n=1, cutoff=0.5)
+            yield Problem(
+                ("known_failures", index, "case"),
+                f"found {shown(failure.case)}, which no case can match; expected a pattern over "
+                "model-bsN-target",
+                f"did you mean {close[0]!r}?" if close else "",
+            )

@@ -123,7 +123,10 @@ class Value(BaseModel):
 
 
 class Section(Value):
-    """A mapping of the file. An unknown key is refused before a missing one is missed."""
+    """A mapping of the file. An unknown key is refused before a missing one is missed.
+
+    `injected`: fields that no file gives.
+    """
 
     injected: ClassVar[frozenset[str]] = frozenset()
 
@@ -134,8 +137,8 @@ class Section(Value):
     @model_validator(mode="before")
     @classmethod
     def _only_known_keys(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            for key in data:
-                if key not in cls.model_fields:
-                    raise unknown_key(key, cls.known_keys())
+        known = cls.known_keys()
+        for key in data if isinstance(data, dict) else ():
+            if key not in known:
+                raise unknown_key(key, known)
         return data

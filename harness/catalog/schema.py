@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field, create_model
+from pydantic import Field, create_model, field_validator
 
 from harness.base.errors import CatalogError
 from harness.base.families import families
@@ -44,8 +44,8 @@ from harness.catalog.fields import (
     Value,
     matching,
 )
+from harness.catalog.steps import Preprocessing
 from harness.catalog.yaml_document import suggest
-from harness.images.steps import Preprocessing
 
 IMAGENET_CLASSES = 1000
 Method = Literal["whole-dataset", "pure-inference", "not-stated"]
@@ -70,16 +70,6 @@ class NetworkSpec(Section):
         Annotated[str, matching(r"[a-z_][a-z0-9_]*", "the name of an argument")],
         Argument,
     ] = Field(default_factory=dict)
-
-    @property
-    def library(self) -> str:
-        """`torchvision` or `timm`."""
-        return self.source.partition(":")[0]
-
-    @property
-    def name(self) -> str:
-        """The network's name in its library."""
-        return self.source.partition(":")[2]
 
 
 class CheckpointSpec(Section):
@@ -261,30 +251,15 @@ class RatioRule(Section):
     note: Note = ""
 
 
-def _sections() -> type[Section]:
-    """Return the type of what families of targets have in a model: a key for each that has one."""
-    fields: dict[str, Any] = {}
-    for family in families():
-        if family.section:
-            module, _, name = family.section.partition(":")
-            kind = getattr(import_module(module), name)
-            fields[family.name] = (kind, Field(default_factory=kind))
-    return create_model("Sections", __base__=Section, **fields)
-
-
 Part = TypeVar("Part", bound=Section)
-if TYPE_CHECKING:
-    Sections = Section
-else:
-    Sections = _sections()
 
 
 class Model(Section):
-    """One entry of `baselines.yaml`."""
+    """One entry of `baselines.yaml`; `id` is its key there."""
 
-    injected: ClassVar[frozenset[str]] = frozenset({"id", "sections"})
+    injected: ClassVar[frozenset[str]] = frozenset({"id"})
 
-    id: str
+    id: str = ""
     title: Line
     guide: str
     network: NetworkSpec
@@ -297,15 +272,10 @@ class Model(Section):
     accuracy: Accuracy
     throughput: tuple[BaselineTable, ...] = ()
     ratios: tuple[RatioRule, ...] = ()
-    sections: Sections = Field(default_factory=Sections)
-
-    @classmethod
-    def known_keys(cls) -> tuple[str, ...]:
-        return (*super().known_keys(), *Sections.known_keys())
 
     def section(self, kind: type[Part]) -> Part:
         """Return what a family of targets has in this model; its defaults where it has nothing."""
-        return next((one for _, one in self.sections if isinstance(one, kind)), kind())
+        return next(part for _, part in self if isinstance(part, kind))
 
     def figures(self, target: str | None = None) -> tuple[Baseline, ...]:
         """Every throughput figure, in file order, those that are only recorded included."""
@@ -330,6 +300,21 @@ class Model(Section):
     def baseline(self, target: str, batch_size: int) -> Baseline | None:
         """The figure of `baselines` for one batch size, or None where nothing is published."""
         return self.baselines(target).get(batch_size)
+
+
+def _with_families(model: type[Model]) -> type[Model]:
+    """Return the type with a key for what each family of targets has in a model."""
+    fields: dict[str, Any] = {}
+    for family in families():
+        if family.section:
+            module, _, name = family.section.partition(":")
+            kind = getattr(import_module(module), name)
+            fields[family.name] = (kind, Field(default_factory=kind))
+    return create_model("Model", __base__=model, __module__=__name__, **fields)
+
+
+if not TYPE_CHECKING:
+    Model = _with_families(Model)
 
 
 class KnownFailure(Section):
@@ -363,11 +348,14 @@ class Contents(Section):
     models: Annotated[Mapping[ModelId, Model], Field(min_length=1)]
     known_failures: tuple[KnownFailure, ...] = ()
 
+    @field_validator("models")
+    @classmethod
+    def _named(cls, models: Mapping[str, Model]) -> Mapping[str, Model]:
+        return {name: model.model_copy(update={"id": name}) for name, model in models.items()}
+
 
 class Catalog(Contents):
     """Everything that `baselines.yaml` says. `digest` is the sha256 of the file's bytes."""
-
-    injected: ClassVar[frozenset[str]] = frozenset({"path", "digest"})
 
     path: Path
     digest: str

@@ -276,14 +276,8 @@ _WORDS = {
 }
 
 
-def problem_of(
-    document: Document, error: ErrorDetails, known: Mapping[str, Collection[str]]
-) -> Problem:
-    """One fault that pydantic found, at its place in the file and in the file's words.
-
-    `known` has names that pydantic does not give: the keys of each model that forbids others, by
-    the key or the tag that leads to it, and the tags of each union, by its discriminator.
-    """
+def problem_of(document: Document, error: ErrorDetails) -> Problem:
+    """One fault that pydantic found, at its place in the file and in the file's words."""
     kind, loc, context = error["type"], error["loc"], error.get("ctx", {})
     path: KeyPath = ()
     node: Any = document.data
@@ -291,24 +285,15 @@ def problem_of(
         if part == "[key]":
             node = path[-1]
             break
-        # A part that the file does not have is the tag of a union, or the key that is missing.
+        # A part that the file does not have is the key that is missing.
         if (*path, part) in document.lines:
             path, node = (*path, part), node[part]
     if kind == "unknown_key":
         key = context["key"]
         return Problem((*path, key), "unknown key", suggest(key, context["known"]), first=True)
-    if kind == "extra_forbidden":
-        names = known.get(str(loc[-2]), ()) if len(loc) > 1 else ()
-        return Problem(path, "unknown key", suggest(loc[-1], names), first=True)
     if kind == "missing":
         what = "entry" if isinstance(loc[-1], int) else "key"
         return Problem((*path, loc[-1]), f"this {what} is missing")
-    if kind in ("union_tag_not_found", "union_tag_invalid"):
-        key = context["discriminator"].strip("'")
-        path = (*path, key)
-        if kind == "union_tag_not_found":
-            return Problem(path, "this key is missing", suggest("", known.get(key, ())))
-        node = context["tag"]
     expected, hint = _expectation(error, node)
     found = "the key " if loc and loc[-1] == "[key]" else ""
     return Problem(path, f"found {found}{shown(node)}; {expected}", hint)
@@ -319,7 +304,7 @@ def _expectation(error: ErrorDetails, found: Any) -> tuple[str, str]:
     kind, context = error["type"], error.get("ctx", {})
     if kind == "unknown_name":
         return error["msg"], suggest(found, context["known"])
-    names = str(context.get("expected") or context.get("expected_tags") or "")
+    names = str(context.get("expected", ""))
     if names:
         quoted = re.findall(r"'([^']*)'", names)
         hint = suggest(found, quoted) if quoted and isinstance(found, str) else ""

@@ -274,7 +274,7 @@ def _decoded(root: Path) -> list[tuple[object, int]]:
     """(geometry, images) of each chunk of crops in the store that this version would use."""
     now = {
         "pillow": host.package_version("pillow"),
-        "recipe": source_digest("harness.images.preprocess", "harness.images.steps"),
+        "recipe": source_digest("harness.images.preprocess", "harness.catalog.steps"),
     }
     return [
         (entry.inputs.get("geometry"), count)

@@ -9,16 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from harness.catalog.schema import Catalog, Model
+from harness.catalog.steps import Normalize, Preprocessing
 from harness.images import preprocess
 from harness.images.preprocess import UInt8
-from harness.images.steps import (
-    Normalize,
-    Preprocessing,
-    Resize,
-    ResizeHeight,
-    ResizeShort,
-    ResizeSquare,
-)
 from harness.targets.protocol import Float32
 
 _KNOWN = {
@@ -29,11 +22,11 @@ _KNOWN = {
         mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255)
     ),
 }
-_KINDS: Sequence[tuple[str, type[ResizeShort] | type[ResizeHeight] | type[ResizeSquare]]] = (
-    ("the short side resized", ResizeShort),
-    ("the height resized", ResizeHeight),
-    ("resized to a square", ResizeSquare),
-)
+_RESIZES = {
+    "resize_short": "the short side resized",
+    "resize_height": "the height resized",
+    "resize_square": "resized to a square",
+}
 
 
 @dataclass(frozen=True)
@@ -130,10 +123,9 @@ def _geometries(model: Model, catalog: Catalog) -> Iterator[tuple[str, Preproces
     filters = [one for one in ("bilinear", "bicubic") if one != resize.interpolation]
     for one in filters:
         yield f"{one} interpolation", _with(own, resize=resize.model_copy(update=_filter(one)))
-    for name, kind in _KINDS:
-        if not isinstance(resize, kind):
-            other: Resize = kind(size=resize.size, interpolation=resize.interpolation)
-            yield name, _with(own, resize=other)
+    for op, name in _RESIZES.items():
+        if op != resize.op:
+            yield name, _with(own, resize=resize.model_copy(update={"op": op}))
     offset = "floor" if crop.offset == "round" else "round"
     yield (
         f"odd margins of the crop by {offset}",

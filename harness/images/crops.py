@@ -38,10 +38,10 @@ from harness.base.errors import DataError
 from harness.base.npy import NpyReader, NpyWriter
 from harness.base.stages import Stage
 from harness.base.store import Entry, Store, key_of, source_digest
+from harness.catalog.steps import Preprocessing
 from harness.images import preprocess
 from harness.images.dataset import ImageSet
 from harness.images.file_digests import FileDigests, unusable
-from harness.images.steps import Preprocessing
 
 CHUNK = 1024
 AHEAD = 2  # chunks that may be decoded or verified before the reader comes to them
@@ -275,7 +275,7 @@ class Crops:
             "pillow": metadata.version("pillow"),
             # A distribution's Pillow is linked against another one than the wheel's.
             "libjpeg": features.version("libjpeg_turbo") or features.version("jpg"),
-            "recipe": source_digest("harness.images.preprocess", "harness.images.steps"),
+            "recipe": source_digest("harness.images.preprocess", "harness.catalog.steps"),
         }
         self._inputs[index] = inputs
         return inputs

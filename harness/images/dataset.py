@@ -11,11 +11,10 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import overload
 
 from harness.base.errors import DataError, some
 from harness.base.terms import WHOLE_SET
@@ -36,34 +35,6 @@ _NUMBERED = re.compile(r"ILSVRC2012_val_(\d{8})", re.ASCII)
 
 
 @dataclass(frozen=True)
-class FilePaths(Sequence[Path]):
-    """Paths of many files, each made when it is asked for: a `Path` takes half a kilobyte.
-
-    `folders` has the folder of each file; equal ones are one object.
-    """
-
-    folders: tuple[Path, ...]
-    names: tuple[str, ...]
-
-    @classmethod
-    def of(cls, paths: Sequence[Path], names: tuple[str, ...]) -> FilePaths:
-        known: dict[Path, Path] = {}
-        return cls(tuple(known.setdefault(p.parent, p.parent) for p in paths), names)
-
-    def __len__(self) -> int:
-        return len(self.folders)
-
-    @overload
-    def __getitem__(self, index: int) -> Path: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Path, ...]: ...
-    def __getitem__(self, index: int | slice) -> Path | tuple[Path, ...]:
-        if isinstance(index, slice):
-            return tuple(self[one] for one in range(*index.indices(len(self))))
-        return self.folders[index] / self.names[index]
-
-
-@dataclass(frozen=True)
 class ImageSet:
     """Images and their classes, sorted by file name.
 
@@ -75,22 +46,16 @@ class ImageSet:
     labels_without_image: how many labels the source has for images that were not found.
     landmarks: stem and label, by the source, of those images whose right class is known, also
         where the image itself is not in the set.
-    by_folders: the labels are the names of the folders that the images are sorted into.
     """
 
     root: Path
     names: tuple[str, ...]
-    paths: Sequence[Path]
+    paths: tuple[Path, ...]
     labels: tuple[int, ...]
     layout: str
     label_source: str
     labels_without_image: int = 0
     landmarks: tuple[tuple[str, int], ...] = ()
-    by_folders: bool = False
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.paths, FilePaths):
-            object.__setattr__(self, "paths", FilePaths.of(self.paths, self.names))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -109,7 +74,7 @@ class ImageSet:
         return replace(
             self,
             names=tuple(self.names[i] for i in chosen),
-            paths=[self.paths[i] for i in chosen],
+            paths=tuple(self.paths[i] for i in chosen),
             labels=tuple(self.labels[i] for i in chosen),
         )
 
@@ -152,12 +117,9 @@ def find_image_set(root: Path, labels: Path | None = None) -> ImageSet:
         paths=layout.paths,
         labels=tuple(by_stem[name] for name in stems),
         layout=layout.name,
-        label_source=f"the names of the {layout.name}"
-        if file is None
-        else os.path.relpath(file, root),
+        label_source=os.path.relpath(file, root) if file else f"the names of the {layout.name}",
         labels_without_image=len(by_stem) - len(stems),
         landmarks=tuple((name, by_stem[name]) for name in _KNOWN if name in by_stem),
-        by_folders=file is None,
     )
 
 
@@ -167,32 +129,27 @@ def check(image_set: ImageSet) -> SetFindings:
     For real sets only: a generated set has the same file names and classes of its own.
 
     Raises:
-        DataError: names that are not unique, a label that is no class, 50,000 images of which
-            some are not named as ImageNet's, or labels in another class order.
+        DataError: images of which the right class is known have another one, 50,000 images of
+            which some are not named as ImageNet's, or not 50 of each class among them.
     """
-    if not len(image_set.names) == len(image_set.paths) == len(image_set.labels):
+    source, known = image_set.label_source, image_set.landmarks
+    wrong = [f"{n} is {label}, not {_KNOWN[n]}" for n, label in known if label != _KNOWN[n]]
+    if wrong:
+        remedy = "the list counts from 1: subtract one from every label"
+        if any(label != _KNOWN[name] + 1 for name, label in known):
+            remedy = (
+                "replace the label file, or sort the images again: labels count from 0 in the "
+                "order of the sorted WordNet identifiers; the numbers of the development kit "
+                "(ILSVRC2012_ID) are in another order"
+            )
         raise DataError(
-            f"{len(image_set.names)} names, {len(image_set.paths)} files and "
-            f"{len(image_set.labels)} labels are no image set"
+            f"{source} is not in ImageNet's class order, or not of these images: {some(wrong)} "
+            f"({len(wrong)} of the {len(known)} whose class is known)",
+            remedy=remedy,
         )
-    stems = Counter(map(stem, image_set.names))
-    twice = [name for name, count in stems.items() if count > 1]
-    if twice:
-        raise DataError(f"images of the same name: {some(twice)}", remedy="keep one of each")
-    outside = [
-        f"{name} is {label}"
-        for name, label in zip(image_set.names, image_set.labels, strict=True)
-        if not 0 <= label < CLASS_COUNT
-    ]
-    if outside:
-        raise DataError(
-            f"no classes of 0..{CLASS_COUNT - 1} in {image_set.label_source}: {some(outside)}",
-            remedy="replace the label file",
-        )
-    _check_whole(image_set)
-    known = _known_labels(image_set)
-    _check_class_order(image_set, known)
     counts = Counter(image_set.labels)
+    if len(image_set) >= WHOLE_SET:
+        _check_whole(image_set, counts)
     return SetFindings(
         images=len(image_set),
         labels_without_image=image_set.labels_without_image,
@@ -203,14 +160,12 @@ def check(image_set: ImageSet) -> SetFindings:
     )
 
 
-def _check_whole(image_set: ImageSet) -> None:
+def _check_whole(image_set: ImageSet, counts: Counter[int]) -> None:
     """Refuse a set that its size would pass for the whole of ImageNet's, and its names do not.
 
     50,000 images are compared with a published figure, without an eager pass: they must be the
     images that it was published for. Fewer are compared with eager PyTorch, whatever they are.
     """
-    if len(image_set) < WHOLE_SET:
-        return
     strange = [name for name in image_set.names if not _is_numbered(stem(name))]
     if strange:
         raise DataError(
@@ -218,64 +173,22 @@ def _check_whole(image_set: ImageSet) -> None:
             f"named as ImageNet's {WHOLE_SET:,} validation images: {some(strange)}",
             remedy="name the folder of the validation images, with the names that they came with",
         )
+    uneven = [
+        f"class {label} has {counts[label]}"
+        for label in range(CLASS_COUNT)
+        if counts[label] != IMAGES_PER_CLASS
+    ]
+    if uneven:
+        raise DataError(
+            f"ImageNet has {IMAGES_PER_CLASS} validation images of each class; by "
+            f"{image_set.label_source} {some(uneven)}",
+            remedy="replace the label file, or sort the images again",
+        )
 
 
 def _is_numbered(name: str) -> bool:
     match = _NUMBERED.fullmatch(name)
     return match is not None and 1 <= int(match[1]) <= WHOLE_SET
-
-
-def _known_labels(image_set: ImageSet) -> dict[str, int]:
-    """Labels of the images of which the right class is known, by name; sorted."""
-    known = {
-        name: label
-        for name, label in zip(image_set.names, image_set.labels, strict=True)
-        if stem(name) in _KNOWN
-    }
-    present = {stem(name) for name in known}
-    others = {name: label for name, label in image_set.landmarks if name not in present}
-    return dict(sorted((known | others).items()))
-
-
-def _check_class_order(image_set: ImageSet, known: dict[str, int]) -> None:
-    """Refuse labels in another class order than that of the sorted identifiers.
-
-    Looks at the images of which the right class is known, and at the counts of a whole set. A
-    wrong order is told from a few wrong images: it leaves hardly any image its class.
-    """
-    source = image_set.label_source
-    mend = "replace the label file"
-    if image_set.by_folders:
-        mend = "sort the images again: each belongs in the folder of its own class"
-    right = {name: _KNOWN[stem(name)] for name in known}
-    wrong = [f"{n} is {label}, not {right[n]}" for n, label in known.items() if label != right[n]]
-    if wrong and (image_set.by_folders or 2 * len(wrong) <= len(known)):
-        raise DataError(
-            f"these images have another class by {source}: {some(wrong)} "
-            f"({len(wrong)} of the {len(known)} whose class is known)",
-            remedy=mend,
-        )
-    if wrong:
-        raise DataError(
-            f"the labels in {source} are not in ImageNet's class order: {some(wrong)}",
-            remedy="the list counts from 1: subtract one from every label"
-            if all(label == right[name] + 1 for name, label in known.items())
-            else "use labels that count from 0 in the order of the sorted WordNet identifiers; "
-            "the numbers of the development kit (ILSVRC2012_ID) are in another order",
-        )
-    if len(image_set) == WHOLE_SET:
-        counts = Counter(image_set.labels)
-        uneven = [
-            f"class {label} has {counts[label]}"
-            for label in range(CLASS_COUNT)
-            if counts[label] != IMAGES_PER_CLASS
-        ]
-        if uneven:
-            raise DataError(
-                f"ImageNet has {IMAGES_PER_CLASS} validation images of each class; by {source} "
-                f"{some(uneven)}",
-                remedy=mend,
-            )
 
 
 def check_files(image_set: ImageSet) -> None:

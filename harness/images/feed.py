@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from harness.catalog.steps import Normalize
 from harness.images import preprocess
 from harness.images.crops import Crops, Progress, UInt8, UsingHost
-from harness.images.steps import Normalize
 
 Float32 = npt.NDArray[np.float32]
 

@@ -7,10 +7,9 @@ among the sorted WNIDs, 0..999 (`synsets.py`).
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from harness.base.errors import DataError, some
 from harness.images import synsets
 from harness.images.layouts import Layout, stem
 from harness.images.synsets import CLASS_COUNT, WNID
-from harness.images.textfiles import numbered_lines, read_text
+from harness.images.textfiles import numbered_lines, parsed_lines, read_text
 
 VAL_LABEL = "val_label.txt"
 FIXRES_LABELS = "imagenet_labels_fixres.json"
@@ -34,6 +33,9 @@ WHAT_IS_WANTED = (
 )
 
 _LINE = re.compile(r"(\S+)\s+([+-]?\d{1,9})", re.ASCII)
+_LINE_WANTED = (
+    "each line is a file name, a space and a class index: `ILSVRC2012_val_00000001.JPEG 65`"
+)
 _NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 _VAL_LINE = re.compile(r"(?:\S*/)?ILSVRC2012_val_\d+\S*\s+\d+", re.ASCII)
 
@@ -59,38 +61,36 @@ def of_layout(layout: Layout, stems: Sequence[str], named: Path | None) -> Label
             disagree, or folders whose class indices cannot be known.
     """
     places = tuple(_places(layout.folder))
-    # A thousand class folders say everything that the development kit could add.
-    devkit = len(layout.folders) != CLASS_COUNT
-    labels = read(named, stems, places) if named else _find(layout.folder, stems, devkit=devkit)
+    listed = read(named, stems, places) if named else _find(layout, stems, places)
     if layout.folders:
-        return _with_folders(layout, stems, labels, places)
-    if labels is None:
+        return _with_folders(layout, stems, listed, places)
+    if listed is None:
         raise DataError(
             f"no labels for the {len(stems)} images in {layout.folder}", remedy=WHAT_IS_WANTED
         )
-    return labels
+    return listed
 
 
 # Label files ---------------------------------------------------------------------------------
 
 
-def _find(folder: Path, stems: Sequence[str], *, devkit: bool) -> Labels | None:
-    """The labels that lie with the images of `folder`; None where no label file does.
+def _find(layout: Layout, stems: Sequence[str], places: Sequence[Path]) -> Labels | None:
+    """The labels that lie with the images; None where no label file does.
 
     Files of names and indices come first, and all that there are must agree. Files that need a
-    list of the classes besides are looked at when there is no other and `devkit` allows it.
+    list of the classes besides are looked at when there is no other; never beside a thousand class
+    folders, which say everything that they could add.
     """
 
     def there(*names: str) -> list[Path]:
-        paths = (place / name for place in _places(folder) for name in names)
-        return [path for path in paths if path.exists()]
+        return [path for place in places for name in names if (path := place / name).exists()]
 
     files = there(VAL_LABEL, FIXRES_LABELS) + [path for path in there(VAL) if _is_val_list(path)]
-    for name in (SYNSET_LABELS, GROUND_TRUTH) if devkit else ():
+    for name in (SYNSET_LABELS, GROUND_TRUTH) if len(layout.folders) != CLASS_COUNT else ():
         files = files or there(name)
     if not files:
         return None
-    first, *others = (read(path, stems, tuple(_places(folder))) for path in files)
+    first, *others = (read(path, stems, places) for path in files)
     for other in others:
         differ = [name for name in stems if first.by_stem[name] != other.by_stem[name]]
         if differ:
@@ -183,8 +183,7 @@ def _devkit_numbers(file: _File) -> dict[str, int] | None:
     if outside:
         raise DataError(
             f"{file.path} holds bare numbers, and not only 1..{CLASS_COUNT}: {some(outside)}",
-            remedy="a file of class indices (0..999) needs the name of the image on each line: "
-            "`ILSVRC2012_val_00000001.JPEG 65`",
+            remedy=f"in a file of class indices (0..999) {_LINE_WANTED}",
         )
     order = synsets.devkit_order(file.places, file.path)
     index = synsets.indices(order)
@@ -202,11 +201,10 @@ def _wnid_labels(file: _File) -> dict[str, int] | None:
             f"{file.path} is a list of classes: no WNID is in it twice",
             remedy="name the file that has the label of each image",
         )
-    if len(known) == CLASS_COUNT:
-        index = synsets.indices(known)
-    else:
-        classes = synsets.class_list(file.places)
-        index = synsets.indices(classes[1]) if classes else {}
+    classes: Iterable[str] = known
+    if len(known) != CLASS_COUNT:
+        _, classes = next(synsets.class_lists(file.places), (file.path, ()))
+    index = synsets.indices(classes)
     unknown = sorted(known - set(index))
     if unknown:
         raise DataError(
@@ -219,24 +217,13 @@ def _wnid_labels(file: _File) -> dict[str, int] | None:
 
 def _names_and_indices(file: _File) -> dict[str, int]:
     """`val_label.txt`: lines of a file name, a space and a class index."""
-    pairs: list[tuple[str, str, int]] = []
-    malformed: list[str] = []
-    for number, line in numbered_lines(file.text):
-        match = _LINE.fullmatch(line)
-        if match is None:
-            malformed.append(f"line {number} {line[:60]!r}")
-        else:
-            pairs.append((f"line {number}", stem(match[1]), int(match[2])))
-    if malformed:
-        raise DataError(
-            f"malformed in {file.path}: {some(malformed)}",
-            remedy="each line is a file name, a space and a class index: "
-            "`ILSVRC2012_val_00000001.JPEG 65`",
-        )
-    return _checked(file.path, pairs)
+    lines = parsed_lines(file.path, file.text, _LINE, _LINE_WANTED)
+    return _checked(
+        file.path, [(f"line {number}", stem(match[1]), int(match[2])) for number, match in lines]
+    )
 
 
-READERS: tuple[Callable[[_File], dict[str, int] | None], ...] = (
+READERS = (
     _json,
     _devkit_numbers,
     _wnid_labels,
@@ -266,7 +253,7 @@ def _by_number(labels: Iterable[int]) -> dict[str, int]:
     return {f"ILSVRC2012_val_{number:08d}": label for number, label in enumerate(labels, 1)}
 
 
-def _checked(path: Path, entries: Iterable[tuple[str, str, int]]) -> dict[str, int]:
+def _checked(path: Path, entries: Sequence[tuple[str, str, int]]) -> dict[str, int]:
     """Labels by stem from (where, stem, label)."""
     labels: dict[str, int] = {}
     twice: list[str] = []
@@ -285,22 +272,12 @@ def _checked(path: Path, entries: Iterable[tuple[str, str, int]]) -> dict[str, i
     if outside:
         raise DataError(
             f"no classes of 0..{CLASS_COUNT - 1} in {path}: {some(outside)}",
-            remedy=_outside_remedy(labels),
+            remedy="use a list of the images' classes, counted from 0 in the order of the sorted "
+            "WordNet identifiers: it is none that counts from 1, or that numbers the images",
         )
     if not labels:
         raise DataError(f"{path} holds no label", remedy="copy the file again")
     return labels
-
-
-def _outside_remedy(labels: Mapping[str, int]) -> str:
-    if all(name.endswith(f"_{label:08d}") for name, label in labels.items()):
-        return "the list only numbers the images: use one that has their classes"
-    if min(labels.values()) >= 1 and max(labels.values()) == CLASS_COUNT:
-        return (
-            "the list counts from 1, as the development kit's does, which is in another class "
-            "order besides: use labels in the order of the sorted WordNet identifiers"
-        )
-    return "replace the label file"
 
 
 # WNID folders --------------------------------------------------------------------------------
@@ -309,15 +286,26 @@ def _outside_remedy(labels: Mapping[str, int]) -> str:
 def _with_folders(
     layout: Layout, stems: Sequence[str], listed: Labels | None, places: Sequence[Path]
 ) -> Labels:
-    """The labels of images in WNID folders: those of a label file, if any, which must agree."""
-    index = _folder_indices(layout, places, listed, stems)
-    by_folder = {name: index[wnid] for name, wnid in zip(stems, layout.wnids, strict=True)}
+    """The labels of images in WNID folders: those of a label file, if any, which must agree.
+
+    The class index of a folder is the place of its WNID among all thousand. torchvision counts the
+    folders that are there, which is the same for the thousand only: one that is missing would
+    move every class after it. Of fewer the label file says the classes, one for each folder.
+    """
+    folders = {name: path.parent.name for name, path in zip(stems, layout.paths, strict=True)}
+    if len(layout.folders) == CLASS_COUNT:
+        index = synsets.indices(layout.folders)
+    elif listed is None:
+        index = _listed_indices(layout, places)
+    else:
+        index = {wnid: listed.by_stem[name] for name, wnid in reversed(folders.items())}
+    by_folder = {name: index[wnid] for name, wnid in folders.items()}
     if listed is None:
         return Labels(None, by_folder)
     differ = [
-        f"{name} in {wnid} ({by_folder[name]}) has {listed.by_stem[name]}"
-        for name, wnid in zip(stems, layout.wnids, strict=True)
-        if listed.by_stem[name] != by_folder[name]
+        f"{name} in {folders[name]} ({label}) has {listed.by_stem[name]}"
+        for name, label in by_folder.items()
+        if listed.by_stem[name] != label
     ]
     if differ:
         raise DataError(
@@ -327,27 +315,16 @@ def _with_folders(
     return listed
 
 
-def _folder_indices(
-    layout: Layout, places: Sequence[Path], listed: Labels | None, stems: Sequence[str]
-) -> dict[str, int]:
-    """Class index of each WNID folder: the place of the WNID among all thousand.
-
-    torchvision counts the folders that are there, which is the same for the thousand only: one
-    that is missing would move every class after it.
-    """
-    if len(layout.folders) == CLASS_COUNT:
-        return synsets.indices(layout.folders)
-    if listed is not None:
-        return _indices_by_labels(layout, listed, stems)
-    classes = synsets.class_list(places)
-    if classes is None:
+def _listed_indices(layout: Layout, places: Sequence[Path]) -> dict[str, int]:
+    """The index of each WNID by a list of the classes near the folders."""
+    source, wnids = next(synsets.class_lists(places), (None, ()))
+    if source is None:
         raise DataError(
             f"{layout.folder} has {len(layout.folders)} WNID folders, not {CLASS_COUNT}: a class "
             "index is the place of the WNID among all of them, and cannot be known from these",
             remedy=f"make the other folders, empty ones too, or {WHAT_IS_WANTED}, "
             f"or put a list of the classes there ({synsets.LISTS[0]})",
         )
-    source, wnids = classes
     unknown = sorted(set(layout.folders) - set(wnids))
     if unknown:
         raise DataError(
@@ -355,22 +332,3 @@ def _folder_indices(
             remedy="take them away, or replace the list",
         )
     return synsets.indices(wnids)
-
-
-def _indices_by_labels(layout: Layout, listed: Labels, stems: Sequence[str]) -> dict[str, int]:
-    """The index that a label file gives to each folder, which must rise with the WNID."""
-    index: dict[str, int] = {}
-    for name, wnid in zip(stems, layout.wnids, strict=True):
-        index.setdefault(wnid, listed.by_stem[name])
-    turned = [
-        f"{wnid} is {label} and {other} is {other_label}"
-        for (wnid, label), (other, other_label) in itertools.pairwise(sorted(index.items()))
-        if label >= other_label
-    ]
-    if turned:
-        raise DataError(
-            f"{listed.file} does not have the classes of {layout.folder} in the order of their "
-            f"WNIDs: {some(turned)}",
-            remedy="use labels that count from 0 in the order of the sorted WordNet identifiers",
-        )
-    return index

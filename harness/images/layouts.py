@@ -1,15 +1,15 @@
 """Recognise how image files lie in a folder.
 
 A recogniser is a function of a folder that gives the images in it, or `None` where it sees
-another layout. It raises `DataError` where it knows the layout and something in it is wrong. A
-new layout is a new function in `RECOGNISERS`.
+another layout. It raises `DataError` where it knows the layout and something in it is wrong.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +19,12 @@ from harness.images.synsets import WNID
 FOLDERS = (".", "val", "ILSVRC2012_img_val")
 """Where the images may lie below the folder that is named."""
 
-VAL_NAME = re.compile(r"ILSVRC2012_val_\d+\.jpe?g", re.IGNORECASE | re.ASCII)
-
 WHAT_IS_WANTED = (
     "name a folder that holds ILSVRC2012_val_*.JPEG or the 1000 WNID folders (n01440764/...), "
     "itself or in val/ or ILSVRC2012_img_val/"
 )
 
+_VAL_NAME = re.compile(r"ILSVRC2012_val_\d+\.jpe?g", re.IGNORECASE | re.ASCII)
 _SUFFIXES = (".jpeg", ".jpg", ".png")
 _TRAINING_NAME = re.compile(r"n\d{8}_\d+\.jpe?g", re.IGNORECASE | re.ASCII)
 
@@ -36,14 +35,12 @@ class Layout:
 
     name: the layout in words.
     paths: sorted by file name; names are unique, also without their suffix.
-    wnids: name of the class folder of each file, in the order of `paths`; none in a flat folder.
-    folders: every class folder, sorted, those without an image included.
+    folders: every class folder, sorted, those without an image included; none in a flat folder.
     """
 
     folder: Path
     name: str
     paths: tuple[Path, ...]
-    wnids: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
 
 
@@ -63,7 +60,7 @@ def find(root: Path) -> Layout:
     layouts = [
         layout
         for folder in folders
-        for recognise in RECOGNISERS
+        for recognise in (flat, wnid_folders)
         if (layout := recognise(folder)) is not None
     ]
     if not layouts:
@@ -74,40 +71,28 @@ def find(root: Path) -> Layout:
         )
     if len(layouts) > 1:
         listed = ", ".join(f"{layout.folder} ({layout.name})" for layout in layouts)
-        half_sorted = len({layout.folder for layout in layouts}) == 1
         raise DataError(
             f"images in more than one place: {listed}",
-            remedy="sort the rest of the images too"
-            if half_sorted
-            else "name the one that is meant",
+            remedy="name the one that is meant, or sort the rest of the images too",
         )
     return layouts[0]
 
 
 def flat(folder: Path) -> Layout | None:
     """`ILSVRC2012_val_*.JPEG` in one folder, as all five guides have them."""
-    inside = entries(folder)
-    if not any(VAL_NAME.fullmatch(entry.name) for entry in inside):
+    if not any(_VAL_NAME.fullmatch(entry.name) for entry in entries(folder)):
         return None
-    return Layout(folder, "flat folder", _images(folder, {folder: inside}))
+    return Layout(folder, "flat folder", _images(folder, [folder]))
 
 
 def wnid_folders(folder: Path) -> Layout | None:
     """The images sorted into folders named by WNID, as torchvision's `ImageNet` has them."""
-    folders = sorted(
-        entry.name for entry in entries(folder) if WNID.fullmatch(entry.name) and entry.is_dir()
-    )
-    paths = _images(folder, {folder / name: entries(folder / name) for name in folders})
+    names = sorted(e.name for e in entries(folder) if WNID.fullmatch(e.name) and e.is_dir())
+    paths = _images(folder, [folder / name for name in names])
     if not paths:
         return None
-    wnids = tuple(path.parent.name for path in paths)
-    plural = "s" if len(folders) > 1 else ""
-    return Layout(folder, f"{len(folders)} WNID folder{plural}", paths, wnids, tuple(folders))
-
-
-Recogniser = Callable[[Path], Layout | None]
-
-RECOGNISERS: tuple[Recogniser, ...] = (flat, wnid_folders)
+    plural = "s" if len(names) > 1 else ""
+    return Layout(folder, f"{len(names)} WNID folder{plural}", paths, tuple(names))
 
 
 def stem(name: str) -> str:
@@ -121,59 +106,44 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
         return list(iterator)
 
 
-def _images(root: Path, folders: dict[Path, list[os.DirEntry[str]]]) -> tuple[Path, ...]:
+def _images(root: Path, folders: Sequence[Path]) -> tuple[Path, ...]:
     """Every image of some folders, sorted by name. A name that begins with a dot is no image."""
-    images = sorted(
-        (
-            (folder, entry)
-            for folder, inside in folders.items()
-            for entry in inside
-            if entry.name.lower().endswith(_SUFFIXES) and not entry.name.startswith(".")
-        ),
-        key=lambda pair: (pair[1].name, pair[1].path),
-    )
-    paths = tuple(folder / entry.name for folder, entry in images)
-    odd = [
-        str(path.relative_to(root))
-        for path, (_, entry) in zip(paths, images, strict=True)
-        if not entry.is_file()
+    images = [
+        entry
+        for folder in folders
+        for entry in entries(folder)
+        if entry.name.lower().endswith(_SUFFIXES) and not entry.name.startswith(".")
     ]
-    if odd:
-        raise DataError(
-            f"named as images in {root}, but no files (a folder or a broken link?): {some(odd)}",
-            remedy="take them away, or put the files in their place",
-        )
-    training = [path.name for path in paths if _TRAINING_NAME.fullmatch(path.name)]
-    if training:
-        raise DataError(
-            f"{len(training)} images in {root} are named as training images: {some(training)}",
-            remedy="name the folder of the validation images: a score on images that the "
-            "network was trained on says nothing",
-        )
-    # Names go into records and lists of images, which are text.
-    undecodable = [ascii(path.name) for path in paths if not _is_text(path.name)]
-    if undecodable:
-        raise DataError(
-            f"names of images in {root} that are not UTF-8: {some(undecodable)}",
-            remedy="rename them: ImageNet's are ASCII",
-        )
-    first: dict[str, Path] = {}
-    twice: list[str] = []
-    for path, (_, entry) in zip(paths, images, strict=True):
-        other = first.setdefault(stem(entry.name), path)
-        if other is not path:
-            twice.append(f"{other.relative_to(root)} and {path.relative_to(root)}")
-    if twice:
-        raise DataError(
-            f"images of the same name in {root}, apart from the suffix: {some(twice)}",
-            remedy="keep one of each",
-        )
-    return paths
+    images.sort(key=lambda entry: (entry.name, entry.path))
+    stems = Counter(stem(entry.name) for entry in images)
+    faults = {
+        "are no files, but a folder or a broken link": (
+            [entry for entry in images if not entry.is_file()],
+            "take them away, or put the files in their place",
+        ),
+        "are named as training images": (
+            [entry for entry in images if _TRAINING_NAME.fullmatch(entry.name)],
+            "name the folder of the validation images: a score on images that the network was "
+            "trained on says nothing",
+        ),
+        "have names that are not UTF-8": (  # names go into records, which are text
+            [entry for entry in images if _printable(entry.name) != entry.name],
+            "rename them: ImageNet's are ASCII",
+        ),
+        "have the same name, apart from the suffix": (
+            [entry for entry in images if stems[stem(entry.name)] > 1],
+            "keep one of each",
+        ),
+    }
+    for what, (wrong, remedy) in faults.items():
+        if wrong:
+            names = [_printable(os.path.relpath(entry.path, root)) for entry in wrong]
+            raise DataError(
+                f"{len(wrong)} of {len(images)} images in {root} {what}: {some(names)}",
+                remedy=remedy,
+            )
+    return tuple(Path(entry.path) for entry in images)
 
 
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _printable(name: str) -> str:
+    return name.encode(errors="backslashreplace").decode()

@@ -17,14 +17,13 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from harness.base.errors import DataError
-from harness.images.steps import Normalize, Preprocessing, ResizeHeight, ResizeShort, ResizeSquare
+from harness.catalog.steps import Normalize, Preprocessing
 
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
@@ -80,12 +79,10 @@ def geometry(pre: Preprocessing, width: int, height: int) -> Geometry:
     """Compute what `pre` does to an image of `width` x `height` pixels; no pixel is touched.
 
     Raises:
-        DataError: a side is not positive, the sides differ by more than `MAX_ASPECT` to one,
-            or the resized image has no width left.
+        DataError: the sides differ by more than `MAX_ASPECT` to one, or the resized image has no
+            width left.
     """
-    if min(width, height) < 1:
-        raise DataError(f"an image of {width} x {height} pixels has nothing in it")
-    if max(width, height) > MAX_ASPECT * min(width, height):
+    if not 0 < max(width, height) <= MAX_ASPECT * min(width, height):
         raise DataError(
             f"{width} x {height} pixels is past {MAX_ASPECT}:1, which no preprocessing of the "
             "guides was made for",
@@ -160,21 +157,12 @@ def normalize_into(crops: UInt8, table: Float32, out: Float32) -> None:
     NumPy holds the interpreter's lock for little of the time.
 
     Raises:
-        ValueError: shapes or dtypes that do not fit together.
+        ValueError: shapes that do not fit together.
     """
-    if crops.ndim != 4 or crops.shape[3] != 3 or crops.dtype != np.uint8:
-        raise ValueError(f"crops are {crops.dtype}{list(crops.shape)}, not uint8[N, S, S, 3]")
-    if table.shape != (3, 256) or table.dtype != np.float32:
-        raise ValueError(f"the table is {table.dtype}{list(table.shape)}, not float32[3, 256]")
-    count, height, width, _ = crops.shape
-    if out.shape != (count, 3, height, width) or out.dtype != np.float32:
-        raise ValueError(
-            f"out is {out.dtype}{list(out.shape)}, not float32{[count, 3, height, width]}"
-        )
     # `take` wants wide indices. Widening into one small buffer that stays in the cache is faster
     # than letting it make a new one for each plane. No byte is past 255: `wrap`, the mode with
     # the cheapest check, never wraps.
-    index = np.empty((height, width), np.intp)
+    index = np.empty(crops.shape[1:3], np.intp)
     for image, planes in zip(crops, out, strict=True):
         for channel in range(3):
             np.copyto(index, image[:, :, channel])
@@ -192,17 +180,11 @@ def _resized(pre: Preprocessing, width: int, height: int) -> tuple[int, int]:
     # The products are formed before the division, and the division is Python's, as in every
     # script: another order can round to the next pixel.
     resize = pre.resize
-    match resize:
-        case ResizeShort(size=size):
-            if width <= height:
-                return size, int(size * height / width)
-            return int(size * width / height), size
-        case ResizeHeight(size=size):
-            return int(size * width / height), size
-        case ResizeSquare(size=size):
-            return size, size
-        case _:
-            assert_never(resize)
+    if resize.op == "resize_square":
+        return resize.size, resize.size
+    if resize.op == "resize_short" and width <= height:
+        return resize.size, int(resize.size * height / width)
+    return int(resize.size * width / height), resize.size
 
 
 def _margin(spare: int, rule: str) -> int:

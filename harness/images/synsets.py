@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.base.errors import DataError, some
-from harness.images.textfiles import numbered_lines, read_text
+from harness.base.errors import DataError
+from harness.images.textfiles import parsed_lines, read_text
 
 CLASS_COUNT = 1000
 
@@ -49,124 +49,83 @@ def read_list(path: Path) -> tuple[str, ...]:
         DataError: the file cannot be read, a line is no WNID, or they are not 1000 different
             ones, numbered 1..1000 or not at all.
     """
-    wnids: list[tuple[str, str | None]] = []
-    malformed: list[str] = []
-    for number, line in numbered_lines(read_text(path, "list of classes")):
-        match = _LINE.fullmatch(line)
-        if match is None:
-            malformed.append(f"line {number} {line[:60]!r}")
-        else:
-            wnids.append((match[1], match[2]))
-    if malformed:
-        raise DataError(
-            f"malformed in {path}: {some(malformed)}",
-            remedy="each line is a WNID, or a WNID, its number and its name: `n02119789 1 kit_fox`",
-        )
-    numbered = {int(number): wnid for wnid, number in wnids if number is not None}
-    if not numbered:
-        return _thousand(path, [wnid for wnid, _ in wnids])
-    if len(wnids) != CLASS_COUNT or sorted(numbered) != list(range(1, CLASS_COUNT + 1)):
-        raise DataError(
-            f"the numbers in {path} are not 1..{CLASS_COUNT}, each of them once",
-            remedy="use the development kit's list: its first line is `n02119789 1 kit_fox`",
-        )
-    return _thousand(path, [numbered[number] for number in range(1, CLASS_COUNT + 1)])
+    remedy = "each line is a WNID, or a WNID, its number and its name: `n02119789 1 kit_fox`"
+    lines = parsed_lines(path, read_text(path, "list of classes"), _LINE, remedy)
+    rows = [(match[1], match[2]) for _, match in lines]
+    numbers = [int(number) for _, number in rows if number is not None]
+    if numbers:
+        if len(rows) != CLASS_COUNT or sorted(numbers) != list(range(1, CLASS_COUNT + 1)):
+            raise DataError(
+                f"the numbers in {path} are not 1..{CLASS_COUNT}, each of them once",
+                remedy="use the development kit's list: its first line is `n02119789 1 kit_fox`",
+            )
+        rows.sort(key=lambda row: int(row[1]))
+    return _thousand(path, [wnid for wnid, _ in rows])
 
 
 def read_meta(path: Path) -> tuple[str, ...]:
     """The 1000 WNIDs of the development kit's `data/meta.mat`, in the order of ILSVRC2012_ID.
 
-    The file has 860 more synsets, numbered above 1000, which group the classes. SciPy reads it,
-    and nothing else here needs SciPy: it is imported when the file is read.
-
-    Raises:
-        DataError: SciPy cannot be imported, or the file is not the kit's.
+    The file has 860 more synsets, numbered above 1000, which group the classes. Raises `DataError`
+    for a file that is not the kit's.
     """
     try:
         io: Any = importlib.import_module("scipy.io")
-    except ImportError as error:
-        raise DataError(
-            f"{path} is a MATLAB file, and SciPy, which reads it, cannot be imported: {error}",
-            remedy="pip install -r requirements.txt, or put map_clsloc.txt beside it, the same "
-            "list as text",
-        ) from error
-    try:
         synsets = io.loadmat(str(path), squeeze_me=True)["synsets"]
         numbers, wnids = synsets["ILSVRC2012_ID"].tolist(), synsets["WNID"].tolist()
         by_number = {int(n): str(w) for n, w in zip(numbers, wnids, strict=True)}
     except Exception as error:  # SciPy raises whatever a damaged file leads it to.
         raise DataError(
-            f"{path} is not the development kit's: {type(error).__name__}: {error}",
-            remedy="copy data/meta.mat out of ILSVRC2012_devkit_t12.tar.gz again",
+            f"{path} cannot be read as the development kit's: {type(error).__name__}: {error}",
+            remedy="copy data/meta.mat out of ILSVRC2012_devkit_t12.tar.gz again, or put "
+            f"{LISTS[0]} beside it, the same list as text",
         ) from error
     return _thousand(path, [by_number.get(n, "") for n in range(1, CLASS_COUNT + 1)])
 
 
 def devkit_order(places: Iterable[Path], wanted_by: Path) -> tuple[str, ...]:
-    """The WNIDs in the order of ILSVRC2012_ID, from a list or `meta.mat` in one of `places`.
+    """The WNIDs in the order of ILSVRC2012_ID, from the first list that is not just sorted.
 
     wanted_by: the file whose numbers are to be read, for messages.
 
     Raises:
-        DataError: nothing there gives that order, or two lists give different ones.
+        DataError: nothing in `places` gives that order, or a list cannot be used.
     """
-    places = tuple(places)
-    lists = [(path, read_list(path)) for path in _there(places, LISTS)]
-    if all(_is_sorted(wnids) for _, wnids in lists):
-        lists += [(path, read_meta(path)) for path in _there(places, (META,))[:1]]
-    usable = [(path, wnids) for path, wnids in lists if not _is_sorted(wnids)]
-    if not usable:
-        why = "".join(
+    only_sorted = ""
+    for path, wnids in class_lists(places):
+        if list(wnids) != sorted(wnids):
+            return wnids
+        only_sorted = (
             f"; {path} has the WNIDs sorted, which is the order of the class indices, not of "
             "these numbers"
-            for path, _ in lists[:1]
         )
-        raise DataError(
-            f"{wanted_by} holds numbers of the development kit (ILSVRC2012_ID), which count the "
-            f"classes in an order of their own, and nothing near it gives that order{why}",
-            remedy=f"put the kit's data/{META} beside it, or {LISTS[0]}, the same list as text "
-            "(`n02119789 1 kit_fox`); or use val_label.txt",
-        )
-    first, order = usable[0]
-    for path, wnids in usable[1:]:
-        if wnids != order:
-            raise DataError(
-                f"{first} and {path} have the classes in different orders",
-                remedy="remove the wrong one",
-            )
-    return order
+    raise DataError(
+        f"{wanted_by} holds numbers of the development kit (ILSVRC2012_ID), which count the "
+        f"classes in an order of their own, and nothing near it gives that order{only_sorted}",
+        remedy=f"put the kit's data/{META} beside it, or {LISTS[0]}, the same list as text "
+        "(`n02119789 1 kit_fox`); or use val_label.txt",
+    )
 
 
-def class_list(places: Iterable[Path]) -> tuple[Path, tuple[str, ...]] | None:
-    """A list of the 1000 WNIDs in one of `places`, in whatever order; none where there is none.
+def class_lists(places: Iterable[Path]) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """Lists of the 1000 WNIDs in `places`, each read when it is asked for; text comes first.
 
     Raises:
         DataError: as `read_list`, `read_meta`.
     """
     places = tuple(places)
-    lists = _there(places, LISTS)
-    if lists:
-        return lists[0], read_list(lists[0])
-    kits = _there(places, (META,))
-    return (kits[0], read_meta(kits[0])) if kits else None
-
-
-def _there(places: Iterable[Path], names: Sequence[str]) -> list[Path]:
-    paths = (place / name for place in places for name in names)
-    # One file reached by two ways is one file.
-    return list({path.resolve(): path for path in paths if path.is_file()}.values())
-
-
-def _is_sorted(wnids: Sequence[str]) -> bool:
-    return list(wnids) == sorted(wnids)
+    for names, read in ((LISTS, read_list), ((META,), read_meta)):
+        for path in (place / name for place in places for name in names):
+            if path.is_file():
+                yield path, read(path)
 
 
 def _thousand(path: Path, wnids: Sequence[str]) -> tuple[str, ...]:
-    odd = [wnid for wnid in wnids if not WNID.fullmatch(wnid)]
-    if odd or len(wnids) != CLASS_COUNT or len(set(wnids)) != CLASS_COUNT:
+    right = {wnid for wnid in wnids if WNID.fullmatch(wnid)}
+    if not len(wnids) == len(right) == CLASS_COUNT:
         raise DataError(
-            f"{path} does not hold the {CLASS_COUNT} classes: {len(wnids)} WNIDs, "
-            f"{len(set(wnids) - set(odd))} different ones",
+            f"{path} does not hold the {CLASS_COUNT} classes: {len(wnids)} WNIDs, {len(right)} "
+            "different ones",
             remedy="use the list of ILSVRC2012's classes",
         )
     return tuple(wnids)

@@ -1,11 +1,12 @@
-"""Small text files that people hand over: lists of labels, of classes, of images."""
+"""Text files about images: read whole, in UTF-8, by numbered lines."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.base.errors import DataError
+from harness.base.errors import DataError, some
 
 
 def read_text(path: Path, what: str) -> str:
@@ -21,15 +22,11 @@ def read_text(path: Path, what: str) -> str:
             state = "is not a file" if path.exists() else "does not exist"
             raise DataError(f"the {what} {path} {state}", remedy=f"name the {what}")
         return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
+    except (OSError, UnicodeDecodeError) as error:
+        is_text = isinstance(error, OSError)
         raise DataError(
-            f"the {what} {path} is not text: {error.reason} at byte {error.start}",
-            remedy="save it as UTF-8, or copy it again",
-        ) from error
-    except OSError as error:
-        raise DataError(
-            f"the {what} {path} cannot be read: {error.strerror or error}",
-            remedy="make it readable for this user, or name another file",
+            f"the {what} {path} {'cannot be read' if is_text else 'is not text'}: {error}",
+            remedy="copy it again as UTF-8, readable for this user",
         ) from error
 
 
@@ -38,3 +35,14 @@ def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(text.split("\n"), 1):
         if stripped := line.strip():
             yield number, stripped
+
+
+def parsed_lines(
+    path: Path, text: str, form: re.Pattern[str], remedy: str
+) -> list[tuple[int, re.Match[str]]]:
+    """Lines of one form with their numbers. Raises `DataError` that names those of another."""
+    matches = [(number, line, form.fullmatch(line)) for number, line in numbered_lines(text)]
+    malformed = [f"line {number} {line[:60]!r}" for number, line, match in matches if not match]
+    if malformed:
+        raise DataError(f"malformed in {path}: {some(malformed)}", remedy=remedy)
+    return [(number, match) for number, _, match in matches if match]

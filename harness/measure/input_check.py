@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from harness.catalog.steps import Preprocessing
 from harness.images import preprocess
 from harness.images.dataset import ImageSet
-from harness.images.steps import Preprocessing
 from harness.measure.accuracy import problem_of_images
 from harness.records.measurements import Problem, ProblemCode
 from harness.targets.protocol import Float32

@@ -55,7 +55,7 @@ class Standin:
                 "harness.stages.standin",
                 "harness.images.generated",
                 "harness.images.preprocess",
-                "harness.images.steps",
+                "harness.catalog.steps",
                 "harness.networks.layouts",
                 "harness.networks.library",
                 "harness.networks.weights",
@@ -99,8 +99,8 @@ def make_standin(
     """
     import numpy as np
 
+    from harness.catalog.steps import Preprocessing
     from harness.images import generated, preprocess
-    from harness.images.steps import Preprocessing
     from harness.networks import library, weights
 
     torch = library.import_torch()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import DataError
-from harness.images.dataset import find_image_set
+from harness.images.dataset import FIRST_LABELS, ImageSet, find_image_set
 
 LABELS = (65, 970, 230, 0, 999)
 """Of the first five images; the first three are ImageNet's own."""
@@ -23,6 +23,21 @@ DEVKIT_ORDER = tuple(random.Random(4).sample(WNIDS, 1000))
 
 def name(number: int) -> str:
     return f"ILSVRC2012_val_{number:08d}.JPEG"
+
+
+def image_set(labels: Sequence[int], first: int = 1) -> ImageSet:
+    """ImageNet's images from number `first` on, by their names, with these labels."""
+    numbers = range(first, first + len(labels))
+    known = [(n, label) for n, label in zip(numbers, labels, strict=True) if n <= len(FIRST_LABELS)]
+    return ImageSet(
+        root=Path("/imagenet"),
+        names=tuple(name(number) for number in numbers),
+        paths=tuple(Path("/imagenet", name(number)) for number in numbers),
+        labels=tuple(labels),
+        layout="flat folder",
+        label_source="val_label.txt",
+        landmarks=tuple((f"ILSVRC2012_val_{n:08d}", label) for n, label in known),
+    )
 
 
 def put_images(folder: Path, numbers: Sequence[int] = range(1, 6)) -> None:

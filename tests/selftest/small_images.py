@@ -10,15 +10,15 @@ import numpy as np
 from PIL import Image
 
 from harness.base.store import Store
+from harness.catalog.steps import CenterCrop, Normalize, Preprocessing, Resize
 from harness.images import preprocess
 from harness.images.crops import Crops
 from harness.images.dataset import ImageSet
-from harness.images.steps import CenterCrop, Normalize, Preprocessing, ResizeShort
 
 COUNT = 7
 IMAGENET = Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 STEPS = Preprocessing(
-    resize=ResizeShort(size=14, interpolation="bilinear"),
+    resize=Resize(op="resize_short", size=14, interpolation="bilinear"),
     crop=CenterCrop(size=12, offset="round"),
     normalize=IMAGENET,
 )

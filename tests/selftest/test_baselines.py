@@ -14,23 +14,12 @@ import pytest
 from harness.catalog import fields
 from harness.catalog import schema as module
 from harness.catalog.load import load_catalog
-from harness.catalog.schema import Baseline, Catalog, Model
+from harness.catalog.schema import Catalog, Model
 from harness.networks.layouts import LAYOUTS
 from harness.targets.ascend.spec import AscendSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 DOC = ROOT / "docs" / "baselines.md"
-
-# Guide 000, section 4: batch size, 310, T4, 310P, 310P/310, 310P/T4.
-SERESNEXT101 = """
-1   182.224  346.484  529.115  2.904  1.527
-4   207.960  604.421  903.506  4.345  1.495
-8   218.401  648.682  815.805  3.735  1.258
-16  225.180  723.749  729.260  3.238  1.008
-32  222.117  771.672  419.361  1.888  0.543
-64  223.843  789.784  603.140  2.694  0.764
-"""
-SERESNEXT101_BEST = (225.180, 789.784, 903.506, 4.012, 1.144)
 
 # Every throughput figure: model, target, unit, tuning -> {batch size: fps}.
 FIGURES: dict[tuple[str, str, str, str], dict[int, float]] = {
@@ -136,12 +125,6 @@ def model(request: pytest.FixtureRequest, catalog: Catalog) -> Model:
     return catalog.model(request.param)
 
 
-def figure(catalog: Catalog, model: str, target: str, batch_size: int) -> Baseline:
-    found = catalog.model(model).baseline(target, batch_size)
-    assert found is not None
-    return found
-
-
 def test_the_five_models_in_the_order_of_their_guides(catalog: Catalog) -> None:
     # Models may follow them: a sixth needs no change here.
     assert list(catalog.models)[: len(IDENTITY)] == list(IDENTITY)
@@ -182,14 +165,6 @@ def test_each_accuracy(model: Model) -> None:
     first = accuracy.guide_measured[0]
     ranks = (first.top2, first.top3, first.top4)
     assert ranks == MIDDLE_RANKS.get(model.id, (None, None, None))
-
-
-def test_each_guide_measured_an_accuracy_that_its_own_rule_accepts(model: Model) -> None:
-    published, rule = model.accuracy.published.top1, model.accuracy.rule
-    for entry in model.accuracy.guide_measured:
-        relative = 100 * (entry.top1 - published) / published
-        assert relative >= -rule.tolerance_percent
-        assert rule.side == "drop" or relative <= rule.tolerance_percent
 
 
 def test_each_network_input_and_output(model: Model) -> None:
@@ -241,84 +216,25 @@ def test_every_source_is_used_and_every_guide_is_there(catalog: Catalog) -> None
     assert {f"guide-{n:03}" for n in range(5)} <= used
 
 
-# --- What the guides derive from their own figures ------------------------------------------
-
-
-def test_guide_000_ratios_come_out(catalog: Catalog) -> None:
-    rows = [line.split() for line in SERESNEXT101.split("\n") if line]
-    assert len(rows) == 6
-    for batch_size, *_, per_310, per_t4 in rows:
-        at = int(batch_size)
-        p3, old, t4 = (
-            figure(catalog, "seresnext101", target, at).fps
-            for target in ("ascend310p3", "ascend310", "cuda")
-        )
-        assert p3 / old == pytest.approx(float(per_310), abs=6e-4)
-        assert p3 / t4 == pytest.approx(float(per_t4), abs=6e-4)
-
-
-def test_guide_000_best_batch_sizes(catalog: Catalog) -> None:
-    model = catalog.model("seresnext101")
-    old, t4, p3 = (
-        max(b.fps for b in model.baselines(target).values())
-        for target in ("ascend310", "cuda", "ascend310p3")
-    )
-    assert (old, t4, p3) == SERESNEXT101_BEST[:3]
-    assert (p3 / old, p3 / t4) == pytest.approx(SERESNEXT101_BEST[3:], abs=6e-4)
-
-
-def test_figures_of_the_310p3_and_the_t4_are_of_one_chip(model: Model) -> None:
-    for target in ("ascend310p3", "cuda"):
-        assert all(entry.factor == 1 for entry in model.figures(target))
-
-
-@pytest.mark.parametrize("name", ["seresnext101", "resnest50", "inceptionv4"])
-def test_batch_4_is_the_fastest_on_the_310p3(name: str, catalog: Catalog) -> None:
-    figures = catalog.model(name).baselines("ascend310p3")
-    assert max(figures.values(), key=lambda b: b.fps).batch_size == 4
-
-
 # --- Contradictions of the guides: both sides are kept --------------------------------------
 
 
-def test_fixres_claims_against_its_own_figures(catalog: Catalog) -> None:
-    p3, old, t4 = (
-        figure(catalog, "fixres", target, 1) for target in ("ascend310p3", "ascend310", "cuda")
-    )
-    assert p3.fps / old.fps == pytest.approx(1.219, abs=1e-3)  # the guide says 1.2: holds
-    assert p3.fps / t4.fps == pytest.approx(4.454, abs=1e-3)  # the guide says 1.6: does not
-    assert "1.6" in p3.note
-    assert "4.454" in p3.note
-    assert "224" in t4.not_comparable
-    assert not t4.judged
-    assert p3.judged
-    assert old.judged
-
-
-def test_seresnext_target_is_another_networks_row(catalog: Catalog) -> None:
-    note = catalog.model("seresnext101").accuracy.published.note
-    assert "SE-ResNet-101" in note
-    assert "94.07" in note
-
-
-def test_seresnext_310_column_is_read_as_a_chips(catalog: Catalog) -> None:
-    model = catalog.model("seresnext101")
-    ratios = []
-    for at, old in model.baselines("ascend310").items():
-        assert (old.unit, old.chips_per_card, old.factor) == ("chip", 4, 1)
-        assert "a chip's or a card's" in old.note
-        ratios.append(figure(catalog, "seresnext101", "ascend310p3", at).fps / (4 * old.fps))
-    # The reason that the note gives: times four, the older chip would win nearly everywhere.
-    assert sum(ratio < 1 for ratio in ratios) == 5
-
-
-def test_resnest_keeps_both_published_figures(catalog: Catalog) -> None:
-    accuracy = catalog.model("resnest50").accuracy
-    assert (accuracy.published.top1, accuracy.published.source) == (81.13, "guide-002")
-    others = {(other.source, other.top1, other.top5) for other in accuracy.also_published}
+def test_both_sides_of_a_contradiction_are_kept(catalog: Catalog) -> None:
+    fixres, seresnext = catalog.model("fixres"), catalog.model("seresnext101")
+    p3, t4 = (fixres.baselines(target)[1] for target in ("ascend310p3", "cuda"))
+    assert p3.judged and not t4.judged
+    resnest = catalog.model("resnest50").accuracy
+    assert (resnest.published.top1, resnest.published.source) == (81.13, "guide-002")
+    others = {(other.source, other.top1, other.top5) for other in resnest.also_published}
     assert others == {("resnest-readme", 81.03, None), ("mmcls", 81.13, 95.59)}
-    assert "81.03" in accuracy.published.note
-    assert "80.98" in accuracy.published.note
+    for said, note in (
+        ("1.6", p3.note),
+        ("224", t4.not_comparable),
+        ("SE-ResNet-101", seresnext.accuracy.published.note),
+        ("a chip's or a card's", seresnext.baselines("ascend310")[1].note),
+        ("81.03", resnest.published.note),
+    ):
+        assert said in note
 
 
 def test_squeezenet_judges_batches_1_and_16_and_16_tuned(catalog: Catalog) -> None:
@@ -349,7 +265,8 @@ def test_throughput_may_not_fall_short_by_default(model: Model) -> None:
 
 def sections() -> list[type[fields.Section]]:
     values = vars(module).values()
-    return [v for v in values if isinstance(v, type) and issubclass(v, fields.Section)]
+    kinds = [v for v in values if isinstance(v, type) and issubclass(v, fields.Section)]
+    return [kind for kind in kinds if kind is not Catalog]
 
 
 def test_the_document_names_every_key() -> None:

@@ -31,7 +31,7 @@ def test_a_catalog_without_faults_is_read(loader: str, monkeypatch: pytest.Monke
     catalog = parse(SMALL)
     model = catalog.model("tiny")
     assert (model.id, model.title, model.guide) == ("tiny", "Tiny", "paper")
-    assert (model.network.library, model.network.name) == ("timm", "test_resnet")
+    assert model.network.source == "timm:test_resnet"
     assert model.network.arguments == {"num_classes": 1000, "act_layer": "relu"}
     assert model.checkpoint.md5 == "0123456789abcdef" * 2  # lower case, whatever the file says
     assert model.checkpoint.sha256_prefix == "0123abcd"
@@ -119,16 +119,13 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match="cannot be read: No such file") as caught:
         load_catalog(missing)
     assert str(missing) in caught.value.message
-    with pytest.raises(CatalogError, match="this is a directory"):
-        load_catalog(tmp_path)
     with pytest.raises(CatalogError, match="cannot be read"):
         load_catalog(tmp_path / "a\0b")
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    with pytest.raises(CatalogError, match="not a regular file"):  # opening it would wait for ever
-        load_catalog(pipe)
-    with pytest.raises(CatalogError, match="not a regular file"):
-        load_catalog(Path("/dev/zero"))
+    for other in (tmp_path, pipe, Path("/dev/zero")):  # opening a pipe would wait for ever
+        with pytest.raises(CatalogError, match="not a regular file"):
+            load_catalog(other)
     large = tmp_path / "large.yaml"
     with large.open("wb") as stream:
         stream.truncate(1 << 40)  # sparse: a reader that took it whole would not come back

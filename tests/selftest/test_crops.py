@@ -17,11 +17,11 @@ import pytest
 from harness.base import locks
 from harness.base.errors import DataError
 from harness.base.store import Store
+from harness.catalog.steps import CenterCrop, Normalize, Preprocessing
 from harness.images import crops as module
 from harness.images import preprocess
 from harness.images.crops import AHEAD, Crops
 from harness.images.dataset import ImageSet
-from harness.images.steps import CenterCrop, Normalize, Preprocessing
 from tests.selftest.running import eventually
 from tests.selftest.small_images import (
     COUNT,

@@ -15,13 +15,13 @@ from harness import settings
 from harness.base.errors import DeviceError, InferError
 from harness.base.stages import Stage
 from harness.catalog.load import load_catalog
+from harness.catalog.steps import Normalize
 from harness.diagnosis import chain
 from harness.diagnosis.agreement import agree
 from harness.diagnosis.diagnose import diagnose
 from harness.diagnosis.words import About, Findings, Restored, words
 from harness.images.crops import Crops
 from harness.images.feed import Feed
-from harness.images.steps import Normalize, ResizeSquare
 from harness.measure import accuracy
 from harness.measure import attempt as measuring
 from harness.plan import Case
@@ -144,7 +144,8 @@ def test_swapped_channels_are_named(prepared, quick):
 def test_another_resize_is_named(prepared, quick):
     case, _ = prepared
     steps = case.model.preprocessing
-    steps = steps.model_copy(update={"resize": ResizeSquare(size=73, interpolation="bilinear")})
+    square = steps.resize.model_copy(update={"op": "resize_square", "size": 73})
+    steps = steps.model_copy(update={"resize": square})
     feed = Feed(Crops(case.bench.store, case.images(), steps), steps.normalize, BATCH)
     answer = diagnosed(prepared, feed=feed)
     assert (answer.stage, answer.suspect) == (Stage.DATA, "resized to a square")

@@ -413,7 +413,7 @@ def test_crops_of_all_models_are_held_against_the_disk_together(tmp_path, monkey
         "count": 50_000,
         "geometry": largest,
         "pillow": package_version("pillow"),
-        "recipe": source_digest("harness.images.preprocess", "harness.images.steps"),
+        "recipe": source_digest("harness.images.preprocess", "harness.catalog.steps"),
     }
 
     def build(staging):

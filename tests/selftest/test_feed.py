@@ -12,12 +12,12 @@ import pytest
 
 from harness.base.errors import DataError
 from harness.base.store import Store
+from harness.catalog.steps import CenterCrop, Resize
 from harness.images import crops as module
 from harness.images import preprocess
 from harness.images.crops import Crops
 from harness.images.dataset import ImageSet
 from harness.images.feed import Feed
-from harness.images.steps import CenterCrop, ResizeShort
 from tests.selftest.small_images import (
     COUNT,
     IMAGENET,
@@ -57,7 +57,7 @@ def test_a_feed_gives_the_memory_of_its_batches_back(store: Store, tmp_path: Pat
     images = put_images(tmp_path / "images", 64)
     steps = STEPS.model_copy(
         update={
-            "resize": ResizeShort(size=256, interpolation="bilinear"),
+            "resize": Resize(op="resize_short", size=256, interpolation="bilinear"),
             "crop": CenterCrop(size=224, offset="round"),
         }
     )
@@ -175,5 +175,5 @@ def test_a_feed_of_no_images(store: Store, tmp_path: Path) -> None:
 
 def test_a_buffer_of_another_size_is_refused(store: Store, images: ImageSet) -> None:
     (batch, *_) = Feed(crops(store, images, STEPS), IMAGENET, 4)
-    with pytest.raises(ValueError, match="out is"):
+    with pytest.raises(ValueError, match="does not match"):
         batch.fill(np.empty((4, 3, 10, 10), np.float32))

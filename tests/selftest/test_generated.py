@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from harness.base.errors import DataError
+from harness.catalog.steps import CenterCrop, Normalize, Preprocessing, Resize
 from harness.images.dataset import ImageSet, find_image_set
 from harness.images.generated import (
     CLASSES,
@@ -24,7 +25,6 @@ from harness.images.generated import (
     write_set,
 )
 from harness.images.preprocess import crop
-from harness.images.steps import CenterCrop, Normalize, Preprocessing, ResizeShort
 
 COUNT = 62
 
@@ -153,7 +153,7 @@ def test_a_set_is_never_mixed_with_other_files(tmp_path: Path) -> None:
 def features(images: list[Image.Image]) -> npt.NDArray[np.float64]:
     """Random filters over a small crop, means and spreads: what a network's first layers see."""
     pre = Preprocessing(
-        resize=ResizeShort(size=72, interpolation="bilinear"),
+        resize=Resize(op="resize_short", size=72, interpolation="bilinear"),
         crop=CenterCrop(size=64, offset="round"),
         normalize=Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
     )

@@ -18,15 +18,12 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps
 
 from harness.base.errors import DataError
+from harness.catalog.steps import Preprocessing
 from harness.images import preprocess
 from harness.images.preprocess import (
     MAX_PIXELS,
     crop,
     load_crop,
-)
-from harness.images.steps import (
-    Preprocessing,
-    ResizeShort,
 )
 from tests.selftest.test_preprocess import by_hand, noise_image, steps
 
@@ -37,7 +34,7 @@ def encoded(image: Image.Image, format: str = "JPEG", **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-SMALL = steps(ResizeShort, 32, 28)
+SMALL = steps("resize_short", 32, 28)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def fill(store: Store) -> None:
         count=46,
         geometry={
             "resize": {"op": "resize_short", "size": 256, "interpolation": "bilinear"},
-            "crop": {"op": "center_crop", "size": 224, "offset": "round"},
+            "crop": {"size": 224, "offset": "round"},
         },
     )
     put(store, Stage.EAGER, crops=[crops.key], checkpoint=standin.digest, batch_size=8, **common)

@@ -9,7 +9,7 @@ import pytest
 
 from harness.base.errors import ConfigError
 from harness.base.options import rows
-from harness.images.selection import Selection
+from harness.base.selection import Selection
 from harness.settings import OPTIONS, Settings, resolve
 from harness.targets.ascend.options import AscendOptions
 

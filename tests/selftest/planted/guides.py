@@ -18,9 +18,9 @@ from PIL import Image, ImageOps
 
 from harness.base.errors import HarnessError
 from harness.base.stages import Stage
+from harness.catalog.steps import Preprocessing
 from harness.images import preprocess
 from harness.images.preprocess import Float32
-from harness.images.steps import Preprocessing
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -11,10 +11,10 @@ from unittest import mock
 import numpy as np
 from PIL import Image, ImageOps
 
+from harness.catalog.steps import Normalize, Preprocessing
 from harness.images import preprocess
 from harness.images.crops import Crops
 from harness.images.feed import Feed
-from harness.images.steps import Normalize, Preprocessing, ResizeShort
 from harness.records.measurements import ProblemCode
 from harness.targets.protocol import Float32
 from tests.selftest.planted import guides
@@ -36,7 +36,7 @@ def _resize(**changes: Any) -> Change:
 
 
 def _short(steps: Preprocessing) -> Preprocessing:
-    resize = ResizeShort(size=steps.resize.size, interpolation=steps.resize.interpolation)
+    resize = steps.resize.model_copy(update={"op": "resize_short"})
     return steps.model_copy(update={"resize": resize})
 
 

@@ -1,50 +1,37 @@
-"""The preprocessing steps that `baselines.yaml` can declare, as typed values (no Pillow here).
+"""The preprocessing that `baselines.yaml` declares, as typed values: what each step does.
 
-Sources of the five guides' rules: `docs/preprocessing.md`. Every list of steps is
-resize -> centre crop -> normalise; the result is `float32[3, S, S]`, RGB.
+Every preprocessing is resize -> centre crop -> normalise; the result is `float32[3, S, S]`, RGB.
+Sources of the five guides' rules: `docs/preprocessing.md`.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-Interpolation = Literal["bilinear", "bicubic"]
+from harness.catalog.fields import Section
+
 Side = Annotated[int, Field(ge=1, le=4096)]
-Shift = Annotated[float, Field(allow_inf_nan=False)]
-Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Shift = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
+Scale = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 
 
-class _Step(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+class Resize(Section):
+    """Scale the image; quotients are truncated.
 
+    `resize_short`: short side to `size`, the other to `int(size * long / short)`.
+    `resize_height`: height to `size`, width to `int(size * width / height)`; FixRes measured its
+        79.0 so.
+    `resize_square`: both sides to `size`, the aspect ratio lost; guide 002's script does so.
+    """
 
-class ResizeShort(_Step):
-    """Short side to `size`, the other to `int(size * long / short)` (truncated)."""
-
-    op: Literal["resize_short"] = "resize_short"
+    op: Literal["resize_short", "resize_height", "resize_square"]
     size: Side
-    interpolation: Interpolation
+    interpolation: Literal["bilinear", "bicubic"]
 
 
-class ResizeHeight(_Step):
-    """Height to `size`, width to `int(size * width / height)`: FixRes measured its 79.0 so."""
-
-    op: Literal["resize_height"] = "resize_height"
-    size: Side
-    interpolation: Interpolation
-
-
-class ResizeSquare(_Step):
-    """Both sides to `size`, the aspect ratio lost: guide 002's script does so."""
-
-    op: Literal["resize_square"] = "resize_square"
-    size: Side
-    interpolation: Interpolation
-
-
-class CenterCrop(_Step):
+class CenterCrop(Section):
     """A centred square of `size` pixels; missing pixels are zero (black) before normalising.
 
     `offset` is the rule for an odd margin: `round` is Python's `int(round((n - size) / 2.0))`
@@ -53,27 +40,20 @@ class CenterCrop(_Step):
     (torchvision 0.9).
     """
 
-    op: Literal["center_crop"] = "center_crop"
     size: Side
     offset: Literal["round", "floor"]
 
 
-class Normalize(_Step):
+class Normalize(Section):
     """`(value / 255 - mean) / std` for each channel, in float32."""
 
-    op: Literal["normalize"] = "normalize"
     # YAML has lists, no tuples: the outside of the value is not strict, its three numbers are.
     mean: Annotated[tuple[Shift, Shift, Shift], Field(strict=False)]
     std: Annotated[tuple[Scale, Scale, Scale], Field(strict=False)]
 
 
-Resize = Annotated[ResizeShort | ResizeHeight | ResizeSquare, Field(discriminator="op")]
-
-
-class Preprocessing(BaseModel):
+class Preprocessing(Section):
     """What is done to an image file before it is fed to a network."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     resize: Resize
     crop: CenterCrop
