@@ -33,6 +33,19 @@ class Simulation:
 
 
 @dataclass(frozen=True)
+class GuideColumn:
+    """The column of a target in the guides' table of throughput, the `place`th from the left.
+
+    `product`: where the column is one product's, the word that such a device has in its name.
+    """
+
+    target: str
+    name: str
+    place: int
+    product: str = ""
+
+
+@dataclass(frozen=True)
 class Family:
     """What the lower rooms know of a family of targets.
 
@@ -52,6 +65,7 @@ class Family:
     rehearses: bool = False
     arithmetic: Literal["float16", "float32"] = "float32"
     section: str = ""
+    guide_columns: tuple[GuideColumn, ...] = ()
 
 
 @cache
@@ -75,6 +89,12 @@ def available() -> tuple[str, ...]:
 def family_of(target: str) -> Family | None:
     """Return the family that a target belongs to; None for a name that no family has."""
     return next((family for family in families() if target in family.targets), None)
+
+
+def guide_columns() -> dict[str, GuideColumn]:
+    """Return the columns of the guides' table by target, from left to right."""
+    columns = [column for family in families() for column in family.guide_columns]
+    return {one.target: one for one in sorted(columns, key=lambda one: one.place)}
 
 
 def rehearsal_target() -> str:

@@ -23,8 +23,7 @@ class Group:
 
 
 WHAT_TO_RUN = Group(
-    "what to run",
-    "pytest -m throughput --target=ascend310p3 --models=resnest50,fixres --batch-sizes=1,4",
+    "what to run", "pytest -m throughput --models=resnest50,fixres --batch-sizes=1,4"
 )
 INPUTS = Group(
     "inputs", "pytest -m accuracy --imagenet=/data/val --checkpoints=/data/pth --sample=5000"

@@ -171,7 +171,7 @@ def _judged(table: BaselineTable) -> Iterator[Problem]:
 def _tuning(table: BaselineTable) -> Iterator[Problem]:
     flags = [f for f in table.compiler_flags if f.startswith("--auto_tune_mode=")]
     flagged = flags[0].partition("=")[2] if flags else "none"
-    # AOE tunes before atc, which then needs no flag.
+    # A tool of its own that tunes before the compiler needs no flag.
     unflagged = table.tuning in ("not-stated", "aoe") and not flags
     if table.tuning != flagged and not unflagged:
         yield Problem(

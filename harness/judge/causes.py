@@ -289,7 +289,7 @@ _OVERFLOW = (
     "likely float16 that overflows: compile it more precisely on trial, docs/ascend.md says how "
     '("What each error means")'
 )
-_UNHEALTHY = "npu-smi info says what the device has; measure on another with --device=N"
+_UNHEALTHY = "the driver's own tool says what the device has; measure on another with --device=N"
 _BUSY = (
     "end the process that is named, or measure on another device with --device=N; then run this "
     "case again"

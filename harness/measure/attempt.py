@@ -127,8 +127,7 @@ def _lost_twice(case: CasePipeline, first: _Failed, second: _Failed) -> DeviceEr
     return DeviceError(
         f"{case.case.name} failed on {first.device.id} and {second.device.id}: "
         f"{second.error.message}",
-        remedy="npu-smi info and dmesg say more of the devices; set aside for this run: "
-        f"{', '.join(lost)}",
+        remedy=f"{second.error.remedy}; set aside for this run: {', '.join(lost)}",
         log=second.error.log,
     )
 

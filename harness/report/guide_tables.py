@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.base import precision
+from harness.base.families import guide_columns
 from harness.base.terms import WHOLE_SET
 from harness.judge import causes
 from harness.pages import formats
@@ -21,9 +22,9 @@ from harness.records.lines import CaseLine, GuideFigures, PublishedSpeed
 from harness.report.cases import CaseView
 
 TIMES = "\N{MULTIPLICATION SIGN}"
-# The guide's columns: our target, the guide's word for it.
-_COLUMNS = {"ascend310": "310", "cuda": "T4", "ascend310p3": "310P"}
-_NUMERATOR, _DENOMINATORS = "310P", ("310", "T4")
+_COLUMNS = guide_columns()
+# The guide's ratios are those of its last column to each other one.
+*_DENOMINATORS, _NUMERATOR = (one.name for one in _COLUMNS.values())
 
 
 # Accuracy ------------------------------------------------------------------------------------
@@ -180,7 +181,7 @@ class _Column:
         return next(iter([*self.measured.values(), *self.published.values()]), None)
 
     def unit(self) -> str:
-        if self.name not in _COLUMNS.values():
+        if self.name not in (_NUMERATOR, *_DENOMINATORS):
             return ""  # a host's CPU is no card
         units = (one.of() for one in (*self.measured.values(), *self.published.values()))
         return ", ".join(dict.fromkeys(units))
@@ -227,7 +228,7 @@ def _speed_table(cases: Sequence[CaseView], published: GuideFigures | None) -> S
 
 
 def _columns(cases: Sequence[CaseView], published: Sequence[PublishedSpeed]) -> dict[str, _Column]:
-    found = {name: _Column(name) for name in _COLUMNS.values()}
+    found = {one.name: _Column(one.name) for one in _COLUMNS.values()}
     units = {(one.target, one.batch_size): (one.unit, one.chips) for one in published}
     for view in cases:
         line = view.line
@@ -242,7 +243,7 @@ def _columns(cases: Sequence[CaseView], published: Sequence[PublishedSpeed]) -> 
             line.measured or 0.0, unit, chips, view, width, why_not(line)
         )
     for one in published:
-        name = _COLUMNS.get(one.target, one.target)
+        name = _COLUMNS[one.target].name if one.target in _COLUMNS else one.target
         column = found.setdefault(name, _Column(name))
         column.published[one.batch_size] = _Figure(one.fps, one.unit, one.chips)
         if one.not_comparable:
@@ -255,9 +256,12 @@ def _column_name(case: CaseLine) -> str:
     setup = case.throughput.setup if case.throughput is not None else None
     name = case.device.name if case.device is not None else ""
     chip = formats.line((setup.chip if setup is not None else "") or name, 40)
-    if case.target == "cuda" and "T4" not in chip.split():
-        return chip or "cuda"  # another GPU's figures are no T4's
-    return _COLUMNS.get(case.target, formats.line(case.target, 40))
+    column = _COLUMNS.get(case.target)
+    if column is None:
+        return formats.line(case.target, 40)
+    if column.product and column.product not in chip.split():
+        return chip or case.target  # another product's figures
+    return column.name
 
 
 def _cell(column: _Column, size: int, best: int | None) -> SpeedCell:

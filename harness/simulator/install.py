@@ -21,11 +21,11 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from harness.base.environment import ROOT
 from harness.base.errors import ConfigError, RecordError
 from harness.simulator.config import SimulatorConfig
 from harness.simulator.host import VARIABLE
 
-_ROOT = Path(__file__).resolve().parents[2]
 _MAX_SHEBANG = 120  # old kernels cut the line at 127 bytes
 # What is the machine's trouble, whoever chose the folder.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
@@ -136,7 +136,7 @@ def _prologue(settings: Path) -> str:
     return (
         f"# {_NOTICE}\nimport os\nimport sys\n\n"
         f"os.environ.setdefault({VARIABLE!r}, {str(settings)!r})\n"
-        f"if {str(_ROOT)!r} not in sys.path:\n    sys.path.append({str(_ROOT)!r})\n"
+        f"if {str(ROOT)!r} not in sys.path:\n    sys.path.append({str(ROOT)!r})\n"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from harness.base.environment import ROOT, with_entries
 from harness.base.errors import EagerError, LoadError, RehearsalError
 from harness.base.host import cores, processor
 from harness.base.npy import NpyWriter
@@ -131,6 +133,7 @@ def open_eager(
             deadline_open_s=case.deadline(300.0),
             deadline_run_s=case.deadline(600.0),
             pass_fds=lease_fds,
+            env=with_entries(os.environ, "PYTHONPATH", first=[ROOT]),
         )
     except LoadError as error:
         raise EagerError(

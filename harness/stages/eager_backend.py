@@ -4,11 +4,8 @@ Loaded by the worker through its path. The worker runs in the harness's own inte
 that it may import the package for the network, the checkpoint and the strict loading.
 """
 
-import sys
 import time
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 
 class EagerModel:

@@ -256,7 +256,7 @@ def looked(**seen: Any) -> CaseLine:
     [
         (looked(busy="yes"), "end the process"),
         (looked(throttled="yes"), "cooling"),
-        (looked(health="Warning", busy="yes"), "npu-smi info"),
+        (looked(health="Warning", busy="yes"), "the driver's own tool"),
         (looked(health="OK", busy="no"), "--budget=SECONDS"),
         (throughput("inconclusive"), "--budget"),
         (accuracy("inconclusive"), "--sample"),

@@ -1,6 +1,6 @@
 """The family `ascend`: chips of Ascend cards through CANN's tools, and their simulation."""
 
-from harness.base.families import Family, Simulation
+from harness.base.families import Family, GuideColumn, Simulation
 from harness.targets.ascend.options import CHIPS, GROUP, AscendOptions
 
 FAMILY = Family(
@@ -13,4 +13,5 @@ FAMILY = Family(
     simulation=Simulation("simulate_ascend", "simulator", ("ascend310p3", "ascend310")),
     arithmetic="float16",
     section="harness.targets.ascend.spec:AscendSpec",
+    guide_columns=(GuideColumn("ascend310", "310", 0), GuideColumn("ascend310p3", "310P", 2)),
 )

@@ -332,6 +332,8 @@ class AscendTarget:
             if throttled == "yes":
                 slowed = f"{clock.current_mhz:g} MHz of {clock.rated_mhz:g}"
                 note = f"{slowed}; {note}" if note else slowed
+        if not chip.healthy:
+            note = f"npu-smi info -t health -i {chip.npu_id} -c {chip.chip_id} says what it has"
         return Condition(
             moment,
             seconds,

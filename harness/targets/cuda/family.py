@@ -1,5 +1,11 @@
 """The family `cuda`: ONNX Runtime on an NVIDIA GPU."""
 
-from harness.base.families import Family
+from harness.base.families import Family, GuideColumn
 
-FAMILY = Family("harness.targets.cuda", "cuda", "CUDA", ("cuda",))
+FAMILY = Family(
+    "harness.targets.cuda",
+    "cuda",
+    "CUDA",
+    ("cuda",),
+    guide_columns=(GuideColumn("cuda", "T4", 1, product="T4"),),
+)
