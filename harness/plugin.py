@@ -6,6 +6,7 @@ What a run is stands in `harness.run`; nothing below this module imports pytest.
 from __future__ import annotations
 
 import sys
+import os
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import nullcontext
@@ -65,7 +66,7 @@ def pytest_configure(config: pytest.Config) -> None:
         shown = pytest_html.Columns(lambda: run.settings.provenance if run.begun else None)
         config.pluginmanager.register(shown)
     if worker:
-        signals.end_with_parent()
+        signals.end_with_parent(os.getppid())
     elif threading.current_thread() is threading.main_thread():
         # What ends a night from outside is an interruption like Ctrl-C: records, report, code 2.
         signals.listen()

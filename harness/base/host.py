@@ -31,6 +31,8 @@ PACKAGES = (
     "pytest-html",
 )
 
+_ABSENT = "not installed"
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -74,7 +76,7 @@ def package_version(name: str) -> str:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
-        return "not installed"
+        return _ABSENT
 
 
 def required_version(name: str) -> str:
@@ -83,13 +85,13 @@ def required_version(name: str) -> str:
     Raises:
         ConfigError: it is not installed.
     """
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
+    version = package_version(name)
+    if version == _ABSENT:
         raise ConfigError(
             f"{name} is not installed, and a stage of this case needs it",
             remedy="pip install -r requirements.txt",
-        ) from None
+        )
+    return version
 
 
 @cache

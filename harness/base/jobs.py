@@ -12,17 +12,14 @@ import faulthandler
 import importlib
 import json
 import os
-import signal
 import sys
 import tempfile
-import threading
-import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.base import processes
+from harness.base import processes, signals
 from harness.base.environment import ROOT, with_entries
 from harness.base.errors import HarnessError, from_json
 
@@ -54,18 +51,14 @@ def call(
     with tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
         spec = Path(folder) / "spec.json"
         result = Path(folder) / "result.json"
-        spec.write_text(
-            json.dumps(
-                {
-                    "function": function,
-                    "arguments": dict(arguments),
-                    "result": str(result),
-                    "parent": os.getpid(),
-                    "limit": deadline_s + 5.0,
-                }
-            ),
-            encoding="utf-8",
-        )
+        job = {
+            "function": function,
+            "arguments": dict(arguments),
+            "result": str(result),
+            "parent": os.getpid(),
+            "limit": deadline_s + 5.0,
+        }
+        spec.write_text(json.dumps(job), encoding="utf-8")
         done = processes.run(
             # -P: no `harness` and no `numpy` of the working directory.
             [sys.executable, "-P", "-m", "harness.base.jobs", str(spec)],
@@ -99,18 +92,10 @@ def call(
     return answer["value"]
 
 
-def _watch_parent(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    if os.getpgrp() == os.getpid():  # the group is ours: a compiler that was started ends as well
-        os.killpg(0, signal.SIGKILL)
-    os._exit(70)
-
-
 def main(spec_file: str) -> int:
     """Run a job in the child process: `python -m harness.base.jobs SPEC`."""
     spec = json.loads(Path(spec_file).read_text(encoding="utf-8"))
-    threading.Thread(target=_watch_parent, args=(spec["parent"],), daemon=True).start()
+    signals.end_with_parent(spec["parent"])
     # A library that holds the interpreter's lock stops the watcher; this timer needs no lock.
     faulthandler.dump_traceback_later(spec["limit"], exit=True)
     module, _, name = spec["function"].partition(":")

@@ -18,7 +18,7 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -129,22 +129,20 @@ class FileLock:
 
     def release(self) -> None:
         """Free the lock, also where children inherited it; safe to call twice."""
-        if self._fd is None:
-            return
-        fd, self._fd = self._fd, None
-        try:
-            _unsign(fd, self._token, alone=self._exclusive)
-            fcntl.flock(fd, fcntl.LOCK_UN)
-        finally:
-            os.close(fd)
+        self._end(unlock=True)
 
     def leave(self) -> None:
         """Close our descriptor alone: children that inherited the lock go on holding it."""
+        self._end(unlock=False)
+
+    def _end(self, *, unlock: bool) -> None:
         if self._fd is None:
             return
         fd, self._fd = self._fd, None
         try:
-            _unsign(fd, self._token, alone=False)
+            _unsign(fd, self._token, alone=self._exclusive and unlock)
+            if unlock:
+                fcntl.flock(fd, fcntl.LOCK_UN)
         finally:
             os.close(fd)
 
@@ -182,15 +180,8 @@ class _Holder:
         return f"{self.what} (process {self.pid} on {self.host}, since {self.since})"
 
     def may_live(self) -> bool:
-        if self.host != socket.gethostname():  # another container: not ours to see
-            return True
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        except (PermissionError, OverflowError):
-            return True
-        return True
+        # Of another container it is not ours to see.
+        return self.host != socket.gethostname() or os.path.exists(f"/proc/{self.pid}")
 
 
 def holder_of(path: Path) -> str:
@@ -316,7 +307,7 @@ def _read_holders(path: Path) -> tuple[list[_Holder], list[_Holder]]:
                 left.add(str(data["left"]))
             else:
                 holder = _Holder(**data)
-                holders[holder.token] = replace(holder, pid=int(holder.pid))
+                holders[holder.token] = holder
         except (ValueError, KeyError, TypeError):  # half a line, or not ours
             continue
     here = [holder for token, holder in holders.items() if token not in left and holder.may_live()]

@@ -93,23 +93,8 @@ def with_parent(argv: Sequence[str]) -> list[str]:
 @functools.cache
 def _has_pdeathsig(setpriv: str) -> bool:
     """Return whether setpriv has the option: since util-linux 2.33, and not in busybox."""
-    try:
-        process = subprocess.Popen(
-            [setpriv, *_PDEATHSIG, "true"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    except OSError:
-        return False
-    started(process)
-    try:
-        in_time = wait_ended(process, PROBE_S)
-    finally:
-        if not kill_group(process, 0.0):
-            abandon(process)
-    return in_time and process.returncode == 0
+    nothing = Path(os.devnull)
+    return run([setpriv, *_PDEATHSIG, "true"], deadline_s=PROBE_S, log=nothing, grace_s=0.0).ok
 
 
 @dataclass(frozen=True)

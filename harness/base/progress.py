@@ -21,10 +21,6 @@ from rich.cells import cell_len, set_cell_size
 from harness.base.stages import Stage
 
 LINE_EVERY_S = 10.0
-# A case is overdue when it takes half as long again as expected, and this much longer: that an
-# artifact was in the store last time, and has to be made now, is no news.
-OVERDUE_S = 30.0
-_OVERDUE_SHARE = 0.5
 _STATUS_EVERY_S = 0.2
 # Make room for one line below the cursor without moving it, save the cursor, write there, go back.
 _BELOW = "\x1bD\x1bM\x1b7\x1b[1B\r\x1b[2K"
@@ -130,9 +126,8 @@ class Progress:
         if self._fd is None or self._ended is not None:
             return
         self._ended = threading.Event()
-        threading.Thread(
-            target=self._tick, args=(self._ended,), name="progress", daemon=True
-        ).start()
+        arguments = (self._ended,)
+        threading.Thread(target=self._tick, args=arguments, name="progress", daemon=True).start()
 
     def _tick(self, ended: threading.Event) -> None:
         last = time.monotonic()
@@ -163,29 +158,20 @@ class Progress:
         if not self._planned:
             return ""
         done = self._planned - len(self._open)
-        left = self._time_left()
-        return f"[{done}/{self._planned} cases{f', {left}' if left else ''}]"
+        return f"[{done}/{self._planned} cases{_left(self._seconds_left())}]"
 
-    def _time_left(self) -> str:
+    def _seconds_left(self) -> float:
         """Return how long the run still takes, by earlier runs or by this one's cases so far.
 
-        What the present case has taken already is subtracted. Empty before there is either.
+        What the present case has taken already is subtracted. 0 where nothing is known.
         """
         known = [seconds for seconds in self._open.values() if seconds is not None]
         done = self._planned - len(self._open)
-        usual = (self._last_end - self._begin) / done if done else None
-        if usual is None and known:
-            usual = statistics.fmean(known)
-        if usual is None or not self._open:
-            return ""
-        first, *others = (usual if one is None else one for one in self._open.values())
-        late = time.monotonic() - self._last_end - first
-        overdue = late > max(OVERDUE_S, _OVERDUE_SHARE * first)
-        left = max(0.0, -late) + sum(others)
-        if left < 0.5:
-            return "overdue" if overdue else ""
-        # A case that takes longer than it should leaves nobody knowing how much longer.
-        return f"{'more than ' if overdue else ''}{_duration(left)} left"
+        usual = statistics.fmean(known) if known else 0.0
+        if done:
+            usual = (self._last_end - self._begin) / done
+        present, *others = (*(usual if one is None else one for one in self._open.values()), 0.0)
+        return max(0.0, present - (time.monotonic() - self._last_end)) + sum(others)
 
     def _stage_text(self) -> str:
         if not self._stack:
@@ -199,8 +185,7 @@ class Progress:
             if done > 1 and seconds > 0.5:
                 rate = done / seconds
                 text += f", {rate:.1f} {unit}/s"
-                left = (total - done) / rate
-                text += f", {_duration(left)} left" if left >= 0.5 else ""
+                text += _left((total - done) / rate)
         return f"{text}, {self._detail}" if self._detail else text
 
     def _clear(self) -> None:
@@ -215,8 +200,10 @@ class Progress:
             os.write(self._fd, text.encode(errors="replace"))
 
 
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+def _left(seconds: float) -> str:
+    if seconds < 0.5:
+        return ""
+    return f", {seconds:.0f} s left" if seconds < 90 else f", {seconds / 60:.0f} min left"
 
 
 def _fitting(text: str, width: int) -> str:

@@ -66,13 +66,17 @@ def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def end_with_parent() -> None:
-    """End this process when its parent is gone: a worker left alone would hold its device."""
-    parent = os.getppid()
+def end_with_parent(parent: int) -> None:
+    """End this process, with its group where that is its own, when its parent is gone.
+
+    A worker left alone would hold its device; a compiler that it started ends as well.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
+        if os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGKILL)
         os._exit(70)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()

@@ -10,13 +10,10 @@ where. Nothing that these tools measure says anything about an Ascend chip.
 """
 
 from harness.simulator.config import SimulatorConfig, check_faults, parse_config
-from harness.simulator.faults import Fault
-from harness.simulator.host import VARIABLE, never_struck
+from harness.simulator.host import never_struck
 from harness.simulator.install import ais_infer_script, install
 
 __all__ = [
-    "VARIABLE",
-    "Fault",
     "SimulatorConfig",
     "ais_infer_script",
     "check_faults",

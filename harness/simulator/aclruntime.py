@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,36 +48,37 @@ _FAILURE = "[-1][ACL: general failure] "
 _INVALID = "[1][ACL: invalid parameter] "
 _RUNTIME = "[3][ACL: runtime failure] "
 
-DEBUG, INFO, WARNING, ERROR = 1, 2, 3, 4
 
-
+@dataclass
 class _Process:
     """What acl keeps for a whole process."""
 
-    def __init__(self) -> None:
-        self.level = INFO
-        self.initialised = False
-        self.finalised = False
-        self.devices: list[int] = []
-        self.models = 0
+    initialised: bool = False
+    finalised: bool = False
+    devices: list[int] = field(default_factory=list)
+    models: int = 0
 
 
 _process = _Process()
 
 
-def _log(level: int, text: str) -> None:
-    if level >= _process.level:
-        name = {DEBUG: "DEBUG", INFO: "INFO", WARNING: "WARN", ERROR: "ERROR"}[level]
-        print(f"[{name}] {text}", flush=True)
+def _info(text: str) -> None:
+    print(f"[INFO] {text}", flush=True)
 
 
+def _fails(said: str, code: str) -> RuntimeError:
+    """Print why a call fails and return what it raises."""
+    print(f"[ERROR] {said}", flush=True)
+    return RuntimeError(code)
+
+
+@dataclass
 class session_options:
-    """How a session is opened: `log_level` 1 to 4, `loop` executions for each run."""
+    """How a session is opened: `loop` executions for each run; it logs alike at every level."""
 
-    def __init__(self) -> None:
-        self.loop = 1
-        self.log_level = INFO
-        self.acl_json_path = ""
+    loop: int = 1
+    log_level: int = 2
+    acl_json_path: str = ""
 
 
 class sumary:
@@ -125,9 +127,7 @@ class Tensor:
 
     def to_host(self) -> None:
         """Copy back."""
-        if self.device >= 0:
-            self._array = self._array.copy()
-            self.device = -1
+        self.to_device(-1)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if self.device >= 0:
@@ -155,14 +155,11 @@ class InferenceSession:
 
     def __init__(self, path: str, device: int, options: session_options) -> None:
         if not Path(path).is_file():
-            _log(ERROR, "model path illegal, please check.")
-            raise RuntimeError("please check model path")
+            raise _fails("model path illegal, please check.", "please check model path")
         if not 0 <= device <= 255:
             raise RuntimeError("device id is out of range")
         if _process.finalised:
-            _log(ERROR, "acl init failed")
-            raise RuntimeError(_INVALID)
-        _process.level = options.log_level
+            raise _fails("acl init failed", _INVALID)
         self._options = options
         self._device = device
         self._host = Host.load()
@@ -175,34 +172,31 @@ class InferenceSession:
         self.loses_outputs = self._model.loses_outputs
         self._inputs = [tensor_desc(tensor) for tensor in self._model.inputs]
         self._outputs = [tensor_desc(tensor) for tensor in self._model.outputs]
-        if not self._pairs:
-            self.finalize = self._unload_and_finalize  # type: ignore[method-assign]
-        _log(INFO, f"load model {path} success")
-        _log(INFO, "create model description success")
+        _info(f"load model {path} success")
+        _info("create model description success")
 
     def _open(self, path: str) -> LoadedModel:
         if not _process.initialised:
             _process.initialised = True
-            _log(INFO, "acl init success")
+            _info("acl init success")
         try:
             logical = open_device(self._host, self._device)
         except DeviceLost:
             print(
                 f"EL0003: [PID: {os.getpid()}] The argument is invalid. Reason: open device "
-                f"{self._device} failed, runtime result = 507033.",
-                flush=True,
+                f"{self._device} failed, runtime result = 507033."
             )
-            _log(ERROR, f"acl open device {self._device} failed")
-            raise RuntimeError("[507033][Error code unknown] ") from None
+            said = f"acl open device {self._device} failed"
+            raise _fails(said, "[507033][Error code unknown] ") from None
         if self._device not in _process.devices:
             _process.devices.append(self._device)
-            _log(INFO, f"open device {self._device} success")
-        _log(INFO, "create new context")
+            _info(f"open device {self._device} success")
+        _info("create new context")
         try:
             model = LoadedModel(self._host, logical, Path(path))
         except LoadFailed as error:
-            _log(ERROR, f"load model from file failed, model file is {path}: {error}")
-            raise RuntimeError(_INVALID) from None
+            said = f"load model from file failed, model file is {path}: {error}"
+            raise _fails(said, _INVALID) from None
         _process.models += 1
         self._id = _process.models
         return model
@@ -228,39 +222,30 @@ class InferenceSession:
         self._summary.exec_time_list = []
         return 0
 
-    # --- executions ---------------------------------------------------------------------------
-
     def run(self, output_names: Sequence[str], feeds: Sequence[Any]) -> list[Tensor]:
         """Execute `options().loop` times on `Tensor`s or `BaseTensor`s, in input order.
 
         Outputs stay on the device.
         """
+        if self._model is None:
+            raise _fails("set context failed: the session was freed", _INVALID)
         if not all(isinstance(feed, BaseTensor | Tensor) for feed in feeds):
             raise TypeError("run(): incompatible function arguments.")
-        outputs = self._execute([feed._bytes() for feed in feeds], self._options.loop)
-        names = [desc.name for desc in self._outputs]
-        return [Tensor(outputs[names.index(name)], self._device) for name in output_names]
-
-    def _execute(self, buffers: Sequence[Array], loops: int) -> list[Array]:
-        if self._model is None:
-            _log(ERROR, "set context failed: the session was freed")
-            raise RuntimeError(_INVALID)
-        if len(buffers) != len(self._inputs):
-            _log(
-                ERROR,
-                f"feeds size: {len(buffers)} not equal to model tensor desc size: "
-                f"{len(self._inputs)}",
+        buffers = [feed._bytes() for feed in feeds]
+        given, needed = len(buffers), len(self._inputs)
+        if given != needed:
+            raise _fails(
+                f"feeds size: {given} not equal to model tensor desc size: {needed}", _RUNTIME
             )
-            raise RuntimeError(_RUNTIME)
         for i, (desc, buffer) in enumerate(zip(self._inputs, buffers, strict=True)):
             if buffer.nbytes != desc.realsize:
-                _log(
-                    ERROR,
+                raise _fails(
                     f"check i:{i} name:{desc.name} in size:{buffer.nbytes} "
                     f"needsize:{desc.realsize} not match",
+                    _FAILURE,
                 )
-                raise RuntimeError(_FAILURE)
         outputs: list[Array] = []
+        loops = self._options.loop
         for i in range(loops):
             outputs, start, end = self._model.execute(buffers)
             self._summary.exec_time_list.append(self._timed(start, end))
@@ -269,7 +254,8 @@ class InferenceSession:
                 sys.stdout.flush()
         if loops > 1:
             print(flush=True)
-        return outputs
+        names = [desc.name for desc in self._outputs]
+        return [Tensor(outputs[names.index(name)], self._device) for name in output_names]
 
     def _timed(self, start: float, end: float) -> Any:
         if not self._pairs:
@@ -294,28 +280,21 @@ class InferenceSession:
         """Return how many inputs have dynamic AIPP: none."""
         return 0
 
-    # --- the end -------------------------------------------------------------------------------
-
     def free_resource(self) -> int:
         """Unload the model; the session is of no use any more. Safe to call twice."""
         model, self._model = self._model, None
         if model is not None:
             model.close()
-            _log(INFO, f"unload model success, model Id is {self._id}")
+            _info(f"unload model success, model Id is {self._id}")
         return 0
-
-    def _unload_and_finalize(self) -> int:
-        # Before 2024 it was a method, and there was no free_resource to call first.
-        self.free_resource()
-        return type(self).finalize()
 
     @staticmethod
     def finalize() -> int:
         """Give up all devices; no session can be opened in this process after it."""
         if _process.initialised and not _process.finalised:
             for device in _process.devices:
-                _log(INFO, f"end to reset device {device}")
-            _log(INFO, "end to finalize acl")
+                _info(f"end to reset device {device}")
+            _info("end to finalize acl")
             _process.finalised = True
         return 0
 

@@ -24,49 +24,40 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.simulator.host import Host
-from harness.simulator.interface import (
-    InferSession,
-    OldInferSession,
-    Session,
-    why_refused,
-)
+from harness.simulator.interface import InferSession, OldInferSession, Session, why_refused
 
 Array = npt.NDArray[Any]
 FilesInfo = dict[int, dict[str, list[str]]]
 
-V1, V2, V3, V4, V5 = 1, 2, 3, 4, 5
 _PADDING = ""  # in place of a file, in a batch that is not full
 _MOST = 2**31 - 1
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str], host: Host) -> int:
     """Run the tool once."""
-    host = Host.load()
-    host.log_call("ais_bench", argv)
     generation = int(host.config.generation[1:])
     args = _parser(generation).parse_args(list(argv))
-    _check_together(args, generation)
-    if generation >= V2 and importlib.util.find_spec("pkg_resources") is None:
-        if generation >= V5:
-            _say("WARNING", "can't find aclruntime, please install it")
+    if generation >= 3 and args.output_dirname is not None and args.output is None:
+        raise _fails("parameter --output_dirname cannot be used alone, use it with --output")
+    if generation >= 5 and args.output_dirname and args.output_dirname.startswith("/"):
+        raise ValueError("--output_dirname do not support abs path!")
+    if generation > 1 and importlib.util.find_spec("pkg_resources") is None:
+        if generation >= 5:
+            print("[WARNING] can't find aclruntime, please install it", flush=True)
         else:
-            _say("WARNING", "aclruntime version:None is lower, please update it")
+            print("[WARNING] aclruntime version:None is lower, please update it", flush=True)
         args.mode = "tensor"
     _Run(args, host, generation, argv).run()
     return 0
 
 
-def _say(level: str, text: str) -> None:
-    print(f"[{level}] {text}", flush=True)
-
-
 def _info(text: str) -> None:
-    _say("INFO", text)
+    print(f"[INFO] {text}", flush=True)
 
 
 def _fails(text: str, error: type[Exception] = RuntimeError) -> Exception:
     """Print the cause of a failure, and return what ends the tool."""
-    _say("ERROR", text)
+    print(f"[ERROR] {text}", flush=True)
     return error(text)
 
 
@@ -76,8 +67,8 @@ def _fails(text: str, error: type[Exception] = RuntimeError) -> Exception:
 def _parser(generation: int) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser()
     add = parser.add_argument
-    secure = generation >= V5
-    old = generation <= V2  # names of flags changed in 2023-01
+    secure = generation >= 5
+    old = generation <= 2  # names of flags changed in 2023-01
 
     def checked(check: Callable[[str], str]) -> Callable[[str], str]:
         return check if secure else str
@@ -85,15 +76,14 @@ def _parser(generation: int) -> argparse.ArgumentParser:
     add(*(["--model", "--om"] if old else ["--model", "-m"]), required=True, type=checked(_model))
     add("--input", "-i", type=checked(_readable))
     add("--output", "-o", type=checked(_output))
-    add("--output_dirname", type=checked(_plain))
+    add("--output_dirname")
     add("--outfmt", default="BIN", choices=["BIN"])
     add("--loop", "-r" if old else "-l", default=1, type=_whole(1, 100_000 if secure else _MOST))
     add("--batchsize", default=1 if old else None, type=_whole(1, 4096 if secure else _MOST))
-    most_devices = {V1: 254, V2: _MOST, V3: _MOST}.get(generation, 255)
-    add(*(["--device"] if old else ["--device", "-d"]), default=0, type=_whole(0, most_devices))
-    if generation > V1:
+    add(*(["--device"] if old else ["--device", "-d"]), default=0, type=_whole(0, 255))
+    if generation > 1:
         add("--warmup_count", default=1, type=_whole(0, 10_000 if secure else _MOST))
-    parser.set_defaults(mode="array")
+    parser.set_defaults(mode="array", warmup_count=1)
     return parser
 
 
@@ -107,14 +97,7 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
 
 
 def _illegal(path: str, cause: str) -> Exception:
-    _say("ERROR", cause)
-    return argparse.ArgumentTypeError(f"path:{path} is illegal. Please check.")
-
-
-def _plain(text: str) -> str:
-    if re.search(r"[^A-Za-z0-9_./-]", text):
-        raise _illegal(text, "path contains an illegal char, legal chars are A-Z a-z 0-9 _ - / .")
-    return text
+    return _fails(f"path:{path} is illegal: {cause}", argparse.ArgumentTypeError)
 
 
 def _readable(text: str) -> str:
@@ -127,48 +110,22 @@ def _readable(text: str) -> str:
 def _model(text: str) -> str:
     _readable(text)
     if os.path.splitext(text)[1] != ".om" or not os.path.isfile(text):
-        raise _illegal(text, f"path:{text}, file type not in ['om']")
+        raise _illegal(text, "file type not in ['om']")
     return text
 
 
 def _output(text: str) -> str:
-    if os.path.exists(text) and not os.path.isdir(text):
-        raise argparse.ArgumentTypeError("output path is not a directory")
-    if cause := why_refused(text, writing=True):
-        raise _illegal(text, cause)
+    cause = why_refused(text, writing=True)
+    if cause or (os.path.exists(text) and not os.path.isdir(text)):
+        raise _illegal(text, cause or "output path is not a directory")
     return text
 
 
-def _check_together(args: argparse.Namespace, generation: int) -> None:
-    if generation >= V3 and args.output_dirname is not None and args.output is None:
-        raise _fails("parameter --output_dirname cannot be used alone, use it with --output")
-    if generation >= V5 and args.output_dirname and args.output_dirname.startswith("/"):
-        raise ValueError("--output_dirname do not support abs path!")
-    if generation == V1:
-        args.warmup_count = 1
-
-
-# --- files ------------------------------------------------------------------------------------
+# --- a run ------------------------------------------------------------------------------------
 
 
 def _natural(name: str) -> list[Any]:
     return [int(p) if p.isdigit() else p.lower() for p in re.split(r"([0-9]+)", name)]
-
-
-def _files_of(folder: str, generation: int) -> list[str]:
-    files = []
-    for name in os.listdir(folder):
-        path = os.path.join(folder, name)
-        if generation >= V5 and (cause := why_refused(path)):
-            raise _fails(cause)
-        if not os.path.isdir(path) and name.endswith((".bin", ".BIN")):
-            files.append(path)
-    if not files:
-        raise _fails(f"{folder} of input args not find valid file: [*.bin *.BIN]")
-    return sorted(sorted(files), key=_natural)
-
-
-# --- a run ------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -184,26 +141,25 @@ class _Run:
     def run(self) -> None:
         """Open the model, execute it over the inputs, write outputs and summary."""
         args, generation = self.args, self.generation
-        kind = InferSession if generation >= V5 else OldInferSession
-        session = kind(args.device, args.model, None, False, args.loop)
+        kind = InferSession if generation >= 5 else OldInferSession
+        session = kind(args.device, args.model)
         batchsize = args.batchsize
         if batchsize is None:
             batchsize = session.get_inputs()[0].shape[0]
             _info(f"try get model batchsize:{batchsize}")
         prefix = self._output_folder()
-        batches = [] if generation == V1 else self._batches(session)
-        zeros = [np.zeros(desc.realsize, np.uint8) for desc in session.get_inputs()]
-        first = self._feeds(batches[0], session) if batches else zeros
+        batches = [] if generation == 1 else self._batches(session)
+        first = self._feeds(batches[0] if batches else None, session)
         session.set_loop_count(1)
         for _ in range(args.warmup_count):
-            session.run(first, out_array=True)
+            session.run(first)
         session.set_loop_count(args.loop)
         session.session.reset_sumaryinfo()
-        _info(f"warm up {args.warmup_count} {'times ' * (generation == V1)}done")
-        if generation == V1:  # it looks at its inputs later
+        _info(f"warm up {args.warmup_count} {'times ' * (generation == 1)}done")
+        if generation == 1:  # it looks at its inputs later
             batches = self._batches(session)
         for index, batch in enumerate(batches):
-            outputs = session.run(self._feeds(batch, session), out_array=True)
+            outputs = session.run(self._feeds(batch, session))
             if prefix is not None:
                 self._save(prefix, index, batch, outputs)
             sys.stdout.write(f"\rInference {args.mode} Processing: {index + 1}/{len(batches)}")
@@ -212,7 +168,7 @@ class _Run:
         if prefix is not None:
             self._misplace(session, prefix)
         self._report(session, batchsize, prefix)
-        session.free_resource()
+        session.session.free_resource()
         InferSession.finalize()
 
     def _batches(self, session: Session) -> list[Sequence[str] | None]:
@@ -228,7 +184,7 @@ class _Run:
         if os.path.isdir(paths[0]):
             if len(paths) != 1:
                 raise _fails(f"Invalid args. args input dir num:{len(paths)} not equal to 1")
-            paths = _files_of(paths[0], self.generation)
+            paths = self._files_of(paths[0])
         elif not os.path.isfile(paths[0]):
             raise _fails(f"Invalid args. {paths[0]} of --input is invalid")
         size, whole = os.path.getsize(paths[0]), session.get_inputs()[0].realsize
@@ -242,6 +198,18 @@ class _Run:
         )
         padded = paths + [_PADDING] * (each * runs - len(paths))
         return [padded[run * each : (run + 1) * each] for run in range(runs)]
+
+    def _files_of(self, folder: str) -> list[str]:
+        files = []
+        for name in os.listdir(folder):
+            path = os.path.join(folder, name)
+            if self.generation >= 5 and (cause := why_refused(path)):
+                raise _fails(cause)
+            if not os.path.isdir(path) and name.endswith((".bin", ".BIN")):
+                files.append(path)
+        if not files:
+            raise _fails(f"{folder} of input args not find valid file: [*.bin *.BIN]")
+        return sorted(sorted(files), key=_natural)
 
     def _feeds(self, batch: Sequence[str] | None, session: Session) -> list[Array]:
         (desc,) = session.get_inputs()
@@ -257,11 +225,13 @@ class _Run:
             return None
         name = self.args.output_dirname or time.strftime("%Y_%m_%d-%H_%M_%S")
         prefix: str = os.path.join(self.args.output, name)
-        if self.generation == V1:
+        if self.generation == 1:
             os.mkdir(prefix, 0o755)  # an existing one, or a missing parent, ends the tool
         elif not os.path.exists(prefix):
-            _make_folders(prefix, 0o750 if self.generation >= V5 else 0o755)
-        elif self.generation >= V5 and (cause := why_refused(prefix, writing=True)):
+            before = os.umask(0o027 if self.generation >= 5 else 0o022)
+            os.makedirs(prefix)
+            os.umask(before)
+        elif self.generation >= 5 and (cause := why_refused(prefix, writing=True)):
             raise _fails(cause, ValueError)
         _info(f"output path:{prefix}")
         return prefix
@@ -283,10 +253,10 @@ class _Run:
                     index * len(files) + place, {"infiles": [file], "outfiles": []}
                 )
                 sample["outfiles"].append(path)
-                if self.generation >= V5 and os.path.exists(path):
+                if self.generation >= 5 and os.path.exists(path):
                     os.remove(path)
                 part.tofile(path)
-                if self.generation >= V5:
+                if self.generation >= 5:
                     os.chmod(path, 0o640)
 
     def _misplace(self, session: Session, prefix: str) -> None:
@@ -300,30 +270,24 @@ class _Run:
             an_hour_ago = time.time() - 3600
             os.utime(stale, (an_hour_ago, an_hour_ago))
 
-    def _statistics(self, values: Sequence[float]) -> dict[str, float]:
-        array = np.asarray(values or [0.0], np.float64)
-        figures = {
-            "min": float(array.min()),
-            "max": float(array.max()),
-            "mean": float(array.mean()),
-            "median": float(np.median(array)),
-            "percentile(99%)": float(np.percentile(array, 99)),
-        }
-        return figures | ({"count": len(values)} if self.generation >= V2 else {})
-
     def _report(self, session: Session, batchsize: int, prefix: str | None) -> None:
         args, generation = self.args, self.generation
-        entries = session.session.sumary().exec_time_list
-        times = [e if isinstance(e, float) else e[1] - e[0] for e in entries]
-        figures = self._statistics(times)
+        times = np.asarray(session.times_ms(), np.float64)
+        figures = {
+            "min": float(times.min()),
+            "max": float(times.max()),
+            "mean": float(times.mean()),
+            "median": float(np.median(times)),
+            "percentile(99%)": float(np.percentile(times, 99)),
+        }
         mean = figures["mean"]
-        throughput = 1000 * batchsize / mean if mean else 0.0
+        throughput = 1000 * batchsize / mean
         if self.host.strikes("wrong-throughput", self.host.visible_device(args.device)):
             throughput *= 4
         _info("-----------------Performance Summary------------------")
-        shown = ", ".join(f"{k} = {v}" for k, v in figures.items() if k != "count")
+        shown = ", ".join(f"{name} = {value}" for name, value in figures.items())
         _info(f"NPU_compute_time (ms): {shown}")
-        word = "batchsize.mean" if generation >= V4 else "batchsize"
+        word = "batchsize.mean" if generation >= 4 else "batchsize"
         _info(f"throughput 1000*{word}({batchsize})/NPU_compute_time.mean({mean}): {throughput}")
         _info("------------------------------------------------------")
         if prefix is None:
@@ -331,22 +295,13 @@ class _Run:
         summary: dict[str, Any] = {
             "filesinfo": self.files_info,
             "args": [sys.argv[0], *self.argv],
-            "NPU_compute_time": figures,
+            "NPU_compute_time": figures | ({"count": len(times)} if generation > 1 else {}),
             "throughput": throughput,
         }
-        if generation >= V2:
-            summary |= {"npu_compute_time_list": times, "pid": os.getpid()}
+        if generation > 1:
+            summary |= {"npu_compute_time_list": times.tolist(), "pid": os.getpid()}
         # A name with a trailing slash puts the later generations' file into the folder.
-        path = f"{prefix}/sumary.json" if generation == V1 else f"{prefix}_summary.json"
+        path = f"{prefix}/sumary.json" if generation == 1 else f"{prefix}_summary.json"
         Path(path).write_text(json.dumps(summary), encoding="utf-8")
-        if generation >= V5:
+        if generation >= 5:
             os.chmod(path, 0o640)
-
-
-def _make_folders(path: str, mode: int) -> None:
-    # os.makedirs gives its mode to the last folder alone.
-    current = ""
-    for part in os.path.abspath(path).split("/"):
-        current += part + "/"
-        if not os.path.isdir(current):
-            os.mkdir(current, mode)

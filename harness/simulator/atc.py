@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.simulator import om
-from harness.simulator.config import SimulatorConfig
-from harness.simulator.host import Host, hang
+from harness.simulator.config import SimulatorConfig, major_minor
+from harness.simulator.host import Host, ToolError, hang, parse_flags
 
 FAILED = 255  # -1, as a shell sees it
 _REQUIRED = ("framework", "model", "output", "soc_version")
@@ -47,31 +47,29 @@ _FLAGS = (
     "out_nodes output output_type precision_mode precision_mode_v2 save_original_model "
     "singleop soc_version sparsity status_check tiling_mode weight"
 )
+_PATH = re.compile(r"[A-Za-z0-9_./\-一-龥]+")
 _HELP = """usage: atc <args>
 generate offline model example:
 atc --model=./model.onnx --framework=5 --output=./model --soc_version=<soc_version>
 """
 
 
-class AtcError(Exception):
-    """What atc ends with: an error code (empty when it has none) and its text."""
+class AtcError(ToolError):
+    """What atc refuses, with its error code."""
 
-    def __init__(self, code: str, text: str) -> None:
-        super().__init__(text)
-        self.code = code
-        self.text = text
+    def __init__(self, error_code: str, text: str) -> None:
+        super().__init__(text, FAILED)
+        self.error_code = error_code
 
 
-def main(argv: Sequence[str], host: Host | None = None) -> int:
+def main(argv: Sequence[str], host: Host) -> int:
     """Compile as the arguments say; everything is printed to stdout."""
-    host = host or Host.load()
-    host.log_call("atc", argv)
     try:
-        flags = _parse(argv)
+        flags = parse_flags(argv, _FLAGS, FAILED, bare="help")
         if "help" in flags:
             sys.stdout.write(_HELP)
             return 0
-        _say("ATC start working now, please wait for a moment.")
+        print("ATC start working now, please wait for a moment.", flush=True)
         if host.strikes("atc-hang"):
             hang()
         began = time.monotonic()
@@ -84,62 +82,33 @@ def main(argv: Sequence[str], host: Host | None = None) -> int:
             )
         _compile(flags, host)
         time.sleep(max(0.0, host.config.atc_seconds - (time.monotonic() - began)))
-    except AtcError as error:
-        _say(
+    except ToolError as error:
+        text = _coded(error, host.config) if isinstance(error, AtcError) else str(error)
+        raise ToolError(
             "ATC run failed, Please check the detail log, Try 'atc --help' for more information\n"
-            + coded(error.code, error.text, host.config)
-        )
-        return FAILED
-    _say("...\nATC run success, welcome to the next use.")
+            + text,
+            FAILED,
+        ) from None
+    print("...\nATC run success, welcome to the next use.")
     return 0
 
 
-def coded(code: str, text: str, config: SimulatorConfig) -> str:
-    """An error as this generation of the toolkit prints it."""
-    if not code:
-        return text
-    if config.cann_version >= (8, 5):
+def _coded(error: AtcError, config: SimulatorConfig) -> str:
+    """Return an error as this generation of the toolkit prints it."""
+    code, cann = error.error_code, major_minor(config.cann)
+    if cann >= (8, 5):
         title = "Unsupported_Operator" if code.startswith("EZ") else "Invalid_Argument"
-        return f"{title}({code}): {text}"
-    if config.cann_version >= (8, 0):
-        now = datetime.now()
-        return (
-            f"{code}: [PID: {os.getpid()}] {now:%Y-%m-%d-%H:%M:%S}."
-            f"{now.microsecond // 1000:03d}.{now.microsecond % 1000:03d} {text}"
-        )
-    return f"{code}: {text}"
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
+        return f"{title}({code}): {error}"
+    if cann >= (8, 0):
+        moment = datetime.now().strftime("%Y-%m-%d-%H:%M:%S.%f")
+        return f"{code}: [PID: {os.getpid()}] {moment[:-3]}.{moment[-3:]} {error}"
+    return f"{code}: {error}"
 
 
 def _invalid(flag: str, value: str, reason: str) -> AtcError:
     return AtcError(
         "E10001", f"Value [{value}] for parameter [{flag}] is invalid. Reason: {reason}"
     )
-
-
-def _parse(argv: Sequence[str]) -> dict[str, str]:
-    flags: dict[str, str] = {}
-    words = list(argv)
-    while words:
-        word = words.pop(0)
-        match = re.fullmatch(r"--?([A-Za-z_0-9]+)(=(.*))?", word, re.DOTALL)
-        if not match:
-            raise AtcError("", f"ERROR: unexpected argument '{word}'")
-        name, value = match[1], match[3]
-        if name not in _FLAGS.split():
-            raise AtcError("", f"ERROR: unknown command line flag '{name}'")
-        if value is None:
-            if name == "help":
-                value = "true"
-            elif words:
-                value = words.pop(0)
-            else:
-                raise AtcError("", f"ERROR: flag '--{name}' is missing its argument")
-        flags[name] = value
-    return flags
 
 
 def _check(flags: Mapping[str, str], config: SimulatorConfig) -> None:
@@ -149,18 +118,16 @@ def _check(flags: Mapping[str, str], config: SimulatorConfig) -> None:
                 "E10007",
                 f"[--{name}] is required. Possible Cause: The parameter [--{name}] is not set.",
             )
-    for name in ("model", "output"):
-        if not re.fullmatch(r"[A-Za-z0-9_./\-一-龥]+", flags[name]):
-            raise _invalid(
-                f"--{name}", flags[name], "the path may have letters, digits, '_', '.' and '-'"
-            )
-    if not Path(flags["model"]).is_file():
-        raise _invalid("--model", flags["model"], "the file does not exist")
     output = Path(flags["output"])
-    if flags["output"].endswith("/") or output.is_dir():
-        raise _invalid("--output", flags["output"], "it names a folder, not a file")
-    if not output.absolute().parent.is_dir():
-        raise _invalid("--output", flags["output"], "the folder does not exist")
+    for name, wrong, reason in (
+        ("model", not _PATH.fullmatch(flags["model"]), "it may have letters, digits, _ . / -"),
+        ("output", not _PATH.fullmatch(flags["output"]), "it may have letters, digits, _ . / -"),
+        ("model", not Path(flags["model"]).is_file(), "the file does not exist"),
+        ("output", output.is_dir(), "it names a folder, not a file"),
+        ("output", not output.absolute().parent.is_dir(), "the folder does not exist"),
+    ):
+        if wrong:
+            raise _invalid(f"--{name}", flags[name], reason)
     if "auto_tune_mode" in flags and not config.auto_tune:
         raise _invalid(
             "--auto_tune_mode",
@@ -183,26 +150,22 @@ def _compile(flags: Mapping[str, str], host: Host) -> None:
     config = host.config
     source = Path(flags["model"])
     model, input, outputs = load_model(source, flags.get("input_shape", ""))
-    precision = flags.get("precision_mode", "force_fp16")
-    if config.float16 and precision not in _KEEPS_FLOAT32:
+    if config.float16 and flags.get("precision_mode") not in _KEEPS_FLOAT32:
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
         model = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True)
-    stem = flags["output"]
-    suffix = f"_linux_{platform.machine()}.om" if config.om_suffix else ".om"
-    output = Path(stem + suffix)
+    suffix = f"_linux_{platform.machine()}.om" if config.om == "linux" else ".om"
+    output = Path(flags["output"] + suffix)
     if host.strikes("stale-files"):
         return
     om.write(
         output,
         model.SerializeToString(),
-        name=Path(stem).name,
+        name=Path(flags["output"]).name,
         batch=input.shape[0],
         inputs=(input,),
         outputs=outputs,
         soc_version=flags["soc_version"],
-        cann=config.cann,
-        precision=precision,
         tuning=flags.get("auto_tune_mode", "none"),
     )
     if host.strikes("truncated-om"):
@@ -219,39 +182,31 @@ def load_model(source: Path, shape: str) -> tuple[Any, om.Tensor, tuple[om.Tenso
 
     try:
         model = onnx.load(str(source))
+        weights = {weight.name for weight in model.graph.initializer}
+        (value,) = (value for value in model.graph.input if value.name not in weights)
     except Exception as error:
-        raise AtcError(
-            "E16004", f"Failed to parse the ONNX model: {type(error).__name__}"
-        ) from None
-    weights = {weight.name for weight in model.graph.initializer}
-    values = [value for value in model.graph.input if value.name not in weights]
-    if len(values) != 1:
-        raise AtcError("E16004", f"Failed to parse the ONNX model: it has {len(values)} inputs")
-    sides = values[0].type.tensor_type.shape.dim
+        raise AtcError("E16004", f"Failed to parse the ONNX model: {error}") from None
+    sides = value.type.tensor_type.shape.dim
     have = [side.dim_value if side.HasField("dim_value") else -1 for side in sides]
-    for side, want in zip(sides, _wanted(shape, values[0].name, have), strict=True):
+    for side, want in zip(sides, _wanted(shape, value.name, have), strict=True):
         side.dim_value = want
     if -1 in have:
-        for value in model.graph.output:  # their batch is the input's now
-            for side in value.type.tensor_type.shape.dim:
+        for output in model.graph.output:  # their batch is the input's now
+            for side in output.type.tensor_type.shape.dim:
                 if not side.HasField("dim_value"):
                     side.Clear()
         model = onnx.shape_inference.infer_shapes(model)
-    input = _tensor(values[0])
+    input = _tensor(value)
     return model, input, _outputs(model, input)
 
 
 def _wanted(text: str, name: str, have: Sequence[int]) -> list[int]:
     """Return the input's sides; `have` are the model's, -1 where it leaves one open."""
     flag = "--input_shape"
-    given = re.fullmatch(r"(.+):(-?\d+(?:,-?\d+)*)", text)
-    if text and given is None:
-        raise _invalid(flag, text, 'it must be like "input_name1:n1,c1,h1,w1"')
-    if given is not None and given[1] != name:
-        raise _invalid(flag, given[1], f"the model has no such input; its inputs are [{name}]")
-    wanted = [int(side) for side in given[2].split(",")] if given is not None else [*have]
-    if given is not None and min(wanted) <= 0:
-        raise _invalid(flag, text, "-1 needs a dynamic flag")
+    given = re.fullmatch(r"(.+):(\d+(?:,\d+)*)", text)
+    if text and (given is None or given[1] != name):
+        raise _invalid(flag, text, f'it must be like "{name}:n1,c1,h1,w1"; no such input, or side')
+    wanted = [*have] if given is None else [int(side) for side in given[2].split(",")]
     if len(wanted) != len(have) or any(a not in (-1, b) for a, b in zip(have, wanted, strict=True)):
         reason = f"the shape of input [{name}] in the model is {[*have]}"
         raise _invalid(flag, f"{name}:{','.join(map(str, wanted))}", reason)

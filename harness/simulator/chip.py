@@ -65,8 +65,9 @@ class LoadedModel:
         self._nan = host.strikes("nan", device)
         self._slow = host.strikes("slow", device)
         self.loses_outputs = host.strikes("missing-outputs", device)
-        self._ms = nominal_ms(config, header)
-        if self._ms is None and config.timing != "real":
+        self._timing, usual_ms = config.time
+        self._ms = _listed_ms(config, header) or usual_ms
+        if self._ms is None and self._timing != "real":
             raise LoadFailed("the table of times has no entry for it")
         self._entry = host.register(device)
         try:
@@ -110,13 +111,9 @@ class LoadedModel:
 
     def _take_time(self, began: float) -> float:
         """When the execution ended, or is said to have ended: seconds of `perf_counter`."""
-        factor = 2.0 if self._slow else 1.0
-        config = self._host.config
-        if self._ms is None:
-            end = began + factor * (time.perf_counter() - began)
-        else:
-            end = began + factor * self._ms / 1000.0
-        if config.timing == "given":
+        seconds = time.perf_counter() - began if self._ms is None else self._ms / 1000.0
+        end = began + (2.0 if self._slow else 1.0) * seconds
+        if self._timing == "given":
             return end
         # Spun, not slept: a sleep overshoots by what the kernel likes.
         while time.perf_counter() < end:
@@ -137,13 +134,11 @@ class LoadedModel:
         self._entry.close()
 
 
-def nominal_ms(config: SimulatorConfig, header: om.Header) -> float | None:
-    """Milliseconds that an execution of this model is told to take; None when it is not told."""
+def _listed_ms(config: SimulatorConfig, header: om.Header) -> float | None:
+    """Milliseconds of the model in the table of times; None where it is not in it."""
     shape = "x".join(str(side) for side in header.inputs[0].shape)
-    for key in (header.name, shape, str(header.batch)):
-        if key in config.times:
-            return config.times[key]
-    return config.time_ms
+    keys = (header.name, shape, str(header.batch))
+    return next((config.times[key] for key in keys if key in config.times), None)
 
 
 def open_onnxruntime(payload: bytes, threads: int) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from harness.base.errors import ConfigError
@@ -102,7 +102,6 @@ class Fault:
 
     @property
     def kind(self) -> FaultKind:
-        """Its row of the table."""
         return FAULTS[self.name]
 
     @property
@@ -123,91 +122,31 @@ def parse_fault(text: str) -> Fault:
 
     Raises:
         ConfigError: no such fault (the closest one is named).
-        ValueError: another form; the text says which is expected.
+        ValueError: another form, or a count of a fault that lasts.
     """
     name, *rest = text.split(":")
     if name not in FAULTS:
         raise ConfigError(
-            f"simulated Ascend host: no fault is called {name!r}" + closest(name, list(FAULTS)),
+            f"simulated Ascend host: no fault is called {name!r}" + closest(name, FAULTS),
             remedy="known faults: " + ", ".join(FAULTS),
         )
-    device = count = None
-    if len(rest) > 2:
-        raise ValueError("NAME:DEVICE:COUNT")
-    if rest and rest[0] != "any":
-        device = whole(rest[0], 0, MAX_DEVICES - 1)
-    if len(rest) == 2:
-        count = whole(rest[1], 1, 1_000_000)
-        if FAULTS[name].lasts:
-            raise ValueError(f"possible: {name} lasts, leave out the count")
-    return Fault(name, device, count)
+    if len(rest) > 2 or (len(rest) == 2 and FAULTS[name].lasts):
+        raise ValueError
+    device = whole(rest[0], 0, MAX_DEVICES - 1) if rest and rest[0] != "any" else None
+    return Fault(name, device, whole(rest[1], 1, 1_000_000) if len(rest) == 2 else None)
 
 
 def whole(text: str, least: int, most: int) -> int:
-    """Parse a whole number. Raises `ValueError` with what is expected."""
+    """Parse a whole number. Raises `ValueError`."""
     if text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most:
         return int(text)
-    raise ValueError(f"a whole number from {least} to {most}")
+    raise ValueError(f"{text!r} is not in [{least}, {most}]")
 
 
-def closest(word: str, known: Sequence[str]) -> str:
+def closest(word: str, known: Iterable[str]) -> str:
     """Return ` (did you mean X?)`, or nothing where no known word is close."""
-    match = difflib.get_close_matches(word, known, n=1)
+    match = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean {match[0]}?)" if match else ""
-
-
-def check_fault(
-    fault: Fault, *, absent: Container[str], devices: int, driver: str | None, named: bool
-) -> None:
-    """Refuse a fault that no run on such a host can show.
-
-    Args:
-        absent: tools and drivers that the host lacks.
-        devices: how many it has.
-        driver: the one that runs models; None where none can. `named`: somebody asked for it.
-
-    Raises:
-        ConfigError: the fault's tool or device is not there, its tool knows no devices, or the
-            driver is one that does not show it.
-    """
-    kind = fault.kind
-    places = [place for place in kind.places if place not in absent]
-    of_drivers = {*kind.places} <= {*DRIVERS}
-    if fault.device is not None and fault.device >= devices:
-        why = f"there is no device {fault.device}, the host has {devices}"
-        raise _never(fault, why, "devices are counted from 0")
-    if not places and of_drivers and driver is None:
-        raise _never(fault, *_NOTHING_RUNS)
-    if not places:
-        tool = "ais_bench" if kind.places[0] in OF_AIS_BENCH else kind.places[0]
-        raise _never(fault, f"the host has no {tool}", f"leave out without={tool}")
-    if not devices and (kind.lasts or {*places} <= {*DRIVERS}):
-        raise _never(fault, "the host has no device", "cards=1 or more")
-    if fault.device is not None:
-        places = [place for place in places if kind.knows_devices(place)]
-    if not places:
-        everywhere = Fault(fault.name, None, fault.count).text
-        why = f"{kind.places[0]} is not called for one device"
-        raise _never(fault, why, f"fault={everywhere}")
-    if driver in places or not {*places} <= {*DRIVERS}:
-        return
-    if driver is None:
-        raise _never(fault, *_NOTHING_RUNS)
-    first = "" if named else ", the first that is there,"
-    raise _never(
-        fault,
-        f"the driver {driver}{first} does not show it",
-        " or ".join(f"--driver={place}" for place in places),
-    )
-
-
-_NOTHING_RUNS = ("nothing on the host runs models", "leave out a without=")
-
-
-def _never(fault: Fault, why: str, remedy: str) -> ConfigError:
-    return ConfigError(
-        f"simulated Ascend host: fault={fault.text} would never strike: {why}", remedy=remedy
-    )
 
 
 def fault_table() -> list[str]:

@@ -10,17 +10,18 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.simulator.config import SimulatorConfig, from_json
-from harness.simulator.faults import DRIVERS, OF_OUTPUTS, Fault
+from harness.simulator.faults import DRIVERS, OF_OUTPUTS
 
 VARIABLE = "NPU_SIMULATOR"
 FOREIGN_PID = 4_194_305  # one above Linux's largest: never a process of this machine
@@ -57,7 +58,6 @@ class Host:
         self.config = config
         self.folder = folder
         self._sessions = folder / "sessions"
-        self._counters = folder / "counters"
         self._struck = folder / "struck"
 
     @classmethod
@@ -127,53 +127,42 @@ class Host:
                 running = data[:1] == b"1" or before.running
                 memory = SESSION_MB + before.memory_mb
                 holders[pid] = Holder(pid, entry["name"], memory, running)
-        if self.has_fault("busy", device):
+        if self.strikes("busy", device):
             holders[FOREIGN_PID] = Holder(FOREIGN_PID, "python3", 1024, True)
         return list(holders.values())
 
     # --- faults -------------------------------------------------------------------------------
 
-    def has_fault(self, name: str, device: int | None = None) -> bool:
-        """Return whether a lasting fault is configured for a device; no count is used up."""
-        faults = enumerate(self.config.faults)
-        matching = [index for index, fault in faults if fault.matches(name, device)]
-        for index in matching:
-            self._mark_struck(index)
-        return bool(matching)
-
     def strikes(self, name: str, device: int | None = None) -> bool:
         """Return whether a fault strikes now; one that is limited to some calls counts this one."""
         if name in OF_OUTPUTS and _thrown_away.get():
             return False
-        for index, fault in enumerate(self.config.faults):
-            if not fault.matches(name, device):
-                continue
-            if fault.count is None or self._count(f"{index}-{name}") < fault.count:
-                self._mark_struck(index)
-                return True
-        return False
+        matching = (
+            index for index, fault in enumerate(self.config.faults) if fault.matches(name, device)
+        )
+        return any(self._strikes(index) for index in matching)
 
-    def _mark_struck(self, index: int) -> None:
+    def _strikes(self, index: int) -> bool:
+        """Mark a fault's strike, unless it struck as often as it may: a byte for each."""
+        most = self.config.faults[index].count
         self._struck.mkdir(parents=True, exist_ok=True)
-        (self._struck / str(index)).touch()
+        with (self._struck / str(index)).open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if most is not None and file.seek(0, os.SEEK_END) >= most:
+                return False
+            file.write(b".")
+            return True
 
-    def never_struck(self) -> Iterator[tuple[Fault, str]]:
-        """Yield the faults that nothing came across, each with the reason where one is known."""
+    def never_struck(self) -> Iterator[str]:
+        """Yield a sentence for each fault that nothing came across."""
         called = self._called()
         for index, fault in enumerate(self.config.faults):
             if (self._struck / str(index)).exists():
                 continue
             tools = [place for place in fault.kind.places if place not in DRIVERS]
             idle = next((tool for tool in tools if tool not in called), None)
-            yield fault, _IDLE.get(idle, f"{idle} was not called") if idle else ""
-
-    def _count(self, name: str) -> int:
-        """Return how often this was asked before."""
-        self._counters.mkdir(parents=True, exist_ok=True)
-        with (self._counters / name).open("a+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            file.write(b".")
-            return file.tell() - 1
+            why = f": {_IDLE.get(idle, f'{idle} was not called')}" if idle else ""
+            yield f"fault {fault.text} never struck{why}"
 
     # --- the rest -----------------------------------------------------------------------------
 
@@ -228,6 +217,51 @@ class OpenSession:
             self._path.unlink(missing_ok=True)
 
 
+class ToolError(Exception):
+    """What a tool ends with: a text, which goes to stdout, and an exit code."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+Tool = Callable[[Sequence[str], Host], int]
+
+
+def play(name: str, tool: Tool, argv: Sequence[str], host: Host | None = None) -> int:
+    """Call a tool of a host (default: the environment's) and return its exit code."""
+    host = host or Host.load()
+    host.log_call(name, argv)
+    try:
+        code = tool(argv, host)
+    except ToolError as error:
+        print(error)
+        code = error.code
+    sys.stdout.flush()
+    return code
+
+
+def parse_flags(argv: Sequence[str], known: str, code: int, bare: str = "") -> dict[str, str]:
+    """Parse `--name=value` and `--name value`; `known` are the names, those `bare` have no value.
+
+    Raises:
+        ToolError: an unknown flag, or one without its value.
+    """
+    flags: dict[str, str] = {}
+    words = iter(argv)
+    for word in words:
+        match = re.fullmatch(r"--?([A-Za-z_0-9]+)(=(.*))?", word, re.DOTALL)
+        if not match or match[1] not in [*known.split(), *bare.split()]:
+            raise ToolError(f"[ERROR] unknown command line flag {word!r}", code)
+        value = match[3]
+        if value is None:
+            value = "true" if match[1] in bare.split() else next(words, None)
+        if value is None:
+            raise ToolError(f"[ERROR] flag {word!r} is missing its argument", code)
+        flags[match[1]] = value
+    return flags
+
+
 @contextmanager
 def outputs_thrown_away() -> Iterator[None]:
     """Let no fault of outputs strike in the block: nobody gets the outputs of its models."""
@@ -247,13 +281,9 @@ def never_struck(folder: Path) -> tuple[str, ...]:
     if not file.is_file():
         return ()
     try:
-        host = Host.load({VARIABLE: str(file)})
+        return tuple(Host.load({VARIABLE: str(file)}).never_struck())
     except (OSError, ValueError, KeyError, TypeError):  # half a file of a run that was killed
         return ()
-    return tuple(
-        f"fault {fault.text} never struck" + (f": {why}" if why else "")
-        for fault, why in host.never_struck()
-    )
 
 
 def hang() -> None:

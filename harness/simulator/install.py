@@ -12,6 +12,7 @@ state/                              what the tools share
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import platform
@@ -52,14 +53,10 @@ def install(
     try:
         return _install(folder, config, environment)
     except OSError as error:
-        if error.errno in _DISK:
-            raise RecordError(
-                f"cannot install the simulated Ascend host in {folder}: {error}",
-                remedy="free disk space, or choose a place on another disk with --runs=DIR",
-            ) from error
-        raise ConfigError(
+        kind = RecordError if error.errno in _DISK else ConfigError
+        raise kind(
             f"cannot install the simulated Ascend host in {folder}: {error}",
-            remedy="choose a folder that can be written",
+            remedy="free disk space, or choose a folder that can be written with --runs=DIR",
         ) from error
 
 
@@ -77,16 +74,17 @@ def _install(
 ) -> Mapping[str, str]:
     for name in ("bin", "ascend-toolkit", "driver", "tools", "site", "state"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    arch = platform.machine()
-    toolkit = folder / "ascend-toolkit" / "latest"
-    site = folder / "site"
-    for path in (folder / "bin", toolkit / "bin", folder / "tools", site, folder / "driver"):
-        path.mkdir(parents=True, exist_ok=True)
-    (folder / "state").mkdir(exist_ok=True)
+    (folder / "state").mkdir(parents=True)
     settings = folder / "simulator.json"
-    state = str(folder / "state")
-    _write(settings, json.dumps({"config": config.to_json(), "state": state}, indent=1))
-
+    toolkit = folder / "ascend-toolkit" / "latest"
+    arch = platform.machine()
+    data = {"config": dataclasses.asdict(config), "state": str(folder / "state")}
+    _write(settings, json.dumps(data, indent=1))
+    _write(
+        toolkit / f"{arch}-linux" / "ascend_toolkit_install.info",
+        f"package_name=Ascend-cann-toolkit\nversion={config.cann}\n",
+    )
+    _write(folder / "driver" / "version.info", f"Version={config.driver}\n")
     for name, path, module in (
         ("npu-smi", folder / "bin" / "npu-smi", "npu_smi"),
         ("atc", toolkit / "bin" / "atc", "atc"),
@@ -94,14 +92,11 @@ def _install(
         ("benchmark", folder / "tools" / f"benchmark.{arch}", "benchmark"),
     ):
         if name not in config.without:
-            _executable(path, module, settings)
+            _write(path, _shebang() + _tool(settings, name, module))
+            path.chmod(path.stat().st_mode | 0o111)
     if "ais_bench" not in config.without:
-        _python_tools(site, folder / "tools", config, settings)
-
-    info = toolkit / f"{arch}-linux" / "ascend_toolkit_install.info"
-    info.parent.mkdir(exist_ok=True)
-    _write(info, f"package_name=Ascend-cann-toolkit\nversion={config.cann}\n")
-    _write(folder / "driver" / "version.info", f"Version={config.driver}\n")
+        for place, text in _python_tools(settings, config.generation).items():
+            _write(folder / place, text)
     variables = {
         VARIABLE: str(settings),
         "ASCEND_TOOLKIT_HOME": str(toolkit),
@@ -111,24 +106,36 @@ def _install(
         "TOOLCHAIN_HOME": str(toolkit / "toolkit"),
     }
     paths = {
-        "PATH": [folder / "bin", toolkit / "bin", folder / "tools"],
-        "PYTHONPATH": [site],
-        "LD_LIBRARY_PATH": [toolkit / "lib64"],
+        "PATH": f"{folder / 'bin'}:{toolkit / 'bin'}:{folder / 'tools'}",
+        "PYTHONPATH": f"{folder / 'site'}",
+        "LD_LIBRARY_PATH": f"{toolkit / 'lib64'}",
     }
     lines = [f"# {_NOTICE}"]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
-    result = {**environment, **variables}
-    for name, entries in paths.items():
-        before = ":".join(str(entry) for entry in entries)
-        lines.append(f'export {name}={shlex.quote(before)}"${{{name}:+:${name}}}"')
-        result[name] = ":".join([before, *filter(None, [environment.get(name, "")])])
+    lines += [
+        f'export {name}={shlex.quote(first)}"${{{name}:+:${name}}}"'
+        for name, first in paths.items()
+    ]
     _write(toolkit.parent / "set_env.sh", "\n".join(lines) + "\n")
-    return result
+    longer = {
+        name: ":".join(filter(None, (first, environment.get(name))))
+        for name, first in paths.items()
+    }
+    return {**environment, **variables, **longer}
 
 
 def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     # A path that the locale cannot read has its bytes as lone surrogates: they are written back.
     path.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
+def _shebang() -> str:
+    interpreter = sys.executable
+    if len(interpreter) > _MAX_SHEBANG or " " in interpreter:
+        # A line that is a comment's string to Python and a command to the shell.
+        return f"#!/bin/sh\n'''exec' {shlex.quote(interpreter)} \"$0\" \"$@\"\n' '''\n"
+    return f"#!{interpreter}\n"
 
 
 def _prologue(settings: Path) -> str:
@@ -140,60 +147,35 @@ def _prologue(settings: Path) -> str:
     )
 
 
-def _executable(path: Path, module: str, settings: Path) -> None:
-    interpreter = sys.executable
-    if len(interpreter) > _MAX_SHEBANG or " " in interpreter:
-        # A line that is a comment's string to Python and a command to the shell.
-        first = f"#!/bin/sh\n'''exec' {shlex.quote(interpreter)} \"$0\" \"$@\"\n' '''\n"
-    else:
-        first = f"#!{interpreter}\n"
-    _write(
-        path,
-        first
-        + _prologue(settings)
-        + f"from harness.simulator.{module} import main\n\nsys.exit(main(sys.argv[1:]))\n",
+def _tool(settings: Path, name: str, module: str) -> str:
+    """Return the text of an executable that plays a tool."""
+    return _prologue(settings) + (
+        f"from harness.simulator.host import play\nfrom harness.simulator.{module} import main\n\n"
+        f"if __name__ == '__main__':\n    sys.exit(play({name!r}, main, sys.argv[1:]))\n"
     )
-    path.chmod(path.stat().st_mode | 0o111)
 
 
-def _python_tools(site: Path, tools: Path, config: SimulatorConfig, settings: Path) -> None:
+def _python_tools(settings: Path, generation: str) -> Mapping[str, str]:
+    """Return the files of ais_bench and aclruntime, by their paths below the host's folder."""
     prologue = _prologue(settings)
-
-    def write(path: Path, text: str) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, prologue + text)
-
-    write(
-        site / "aclruntime.py",
-        "from harness.simulator import aclruntime as _module\n\n"
+    metadata = "Metadata-Version: 2.1\nName: {}\nVersion: 0.0.2\n"
+    tool = _tool(settings, "ais_bench", "ais_bench")
+    files = {
+        "site/aclruntime.py": prologue + "from harness.simulator import aclruntime as _module\n\n"
         "globals().update({n: getattr(_module, n) for n in _module.__all__})\n",
-    )
-    for name in ("aclruntime", "ais_bench"):
-        if name == "ais_bench" and config.generation == "v1":
-            continue
-        metadata = site / f"{name}-0.0.2.dist-info" / "METADATA"
-        metadata.parent.mkdir(parents=True)
-        metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.0.2\n")
-    if config.generation == "v1":  # before `python -m ais_bench`
-        write(
-            tools / "ais_infer.py",
-            "from harness.simulator.ais_bench import main\n\nsys.exit(main(sys.argv[1:]))\n",
-        )
-        return
-    package = site / "ais_bench"
-    write(package / "__init__.py", "")
-    write(package / "infer" / "__init__.py", "")
-    write(
-        package / "__main__.py",
-        "from harness.simulator.ais_bench import main\n\n"
-        "if __name__ == '__main__':\n    sys.exit(main(sys.argv[1:]))\n",
-    )
-    session = {"v5": "InferSession", "v2": "OldestInferSession"}.get(
-        config.generation, "OldInferSession"
-    )
-    summary = "MemorySummary" if config.generation == "v5" else "OldMemorySummary"
-    write(
-        package / "infer" / "interface.py",
-        "from harness.simulator import interface as _module\n\n"
-        f"InferSession = _module.{session}\nMemorySummary = _module.{summary}\n",
-    )
+        "site/aclruntime-0.0.2.dist-info/METADATA": metadata.format("aclruntime"),
+    }
+    if generation == "v1":  # before `python -m ais_bench`
+        return {**files, "tools/ais_infer.py": tool}
+    sessions = {"v5": "InferSession", "v2": "OldestInferSession"}
+    return {
+        **files,
+        "site/ais_bench-0.0.2.dist-info/METADATA": metadata.format("ais_bench"),
+        "site/ais_bench/__init__.py": "",
+        "site/ais_bench/__main__.py": tool,
+        "site/ais_bench/infer/__init__.py": "",
+        "site/ais_bench/infer/interface.py": prologue
+        + "from harness.simulator import interface as _module\n\n"
+        f"InferSession = _module.{sessions.get(generation, 'OldInferSession')}\n"
+        "MemorySummary = _module.MemorySummary\n",
+    }

@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.simulator import aclruntime
+
+Array = npt.NDArray[Any]
 
 
 def why_refused(path: str, writing: bool = False) -> str:
@@ -36,10 +38,7 @@ def why_refused(path: str, writing: bool = False) -> str:
         return f"path: {full}: the current user is not its owner or ownergroup"
     forbidden, most = (0o027, "0o750") if writing else (0o022, "0o755")
     if status.st_mode & forbidden:
-        return (
-            f"path: {full} is group writable or open to others, permission should not be over "
-            f"{most}"
-        )
+        return f"path: {full} is group writable or open to others, more than {most}"
     if not writing and not (status.st_mode & 0o400 and os.access(full, os.R_OK)):
         return f"path: {full} cannot be read, permission should be at least 0o400"
     return ""
@@ -48,20 +47,9 @@ def why_refused(path: str, writing: bool = False) -> str:
 class Session:
     """What all generations have."""
 
-    def __init__(
-        self,
-        device_id: int,
-        model_path: str,
-        acl_json_path: str | None = None,
-        debug: bool = False,
-        loop: int = 1,
-    ) -> None:
-        self.device_id = device_id
+    def __init__(self, device_id: int, model_path: str) -> None:
         options = aclruntime.session_options()
-        options.log_level = aclruntime.DEBUG if debug else aclruntime.INFO
-        options.loop = loop
         self.session = aclruntime.InferenceSession(model_path, device_id, options)
-        self.outputs_names = [desc.name for desc in self.session.get_outputs()]
 
     def get_inputs(self) -> list[aclruntime.tensor_desc]:
         """Return descriptions of the inputs."""
@@ -75,60 +63,47 @@ class Session:
         """Set the executions for each `run` from now on."""
         self.session.options().loop = loop
 
-    def run(self, feeds: Sequence[Any], out_array: bool = False) -> list[Any]:
-        """Execute on arrays or tensors in input order."""
-        inputs: Sequence[Any] = feeds
-        if len(feeds) > 0 and isinstance(feeds[0], np.ndarray):
-            inputs = [aclruntime.BaseTensor(feed.ctypes.data, feed.nbytes) for feed in feeds]
-        outputs = self.session.run(self.outputs_names, inputs)
-        if not out_array:
-            return outputs
-        for tensor in outputs:
+    def run(self, feeds: Sequence[Array]) -> list[Array]:
+        """Execute on arrays in input order; return the outputs on the host."""
+        inputs = [aclruntime.BaseTensor(feed.ctypes.data, feed.nbytes) for feed in feeds]
+        tensors = self.session.run([desc.name for desc in self.get_outputs()], inputs)
+        for tensor in tensors:
             tensor.to_host()
-        return [np.array(tensor) for tensor in outputs]
+        return [np.array(tensor) for tensor in tensors]
 
-    def _infer(self, feeds: Any, mode: str, out_array: bool) -> list[Any]:
+    def times_ms(self) -> list[float]:
+        """Return how long each execution took since the times were reset."""
+        entries = self.session.sumary().exec_time_list
+        return [one if isinstance(one, float) else one[1] - one[0] for one in entries]
+
+    def _infer(self, feeds: Any, mode: str) -> list[Array]:
         if not isinstance(feeds, list) or not feeds:
             raise ValueError("feeds must be a list that is not empty")
         if mode != "static":
             raise ValueError(f"mode {mode}: only static models are simulated")
-        inputs = [_feed(feed) for feed in feeds]
-        self.session.set_staticbatch()
-        outputs = self.run(inputs, out_array)
+        for feed in feeds:
+            if not isinstance(feed, np.ndarray):
+                raise RuntimeError(f"type:{type(feed)} invalid")
+        outputs = self.run([np.ascontiguousarray(feed) for feed in feeds])
         return outputs[:-1] if self.session.loses_outputs else outputs
-
-    def free_resource(self) -> None:
-        """Unload the model."""
-        self.session.free_resource()
 
 
 class InferSession(Session):
-    """Since 2024-02: outputs as arrays or device tensors, times as (start, end)."""
+    """Since 2024-02: times as (start, end)."""
 
-    def __init__(self, device_id: int, model_path: str, *more: Any, **options: Any) -> None:
-        if not isinstance(model_path, str) or not Path(model_path).is_file():
-            raise ValueError(f"model path {model_path} does not exist")
-        cause = why_refused(model_path)
-        if cause:
+    def __init__(self, device_id: int, model_path: str) -> None:
+        if cause := why_refused(model_path):
             print(f"[ERROR] {cause}", flush=True)
             raise ValueError(f"model path {model_path} is illegal, the error above says why")
         if not model_path.endswith(".om"):
             raise ValueError(f"model path {model_path} must end with .om")
-        if not isinstance(device_id, int):
-            raise TypeError(f"device_id must be an int, not {type(device_id).__name__}")
         if not 0 <= device_id <= 255:
             raise ValueError(f"device_id {device_id} is out of [0, 255]")
-        super().__init__(device_id, model_path, *more, **options)
+        super().__init__(device_id, model_path)
 
-    def infer(
-        self,
-        feeds: Any,
-        mode: str = "static",
-        custom_sizes: int | list[int] = 100000,
-        out_array: bool = True,
-    ) -> list[Any]:
+    def infer(self, feeds: Any, mode: str = "static") -> list[Array]:
         """Execute on a list of arrays in input order."""
-        return self._infer(feeds, mode, out_array)
+        return self._infer(feeds, mode)
 
     def summary(self) -> aclruntime.sumary:
         """Return the times of the executions: `exec_time_list`."""
@@ -137,6 +112,10 @@ class InferSession(Session):
     def reset_summaryinfo(self) -> None:
         """Forget the times."""
         self.session.reset_sumaryinfo()
+
+    def free_resource(self) -> None:
+        """Unload the model."""
+        self.session.free_resource()
 
     @staticmethod
     def finalize() -> None:
@@ -147,11 +126,9 @@ class InferSession(Session):
 class OldInferSession(Session):
     """Before 2024-02: other names, times as milliseconds."""
 
-    def infer(
-        self, feeds: Any, mode: str = "static", custom_sizes: int | list[int] = 100000
-    ) -> list[Any]:
+    def infer(self, feeds: Any, mode: str = "static") -> list[Array]:
         """Execute on a list of arrays in input order."""
-        return self._infer(feeds, mode, True)
+        return self._infer(feeds, mode)
 
     def sumary(self) -> aclruntime.sumary:
         """Return the times of the executions: `exec_time_list`."""
@@ -162,44 +139,22 @@ class OldInferSession(Session):
         self.session.reset_sumaryinfo()
 
     def finalize(self) -> None:
-        """Give up all devices of this process."""
+        """Unload the model and give up all devices of this process."""
+        self.session.free_resource()
         self.session.finalize()
 
 
 class OldestInferSession(OldInferSession):
     """Of 2022: `infer` has no default for its mode."""
 
-    def infer(  # type: ignore[override]  # the default came later
-        self, feeds: Any, mode: str, custom_sizes: int | list[int] = 100000
-    ) -> list[Any]:
+    def infer(self, feeds: Any, mode: str) -> list[Array]:  # type: ignore[override]  # see above
         """Execute on a list of arrays in input order."""
-        return self._infer(feeds, mode, True)
+        return self._infer(feeds, mode)
 
 
 class MemorySummary:
-    """Milliseconds of copies, of the whole process."""
-
-    @staticmethod
-    def get_h2d_time_list() -> list[float]:
-        """Return those from host to device."""
-        return aclruntime.MemorySummary().H2D_time_list
+    """Times of copies, of the whole process: there are none."""
 
     @staticmethod
     def reset() -> None:
         """Forget them."""
-        aclruntime.MemorySummary().reset()
-
-
-class OldMemorySummary:
-    """The same, by the names before 2024."""
-
-    get_H2D_time_list = staticmethod(MemorySummary.get_h2d_time_list)
-    reset = staticmethod(MemorySummary.reset)
-
-
-def _feed(feed: Any) -> Any:
-    if isinstance(feed, np.ndarray | np.generic):
-        return np.ascontiguousarray(feed)
-    if isinstance(feed, aclruntime.Tensor):
-        return feed
-    raise RuntimeError(f"type:{type(feed)} invalid")

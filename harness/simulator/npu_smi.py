@@ -7,13 +7,11 @@ one fails, so that a caller that does not take turns is found out.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 
-from harness.simulator.host import Chip, Holder, Host, hang
+from harness.simulator.config import major_minor
+from harness.simulator.host import Chip, Holder, Host, ToolError, hang
 
-NOT_FOUND = 215
-NOT_SUPPORTED = 193
 _MAX_PROCESSES = 8  # a chip's rows in the table
 
 _HELP = """Usage: npu-smi info [Options...]
@@ -24,68 +22,45 @@ Options:
 """
 
 
-class SmiError(Exception):
-    """What npu-smi ends with: its text and its exit code."""
-
-    def __init__(self, text: str, code: int) -> None:
-        super().__init__(text)
-        self.text = text
-        self.code = code
-
-
-def main(argv: Sequence[str], host: Host | None = None) -> int:
+def main(argv: Sequence[str], host: Host) -> int:
     """Answer one query."""
-    host = host or Host.load()
-    host.log_call("npu-smi", argv)
     if host.strikes("npu-smi-hang"):
         hang()
     if host.strikes("npu-smi-fails"):
-        print("dcmi module initialize failed. ret is -8005")
-        return 187
+        raise ToolError("dcmi module initialize failed. ret is -8005", 187)
     with host.alone("npu-smi") as alone:
         if not alone:
-            print("dcmi model initialized failed, because the device is used. ret is -8020")
-            return 172
-        try:
-            for line in _answer(argv, host):
-                print(line)
-        except SmiError as error:
-            print(error.text)
-            return error.code
-        sys.stdout.flush()
+            raise ToolError(
+                "dcmi model initialized failed, because the device is used. ret is -8020", 172
+            )
+        for line in _answer(argv, host):
+            print(line)
     return 0
 
 
 def _answer(argv: Sequence[str], host: Host) -> Iterator[str]:
-    words = list(argv)
-    unknown = SmiError(f"Command or option is not found.\n{_HELP}", NOT_FOUND)
-    if not words or words.pop(0) != "info":
-        raise unknown
-    if not host.chips():
-        # Its exit code is not known.
-        raise SmiError("There is no NPU card on this server.", 1)
-    if not words:
+    if list(argv[:1]) == ["info"] and not host.chips():
+        raise ToolError("There is no NPU card on this server.", 1)  # its exit code is not known
+    if list(argv) == ["info"]:
         return _table(host)
-    if len(words) != 4 or words[0] != "-t" or words[2] != "-i":
-        raise unknown
-    query = {"board": _board, "common": _common, "product": _product}.get(words[1])
-    if query is None or not words[3].isdigit():
-        raise unknown
-    chips = [chip for chip in host.chips() if chip.npu_id == int(words[3])]
-    if not chips:
-        raise SmiError("Failed to execute npu-smi info. ret is -8255.", NOT_SUPPORTED)
-    return query(host, chips)
+    match argv:
+        case ["info", "-t", ("board" | "common" | "product") as query, "-i", id] if id.isdigit():
+            chips = [chip for chip in host.chips() if chip.npu_id == int(id)]
+            if not chips:
+                raise ToolError("Failed to execute npu-smi info. ret is -8255.", 193)
+            return {"board": _board, "common": _common, "product": _product}[query](host, chips)
+    raise ToolError(f"Command or option is not found.\n{_HELP}", 215)
 
 
 # --- values -----------------------------------------------------------------------------------
 
 
 def _health_of(host: Host, chip: Chip) -> str:
-    return "Alarm" if host.has_fault("unhealthy", chip.device) else "OK"
+    return "Alarm" if host.strikes("unhealthy", chip.device) else "OK"
 
 
 def _temperature(host: Host, chip: Chip) -> int:
-    return 97 if host.has_fault("throttled", chip.device) else 42 + chip.device % 8
+    return 97 if host.strikes("throttled", chip.device) else 42 + chip.device % 8
 
 
 def _watts(host: Host) -> float:
@@ -96,7 +71,7 @@ def _frequency(host: Host, chip: Chip, holders: Sequence[Holder]) -> int:
     rated = host.config.frequency_mhz
     # Between two executions a chip rests, and clocks down: that is no throttling.
     resting = bool(holders) and not _aicore(holders)
-    return rated * 3 // 5 if resting or host.has_fault("throttled", chip.device) else rated
+    return rated * 3 // 5 if resting or host.strikes("throttled", chip.device) else rated
 
 
 def _used_mb(host: Host, holders: Sequence[Holder]) -> int:
@@ -124,12 +99,12 @@ def _rule(widths: Sequence[int], mark: str) -> str:
 
 def _table(host: Host) -> Iterator[str]:
     config = host.config
-    hugepages = config.driver_version[0] >= 22
-    with_processes = config.driver_version > (22, 0)
+    version = major_minor(config.driver)
+    hugepages = version[0] >= 22
     widths = (19, 17, 54) if hugepages else (19, 17, 40)
     yield _rule([sum(widths) + 2], "-")
-    title = f"npu-smi {config.driver}"
-    yield _row([sum(widths) + 2], f"{title:<49}Version: {config.driver}")
+    title = f"npu-smi {config.driver:<41}Version: {config.driver}"
+    yield _row([sum(widths) + 2], title)
     yield _rule(widths, "-")
     head = "Power(W)     Temp(C)" + ("           Hugepages-Usage(page)" if hugepages else "")
     yield _row(widths, "NPU     Name", "Health", head)
@@ -155,34 +130,27 @@ def _table(host: Host) -> Iterator[str]:
         )
         last = i + 1 == len(chips)
         yield _rule(widths, "-" if not last and chips[i + 1].npu_id == chip.npu_id else "=")
-    if with_processes:
-        yield from _process_table(host)
+    if version > (22, 0):
+        yield from _process_table(host, container=version[0] >= 26)
 
 
-def _process_table(host: Host) -> Iterator[str]:
-    container = host.config.driver_version[0] >= 26
+def _process_table(host: Host, container: bool) -> Iterator[str]:
     widths = [19, 17, 26, 27] + [26] * container
     head = ["NPU     Chip", "Process id", "Process name", "Process memory(MB)"]
     yield _row(widths, *head, *["Process id in container"] * container)
     yield _rule(widths, "=")
     for npu_id in host.config.npu_ids:
-        found = False
-        for chip in host.chips():
-            if chip.npu_id != npu_id:
-                continue
-            for holder in host.holders(chip.device)[:_MAX_PROCESSES]:
-                found = True
-                cells = [
-                    f"{npu_id:<8}{chip.chip_id}",
-                    str(holder.pid),
-                    holder.name,
-                    str(holder.memory_mb),
-                ]
-                yield _row(widths, *cells, *["NA"] * container)
-        if not found:
-            yield _row(
-                [sum(widths) + len(widths) - 1], f"No running processes found in NPU {npu_id}"
-            )
+        rows = [
+            [f"{npu_id:<8}{chip.chip_id}", str(one.pid), one.name, str(one.memory_mb)]
+            for chip in host.chips()
+            if chip.npu_id == npu_id
+            for one in host.holders(chip.device)[:_MAX_PROCESSES]
+        ]
+        for cells in rows:
+            yield _row(widths, *cells, *["NA"] * container)
+        if not rows:
+            whole = sum(widths) + len(widths) - 1
+            yield _row([whole], f"No running processes found in NPU {npu_id}")
         yield _rule(widths, "=")
 
 

@@ -38,8 +38,6 @@ class Header:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     soc_version: str
-    cann: str
-    precision: str
     tuning: str
     size: int
     digest: str

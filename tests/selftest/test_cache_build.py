@@ -251,7 +251,7 @@ def test_a_tool_that_a_simulated_host_does_not_use_is_named(run, atc, tmp_path):
     [
         ("without=atc", "has no atc"),
         ("fault=wrong-throughput", "would never strike"),
-        ("fault=nan:7", "there is no device 7"),
+        ("fault=nan:7", "this host has 1 devices"),
     ],
 )
 def test_a_simulation_that_cannot_be_is_an_input(run, tmp_path, host, said):
