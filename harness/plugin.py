@@ -5,8 +5,8 @@ What a run is stands in `harness.run`; nothing below this module imports pytest.
 
 from __future__ import annotations
 
-import sys
 import os
+import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import nullcontext
