@@ -7,21 +7,17 @@ from datetime import UTC, date, datetime
 
 from rich.markup import escape
 
-from harness import estimates as expected
 from harness.base.errors import HarnessError
-from harness.base.stages import Stage
-from harness.base.store import Store
 from harness.base.terms import WHOLE_SET
 from harness.catalog.load import load_catalog
 from harness.catalog.schema import Catalog
 from harness.cli import examination
 from harness.cli.options import CheckOption, console, say, table
-from harness.estimates import Build, Estimate, build_of, duration
+from harness.estimates import Estimate, estimates
 from harness.judge.accuracy import describe_part
-from harness.pages.formats import plural
+from harness.pages.formats import duration, plural
 from harness.plan import Case, make_plan, missing
 from harness.settings import Settings
-from harness.stages.inventory import inventory
 from harness.targets import registry
 
 
@@ -37,8 +33,7 @@ def plan(settings: Settings, *, check: CheckOption = None) -> None:
             say(f"target {settings.target}: {settings.detection}")
     cases = [one for one in make_plan(catalog, settings).cases if check in (None, one.check)]
     images, trouble = image_count(settings)
-    built = stored(settings, catalog)
-    times = expected.estimates(cases, settings, images=images, stored=built)
+    times = estimates(cases, settings, images=images)
     columns = ("case", "check", "held against", "expected")
     shown = table(*columns, whole=columns[:2], title=f"{len(cases)} cases")
     for case in cases:
@@ -58,17 +53,6 @@ def plan(settings: Settings, *, check: CheckOption = None) -> None:
         say(f"\nmissing: {item.thing}\n  give {item.remedy}")
     for line in checkpoint_lines(settings, catalog, cases):
         say(line)
-
-
-def stored(settings: Settings, catalog: Catalog) -> dict[Build, list[float]]:
-    """Seconds that building took, as the store has them, for networks that only one model has."""
-    seconds: dict[Build, list[float]] = {}
-    for item in inventory(Store(settings.store).entries(), catalog):
-        if item.entry.kind in expected.BUILDS and item.model in catalog.models:
-            target = str(item.entry.inputs.get("target", ""))
-            build = build_of(Stage(item.entry.kind), item.model, item.batch_size or 0, target)
-            seconds.setdefault(build, []).append(item.entry.seconds)
-    return seconds
 
 
 def ended_excuses(catalog: Catalog, cases: Sequence[Case], today: date) -> list[str]:
@@ -113,20 +97,16 @@ def expected_cell(estimate: Estimate) -> str:
 
 
 def expected_text(times: Mapping[Case, Estimate]) -> str:
-    """How long all cases take, with the store and without it."""
-    sums = expected.total(times.values())
-    if sums.unknown == len(times):
+    """How long all cases take."""
+    known = [one.work_s for one in times.values() if one.work_s is not None]
+    if not known:
         return "expected: not known, no case of these was run on this host in such a way"
     text = (
-        f"expected on this host, one case after another: {duration(sums.with_store_s)} with "
-        f"everything in the store, {duration(sums.without_store_s)} with an empty one"
+        "expected on this host, one case after another and with everything in the store: "
+        f"{duration(sum(known))}"
     )
-    left = [
-        plural(count, noun)
-        for count, noun in ((sums.unknown, "case"), (sums.unknown_builds, "artifact"))
-        if count
-    ]
-    return f"{text}; not known and not counted: {' and '.join(left)}" if left else text
+    left = len(times) - len(known)
+    return f"{text}; not known and not counted: {plural(left, 'case')}" if left else text
 
 
 def image_count(settings: Settings) -> tuple[int | None, HarnessError | None]:

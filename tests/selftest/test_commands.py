@@ -16,9 +16,7 @@ from typer.testing import CliRunner
 from harness.__main__ import app
 from harness.catalog.load import load_catalog
 from harness.cli import options
-from harness.cli import plan as plan_commands
 from harness.cli.completion import script as script_of
-from harness.estimates import Estimate
 from harness.images.dataset import FIRST_LABELS
 from harness.judge.causes import Exit
 from harness.settings import GROUPS, OPTIONS, with_target
@@ -209,8 +207,9 @@ def test_plan_shows_the_minutes_of_earlier_runs(run, tmp_path):
     folder.mkdir(parents=True)
     (folder / "results.jsonl").write_text(json.dumps(line) + "\n")
     output = run(*words).output
-    assert "5.3 min (1 run)" in output
-    assert "5.3 min with everything in the store" in output
+    assert output.count("5\N{NO-BREAK SPACE}min 20\N{NO-BREAK SPACE}s") == 2
+    assert "(1 run)" in output
+    assert "with everything in the store" in output
 
 
 def test_a_rehearsals_plan_speaks_of_no_published_figure(run):
@@ -219,13 +218,6 @@ def test_a_rehearsals_plan_speaks_of_no_published_figure(run):
         assert "top-1" not in output
         assert "fps" not in output
         assert "only recorded" not in output
-
-
-def test_expected_cells():
-    cell = plan_commands.expected_cell
-    assert cell(Estimate(None, 0, {})) == "not known"
-    assert cell(Estimate(12.0, 1, {})) == "12 s (1 run)"
-    assert cell(Estimate(12.0, 0, {})) == "~12 s (other batch sizes)"
 
 
 # why -------------------------------------------------------------------------------------

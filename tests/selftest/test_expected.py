@@ -1,4 +1,4 @@
-"""How long cases are expected to take: from records, from the store, and never from others'."""
+"""How long cases are expected to take: from records, and never from others'."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ import pytest
 
 from harness import estimates as expected
 from harness.base.stages import Stage
-from harness.base.store import Store
 from harness.catalog.load import load_catalog
-from harness.cli.plan import stored
-from harness.estimates import Build, duration
 from harness.plan import make_plan
 from harness.records import writer
 from harness.records.lines import RunLine
@@ -49,9 +46,8 @@ def write(settings, name, *lines, **options):
 
 
 def estimates(settings, images=50):
-    catalog = load_catalog(TINY)
-    cases = make_plan(catalog, settings).cases
-    each = expected.estimates(cases, settings, images=images, stored=stored(settings, catalog))
+    cases = make_plan(load_catalog(TINY), settings).cases
+    each = expected.estimates(cases, settings, images=images)
     return {(one.check, one.batch_size): estimate for one, estimate in each.items()}
 
 
@@ -62,26 +58,12 @@ def test_the_median_of_earlier_runs_without_builds_and_waiting(settings):
     estimate = estimates(settings)["accuracy", 4]
     assert estimate.work_s == pytest.approx(22 - 8 - 0.01 - 2)
     assert estimate.runs == 3
-    assert estimate.builds[Build(Stage.EXPORT, "tiny")] == 8.0
-    assert estimate.builds[Build(Stage.COMPILE, "tiny", 4, "cpu")] is None  # it was in the store
 
 
 def test_another_batch_size_stands_in_and_says_so(settings):
     write(settings, "a", case(batch=4, seconds=10.0))
     estimate = estimates(settings)["accuracy", 1]
     assert (estimate.work_s, estimate.runs) == (10.0, 0)
-
-
-def test_shared_artifacts_are_counted_once_in_the_total(settings):
-    stages = ((Stage.STANDIN, 30.0), (Stage.EXPORT, 10.0), (Stage.SIMPLIFY, 2.0))
-    write(settings, "a", case(seconds=47.0, stages=stages), case(batch=1, seconds=5.0))
-    each = estimates(settings)
-    total = expected.total(each[key] for key in (("accuracy", 1), ("accuracy", 4)))
-    assert total.with_store_s == 10.0
-    assert total.without_store_s == 10.0 + 30 + 10 + 2
-    assert total.unknown == 0
-    assert total.unknown_builds == 4  # simplified at 1, compiled at both, eager
-    assert expected.total(each.values()).unknown == 2  # throughput
 
 
 def test_more_images_take_longer(settings):
@@ -113,28 +95,6 @@ def test_a_throughput_of_another_budget_says_nothing(settings, option):
     assert estimates(settings)["throughput", 4].work_s == 5.0
 
 
-def test_what_was_built_and_never_run_is_taken_from_the_store(settings):
-    network = load_catalog(TINY).models["tiny"].network
-    store = Store(settings.store)
-
-    def build(staging):
-        (staging / "model.onnx").write_text(staging.name)
-        return ""
-
-    inputs = {"network": network.source, "arguments": dict(network.arguments)}
-    onnx = store.get_or_build(Stage.EXPORT, inputs, build)
-    simplified = store.get_or_build(Stage.SIMPLIFY, {"onnx": onnx.digest, "batch_size": 4}, build)
-    compiled = {"simplified": simplified.digest, "batch_size": 4, "target": "cpu"}
-    store.get_or_build(Stage.COMPILE, compiled, build)
-    store.get_or_build(Stage.PROBE, {"simplified": simplified.digest}, build)
-    store.get_or_build(Stage.EXPORT, {"network": "timm:of_no_model"}, build)
-    estimate = estimates(settings)["throughput", 4]
-    assert estimate.work_s is None
-    assert {build.stage for build, seconds in estimate.builds.items() if seconds is not None} == {
-        *(Stage.EXPORT, Stage.SIMPLIFY, Stage.COMPILE, Stage.PROBE)
-    }
-
-
 def test_links_and_unreadable_runs_are_passed_over(settings):
     write(settings, "a", case(seconds=10.0))
     (settings.runs / "latest").symlink_to("a", target_is_directory=True)
@@ -143,7 +103,3 @@ def test_links_and_unreadable_runs_are_passed_over(settings):
     (settings.runs / "d").mkdir()
     (settings.runs / "d" / "results.jsonl").write_text('[]\n{"kind": "run", "schema_version": 1}\n')
     assert estimates(settings)["accuracy", 4].runs == 1
-
-
-def test_durations():
-    assert [duration(s) for s in (0.2, 42, 600, 7200)] == ["<1 s", "42 s", "10.0 min", "2.0 h"]
