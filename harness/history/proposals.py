@@ -19,13 +19,14 @@ import yaml
 from harness.base.errors import ConfigError, some
 from harness.catalog.schema import Baseline, Catalog, Method, Tuning
 from harness.history.index import COUNTED, chip_of, row_of, run_line
+from harness.pages.formats import plural
 from harness.records import reader
 from harness.records.lines import CaseLine, RunLine
 from harness.records.measurements import ThroughputMeasurement
 from harness.records.reader import RunRecords
 
 _CHIP_DECIMALS = 3  # as the guides print them
-_RUNS_NAMED = 12
+_NAMED = 12  # runs, hosts and revisions of a source
 _LONGEST_LINE, _LONGEST_TEXT = 199, 480
 MEDIAN = (
     "Each figure is the median of the runs: a floor that half of all equal runs miss. "
@@ -91,18 +92,16 @@ class Proposal:
         """`batch 4: median of 3 runs, 1,200 executions, 0.4 % from the lowest to the highest`."""
         values = [sample.measurement.timing.fps for sample in self.samples]
         executions = sum(sample.measurement.timing.executions for sample in self.samples)
-        if len(values) > 1:
-            spread = 100.0 * (max(values) - min(values)) / statistics.median(values)
-            known = f"{spread:.2g} % from the lowest to the highest"
-        else:
+        spread = 100.0 * (max(values) - min(values)) / statistics.median(values)
+        known = f"{spread:.2g} % from the lowest to the highest"
+        if len(values) == 1:
             width = self.samples[0].measurement.half_width_percent
             known = f"known to ±{width:.2g} %, spread between runs unknown"
-        runs = f"{len(values)} run{'s' * (len(values) > 1)}"
         times = f"; one chip measured, times {self.factor}" if self.factor > 1 else ""
         before = f"; {self.old.fps:.10g} fps ({self.old.source}) before" if self.old else ""
         return (
-            f"batch {self.batch_size}: median of {runs}, {executions:,} executions, "
-            f"{known}{times}{before}"
+            f"batch {self.batch_size}: median of {plural(len(values), 'run')}, "
+            f"{executions:,} executions, {known}{times}{before}"
         )
 
 
@@ -169,27 +168,21 @@ def _unusable(records: RunRecords, case: CaseLine) -> str:
     one = case.throughput
     if case.outcome not in COUNTED or one is None:
         return f"{case.outcome.replace('_', ' ')}: nothing to build on"
+    if case.checkpoint is not None and case.checkpoint.source == "onnx":
+        return "network and weights not verified: --onnx gave the file, which may be any network"
+    if not one.precise or one.too_short:
+        return "the precision asked for was not reached"
+    if one.outputs is None:
+        return "its outputs were not compared with the ONNX model's"
     trouble = row_of(records, case, 0.0).trouble
+    if trouble:
+        return f"{', '.join(trouble)}: such a speed counts for nothing"
+    if not chip_of(case) or not one.setup.toolchain:
+        return "the record does not name the chip or the toolchain"
     method, tuning = one.setup.method, one.setup.tuning
-    refusals = (
-        (
-            case.checkpoint is not None and case.checkpoint.source == "onnx",
-            "network and weights not verified: --onnx gave the file, which may be any network",
-        ),
-        (not one.precise or one.too_short, "the precision asked for was not reached"),
-        (one.outputs is None, "its outputs were not compared with the ONNX model's"),
-        (
-            bool(trouble),
-            f"{', '.join(trouble)}: such a device, or a wrong model, has no speed that counts",
-        ),
-        (not chip_of(case), "the record does not name the chip"),
-        (not one.setup.toolchain, "the record does not name the toolchain"),
-        (
-            tuning not in get_args(Tuning) or method not in get_args(Method),
-            f"the catalog has no word for its method {method!r} with tuning {tuning!r}",
-        ),
-    )
-    return next((why for true, why in refusals if true), "")
+    if tuning not in get_args(Tuning) or method not in get_args(Method):
+        return f"the catalog has no word for its method {method!r} with tuning {tuning!r}"
+    return ""
 
 
 def _proposal(
@@ -285,15 +278,12 @@ def _source(catalog: Catalog, proposals: Sequence[Proposal]) -> tuple[str, dict[
     names = itertools.chain([base], (f"{base}-{number}" for number in itertools.count(2)))
     name = next(name for name in names if name not in catalog.sources)
 
-    def named(values: Iterable[str], most: int = 5) -> str:
-        return some(sorted(filter(None, set(values))), most)
-
     where = "; ".join(
-        f"{what} {names}"
+        f"{what} {some(sorted(names), _NAMED)}"
         for what, names in (
-            ("runs", named((one.case.run for one in samples), _RUNS_NAMED)),
-            ("on", named(one.case.machine.hostname for one in samples)),
-            ("harness at", named(one.run.git for one in samples)),
+            ("runs", {one.case.run for one in samples}),
+            ("on", {one.case.machine.hostname for one in samples} - {""}),
+            ("harness at", {one.run.git for one in samples} - {""}),
         )
         if names
     )
