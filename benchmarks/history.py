@@ -1,6 +1,6 @@
 """The history: time for a thousand runs of a hundred cases, and error rates of the rules.
 
-Makes run directories whose lines have the keys and the size of real ones, then times what
+Makes run directories of the nights that the tests invent, every field filled, then times what
 `python -m harness trend` does: everything read for the first time, again when nothing and when one
 run is new, and the page. The other side reads every record by the same reader and keeps nothing.
 
@@ -18,137 +18,41 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness.base.environment import ROOT
-from harness.base.host import Machine
-from harness.base.stages import Stage
-from harness.base.terms import WHOLE_SET, Check
 from harness.catalog.load import load_catalog
 from harness.history import drift
 from harness.history.index import INDEX, read_history
 from harness.history.trend import write_trend
 from harness.records import reader
-from harness.records.conditions import Condition, Setup
-from harness.records.lines import CaseLine, EndLine, PlanLine, PlannedCase, RunLine
-from harness.records.measurements import (
-    AccuracyMeasurement,
-    Fidelity,
-    OutputsCheck,
-    Scores,
-    ThroughputMeasurement,
-    Timing,
-)
-from harness.records.observed import ArtifactRef, CheckpointInfo, DeviceInfo, StageTime
-from harness.records.verdicts import Reference, Verdict
 from harness.records.writer import RESULTS
+from tests.selftest import history_samples as nights
 
 T = TypeVar("T")
 MODELS = ("seresnext101", "fixres", "resnest50", "squeezenet1_1", "inceptionv4")
-BATCHES = (1, 4, 8, 16, 32, 64, 2, 12, 24, 48)
-FIRST = datetime(2024, 1, 1, 2, 0, tzinfo=UTC)
-MACHINE = Machine(hostname="npu-03", system="Linux", architecture="aarch64", cores=64)
-VERSIONS = {"harness": "1.0", "python": "3.11.7", "numpy": "2.4.6"}
-
-
-def measurement(check: Check, batch: int) -> AccuracyMeasurement | ThroughputMeasurement:
-    """What a case on a chip measures."""
-    if check == "accuracy":
-        scores = Scores(WHOLE_SET, (39_000, 44_000, 46_000, 47_000, 47_500))
-        return AccuracyMeasurement(
-            "real", WHOLE_SET, scores, (), Fidelity(4e-3, 0.1, 0.999, ()), None, 60.0
-        )
-    means = tuple(3 + number / 100 for number in range(8))
-    looks = (Condition("before", -1.0, "OK", "no", "no", 51.0), Condition("after", 20.0, "OK"))
-    made_with = Setup(
-        "api", "pure-inference", "none", "Ascend310P3", "Atlas 300I Pro", 1, "CANN 8.0.RC2"
-    )
-    return ThroughputMeasurement(
-        provenance="real",
-        timing=Timing(batch, 20, 1000, means, 3.0, 0.6, False, 3.0, 3.2, 2.9, 4.0, 1.0),
-        rivals={},
-        precision_percent=1.0,
-        budget_s=60.0,
-        seconds=20.0,
-        half_width_percent=0.6,
-        outputs=OutputsCheck(4e-3, 3e-2),
-        conditions=looks,
-        setup=made_with,
-        samples_file="samples/a.json",
-    )
-
-
-def template(model: str, batch: int, check: Check) -> str:
-    """A case's line with `%(run)s`, `%(started)s`, `%(value)s` in it."""
-    name = f"{model}-bs{batch}-ascend310p3"
-    unit = "fps" if check == "throughput" else "%"
-    sentence = "It is as it must be, for this and that."
-    chain = (Stage.CHECKPOINT, Stage.EXPORT, Stage.SIMPLIFY, Stage.COMPILE)
-    line = CaseLine(
-        run="RUN",
-        nodeid=f"tests/acceptance/test_{check}.py::test_{check}[{name}]",
-        case=name,
-        model=model,
-        title=model,
-        batch_size=batch,
-        target="ascend310p3",
-        check=check,
-        provenance="real",
-        outcome="passed",
-        sentence=sentence,
-        verdict=Verdict(
-            "PASS", sentence, "rule", unit, 777.25, Reference("baseline", 450.0, unit, "guide-000")
-        ),
-        measurement=measurement(check, batch),
-        checkpoint=CheckpointInfo("checkpoint", "a.pth", "ab" * 32),
-        preprocessing="resize short side 256 bilinear, centre crop 224",
-        artifacts=tuple(
-            ArtifactRef(stage, "c0" * 16, "9f" * 32, 10**7, log="ok " * 40) for stage in chain
-        ),
-        stages=tuple(StageTime(stage, 1.0) for stage in (*chain, Stage.LOAD, Stage.TIME)),
-        device=DeviceInfo("npu-0", "Ascend310P3", commands={"run": "a command " * 20}),
-        machine=MACHINE,
-        versions=VERSIONS,
-        started="STARTED",
-        seconds=20.0,
-        repeat=("pytest -m throughput --models=a",),
-    ).model_dump_json()
-    line = line.replace("%", "%%").replace('"RUN"', '"%(run)s"').replace("STARTED", "%(started)s")
-    return line.replace("777.25", "%(value).3f")
+FPS = 777.25
 
 
 def write_runs(folder: Path, first: int, runs: int, cases: int) -> int:
     """Write run directories `first`.. of one night each; return their bytes."""
-    checks: tuple[Check, ...] = ("throughput", "accuracy")
-    plan = [(m, b, c) for b in BATCHES for m in MODELS for c in checks][:cases]
-    lines = [template(model, batch, check) for model, batch, check in plan]
-    planned = tuple(
-        PlannedCase(
-            nodeid=f"{m}{b}{c}", case=f"{m}-bs{b}", model=m, batch_size=b, target="t", check=c
-        )
-        for m, b, c in plan
-    )
+    made = [nights.speed(FPS, model=name, batch=size) for size in range(1, 21) for name in MODELS]
+    with tempfile.TemporaryDirectory() as name:
+        text = (nights.write_run(Path(name), made[:cases]) / RESULTS).read_text()
     written = 0
     for number in range(first, first + runs):
-        run = f"run-{number:05d}"
         draw = random.Random(number)
-        started = (FIRST + timedelta(days=number)).isoformat(timespec="seconds")
-        head = RunLine(run=run, provenance="real", started=started, machine=MACHINE)
-        text = [head.model_dump_json(), PlanLine(run=run, cases=planned).model_dump_json()]
-        for line, (_, _, check) in zip(lines, plan, strict=True):
-            value = draw.gauss(600, 3) if check == "throughput" else 79.0
-            text.append(line % {"run": run, "started": started, "value": value})
-        end = EndLine(run=run, finished=started, planned=len(plan), complete=True)
-        text.append(end.model_dump_json())
-        directory = folder / run
+        directory = folder / f"run-{number:05d}"
         directory.mkdir()
-        payload = ("\n".join(text) + "\n").encode()
-        (directory / RESULTS).write_bytes(payload)
-        written += len(payload)
+        night = text.replace(made[0].run, directory.name)
+        night = night.replace(nights.night(0), nights.night(number))
+        lines = [
+            line.replace(f"{FPS}", f"{draw.gauss(600, 3):.3f}") for line in night.splitlines(True)
+        ]
+        written += (directory / RESULTS).write_text("".join(lines))
     return written
 
 
@@ -196,15 +100,6 @@ def time_history(work: Path, runs: int, cases: int) -> list[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-KINDS: dict[str, Callable[[random.Random, float], float]] = {
-    "normal": lambda draw, noise: 1 + draw.gauss(0, noise),
-    "one night in 20 lower by 5 deviations": lambda draw, noise: (
-        1 + draw.gauss(0, noise) - (5 * noise if draw.random() < 0.05 else 0)
-    ),
-    "skewed to slow nights": lambda draw, noise: 1 - draw.expovariate(1 / noise),
-}
-
-
 def simulate_rules(series: int, seed: int) -> list[str]:
     """The tables of the second part, in Markdown."""
     draw = random.Random(seed)
@@ -213,7 +108,7 @@ def simulate_rules(series: int, seed: int) -> list[str]:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for noise in (0.003, 0.01, 0.03):
-        for name, shape in KINDS.items():
+        for name, shape in nights.NOISE.items():
             found = {"drift": 0, "shift": 0, "step": 0}
             either = looked = 0
             for _ in range(series):
@@ -233,18 +128,18 @@ def simulate_rules(series: int, seed: int) -> list[str]:
         "| --- | --- | --- | --- |",
     ]
     for noise in (0.003, 0.005, 0.01, 0.02):
-        nights = []
+        found_on = []
         for _ in range(2 * series):
             values = [1000 * (1 + draw.gauss(0, noise)) for _ in range(30)]
             night = 0
             while drift.decline(values, "throughput") is None or not night:
                 night += 1
                 values.append(1000 * 0.99**night * (1 + draw.gauss(0, noise)))
-            nights.append(night)
-        nights.sort()
-        nine = nights[int(0.9 * len(nights))]
+            found_on.append(night)
+        found_on.sort()
+        nine = found_on[int(0.9 * len(found_on))]
         lines.append(
-            f"| {100 * noise:g} % | {statistics.median(nights):g} | {nine} | {nights[-1]} |"
+            f"| {100 * noise:g} % | {statistics.median(found_on):g} | {nine} | {found_on[-1]} |"
         )
     return lines
 

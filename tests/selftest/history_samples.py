@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +21,14 @@ from tests.selftest import report_samples as samples
 
 FIRST_NIGHT = datetime(2026, 9, 1, 2, 0, tzinfo=UTC)
 CATALOG_DIGEST = "c4" * 32
+NOISE: dict[str, Callable[[random.Random, float], float]] = {
+    "normal": lambda draw, noise: 1 + draw.gauss(0, noise),
+    "one night in 20 lower by 5 deviations": lambda draw, noise: (
+        1 + draw.gauss(0, noise) - (5 * noise if draw.random() < 0.05 else 0)
+    ),
+    "skewed to slow nights": lambda draw, noise: 1 - draw.expovariate(1 / noise),
+}
+"""A figure of a night on which nothing changed, for the share by which figures vary."""
 
 
 def night(number: int) -> str:

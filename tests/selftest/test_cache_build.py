@@ -8,16 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from harness.__main__ import app
 from harness.base.errors import DeviceError
-from harness.cli import cache, options
+from harness.cli import options
 from harness.judge.causes import Exit
 from harness.targets.ascend import toolkit
 from harness.targets.pool import DevicePool
+from tests.selftest.planted.graphs import small_onnx
 from tests.selftest.running import ROOT, TINY, alive, eventually
 
 ATC = """#!/bin/sh
@@ -57,24 +57,8 @@ def run(monkeypatch, tmp_path, shared):
 @pytest.fixture(scope="module")
 def onnx(tmp_path_factory) -> Path:
     """A file with the tensors of the catalog's model."""
-    from onnx import TensorProto, helper, numpy_helper, save
-
-    matrix = np.random.default_rng(5).standard_normal((3, 1000)).astype(np.float32)
-    graph = helper.make_graph(
-        [
-            helper.make_node("GlobalAveragePool", ["image"], ["a"]),
-            helper.make_node("Flatten", ["a"], ["b"]),
-            helper.make_node("MatMul", ["b", "matrix"], ["class"]),
-        ],
-        "given",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, 64, 64])],
-        [helper.make_tensor_value_info("class", TensorProto.FLOAT, ["N", 1000])],
-        [numpy_helper.from_array(matrix, "matrix")],
-    )
-    path: Path = tmp_path_factory.mktemp("given") / "given.onnx"
-    opset = helper.make_opsetid("", 11)
-    save(helper.make_model(graph, opset_imports=[opset], ir_version=7), str(path))
-    return path
+    path = tmp_path_factory.mktemp("given") / "given.onnx"
+    return small_onnx(path, batch=None, side=64, classes=1000)
 
 
 @pytest.fixture
@@ -147,8 +131,10 @@ def test_a_model_that_does_not_compile(run, tmp_path):
         (("--soc-version=Ascend310P3", "--target=ascend310"), "is not the chip of the target"),
         (("--soc-version=Ascend310P3",), "atc: CANN's compiler"),
         (("--soc-version=Ascend310P3",), "checkpoints: the original weights of tiny"),
-        (("-m", "speed"), "is not one of"),
         (("--models=nothing",), "no model is named"),
+        (("--simulate-ascend", "--simulator=without=atc"), "has no atc"),
+        (("--simulate-ascend", "--simulator=fault=wrong-throughput"), "would never strike"),
+        (("--simulate-ascend", "--simulator=fault=nan:7"), "this host has 1 devices"),
     ],
 )
 def test_what_is_missing_or_wrong_ends_before_anything_is_built(run, tmp_path, words, said):
@@ -180,17 +166,6 @@ def test_a_store_that_cannot_be_written_is_the_machine(run, onnx, atc, tmp_path)
     )
     assert done.exit_code == Exit.MACHINE_TROUBLE
     assert "Traceback" not in done.output
-
-
-def test_ctrl_c_leaves_nothing(run, monkeypatch, tmp_path):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(cache, "build_all", interrupted)
-    done = run("--simulate-ascend", "--batch-sizes=1")
-    assert done.exit_code == Exit.INTERRUPTED
-    assert done.stderr.endswith("interrupted: what was whole is in the store\n")
-    assert not left(tmp_path)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -244,18 +219,3 @@ def test_a_tool_that_a_simulated_host_does_not_use_is_named(run, atc, tmp_path):
     assert "0 of 1 case failed" in done.stdout
     assert not (atc.parent / "called").exists()
     assert "is not used" not in run(*words, "-m", "throughput").output
-
-
-@pytest.mark.parametrize(
-    ("host", "said"),
-    [
-        ("without=atc", "has no atc"),
-        ("fault=wrong-throughput", "would never strike"),
-        ("fault=nan:7", "this host has 1 devices"),
-    ],
-)
-def test_a_simulation_that_cannot_be_is_an_input(run, tmp_path, host, said):
-    done = run("--simulate-ascend", f"--simulator={host}", "--batch-sizes=1")
-    assert done.exit_code == Exit.INPUT_ERROR
-    assert said in done.output
-    assert not left(tmp_path)
