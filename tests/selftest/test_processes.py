@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -222,12 +223,6 @@ def test_a_second_interrupt_kills_at_once(monkeypatch):
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def test_kill_group_reaps_and_can_be_repeated():
-    process = subprocess.Popen(["sleep", "600"], start_new_session=True)
-    assert kill_group(process) and kill_group(process)
-    assert process.returncode == -signal.SIGTERM
-
-
 def test_what_will_not_die_is_said(tmp_path, monkeypatch, deadline_at):
     pid = tmp_path / "pid"
     deadline_at(pid)
@@ -305,16 +300,11 @@ def test_what_is_left_of_a_long_output_is_whole_lines(tmp_path, monkeypatch, end
     log.write_bytes("".join(f"loop {k:03d}{end}" for k in range(100)).encode())
     monkeypatch.setattr(processes, "OUTPUT_BYTES", 150)
     text = processes.Completed(("tool",), 0, 1.0, timed_out=False, log=log).output()
-    first, gap, last = text.partition("\n... ")
-    count, _, rest = last.partition(" bytes left out ...\n")
-    lines = (first + rest).split()
-    assert gap and set(lines) == {"loop", *lines[1::2]} and lines[1] == "000"
-    assert all(len(number) == 3 for number in lines[1::2]) and lines[-1] == "099"
-    assert len(first) + len(rest) + int(count) == log.stat().st_size
-    assert len(first) + len(rest) <= 150
-    monkeypatch.setattr(processes, "OUTPUT_BYTES", log.stat().st_size)
-    text = processes.Completed(("tool",), 0, 1.0, timed_out=False, log=log).output()
-    assert text.encode() == log.read_bytes()
+    first, count, last = re.split(r"\n\.\.\. (\d+) bytes left out \.\.\.\n", text)
+    lines = (first + last).split()
+    assert {len(word) for word in lines[1::2]} == {3} and (lines[1], lines[-1]) == ("000", "099")
+    assert len(first) + len(last) + int(count) == log.stat().st_size
+    assert len(first) + len(last) <= 150
 
 
 def test_what_was_started_here_is_ours_and_ends_with_us(tmp_path, monkeypatch):
