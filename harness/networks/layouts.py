@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -22,26 +23,85 @@ if TYPE_CHECKING:
 State = dict[str, "torch.Tensor"]
 LONGEST_NAME = 200  # characters; a name is printed in messages
 
+# What stands in the templates of names: a residual block, one of its two squeeze-and-excitation
+# layers, a weight or a bias, and whatever follows.
+_FIELDS = {
+    "{block}": r"(?P<block>layer[1-4]\.\d+)",
+    "{n}": r"(?P<n>[12])",
+    "{part}": r"(?P<part>weight|bias)",
+    "{rest}": r"(?P<rest>.*)",
+}
+_PREFIX = "module."  # torch.nn.DataParallel wrote these
+
 
 @dataclass(frozen=True)
 class Layout:
     """The names and the nesting of the weights of a network in a checkpoint file.
 
-    `to_network` takes the object that the file holds and gives the network's own keys; it raises
-    `CheckpointError`. `from_network` is its inverse: the object to write for a network's state.
+    nest: the key under which the state dict lies; other entries beside it (epoch, optimizer, ...)
+        are no weights. Empty where the file's object is the state dict.
+    names: templates of a name in the file and of the network's own; the first that fits is used.
+        Every layout is a bijection: a name that does not come back as itself is refused, even
+        where the result would be right, since the file is then not what the layout describes.
+    linear: the squeeze-and-excitation layers are Linear in the file, and convolutions in the
+        network.
     """
 
     name: str
     description: str
-    to_network: Callable[[object], State]
-    from_network: Callable[[Mapping[str, torch.Tensor]], object]
+    nest: str = ""
+    names: tuple[tuple[str, str], ...] = (("{rest}", "{rest}"),)
+    linear: bool = False
+
+    def to_network(self, loaded: object) -> State:
+        """Return the network's state from the object that a file holds.
+
+        Raises:
+            CheckpointError: the object is not of this layout.
+        """
+        state = _nested(loaded, self.nest) if self.nest else _bare(loaded)
+        result: dict[str, Any] = {}
+        for key, value in state.items():
+            name = _renamed(key, self.names)
+            again = _renamed(name, [(own, file) for file, own in self.names])
+            if again != key:
+                raise CheckpointError(f"`{key}` is not a name of it; the layout calls it `{again}`")
+            result[name] = self._convolution(key, value) if ".se.fc" in name else value
+        return result
+
+    def from_network(self, state: Mapping[str, torch.Tensor]) -> object:
+        """Return the object to write for a network's state: the inverse of `to_network`."""
+        own_names = [(own, file) for file, own in self.names]
+        result = {
+            _renamed(key, own_names): value.flatten(start_dim=1)
+            if self.linear and ".se.fc" in key and key.endswith(".weight")
+            else value
+            for key, value in state.items()
+        }
+        return {self.nest: result} if self.nest else result
+
+    def _convolution(self, key: str, value: Any) -> Any:
+        if not self.linear or not key.endswith(".weight"):
+            return value
+        shape = list(getattr(value, "shape", ()))
+        if len(shape) != 2:
+            raise CheckpointError(f"`{key}` has the shape {shape}; a Linear layer's is [out, in]")
+        return value[:, :, None, None]
 
 
-# Every layout is a bijection on keys. A key that is not in the layout's own form is refused,
-# even where the result would be right, since the file is then not the one that the layout
-# describes; two keys that become one are refused by name.
+def _renamed(key: str, names: Sequence[tuple[str, str]]) -> str:
+    for old, new in names:
+        if match := _pattern(old).fullmatch(key):
+            return new.format(**match.groupdict())
+    return key
 
-Rename = Callable[[str], str]
+
+@cache
+def _pattern(template: str) -> re.Pattern[str]:
+    pattern = template.replace(".", r"\.")
+    for field, form in _FIELDS.items():
+        pattern = pattern.replace(field, form)
+    return re.compile(pattern)
 
 
 def _mapping(loaded: object, what: str) -> dict[str, Any]:
@@ -59,16 +119,22 @@ def _mapping(loaded: object, what: str) -> dict[str, Any]:
 
 
 def _bare(loaded: object) -> dict[str, Any]:
-    """A state dict that is not nested."""
+    """A state dict that is not nested; a prefix that every name has is left out."""
     state = _mapping(loaded, "the file's object")
     nests = [key for key, value in state.items() if isinstance(value, Mapping)]
     if nests:
         raise CheckpointError(f"weights must be at the top level, found a dict under `{nests[0]}`")
-    return state
+    prefixed = [key for key in state if key.startswith(_PREFIX)]
+    if prefixed and len(prefixed) < len(state):
+        bare = next(key for key in state if not key.startswith(_PREFIX))
+        raise CheckpointError(
+            f"some names begin with `{_PREFIX}` and some do not: `{prefixed[0]}`, `{bare}`"
+        )
+    return {key.removeprefix(_PREFIX): value for key, value in state.items()}
 
 
 def _nested(loaded: object, nest: str) -> dict[str, Any]:
-    """The state dict under `nest`; other entries (epoch, optimizer, ...) are not weights."""
+    """The state dict under `nest`."""
     torch = import_torch()
     top = _mapping(loaded, "the file's object")
     if nest not in top:
@@ -80,162 +146,36 @@ def _nested(loaded: object, nest: str) -> dict[str, Any]:
     return _mapping(top[nest], f"`{nest}`")
 
 
-def _renamed(state: Mapping[str, Any], rename: Rename) -> dict[str, Any]:
-    """`state` under new names. Raises `CheckpointError` when two names become one."""
-    origin: dict[str, str] = {}
-    result: dict[str, Any] = {}
-    for key, value in state.items():
-        new = rename(key)
-        if new in result:
-            raise CheckpointError(f"`{origin[new]}` and `{key}` both name `{new}`")
-        origin[new], result[new] = key, value
-    return result
-
-
-_PREFIX = "module."  # torch.nn.DataParallel wrote these
-
-
-def _plain_to_network(loaded: object) -> State:
-    state = _bare(loaded)
-    bare = [key for key in state if not key.startswith(_PREFIX)]
-    if bare and len(bare) < len(state):
-        prefixed = next(key for key in state if key.startswith(_PREFIX))
-        raise CheckpointError(
-            f"some names begin with `{_PREFIX}` and some do not: `{prefixed}`, `{bare[0]}`"
-        )
-    return state if bare else _renamed(state, lambda key: key.removeprefix(_PREFIX))
-
-
-def _fixres_to_network(loaded: object) -> State:
-    state = _nested(loaded, "model")
-    bare = [key for key in state if not key.startswith(_PREFIX)]
-    if bare:
-        raise CheckpointError(f"names without `{_PREFIX}` under `model`: {some(bare)}")
-    return _renamed(state, lambda key: key.removeprefix(_PREFIX))
-
-
-def _fixres_from_network(state: Mapping[str, torch.Tensor]) -> object:
-    return {"model": _renamed(state, lambda key: _PREFIX + key)}
-
-
-# The two squeeze-and-excitation layers of a block, in three spellings, as what stands before and
-# after a layer's number: timm's, which is the network's; Huawei's SE_ResNeXt, where they are Linear
-# layers beside the block's convolutions; mmcls v0.23.0, where they are ConvModules. The classifier,
-# a top-level `fc`, is none of them.
-_Spelling = tuple[str, str]
-_NETWORK_SE: _Spelling = ("se.fc", "")
-_HUAWEI_SE: _Spelling = ("fc", "")
-_MMCLS_SE: _Spelling = ("se_layer.conv", ".conv")
-
-
-def _se_parts(key: str, spelling: _Spelling) -> re.Match[str] | None:
-    before, after = map(re.escape, spelling)
-    return re.fullmatch(rf"(layer[1-4]\.\d+)\.{before}([12]){after}\.(weight|bias)", key)
-
-
-def _respelled(key: str, old: _Spelling, new: _Spelling) -> str:
-    parts = _se_parts(key, old)
-    return f"{parts[1]}.{new[0]}{parts[2]}{new[1]}.{parts[3]}" if parts else key
-
-
-def _refuse_network_names(keys: Iterable[str], spelling: _Spelling) -> None:
-    for key in keys:
-        if _se_parts(key, _NETWORK_SE):
-            raise CheckpointError(
-                f"`{key}` is the network's own name; the layout calls it "
-                f"`{_respelled(key, _NETWORK_SE, spelling)}`"
-            )
-
-
-def _huawei_to_network(loaded: object) -> State:
-    state = _bare(loaded)
-    _refuse_network_names(state, _HUAWEI_SE)
-    for key, value in state.items():
-        if _se_parts(key, _HUAWEI_SE) and key.endswith(".weight"):
-            state[key] = _linear_to_conv(key, value)
-    return _renamed(state, lambda key: _respelled(key, _HUAWEI_SE, _NETWORK_SE))
-
-
-def _huawei_from_network(state: Mapping[str, torch.Tensor]) -> object:
-    result = dict(state)
-    for key, value in result.items():
-        if _se_parts(key, _NETWORK_SE) and key.endswith(".weight"):
-            result[key] = value.flatten(start_dim=1)
-    return _renamed(result, lambda key: _respelled(key, _NETWORK_SE, _HUAWEI_SE))
-
-
-def _linear_to_conv(key: str, value: Any) -> Any:
-    shape = list(getattr(value, "shape", ()))
-    if len(shape) != 2:
-        raise CheckpointError(f"`{key}` has the shape {shape}; a Linear layer's is [out, in]")
-    return value[:, :, None, None]
-
-
-_BACKBONE, _HEAD = "backbone.", "head."
-_CLASSIFIER = "fc."
-
-
-def _mmcls_to_network(loaded: object) -> State:
-    state = _nested(loaded, "state_dict")
-    inner = {key: key.removeprefix(_BACKBONE) for key in state if key.startswith(_BACKBONE)}
-    _refuse_network_names(inner.values(), _MMCLS_SE)
-    outside = [
-        key
-        for key in state
-        if not key.startswith(_HEAD + _CLASSIFIER)
-        and (key not in inner or inner[key].startswith(_CLASSIFIER))
-    ]
-    if outside:
-        raise CheckpointError(
-            f"names that are neither the backbone's under `{_BACKBONE}` nor the classifier's "
-            f"under `{_HEAD}{_CLASSIFIER}`: {some(outside)}"
-        )
-
-    def plain(key: str) -> str:
-        if key in inner:
-            return _respelled(inner[key], _MMCLS_SE, _NETWORK_SE)
-        return key.removeprefix(_HEAD)
-
-    return _renamed(state, plain)
-
-
-def _mmcls_from_network(state: Mapping[str, torch.Tensor]) -> object:
-    def outer(key: str) -> str:
-        if key.startswith(_CLASSIFIER):
-            return _HEAD + key
-        return _BACKBONE + _respelled(key, _NETWORK_SE, _MMCLS_SE)
-
-    return {"state_dict": _renamed(state, outer)}
-
-
 _ALL = (
     Layout(
         "plain",
         "a bare state dict under the network's own names, all of them or none with a `module.` "
         "prefix, as guide 002's script takes it",
-        _plain_to_network,
-        dict,
     ),
     Layout(
         "fixres",
         "nested under `model`, every name with a `module.` prefix; FixRes's "
         "imnet_finetune/train.py",
-        _fixres_to_network,
-        _fixres_from_network,
+        nest="model",
+        names=(("module.{rest}", "{rest}"),),
     ),
     Layout(
         "huawei-seresnext",
         "a bare state dict with `layerX.Y.fc1` and `fc2` as Linear layers; guide 000's "
         "state_dict.pth",
-        _huawei_to_network,
-        _huawei_from_network,
+        names=(("{block}.fc{n}.{part}", "{block}.se.fc{n}.{part}"), ("{rest}", "{rest}")),
+        linear=True,
     ),
     Layout(
         "mmcls-seresnext",
         "nested under `state_dict`, with `backbone.` and `head.fc.` prefixes and "
         "`se_layer.convN.conv`; mmcls v0.23.0",
-        _mmcls_to_network,
-        _mmcls_from_network,
+        nest="state_dict",
+        names=(
+            ("backbone.{block}.se_layer.conv{n}.conv.{part}", "{block}.se.fc{n}.{part}"),
+            ("head.fc.{rest}", "fc.{rest}"),
+            ("backbone.{rest}", "{rest}"),
+        ),
     ),
 )
 LAYOUTS: Mapping[str, Layout] = MappingProxyType({layout.name: layout for layout in _ALL})

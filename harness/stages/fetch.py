@@ -7,10 +7,12 @@ from there if the server still has the same file.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import ssl
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -150,24 +152,33 @@ class _Download:
         return self.destination.with_name(f"{self.destination.name}.part.json")
 
     def run(self, ends: float) -> None:
-        """Get the whole file into the part."""
-        import anyio
-        from anyio.from_thread import start_blocking_portal
+        """Get the whole file into the part, in as many attempts as it takes."""
+        import httpx2
 
         if not self.url.lower().startswith(("https://", "http://")):
             raise _Fault("it must begin with https:// or http://")
-
-        async def bounded() -> None:
-            # A loop's deadline ends any wait: for a name, or for headers a byte a second.
-            with anyio.fail_after(ends - time.monotonic()):
-                await self._attempts()
-
-        try:
-            # A loop in a thread of its own: the caller (a notebook) may run in one already.
-            with start_blocking_portal() as portal:
-                portal.call(bounded)
-        except TimeoutError as error:
-            raise _Fault(f"it did not end within {self.limits.deadline_s:g} s") from error
+        furthest, failures = self._size(), 0
+        while True:
+            try:
+                return self._attempt(ends)
+            except _Fault as error:
+                fault = error
+            except httpx2.TransportError as error:
+                fault = self._transport_fault(error)
+            except (httpx2.InvalidURL, ValueError, ImportError, RuntimeError):
+                fault = _Fault("its URL, or that of the proxy, cannot be used")
+            size = self._size()
+            failures = 0 if size >= furthest + _FURTHER_BYTES else failures + 1
+            furthest = max(furthest, size)
+            pause_s = min(self.limits.pause_s * 2 ** max(0, failures - 1), _LONGEST_PAUSE_S)
+            # Whatever a connection that the deadline closed under its reader was called.
+            if time.monotonic() + (pause_s if fault.again else 0.0) >= ends:
+                raise _Fault(f"it did not end within {self.limits.deadline_s:g} s")
+            if not fault.again:
+                raise fault
+            if failures > self.limits.retries:
+                raise _Fault(f"{fault.message}, after {failures} attempts")
+            time.sleep(pause_s)
 
     def publish(self, verify: Callable[[Path], None]) -> None:
         """Verify the part and give it the file's name."""
@@ -208,34 +219,7 @@ class _Download:
             "`--checkpoints=DIR`"
         )
 
-    # Attempts ----------------------------------------------------------------------------
-
-    async def _attempts(self) -> None:
-        import anyio
-        import httpx2
-
-        furthest, failures = self._size(), 0
-        while True:
-            try:
-                await self._attempt()
-                return
-            except _Fault as error:
-                fault = error
-            except httpx2.TransportError as error:
-                fault = self._transport_fault(error)
-            except (httpx2.InvalidURL, ValueError, ImportError) as error:
-                raise _Fault("its URL, or that of the proxy, cannot be used") from error
-            size = self._size()
-            failures = 0 if size >= furthest + _FURTHER_BYTES else failures + 1
-            furthest = max(furthest, size)
-            if not fault.again:
-                raise fault
-            if failures > self.limits.retries:
-                raise _Fault(f"{fault.message}, after {failures} attempts")
-            pause_s = self.limits.pause_s * 2 ** max(0, failures - 1)
-            await anyio.sleep(min(pause_s, _LONGEST_PAUSE_S))
-
-    async def _attempt(self) -> None:
+    def _attempt(self, ends: float) -> None:
         """One request. The part is the whole file afterwards, or an exception is raised."""
         import httpx2
 
@@ -247,37 +231,41 @@ class _Download:
         headers = {"User-Agent": "acceptance-tests", "Accept-Encoding": "identity"}
         if note is not None:
             headers |= {"Range": f"bytes={have}-", "If-Range": note.validator}
-        async with httpx2.AsyncClient(
+        client = httpx2.Client(
             # OpenSSL's own certificates, so that SSL_CERT_FILE names others.
             verify=ssl.create_default_context(),
             timeout=httpx2.Timeout(
                 self.limits.timeout_s, connect=min(self.limits.timeout_s, _CONNECT_S)
             ),
-        ) as client:
-            response = await self._open(client, headers)
-            try:
+        )
+        # At the deadline the connection is closed under the reader, also one that drips.
+        alarm = threading.Timer(ends - time.monotonic(), client.close)
+        alarm.daemon = True
+        alarm.start()
+        try:
+            with client, contextlib.closing(self._open(client, headers)) as response:
                 if response.status_code == 206 and note is not None:
                     self._require_rest(response.headers, have, note)
                 else:
                     note, have = self._begin(response, resuming=note is not None), 0
                 with self.part.open("ab" if have else "wb") as file:
-                    async for chunk in response.aiter_raw():
+                    for chunk in response.iter_raw():
                         have += len(chunk)
                         file.write(chunk)
                         self.progress(have, note.total)
-            finally:
-                await response.aclose()
+        finally:
+            alarm.cancel()
         if have != note.total:
             raise _Fault(f"it ended after {have} of {note.total} bytes", again=True)
 
-    async def _open(self, client: httpx2.AsyncClient, headers: dict[str, str]) -> httpx2.Response:
+    def _open(self, client: httpx2.Client, headers: dict[str, str]) -> httpx2.Response:
         """The last response of a chain of redirects, its body unread."""
         request = client.build_request("GET", self.url, headers=headers)
         for _ in range(_MOST_REDIRECTS + 1):
-            response = await client.send(request, stream=True)
+            response = client.send(request, stream=True)
             if response.next_request is None:
                 return response
-            await response.aclose()  # unread: a redirect may have an endless body
+            response.close()  # unread: a redirect may have an endless body
             target = response.next_request.url
             schemes = ("https",) if request.url.scheme == "https" else ("https", "http")
             if target.scheme not in schemes:
@@ -332,8 +320,6 @@ class _Download:
             connect_s = min(self.limits.timeout_s, _CONNECT_S)
             return _Fault(f"no connection within {connect_s:g} s", again=again)
         return _Fault(_one_line(str(error)) or type(error).__name__, again=again)
-
-    # The part ----------------------------------------------------------------------------
 
     def _size(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0
