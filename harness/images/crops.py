@@ -16,8 +16,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import os
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -300,95 +300,56 @@ class _Stopped(Exception):
 
 
 class _Filler:
-    """Threads that work ahead of the reader of one `Crops`."""
+    """Works ahead of the reader of one `Crops`: each chunk is a task, begun in order once the
+    reader is near.
+    """
 
     def __init__(
         self, crops: Crops, using_host: UsingHost, progress: Progress | None, to_the_end: bool
     ) -> None:
         self._crops = crops
-        self._to_the_end = to_the_end
-        self._refused: dict[int, DataError] = {}
         self._using_host = using_host
         self._progress = progress
-        self._turn = threading.Condition()
-        self._todo = [index for index, entry in enumerate(crops._entries) if entry is None]
-        self._at = 0  # the chunk that the reader is at
-        self._decoded = 0
-        self._failure: BaseException | None = None
+        self._to_the_end = to_the_end
+        self._decoded = itertools.count(1)
         self._ended = False
         self._store = dataclasses.replace(crops._store, on_wait=self._on_wait)
-        self._threads: list[threading.Thread] = []
-        self._pool = ThreadPoolExecutor(_cores(), thread_name_prefix="decode")
-        for number in range(min(FILLERS, len(self._todo))):
-            thread = threading.Thread(target=self._work, name=f"chunks-{number}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        self._todo = [index for index, entry in enumerate(crops._entries) if entry is None]
+        self._tasks: dict[int, Future[Entry]] = {}
+        self._chunks = ThreadPoolExecutor(FILLERS, thread_name_prefix="chunks")
+        self._images = ThreadPoolExecutor(_cores(), thread_name_prefix="decode")
+        self._begin(0)
 
     def wait_for(self, index: int) -> None:
-        """Until the chunk is there; raises what stopped the filling, as soon as that is known."""
-        with self._turn:
-            if index != self._at:
-                self._at = index
-                self._turn.notify_all()
-            self._turn.wait_for(
-                lambda: (
-                    self._failure is not None
-                    or index in self._refused
-                    or self._crops._entries[index] is not None
-                )
-            )
-            failure = self._failure or self._refused.get(index)
-            if failure is not None:
-                raise failure
+        """Wait for the chunk; raise what ended it or, but `to_the_end`, any other that is done."""
+        self._begin(index)
+        task = self._tasks.get(index)
+        if task is not None:
+            task.result()
+        if not self._to_the_end:
+            for other in self._tasks.values():
+                if other.done():
+                    other.result()
 
     def end(self) -> None:
         """Stop the threads and wait for them: an image's time, or a few seconds for a lock."""
-        with self._turn:
-            self._ended = True
-            self._turn.notify_all()
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        for thread in self._threads:
-            thread.join()
+        self._ended = True
+        self._images.shutdown(wait=True, cancel_futures=True)
+        self._chunks.shutdown(wait=True, cancel_futures=True)
         # What is left of this object holds no crops: it is in cycles, and its maps are large.
-        self._failure = None
-        self._refused.clear()
+        self._tasks.clear()
         self._store.on_wait = None
 
-    def _work(self) -> None:
-        try:
-            while (index := self._next()) is not None:
-                try:
-                    self._crops._acquire(
-                        index, self._store, self._pool, self._using_host, self._count
-                    )
-                except DataError as error:
-                    if not self._to_the_end:
-                        raise
-                    self._refused[index] = error
-                with self._turn:
-                    self._turn.notify_all()
-        except BaseException as error:  # whatever it is, the reader must hear of it
-            with self._turn:
-                if not self._ended and self._failure is None:
-                    self._failure = error
-                self._ended = True
-                self._turn.notify_all()
-            self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _next(self) -> int | None:
-        """The next chunk to work on, in order, once the reader is near; None at the end."""
-        with self._turn:
-            self._turn.wait_for(
-                lambda: self._ended or not self._todo or self._todo[0] <= self._at + AHEAD
+    def _begin(self, index: int) -> None:
+        while self._todo and self._todo[0] <= index + AHEAD:
+            one = self._todo.pop(0)
+            self._tasks[one] = self._chunks.submit(
+                self._crops._acquire, one, self._store, self._images, self._using_host, self._count
             )
-            return None if self._ended or not self._todo else self._todo.pop(0)
 
     def _count(self) -> None:
         if self._progress is not None:
-            with self._turn:
-                self._decoded += 1
-                decoded = self._decoded
-            self._progress(decoded)
+            self._progress(next(self._decoded))
 
     def _on_wait(self, who: str) -> None:
         if self._ended:
