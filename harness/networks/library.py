@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("timm", "torchvision")
 
-# Arguments that would fetch or read weights, which is the checkpoint stage's business. timm
-# unpickles what `checkpoint_path` names.
+# Arguments that would fetch or read weights, which is the checkpoint stage's business: no catalog
+# may have them. timm unpickles what `checkpoint_path` names.
 RESERVED_ARGUMENTS = frozenset(
     {
         "cache_dir",
@@ -94,12 +94,6 @@ def build_network(source: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
     name, with the closest ones, and `NetworkRefused` for arguments that the constructor refuses.
     """
     library, name = _split(source)
-    reserved = sorted(RESERVED_ARGUMENTS.intersection(arguments))
-    if reserved:
-        raise NetworkRefused(
-            f"`{source}` is given `{reserved[0]}`: weights never come from the library",
-            remedy="remove it; the model's `checkpoint` says where its weights come from",
-        )
     names: Iterable[str]
     build: Callable[[], torch.nn.Module]
     if library == "torchvision":

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     import httpx2
 
 _CONNECT_S = 15.0  # a firewall that drops packets is noticed sooner than a slow server
-_LONGEST_PAUSE_S = 10.0
 _MOST_REDIRECTS = 5
 _FURTHER_BYTES = 1 << 15  # what an attempt must add at least not to count as a failure
 _LONGEST_TEXT = 300  # characters of a URL or a reason in a message
@@ -43,14 +42,14 @@ class Limits:
     timeout_s: no byte for so long ends an attempt.
     deadline_s: the whole call ends after so long, waiting for another process included.
     retries: further attempts in a row that get hardly further than those before.
-    pause_s: pause before the first retry; it doubles, up to 10 s.
+    pause_s: pause before a retry.
     most_bytes: a longer file is refused.
     """
 
     timeout_s: float = 60.0
     deadline_s: float = 3600.0
     retries: int = 4
-    pause_s: float = 1.0
+    pause_s: float = 5.0
     most_bytes: int = 2 << 30
 
 
@@ -170,15 +169,14 @@ class _Download:
             size = self._size()
             failures = 0 if size >= furthest + _FURTHER_BYTES else failures + 1
             furthest = max(furthest, size)
-            pause_s = min(self.limits.pause_s * 2 ** max(0, failures - 1), _LONGEST_PAUSE_S)
             # Whatever a connection that the deadline closed under its reader was called.
-            if time.monotonic() + (pause_s if fault.again else 0.0) >= ends:
+            if time.monotonic() + (self.limits.pause_s if fault.again else 0.0) >= ends:
                 raise _Fault(f"it did not end within {self.limits.deadline_s:g} s")
             if not fault.again:
                 raise fault
             if failures > self.limits.retries:
                 raise _Fault(f"{fault.message}, after {failures} attempts")
-            time.sleep(pause_s)
+            time.sleep(self.limits.pause_s)
 
     def publish(self, verify: Callable[[Path], None]) -> None:
         """Verify the part and give it the file's name."""

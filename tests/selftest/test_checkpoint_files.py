@@ -101,26 +101,6 @@ def test_nothing_is_fetched_where_it_may_not_be(site: Site, obtain: Obtainer) ->
     assert site.requests == [] and not obtain.cache.exists()
 
 
-@pytest.mark.parametrize(
-    ("digests", "right"),
-    [
-        ({"md5": hashlib.md5(CONTENT, usedforsecurity=False).hexdigest().upper()}, True),
-        ({"sha256_prefix": sha256(CONTENT)[:8].upper()}, True),
-        ({"sha256_prefix": sha256(OTHER)[:8]}, False),
-        ({"md5": "0" * 32, "sha256": sha256(CONTENT)}, False),
-    ],
-)
-def test_fetched_file_is_held_against_every_digest(
-    digests: dict[str, str], right: bool, site: Site, obtain: Obtainer
-) -> None:
-    if right:
-        assert obtain(spec(site.url, **digests)) == obtain.cache / "w.pth"
-    else:
-        message = obtain.fails(spec(site.url, **digests))
-        assert all(d in message for d in digests.values() if d != sha256(CONTENT))
-        assert not (obtain.cache / "w.pth").exists()
-
-
 @pytest.mark.parametrize("digests", [{}, KNOWN], ids=["none", "sha256"])
 def test_login_page_is_refused_with_and_without_a_digest(
     digests: dict[str, str], site: Site, obtain: Obtainer
@@ -157,16 +137,6 @@ def test_file_is_taken_from_the_first_folder_that_has_it(tmp_path: Path) -> None
 def weights(tmp_path: Path) -> Path:
     (tmp_path / "w.pth").write_bytes(CONTENT)
     return tmp_path / "w.pth"
-
-
-def test_digests_match_in_either_case(weights: Path) -> None:
-    for given in (
-        spec(None),
-        spec(None, md5=MD5.upper(), sha256=SHA256, sha256_prefix=SHA256[:8]),
-        spec(None, md5=MD5, sha256=SHA256.upper(), sha256_prefix=SHA256[:8].upper()),
-    ):
-        digests = verify_digest(weights, given)
-        assert (digests.md5, digests.sha256) == (MD5, SHA256)
 
 
 @pytest.mark.parametrize("kind", ["md5", "sha256", "sha256_prefix"])

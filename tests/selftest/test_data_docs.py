@@ -81,10 +81,3 @@ def test_where_weights_are_taken_from_is_as_the_page_says(tmp_path, monkeypatch)
         with pytest.raises(CheckpointError, match="planted"):
             bench.for_case(case).prepare()
     assert asked == [([tmp_path], tmp_path / "store" / "checkpoints"), ([], tmp_path)]
-
-
-def test_with_neither_option_nothing_is_fetched(run_pytest, tmp_path):
-    done = run_pytest("-m", "throughput", "--target=cpu", f"--store={tmp_path / 'store'}")
-    assert done.code == 4
-    assert "--checkpoint-cache=DIR" in done.output
-    assert not (tmp_path / "store").exists()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
@@ -110,13 +109,6 @@ def test_file_is_verified_before_it_has_its_name_and_fetched_once(get: Getter, s
     assert [request["Accept-Encoding"] for request in site.requests] == ["identity"]
 
 
-def test_wrong_file_in_its_place_is_set_aside_and_fetched_anew(get: Getter, site: Site) -> None:
-    get.folder.mkdir()
-    get.path.write_bytes(OTHER)
-    assert get() == CONTENT
-    assert get.left == ["w.pth", f"w.pth.refused-{sha256(OTHER)[:8]}"]
-
-
 def test_other_file_is_refused_and_set_aside(get: Getter, site: Site) -> None:
     site.behaviours = [file(OTHER)]
     message, aside = get.fails(), f"w.pth.refused-{sha256(OTHER)[:8]}"
@@ -195,24 +187,6 @@ def test_attempts_that_get_hardly_further_are_counted(get: Getter, site: Site) -
     assert "of it are in" not in get.fails(retries=0), "nobody can go on without a validator"
 
 
-def test_killed_download_goes_on(get: Getter, site: Site) -> None:
-    site.behaviours = [file(chunk_s=0.3), file()]
-    get.folder.mkdir()
-    code = (
-        "import sys; from pathlib import Path; from harness.stages.fetch import fetch\n"
-        "fetch(sys.argv[1], Path(sys.argv[2]), verify=lambda path: None)"
-    )
-    child = subprocess.Popen([sys.executable, "-c", code, site.url, str(get.path)], cwd=ROOT)
-    try:
-        until(lambda: get.part.exists() and get.part.stat().st_size > 0)
-    finally:
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-    had = get.part.stat().st_size
-    assert 0 < had < len(CONTENT) and get.left == ["w.pth.part", "w.pth.part.json"]
-    assert get() == CONTENT and site.ranges == [None, f"bytes={had}-"]
-
-
 @pytest.mark.parametrize(
     ("part", "note", "ranges"),
     [
@@ -279,17 +253,6 @@ def test_what_passes_is_asked_for_again_and_bounded(case: str, get: Getter, site
     site.behaviours, site.requests = [behaviour], []
     assert said in get.fails(timeout_s=0.3, retries=1)
     assert len(site.requests) == 2
-
-
-def test_pauses_double_up_to_a_limit(
-    get: Getter, site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pauses: list[float] = []
-
-    monkeypatch.setattr(time, "sleep", pauses.append)
-    site.behaviours = [status(503)]
-    get.fails(retries=5, pause_s=1.0, deadline_s=60.0)
-    assert pauses == [1, 2, 4, 8, 10]
 
 
 def test_web_page_is_refused_and_costs_no_part(get: Getter, site: Site) -> None:

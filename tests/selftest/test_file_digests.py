@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from harness.base.errors import DataError
 from harness.base.store import file_digest
 from harness.images import file_digests
 from harness.images.dataset import ImageSet
@@ -39,15 +38,6 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(file_digests, "file_digest", counted)
     return names
-
-
-def test_digests_are_of_the_bytes_and_in_order(tmp_path: Path) -> None:
-    files = [tmp_path / name for name in "bca"]
-    for file in files:
-        file.write_text(file.name)
-    found = FileDigests(tmp_path / "new" / "memory.sqlite").of(files)
-    assert found == [file_digest(file) for file in files]
-    assert found[0].startswith("3e23e8160039594a")  # sha256 of "b"
 
 
 def test_unchanged_files_are_hashed_once(tmp_path: Path, hashed: list[str]) -> None:
@@ -153,8 +143,3 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     file = tmp_path / os.fsdecode(b"caf\xe9.bmp")
     file.write_text("x")
     assert FileDigests(tmp_path / "memory.sqlite").of([file]) == [file_digest(file)]
-
-
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="No such file"):
-        FileDigests(tmp_path / "memory.sqlite").of([tmp_path / "absent"])

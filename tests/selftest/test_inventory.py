@@ -151,11 +151,3 @@ def test_artifacts_of_another_version_are_listed(tmp_path: Path, catalog: Catalo
         put(store, kind, other="of its own")
     items = inventory(store.entries(), catalog)
     assert [item.entry.kind for item in items] == [*KINDS, Stage.LOAD]
-
-
-def test_artifacts_that_name_each_other_do_not_go_round(tmp_path: Path, catalog: Catalog) -> None:
-    store = Store(tmp_path)
-    one = put(store, Stage.EXPORT, text="same", simplified="of the next")
-    again = Entry(**{**vars(one), "inputs": {"onnx": one.digest}})
-    (item,) = inventory([again], catalog)
-    assert (item.model, item.batch_size) == ("", None)

@@ -71,19 +71,6 @@ def test_unknown_network_names_the_closest(source: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("source", "arguments"),
     [
-        ("torchvision:squeezenet1_1", {"weights": "DEFAULT"}),
-        ("timm:resnet10t", {"pretrained": True}),
-        ("timm:resnet10t", {"checkpoint_path": "weights.pth"}),
-    ],
-)
-def test_weights_from_the_library_are_refused(source: str, arguments: dict[str, Any]) -> None:
-    with pytest.raises(NetworkError, match="weights never come from the library"):
-        build_network(source, arguments)
-
-
-@pytest.mark.parametrize(
-    ("source", "arguments"),
-    [
         ("torchvision:squeezenet1_1", {"num_clases": 7}),
         ("timm:resnet10t", {"num_clases": 7}),
         ("timm:resnet10t", {"num_classes": "many"}),

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
-from pydantic import ValidationError
 
 from harness.base.errors import DataError
 from harness.catalog.steps import Normalize, Preprocessing
@@ -157,16 +156,6 @@ def test_crop_is_resize_pad_and_slice(
     assert np.array_equal(got, by_hand(image, pre))
 
 
-def test_missing_columns_are_black_before_normalising() -> None:
-    white = Image.new("RGB", (375, 500), (255, 255, 255))
-    got = crop(white, FIXRES)
-    assert (got[:, 28:356] == 255).all()
-    assert (got[:, :28] == 0).all()
-    assert (got[:, 356:] == 0).all()
-    # 56 columns of 384 pixels: the figure of a portrait of 375 x 500 under FixRes' own script.
-    assert int((got[..., 0] == 0).sum()) == 21504
-
-
 @pytest.fixture(scope="module")
 def transforms() -> Any:
     from harness.networks.library import import_torchvision
@@ -207,17 +196,6 @@ def test_short_side_and_height_equal_torchvision(transforms: Any, size: tuple[in
     assert same_bits(ours(image, FIXRES), torchvision_result(transforms, image, explicit, FIXRES))
 
 
-@settings(max_examples=40)
-@given(SIDES, SIDES, st.integers(8, 30), st.integers(8, 30))
-def test_short_side_equals_torchvision(
-    transforms: Any, w: int, h: int, size: int, side: int
-) -> None:
-    assume(max(w, h) <= 8 * min(w, h))
-    pre = steps("resize_short", size, side)
-    image = noise_image(w, h, seed=w * 1000 + h)
-    assert same_bits(ours(image, pre), torchvision_result(transforms, image, size, pre))
-
-
 # Normalising.
 
 
@@ -256,10 +234,3 @@ def test_normalize_takes_views_and_runs_in_threads() -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda i: normalize_into(crops[i::4], table, spread[i::4]), range(4)))
     assert same_bits(spread, whole)
-
-
-def test_steps_take_lists_and_refuse_what_cannot_be_divided_by() -> None:
-    assert Normalize.model_validate({"mean": [0.5, 0.5, 0.5], "std": [1, 1, 1]}).std == (1, 1, 1)
-    for std in ([0.5, 0.5, 0], [0.5, 0.5, float("nan")], [0.5, 0.5], ["0.5", 0.5, 0.5]):
-        with pytest.raises(ValidationError):
-            Normalize.model_validate({"mean": [0.5, 0.5, 0.5], "std": std})
