@@ -369,7 +369,9 @@ class Store:
         held: list[Entry] = []
         failed: list[tuple[Path, OSError]] = []
         moment = time.time()
-        for leftover in self._leftovers(moment):
+        for leftover in (*self.root.glob("damaged/*"), *self.root.glob("staging/*")):
+            if moment - _mtime(leftover) <= _GC_GRACE_S:
+                continue
             try:
                 if leftover.parent.name == "staging":
                     self._remove(leftover.name.rsplit("-", 2)[0], leftover)
@@ -405,12 +407,6 @@ class Store:
                 total -= entry.bytes
                 removed += [(entry, reason)] * gone
         return Tidied(tuple(removed), tuple(recent), tuple(held), tuple(failed))
-
-    def _leftovers(self, moment: float) -> Iterator[Path]:
-        for name in ("damaged", "staging"):
-            for leftover in sorted((self.root / name).glob("*")):
-                if moment - _mtime(leftover) > _GC_GRACE_S:
-                    yield leftover
 
     def _remove(self, name: str, directory: Path) -> bool:
         """Remove an entry or a leftover of `name`; return False where it is gone already.

@@ -81,22 +81,17 @@ def early(stage):
     if FAULT == "crash-" + stage:
         print("last words", flush=True)
         os.kill(os.getpid(), signal.SIGSEGV)
-    if FAULT == "nothing-" + stage:
-        os._exit(0)
-    if FAULT == "lost-" + stage:
-        print("EL0003: open device 0 failed, runtime result = 507033.")
-        print("[ERROR] acl open device 0 failed", flush=True)
-        sys.exit(1)
-    if FAULT == "quietly-lost-" + stage:
-        print("EL0003: open device 0 failed, runtime result = 507033.", flush=True)
-        os._exit(0)
-    if FAULT == "loaded-" + stage:
-        print("[INFO] load model model.om success")
-        print("[ERROR] acl execute failed", flush=True)
-        sys.exit(1)
-    if FAULT == "noise-" + stage:
-        print("[ERROR] load model from file failed, model file is model.om", flush=True)
-        sys.exit(1)
+    lost = "EL0003: open device 0 failed, runtime result = 507033."
+    said, code = {
+        "nothing": ([], 0),
+        "lost": ([lost, "[ERROR] acl open device 0 failed"], 1),
+        "quietly-lost": ([lost], 0),
+        "loaded": (["[INFO] load model model.om success", "[ERROR] acl execute failed"], 1),
+        "noise": (["[ERROR] load model from file failed, model file is model.om"], 1),
+    }.get(FAULT.rpartition("-")[0] if FAULT.endswith("-" + stage) else "", ([], None))
+    if code is not None:
+        print(*said, sep=chr(10), flush=True)
+        os._exit(code)
 """
 
 _AIS_BENCH = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -88,26 +89,23 @@ class SimulatedHost:
     def host(self) -> Host:
         return Host.load({VARIABLE: self.env[VARIABLE]})
 
-    def run(self, *command: str | Path, cwd: Path | None = None, timeout: float = 60) -> Ran:
-        """Run a tool (`python` is this interpreter) in `cwd`."""
-        argv = [sys.executable if word == "python" else str(word) for word in command]
-        program = self._which(argv[0])
+    def run(self, *command: str | Path) -> Ran:
+        """Run a tool (`python` is this interpreter)."""
         done = subprocess.run(
-            [program, *argv[1:]],
+            self._argv(command),
             env=self.env,
-            cwd=cwd or self.folder,
+            cwd=self.folder,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=60,
         )
         return Ran(done.returncode, done.stdout, done.stderr)
 
     def start(self, *command: str | Path) -> subprocess.Popen[str]:
         """Start a tool and do not wait."""
-        argv = [sys.executable if word == "python" else str(word) for word in command]
         return subprocess.Popen(
-            [self._which(argv[0]), *argv[1:]],
+            self._argv(command),
             env=self.env,
             cwd=self.folder,
             stdin=subprocess.PIPE,
@@ -116,10 +114,11 @@ class SimulatedHost:
             text=True,
         )
 
-    def _which(self, name: str) -> str:
-        import shutil
-
-        return shutil.which(name, path=self.env["PATH"]) or name
+    def _argv(self, command: tuple[str | Path, ...]) -> list[str]:
+        program, *arguments = map(str, command)
+        if program == "python":
+            return [sys.executable, *arguments]
+        return [shutil.which(program, path=self.env["PATH"]) or program, *arguments]
 
     def compile(self, onnx: Path, batch: int = BATCH, *more: str, name: str = "model") -> Ran:
         """Compile with the guides' flags to `name`.om in the host's folder."""

@@ -13,8 +13,7 @@ import re
 import shlex
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -116,57 +115,42 @@ print(json.dumps(results))
 """
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where commands run: variables, the directory of a small run, what pytest said already."""
+def words_of(command: str, run: Path) -> list[str]:
+    """Return the words of a command, with the directory of a small run where one is asked for.
 
-    env: Mapping[str, str]
-    run: Path
-    collected: dict[tuple[str, ...], str] = field(default_factory=dict)
-
-    def fill(self, word: str) -> str:
-        """Return a word of a command with real paths for what stands for one.
-
-        Raises:
-            LookupError: nothing is known for a placeholder.
-        """
-        word = {"RUN": str(self.run), "runs/latest": str(self.run)}.get(word, word)
-        value = word.rpartition("=")[2]
+    Raises:
+        LookupError: nothing is known for a placeholder.
+        ValueError: a quotation that does not end.
+    """
+    real = {"RUN": str(run), "runs/latest": str(run)}
+    words = [real.get(word, word) for word in shlex.split(command)]
+    for value in (word.rpartition("=")[2] for word in words):
         if re.fullmatch(r"[A-Z][A-Z_]+", value) or re.search(r"<\w+>", value):
             raise LookupError(f"nothing is known for {value}")
-        return word
-
-    def words(self, command: str) -> list[str]:
-        """Return the words of a command. Raises `LookupError`, `ValueError`."""
-        return [self.fill(word) for word in shlex.split(command)]
-
-    def collect(self, *lists: Sequence[str]) -> None:
-        """Note whether pytest takes each list of arguments and finds tests; run none."""
-        code, output = run_python(["-c", COLLECT, json.dumps(lists)], {**self.env})
-        assert code == 0, output
-        for arguments, (status, said) in zip(lists, last_json(output), strict=True):
-            wrong = status or not said.strip() or "Traceback (most recent" in said
-            self.collected[tuple(arguments)] = f"exit code {status}: {said}" if wrong else ""
+    return words
 
 
-def failures(commands: Iterable[str], place: Place) -> dict[str, str]:
+def failures(commands: Iterable[str], env: Mapping[str, str], run: Path) -> dict[str, str]:
     """Do commands in a form that is quick; return what went wrong, by command."""
     problems: dict[str, str] = {}
     steps: dict[str, list[str]] = {}
     for command in commands:
         try:
-            words = place.words(command)
+            words = words_of(command, run)
             arguments = pytest_arguments(words)
         except (LookupError, ValueError) as error:
             problems[command] = str(error)
             continue
         if arguments is None:
-            problems[command] = attempt(words, place)
+            problems[command] = attempt(words, env)
         else:
             steps[command] = arguments
     if steps:
-        place.collect(*steps.values())
-    problems |= {command: place.collected[tuple(words)] for command, words in steps.items()}
+        code, output = run_python(["-c", COLLECT, json.dumps([*steps.values()])], {**env})
+        assert code == 0, output
+        for command, (status, said) in zip(steps, last_json(output), strict=True):
+            wrong = status or not said.strip() or "Traceback (most recent" in said
+            problems[command] = f"exit code {status}: {said}" if wrong else ""
     return {command: problem for command, problem in problems.items() if problem}
 
 
@@ -177,15 +161,11 @@ def pytest_arguments(words: list[str]) -> list[str] | None:
         ValueError: a target of make that does not exist, or starts another number of test runs.
     """
     match words:
-        case ["make", "env"]:
-            return None
-        case ["make", *arguments]:
+        case ["make", *arguments] if arguments != ["env"]:
             code, output = _dry_make(*arguments)
-            if code:
-                raise ValueError(f"exit code {code}: {output.strip()}")
             runs = re.findall(r"^\S+/python -m pytest\b(.*)$", output, re.M)
-            if len(runs) != 1:
-                raise ValueError(f"it starts {len(runs)} test runs: {output.strip()}")
+            if code or len(runs) != 1:
+                raise ValueError(f"exit code {code}, {len(runs)} test runs: {output.strip()}")
             # Collecting all of this project's own tests takes long: one module stands for them.
             own = Path(__file__).relative_to(ROOT)
             return [str(own) if w == str(own.parent) else w for w in shlex.split(runs[0])]
@@ -194,7 +174,7 @@ def pytest_arguments(words: list[str]) -> list[str] | None:
     return None
 
 
-def attempt(words: list[str], place: Place) -> str:
+def attempt(words: list[str], env: Mapping[str, str]) -> str:
     """Do a command that starts no pytest; return what went wrong, or nothing."""
     match words:
         case ["make", "env"]:
@@ -209,16 +189,12 @@ def attempt(words: list[str], place: Place) -> str:
         case ["pip", "install", "-r", name]:
             return _requirements(Path(name))
         case ["python", "-m", "harness", *arguments]:
-            return _harness(arguments, place)
+            done = CliRunner().invoke(app, arguments, env={**env})
+            wrong = done.exit_code or not done.output.strip()
+            return f"exit code {done.exit_code}: {done.output[-600:].strip()}" if wrong else ""
         case ["python", "-m", "tests.selftest.planted_table"]:
             return ""  # test_planted runs it
     return "the test does not know how to run this: teach it"
-
-
-def _harness(arguments: list[str], place: Place) -> str:
-    done = CliRunner().invoke(app, arguments, env={**place.env})
-    wrong = done.exit_code or not done.output.strip()
-    return f"exit code {done.exit_code}: {done.output[-600:].strip()}" if wrong else ""
 
 
 def _dry_make(*arguments: str) -> tuple[int, str]:
@@ -304,7 +280,7 @@ def _of_both(documents: tuple[str, str], *, about_runs: bool) -> list[str]:
 def test_commands_of_both_readmes_that_start_runs_work(documents, env, tmp_path):
     found = _of_both(documents, about_runs=False)
     assert {"make accept", "make test", REAL} <= {*found}
-    assert failures(found, Place(env, tmp_path / "none")) == {}
+    assert failures(found, env, tmp_path / "none") == {}
 
 
 def test_commands_of_both_readmes_that_look_at_runs_work(documents, env, tmp_path, monkeypatch):
@@ -318,7 +294,7 @@ def test_commands_of_both_readmes_that_look_at_runs_work(documents, env, tmp_pat
     report.unlink()
     found = _of_both(documents, about_runs=True)
     assert "python -m harness report runs/latest" in found
-    assert failures(found, Place(env, done.run_dir)) == {}
+    assert failures(found, env, done.run_dir) == {}
     assert report.is_file()
     assert (tmp_path / "runs" / "trend-rehearsal.html").is_file()
 
@@ -373,7 +349,7 @@ BROKEN = {
 
 def test_planted_commands_that_do_not_work_are_found(tmp_path):
     env = {"HARNESS_RUNS": str(tmp_path), "PYTEST_ADDOPTS": "-p no:cacheprovider"}
-    found = failures(BROKEN, Place(env, tmp_path / "run"))
+    found = failures(BROKEN, env, tmp_path / "run")
     assert {
         command for command, said in BROKEN.items() if said not in found.get(command, "")
     } == set()
