@@ -267,10 +267,8 @@ def test_a_script_for_each_shell(run, shell):
     ("words", "found"),
     [
         (("harness", "pl"), {"plan"}),
-        (("harness", "plan", "--batch"), {"--batch-sizes"}),
         (("harness", "plan", "--target", "ascend310p"), {"ascend310p3"}),
         (("harness", "plan", "--models", "other,t"), {"other,tiny"}),
-        (("harness", "plan", "--driver", "b"), {"benchmark"}),
     ],
 )
 def test_bash_completes(words, found):
@@ -291,18 +289,6 @@ def test_bash_completes(words, found):
         timeout=60,
     )
     assert set(done.stdout.split()) == found, done.stderr
-
-
-def test_the_program_that_the_script_defines_runs_from_anywhere(tmp_path):
-    script = script_of("bash")
-    done = subprocess.run(
-        ["bash", "--norc", "-c", f"{script}\nharness why --exit-code 4"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=60,
-    )
-    assert "RUN FAILED: input" in done.stdout, done.stderr
 
 
 def test_every_option_is_in_one_group_of_the_help():

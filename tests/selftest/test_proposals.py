@@ -317,14 +317,6 @@ def test_propose_prints_yaml_and_nothing_else_on_stdout(tmp_path):
     assert samples.CATALOG.read_text(encoding="utf-8") == ORIGINAL
 
 
-def test_propose_refuses_a_rehearsal_with_code_4(tmp_path):
-    (run,) = runs_of(tmp_path, [300.0], provenance="rehearsal")
-    done = command("propose", str(run))
-    assert done.exit_code == 4
-    assert done.stdout == ""
-    assert "not a real run" in done.stderr
-
-
 def test_check_ends_with_1_for_a_decline_and_0_without(tmp_path):
     runs = nights.write_nights(tmp_path, declining(8))
     done = command("check", str(runs[-1]), "--runs", str(tmp_path))
