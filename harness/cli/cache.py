@@ -76,7 +76,7 @@ def _store(settings: Settings) -> Store:
 def explain(settings: Settings, *, check: CheckOption = None) -> None:
     """For each artifact of a command line: in the store or not, and which input differs."""
     for line in lines(settings, load_catalog(settings.catalog), check):
-        console().print(line, markup=False)
+        say(line)
 
 
 def build(settings: Settings, *, check: CheckOption = None) -> None:

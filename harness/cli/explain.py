@@ -10,6 +10,7 @@ from harness.base.stages import Stage
 from harness.base.store import Explanation, Store
 from harness.catalog.schema import Catalog
 from harness.images.crops import Crops
+from harness.pages.formats import clip, option
 from harness.plan import make_plan
 from harness.settings import Settings
 from harness.stages.pipeline import Workbench
@@ -28,48 +29,40 @@ def explain(settings: Settings, catalog: Catalog, check: str | None) -> Iterator
     bench.store = _ReadOnly(settings.store)
     seen: set[str] = set()
     for case in plan.cases:
-        if check is not None and case.check != check:
+        if check not in (None, case.check):
             continue
         pipeline = bench.for_case(case)
         crops: Crops | None = None
+        missing = None
         try:
-            prepared = pipeline.prepare()
-            if prepared.feed is not None:  # a check takes images as it feeds them
-                crops = prepared.feed.crops
+            feed = pipeline.prepare().feed
+            if feed is not None:  # a check takes images as it feeds them
+                crops = feed.crops
                 crops.complete()
-            missing = None
         except _Absent as absent:
             missing = absent.explanation
         present = [(str(one.stage), one.key) for one in pipeline.observed.artifacts]
-        if crops is not None:
-            present += [(str(entry.kind), entry.key) for entry in crops.entries]
+        present += [(entry.kind, entry.key) for entry in (crops.entries if crops else ())]
         for kind, key in present:
             if key not in seen:
                 seen.add(key)
                 yield f"{case.id}: {kind} {key} is in the store"
-        if missing is None or missing.key in seen:
-            continue
-        seen.add(missing.key)
-        yield f"{case.id}: {missing.kind} {missing.key} is not in the store and would be built"
-        yield from _differences(missing)
-        yield "  (what is made from it is not known before it is built)"
+        if missing is not None and missing.key not in seen:
+            seen.add(missing.key)
+            yield f"{case.id}: {missing.kind} {missing.key} is not in the store and would be built"
+            yield from _differences(missing)
+            yield "  (what is made from it is not known before it is built)"
 
 
 def _differences(missing: Explanation) -> Iterator[str]:
     if missing.present:
         yield "  the entry is there, but damaged"
-        return
-    if missing.nearest is None:
+    elif missing.nearest is None:
         yield f"  there is no {missing.kind} in the store at all"
-        return
-    yield f"  nearest: {missing.kind} {missing.nearest}, which differs in"
+    else:
+        yield f"  nearest: {missing.kind} {missing.nearest}, which differs in"
     for name, wanted, other in missing.differences:
-        yield f"    {name}: {_shown(wanted)} here, {_shown(other)} there"
-
-
-def _shown(value: Any) -> str:
-    text = "nothing" if value is None else str(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+        yield f"    {name}: {clip(option(wanted), 80)} here, {clip(option(other), 80)} there"
 
 
 class _Absent(Exception):

@@ -295,8 +295,8 @@ def test_other_provenances_are_no_history(tmp_path):
 
 
 def test_an_undecided_figure_is_no_decline(tmp_path):
-    nights.write_nights(tmp_path, declining(8))
-    (run,) = nights.write_nights(tmp_path, [400.0], first=40, outcome="inconclusive")
+    nights.write_nights(tmp_path, [0.7 * value for value in declining(8)])  # below the floor too
+    (run,) = nights.write_nights(tmp_path, [300.0], first=40, outcome="inconclusive")
     (one,) = check(run, tmp_path, CATALOG)
     assert (one.state, one.decline, one.bad) == ("undecided", None, False)
 
