@@ -92,8 +92,14 @@ def save_checkpoint(
 
 def _load(path: Path, *, allow_unsafe: bool) -> object:
     torch = import_torch()
+    require_regular_file(path)
     try:
-        _refuse_foreign(path)
+        other = foreign(path) or _inflated(path)
+        if other:
+            raise CheckpointError(
+                f"{path} {other}; it was not loaded",
+                remedy="fetch it again from its publisher, or write it again with torch.save",
+            )
         # Old pickle protocols and storage classes are announced as warnings; the result is
         # checked key by key, so they tell a reader nothing.
         with warnings.catch_warnings():
@@ -116,38 +122,22 @@ def require_regular_file(path: Path) -> None:
         )
 
 
-def _refuse_foreign(path: Path) -> None:
-    """Say plainly what a file is that PyTorch would stumble over."""
-    require_regular_file(path)
-    other = foreign(path)
-    if other:
-        raise CheckpointError(
-            f"{path} {other}", remedy="fetch it again; the download did not give the file"
-        )
-    inflated = _inflated(path)
-    if inflated:
-        raise CheckpointError(
-            f"{path} was not loaded: {inflated}",
-            remedy="fetch it from its publisher, or write it again with torch.save",
-        )
-
-
 def _inflated(path: Path) -> str | None:
     """Name what in a zip archive could take any amount of memory; torch.save packs nothing."""
     with path.open("rb") as file:
         if file.read(4) != b"PK\x03\x04":
             return None  # an older format, see `foreign`
-        with zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
     for member in members:
         name = _printable(member.filename)[:LONGEST_NAME]
         # A TorchScript archive packs its code, which no reader of weights opens.
         code = member.filename.split("/")[1:2] == ["code"]
         if member.compress_type != zipfile.ZIP_STORED and not code:
-            return f"its member `{name}` is compressed, which torch.save never does"
+            return f"has the compressed member `{name}`, which torch.save never writes"
         if name.lower().endswith("data.pkl") and member.file_size > _LARGEST_PICKLE:
             size = f"{member.file_size / 2**20:,.0f} MiB"
-            return f"its member `{name}` has {size}; names and shapes are far smaller"
+            return f"has a `{name}` of {size}; names and shapes are far smaller"
     return None
 
 
@@ -185,22 +175,19 @@ def _refused(path: Path, error: Exception) -> CheckpointError:
     text = _printable(str(error))
     trust = "`--trust-checkpoint MODEL` loads it and runs the code it names"
     named, unsafe = _GLOBAL.search(text), _NO_SAFE_READER.search(text)
+    why, remedy = "", f"if you trust where the file comes from, {trust}"
     if named and _BLOCKED.search(text):
-        return CheckpointError(
-            f"{path} was not loaded: it calls `{named[1]}`, as a malicious file would",
-            remedy="delete it and fetch it from its publisher; weights need no such call "
-            f"({trust}, so that is not for this file)",
+        why = f"it calls `{named[1]}`, as a malicious file would"
+        remedy = (
+            "delete it and fetch it from its publisher; weights need no such call "
+            f"({trust}, so that is not for this file)"
         )
-    why = ""
-    if named:
+    elif named:
         why = f"it holds more than weights, the first being `{named[1]}`"
     elif unsafe:
         why = f"PyTorch has no safe way to read {unsafe[1]}"
     if why:
-        return CheckpointError(
-            f"{path} was not loaded: {why}",
-            remedy=f"if you trust where the file comes from, {trust}",
-        )
+        return CheckpointError(f"{path} was not loaded: {why}", remedy=remedy)
     return CheckpointError(
         f"{path} is damaged or was not written by torch.save: {_reason(error)}",
         remedy="fetch it again and compare its size with the publisher's",

@@ -6,7 +6,7 @@ simplified file, this its ONNX file, and that the network. The digests are follo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,11 +50,8 @@ def inventory(entries: Iterable[Entry], catalog: Catalog | None) -> list[Item]:
     `catalog` gives networks and croppings the names of their models; without it, or where no model
     has them, the network itself is named.
     """
-    every = list(entries)
-    origins = {e.digest: e for e in every if e.kind in (Stage.EXPORT, Stage.SIMPLIFY)}
-    standins = {entry.digest for entry in every if entry.kind == Stage.STANDIN}
-    models = () if catalog is None else tuple(catalog.models.values())
-    items = [_item(entry, origins, standins, every, models) for entry in every]
+    every = _Artifacts(list(entries), tuple(catalog.models.values()) if catalog else ())
+    items = [every.item(entry) for entry in every.entries]
     newest: dict[tuple[object, ...], str] = {}
     for item in items:
         newest[item.subject] = max(newest.get(item.subject, ""), item.entry.created)
@@ -69,86 +66,82 @@ def _order(item: Item) -> tuple[object, ...]:
     return (item.model, place, item.batch_size or 0, item.what, item.older, item.entry.created)
 
 
-def _item(
-    entry: Entry,
-    origins: Mapping[str, Entry],
-    standins: Collection[str],
-    every: Sequence[Entry],
-    models: Sequence[Model],
-) -> Item:
-    line = list(_ancestry(entry, origins))
-    source = line[-1].inputs
-    sizes = (one.inputs.get("batch_size") for one in line)
-    batch_size = next((size for size in sizes if isinstance(size, int)), None)
-    if entry.kind == Stage.EAGER:
-        batch_size = None
-    return Item(entry, _model(source, models), batch_size, _what(entry, source, standins, every))
+@dataclass(frozen=True)
+class _Artifacts:
+    """All of a store, and the models that they may belong to."""
 
+    entries: Sequence[Entry]
+    models: Sequence[Model]
 
-def _ancestry(entry: Entry, origins: Mapping[str, Entry]) -> Iterator[Entry]:
-    """The artifact, what it was made from, and so on, as far as the store has them."""
-    for _ in range(_MOST_STEPS):
-        yield entry
-        digest = next((str(entry.inputs[name]) for name in _FROM if name in entry.inputs), "")
-        if digest not in origins:
-            return
-        entry = origins[digest]
+    def item(self, entry: Entry) -> Item:
+        line = list(self._ancestry(entry))
+        source = line[-1].inputs
+        sizes = (one.inputs.get("batch_size") for one in line)
+        batch_size = next((size for size in sizes if isinstance(size, int)), None)
+        if entry.kind == Stage.EAGER:
+            batch_size = None
+        return Item(entry, self._model(source), batch_size, self._what(entry, source))
 
+    def _ancestry(self, entry: Entry) -> Iterator[Entry]:
+        """The artifact, what it was made from, and so on, as far as the store has them."""
+        for _ in range(_MOST_STEPS):
+            yield entry
+            digest = next((entry.inputs[name] for name in _FROM if name in entry.inputs), None)
+            origin = self._of_digest(digest, Stage.EXPORT, Stage.SIMPLIFY)
+            if origin is None:
+                return
+            entry = origin
 
-def _model(source: Mapping[str, Any], models: Sequence[Model]) -> str:
-    """Names of the models that it belongs to; else the network's; else empty."""
-    network, geometry = source.get("network"), source.get("geometry")
-    if network is not None:
-        arguments = source.get("arguments", {})
-        exact = [
+    def _of_digest(self, digest: object, *kinds: Stage) -> Entry | None:
+        return next((e for e in self.entries if e.digest == digest and e.kind in kinds), None)
+
+    def _model(self, source: Mapping[str, Any]) -> str:
+        """Names of the models that it belongs to; else the network's; else empty."""
+        network, arguments = source.get("network"), source.get("arguments", {})
+        geometry = source.get("geometry")
+        names = [
             one.id
-            for one in models
-            if one.network.source == network and dict(one.network.arguments) == arguments
+            for one in self.models
+            if (
+                one.preprocessing.model_dump(include={"resize", "crop"}) == geometry
+                if network is None
+                else (one.network.source, dict(one.network.arguments)) == (network, arguments)
+            )
         ]
-        return ", ".join(exact) or str(network)
-    return ", ".join(
-        one.id
-        for one in models
-        if one.preprocessing.model_dump(mode="json", include={"resize", "crop"}) == geometry
-    )
+        return ", ".join(names) or str(network or "")
 
+    def _what(self, entry: Entry, source: Mapping[str, Any]) -> str:
+        inputs, kind = entry.inputs, entry.kind
+        if kind == Stage.DATA:
+            return f"{inputs.get('count', '?')} generated"
+        if kind == Stage.CROPS:
+            return f"{inputs.get('count', '?')} images, {_cropping(inputs.get('geometry'))}"
+        if kind == Stage.STANDIN:
+            return "generated weights"
+        first = ""
+        if kind == Stage.COMPILE:
+            first = _chip(inputs)
+        elif kind == Stage.PROBE:
+            first = "outputs for seeds"
+        elif kind == Stage.EAGER:
+            first = self._images(inputs)
+        return ", ".join(part for part in (first, self._weights(source)) if part)
 
-def _what(
-    entry: Entry, source: Mapping[str, Any], standins: Collection[str], every: Sequence[Entry]
-) -> str:
-    inputs, kind = entry.inputs, entry.kind
-    if kind == Stage.DATA:
-        return f"{inputs.get('count', '?')} generated"
-    if kind == Stage.CROPS:
-        return f"{inputs.get('count', '?')} images, {_cropping(inputs.get('geometry'))}"
-    if kind == Stage.STANDIN:
-        return "generated weights"
-    first = ""
-    if kind == Stage.COMPILE:
-        first = _chip(inputs)
-    elif kind == Stage.PROBE:
-        first = "outputs for seeds"
-    elif kind == Stage.EAGER:
-        first = _images(inputs, every)
-    return ", ".join(part for part in (first, _weights(source, standins)) if part)
+    def _weights(self, source: Mapping[str, Any]) -> str:
+        if "given" in source:
+            return f"given file {str(source['given'])[:8]}"
+        digest = source.get("checkpoint")
+        if digest is None:
+            return ""
+        return "stand-in" if self._of_digest(digest, Stage.STANDIN) else f"weights {digest[:8]}"
 
-
-def _weights(source: Mapping[str, Any], standins: Collection[str]) -> str:
-    if "given" in source:
-        return f"given file {str(source['given'])[:8]}"
-    if source.get("checkpoint") is None:
-        return ""
-    digest = str(source["checkpoint"])
-    return "stand-in" if digest in standins else f"weights {digest[:8]}"
-
-
-def _images(inputs: Mapping[str, Any], every: Sequence[Entry]) -> str:
-    """How many images an eager pass ran on; empty where some of their crops are gone."""
-    keys = inputs.get("crops", ())
-    chunks = [one for one in every if one.kind == Stage.CROPS and one.key in keys]
-    if not keys or len(chunks) != len(keys):
-        return ""
-    return f"{sum(int(chunk.inputs['count']) for chunk in chunks):,} images"
+    def _images(self, inputs: Mapping[str, Any]) -> str:
+        """How many images an eager pass ran on; empty where some of their crops are gone."""
+        keys = inputs.get("crops", ())
+        chunks = [one for one in self.entries if one.kind == Stage.CROPS and one.key in keys]
+        if not keys or len(chunks) != len(keys):
+            return ""
+        return f"{sum(int(chunk.inputs['count']) for chunk in chunks):,} images"
 
 
 def _chip(inputs: Mapping[str, Any]) -> str:

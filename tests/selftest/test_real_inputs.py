@@ -95,16 +95,6 @@ def test_wrong_labels_are_not_hidden_by_a_conversion_that_agrees(run, real_input
     assert any(problem.code == "reference-off" for problem in case.verdict.problems)
 
 
-def test_generated_labels_are_never_taken_for_imagenets(run, shared, rehearsed):
-    images = next((shared / "store").glob(f"v1/{Stage.DATA}/*/val"))
-    weights = artifact(shared, rehearsed, Stage.STANDIN)
-    _, records, case = run(target="cpu", imagenet=images.parent, checkpoints=weights)
-    assert records.exit_status == Exit.INPUT_ERROR
-    assert case.error is not None
-    assert case.error.stage is Stage.DATA
-    assert "class order" in case.error.message
-
-
 def test_an_onnx_file_can_take_the_place_of_the_export(run, shared, rehearsed, tmp_path):
     exported = artifact(shared, rehearsed, Stage.EXPORT) / "model.onnx"
     _, records, case = run(rehearsal=True, onnx=f"tiny={exported}")
@@ -119,13 +109,3 @@ def test_an_onnx_file_can_take_the_place_of_the_export(run, shared, rehearsed, t
     assert case.error is not None
     assert case.error.stage is Stage.EXPORT
     assert "not a valid ONNX file" in case.error.message
-
-
-def test_a_missing_checkpoint_is_named_with_its_remedy(run, tmp_path):
-    (tmp_path / "empty").mkdir()
-    _, records, case = run("throughput", target="cpu", checkpoints=tmp_path / "empty")
-    assert records.exit_status == Exit.INPUT_ERROR
-    assert case.error is not None
-    assert case.error.stage is Stage.CHECKPOINT
-    assert "tiny.pth" in case.error.message
-    assert case.error.remedy

@@ -111,10 +111,10 @@ def test_a_zip_that_stores_its_members_is_read(tmp_path: Path) -> None:
     ("content", "said"),
     [
         pytest.param(
-            lambda: saved_again(method=zipfile.ZIP_DEFLATED), "is compressed", id="packed zip"
+            lambda: saved_again(method=zipfile.ZIP_DEFLATED), "compressed member", id="packed zip"
         ),
         pytest.param(
-            lambda: saved_again(bytes(65 << 20)), "data.pkl` has 65 MiB", id="large pickle"
+            lambda: saved_again(bytes(65 << 20)), "data.pkl` of 65 MiB", id="large pickle"
         ),
         pytest.param(lambda: b"", "is empty", id="empty"),
         pytest.param(lambda: b"\n<!DOCTYPE html><html>404</html>", "a web page", id="html"),
