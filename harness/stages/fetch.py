@@ -163,7 +163,11 @@ class _Download:
             except _Fault as error:
                 fault = error
             except httpx2.TransportError as error:
-                fault = self._transport_fault(error)
+                # A host that never answered is not asked again: each case would cost a minute
+                # without a network.
+                unreached = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+                reason = _one_line(f"{type(error).__name__}: {error}")
+                fault = _Fault(reason, again=self._size() > 0 or not unreached)
             except (httpx2.InvalidURL, ValueError, ImportError, RuntimeError):
                 fault = _Fault("its URL, or that of the proxy, cannot be used")
             size = self._size()
@@ -305,19 +309,6 @@ class _Download:
         if note.validator:
             self.note.write_text(json.dumps(asdict(note)) + "\n", encoding="utf-8")
         return note
-
-    def _transport_fault(self, error: httpx2.TransportError) -> _Fault:
-        import httpx2
-
-        if isinstance(error, httpx2.ReadTimeout):
-            return _Fault(f"nothing came for {self.limits.timeout_s:g} s", again=True)
-        # A host that never answered is not asked again: it would cost a minute without a network.
-        unreached = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
-        again = not unreached or self._size() > 0
-        if isinstance(error, httpx2.ConnectTimeout):
-            connect_s = min(self.limits.timeout_s, _CONNECT_S)
-            return _Fault(f"no connection within {connect_s:g} s", again=again)
-        return _Fault(_one_line(str(error)) or type(error).__name__, again=again)
 
     def _size(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0
