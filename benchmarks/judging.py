@@ -19,6 +19,7 @@ Every random number comes from `--seed`: the same command prints the same tables
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -54,6 +55,20 @@ SIZES = (200, 1_000, 5_000, WHOLE)
 KINDS: tuple[Kind, ...] = ("PASS", "FAIL", "INCONCLUSIVE")
 BATCH_KINDS: tuple[Kind, ...] = ("PASS", "FAIL", "RECORDED")
 BATCH_SIZES = (1, 4, 8, 16, 32, 64)
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A table's lines."""
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+
+
+def table(title: str, artifacts: Sequence[Artifact], cell: Callable[[int, int], str]) -> list[str]:
+    """One row for each artifact, one column for each number of images."""
+    rows = (
+        [artifact.name, *(cell(row, column) for column in range(len(SIZES)))]
+        for row, artifact in enumerate(artifacts)
+    )
+    return markdown([title, *(f"{size:,} images" for size in SIZES)], rows)
 
 
 # Accuracy ----------------------------------------------------------------------------------
@@ -155,39 +170,18 @@ def judge(pairs: Paired, published: Published, rule: AccuracyRule) -> Kind:
     return accuracy.judge_accuracy(measured(pairs), published, rule, bound=3e-2).kind
 
 
-def accuracy_table(
-    published: Published, rule: AccuracyRule, *, samples: int, seed: int
-) -> list[str]:
-    """One row for each artifact, one column for each number of images."""
-    lines = [
-        "| artifact | " + " | ".join(f"{size:,} images" for size in SIZES) + " |",
-        "| --- |" + " --- |" * len(SIZES),
-    ]
-    for row, artifact in enumerate(ARTIFACTS):
-        cells = [
-            accuracy_cell(published, rule, row, column, samples=samples, seed=seed)
-            for column in range(len(SIZES))
-        ]
-        lines.append(f"| {artifact.name} | " + " | ".join(cells) + " |")
-    return lines
-
-
 def images_table(rows: Sequence[tuple[str, Published, AccuracyRule]]) -> list[str]:
     """From how many images on a PASS is possible."""
     shares = (0.0, 0.5, 1.0, 2.0)
-    lines = [
-        "| model | tolerance | "
-        + " | ".join("no difference" if not s else f"{s:g} % differ" for s in shares)
-        + " |",
-        "| --- | --- |" + " --- |" * len(shares),
-    ]
+    head = ["no difference" if not s else f"{s:g} % differ" for s in shares]
+    lines = []
     for name, published, rule in rows:
         sign = "±" if rule.side == "both" else "-"
-        points = float(accuracy.tolerance_points(published, rule))
+        points = accuracy.tolerance_points(published, rule)
         least = [accuracy.images_to_pass(published, rule, discordant_percent=s) for s in shares]
-        cells = " | ".join(f"{n:,}" if n is not None else "all" for n in least)
-        lines.append(f"| {name} | {sign}{points:.2f} points | {cells} |")
-    return lines
+        cells = [f"{n:,}" if n is not None else "all" for n in least]
+        lines.append([name, f"{sign}{points:.2f} points", *cells])
+    return markdown(["model", "tolerance", *head], lines)
 
 
 # Batch sizes -------------------------------------------------------------------------------
@@ -229,21 +223,6 @@ def draw_passes(
             answers[NAMES[good + i]] = _RIGHT
         passes[size] = BatchPass("real", answers)  # drawn; nothing of it leaves this script
     return passes
-
-
-def batch_table(published: Published, *, samples: int, seed: int) -> list[str]:
-    """One row for each artifact, one column for each number of images."""
-    lines = [
-        "| batch sizes | " + " | ".join(f"{size:,} images" for size in SIZES) + " |",
-        "| --- |" + " --- |" * len(SIZES),
-    ]
-    for row, artifact in enumerate(BATCH_ARTIFACTS):
-        cells = [
-            batch_cell(published, row, column, samples=samples, seed=seed)
-            for column in range(len(SIZES))
-        ]
-        lines.append(f"| {artifact.name} | " + " | ".join(cells) + " |")
-    return lines
 
 
 def whole_runs(samples: int) -> int:
@@ -354,17 +333,7 @@ def throughput_tables(baseline: Baseline, *, samples: int, seed: int) -> list[st
     ]
     lines = []
     for number, course in enumerate(COURSES):
-        lines += [
-            "",
-            f"Device: {course.name}.",
-            "",
-            "| true speed | "
-            + " | ".join(
-                f"noise {n:g} %, tolerance {t:g} %" for n in course.noises for t in TOLERANCES
-            )
-            + " |",
-            "| --- |" + " --- |" * (len(course.noises) * len(TOLERANCES)),
-        ]
+        rows = []
         for row, speed in enumerate(SPEEDS):
             cells = []
             for column, noise in enumerate(course.noises):
@@ -374,7 +343,9 @@ def throughput_tables(baseline: Baseline, *, samples: int, seed: int) -> list[st
                     outcomes(judge_baseline(one, figure).kind for one in found)
                     for figure in figures
                 ]
-            lines.append(f"| {speed:+g} % | " + " | ".join(cells) + " |")
+            rows.append([f"{speed:+g} %", *cells])
+        head = [f"noise {n:g} %, tolerance {t:g} %" for n in course.noises for t in TOLERANCES]
+        lines += ["", f"Device: {course.name}.", "", *markdown(["true speed", *head], rows)]
     return lines
 
 
@@ -404,8 +375,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "",
                 f"PASS / FAIL / INCONCLUSIVE in percent of {options.samples:,} parts.",
                 "",
-                *accuracy_table(
-                    accuracy.published, accuracy.rule, samples=options.samples, seed=options.seed
+                *table(
+                    "artifact",
+                    ARTIFACTS,
+                    functools.partial(
+                        accuracy_cell,
+                        accuracy.published,
+                        accuracy.rule,
+                        samples=options.samples,
+                        seed=options.seed,
+                    ),
                 ),
                 "",
             ]
@@ -417,7 +396,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"PASS / FAIL / RECORDED in percent of {options.batches:,} runs of six batch sizes; of "
             f"{whole_runs(options.batches):,} on the whole set.",
             "",
-            *batch_table(published, samples=options.batches, seed=options.seed),
+            *table(
+                "batch sizes",
+                BATCH_ARTIFACTS,
+                functools.partial(
+                    batch_cell, published, samples=options.batches, seed=options.seed
+                ),
+            ),
             "",
         ]
     if options.only in (None, "throughput"):

@@ -11,9 +11,10 @@ from fractions import Fraction
 from harness.base.errors import ProvenanceError
 from harness.base.terms import WHOLE_SET, VerdictKind
 from harness.catalog.schema import AccuracyRule, Published
-from harness.judge import statistics, wording
-from harness.judge.shared import Figures, Side, decide, named, percent, require, upwards
-from harness.judge.statistics import Interval, Paired
+from harness.judge import statistics
+from harness.judge.shared import Figures, Side, decide, require, upwards
+from harness.judge.statistics import Interval, Paired, percent
+from harness.judge.wording import counted, joined, problems_text, would_decide
 from harness.records.measurements import AccuracyMeasurement, Problem, ProblemCode
 from harness.records.verdicts import FigureName, Reference, Verdict
 
@@ -65,35 +66,44 @@ def judge_whole_set(
     share = Fraction(scores.correct[0], scores.images) if scores.images else Fraction(0)
     difference = 100 * (100 * share / statistics.exact(published.top1) - 1)
     off = abs(difference) if rule.side == "both" else max(Fraction(0), -difference)
-    problems = _problems(measurement, bound)
+    allowed = f"{'±' if rule.side == 'both' else '-'}{rule.tolerance_percent:g} %"
     figures: Figures = {
-        FigureName.IMAGES: scores.images,
+        **_figures(measurement, bound),
         FigureName.CORRECT: scores.correct[0],
-        FigureName.TOP1: round(scores.percent(1), 3),
         FigureName.PUBLISHED_TOP1: published.top1,
         FigureName.RELATIVE_DIFFERENCE: round(float(difference), 4),
         FigureName.TOLERANCE_PERCENT: rule.tolerance_percent,
-        **_eager_figures(measurement, bound),
     }
+    top1 = f"top-1 {scores.percent(1):.2f} %"
+    compared = (
+        f"{top1} against {published.top1:g} % published: {float(difference):+.2f} %, allowed "
+        f"{allowed}"
+    )
     kind: VerdictKind = "FAIL"
+    problems = _problems(measurement, bound)
     if problems:
-        sentence = wording.problems_text(problems)
+        sentence = problems_text(problems)
+    elif scores.images != WHOLE_SET:
+        kind, figures[FigureName.IMAGES_TO_DECIDE] = "INCONCLUSIVE", WHOLE_SET
+        sentence = (
+            f"{top1} on {counted(scores.images)}; the published figure speaks of all {WHOLE_SET}, "
+            f"and there is no eager pass on these to compare with: run all {WHOLE_SET}, or give "
+            "the weights in place of --onnx"
+        )
     else:
-        if scores.images != WHOLE_SET:
-            kind = "INCONCLUSIVE"
-            figures[FigureName.IMAGES_TO_DECIDE] = WHOLE_SET
+        figures[FigureName.SMALLEST_PERCENT] = upwards(off)
+        if off <= statistics.exact(rule.tolerance_percent):
+            kind, sentence = "PASS", f"accepted: {compared}"
         else:
-            kind = "PASS" if off <= statistics.exact(rule.tolerance_percent) else "FAIL"
-            figures[FigureName.SMALLEST_PERCENT] = upwards(off)
-        sentence = wording.whole(kind, measurement, published, rule, float(difference))
+            sentence = compared
     return Verdict(
         kind=kind,
-        sentence=wording.joined(sentence, note),
+        sentence=joined(sentence, note),
         rule="accuracy-whole-set",
         unit="%",
         measured=scores.percent(1),
         reference=Reference("published", published.top1, "%", published.source, published.note),
-        allowed=f"{wording.percent_allowed(rule)} ({rule.source})",
+        allowed=f"{allowed} ({rule.source})",
         problems=tuple(problems),
         figures=figures,
     )
@@ -117,41 +127,49 @@ def judge_part(
     published figure must lie in the 99.9 % interval of the eager score, else FAIL.
     """
     require(measurement.provenance, "a published accuracy", "real")
-    scores, pairs = measurement.scores, paired_of(measurement)
-    points, problems = tolerance_points(published, rule), _problems(measurement, bound)
-    allowed = f"{wording.points_allowed(points, rule)} ({rule.source})"
+    problems, pairs = _problems(measurement, bound), paired_of(measurement)
+    points = tolerance_points(published, rule)
+    allowed = f"{'±' if rule.side == 'both' else 'a drop of '}{points:.2f} points ({rule.source})"
     figures: Figures = {
-        FigureName.IMAGES: scores.images,
-        FigureName.TOP1: round(scores.percent(1), 3),
+        **_figures(measurement, bound),
         FigureName.PUBLISHED_TOP1: published.top1,
-        FigureName.TOLERANCE_POINTS: round(float(points), 4),
-        **_eager_figures(measurement, bound),
+        FigureName.TOLERANCE_POINTS: round(points, 4),
     }
     kind: VerdictKind = "FAIL"
-    compared = ""
+    sentence = ""
     if pairs is None:
         problems.append(Problem(ProblemCode.OTHER_PAIRS))
     else:
-        interval = percent(pairs.interval(PAIRED_CONFIDENCE))
-        eager = _eager_interval(pairs)
-        figures |= _pair_figures(pairs, interval, eager)
-        if not eager[0] <= published.top1 <= eager[1]:
-            problems.append(_reference_off(pairs, eager, published))
-        kind, enough = decide(interval, float(points), rule.side), None
-        if kind == "INCONCLUSIVE" and not problems:
-            enough = images_to_decide(pairs, float(points), rule.side)
+        interval = pairs.interval(PAIRED_CONFIDENCE)
+        right = pairs.reference_correct
+        low, high = percent(statistics.binomial_interval(right, pairs.n, REFERENCE_CONFIDENCE))
+        figures |= {
+            FigureName.DIFFERENCE_POINTS: round(pairs.points, 4),
+            FigureName.DIFFERENCE_INTERVAL: tuple(round(limit, 4) for limit in interval),
+            FigureName.ONLY_EAGER_RIGHT: pairs.only_reference,
+            FigureName.ONLY_COMPILED_RIGHT: pairs.only_compiled,
+            FigureName.EAGER_INTERVAL: (round(low, 3), round(high, 3)),
+        }
+        if not low <= published.top1 <= high:
+            eager = {"images": pairs.n, "top1": 100.0 * right / pairs.n, "low": low, "high": high}
+            off = Problem(ProblemCode.REFERENCE_OFF, {**eager, "published": published.top1})
+            problems.append(off)
+    if pairs is not None and not problems:
+        kind, enough = decide(interval, points, rule.side), None
+        figures[FigureName.SMALLEST_PERCENT] = _smallest(interval, published, rule.side)
+        if kind == "INCONCLUSIVE":
+            enough = images_to_decide(pairs, points, rule.side)
             figures[FigureName.IMAGES_TO_DECIDE] = enough or WHOLE_SET
-        if kind == "FAIL" or not problems:
-            compared = wording.part(kind, pairs, interval, allowed, enough)
-        if not problems:
-            figures[FigureName.SMALLEST_PERCENT] = _smallest(interval, published, rule.side)
+        sentence = _compared(kind, pairs, interval, allowed, enough)
+    images = counted(measurement.scores.images)
+    all_images = f"{published.top1:g} % is published for all {WHOLE_SET} images"
     return Verdict(
-        kind="FAIL" if problems else kind,
-        sentence=wording.joined(wording.problems_text(problems), compared, note),
+        kind=kind,
+        sentence=joined(problems_text(problems), sentence, note),
         rule="accuracy-part",
         unit="%",
-        measured=scores.percent(1),
-        reference=_eager_reference(measurement, wording.images_of(scores.images), published),
+        measured=measurement.scores.percent(1),
+        reference=_eager_reference(measurement, images, all_images),
         allowed=allowed,
         problems=tuple(problems),
         figures=figures,
@@ -176,14 +194,18 @@ def judge_rehearsal(measurement: AccuracyMeasurement, *, bound: float) -> Verdic
     excused = len(fidelity.flips) - len(hard)
     problems = _problems(measurement, bound)
     if hard:
-        problems.append(named(ProblemCode.PREDICTIONS_DIFFER, hard, of=scores.images))
+        problems.append(Problem.named(ProblemCode.PREDICTIONS_DIFFER, hard, of=scores.images))
     if abs(scores.correct[0] - eager.correct[0]) > excused:
         score = {"top1": scores.percent(1), "eager_top1": eager.percent(1)}
         problems.append(Problem(ProblemCode.SCORE_DIFFERS, score))
+    rounding = f" ({excused} differ within rounding)" if excused else ""
+    agrees = (
+        f"{scores.images - excused} of {scores.images} predictions equal eager's{rounding}; "
+        f"logits differ by {fidelity.relative_l2:.1e} of {bound:g} allowed"
+    )
     return Verdict(
         kind="FAIL" if problems else "PASS",
-        sentence=wording.problems_text(problems)
-        or wording.rehearsal_pass(scores.images, excused, fidelity, bound),
+        sentence=problems_text(problems) or agrees,
         rule="accuracy-rehearsal",
         unit="%",
         measured=scores.percent(1),
@@ -191,9 +213,7 @@ def judge_rehearsal(measurement: AccuracyMeasurement, *, bound: float) -> Verdic
         allowed=f"no prediction differs, but for rounding; relative L2 of the logits {bound:g}",
         problems=tuple(problems),
         figures={
-            FigureName.IMAGES: scores.images,
-            FigureName.TOP1: round(scores.percent(1), 3),
-            **_eager_figures(measurement, bound),
+            **_figures(measurement, bound),
             FigureName.FLIPS: len(fidelity.flips),
             FigureName.FLIPS_EXCUSED: excused,
         },
@@ -205,14 +225,13 @@ def judge_rehearsal(measurement: AccuracyMeasurement, *, bound: float) -> Verdic
 
 def _problems(measurement: AccuracyMeasurement, bound: float) -> list[Problem]:
     """Return what no score may hide: wrong rows, missing images, logits that are not eager's."""
-    problems = list(measurement.problems)
-    expected, eager = measurement.expected_images, measurement.reference_scores
-    if measurement.scores.images != expected:
-        data = {"scored": measurement.scores.images, "expected": expected}
-        problems.append(Problem(ProblemCode.IMAGES_MISSING, data))
-    if eager is not None and eager.images != expected:
-        data = {"scored": eager.images, "expected": expected}
-        problems.append(Problem(ProblemCode.EAGER_IMAGES_MISSING, data))
+    problems, expected = list(measurement.problems), measurement.expected_images
+    for code, scores in (
+        (ProblemCode.IMAGES_MISSING, measurement.scores),
+        (ProblemCode.EAGER_IMAGES_MISSING, measurement.reference_scores),
+    ):
+        if scores is not None and scores.images != expected:
+            problems.append(Problem(code, {"scored": scores.images, "expected": expected}))
     fidelity = measurement.fidelity
     if fidelity is not None and not fidelity.relative_l2 <= bound:  # NaN is not
         logits = {"relative_l2": fidelity.relative_l2, "bound": bound}
@@ -220,26 +239,27 @@ def _problems(measurement: AccuracyMeasurement, bound: float) -> list[Problem]:
     return problems
 
 
-def _eager_reference(
-    measurement: AccuracyMeasurement, images: str, published: Published | None = None
-) -> Reference:
-    eager = measurement.reference_scores
-    note = f"{published.top1:g} % is published for all {WHOLE_SET} images" if published else ""
-    value = None if eager is None else eager.percent(1)
-    source = f"eager PyTorch on the same {images}"
-    return Reference("eager", value, "%", source, note, measurement.provenance)
-
-
-def _eager_figures(measurement: AccuracyMeasurement, bound: float) -> Figures:
-    """Return the figures of the eager pass, where there was one."""
-    figures: Figures = {}
-    if measurement.reference_scores is not None:
-        figures[FigureName.EAGER_TOP1] = round(measurement.reference_scores.percent(1), 3)
+def _figures(measurement: AccuracyMeasurement, bound: float) -> Figures:
+    """Return the figures of all three rules."""
+    scores, eager = measurement.scores, measurement.reference_scores
+    figures: Figures = {
+        FigureName.IMAGES: scores.images,
+        FigureName.TOP1: round(scores.percent(1), 3),
+    }
+    if eager is not None:
+        figures[FigureName.EAGER_TOP1] = round(eager.percent(1), 3)
     if measurement.fidelity is not None:
         figures[FigureName.LOGITS_L2] = measurement.fidelity.relative_l2
         figures[FigureName.LOGITS_L2_ALLOWED] = bound
         figures[FigureName.LOGITS_MAX] = measurement.fidelity.max_abs
     return figures
+
+
+def _eager_reference(measurement: AccuracyMeasurement, images: str, note: str = "") -> Reference:
+    eager = measurement.reference_scores
+    value = None if eager is None else eager.percent(1)
+    source = f"eager PyTorch on the same {images}"
+    return Reference("eager", value, "%", source, note, measurement.provenance)
 
 
 # A part of the set -------------------------------------------------------------------------
@@ -256,35 +276,12 @@ def paired_of(measurement: AccuracyMeasurement) -> Paired | None:
         return None
     only_reference = sum(flip.reference == flip.label for flip in fidelity.flips)
     only_compiled = sum(flip.compiled == flip.label for flip in fidelity.flips)
-    correct = measurement.scores.correct[0]
+    both = measurement.scores.correct[0] - only_compiled
     try:
-        n = measurement.scores.images
-        pairs = Paired(n, correct - only_compiled, only_reference, only_compiled)
+        pairs = Paired(measurement.scores.images, both, only_reference, only_compiled)
     except ValueError:
         return None
     return pairs if pairs.reference_correct == eager.correct[0] else None
-
-
-def _eager_interval(pairs: Paired) -> Interval:
-    """Return what eager's top-1 may be on all images, in percent."""
-    right, n = pairs.reference_correct, pairs.n
-    return percent(statistics.binomial_interval(right, n, REFERENCE_CONFIDENCE))
-
-
-def _pair_figures(pairs: Paired, interval: Interval, eager: Interval) -> Figures:
-    return {
-        FigureName.DIFFERENCE_POINTS: round(100.0 * float(pairs.difference), 4),
-        FigureName.DIFFERENCE_INTERVAL: tuple(round(limit, 4) for limit in interval),
-        FigureName.ONLY_EAGER_RIGHT: pairs.only_reference,
-        FigureName.ONLY_COMPILED_RIGHT: pairs.only_compiled,
-        FigureName.EAGER_INTERVAL: tuple(round(limit, 3) for limit in eager),
-    }
-
-
-def _reference_off(pairs: Paired, eager: Interval, published: Published) -> Problem:
-    top1 = 100.0 * pairs.reference_correct / pairs.n
-    data = {"images": pairs.n, "top1": top1, "low": eager[0], "high": eager[1]}
-    return Problem(ProblemCode.REFERENCE_OFF, {**data, "published": published.top1})
 
 
 def _smallest(interval: Interval, published: Published, side: Side) -> float:
@@ -294,9 +291,24 @@ def _smallest(interval: Interval, published: Published, side: Side) -> float:
     return upwards(100 * statistics.exact(worst) / statistics.exact(published.top1))
 
 
-def tolerance_points(published: Published, rule: AccuracyRule) -> Fraction:
+def _compared(
+    kind: VerdictKind, pairs: Paired, interval: Interval, allowed: str, enough: int | None
+) -> str:
+    """Say how the two models compare; `enough` images would decide."""
+    agree = {"PASS": "conversion agrees on ", "FAIL": "conversion changes the score on "}
+    sentence = (
+        f"{agree.get(kind, '')}{counted(pairs.n)}: top-1 "
+        f"{100.0 * pairs.compiled_correct / pairs.n:.2f} % where eager has "
+        f"{100.0 * pairs.reference_correct / pairs.n:.2f} % on the same images: "
+        f"{pairs.points:+.2f} points, 99 % interval {interval[0]:+.2f} to {interval[1]:+.2f}, "
+        f"allowed {allowed}"
+    )
+    return joined(sentence, would_decide(enough) if kind == "INCONCLUSIVE" else "")
+
+
+def tolerance_points(published: Published, rule: AccuracyRule) -> float:
     """Return the rule's tolerance, relative to the published top-1, in points of top-1."""
-    return statistics.exact(published.top1) * statistics.exact(rule.tolerance_percent) / 100
+    return float(statistics.exact(published.top1) * statistics.exact(rule.tolerance_percent) / 100)
 
 
 @functools.lru_cache(maxsize=65_536)
@@ -311,7 +323,7 @@ def images_to_decide(
         scale = images / pairs.n
         plus, minus = pairs.only_compiled * scale, pairs.only_reference * scale
         interval = statistics.tango_interval(plus, minus, images, confidence)
-        return decide(interval, tolerance / 100.0, side) != "INCONCLUSIVE"
+        return decide(percent(interval), tolerance, side) != "INCONCLUSIVE"
 
     return statistics.smallest(decided, pairs.n, WHOLE_SET - 1)
 
@@ -325,18 +337,25 @@ def images_to_pass(
     one way as the other; none by default, the best that can happen. None when a part of the set
     is never enough.
     """
-    points = float(tolerance_points(published, rule))
-    share = discordant_percent / 200.0
+    points, share = tolerance_points(published, rule), discordant_percent / 200.0
 
     def passes(n: int) -> bool:
         interval = statistics.tango_interval(n * share, n * share, n, PAIRED_CONFIDENCE)
-        return decide(interval, points / 100.0, rule.side) == "PASS"
+        return decide(percent(interval), points, rule.side) == "PASS"
 
     return statistics.smallest(passes, 1, WHOLE_SET - 1)
 
 
 def describe_part(images: int, published: Published, rule: AccuracyRule) -> str:
     """Say in one sentence, for `plan`, what accuracy can come to on that many images."""
+    if images >= WHOLE_SET:
+        return f"{images} images: the whole set, held against the published {published.top1:g} %"
     least = images_to_pass(published, rule)
+    if least is None:
+        return f"{counted(images)}: a PASS needs the whole set of {WHOLE_SET}"
     usual = images_to_pass(published, rule, discordant_percent=1.0)
-    return wording.part_plan(images, published, least, usual)
+    possible = "no PASS is possible" if images < least else "a PASS is possible"
+    return (
+        f"{counted(images)}: {possible} (from {least} images on with no difference, "
+        f"{usual or f'the whole set of {WHOLE_SET}'} where 1 % differ)"
+    )

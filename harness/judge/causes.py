@@ -10,17 +10,23 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from harness.base.stages import Stage
 from harness.records.lines import CaseLine, CheckName, RunCheckLine
 from harness.records.measurements import ProblemCode
 from harness.records.observed import ErrorInfo
 from harness.records.reader import RunRecords
-from harness.records.verdicts import FigureName
 
 Cause = Literal["model", "toolchain", "machine", "input", "harness"]
-Why = tuple[Cause, str]
+
+
+class Reason(NamedTuple):
+    """A cause, why it is thought so, and what to do; no `remedy` where nobody knows."""
+
+    cause: Cause
+    why: str
+    remedy: str = ""
 
 
 class Exit(IntEnum):
@@ -37,33 +43,65 @@ class Exit(IntEnum):
 
 
 # By the stage of an error, and of what a diagnosis found. Others are faults of the harness.
-_BY_STAGE: dict[Stage, Why] = {
-    Stage.DATA: ("input", "images or labels cannot be used"),
-    Stage.CHECKPOINT: ("input", "the weights are absent, damaged or others"),
-    Stage.CONFIGURATION: ("input", "options do not fit"),
-    Stage.CATALOG: ("input", "baselines.yaml is not right"),
-    Stage.NETWORK: ("input", "no installed library supplies the network under that name"),
-    Stage.REHEARSAL: ("input", "stand-ins cannot tell good from bad"),
-    Stage.EXPORT: ("toolchain", "PyTorch could not write the ONNX file"),
-    Stage.SIMPLIFY: ("toolchain", "onnxsim could not simplify it"),
-    Stage.COMPILE: ("toolchain", "the model could not be compiled"),
-    Stage.LOAD: ("toolchain", "the runtime does not take the compiled model"),
-    Stage.INFER: ("toolchain", "the runtime failed while it ran the model"),
-    Stage.EAGER: ("toolchain", "eager PyTorch could not run the model"),
-    Stage.DEVICE: ("machine", "the device is absent, busy, lost or unhealthy"),
-    Stage.STORE: ("machine", "the artifact store cannot be read or written"),
-    Stage.RECORDS: ("machine", "records cannot be written"),
-    Stage.WORKER: ("machine", "the pytest worker died"),
+_BY_STAGE: dict[Stage, Reason] = {
+    Stage.DATA: Reason("input", "images or labels cannot be used"),
+    Stage.CHECKPOINT: Reason("input", "the weights are absent, damaged or others"),
+    Stage.CONFIGURATION: Reason("input", "options do not fit"),
+    Stage.CATALOG: Reason("input", "baselines.yaml is not right"),
+    Stage.NETWORK: Reason("input", "no installed library supplies the network under that name"),
+    Stage.REHEARSAL: Reason("input", "stand-ins cannot tell good from bad"),
+    Stage.EXPORT: Reason("toolchain", "PyTorch could not write the ONNX file"),
+    Stage.SIMPLIFY: Reason("toolchain", "onnxsim could not simplify it"),
+    Stage.COMPILE: Reason("toolchain", "the model could not be compiled"),
+    Stage.LOAD: Reason("toolchain", "the runtime does not take the compiled model"),
+    Stage.INFER: Reason("toolchain", "the runtime failed while it ran the model"),
+    Stage.EAGER: Reason("toolchain", "eager PyTorch could not run the model"),
+    Stage.DEVICE: Reason("machine", "the device is absent, busy, lost or unhealthy"),
+    Stage.STORE: Reason("machine", "the artifact store cannot be read or written"),
+    Stage.RECORDS: Reason("machine", "records cannot be written"),
+    Stage.WORKER: Reason("machine", "the pytest worker died"),
 }
 # Where the class of an error says more than its stage.
-_BY_TYPE: dict[str, Why] = {
-    "CompileRefused": ("toolchain", "the compiler refused the model"),
-    "CompileTimeout": ("toolchain", "the compiler did not end in time"),
-    "NetworkRefused": ("input", "the network cannot be built as the catalog asks"),
-    "NothingCompiled": ("toolchain", "the compiler said that it succeeded and left no new model"),
+_BY_TYPE: dict[str, Reason] = {
+    "CompileRefused": Reason("toolchain", "the compiler refused the model"),
+    "CompileTimeout": Reason("toolchain", "the compiler did not end in time"),
+    "NetworkRefused": Reason("input", "the network cannot be built as the catalog asks"),
+    "NothingCompiled": Reason(
+        "toolchain", "the compiler said that it succeeded and left no new model"
+    ),
 }
-_FULL_DISK: Why = ("machine", "a disk is full")
-_HARNESS: Why = ("harness", "a fault of the harness itself")
+_FULL_DISK = Reason("machine", "a disk is full")
+_HARNESS = Reason("harness", "a fault of the harness itself")
+_NOT_BROKEN = Reason(
+    "input",
+    "declared in known_failures, but it did not fail there",
+    "take its entry out of known_failures in the catalog",
+)
+_OTHER_INPUT = Reason("input", "what is fed is not the catalog's preprocessing")
+_OTHER_NETWORK = Reason("input", "the file that --onnx gave is another network")
+_OTHER_OUTPUTS = Reason(
+    "toolchain",
+    "for the same inputs the ONNX model has other outputs",
+    "run its accuracy as well: the diagnosis of that finds the stage that departs",
+)
+_STRANGE_TIMES = Reason(
+    "toolchain",
+    "the times that the runtime reports do not fit the clock",
+    "time it with the runtime's own tool (the record has its command) or with another --driver, "
+    "and hold both figures against each other",
+)
+_OFF = Reason("model", "it ran, and its figures do not hold")
+_FEW_IMAGES = Reason(
+    "input",
+    "too few images to decide",
+    "use more images: a larger --sample, or none of --sample and --limit for all",
+)
+_UNSTEADY = "the device was not its own, or too unsteady to measure"
+_SEE_DIAGNOSIS = "the diagnosis in the report has what was compared (docs/diagnosis.md)"
+_OVERFLOW = (
+    "on a target that computes in float16 it is likely an overflow: compile it more precisely on "
+    'trial, docs/ascend.md says how ("What each error means")'
+)
 _RED = ("failed", "error", "crashed", "inconclusive")
 # Stages that are the same for every model: equal words are one failure.
 _SHARED_STAGES = (
@@ -77,33 +115,32 @@ _BEFORE_THE_MODEL = (
 )
 # What a compiled model is made from, each from the one before.
 _CHAIN = (Stage.CHECKPOINT, Stage.STANDIN, Stage.EXPORT, Stage.SIMPLIFY, Stage.COMPILE)
-# The bound of targets that compute in float16; others have less.
-_FLOAT16_BOUND = 3e-2
 
 Artifact = tuple[str, str]  # key and digest of a compiled model
-Diagnosed = Mapping[Artifact, Why]
+Diagnosed = Mapping[Artifact, Reason]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Why one case or check is not green: the cause, and why it is thought so."""
+    """Why one case or check is not green."""
 
     subject: str  # "accuracy of squeezenet1_1-bs4-cpu"
     outcome: str
     cause: Cause
     why: str
+    remedy: str = ""
     case: CaseLine | None = None  # None of a check over the cases
-
-    @property
-    def remedy(self) -> str:
-        """What to do next; empty where nobody knows."""
-        return "" if self.case is None else remedy_of(self.case, self.cause)
 
 
 def causes(records: RunRecords) -> tuple[Finding, ...]:
     """Return every red case and check with its cause, in the order of the records."""
-    known = diagnoses(records.cases)
-    findings = [one for case in records.cases if (one := cause_of(case, known)) is not None]
+    diagnosed = {
+        artifact: reason
+        for case in records.cases
+        if case.outcome == "failed" and (reason := _diagnosis(case)) is not None
+        for artifact in _compiled(case)
+    }
+    findings = [one for case in records.cases if (one := cause_of(case, diagnosed)) is not None]
     findings += [
         Finding(f"{check.name} of {check.subject}", check.outcome, *_of_check(check, records))
         for check in records.checks
@@ -115,85 +152,87 @@ def causes(records: RunRecords) -> tuple[Finding, ...]:
 def cause_of(case: CaseLine, diagnosed: Diagnosed | None = None) -> Finding | None:
     """Return the cause of a case that is not green; None of one that is.
 
-    `diagnosed`: see `diagnoses`. Wrong outputs of an artifact that another case diagnosed have
-    the cause that was found there.
+    `diagnosed`: what was found out about compiled models whose accuracy failed. It holds for wrong
+    outputs in the throughput of the same artifact, too.
     """
     if case.outcome not in _RED:
         return None
-    if case.outcome == "inconclusive":
-        cause, why = _of_inconclusive(case)
-    elif case.error is not None:
-        cause, why = _of_error(case, case.error)
+    if case.error is not None:
+        reason = _of_error(case, case.error)
+    elif case.outcome == "inconclusive":
+        timed = case.check == "throughput"
+        reason = Reason("machine", _UNSTEADY, _steady(case)) if timed else _FEW_IMAGES
     else:
-        cause, why = _of_failed(case, diagnosed or {})
-    return Finding(f"{case.check} of {case.case}", case.outcome, cause, why, case)
+        reason = _of_failed(case, diagnosed or {})
+    return Finding(f"{case.check} of {case.case}", case.outcome, *reason, case=case)
 
 
-def _of_inconclusive(case: CaseLine) -> Why:
-    if case.check == "throughput":
-        return "machine", "the device was not its own, or too unsteady to measure"
-    return "input", "too few images to decide"
-
-
-def cause_of_error(error: ErrorInfo) -> Why:
-    """Return the cause of an error that says all there is, and why it is thought so."""
+def cause_of_error(error: ErrorInfo) -> Reason:
+    """Return the cause of an error that says all there is."""
     if error.full_disk:
         return _FULL_DISK
     return _BY_TYPE.get(error.type) or _BY_STAGE.get(error.stage, _HARNESS)
 
 
-def _of_error(case: CaseLine, error: ErrorInfo) -> Why:
-    cause, why = cause_of_error(error)
-    if case.attempts and cause == "toolchain":
-        why += "; a device was set aside before"
-    return cause, why
+def _of_error(case: CaseLine, error: ErrorInfo) -> Reason:
+    reason = cause_of_error(error)
+    aside = bool(case.attempts) and reason.cause == "toolchain"
+    why = reason.why + "; a device was set aside before" * aside
+    return Reason(reason.cause, why, error.remedy)
 
 
-def _of_failed(case: CaseLine, diagnosed: Diagnosed) -> Why:
-    """Take what the diagnosis found of the case or its artifact, else go by the problems."""
+def _of_failed(case: CaseLine, diagnosed: Diagnosed) -> Reason:
+    """Go by what the diagnosis found of the case or its artifact, else by the problems."""
     if case.verdict is not None and case.verdict.kind != "FAIL":
-        # Nothing is wrong with such a case but that the catalog says it fails.
-        return "input", "declared in known_failures, but it did not fail there"
-    if found := _diagnosis(case):
-        return found
+        return _NOT_BROKEN
     codes = _codes(case)
-    if ProblemCode.OTHER_INPUT in codes:
-        return "input", "what is fed is not the catalog's preprocessing"
-    if ProblemCode.OTHER_NETWORK in codes:
-        return "input", "the file that --onnx gave is another network"
-    if wrong_outputs(case):
+    if reason := _diagnosis(case):
+        pass
+    elif ProblemCode.OTHER_INPUT in codes:
+        reason = _OTHER_INPUT
+    elif ProblemCode.OTHER_NETWORK in codes:
+        reason = _OTHER_NETWORK
+    elif wrong_outputs(case):
         known = (diagnosed[one] for one in _compiled(case) if one in diagnosed)
-        return next(known, ("toolchain", "for the same inputs the ONNX model has other outputs"))
-    if strange_times(case):
-        return "toolchain", "the times that the runtime reports do not fit the clock"
-    return "model", "it ran, and its figures do not hold"
+        reason = next(known, _OTHER_OUTPUTS)
+    else:
+        reason = _STRANGE_TIMES if strange_times(case) else _OFF
+    remedy = _SEE_DIAGNOSIS if case.diagnosis is not None else reason.remedy
+    if ProblemCode.NOT_FINITE in codes:
+        remedy = "; ".join(filter(None, (_OVERFLOW, remedy)))
+    return reason._replace(remedy=remedy)
 
 
-def _of_check(check: RunCheckLine, records: RunRecords) -> Why:
+def _steady(case: CaseLine) -> str:
+    """Go by what was seen of the device: busy, held back, or a figure that would not settle."""
+    looks = () if case.throughput is None else case.throughput.conditions
+    if any(look.health and look.health.upper() != "OK" for look in looks):
+        return "the driver's own tool says what the device has; measure on another with --device=N"
+    if any(look.busy == "yes" for look in looks):
+        return (
+            "end the process that is named, or measure on another device with --device=N; then "
+            "run this case again"
+        )
+    if any(look.throttled == "yes" for look in looks):
+        return "the device was held back: see to its cooling and power, then run this case again"
+    return "run this case again with nothing else on the host, or give it longer: --budget=SECONDS"
+
+
+def _of_check(check: RunCheckLine, records: RunRecords) -> Reason:
     """Batch sizes cannot agree where the artifact of one of them is known to be wrong."""
     if check.name is CheckName.BATCH_SIZES and check.outcome == "failed":
         for case in records.cases:
             same = (case.model, case.target) == (check.model, check.target)
-            if same and case.outcome == "failed" and (found := _diagnosis(case)):
-                return found
-    return "model", check.sentence
+            if same and case.outcome == "failed" and (reason := _diagnosis(case)):
+                return reason
+    return Reason("model", check.sentence)
 
 
-def diagnoses(cases: Iterable[CaseLine]) -> Diagnosed:
-    """Return what was found out about compiled models whose accuracy failed: cause and summary."""
-    return {
-        artifact: found
-        for case in cases
-        if case.outcome == "failed" and (found := _diagnosis(case)) is not None
-        for artifact in _compiled(case)
-    }
-
-
-def _diagnosis(case: CaseLine) -> Why | None:
+def _diagnosis(case: CaseLine) -> Reason | None:
     found = case.diagnosis
     if found is None or found.stage is None:
         return None
-    return _BY_STAGE.get(found.stage, _HARNESS)[0], found.summary
+    return Reason(_BY_STAGE.get(found.stage, _HARNESS).cause, found.summary, _SEE_DIAGNOSIS)
 
 
 def _compiled(case: CaseLine) -> list[Artifact]:
@@ -221,17 +260,12 @@ def strange_times(case: CaseLine) -> bool:
 
 
 def wrong_outputs(case: CaseLine) -> bool:
-    """Whether a throughput failed because the outputs are wrong, whatever the speed.
-
-    A diagnosis of wrong outputs explains no slowness.
-    """
+    """Whether a throughput failed because the outputs are wrong, whatever the speed."""
     measured = case.throughput
     if measured is None:
         return False
-    outputs = measured.outputs
-    return bool(_codes(case) - {ProblemCode.STRANGE_TIMES}) or (
-        outputs is not None and not outputs.within
-    )
+    outside = measured.outputs is not None and not measured.outputs.within
+    return outside or bool(_codes(case) - {ProblemCode.STRANGE_TIMES})
 
 
 def failure(case: CaseLine) -> Hashable | None:
@@ -254,72 +288,6 @@ def failure(case: CaseLine) -> Hashable | None:
     return *same, case.model, case.target, keys[-1] if keys else ""
 
 
-# What to do --------------------------------------------------------------------------------
-
-
-def remedy_of(case: CaseLine, cause: Cause) -> str:
-    """Return what to do about a case that is not green: its error's remedy, or what helps most
-    often with such a verdict.
-    """
-    if case.error is not None:
-        return case.error.remedy
-    if case.outcome == "inconclusive":
-        return _steady(case) if case.check == "throughput" else _MORE_IMAGES
-    if case.outcome != "failed":
-        return ""
-    if case.verdict is not None and case.verdict.kind != "FAIL":
-        return "take its entry out of known_failures in the catalog"
-    if ProblemCode.NOT_FINITE in _codes(case) and _may_be_float16(case):
-        return _OVERFLOW
-    if case.diagnosis is not None:
-        return "the case's diagnosis in the report has what was compared (docs/diagnosis.md)"
-    if strange_times(case) and not wrong_outputs(case):
-        return _OTHER_TIMER
-    if cause == "toolchain":
-        return "run its accuracy as well: the diagnosis of that finds the stage that departs"
-    return ""
-
-
-_OTHER_TIMER = (
-    "time it with the runtime's own tool (the record has its command) or with another --driver, "
-    "and hold both figures against each other"
-)
-_MORE_IMAGES = "use more images: a larger --sample, or none of --sample and --limit for all"
-_OVERFLOW = (
-    "likely float16 that overflows: compile it more precisely on trial, docs/ascend.md says how "
-    '("What each error means")'
-)
-_UNHEALTHY = "the driver's own tool says what the device has; measure on another with --device=N"
-_BUSY = (
-    "end the process that is named, or measure on another device with --device=N; then run this "
-    "case again"
-)
-_THROTTLED = "the device was held back: see to its cooling and power, then run this case again"
-_UNSTEADY = "run this case again with nothing else on the host, or give it longer: --budget=SECONDS"
-
-
-def _steady(case: CaseLine) -> str:
-    """Go by what was seen of the device: busy, held back, or a figure that would not settle."""
-    looks = () if case.throughput is None else case.throughput.conditions
-    if any(look.health and look.health.upper() != "OK" for look in looks):
-        return _UNHEALTHY
-    if any(look.busy == "yes" for look in looks):
-        return _BUSY
-    if any(look.throttled == "yes" for look in looks):
-        return _THROTTLED
-    return _UNSTEADY
-
-
-def _may_be_float16(case: CaseLine) -> bool:
-    """Whether the target's bound is float16's, or not known: the whole set has no eager pass."""
-    bound: object = None
-    if case.throughput is not None and case.throughput.outputs is not None:
-        bound = case.throughput.outputs.bound
-    elif case.verdict is not None:
-        bound = case.verdict.figures.get(FigureName.LOGITS_L2_ALLOWED)
-    return not isinstance(bound, int | float) or bound >= _FLOAT16_BOUND
-
-
 # How a run ends ----------------------------------------------------------------------------
 
 
@@ -336,20 +304,17 @@ def exit_code(
     `stopped`: the run was asked to end before its last case, so that what did not run is nobody's
     fault; without a red case such a run is not green all the same.
     """
-    # Whatever a diagnosis found, a failed case is a failed acceptance: none is asked for here.
+    # Whatever a diagnosis found, a failed case is a failed acceptance.
     findings = [one for case in cases if (one := cause_of(case)) is not None]
-    outcomes = [check.outcome for check in checks]
-    red = [one for one in findings if one.outcome != "inconclusive"]
-    kinds = {one.cause for one in red}
-    judged = any(one.outcome == "failed" for one in red)
-    if judged or "failed" in outcomes:
+    outcomes = {one.outcome for one in findings} | {check.outcome for check in checks}
+    kinds = {one.cause for one in findings if one.outcome != "inconclusive"}
+    if "failed" in outcomes:
         kinds.add("model")
     if not (complete or stopped):
         kinds.add("machine")
     if kinds:
         return exit_of_causes(kinds)
-    undecided = len(findings) > len(red) or "inconclusive" in outcomes
-    if undecided and not allow_inconclusive:
+    if "inconclusive" in outcomes and not allow_inconclusive:
         return Exit.INCONCLUSIVE_ONLY
     return Exit.PASSED if complete else Exit.MACHINE_TROUBLE
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from harness.judge.accuracy import judge_part, judge_rehearsal, judge_whole_set
 from harness.judge.batch_sizes import judge_batch_sizes
-from harness.judge.cases import judge_ratio, judge_same_artifact
+from harness.judge.run_checks import judge_ratio, judge_same_artifact
 from harness.judge.throughput import judge_baseline, judge_eager_speed, record_speed
 from harness.records.verdicts import Verdict
 

@@ -7,21 +7,23 @@ results are lines of the records, beside those of the cases.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from harness.base.errors import HarnessError
 from harness.base.stages import Stage
-from harness.base.terms import VerdictKind
+from harness.base.terms import Check, Provenance, VerdictKind
 from harness.catalog.schema import Baseline, Catalog, Model, RatioRule
-from harness.judge import wording
+from harness.judge import statistics
 from harness.judge.batch_sizes import BatchPass, judge_batch_sizes
-from harness.judge.cases import judge_ratio, judge_same_artifact
+from harness.judge.shared import require
+from harness.judge.wording import apart, decimal, joined, problems_text, sizes_of
 from harness.records.lines import CaseLine, CheckName, RunCheckLine
+from harness.records.measurements import Problem, ProblemCode
 from harness.records.predictions import read_predictions
 from harness.records.reader import RunRecords
-from harness.records.verdicts import Verdict
+from harness.records.verdicts import FigureName, Reference, Verdict
 
 CheckOutcome = Literal["passed", "failed", "inconclusive", "recorded"]
 OUTCOME_OF: dict[VerdictKind, CheckOutcome] = {
@@ -38,34 +40,58 @@ def run_checks(records: RunRecords, catalog: Catalog | None) -> tuple[RunCheckLi
     A check that cannot be judged (predictions that cannot be read) is a failed one without a
     verdict, and costs no other.
     """
+    ratios = () if catalog is None else _ratios(records, catalog)
+    lines = (*_batch_sizes(records), *_same_artifact(records), *ratios)
     run = records.run.run if records.run is not None else ""
-    return (
-        *_batch_sizes(records, run),
-        *_same_artifact(records, run),
-        *(_ratios(records, catalog, run) if catalog is not None else ()),
+    return tuple(line.model_copy(update={"run": run}) for line in lines)  # merged cases keep theirs
+
+
+def _groups(records: RunRecords, check: Check) -> list[list[CaseLine]]:
+    """Return the cases of one check of each model on each target."""
+    groups: dict[tuple[str, str], list[CaseLine]] = {}
+    for case in records.cases:
+        if case.check == check:
+            groups.setdefault((case.model, case.target), []).append(case)
+    return list(groups.values())
+
+
+def _line(
+    name: CheckName, case: CaseLine, verdict: Verdict | None, subject: str = "", why: str = ""
+) -> RunCheckLine:
+    """Make a check's line; `why` says what failed where there is no verdict."""
+    return RunCheckLine(
+        run=case.run,
+        name=name,
+        subject=subject or f"{case.model} on {case.target}",
+        model=case.model,
+        target=case.target,
+        provenance=case.provenance,
+        outcome="failed" if verdict is None else OUTCOME_OF[verdict.kind],
+        sentence=why if verdict is None else verdict.sentence,
+        verdict=verdict,
     )
 
 
-def _batch_sizes(records: RunRecords, run: str) -> Iterator[RunCheckLine]:
-    asked: dict[tuple[str, str], set[int]] = {}
-    for planned in records.plan:
-        if planned.check == "accuracy":
-            asked.setdefault((planned.model, planned.target), set()).add(planned.batch_size)
-    groups: dict[tuple[str, str], list[CaseLine]] = {}
-    for case in records.cases:
-        if case.check == "accuracy":
-            groups.setdefault((case.model, case.target), []).append(case)
-    for key, cases in groups.items():
-        if len(asked.get(key, ())) < 2:
-            continue  # one batch size was asked for: there is nothing that could differ
+# Batch sizes -------------------------------------------------------------------------------
+
+
+def _batch_sizes(records: RunRecords) -> Iterator[RunCheckLine]:
+    for cases in _groups(records, "accuracy"):
+        asked = {
+            one.batch_size
+            for one in records.plan
+            if (one.model, one.target, one.check) == (cases[0].model, cases[0].target, "accuracy")
+        }
+        if len(asked) < 2:
+            continue  # there is nothing that could differ
         try:
             verdict = compare_batch_sizes(records.directory, cases)
         except HarnessError as error:
             why = f"could not be judged: {error.message}"
-            yield _line(run, CheckName.BATCH_SIZES, cases[0], None, why=why)
-            continue
-        if verdict is not None:
-            yield _line(run, CheckName.BATCH_SIZES, cases[0], verdict)
+            yield _line(CheckName.BATCH_SIZES, cases[0], None, why=why)
+        else:
+            if verdict is not None:
+                yield _line(CheckName.BATCH_SIZES, cases[0], verdict)
 
 
 def compare_batch_sizes(directory: Path, cases: Sequence[CaseLine]) -> Verdict | None:
@@ -92,48 +118,68 @@ def compare_batch_sizes(directory: Path, cases: Sequence[CaseLine]) -> Verdict |
         )
     if not passes:
         return None
-    note = f"left out as known to fail: {wording.sizes_of(known)}" if known else ""
+    note = f"left out as known to fail: {sizes_of(known)}" if known else ""
     return judge_batch_sizes(passes, note=note)
 
 
-def _same_artifact(records: RunRecords, run: str) -> Iterator[RunCheckLine]:
+# The same artifact -------------------------------------------------------------------------
+
+
+def _same_artifact(records: RunRecords) -> Iterator[RunCheckLine]:
     cases: dict[str, dict[str, CaseLine]] = {}
     for case in records.cases:
         if _compiled(case):
             cases.setdefault(case.case, {})[case.check] = case
     for checks in cases.values():
         if len(checks) == 2:
-            digests = {check: _compiled(case) for check, case in checks.items()}
-            verdict = judge_same_artifact(digests, checks["accuracy"].provenance)
+            first = checks["accuracy"]
+            verdict = judge_same_artifact(
+                {check: _compiled(case) for check, case in checks.items()}, first.provenance
+            )
             if verdict.kind != "PASS":  # what goes without saying is said when it fails
-                yield _line(run, CheckName.SAME_ARTIFACT, checks["accuracy"], verdict)
+                yield _line(CheckName.SAME_ARTIFACT, first, verdict, first.case)
 
 
 def _compiled(case: CaseLine) -> str:
     """Return the digest of the compiled model that a case ran last; empty where it had none."""
-    digests = [ref.digest for ref in case.artifacts if ref.stage is Stage.COMPILE]
-    return digests[-1] if digests else ""
+    return next((ref.digest for ref in reversed(case.artifacts) if ref.stage is Stage.COMPILE), "")
 
 
-def _ratios(records: RunRecords, catalog: Catalog, run: str) -> Iterator[RunCheckLine]:
-    for name, target in dict.fromkeys((case.model, case.target) for case in records.cases):
-        model = catalog.models.get(name)
-        cases = [
-            case
-            for case in records.cases
-            if (case.model, case.target, case.check) == (name, target, "throughput")
-            # What is declared to fail fails no run.
-            and case.outcome != "known_failure"
-        ]
+def judge_same_artifact(digests: Mapping[str, str], provenance: Provenance) -> Verdict:
+    """Judge whether accuracy and throughput of one case ran the same compiled file: a figure of
+    one file says nothing about another. `digests`: sha256 of what each check ran.
+    """
+    same = len(set(digests.values())) == 1
+    problems = () if same else (Problem(ProblemCode.OTHER_ARTIFACT, {**digests}),)
+    allowed = "accuracy and throughput name the same compiled file"
+    return Verdict(
+        kind="PASS" if same else "FAIL",
+        sentence=problems_text(problems) or allowed,
+        rule="same-artifact",
+        unit="",
+        measured=None,
+        reference=Reference(kind="none", provenance=provenance),
+        allowed=allowed,
+        problems=problems,
+    )
+
+
+# Ratios ------------------------------------------------------------------------------------
+
+
+def _ratios(records: RunRecords, catalog: Catalog) -> Iterator[RunCheckLine]:
+    for group in _groups(records, "throughput"):
+        model = catalog.models.get(group[0].model)
+        cases = [case for case in group if case.outcome != "known_failure"]
         # A published figure is held against real measurements alone. Where there is none, the
         # cases themselves say why.
         real = [case for case in cases if case.provenance == "real" and case.measured is not None]
         if model is None or not real:
             continue
         for rule in model.ratios:
-            if rule.target == target:
-                verdict = _ratio(model, cases, real, rule)
-                yield _line(run, CheckName.RATIO, real[0], verdict, to=rule.to)
+            if rule.target == real[0].target:
+                subject = f"{model.id} on {rule.target} to {rule.to}"
+                yield _line(CheckName.RATIO, real[0], _ratio(model, cases, real, rule), subject)
 
 
 def _ratio(
@@ -146,9 +192,7 @@ def _ratio(
         figures = tuple(one for one in figures if one.batch_size in sizes)
         if not figures:
             why = f"no figure of {rule.to} is published at batch size {min(sizes)}"
-    other: Baseline | None = max(
-        (one for one in figures if one.comparable), key=lambda one: one.fps, default=None
-    )
+    other = max((one for one in figures if one.comparable), key=lambda one: one.fps, default=None)
     measured: dict[int, float | None] = dict.fromkeys(sizes)
     if other is not None:
         measured |= {case.batch_size: _speed(case, other.unit) for case in real}
@@ -169,25 +213,59 @@ def _speed(case: CaseLine, unit: str) -> float | None:
     return None if chips is None else measured.timing.fps * chips
 
 
-def _line(
-    run: str,
-    name: CheckName,
-    case: CaseLine,
-    verdict: Verdict | None,
+def judge_ratio(
+    measured: Mapping[int, float | None],
+    other: Baseline | None,
+    rule: RatioRule,
     *,
-    to: str = "",
-    why: str = "",
-) -> RunCheckLine:
-    """Make a check's line; `why` says what failed where there is no verdict."""
-    subject = f"{case.model} on {case.target}" + (f" to {to}" if to else "")
-    return RunCheckLine(
-        run=run,
-        name=name,
-        subject=case.case if name is CheckName.SAME_ARTIFACT else subject,
-        model=case.model,
-        target=case.target,
-        provenance=case.provenance,
-        outcome="failed" if verdict is None else OUTCOME_OF[verdict.kind],
-        sentence=why if verdict is None else verdict.sentence,
-        verdict=verdict,
+    provenance: Provenance,
+    why_none: str = "",
+) -> Verdict:
+    """Judge what one chip reaches against another's published figure (guide 001, 7.4).
+
+    Guide 000 tabulates such ratios at each batch size, and of the best size of each chip. So a run
+    of one batch size is held against the figure at that size, and a run of several by the best of
+    them against the best figure; the caller chooses `other`. A size that gave no figure might have
+    been the best: without it the rule may be reached, but is not missed.
+
+    Args:
+        measured: frames a second of one `other.unit` by batch size that was asked for; None where
+            no figure counts.
+        other: None where no comparable figure exists: then nothing is judged.
+        why_none: why not.
+    """
+    allowed = f"at least {rule.at_least:g} times the figure of {rule.to} ({rule.source})"
+    if other is None:
+        none = Reference(kind="none", note=why_none, provenance=provenance)
+        sentence = f"not comparable: {why_none}"
+        return Verdict("RECORDED", sentence, "ratio", "times", None, none, allowed)
+    require(provenance, f"the figure of {other.source}", other.provenance)
+    source = f"{rule.source}; {other.describe()}"
+    reference = Reference("ratio", rule.at_least, "times", source, provenance=other.provenance)
+    known = {size: fps for size, fps in measured.items() if fps is not None}
+    without = f"{sizes_of(measured.keys() - known.keys())} gave no figure that counts"
+    if not known:
+        return Verdict("INCONCLUSIVE", without, "ratio", "times", None, reference, allowed)
+    fps, size = max((fps, size) for size, fps in known.items())
+    good = statistics.exact(fps) >= statistics.exact(rule.at_least) * statistics.exact(other.fps)
+    undecided = not good and len(known) < len(measured)
+    best = f", the best of {', '.join(map(str, sorted(known)))}," if len(measured) > 1 else ""
+    sentence = (
+        f"{apart(fps)} fps a {other.unit} at batch size {size}{best} are "
+        f"{apart(fps / other.fps, rule.at_least, digits=3)} times the {decimal(other.fps)} of "
+        f"{other.chip} at {other.batch_size}; {rule.at_least:g} times are asked for"
+    )
+    return Verdict(
+        kind="PASS" if good else "INCONCLUSIVE" if undecided else "FAIL",
+        sentence=joined(sentence, f"this decides nothing: {without}" if undecided else ""),
+        rule="ratio",
+        unit="times",
+        measured=fps / other.fps,
+        reference=reference,
+        allowed=allowed,
+        figures={
+            FigureName.RATIO: round(fps / other.fps, 4),
+            FigureName.UNIT_FPS: fps,
+            FigureName.OTHER_FPS: other.fps,
+        },
     )

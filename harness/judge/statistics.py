@@ -22,8 +22,6 @@ from statistics import NormalDist, fmean, median, quantiles, stdev
 
 Interval = tuple[float, float]
 
-MOST_ROUNDS = 10_000_000
-
 
 @dataclass(frozen=True)
 class Paired:
@@ -52,13 +50,13 @@ class Paired:
         return self.both + self.only_compiled
 
     @property
-    def difference(self) -> Fraction:
-        """Compiled score minus reference score, a fraction of 1: negative for a drop."""
-        return Fraction(self.only_compiled - self.only_reference, self.n)
+    def points(self) -> float:
+        """Compiled score minus reference score, in points: negative for a drop."""
+        return 100.0 * (self.only_compiled - self.only_reference) / self.n
 
     def interval(self, confidence: float) -> Interval:
-        """Tango's interval for the difference of the two scores."""
-        return tango_interval(self.only_compiled, self.only_reference, self.n, confidence)
+        """Tango's interval for the difference of the two scores, in points."""
+        return percent(tango_interval(self.only_compiled, self.only_reference, self.n, confidence))
 
 
 def exact(value: float) -> Fraction:
@@ -66,6 +64,11 @@ def exact(value: float) -> Fraction:
     neighbour. `value` is finite.
     """
     return Fraction(repr(float(value)))
+
+
+def percent(interval: Interval) -> Interval:
+    """Return an interval of fractions in percent or points."""
+    return 100.0 * interval[0], 100.0 * interval[1]
 
 
 def normal_quantile(confidence: float) -> float:
@@ -82,14 +85,7 @@ def tango_interval(plus: float, minus: float, n: float, confidence: float) -> In
 
     The counts need not be whole: those of a larger set at the same rates are asked for, too.
     Limits are good to about 1e-12.
-
-    Raises:
-        ValueError: the counts are no counts, or the confidence is not between 0 and 1.
     """
-    if not (n > 0 and plus >= 0 and minus >= 0 and plus + minus <= n * (1 + 1e-12)):
-        raise ValueError(f"{plus} and {minus} are no counts of {n} pairs")
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"a confidence of {confidence}")
     z = normal_quantile(confidence)
     return -_tango_upper(minus, plus, n, z), _tango_upper(plus, minus, n, z)
 
@@ -126,17 +122,9 @@ def _tango_minus(plus: float, minus: float, n: float, difference: float) -> floa
 
 @functools.lru_cache(maxsize=65_536)
 def binomial_interval(successes: int, n: int, confidence: float) -> Interval:
-    """Return Clopper and Pearson's exact interval for a proportion, `successes` of `n`.
-
-    Raises:
-        ValueError: the counts are no counts, or the confidence is not between 0 and 1.
-    """
+    """Return Clopper and Pearson's exact interval for a proportion, `successes` of `n`."""
     from scipy.special import betaincinv
 
-    if not (n > 0 and 0 <= successes <= n):
-        raise ValueError(f"{successes} of {n} are no counts")
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"a confidence of {confidence}")
     tail = 0.5 * (1.0 - confidence)
     failures = n - successes
     low = betaincinv(successes, failures + 1, tail) if successes else 0.0
@@ -148,18 +136,11 @@ def binomial_interval(successes: int, n: int, confidence: float) -> Interval:
 
 
 @functools.lru_cache(maxsize=65_536)
-def student_t(confidence: float, degrees: int) -> float:
-    """Return t with P(|T| <= t) = confidence for Student's T; infinite without a degree of
-    freedom.
-    """
-    from scipy.special import stdtrit
-
-    return float(stdtrit(degrees, 0.5 + confidence / 2.0)) if degrees >= 1 else math.inf
-
-
 def t99(degrees: int) -> float:
     """Return the two-sided 99 % quantile of Student's t."""
-    return student_t(0.99, degrees)
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, 0.995))
 
 
 def half_width_percent(values: Sequence[float]) -> float:
@@ -172,19 +153,13 @@ def half_width_percent(values: Sequence[float]) -> float:
     return 100.0 * t99(len(values) - 1) * _deviation(values, mean) / math.sqrt(len(values)) / mean
 
 
-def rounds_to_reach(rounds: int, half_width: float, wanted: float) -> int | None:
-    """Return the rounds after which a half-width of `half_width` at `rounds` rounds is `wanted`,
-    if the spread stays as it is; None when it cannot be said, or never.
+def rounds_to_reach(rounds: int, half_width: float, wanted: float) -> int:
+    """Return about how many rounds have a half-width of `wanted`, where so many have `half_width`.
+
+    By the normal quantile, which Student's comes near: right to a few rounds.
     """
-    if rounds < 2 or not math.isfinite(half_width) or wanted <= 0.0:
-        return None
-    spread = half_width * math.sqrt(rounds) / t99(rounds - 1)
-
-    def reached(n: int) -> bool:
-        # Past this the quantile differs from the normal one in the fifth digit.
-        return spread * t99(min(n - 1, 100_000)) / math.sqrt(n) <= wanted
-
-    return smallest(reached, rounds, MOST_ROUNDS)
+    scale = normal_quantile(0.99) / t99(rounds - 1)
+    return max(rounds + 1, math.ceil(rounds * (scale * half_width / wanted) ** 2))
 
 
 def smallest(good: Callable[[int], bool], low: int, high: int) -> int | None:

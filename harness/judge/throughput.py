@@ -1,4 +1,4 @@
-"""Rules of throughput: against eager PyTorch on the same host, or a baseline, or recorded.
+"""Rules of throughput: against a baseline, against eager PyTorch on the same host, or recorded.
 
 `judge_throughput` chooses the rule from the measurement, so that no caller chooses wrongly.
 """
@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from harness.base import precision
-from harness.base.errors import ProvenanceError
+from harness.base.errors import ProvenanceError, some
 from harness.base.terms import VerdictKind
 from harness.catalog.schema import Baseline, same_product
-from harness.judge import statistics, wording
+from harness.judge import statistics
 from harness.judge.shared import Figures, require
+from harness.judge.wording import apart, counted, decimal, joined, problems_text
 from harness.records.conditions import Setup
 from harness.records.measurements import Problem, ProblemCode, ThroughputMeasurement
 from harness.records.verdicts import FigureName, Reference, Verdict
@@ -35,18 +35,20 @@ def judge_throughput(
     """
     if measurement.provenance == "rehearsal":
         return judge_eager_speed(measurement)
-    simulated = measurement.provenance == "simulated"
+    chip, simulated = measurement.setup.chip, measurement.provenance == "simulated"
     if simulated and (baseline is None or baseline.provenance != "simulated"):
         why = "the speed of a simulated device is held against nothing"
-        return record_speed(measurement, why, note=note)
-    if (
-        baseline is None
-        or not (baseline.comparable and baseline.judged)
-        or not baseline.is_of(measurement.setup.chip)
-    ):
-        why = wording.why_recorded(baseline, measurement.setup.chip, case)
-        return record_speed(measurement, why, note=note)
-    return judge_baseline(measurement, baseline, note=note)
+    elif baseline is None:
+        why = f"no figure is published for {case}"
+    elif not baseline.comparable:
+        why = f"the published figure is not comparable: {baseline.not_comparable}"
+    elif not baseline.judged:
+        why = "its guide only records this size"
+    elif not baseline.is_of(chip):
+        why = f"the published figure is a {baseline.chip}'s, this is a {chip}"
+    else:
+        return judge_baseline(measurement, baseline, note=note)
+    return record_speed(measurement, why, note=note)
 
 
 def judge_baseline(
@@ -55,47 +57,46 @@ def judge_baseline(
     """Judge a measurement against a figure of the same provenance: the mean is at least
     baseline x (1 - tolerance).
 
-    Where the figure is a card's, the chips of the measured card count, as they were counted on
-    it (`Setup.chips`). Where they were not counted, or are not as many as those of the figure's
-    card (a container may see one of four), nothing is decided: what some chips reach is never
-    held against a card's figure. What figure and run do not have in common is said.
+    A card's figure takes all chips of the card, as they were counted (`Setup.chips`). Where they
+    were not, or are not as many as the figure's (a container may see one of four), nothing is
+    decided. What figure and run do not have in common is said.
     """
     require(measurement.provenance, f"the baseline of {baseline.source}", baseline.provenance)
     chips = measurement.setup.chips if baseline.unit == "card" else 1
     fps = measurement.timing.fps * (chips or 1)
     floor = baseline.fps * (1.0 - baseline.tolerance_percent / 100.0)
+    asked = decimal(floor) if floor == baseline.fps else apart(floor, fps)
+    uncounted = ""
+    if chips != baseline.factor:
+        seen = "the chips of this card were not counted" if chips is None else f"{chips} counted"
+        card = f"that of a card with {baseline.chips_per_card} chips"
+        uncounted = f"the figure is {card}, and {seen}"
     differences = setup_differences(baseline, measurement.setup)
     figures: Figures = {
-        **_timing_figures(measurement),
         FigureName.BASELINE_FPS: baseline.fps,
         FigureName.RATIO: round(fps / baseline.fps, 4),
         FigureName.CHIPS: chips,  # None: nobody counted them
     }
     if differences:
         figures[FigureName.SETUP_DIFFERENCES] = tuple(differences)
-    counted = chips == baseline.factor
     return _judge_speed(
         measurement,
-        _Speed(
-            rule="throughput-baseline",
-            fps=fps,
-            floor=floor,
-            compared=f"{wording.apart(fps, floor, baseline.fps)} fps against "
-            f"{wording.decimal(baseline.fps)} ({baseline.source})",
-            asked=f"at least {wording.floor(floor, fps, baseline)} is asked for",
-            counted=counted,
-            uncounted="" if counted else wording.uncounted(baseline, chips),
-            allowed=f"the baseline less {baseline.tolerance_percent:g} %",
-            note=wording.joined(
-                note,
-                f"not alike: {', '.join(differences)}" if differences else "",
-                wording.idleness(measurement.conditions),
-            ),
-        ),
-        Reference(
+        rule="throughput-baseline",
+        fps=fps,
+        floor=floor,
+        reference=Reference(
             "baseline", baseline.fps, "fps", baseline.source, baseline.note, baseline.provenance
         ),
-        figures,
+        compared=f"{apart(fps, floor, baseline.fps)} fps against {decimal(baseline.fps)} "
+        f"({baseline.source}), at least {asked} is asked for",
+        allowed=f"the baseline less {baseline.tolerance_percent:g} %",
+        figures=figures,
+        uncounted=uncounted,
+        note=joined(
+            note,
+            f"not alike: {', '.join(differences)}" if differences else "",
+            _idleness(measurement),
+        ),
     )
 
 
@@ -109,28 +110,24 @@ def judge_eager_speed(
     rival = measurement.fastest_rival
     if rival is None:
         raise ProvenanceError("a rehearsal's throughput has no other reference than eager PyTorch")
-    name, eager = rival
-    share = 1.0 - tolerance_percent / 100.0
-    fps = measurement.timing.fps
+    (name, eager), fps = rival, measurement.timing.fps
+    share, width = 1.0 - tolerance_percent / 100.0, measurement.half_width_percent
+    times = apart(fps / eager.fps, share, digits=min(3, precision.digits(width)))
+    source = f"eager PyTorch on this host, {name}"
     return _judge_speed(
         measurement,
-        _Speed(
-            rule="throughput-rehearsal",
-            fps=fps,
-            floor=eager.fps * share,
-            compared=wording.against_eager(measurement, share),
-            asked=f"at least {share:g} times is asked for",
-            allowed=f"eager PyTorch's speed less {tolerance_percent:g} %",
-        ),
-        Reference(
-            "eager-speed", eager.fps, "fps", f"eager PyTorch on this host, {name}", "", "rehearsal"
-        ),
-        {
-            **_timing_figures(measurement),
+        rule="throughput-rehearsal",
+        fps=fps,
+        floor=eager.fps * share,
+        reference=Reference("eager-speed", eager.fps, "fps", source, "", "rehearsal"),
+        compared=f"{apart(fps)} fps, {times} times eager PyTorch's {apart(eager.fps)} ({name}), "
+        f"at least {share:g} times is asked for",
+        allowed=f"eager PyTorch's speed less {tolerance_percent:g} %",
+        figures={
             FigureName.EAGER_FPS: round(eager.fps, 3),
             FigureName.EAGER_HALF_WIDTH: round(eager.half_width_percent, 3),
             FigureName.RATIO: round(fps / eager.fps, 4),
-            FigureName.RATIO_HALF_WIDTH: round(measurement.half_width_percent, 3),
+            FigureName.RATIO_HALF_WIDTH: round(width, 3),
         },
     )
 
@@ -141,20 +138,27 @@ def record_speed(measurement: ThroughputMeasurement, why: str, *, note: str = ""
     On a device that was busy, throttled or unhealthy not even that: INCONCLUSIVE. Wrong outputs
     FAIL. `note` is said beside the others.
     """
-    problems = _problems(measurement)
-    kind: VerdictKind = "INCONCLUSIVE" if _troubled(measurement) else "RECORDED"
-    sentence = wording.joined(
-        wording.recorded(measurement, wording.joined(why, note)), *_remarks(measurement)
+    problems, trouble = _problems(measurement), _trouble(measurement)
+    short = _too_short(measurement) if measurement.provenance == "real" else ""
+    kind: VerdictKind = "INCONCLUSIVE" if trouble else "RECORDED"
+    known = precision.known_to(measurement.half_width_percent, "not known")
+    sentence = joined(
+        f"{apart(measurement.timing.fps)} fps measured ({known})",
+        why,
+        note,
+        f"not a figure to keep: {short}" if short else "",
+        f"the figure is worth nothing: {trouble}" if trouble else "",
+        *_remarks(measurement),
     )
     return Verdict(
         kind="FAIL" if problems else kind,
-        sentence=wording.problems_text(problems) or sentence,
+        sentence=problems_text(problems) or sentence,
         rule="throughput-recorded",
         unit="fps",
         measured=measurement.timing.fps,
         reference=Reference(kind="none", note=why, provenance=measurement.provenance),
         allowed="outputs are right; nothing comparable to hold the speed against",
-        problems=tuple(problems),
+        problems=problems,
         figures=_timing_figures(measurement),
     )
 
@@ -162,102 +166,113 @@ def record_speed(measurement: ThroughputMeasurement, why: str, *, note: str = ""
 # What the rules share ----------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Speed:
-    """A speed and the floor that it is held against, in fps, with the words for both."""
-
-    rule: str
-    fps: float
-    floor: float
-    compared: str
-    asked: str
-    allowed: str
-    counted: bool = True  # all chips that the reference adds up
-    uncounted: str = ""
-    note: str = ""  # said whatever is decided
-
-
 def _judge_speed(
-    measurement: ThroughputMeasurement, speed: _Speed, reference: Reference, figures: Figures
+    measurement: ThroughputMeasurement,
+    *,
+    rule: str,
+    fps: float,
+    floor: float,
+    reference: Reference,
+    compared: str,
+    allowed: str,
+    figures: Figures,
+    uncounted: str = "",
+    note: str = "",
 ) -> Verdict:
-    problems = _problems(measurement)
-    sentence = wording.problems_text(problems)
+    """Judge `fps` by its `floor`. `uncounted`: why the reference counts other chips."""
+    problems, figures = _problems(measurement), {**_timing_figures(measurement), **figures}
     kind: VerdictKind = "FAIL"
+    sentence = problems_text(problems)
     if not problems:
-        kind, why, decisive = _decide(measurement, speed)
-        if decisive is not None:
-            figures[FigureName.SMALLEST_PERCENT] = _short_of(reference, decisive)
-        sentence = wording.joined(
-            wording.speed(kind, speed.compared, speed.asked, why),
-            speed.note,
-            *_remarks(measurement),
-        )
-    return Verdict(
-        kind=kind,
-        sentence=sentence,
-        rule=speed.rule,
-        unit="fps",
-        measured=speed.fps,
-        reference=reference,
-        allowed=speed.allowed,
-        problems=tuple(problems),
-        figures=figures,
-    )
+        kind, why, decisive = _decide(measurement, fps, floor, uncounted)
+        if decisive is not None and reference.value:
+            short = max(0.0, 100.0 * (1.0 - decisive / reference.value))
+            figures[FigureName.SMALLEST_PERCENT] = math.ceil(1000 * short) / 1000
+        if kind == "INCONCLUSIVE":
+            why = f"this decides nothing: {why}"
+        slow = "too slow: " if kind == "FAIL" else ""
+        sentence = joined(slow + compared, why, note, *_remarks(measurement))
+    return Verdict(kind, sentence, rule, "fps", fps, reference, allowed, problems, figures)
 
 
 def _decide(
-    measurement: ThroughputMeasurement, speed: _Speed
+    measurement: ThroughputMeasurement, fps: float, floor: float, uncounted: str
 ) -> tuple[VerdictKind, str, float | None]:
-    """Return the kind, words beside it, and the fps that a wider tolerance would have to admit:
-    the mean, or the lower end of its interval; None where no tolerance would make a PASS.
+    """Return the kind, why, and the fps that a wider tolerance would have to admit: the mean, or
+    the lower end of its interval; None where no tolerance would make a PASS.
     """
-    if _troubled(measurement) or not speed.counted or measurement.too_short:
-        return "INCONCLUSIVE", wording.hindrance(measurement, speed.uncounted), None
-    if measurement.precise and math.isfinite(speed.fps):
+    if hindrance := joined(_trouble(measurement), uncounted) or _too_short(measurement):
+        return "INCONCLUSIVE", hindrance, None
+    if measurement.precise and math.isfinite(fps):
         # A mean that equals the floor passes, whatever the last bit of a division says.
-        good = speed.fps >= speed.floor * (1.0 - 1e-12)
-        return "PASS" if good else "FAIL", "", speed.fps
+        return "PASS" if fps >= floor * (1.0 - 1e-12) else "FAIL", "", fps
+    width = measurement.half_width_percent
+    known = precision.known_to(width, "known to worse than ±100 %")
+    unprecise = (
+        f"the {'ratio' if measurement.rivals else 'mean'} is only {known} after "
+        f"{measurement.seconds:.0f} s (asked for ±{measurement.precision_percent:g} %): other work "
+        "on this machine?"
+    )
     # The budget ended the rounds, not the verdict: where the whole 99 % interval lies on one
     # side of the floor, what is known decides. A published figure asks for the precision.
-    margin = measurement.half_width_percent / 100.0
-    if measurement.provenance != "rehearsal" or not margin < 1.0:
-        return "INCONCLUSIVE", wording.unprecise(measurement), None
-    low, high = speed.fps * (1.0 - margin), speed.fps * (1.0 + margin)
-    known = f"{precision.known_to(100.0 * margin)}, which decides"
-    if low >= speed.floor:
-        return "PASS", known, low
-    if high < speed.floor:
-        return "FAIL", known, low
-    return "INCONCLUSIVE", wording.unprecise(measurement), low
+    if measurement.provenance != "rehearsal" or not width < 100.0:
+        return "INCONCLUSIVE", unprecise, None
+    low, high = fps * (1.0 - width / 100.0), fps * (1.0 + width / 100.0)
+    if low < floor <= high:
+        return "INCONCLUSIVE", unprecise, low
+    return "PASS" if low >= floor else "FAIL", f"{known}, which decides", low
 
 
-def _troubled(measurement: ThroughputMeasurement) -> bool:
-    """Whether the device was busy, throttled or unhealthy at some look."""
-    return any(look.trouble for look in measurement.conditions)
-
-
-def _problems(measurement: ThroughputMeasurement) -> list[Problem]:
+def _problems(measurement: ThroughputMeasurement) -> tuple[Problem, ...]:
     """Return what no speed may hide."""
-    problems, outputs = list(measurement.problems), measurement.outputs
-    if outputs is not None and not outputs.within:
-        data = {"relative_l2": outputs.relative_l2, "bound": outputs.bound}
-        problems.append(Problem(ProblemCode.OUTPUTS_DIFFER, data))
-    return problems
+    outputs = measurement.outputs
+    if outputs is None or outputs.within:
+        return measurement.problems
+    data = {"relative_l2": outputs.relative_l2, "bound": outputs.bound}
+    return *measurement.problems, Problem(ProblemCode.OUTPUTS_DIFFER, data)
 
 
-def _remarks(measurement: ThroughputMeasurement) -> tuple[str, str]:
+def _trouble(measurement: ThroughputMeasurement) -> str:
+    """Say that the device was busy, throttled or unhealthy; empty where it was not."""
+    troubles = dict.fromkeys(look.trouble for look in measurement.conditions if look.trouble)
+    return f"the device was {some(list(troubles))}" if troubles else ""
+
+
+def _too_short(measurement: ThroughputMeasurement) -> str:
+    """Say why the time was too short; empty where it was not."""
+    budget = f"in a budget of {measurement.budget_s:g} s, it takes"
+    if measurement.too_few_rounds:
+        rounds = counted(measurement.timing.rounds, "round")
+        return f"{rounds} timed {budget} {measurement.too_few_rounds}"
+    if measurement.too_few_seconds:
+        seconds = math.floor(10.0 * measurement.seconds) / 10.0  # never "10.0 s, it takes 10 s"
+        return f"timed for {seconds:g} s {budget} {measurement.too_few_seconds:g} s"
+    return ""
+
+
+def _idleness(measurement: ThroughputMeasurement) -> str:
+    """Say that nobody looked whether others used the device; empty where it was seen idle before,
+    during and after.
+    """
+    seen = {look.moment for look in measurement.conditions if look.busy != "unknown"}
+    return "" if len(seen) == 3 else "whether the device was idle throughout is not known"
+
+
+def _remarks(measurement: ThroughputMeasurement) -> list[str]:
+    """Say what is to be known beside any figure."""
+    remarks = []
+    if measurement.outputs is None:  # a speed counts only for a model that computes what it should
+        remarks.append("outputs were not compared with the ONNX model's")
     drift = statistics.drift(measurement.timing.round_means)
-    # A speed counts only for a model that computes what it should: if nobody looked, say so.
-    unchecked = "outputs were not compared with the ONNX model's"
-    return (
-        "" if measurement.outputs is not None else unchecked,
-        wording.drifted(drift, STRONG_DRIFT_PERCENT),
-    )
+    if drift is not None and drift.strong(STRONG_DRIFT_PERCENT):
+        way = "slower" if drift.percent > 0 else "faster"
+        size = f"{abs(drift.percent):.1f} %"
+        remarks.append(f"the second half of the rounds was {size} {way} than the first")
+    return remarks
 
 
 def _timing_figures(measurement: ThroughputMeasurement) -> Figures:
     timing = measurement.timing
-    drift = statistics.drift(timing.round_means)
     figures: Figures = {
         FigureName.MEAN_MS: round(timing.mean_ms, 4),
         FigureName.MEAN_HALF_WIDTH: round(timing.half_width_percent, 3),
@@ -266,15 +281,13 @@ def _timing_figures(measurement: ThroughputMeasurement) -> Figures:
         FigureName.EXECUTIONS: timing.executions,
         FigureName.OUTLIERS: timing.outliers,
     }
-    if drift is not None:
+    if (drift := statistics.drift(timing.round_means)) is not None:
         figures[FigureName.DRIFT] = round(drift.percent, 3)
         figures[FigureName.DRIFT_SIGNIFICANT] = drift.significant
-    if not measurement.precise:
-        enough = statistics.rounds_to_reach(
+    if not measurement.precise and math.isfinite(measurement.half_width_percent):
+        figures[FigureName.ROUNDS_TO_DECIDE] = statistics.rounds_to_reach(
             timing.rounds, measurement.half_width_percent, measurement.precision_percent
         )
-        if enough is not None:
-            figures[FigureName.ROUNDS_TO_DECIDE] = enough
     if measurement.conditions:
         figures[FigureName.LOOKS] = len(measurement.conditions)
     return figures
@@ -282,26 +295,15 @@ def _timing_figures(measurement: ThroughputMeasurement) -> Figures:
 
 def setup_differences(baseline: Baseline, setup: Setup) -> list[str]:
     """Return what a figure and a run do not have in common, of what is known of both."""
-    note = f" ({setup.note})" if setup.note else ""
-    pairs: list[tuple[str, str, bool]] = [
-        (f"method {setup.method}", baseline.method, baseline.method == setup.method),
-        (f"tuning {setup.tuning}{note}", baseline.tuning, baseline.tuning == setup.tuning),
-    ]
+    differences = []
     for what, ours, theirs in (
-        ("chip", setup.chip, baseline.chip),
+        ("method", setup.method, baseline.method),
+        ("tuning", setup.tuning, baseline.tuning),
         ("card", setup.card, baseline.card),
         ("toolchain", setup.toolchain, baseline.toolchain),
     ):
-        pairs.append((f"{what} {ours}", theirs, not ours or same_product(ours, theirs)))
-    unknown = ("", "not-stated", "not stated")
-    return [
-        f"{ours}, the baseline's {theirs}"
-        for ours, theirs, alike in pairs
-        if not alike and theirs not in unknown
-    ]
-
-
-def _short_of(reference: Reference, fps: float) -> float:
-    """Return by how much a speed falls short of its reference, in percent, rounded up."""
-    assert reference.value is not None
-    return math.ceil(max(0.0, 100.0 * (1.0 - fps / reference.value)) * 1000) / 1000
+        known = ours and theirs not in ("", "not-stated", "not stated")
+        if known and not same_product(ours, theirs):
+            note = f" ({setup.note})" if what == "tuning" and setup.note else ""
+            differences.append(f"{what} {ours}{note}, the baseline's {theirs}")
+    return differences

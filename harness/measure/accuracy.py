@@ -20,7 +20,6 @@ from harness.records.measurements import (
     NO_CLASS,
     TOP,
     AccuracyMeasurement,
-    Datum,
     Fidelity,
     Flip,
     Problem,
@@ -29,13 +28,6 @@ from harness.records.measurements import (
 )
 from harness.stages.inference import Int32, Names, Predictions, best, finite
 from harness.targets.protocol import Float32
-
-NAMES_KEPT = 10  # names of images in a problem, which counts them all
-
-
-def problem_of_images(code: ProblemCode, names: Sequence[str]) -> Problem:
-    """Return a problem that these images have."""
-    return Problem(code, {"images": len(names), "names": tuple(names[:NAMES_KEPT])})
 
 
 def _positions(names: Names) -> dict[str, int]:
@@ -106,11 +98,10 @@ class Tally:
         ):
             if flags.any():
                 names = [self._names[index] for index in np.flatnonzero(flags)]
-                problems.append(problem_of_images(code, names))
+                problems.append(Problem.named(code, names))
         if self._foreign:
-            names = list(self._foreign)
-            foreign: dict[str, Datum] = {"outputs": len(names), "names": tuple(names[:NAMES_KEPT])}
-            problems.append(Problem(ProblemCode.FOREIGN_OUTPUT, foreign))
+            foreign = list(self._foreign)
+            problems.append(Problem.named(ProblemCode.FOREIGN_OUTPUT, foreign, "outputs"))
         return tuple(problems)
 
     def write(self, path: Path, reference: Int32 | None = None) -> None:

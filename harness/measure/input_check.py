@@ -13,7 +13,6 @@ import numpy as np
 from harness.catalog.steps import Preprocessing
 from harness.images import preprocess
 from harness.images.dataset import ImageSet
-from harness.measure.accuracy import problem_of_images
 from harness.records.measurements import Problem, ProblemCode
 from harness.targets.protocol import Float32
 
@@ -48,4 +47,4 @@ class InputCheck:
         """Return one problem where an image's input is not what the catalog asks for."""
         if not self._other:
             return ()
-        return (problem_of_images(ProblemCode.OTHER_INPUT, self._other),)
+        return (Problem.named(ProblemCode.OTHER_INPUT, self._other),)

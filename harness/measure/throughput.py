@@ -237,14 +237,14 @@ class _Timed:
             return ()
         reported, passed = mean * self.executions, 1000.0 * seconds
         if reported > passed * _CLOCK_SLACK + _CLOCK_SLACK_MS:
-            return _strange_times("longer", self.executions, reported, passed)
+            return _strange_times(self.executions, reported, passed)
         if check == "near" and reported * _CLOCK_NEAR + _CLOCK_SLACK_MS < passed:
-            return _strange_times("shorter", self.executions, reported, passed)
+            return _strange_times(self.executions, reported, passed)
         # A session that loads in each call hides how long a few executions take, not many.
         more = self.executions - self.session.executions(1) - self.plan.warmup
         reported, passed = mean * more, 1000.0 * (seconds - self.trial_s)
         if more > 0 and reported * _CLOCK_NEAR + _LOADING_VARIES_MS < passed:
-            return _strange_times("growth", more, reported, passed)
+            return _strange_times(more, reported, passed)
         return ()
 
 
@@ -321,8 +321,6 @@ def _times(session: Session, loops: int, warmup: int) -> tuple[float, ...]:
     return samples
 
 
-def _strange_times(
-    how: str, executions: int, reported_ms: float, passed_ms: float
-) -> tuple[Problem, ...]:
+def _strange_times(executions: int, reported_ms: float, passed_ms: float) -> tuple[Problem, ...]:
     data = {"executions": executions, "reported_ms": reported_ms, "passed_ms": passed_ms}
-    return (Problem(ProblemCode.STRANGE_TIMES, {"how": how, **data}),)
+    return (Problem(ProblemCode.STRANGE_TIMES, data),)

@@ -6,7 +6,7 @@ reads text back. Units: milliseconds, seconds, percent, frames a second (fps), a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -18,6 +18,7 @@ from harness.records.conditions import Condition, Setup
 
 TOP = 5
 FLIPS_KEPT = 200
+NAMES_KEPT = 10  # names of images in a problem, which counts them all
 NO_CLASS = -1
 """The class of an image with NaN or infinity among its logits."""
 
@@ -60,12 +61,10 @@ class ProblemCode(StrEnum):
     # model, relative_l2, bound: a given file has not the outputs of the model's network
     OTHER_NETWORK = "other-network"
     OUTPUTS_DIFFER = "outputs-differ"  # relative_l2, bound: for seeded inputs
-    # executions, reported_ms, passed_ms; how: "longer" than the clock, "shorter", or "growth" (a
-    # call of so many executions more took longer by `passed_ms`).
+    # executions, reported_ms, passed_ms. In a call that loads: of so many executions more.
     STRANGE_TIMES = "strange-times"
-    BATCH_IMAGES = "batch-images"  # images, size, other, names: of one batch size alone
-    BATCH_LABELS = "batch-labels"  # images, size, other, names
-    NO_COMMON_IMAGE = "no-common-image"
+    # images, size, other, names: of one of two batch sizes alone, or with another label
+    BATCH_IMAGES = "batch-images"
     OTHER_ARTIFACT = "other-artifact"  # accuracy, throughput: sha256 of what each ran
 
 
@@ -75,6 +74,13 @@ class Problem:
 
     code: ProblemCode
     data: Mapping[str, Datum] = field(default_factory=dict)
+
+    @classmethod
+    def named(
+        cls, code: ProblemCode, names: Sequence[str], what: str = "images", **data: Datum
+    ) -> Problem:
+        """Return a problem of some images or outputs; the first few are named."""
+        return cls(code, {what: len(names), **data, "names": tuple(names[:NAMES_KEPT])})
 
 
 # Accuracy ----------------------------------------------------------------------------------

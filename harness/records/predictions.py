@@ -32,7 +32,7 @@ def read_predictions(directory: Path, file: str) -> dict[str, Prediction]:
     """Read the predictions of a case, by the image's name.
 
     Raises:
-        RecordError: the file is absent, outside of the run, or no such file.
+        RecordError: the file is absent, empty, outside of the run, or no such file.
     """
     path = directory / file
     # A NUL is in the name of no file; `resolve` would raise ValueError.
@@ -61,4 +61,6 @@ def read_predictions(directory: Path, file: str) -> dict[str, Prediction]:
         raise RecordError(
             f"{file}: line {line} is no prediction: {error}", remedy=remedy
         ) from error
+    if not predictions:
+        raise RecordError(f"{file}: no predictions", remedy=remedy)
     return predictions

@@ -10,8 +10,7 @@ from harness.base.errors import ProvenanceError
 from harness.base.stages import Stage
 from harness.catalog.schema import RatioRule
 from harness.judge import causes
-from harness.judge.cases import judge_ratio
-from harness.judge.run_checks import compare_batch_sizes, run_checks
+from harness.judge.run_checks import compare_batch_sizes, judge_ratio, run_checks
 from harness.records.conditions import Condition, Setup
 from harness.records.lines import CaseLine, PlannedCase, RunLine
 from harness.records.measurements import Fidelity, OutputsCheck
@@ -55,7 +54,7 @@ def run_of(*cases, folder=Path("/nowhere")):
     planned = tuple(
         PlannedCase(**case.model_dump(include=set(PlannedCase.model_fields))) for case in cases
     )
-    run = RunLine(run="r", provenance=cases[0].provenance, started="")
+    run = RunLine(run="joined", provenance=cases[0].provenance, started="")
     return RunRecords(folder, run, planned, cases, None)
 
 
@@ -87,6 +86,7 @@ def test_batch_sizes_are_compared_by_their_predictions(tmp_path, lost, outcome):
     ]
     (check,) = checks = run_checks(run_of(*cases, folder=tmp_path), CATALOG)
     assert (check.name, check.subject) == ("batch sizes", "fixres on ascend310p3")
+    assert check.run == "joined"
     assert check.outcome == outcome
     assert check.verdict is not None
     assert [one.name for one in check.verdict.batch_flips] == [f"i{n}" for n in range(lost)]
@@ -176,20 +176,46 @@ def speed(fps, outcome="recorded", *, batch=1, model="fixres", chips=1, **change
     )  # fmt: skip
 
 
-def ratio(*cases):
+def ratio(*cases, to="ascend310"):
     """The check of guide 001's first pass line: 1.2 times 733.052 fps, the 310's at batch 1."""
     checks = {check.subject: check for check in run_checks(run_of(*cases), CATALOG)}
-    return checks.get("fixres on ascend310p3 to ascend310")
+    return checks.get(f"fixres on ascend310p3 to {to}")
 
 
-@pytest.mark.parametrize(("fps", "outcome"), [(879.67, "passed"), (879.6, "failed")])
-def test_guide_001s_pass_line_between_two_chips(fps, outcome):
-    checks = {check.subject: check for check in run_checks(run_of(speed(fps)), CATALOG)}
-    first = checks["fixres on ascend310p3 to ascend310"]
-    assert (first.outcome, first.unit) == (outcome, "times")
-    assert first.measured == pytest.approx(fps / 733.052)
+SIMULATED = speed(9e9, batch=4).model_copy(update={"provenance": "simulated"})
+
+
+@pytest.mark.parametrize(
+    ("cases", "outcome", "counted"),
+    [
+        ([speed(879.67)], "passed", 879.67),
+        ([speed(879.6)], "failed", 879.6),
+        ([speed(800.0, "failed")], "failed", 800.0),
+        # Guide 000's table: a ratio at each size, and one of the best sizes.
+        ([speed(700.0, batch=64)], "recorded", None),
+        ([speed(900.0, batch=64), speed(700.0, batch=4)], "passed", 900.0),
+        # A case without a figure of its own has one chip's speed; the 310's figure is a card's.
+        ([speed(300.0, batch=4, chips=4), speed(400.0)], "passed", 1200.0),
+        # What is declared to fail misses no ratio.
+        ([speed(1.0, "known_failure", batch=4), speed(900.0)], "passed", 900.0),
+        # Nothing simulated is held against another chip's published figure.
+        ([speed(800.0), SIMULATED], "inconclusive", 800.0),
+    ],
+)
+def test_guide_001s_pass_line_between_two_chips(cases, outcome, counted):
+    check = ratio(*cases)
+    assert (check.outcome, check.unit) == (outcome, "times")
+    assert check.verdict.figures.get(FigureName.UNIT_FPS) == pytest.approx(counted)
+    if counted:
+        assert check.measured == pytest.approx(counted / 733.052)
     # The T4 was fed another size: its figure is not comparable, so nothing is judged.
-    assert checks["fixres on ascend310p3 to cuda"].outcome == "recorded"
+    assert ratio(*cases, to="cuda").outcome == "recorded"
+
+
+def test_cases_that_cannot_count_make_no_ratio():
+    assert ratio(speed(1.0, "known_failure")) is None
+    assert run_checks(run_of(SIMULATED), CATALOG) == ()
+    assert "at batch size 64" in ratio(speed(700.0, batch=64)).sentence
 
 
 @pytest.mark.parametrize(
@@ -216,26 +242,7 @@ def test_a_figure_that_does_not_count_decides_no_ratio(changes):
     assert ratio(useless, speed(800.0, batch=4)).outcome == "inconclusive"
 
 
-def test_a_slow_figure_counts():
-    assert ratio(speed(800.0, "failed")).outcome == "failed"
-
-
-def test_one_batch_size_is_held_against_the_figure_at_that_size():
-    """Guide 000's table: a ratio at each size, and one of the best sizes."""
-    check = ratio(speed(700.0, batch=64))
-    assert check.outcome == "recorded"
-    assert "at batch size 64" in check.sentence
-    check = ratio(speed(900.0, batch=64), speed(700.0, batch=4))
-    assert check.outcome == "passed"
-    assert figures(check.verdict)[FigureName.UNIT_FPS] == pytest.approx(900.0)
-
-
-def test_a_ratio_is_one_of_cards_or_of_chips():
-    """A case without a figure of its own has one chip's speed; the 310's figure is a card's."""
-    four = speed(300.0, batch=4, chips=4)
-    assert ratio(four).outcome == "recorded"
-    check = ratio(four, speed(400.0))
-    assert figures(check.verdict)[FigureName.UNIT_FPS] == pytest.approx(1200.0)
+def test_a_ratio_of_chips_counts_one_chip():
     rule = RatioRule(target="ascend310p3", to="ascend310", at_least=2.0, source="guide-000")
     spec = CATALOG.models["seresnext101"].model_copy(update={"ratios": (rule,)})
     of_chips = CATALOG.model_copy(update={"models": {"seresnext101": spec}})
@@ -243,25 +250,11 @@ def test_a_ratio_is_one_of_cards_or_of_chips():
     assert figures(check.verdict)[FigureName.UNIT_FPS] == pytest.approx(400.0)
 
 
-def test_a_known_failure_misses_no_ratio():
-    assert ratio(speed(1.0, "known_failure")) is None
-    assert ratio(speed(1.0, "known_failure", batch=4), speed(900.0)).outcome == "passed"
-
-
-def test_nothing_simulated_is_held_against_another_chips_published_figure():
-    simulated = speed(9e9, batch=4).model_copy(update={"provenance": "simulated"})
-    assert run_checks(run_of(simulated), CATALOG) == ()
-    check = ratio(speed(800.0), simulated)
-    assert check.outcome == "inconclusive"
-    assert figures(check.verdict)[FigureName.UNIT_FPS] == pytest.approx(800.0)
-    rule = RatioRule(target="ascend310p3", to="ascend310", at_least=1.2, source="guide-001")
-    with pytest.raises(ProvenanceError):
-        judge_ratio({1: 900.0}, baseline("fixres", "ascend310", 1), rule, provenance="simulated")
-
-
-def test_a_ratio_at_its_line_is_reached_in_exact_decimals():
+def test_a_ratio_at_its_line_is_reached_in_exact_decimals_and_crosses_no_provenance():
     # In binary 1.1 times 3 is more than 3.3.
     rule = RatioRule(target="ascend310p3", to="ascend310", at_least=1.1, source="s")
     other = baseline("fixres", "ascend310", 1, fps=3.0)
     kinds = [judge_ratio({1: fps}, other, rule, provenance="real").kind for fps in (3.3, 3.2999)]
     assert kinds == ["PASS", "FAIL"]
+    with pytest.raises(ProvenanceError):
+        judge_ratio({1: 900.0}, other, rule, provenance="simulated")

@@ -110,8 +110,7 @@ def _subset(change: Callable[[ImageSet], ImageSet]) -> Row:
     """A part of the real set on which the compiled model and eager agree to the last bit."""
 
     def row(world: World, planted: bool) -> Found:
-        made = world.once("part", lambda: _part_of_the_set(5))
-        found, images = made
+        found, images = world.once("part", lambda: _part_of_the_set(5))
         model = world.catalog("seresnext101").models["seresnext101"]
         measured = fakes.measured(
             found,
@@ -150,11 +149,6 @@ def _outputs(change: Callable[[Iterator[Float32]], Iterator[Float32]], model: st
     return row
 
 
-def _rolled(found: Iterator[Float32]) -> Iterator[Float32]:
-    for logits in found:
-        yield np.roll(logits, 1, axis=0)
-
-
 def _late(found: Iterator[Float32]) -> Iterator[Float32]:
     """Each batch gets the results of the one before, as of a buffer that was not waited for."""
     before = None
@@ -173,6 +167,10 @@ def _each(change: Callable[[Float32], None], only: int | None = None) -> Any:
             yield logits
 
     return changed
+
+
+def _rolled(logits: Float32) -> None:
+    logits[:] = np.roll(logits, 1, axis=0)
 
 
 def _nan(logits: Float32) -> None:
@@ -209,24 +207,20 @@ def _fewer(found: Iterator[Float32]) -> Iterator[Float32]:
             yield logits
 
 
-class _Counted(Feed):
-    """A feed whose batches are counted otherwise."""
-
-    count: Callable[[list[Batch], int], Iterable[Batch]]
-
-    def __iter__(self) -> Iterator[Batch]:
-        return iter(type(self).count(list(super().__iter__()), self.batch_size))
-
-
 def _feed_counted(count: Callable[[list[Batch], int], Iterable[Batch]]) -> Row:
     """The batches of the feed changed before they are counted."""
+
+    class Counted(Feed):
+        def __iter__(self) -> Iterator[Batch]:
+            return iter(count(list(super().__iter__()), self.batch_size))
 
     def row(world: World, planted: bool) -> Found:
         case, ready = world.prepared("odd")
         assert ready.feed is not None
         assert ready.feed.images % BATCH  # a last partial batch is among them
-        kind = type("Counted", (_Counted,), {"count": staticmethod(count)}) if planted else Feed
-        feed = kind(ready.feed.crops, case.model.preprocessing.normalize, BATCH)
+        feed = (Counted if planted else Feed)(
+            ready.feed.crops, case.model.preprocessing.normalize, BATCH
+        )
         return judged(world.judge("odd", feed=feed))
 
     return row
@@ -236,12 +230,8 @@ class _Padded(Batch):
     """A batch whose padding has names."""
 
     def fill(self, out: Float32) -> None:
-        replace(self, names=tuple(n for n in self.names if not n.startswith("padding"))).fill_real(
-            out
-        )
-
-    def fill_real(self, out: Float32) -> None:
-        super().fill(out)
+        real = tuple(name for name in self.names if not name.startswith("padding"))
+        Batch(self.feed, self.start, real).fill(out)
 
 
 def _padding(batches: list[Batch], size: int) -> Iterator[Batch]:
@@ -256,15 +246,6 @@ def _twice(batches: list[Batch], size: int) -> Iterator[Batch]:
     yield first
     yield replace(second, start=second.start - 1, names=(first.names[-1], *second.names[:-1]))
     yield from others
-
-
-def _last_left_out(batches: list[Batch], size: int) -> Iterator[Batch]:
-    yield from batches[:-1]
-
-
-def _once_more(batches: list[Batch], size: int) -> Iterator[Batch]:
-    yield batches[0]
-    yield from batches
 
 
 # What only several cases together show ------------------------------------------------------
@@ -319,7 +300,7 @@ FAULTS = (
     Fault("A subset PASS on shuffled labels", "labels of 2,000 images that nobody knows",
           "verdict", "FAIL", ProblemCode.REFERENCE_OFF, _subset(_shuffled_labels)),
     Fault("Results shuffled between images", _AFTER, "fidelity", "FAIL",
-          ProblemCode.PREDICTIONS_DIFFER, _outputs(_rolled)),
+          ProblemCode.PREDICTIONS_DIFFER, _outputs(_each(_rolled))),
     Fault("Results of the batch before", _AFTER, "fidelity", "FAIL",
           ProblemCode.PREDICTIONS_DIFFER, _outputs(_late)),
     Fault("A batch that never comes back", _AFTER, "session", "error",
@@ -329,9 +310,9 @@ FAULTS = (
     Fault("One image counted twice, another not at all", "the feed", "verdict", "FAIL",
           ProblemCode.COUNTED_TWICE, _feed_counted(_twice)),
     Fault("A batch counted twice", "the feed", "verdict", "FAIL", ProblemCode.IMAGES_MISSING,
-          _feed_counted(_once_more)),
+          _feed_counted(lambda batches, _: [batches[0], *batches])),
     Fault("The last batch left out", "the feed", "verdict", "FAIL", ProblemCode.NO_OUTPUT,
-          _feed_counted(_last_left_out)),
+          _feed_counted(lambda batches, _: batches[:-1])),
     Fault("NaN in one logit", _AFTER, "verdict", "FAIL", ProblemCode.NOT_FINITE,
           _outputs(_each(_nan, only=5))),
     Fault("float16 overflow to infinity", _AFTER, "verdict", "FAIL",

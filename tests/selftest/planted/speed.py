@@ -26,6 +26,10 @@ OLD_CHIP = Setup(driver="api", chip="Ascend310", chips=4, method="whole-dataset"
 Told = Callable[[list[float], int], list[float]]
 
 
+def _as_timed(times: list[float], warmup: int) -> list[float]:
+    return times[warmup:]
+
+
 class Clocked:
     """A session of executions of `ms` each; its clock moves by them, and by `opening_s` a call.
 
@@ -34,12 +38,7 @@ class Clocked:
 
     about = SessionInfo(driver="clocked")
 
-    def __init__(
-        self,
-        ms: float,
-        told: Told = lambda times, warmup: times[warmup:],
-        opening_s: float = 0.0,
-    ) -> None:
+    def __init__(self, ms: float, told: Told = _as_timed, opening_s: float = 0.0) -> None:
         self.inputs: Sequence[TensorSpec] = (TensorSpec("image", (BATCH, 3, 8, 8), "float32"),)
         self.outputs: Sequence[TensorSpec] = (TensorSpec("class", (BATCH, 5), "float32"),)
         self._ms, self._told, self._opening_s = ms, told, opening_s
@@ -96,34 +95,24 @@ def _figure(world: World, model: str, target: str, batch: int) -> Baseline:
     return found
 
 
-def _against(world: World, found: ThroughputMeasurement, model: str = "seresnext101") -> Found:
+def _against(world: World, found: ThroughputMeasurement) -> Found:
     """Against the figure of 903.506 fps, which asks for 4.427 ms a batch of 4."""
-    figure = _figure(world, model, "ascend310p3", BATCH)
-    return judged(judge_throughput(found, figure, case=f"{model}-bs4-ascend310p3"))
+    figure = _figure(world, "seresnext101", "ascend310p3", BATCH)
+    return judged(judge_throughput(found, figure, case="seresnext101-bs4-ascend310p3"))
 
 
 def _timer(told: Told, *, opening_s: float = 0.0, **options: Any) -> Row:
     """A session whose times are told otherwise."""
 
     def row(world: World, planted: bool) -> Found:
-        session = Clocked(4.4, opening_s=opening_s)
-        if planted:
-            session = Clocked(4.4, told, opening_s)
+        session = Clocked(4.4, told if planted else _as_timed, opening_s)
         return _against(world, timed(session, **options))
 
     return row
 
 
-def _microseconds(times: list[float], warmup: int) -> list[float]:
-    return [1000.0 * time for time in times[warmup:]]
-
-
-def _seconds(times: list[float], warmup: int) -> list[float]:
-    return [time / 1000.0 for time in times[warmup:]]
-
-
-def _all(times: list[float], warmup: int) -> list[float]:
-    return times
+def _in_units(factor: float) -> Told:
+    return lambda times, warmup: [factor * time for time in times[warmup:]]
 
 
 def _submitted(times: list[float], warmup: int) -> list[float]:
@@ -131,25 +120,16 @@ def _submitted(times: list[float], warmup: int) -> list[float]:
     return [0.02 for _ in times[warmup:]]
 
 
-def _card(world: World, planted: bool) -> Found:
+def _card(chips: int | None) -> Row:
     """Guide 001's figure of a card of four chips, 733.052 fps, held against one chip's 184."""
-    figure = _figure(world, "fixres", "ascend310", 1)
-    session = Clocked(4 * 4.34)
-    setup = dataclasses.replace(OLD_CHIP, chips=1 if planted else 4)
-    found = timed(session, setup=setup)
-    return judged(
-        judge_throughput(
-            found, figure.model_copy(update={"batch_size": BATCH}), case="fixres-bs1-ascend310"
-        )
-    )
 
+    def row(world: World, planted: bool) -> Found:
+        figure = _figure(world, "fixres", "ascend310", 1)
+        setup = dataclasses.replace(OLD_CHIP, chips=chips if planted else 4)
+        found = timed(Clocked(4 * 4.34), setup=setup)
+        return judged(judge_throughput(found, figure, case="fixres-bs1-ascend310"))
 
-def _card_not_counted(world: World, planted: bool) -> Found:
-    """The same where nobody counted the chips."""
-    figure = _figure(world, "fixres", "ascend310", 1)
-    setup = Setup() if planted else OLD_CHIP
-    found = timed(Clocked(4 * 4.34), setup=setup)
-    return judged(judge_throughput(found, figure, case="fixres-bs1-ascend310"))
+    return row
 
 
 def _chip_times_four(world: World, planted: bool) -> Found:
@@ -191,20 +171,19 @@ _STRANGE = ProblemCode.STRANGE_TIMES
 
 FAULTS = (
     Fault("Warm-up included in the mean", _TIMES, "session", "error",
-          "are those of the warm-up among them?", _timer(_all)),
-    Fault("Timer in microseconds", _TIMES, "verdict", "FAIL", _STRANGE, _timer(_microseconds)),
-    Fault("Timer in seconds", _TIMES, "verdict", "FAIL", _STRANGE, _timer(_seconds)),
+          "are those of the warm-up among them?", _timer(lambda times, warmup: times)),
+    Fault("Timer in microseconds", _TIMES, "verdict", "FAIL", _STRANGE, _timer(_in_units(1000))),
+    Fault("Timer in seconds", _TIMES, "verdict", "FAIL", _STRANGE, _timer(_in_units(0.001))),
     Fault("A timer that does not wait for the device", _TIMES, "verdict", "FAIL",
           _STRANGE, _timer(_submitted)),
     Fault("Timer in microseconds, of a tool that loads for 2 s a call", _TIMES, "verdict", "FAIL",
-          _STRANGE, _timer(_microseconds, opening_s=2.0, round_s=5.0, wall_check="at-most")),
+          _STRANGE, _timer(_in_units(1000), opening_s=2.0, round_s=5.0, wall_check="at-most")),
     Fault("Timer in seconds, of a tool that loads for 2 s a call", _TIMES, "verdict", "FAIL",
-          _STRANGE,
-          _timer(_seconds, opening_s=2.0, round_s=5.0, wall_check="at-most")),
+          _STRANGE, _timer(_in_units(0.001), opening_s=2.0, round_s=5.0, wall_check="at-most")),
     Fault("Per-chip figure held against a per-card baseline", "the count of chips", "verdict",
-          "INCONCLUSIVE", "a card with 4 chips, and 1 counted", _card),
+          "INCONCLUSIVE", "a card with 4 chips, and 1 counted", _card(1)),
     Fault("Chips of a card that nobody counted", "the count of chips", "verdict", "INCONCLUSIVE",
-          "the chips of this card were not counted", _card_not_counted),
+          "the chips of this card were not counted", _card(None)),
     Fault("A card's figure written as a chip's", "`baselines.yaml`", "catalog", "error",
           "733.052 times 4 is 2932.21", _chip_times_four, "accepted"),
     Fault("Another chip's figure", "the target", "verdict", "RECORDED",
