@@ -97,6 +97,17 @@ def test_on_a_part_flips_that_cancel_out_are_undecided_beside_sizes_that_agree()
     assert low == -high
 
 
+def test_two_sizes_that_surely_differ_fail_beside_one_that_might_differ_by_more():
+    most = [1] * 4905
+    sizes = {
+        1: a_pass([2] * 25 + most + [2] * 70, "real"),
+        4: a_pass([1] * 25 + most + [2] * 70, "real"),
+        8: a_pass([1] * 25 + [2] * 80 + most[80:] + [1] * 70, "real"),
+    }
+    assert judge_batch_sizes(sizes).kind == "FAIL"
+    assert judge_batch_sizes({4: sizes[4], 8: sizes[8]}).kind == "RECORDED"
+
+
 @pytest.mark.parametrize(
     ("other", "images"),
     [({"best": [1] * 1999}, 1), ({"best": [1] * 2001}, 1), ({"best": [1] * 2000, "label": 2}, 2000),

@@ -238,6 +238,7 @@ def test_a_figure_that_does_not_count_decides_no_ratio(changes):
     # It might have been the best: without it the pass line is reached, and is not missed.
     fast = ratio(useless, speed(900.0, batch=4))
     assert fast.outcome == "passed"
+    assert "decides nothing" not in fast.sentence
     assert figures(fast.verdict)[FigureName.UNIT_FPS] == pytest.approx(900.0)
     assert ratio(useless, speed(800.0, batch=4)).outcome == "inconclusive"
 
