@@ -10,17 +10,6 @@ SMALLEST = 1e-9  # a height below this is none: its power of ten may not be a nu
 LARGEST = 1e15  # past this a float no longer tells neighbouring round numbers apart
 
 
-def round_up(value: float) -> float:
-    """Return the next of 1, 2, 2.5, 4, 5 or 8 times a power of ten; 1 for what is no height."""
-    if not (value > SMALLEST and math.isfinite(value)):
-        return 1.0
-    power = 10.0 ** math.floor(math.log10(value))
-    return next(
-        (step * power for step in (1.0, 2.0, 2.5, 4.0, 5.0, 8.0) if value <= step * power * 1.0001),
-        10.0 * power,
-    )
-
-
 def ticks(low: float, high: float, most: int = 4) -> tuple[tuple[float, str], ...]:
     """Return round values from at or below `low` to at or above `high`, with their texts.
 

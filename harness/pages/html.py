@@ -15,12 +15,6 @@ from markupsafe import Markup
 from harness.pages import formats
 
 
-class Whole(str):
-    """A text that is bounded already: it is shown whole."""
-
-    __slots__ = ()
-
-
 def style() -> Markup:
     """Return the style sheet that all pages share."""
     text = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
@@ -43,6 +37,7 @@ def environment(folder: Path) -> jinja2.Environment:
         formats.difference,
         formats.duration,
         formats.line,
+        formats.moment,
         formats.percent,
         formats.plain,
         formats.size,

@@ -52,6 +52,7 @@ class Banner:
     """A bar at both ends of a page. `word` is shouted, `sentence` explains it."""
 
     kind: Provenance
+    noun: str
     word: str
     sentence: str
 
@@ -64,11 +65,13 @@ class Banner:
 _BANNERS = (
     Banner(
         "rehearsal",
+        "Rehearsal",
         "REHEARSAL",
         "generated images and stand-in weights. Says nothing about any published figure.",
     ),
     Banner(
         "simulated",
+        "Simulation",
         "SIMULATED NPU",
         "a stand-in toolchain, no NPU was used. Says nothing about any NPU or published figure.",
     ),

@@ -11,7 +11,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from harness.base.errors import RecordError
 from harness.pages import formats
 from harness.records import reader
 from harness.records.reader import RunRecords
+from harness.report import headline
 from harness.report.cases import CaseView
 from harness.report.junit import junit_xml
 from harness.report.markdown import summary_markdown
@@ -28,7 +29,7 @@ from harness.report.view import view
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 STEP_SUMMARY_BYTES = 1 << 20  # GitHub drops a step's summary that is larger
-SUMMARY_SCHEMA = 1
+SUMMARY_SCHEMA = 2
 LONGEST_CELL = 2_000
 
 
@@ -36,14 +37,42 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _reference(case: CaseView) -> tuple[str, float | None]:
-    """Kind and value of the reference; nothing where it must not be shown."""
-    found = case.reference
-    return ("", None) if found is None else (found.kind, _finite(found.value))
+# A case as `results.csv` and `summary.json` have it.
+COLUMNS: dict[str, Callable[[CaseView], str | float | None]] = {
+    "model": lambda case: case.line.model,
+    "batch_size": lambda case: case.line.batch_size,
+    "target": lambda case: case.line.target,
+    "check": lambda case: case.line.check,
+    "provenance": lambda case: case.line.provenance,
+    "outcome": lambda case: case.line.outcome,
+    "measured": lambda case: _finite(case.line.measured),
+    "unit": lambda case: case.line.unit,
+    "reference_kind": lambda case: case.reference.kind if case.reference else "",
+    "reference": lambda case: _finite(case.reference.value) if case.reference else None,
+    "difference_percent": lambda case: _finite(case.line.difference_percent),
+    "sentence": lambda case: case.line.sentence,
+    "error_stage": lambda case: str(case.line.error.stage) if case.line.error else "",
+    "error": lambda case: case.line.error.message if case.line.error else "",
+    "device": lambda case: case.line.device.name if case.line.device else "",
+    "host": lambda case: case.line.machine.hostname,
+    "started": lambda case: case.line.started,
+    "seconds": lambda case: case.line.seconds if case.line.started else None,
+    "case": lambda case: case.line.case,
+    "nodeid": lambda case: case.line.nodeid,
+    "run": lambda case: case.line.run,
+}
+
+
+def _flat(
+    case: CaseView, write: Callable[[str], str] = formats.clip
+) -> dict[str, str | float | None]:
+    """The columns of a case; `write` makes foreign text harmless."""
+    values = {name: column(case) for name, column in COLUMNS.items()}
+    return {name: write(one) if isinstance(one, str) else one for name, one in values.items()}
 
 
 def summary_json(records: RunRecords) -> str:
-    """Return the run as one JSON object: verdict, counts, and a few figures of each case.
+    """Return the run as one JSON object: verdict, counts, and the columns of each case.
 
     `schema_version` grows when a key changes its meaning; keys are only added otherwise.
     """
@@ -61,7 +90,7 @@ def summary_json(records: RunRecords) -> str:
         "planned": len(records.plan),
         "counts": page.records.counts(),
         "sum_holds": page.sum.holds,
-        "complete": bool(end and end.complete) and not page.headline.incomplete,
+        "complete": not headline.incomplete(page.shown),
         "exit_status": end.exit_status if end else None,
         "damaged_lines": len(records.damaged),
         "started": run.started if run else "",
@@ -75,34 +104,10 @@ def summary_json(records: RunRecords) -> str:
             check.line.model_dump(include={"name", "subject", "outcome", "sentence"})
             for check in page.checks
         ],
-        "cases": [_json_case(case) for case in page.cases],
+        "cases": [_flat(case) for case in page.cases],
     }
     # Half a surrogate pair cannot be written as UTF-8, so nothing but ASCII is.
     return json.dumps(data, indent=1, ensure_ascii=True) + "\n"
-
-
-def _json_case(case: CaseView) -> dict[str, Any]:
-    line, (kind, value) = case.line, _reference(case)
-    data: dict[str, Any] = {
-        "case": line.case,
-        "model": line.model,
-        "batch_size": line.batch_size,
-        "target": line.target,
-        "check": line.check,
-        "provenance": line.provenance,
-        "outcome": line.outcome,
-        "sentence": formats.clip(line.sentence),
-        "measured": _finite(line.measured),
-        "unit": line.unit,
-        "reference": {"kind": kind, "value": value} if kind else None,
-        "difference_percent": _finite(line.difference_percent),
-        "seconds": line.seconds if line.started else None,
-        "nodeid": line.nodeid,
-    }
-    if (error := line.error) is not None:
-        message = formats.clip(error.message)
-        data["error"] = {"type": error.type, "stage": error.stage, "message": message}
-    return data
 
 
 # A spreadsheet takes a cell that begins so for a formula, also after spaces.
@@ -118,41 +123,13 @@ def csv_text(value: str) -> str:
 def results_csv(records: RunRecords) -> str:
     """Return one line for each case, with a header; RFC 4180 with line feeds, decimal points."""
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-    writer.writeheader()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(COLUMNS)
     for case in view(records).cases:
-        cells = {}
-        for name, value in zip(COLUMNS, _cells(case), strict=True):
-            if isinstance(value, str):
-                cells[name] = csv_text(value)
-            else:  # numbers are ours: written plainly, so that a minus is no formula to anyone
-                cells[name] = "" if value is None else f"{value:.10g}"
-        writer.writerow(cells)
+        # Numbers are ours: written plainly, so that a minus is no formula to anyone.
+        cells = _flat(case, csv_text).values()
+        writer.writerow(f"{one:.10g}" if isinstance(one, float | int) else one for one in cells)
     return stream.getvalue()
-
-
-COLUMNS = (
-    *("model", "batch_size", "target", "check", "provenance", "outcome"),
-    *("measured", "unit", "reference_kind", "reference", "difference_percent", "sentence"),
-    *("error_stage", "error", "device", "host", "started", "seconds", "case", "nodeid", "run"),
-)
-
-
-def _cells(case: CaseView) -> tuple[str | float | None, ...]:
-    """The cells of a case, in the order of `COLUMNS`."""
-    line, (kind, value) = case.line, _reference(case)
-    error = line.error
-    return (
-        *(line.model, line.batch_size, line.target, line.check, line.provenance, line.outcome),
-        *(_finite(line.measured), line.unit, kind, value, _finite(line.difference_percent)),
-        line.sentence,
-        *((str(error.stage), error.message) if error is not None else ("", "")),
-        line.device.name if line.device is not None else "",
-        line.machine.hostname,
-        line.started,
-        line.seconds if line.started else None,
-        *(line.case, line.nodeid, line.run),
-    )
 
 
 def write_all(run_dir: Path) -> list[Path]:

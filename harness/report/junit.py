@@ -12,11 +12,11 @@ import re
 import xml.etree.ElementTree as ET
 
 from harness.base.terms import Outcome
-from harness.records.lines import RunCheckLine
+from harness.records.lines import CaseLine, RunCheckLine
 from harness.records.reader import RunRecords
-from harness.report.cases import CaseView
 from harness.report.view import view
 
+LOG_SHOWN = 12_000  # characters
 _FAILURES: tuple[Outcome, ...] = ("failed", "inconclusive")
 _ERRORS: tuple[Outcome, ...] = ("error", "crashed", "not_run")
 # Characters that XML 1.0 does not have, not even as references.
@@ -26,8 +26,8 @@ _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 def junit_xml(records: RunRecords) -> str:
     """Return the run as one `testsuites` document."""
     run = view(records)
-    outcomes = [case.line.outcome for case in run.cases]
-    checks = [check.line.outcome for check in run.checks]
+    outcomes = [case.outcome for case in run.records.cases]
+    checks = [check.outcome for check in run.records.checks]
     root = ET.Element("testsuites", name="acceptance")
     suite = ET.SubElement(
         root,
@@ -44,16 +44,16 @@ def junit_xml(records: RunRecords) -> str:
         suite.set("hostname", _clean(records.run.machine.hostname))
     warnings = [("warning", banner.text) for banner in run.banners]
     _properties(suite, ("provenance", ", ".join(sorted(run.shown.kinds))), *warnings)
-    for case in run.cases:
+    for case in run.records.cases:
         _case(suite, case)
-    for check in run.checks:
-        _check(suite, check.line)
+    for check in run.records.checks:
+        _check(suite, check)
     ET.indent(root)
     return f'<?xml version="1.0" encoding="utf-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
 
 
-def _case(suite: ET.Element, view: CaseView) -> None:
-    line, error = view.line, view.line.error
+def _case(suite: ET.Element, line: CaseLine) -> None:
+    error = line.error
     message = _clean(line.sentence)
     case = ET.SubElement(
         suite,
@@ -74,9 +74,8 @@ def _case(suite: ET.Element, view: CaseView) -> None:
     elif line.outcome in _ERRORS:
         element = ET.SubElement(case, "error", message=message)
         if error is not None:
-            log = view.error_log.text if view.error_log is not None else ""
             element.set("type", _clean(error.type))
-            element.text = _clean(f"{error.message}\n{error.remedy}\n{log}")
+            element.text = _clean(f"{error.message}\n{error.remedy}\n{error.log[-LOG_SHOWN:]}")
     elif line.outcome == "known_failure":
         ET.SubElement(case, "skipped", message=message)
 

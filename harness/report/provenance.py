@@ -33,7 +33,8 @@ class Shown:
 
     In `records` the cases stand in the order of the plan, those that left no line included.
     `source`: as they were read. `notes`: what was left out of a case (by node id) or a check (by
-    name), and why. `withheld`: those whose whole comparison was left out.
+    name), and why. `withheld`: those whose whole comparison was left out. `refused`: how many were
+    judged across provenances.
     """
 
     source: RunRecords
@@ -41,8 +42,7 @@ class Shown:
     kinds: frozenset[Provenance]
     notes: Mapping[str, str]
     withheld: frozenset[str]
-    refused_cases: int
-    refused_checks: int
+    refused: int
 
     @property
     def real(self) -> bool:
@@ -63,9 +63,10 @@ def shown(records: RunRecords) -> Shown:
     kinds |= {run.provenance} if run is not None else set()
     notes: dict[str, str] = {}
     withheld: set[str] = set()
-    refused: dict[type, int] = {CaseLine: 0, RunCheckLine: 0}
+    refused = 0
 
     def let_through(line: _Line) -> _Line:
+        nonlocal refused
         kind: Provenance = of_run if line.provenance == "real" else line.provenance
         found, note, across = shown_line(line, kind)
         key = key_of(line)
@@ -73,7 +74,7 @@ def shown(records: RunRecords) -> Shown:
             notes[key] = note
         if note and found.sentence == GONE:
             withheld.add(key)
-        refused[type(line)] += across
+        refused += across
         return found
 
     cases = tuple(let_through(line) for line in _in_order(records, of_run))
@@ -86,8 +87,7 @@ def shown(records: RunRecords) -> Shown:
         kinds=frozenset(kinds),
         notes=notes,
         withheld=frozenset(withheld),
-        refused_cases=refused[CaseLine],
-        refused_checks=refused[RunCheckLine],
+        refused=refused,
     )
 
 

@@ -21,7 +21,7 @@ from harness.pages import formats, html
 from harness.records import reader, writer
 from harness.records.reader import RunRecords
 from harness.report import thumbs
-from harness.report.view import ROOM, view
+from harness.report.view import view
 
 REPORT = "report.html"
 LARGEST_PAGE = 1_950_000  # bytes
@@ -51,13 +51,10 @@ def render_html(records: RunRecords, *, now: str | None = None) -> str:
         now: the moment named at the foot, ISO 8601; this moment when left out.
     """
     rendered = formats.moment(now if now is not None else files.now())
-    text, size = "", 0
+    text = ""
     for share in _SHARES:
-        if share and size - ROOM > LARGEST_PAGE:
-            continue  # however little room they get: try without
         text = _template().render(page=view(records, share=share), rendered=rendered).lstrip()
-        size = len(text.encode(errors="replace"))
-        if size < LARGEST_PAGE:
+        if len(text.encode(errors="replace")) < LARGEST_PAGE:
             break
     return text
 

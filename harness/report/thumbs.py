@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import glob
 import hashlib
 import io
 import os
 import stat
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.base import files
 from harness.base.errors import RecordError
 from harness.records.lines import RunCheckLine
+from harness.records.measurements import Flip
 from harness.records.observed import ImagesInfo
 from harness.records.reader import RunRecords
+from harness.records.verdicts import BatchFlip
 
 THUMBS = "thumbs"
 EDGE = 96  # pixels
@@ -32,7 +35,6 @@ PAGE_TOTAL = 400_000  # characters of all thumbnails on a page
 FOR_EACH = 20  # of one case or check
 MOST_MADE = 200
 MOST_SECONDS = 20.0
-MOST_FOLDERS = 200_000  # entries looked at for one image that is not in the root itself
 MAX_FILE = 64 << 20
 MAX_PIXELS = 100_000_000
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
@@ -64,93 +66,73 @@ def make(records: RunRecords) -> int:
     folder = records.directory / THUMBS
     deadline = time.monotonic() + MOST_SECONDS
     made = 0
-    for images, name in _wanted(records):
-        if made >= MOST_MADE or time.monotonic() > deadline:
-            break
-        target = folder / file_name(images, name)
-        if target.exists():
-            continue
-        picture = thumbnail(images, name)
-        if picture and _write(target, picture):
-            made += 1
+    with contextlib.suppress(OSError, RecordError):
+        for images, name in _wanted(records):
+            target = folder / file_name(images, name)
+            if made >= MOST_MADE or time.monotonic() > deadline:
+                break
+            if not target.exists() and (picture := thumbnail(images, name)):
+                folder.mkdir(exist_ok=True)
+                files.replace_file(target, picture)
+                made += 1
     return made
 
 
 def _wanted(records: RunRecords) -> Iterator[tuple[ImagesInfo, str]]:
-    flipped: list[tuple[ImagesInfo | None, list[str]]] = [
-        (images_of(records, check), [one.name for one in check.verdict.batch_flips])
+    flipped: list[tuple[ImagesInfo | None, Sequence[BatchFlip | Flip]]] = [
+        (images_of(records, check), check.verdict.batch_flips)
         for check in records.checks
         if check.verdict is not None
     ]
     flipped += [
-        (case.images, [one.name for one in case.accuracy.fidelity.flips])
+        (case.images, case.accuracy.fidelity.flips)
         for case in records.cases
         if case.accuracy is not None and case.accuracy.fidelity is not None
     ]
-    seen = set()
-    for images, names in flipped:
-        for name in names[:FOR_EACH] if images is not None else ():
-            if images is not None and (key := file_name(images, name)) not in seen:
-                seen.add(key)
-                yield images, name
+    for images, flips in flipped:
+        if images is not None:
+            yield from ((images, flip.name) for flip in flips[:FOR_EACH])
 
 
 def thumbnail(images: ImagesInfo, name: str) -> bytes:
     """Return a JPEG of at most `EDGE` pixels a side; empty when the image cannot be had."""
-    path = _below_root(images, name)
-    if path is None:
-        return b""
-    try:
-        # A pipe must not be waited for, nor a link followed that came after the check.
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(fd, "rb") as stream:
-            about = os.fstat(fd)
-            if not stat.S_ISREG(about.st_mode) or about.st_size > MAX_FILE:
-                return b""
-            return _small(stream)
-    except OSError:
-        return b""
+    with contextlib.suppress(OSError, RuntimeError, ValueError):
+        path = _below_root(images, name)
+        if path is not None:
+            with _regular(path) as stream:
+                return _small(stream)
+    return b""
 
 
 def _below_root(images: ImagesInfo, name: str) -> Path | None:
     """The image's file, resolved: in the root, or in a folder at most two levels below it."""
-    root = images.root
-    if not os.path.isabs(root) or "\0" in root + name:
+    # Records name files without their folder.
+    if not os.path.isabs(images.root) or name in ("", ".", "..") or "/" in name:
         return None
-    if not name or name in (".", "..") or "/" in name:
-        return None  # records name files without their folder
-    try:
-        top = Path(root).resolve(strict=True)
-        if top == Path(top.anchor):
-            return None
-        for folder in _folders(top):
-            path = folder / name
-            if path.exists():
-                found = path.resolve(strict=True)
-                return found if found.is_relative_to(top) else None
-    except (OSError, RuntimeError, ValueError):
-        pass
+    top = Path(images.root).resolve(strict=True)
+    if top == Path(top.anchor):
+        return None
+    for folder in ("", "*/", "*/*/"):  # a class folder of a split is no deeper
+        for path in top.glob(folder + glob.escape(name)):
+            found = path.resolve(strict=True)
+            if found.is_relative_to(top):
+                return found
     return None
 
 
-def _folders(top: Path) -> Iterator[Path]:
-    """The folder, those in it, and those in these: a class folder of a split is no deeper."""
-    level = [top]
-    left = MOST_FOLDERS
-    for depth in range(3):
-        yield from level
-        if depth == 2:
-            return
-        deeper: list[Path] = []
-        for folder in level:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    left -= 1
-                    if left < 0:
-                        break
-                    if entry.is_dir(follow_symlinks=False):
-                        deeper.append(Path(entry.path))
-        level = sorted(deeper)
+@contextlib.contextmanager
+def _regular(path: Path) -> Iterator[io.BufferedReader]:
+    """Open a regular file that is not too large.
+
+    Raises:
+        OSError: it is another; a pipe is not waited for, nor a link followed.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(fd, "rb") as stream:
+        about = os.fstat(fd)
+        if not stat.S_ISREG(about.st_mode) or about.st_size > MAX_FILE:
+            raise OSError(f"{path} is no regular file of at most {MAX_FILE} bytes")
+        yield stream
 
 
 def _small(stream: io.BufferedReader) -> bytes:
@@ -173,14 +155,6 @@ def _small(stream: io.BufferedReader) -> bytes:
     return picture if len(picture) <= LARGEST else b""
 
 
-def _write(target: Path, picture: bytes) -> bool:
-    with contextlib.suppress(OSError, RecordError):
-        target.parent.mkdir(exist_ok=True)
-        files.replace_file(target, picture)
-        return True
-    return False
-
-
 # Showing ---------------------------------------------------------------------------------------
 
 
@@ -189,30 +163,20 @@ class Thumbs:
 
     def __init__(self, directory: Path, total: int = PAGE_TOTAL) -> None:
         self._folder = directory / THUMBS
+        self._there = self._folder.is_dir() and not self._folder.is_symlink()
         self._left = total
-        with contextlib.suppress(OSError, ValueError):
-            self._there = self._folder.is_dir() and not self._folder.is_symlink()
-            return
-        self._there = False
 
     def uri(self, images: ImagesInfo | None, name: str) -> str:
         """Return `data:image/jpeg;base64,...`; empty where there is none, or the page is full."""
         if not self._there or images is None:
             return ""
-        picture = self._read(self._folder / file_name(images, name))
-        text = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}" if picture else ""
-        if len(text) > self._left:
+        try:
+            with _regular(self._folder / file_name(images, name)) as stream:
+                picture = stream.read(LARGEST + 1)
+        except OSError:
+            return ""
+        text = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
+        if not picture.startswith(_JPEG) or len(picture) > LARGEST or len(text) > self._left:
             return ""
         self._left -= len(text)
         return text
-
-    def _read(self, path: Path) -> bytes:
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            with open(fd, "rb") as stream:
-                if not stat.S_ISREG(os.fstat(fd).st_mode):
-                    return b""
-                picture = stream.read(LARGEST + 1)
-        except OSError:
-            return b""
-        return picture if picture.startswith(_JPEG) and len(picture) <= LARGEST else b""

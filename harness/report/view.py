@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,12 +19,10 @@ from harness.pages import formats
 from harness.pages.looks import LOOKS, Banner, Look, Tone
 from harness.records.lines import GuideFigures
 from harness.records.reader import RunRecords
-from harness.records.verdicts import ReferenceKind
-from harness.report import charts, findings, guide_tables, plots, rows
+from harness.report import charts, findings, guide_tables, rows
 from harness.report.cases import CaseView, CheckView, Room
 from harness.report.headline import Headline, Sum, headline, reconcile
 from harness.report.provenance import Shown, key_of, shown
-from harness.report.rows import Group
 from harness.report.thumbs import PAGE_TOTAL, Thumbs
 
 # All logs of a page together, in characters of HTML: keeps 100 cases well under 2 MB.
@@ -35,8 +33,6 @@ LOG_SHORTEST = 400
 DIAGNOSES_TOTAL = 300_000
 DIAGNOSIS_LONGEST = 20_000
 DIAGNOSIS_SHORTEST = 1_000
-ROOM = LOGS_TOTAL + DIAGNOSES_TOTAL + PAGE_TOTAL
-MACHINES_SHOWN = 16
 SMALL_STAGE = 0.005
 """Of the time of all stages: a part of the bar below this is not seen."""
 
@@ -47,20 +43,6 @@ _ICONS: dict[Tone, Outcome] = {
     "warn": "inconclusive",
     "neutral": "recorded",
 }
-# What the line of a throughput chart is held against.
-_SPEEDS: dict[ReferenceKind, str] = {
-    "baseline": "baseline",
-    "eager-speed": "eager PyTorch, same host",
-}
-
-
-@dataclass(frozen=True)
-class Count:
-    """How many cases ended so; `share` in percent of all."""
-
-    look: Look
-    count: int
-    share: float
 
 
 @dataclass(frozen=True)
@@ -93,18 +75,12 @@ class RunView:
     def banners(self) -> tuple[Banner, ...]:
         return self.shown.banners
 
-    @property
-    def real(self) -> bool:
-        return self.shown.real
-
     # What it amounts to --------------------------------------------------------------------
 
     @property
     def name(self) -> str:
-        if "simulated" in self.shown.kinds:
-            return "Simulation report"
-        if "rehearsal" in self.shown.kinds:
-            return "Rehearsal report"
+        if self.banners:
+            return f"{self.banners[-1].noun} report"
         return "Acceptance report" if self.shown.kinds else "Report"
 
     @property
@@ -137,32 +113,27 @@ class RunView:
         return findings.exit_words(self.shown)
 
     @cached_property
-    def counts(self) -> tuple[Count, ...]:
+    def counts(self) -> tuple[tuple[Look, int], ...]:
+        """How many cases ended how."""
         counts = self.records.counts()
-        total = max(1, sum(counts.values()))
-        return tuple(
-            Count(LOOKS[outcome], counts[outcome], round(100 * counts[outcome] / total, 2))
-            for outcome in OUTCOMES
-        )
+        return tuple((LOOKS[outcome], counts[outcome]) for outcome in OUTCOMES)
 
     # Its cases -----------------------------------------------------------------------------
 
     @cached_property
     def anchors(self) -> dict[str, str]:
         """Unique, harmless element ids, by the key of a case or check."""
-        found: dict[str, str] = {}
         names = {case.nodeid: f"{case.case}-{case.check}" for case in self.records.cases}
         names |= {key_of(check): f"{key_of(check)}-check" for check in self.records.checks}
-        taken: set[str] = set()
+        taken: dict[str, str] = {}
         for key, name in names.items():
-            base = "case-" + re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:120]
-            anchor, count = base, 1
+            anchor = base = "case-" + re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:120]
+            count = 1
             while anchor in taken:
                 count += 1
                 anchor = f"{base}-{count}"
-            taken.add(anchor)
-            found[key] = anchor
-        return found
+            taken[anchor] = key
+        return {key: anchor for anchor, key in taken.items()}
 
     @cached_property
     def cases(self) -> tuple[CaseView, ...]:
@@ -200,21 +171,24 @@ class RunView:
         cases = self.records.cases
         logs = sum(bool(one.log) for case in cases for one in (*case.artifacts, case.error) if one)
         diagnosed = sum(case.diagnosis is not None for case in cases)
+
+        def each(total: float, count: int, shortest: int, longest: int) -> int:
+            return max(shortest, min(longest, int(total * self.share) // max(1, count)))
+
         return Room(
-            log=_bounded(LOGS_TOTAL * self.share, logs, LOG_SHORTEST, LOG_LONGEST),
-            diagnosis=_bounded(
-                DIAGNOSES_TOTAL * self.share, diagnosed, DIAGNOSIS_SHORTEST, DIAGNOSIS_LONGEST
-            ),
+            log=each(LOGS_TOTAL, logs, LOG_SHORTEST, LOG_LONGEST),
+            diagnosis=each(DIAGNOSES_TOTAL, diagnosed, DIAGNOSIS_SHORTEST, DIAGNOSIS_LONGEST),
             thumbs=Thumbs(self.records.directory, int(PAGE_TOTAL * self.share)),
         )
 
     @cached_property
     def matrices(self) -> tuple[Matrix, ...]:
         """One matrix for each target and check, in the order of the plan."""
-        groups: dict[tuple[str, Check], list[CaseView]] = {}
+        groups: dict[tuple[str, Check], dict[str, list[CaseView]]] = {}
         for case in self.cases:
-            groups.setdefault((case.line.target, case.line.check), []).append(case)
-        return tuple(_matrix(*key, cases) for key, cases in groups.items())
+            models = groups.setdefault((case.line.target, case.line.check), {})
+            models.setdefault(case.line.model, []).append(case)
+        return tuple(_matrix(*key, models) for key, models in groups.items())
 
     def values(self, name: str) -> tuple[str, ...]:
         """Return the models, checks or targets of the cases, each once."""
@@ -223,8 +197,13 @@ class RunView:
     # Tables and charts ---------------------------------------------------------------------
 
     @cached_property
-    def guide_accuracy(self) -> tuple[tuple[guide_tables.AccuracyRow, ...], ...]:
-        return guide_tables.accuracy_table(self.cases, self._published)
+    def guide_accuracy(self) -> tuple[list[CaseView], ...]:
+        """Every accuracy case that measured something, those of a model and target together."""
+        groups: dict[tuple[str, str], list[CaseView]] = {}
+        for case in self.cases:
+            if case.line.check == "accuracy" and case.line.measured is not None:
+                groups.setdefault((case.line.model, case.line.target), []).append(case)
+        return tuple(groups.values())
 
     @cached_property
     def guide_speed(self) -> tuple[guide_tables.SpeedTable, ...]:
@@ -235,41 +214,38 @@ class RunView:
         return self.records.run.guide_figures if self.records.run is not None else {}
 
     @cached_property
-    def speed_plots(self) -> tuple[plots.Plot, ...]:
+    def speed_charts(self) -> tuple[charts.Chart, ...]:
         """Throughput over batch size for each model and target."""
         groups: dict[tuple[str, str], list[CaseView]] = {}
         for case in self.cases:
             if case.line.throughput is not None and case.line.measured is not None:
                 groups.setdefault((case.line.model, case.line.target), []).append(case)
-        found = (self._speed_plot(*key, cases) for key, cases in groups.items())
-        return tuple(plot for plot in found if plot is not None)
+        drawn = (self._speed_chart(*key, cases) for key, cases in groups.items())
+        return tuple(chart for chart in drawn if chart is not None)
 
-    def _speed_plot(self, model: str, target: str, cases: Sequence[CaseView]) -> plots.Plot | None:
+    def _speed_chart(self, model: str, target: str, cases: list[CaseView]) -> charts.Chart | None:
         measured, reference, names = {}, {}, []
         for case in cases:
             line, held = case.line, case.reference
             known = line.throughput.timing.half_width_percent if line.throughput else 0.0
-            measured[line.batch_size] = plots.Speed(
+            measured[line.batch_size] = charts.Speed(
                 line.measured or 0.0, known, line.outcome, not guide_tables.why_not(line)
             )
-            if held is not None and held.value is not None and held.kind in _SPEEDS:
+            if held is not None and held.value is not None:
                 reference[line.batch_size] = held.value
-                names.append(_SPEEDS[held.kind])
-        if _SPEEDS["baseline"] in names and model in self._published:
+                names.append(case.reference_name)
+        if "baseline" in names and model in self._published:
             # The guide's whole column: batch sizes that were not run as well.
             for one in self._published[model].speeds:
                 if one.target == target and not one.not_comparable:
                     reference.setdefault(one.batch_size, one.fps)
-        name = ", ".join(dict.fromkeys(names))
         title = f"{formats.line(model, 120)} on {formats.line(target, 60)}"
-        return plots.over_batch_size(title, measured, reference, name)
+        return charts.over_batch_size(title, measured, reference, ", ".join(dict.fromkeys(names)))
 
     @cached_property
-    def intervals(self) -> tuple[tuple[CaseView, plots.IntervalShape], ...]:
-        """Every interval of an accuracy, on one axis."""
-        found = [(case, one.interval) for case in self.cases for one in case.intervals]
-        shapes = plots.interval_shapes([interval for _, interval in found])
-        return tuple(zip((case for case, _ in found), shapes, strict=True))
+    def intervals(self) -> tuple[tuple[CaseView, charts.Interval], ...]:
+        """Every interval of an accuracy."""
+        return tuple((case, one) for case in self.cases for one in case.intervals)
 
     # Time ----------------------------------------------------------------------------------
 
@@ -293,81 +269,43 @@ class RunView:
     @cached_property
     def stages(self) -> tuple[charts.Segment, ...]:
         """Where the time went; what nobody would see in the bar is one part of it."""
-        total = sum(self._seconds.values())
-        small = [stage for stage, took in self._seconds.items() if took < SMALL_STAGE * total]
+        seconds, total = self._seconds, sum(self._seconds.values())
+        small = {stage: took for stage, took in seconds.items() if took < SMALL_STAGE * total}
         if len(small) < 2:
-            small = []
+            small = {}
         parts: list[tuple[Stage | None, str, float, str]] = [
-            (stage, stage.doing, took, "")
-            for stage, took in self._seconds.items()
-            if stage not in small
+            (stage, stage.doing, took, "") for stage, took in seconds.items() if stage not in small
         ]
         if small:
-            rest = sum(self._seconds[stage] for stage in small)
-            parts.append((None, "all others", rest, ", ".join(one.doing for one in small[:8])))
+            names = ", ".join(stage.doing for stage in small)
+            parts.append((None, "all others", sum(small.values()), names))
         return charts.stacked(parts, self._places)
 
     # Environment ---------------------------------------------------------------------------
 
     @cached_property
-    def facts(self) -> tuple[str, ...]:
-        run, end = self.records.run, self.records.end
-        facts = []
-        if run is not None:
-            facts += [f"run {formats.line(run.run, 80)}", f"started {formats.moment(run.started)}"]
-        if end is not None and end.seconds:
-            facts.append(f"took {formats.duration(end.seconds)}")
-        if run is not None and run.machine.hostname:
-            facts.append(f"on {formats.line(run.machine.hostname, 80)}")
-        if run is not None and run.git:
-            facts.append(f"git {formats.line(run.git, 20)}")
-        return tuple(facts)
-
-    @cached_property
-    def environment(self) -> tuple[Group, ...]:
-        run, end, cases = self.records.run, self.records.end, self.records.cases
+    def environment(self) -> rows.Groups:
+        """The machines, devices, versions and settings of the run."""
+        run, cases = self.records.run, self.records.cases
         if run is None:
-            return ()
-        about = rows.rows(
-            ("run", formats.line(run.run)),
-            ("provenance", run.provenance),
-            ("started", formats.moment(run.started)),
-            ("finished", formats.moment(end.finished) if end else "no end line"),
-            ("duration", formats.duration(end.seconds) if end else ""),
-            ("exit status", str(end.exit_status) if end else ""),
-            ("git revision", formats.line(run.git)),
-            ("catalog digest", formats.line(run.catalog_digest)),
-            ("working directory", formats.line(run.directory)),
-            ("merged from", formats.line(", ".join(run.merged))),
-        )
-        others = dict.fromkeys(
-            case.machine for case in cases if case.machine not in (run.machine, Machine())
-        )
-        machines = (
-            Group(f"Machine {number}", rows.fields(machine))
-            for number, machine in enumerate(list(others)[:MACHINES_SHOWN], 2)
-        )
+            return {}
+        others = dict.fromkeys(case.machine for case in cases)
+        machines = [run.machine, *(one for one in others if one not in (run.machine, Machine()))]
         settings = (
             (formats.line(name.replace("_", " "), 80), formats.option(value))
             for name, value in run.settings.items()
         )
-        return rows.filled(
-            Group("Run", about),
-            Group("Machine", rows.fields(run.machine)),
-            *machines,
-            Group("Devices and toolchain", rows.toolchain(cases)),
-            Group("Versions", rows.known(run.versions)),
-            Group("Settings", rows.rows(*settings)),
-        )
+        return {
+            **{f"Machine {n}": rows.fields(machine) for n, machine in enumerate(machines, 1)},
+            "Devices and toolchain": rows.toolchain(cases),
+            "Versions": rows.known(run.versions),
+            "Settings": rows.rows(*settings),
+        }
 
     @property
     def command(self) -> str:
         run = self.records.run
         return shlex.join(run.command) if run is not None else ""
-
-    @property
-    def damaged(self) -> tuple[str, ...]:
-        return tuple(formats.line(text, 300) for text in self.records.damaged[:50])
 
 
 def view(records: RunRecords, *, share: float = 1.0) -> RunView:
@@ -375,20 +313,12 @@ def view(records: RunRecords, *, share: float = 1.0) -> RunView:
     return RunView(shown(records), share)
 
 
-def _bounded(total: float, count: int, shortest: int, longest: int) -> int:
-    return max(shortest, min(longest, int(total) // max(1, count)))
-
-
-def _matrix(target: str, check: Check, cases: Sequence[CaseView]) -> Matrix:
+def _matrix(target: str, check: Check, models: Mapping[str, list[CaseView]]) -> Matrix:
+    cases = [case for row in models.values() for case in row]
     sizes = tuple(sorted({case.line.batch_size for case in cases}))
-    by_model: dict[str, list[CaseView]] = {}
-    for case in cases:
-        by_model.setdefault(case.line.model, []).append(case)
     found = []
-    for model, views in by_model.items():
-        title = next((case.line.title for case in views if case.line.title), "")
-        cells = tuple(
-            tuple(case for case in views if case.line.batch_size == size) for size in sizes
-        )
+    for model, row in models.items():
+        title = next((case.line.title for case in row if case.line.title), "")
+        cells = tuple(tuple(case for case in row if case.line.batch_size == size) for size in sizes)
         found.append((model, title if title != model else "", cells))
     return Matrix(target, check, sizes, tuple(found))

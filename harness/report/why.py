@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.stages import Stage
+from harness.base.terms import OUTCOMES
 from harness.judge.causes import Cause, Exit, causes
 from harness.pages.formats import line as one_line
 from harness.pages.formats import plural
+from harness.pages.looks import LOOKS
 from harness.records.lines import CaseLine
 from harness.records.reader import RunRecords
-from harness.report import findings, headline, naming
-from harness.report.provenance import Shown
+from harness.report import findings, headline
 from harness.report.view import RunView, view
 
 # Not an exit code of a run: `ci/nightly.sh` refuses to start while another night goes on.
@@ -41,17 +42,6 @@ _TITLES = {
     "interrupted": "RUN INTERRUPTED",
     "overlap": "NOTHING RAN: overlap",
     "inconclusive": "RUN UNDECIDED: inconclusive",
-}
-_WITHOUT_RECORDS: dict[int, str] = {
-    Exit.PASSED: "passed, and left no records: nothing was asked for",
-    Exit.ACCEPTANCE_FAILED: "a test failed outside of the acceptance, or the records are gone",
-    Exit.INTERRUPTED: "interrupted before a case ran",
-    Exit.HARNESS_FAULT: "a fault of the harness or of pytest itself: its output above says more",
-    Exit.INPUT_ERROR: "options, catalog or paths are not right: nothing was run; the output above "
-    "names each thing and how to supply it",
-    Exit.NOTHING_SELECTED: "no case matches the selection: nothing was run",
-    Exit.MACHINE_TROUBLE: "the machine: nothing was recorded",
-    OVERLAP: "another night still runs on this host: nothing was run",
 }
 # The logs in which to look for each stage of an error; others have one of their own name.
 _LOGS: dict[Stage, tuple[Stage, ...]] = {
@@ -94,26 +84,42 @@ def first_screen(
     good = status == Exit.PASSED and run.headline.tone != "bad"
     # A code that says passed, of records that do not: they are damaged, or lack what ran.
     word = "records" if status == Exit.PASSED and not good else _word(run.records, status)
-    title = _title(word, good)
-    lines = [*(banner.text for banner in run.banners), title, one_line(run.headline.text)]
-    lines += [f"- {one_line(reason, 300)}" for reason in run.headline.more]
-    lines += _findings(run, run.whys)
     last = run.exit_words
     if recorded is not None and status != recorded:
         last = f"the process ended with {status}, its records say {recorded}"
-    return Screen(word, good, title, _screen(lines, [*([last] if last else []), _report(records)]))
+    lines = [one_line(run.headline.text)]
+    lines += [f"- {one_line(reason, 300)}" for reason in run.headline.more]
+    lines += _findings(run, run.whys)
+    return _screen(run, word, good, _title(word, good), lines, [last] if last else [])
 
 
 def _without_records(code: int) -> Screen:
     word = _WORD.get(code, "machine" if code >= 124 else "harness")
-    text = _WITHOUT_RECORDS.get(code, "no records: the process was ended from outside")
+    text = findings.EXITS.get(code, "the process was ended from outside")
+    if code == OVERLAP:
+        text = "another night still runs on this host"
     good = code == Exit.PASSED
     title = _title(word, good)
-    return Screen(word, good, title, (title, f"exit code {code}: {text}"))
+    text = f"exit code {code}: {text}. There are no records: the output above says more"
+    return Screen(word, good, title, (title, text))
 
 
 def _title(word: str, good: bool) -> str:
     return "RUN PASSED" if good else _TITLES.get(word, f"RUN FAILED: {word}")
+
+
+def _screen(
+    run: RunView, word: str, good: bool, title: str, lines: list[str], last: list[str]
+) -> Screen:
+    """What fits into a screen: the last lines stay, whatever is before them."""
+    directory = run.records.directory.resolve()
+    report = directory / "report.html"
+    there = report.is_file()
+    last.append(
+        f"report: {report}" if there else f"no report yet: python -m harness report {directory}"
+    )
+    lines = [*(banner.text for banner in run.banners), title, *lines]
+    return Screen(word, good, title, (*lines[: MOST_LINES - len(last)], *last))
 
 
 def _word(records: RunRecords, status: int | None) -> str:
@@ -136,7 +142,7 @@ def _findings(run: RunView, whys: tuple[findings.Why, ...]) -> list[str]:
         lines.append(f"- {why.text}")
         if number >= WHOLE_FINDINGS:
             continue
-        lines += [f"    {one_line(why.said)}"] if why.said else []
+        lines += [f"    {why.said}"] if why.said else []
         lines += [f"    what to do: {why.remedy}"] if why.remedy else []
         log = _log_of(why.case, run.records) if why.case is not None else None
         lines += [f"    log: {log}"] if log is not None else []
@@ -151,11 +157,9 @@ def _log_of(case: CaseLine, records: RunRecords) -> Path | None:
     if case.error is None:
         return None
     logs = _logs(records, case)
-    for stage in _LOGS.get(case.error.stage, (case.error.stage,)):
-        path = logs.get(stage)
-        if path is not None and path.stat().st_size:
-            return path
-    return None
+    stages = _LOGS.get(case.error.stage, (case.error.stage,))
+    paths = [logs[stage] for stage in stages if stage in logs]
+    return next((path for path in paths if path.stat().st_size), None)
 
 
 def _logs(records: RunRecords, case: CaseLine) -> dict[str, Path]:
@@ -184,61 +188,44 @@ def _stopped(records: RunRecords | None, exit_code: int | None, hours: float) ->
         return Screen(TIME_LIMIT, False, title, (title, text, over))
     run = view(records)
     left = findings.not_reached(run.shown)
-    lines = [*(banner.text for banner in run.banners), title, _reached(run.shown, limit, len(left))]
-    at_work = _at_work(run.records)
-    if at_work:
+    lines = [_reached(run, limit, len(left))]
+    if left and (at_work := _at_work(run.records, left[0])):
         lines.append(f"- stopped in: {at_work}")
     if left:
-        lines.append(f"- not reached, or not finished: {naming.named(naming.subjects(left))}")
-    lines += [f"- {one_line(problem, 300)}" for problem in run.headline.problems]
+        names = findings.named(findings.subjects(left))
+        lines.append(f"- not reached, or not finished: {names}")
+    lines += [f"- {one_line(problem, 300)}" for problem in headline.problems(run.shown)]
     lines += _findings(run, findings.whys(run.shown, with_lost=False))
     remedy = (
         "what to do: give it more hours, or fewer cases: `python -m harness plan` shows the "
         "minutes that each is expected to take"
     )
-    return Screen(TIME_LIMIT, False, title, _screen(lines, [over, remedy, _report(records)]))
+    return _screen(run, TIME_LIMIT, False, title, lines, [over, remedy])
 
 
-def _reached(shown: Shown, limit: str, left: int) -> str:
-    counts = shown.records.counts()
+def _reached(run: RunView, limit: str, left: int) -> str:
+    counts = run.records.counts()
     total = sum(counts.values())
-    done, were = total - left, headline.were
-    text = f"stopped at its time limit of {limit}: {done:,} of {plural(total, 'case')} "
-    text += f"{were(done)} done"
-    if ended := headline.done(counts):
-        text += f" ({', '.join(ended)})"
-    return f"{text}, {left:,} {were(left)} not" if left else text
+    ran = [LOOKS[one].counted(counts[one]) for one in OUTCOMES if counts[one] and one != "not_run"]
+    text = f"stopped at its time limit of {limit}: {total - left:,} of {plural(total, 'case')} done"
+    return f"{text} ({', '.join(ran)})" if ran else text
 
 
-def _at_work(records: RunRecords) -> str:
-    """The case that was at work when the run was stopped, with its last log; empty where the logs
-    do not tell.
+def _at_work(records: RunRecords, case: CaseLine) -> str:
+    """The first case that did not end, with its last log; empty where the logs do not tell.
 
     Cases run in the order of the plan. With several workers each has its part of them in that
     order, so the first that did not end was at work there as well. What is built ahead for later
     cases has logs of theirs.
     """
-    case = next((one for one in records.cases if one.outcome == "not_run"), None)
-    logs = {} if case is None else _logs(records, case)
-    if case is None or not logs:
+    logs = _logs(records, case)
+    if not logs:
         return ""
     last = max(logs.values(), key=lambda path: (path.stat().st_mtime_ns, path.name))
     return f"{case.check} of {one_line(case.case, 120)}; its last log: {last}"
 
 
-# The screen ------------------------------------------------------------------------------------
-
-
-def _screen(lines: list[str], last: list[str]) -> tuple[str, ...]:
-    """What fits into a screen: the last lines stay, whatever is before them."""
-    return (*lines[: MOST_LINES - len(last)], *last)
-
-
-def _report(records: RunRecords) -> str:
-    report = records.directory.resolve() / "report.html"
-    if report.is_file():
-        return f"report: {report}"
-    return f"no report was written: python -m harness report {records.directory.resolve()}"
+# Annotations -----------------------------------------------------------------------------------
 
 
 def annotation(screen: Screen) -> str:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from harness.base.stages import Stage
 from harness.base.terms import Outcome
 from harness.pages import axes, formats
-from harness.report import charts, plots
+from harness.report import charts
 
 
 @pytest.mark.parametrize(
