@@ -196,7 +196,8 @@ def _unit(name: str, column: Column) -> str:
 
 def _ratio(over: Cell, under: Cell) -> str:
     """The ratio of two figures of which one is measured, as precise as it is known."""
-    alike = over.unit == under.unit or over.unit[1] == under.unit[1] == 1
+    (unit, chips), (other, other_chips) = over.unit, under.unit
+    alike = unit == other or chips == other_chips == 1
     measured = [cell.case.line for cell in (over, under) if cell.case is not None]
     if over.fps is None or under.fps is None or not alike or not measured:
         return NO_VALUE

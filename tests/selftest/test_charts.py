@@ -1,8 +1,11 @@
-"""How pages write figures, and the shapes of their charts."""
+"""How pages write figures, the shapes of their charts, and the guide's tables."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -11,7 +14,12 @@ from hypothesis import strategies as st
 from harness.base.stages import Stage
 from harness.base.terms import Outcome
 from harness.pages import axes, formats
+from harness.records.lines import CaseLine
+from harness.records.measurements import OutputsCheck, Problem, ProblemCode
+from harness.records.reader import RunRecords
 from harness.report import charts
+from tests.selftest import report_samples as samples
+from tests.selftest.pages import page, section
 
 
 @pytest.mark.parametrize(
@@ -55,20 +63,30 @@ def test_figures_are_written_for_a_reader(written: str, expected: str) -> None:
     assert written.replace("\N{NO-BREAK SPACE}", " ") == expected
 
 
-def test_charts_hold_every_sample() -> None:
+# --- shapes ------------------------------------------------------------------------------------
+
+
+def marks(chart: charts.Chart) -> dict[str, str]:
+    return {mark.style: mark.path for mark in chart.marks}
+
+
+def test_latency_charts_hold_every_sample() -> None:
     values = [10.0 + 0.01 * (index % 50) for index in range(399)] + [95.0]
-    chart = charts.samples(values)
-    assert chart is not None
-    assert chart.count == 400
-    assert "1 of 400 samples lie beyond" in chart.beyond
-    assert "95.000" in chart.beyond
-    assert all(0 <= marker.position <= 100 for marker in chart.markers)
-    assert re.fullmatch(r"(M[\d.]+ 100v-[\d.]+h[\d.]+V100z)+", chart.histogram)
-    assert re.fullmatch(r"M0 \d+H[\d.]+(V-?\d+H[\d.]+)*z", chart.envelope)
-    assert charts.samples([1.0, 2.0]) is None
-    same = charts.samples([5.0] * 9)
-    assert same is not None
-    assert same.beyond == ""
+    histogram, order = charts.latency(values)
+    assert "1 of 400 samples lie beyond" in histogram.caption
+    assert "95.000" in histogram.caption
+    assert histogram.summary.endswith(
+        "median 10.245\N{NO-BREAK SPACE}ms, p99 10.490\N{NO-BREAK SPACE}ms"
+    )
+    bars = re.findall(r"M[\d.]+ 100v-([\d.]+)h[\d.]+V100z", marks(histogram)["bars"])
+    assert len(bars) > 30
+    assert max(map(float, bars)) == 100
+    places = [float(path[1:].split()[0]) for path in marks(histogram).values() if "0V100" in path]
+    assert all(0 < place <= 100 for place in places)
+    assert re.fullmatch(r"M0 \d+H[\d.]+(V-?\d+H[\d.]+)*z", marks(order)["envelope"])
+    assert charts.latency([1.0, 2.0]) == ()
+    same, _ = charts.latency([5.0] * 9)
+    assert "beyond" not in same.caption
 
 
 def test_no_two_stages_of_a_page_look_alike_and_their_shares_add_up() -> None:
@@ -85,30 +103,25 @@ def test_no_two_stages_of_a_page_look_alike_and_their_shares_add_up() -> None:
     assert [part.share for part in charts.stacked([(None, "", 0.0, "")], places)] == [0.0]
 
 
-def speeds(*figures: tuple[int, float, float, Outcome, bool]) -> dict[int, plots.Speed]:
-    return {size: plots.Speed(*rest) for size, *rest in figures}  # type: ignore[arg-type]
-
-
 def test_throughput_over_batch_size() -> None:
-    measured = speeds((1, 100.0, 1.0, "passed", True), (4, 400.0, 0.0, "passed", True))
-    chart = plots.over_batch_size("m on t", measured, {1: 120.0, 8: 300.0}, "baseline")
+    measured = {1: charts.Speed(100.0, 1.0, "passed"), 4: charts.Speed(400.0, 0.0, "passed")}
+    chart = charts.over_batch_size("m on t", measured, {1: 120.0, 8: 300.0}, "baseline")
     assert chart is not None
     assert [tick.text for tick in chart.x] == ["1", "4", "8"]
     assert [tick.text for tick in chart.y] == ["0", "200", "400", "600"]
-    reference, ours = chart.series
-    assert (reference.name, ours.name) == ("baseline", "measured")
-    assert ours.dots == "M16.67 83.33h0M50 33.33h0"
-    assert ours.whiskers.startswith("M16.67 83.5V83.17")
+    assert [mark.key for mark in chart.marks if mark.key] == ["baseline", "measured"]
+    assert marks(chart)["d-measured"] == "M16.67 83.33h0M50 33.33h0"
+    assert marks(chart)["l-whisker"].startswith("M16.67 83.5V83.17")
     assert "the fastest is batch 4" in chart.summary
-    measured = speeds((1, 100.0, 1.0, "passed", True), (4, 400.0, 0.0, "inconclusive", False))
-    chart = plots.over_batch_size("m on t", measured, {}, "")
+    measured[4] = charts.Speed(400.0, 0.0, "inconclusive", counts=False)
+    chart = charts.over_batch_size("m on t", measured, {}, "")
     assert chart is not None
-    ours, worthless = chart.series
-    assert (ours.dots, ours.line) == ("M25 83.33h0", "M25 83.33")
-    assert (worthless.style, worthless.dots, worthless.line) == ("trouble", "M75 33.33h0", "")
+    assert marks(chart)["d-measured"] == "M25 83.33h0"
+    assert marks(chart)["l-measured"] == "M25 83.33"  # no line leads to the other
+    assert marks(chart)["d-trouble"] == "M75 33.33h0"
     assert [tick.outcome for tick in chart.x] == ["passed", "inconclusive"]
-    assert chart.best == "the fastest is batch 1"
-    assert plots.over_batch_size("m", {4: measured[4]}, {1: 1.0}, "") is None
+    assert "the fastest is batch 1" in chart.caption
+    assert charts.over_batch_size("m", {4: measured[4]}, {1: 1.0}, "") is None
 
 
 @example({1: (0.0, 0.0), 2: (5e-324, 0.0)}, {})
@@ -124,37 +137,36 @@ def test_throughput_over_batch_size() -> None:
 def test_a_line_stays_in_its_box(
     measured: dict[int, tuple[float, float]], reference: dict[int, float]
 ) -> None:
-    known = {size: plots.Speed(fps, width, "passed") for size, (fps, width) in measured.items()}
-    chart = plots.over_batch_size("m", known, reference, "r")
+    known = {size: charts.Speed(fps, width, "passed") for size, (fps, width) in measured.items()}
+    chart = charts.over_batch_size("m", known, reference, "r")
     assert chart is not None
-    for one in chart.series:
-        for number in re.findall(r"-?[\d.]+", f"{one.line} {one.dots} {one.whiskers}"):
+    for mark in chart.marks:
+        for number in re.findall(r"-?[\d.]+", mark.path):
             assert 0 <= float(number) <= 100
 
 
 def test_a_long_measurement_is_thinned_out_and_its_trouble_is_not() -> None:
     points = [(float(n), 40.0 + n / 100, n == 777) for n in range(1_000)]
-    chart = plots.over_time("Temperature", points, unit="°C")
+    chart = charts.over_time("Temperature", points, "°C")
     assert chart is not None
-    measured, trouble = chart.series
-    assert 50 < measured.dots.count("M") < 70
-    assert trouble.dots.count("M") == 1
+    assert 50 < marks(chart)["d-measured"].count("M") < 70
+    assert marks(chart)["d-trouble"].count("M") == 1
     assert "40.0 to 50.0 °C, 1,000 looks" in chart.summary
-    assert plots.over_time("Temperature", points[:1], unit="°C") is None
-    flat = plots.over_time("T", [(0.0, 43.0, False), (1.0, 43.0, False)], unit="°C")
+    assert charts.over_time("Temperature", points[:1], "°C") is None
+    flat = charts.over_time("T", [(0.0, 43.0, False), (1.0, 43.0, False)], "°C")
     assert flat is not None
     assert [tick.text for tick in flat.y] == ["40", "42", "44", "46"]
 
 
-def test_intervals_share_an_axis_that_holds_them() -> None:
-    one = plots.Interval("", "", -0.1, (-0.4, 0.2), (-0.5, None))
-    other = plots.Interval("", "", 3.0, None, (-0.5, 0.5))
-    first, second = plots.interval_shapes([one, other])
-    assert first.reach == second.reach == 4.0
-    assert first.dot == 48.75
-    assert first.known == plots.Bar(45.0, 7.5)
-    assert first.allowed == plots.Bar(43.75, 56.25)  # a gain is no fault: to the axis' end
-    assert second.known is None
+def test_an_interval_fits_on_its_axis() -> None:
+    one = charts.Interval("", "", -0.1, (-0.4, 0.2), (-0.5, float("inf")))
+    other = charts.Interval("", "", 3.0, None, (-0.5, 0.5))
+    assert (one.reach, other.reach) == (0.6, 4.0)
+    drawn = {mark.style: mark.path for mark in one.marks(4.0)}
+    assert drawn["d-measured"] == "M48.75 50h0"
+    assert drawn["known"].startswith("M45 50H52.5")
+    assert drawn["allowed"].startswith("M43.75 8H100V92")  # a gain is no fault: to the axis' end
+    assert "known" not in {mark.style for mark in other.marks(4.0)}
 
 
 @pytest.mark.parametrize(
@@ -183,3 +195,116 @@ def test_ticks_hold_what_they_are_for(low: float, width: float, most: int) -> No
     assert 2 <= len(found) <= most + 3
     assert values == sorted(set(values))
     assert len({text for _, text in found}) == len(found)
+
+
+# --- charts on the page ------------------------------------------------------------------------
+
+
+def real(*cases: CaseLine, **changes: Any) -> RunRecords:
+    return samples.run_records(cases, provenance="real", **changes)
+
+
+def test_a_real_run_has_its_charts(tmp_path: Path) -> None:
+    tree = page(samples.real_run())
+    assert tree.html.count('class="l-reference"') == 1  # one model with several batch sizes
+    assert tree.html.count('<svg class="interval"') == 2 * 5  # on one axis, and in each case
+    assert 'class="d-trouble"' in tree.html
+    assert "Temperature of the device 43.0 to 56.8 °C, 40 looks" in tree.html
+    assert "Latency samples" not in tree.text()  # none lie beside the records
+    written = page(samples.write_samples(tmp_path, samples.real_run()))
+    assert written.text().count("Distribution of 400 executions.") == 7
+
+
+@pytest.mark.parametrize(("side", "said"), [("both", "± 0.78 allowed"), ("drop", "a drop of 0.78")])
+def test_the_side_of_a_tolerance_is_that_of_the_guide(side: Any, said: str) -> None:
+    guide = replace(samples.published("seresnext101")["seresnext101"], side=side)
+    records = real(samples.part_accuracy("seresnext101", 16), published={"seresnext101": guide})
+    assert said in page(records).text()
+
+
+# --- the guide's tables ------------------------------------------------------------------------
+
+
+def test_the_guides_tables_with_measured_figures() -> None:
+    text = section(samples.real_run(), "guide").text()
+    for said in (
+        "Batch size Acc@Top1 Target Relative error Images",
+        "78.24 % passed 78.26 % published figure 0.0003 (0.03 %) 50,000",
+        # A part of the set is held against eager PyTorch on the same images.
+        "78.10 % inconclusive 78.00 % eager PyTorch 0.0013 (0.13 %) 1,000",
+        "79.00 % published figure 0.0200 (2.00 %)",
+        "Batch size 310 a chip T4 a card 310P a chip 310P/310 310P/T4",
+        # 529.644 measured / 182.224 and / 346.484 published.
+        "1 published 182.224 published 346.484 529.6 fps passed published 529.115 2.907× 1.529×",
+        # The best batch size of each column, and the ratios of the bests.
+        "907.1 fps passed ★ best published 903.506",
+        "published 225.18 ★ best",
+        "best batch size published 225.18 published 789.784 907.1 fps passed 4.028× 1.149×",
+    ):
+        assert said in text, said
+
+
+def test_only_what_is_comparable_has_a_ratio() -> None:
+    line = samples.real_throughput("fixres", 1, 0.99)
+    tree = section(real(line, published=samples.published("fixres")), "guide")
+    assert "<s>200.616</s>" in tree.html
+    # Cards with cards: 733.052.
+    assert "884.6 fps failed published 893.562 1.207× \N{EN DASH}" in tree.text()
+    assert "T4, struck out: not comparable (measured at 224 x 224" in tree.text()
+    # A chip, of whose 310P nothing is published, and a card of four.
+    line = samples.real_throughput("squeezenet1_1", 1)
+    text = section(real(line, published=samples.published("squeezenet1_1")), "guide").text()
+    assert "310 a card of 4 chips" in text
+    assert "published 4,589.72" in text
+    assert "×" not in text
+    # A table of one column would repeat the summary.
+    assert "Throughput of" not in page(real(samples.real_throughput("seresnext101", 1))).text()
+
+
+WORTHLESS: dict[str, tuple[str, Outcome, dict[str, Any]]] = {
+    "nan": ("wrong outputs", "failed", {"outputs": OutputsCheck(float("nan"), 0.03)}),
+    "far": ("wrong outputs", "failed", {"outputs": OutputsCheck(0.4, 0.03)}),
+    "damaged": ("wrong outputs", "failed", {"problems": (Problem(ProblemCode.NOT_FINITE),)}),
+    "times": ("wrong times", "failed", {"problems": (Problem(ProblemCode.STRANGE_TIMES),)}),
+    "busy": ("not decided", "inconclusive", {"conditions": samples.conditions(busy=True)}),
+    "slow": ("", "failed", {}),  # it merely failed
+}
+
+
+def _spoiled(how: str, batch: int) -> CaseLine:
+    """A throughput of 9,000 fps whose figure counts for nothing, but for `slow`."""
+    _, outcome, changes = WORTHLESS[how]
+    line = samples.judged(samples.real_throughput("seresnext101", batch), measured=9000.0)
+    return samples.measured(line, **changes).model_copy(update={"outcome": outcome})
+
+
+@pytest.mark.parametrize("how", WORTHLESS)
+def test_a_figure_that_counts_for_nothing_is_never_the_best(how: str) -> None:
+    why, outcome, _ = WORTHLESS[how]
+    good = samples.real_throughput("seresnext101", 1, 1.0)
+    records = real(good, _spoiled(how, 4), published=samples.published("seresnext101"))
+    tree, drawn = page(records), section(records, "charts")
+    (chart,) = (one for one in tree.values("aria-label") if one.startswith("seresnext101 on "))
+    chart = chart.replace("\N{NO-BREAK SPACE}", " ")
+    if not why:
+        assert "9,000.0 fps failed ★ best" in tree.text()
+        assert "the fastest is batch 4" in chart
+        return
+    assert f"9,000.0 fps {outcome} {why}" in tree.text()
+    assert "529.1 fps passed ★ best" in tree.text()
+    assert "counts for nothing" in tree.text()
+    assert f"9,000.0 fps ({outcome}, counts for nothing); the fastest is batch 1" in chart
+    assert 'class="d-trouble"' in drawn.html
+    assert f'<i class="o-{outcome}"><svg class="sign">' in drawn.html
+
+
+def test_where_no_figure_counts_there_is_no_best_and_no_ratio() -> None:
+    lines = [_spoiled("busy", n) for n in (1, 4)]
+    records = real(*lines, published=samples.published("seresnext101"))
+    tree = page(records)
+    assert "not decided published 529.115 \N{EN DASH} \N{EN DASH}" in tree.text()
+    assert "fps inconclusive ★ best" not in tree.text()
+    assert "×" not in section(records, "guide").text()
+    assert "no figure counts" in tree.html
+    assert 'k-d-trouble">counts for nothing' in tree.html
+    assert 'k-d-measured">measured' not in tree.html

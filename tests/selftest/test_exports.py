@@ -18,14 +18,9 @@ from harness.base.errors import RecordError
 from harness.base.stages import Stage
 from harness.base.terms import OUTCOMES
 from harness.records.observed import ErrorInfo
+from harness.records.reader import RunRecords
 from harness.report import exports
-from harness.report.exports import (
-    append_step_summary,
-    csv_text,
-    results_csv,
-    summary_json,
-    write_all,
-)
+from harness.report.exports import append_step_summary, csv_text, results_csv, summary_json
 from harness.report.junit import junit_xml
 from harness.report.markdown import escaped, summary_markdown
 from harness.report.view import view
@@ -35,8 +30,14 @@ EVERYTHING = samples.all_outcomes()
 EVIL = "=cmd|' /C calc'!A0 <img src=x> | [x](http://a.b) @you \x1b[31m`*_~ \n# head"
 
 
-def rows(text: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(text)))
+def rows(records: RunRecords) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(results_csv(records))))
+
+
+def suite(records: RunRecords) -> ET.Element:
+    found = ET.fromstring(junit_xml(records)).find("testsuite")
+    assert found is not None
+    return found
 
 
 def attention(text: str) -> list[str]:
@@ -51,11 +52,9 @@ def test_every_planned_case_is_in_all_of_them() -> None:
     lost = samples.planned(samples.case("resnest50", 64))
     found = samples.run_records(EVERYTHING.cases, lost=[lost], exit_status=1)
     data = json.loads(summary_json(found))
-    assert len(data["cases"]) == len(rows(results_csv(found))) == 21
-    suite = ET.fromstring(junit_xml(found)).find("testsuite")
-    assert suite is not None
-    counted = {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")}
-    assert counted == {"tests": "21", "failures": "2", "errors": "4", "skipped": "1"}
+    assert len(data["cases"]) == len(rows(found)) == 21
+    names = ("tests", "failures", "errors", "skipped")
+    assert [suite(found).get(name) for name in names] == ["21", "2", "4", "1"]
     assert sum(data["counts"].values()) == data["planned"] == 21
     assert {case["outcome"] for case in data["cases"]} == set(OUTCOMES)
     assert data["counts"]["not_run"] == 2
@@ -67,28 +66,44 @@ def test_every_planned_case_is_in_all_of_them() -> None:
 
 def test_the_files_of_a_run(tmp_path: Path) -> None:
     run = samples.write(tmp_path / "run", samples.real_run())
-    paths = write_all(run)
+    paths = exports.write_all(run)
     names = ["summary.json", "results.csv", "summary.md", "junit.xml"]
     assert [path.name for path in paths] == names
     assert {path.name for path in run.glob("[!.]*")} == {"results.jsonl", *names}
     with pytest.raises(RecordError):
-        write_all(tmp_path / "none")
+        exports.write_all(tmp_path / "none")
 
 
-def test_a_real_run_has_its_figures() -> None:
+def test_a_case_has_its_figures() -> None:
     found = samples.run_records([samples.real_throughput("fixres", 1)], provenance="real")
-    (row,) = rows(results_csv(found))
+    (row,) = rows(found)
     assert (row["measured"], row["reference"], row["unit"]) == ("911.43324", "893.562", "fps")
     assert (row["reference_kind"], row["difference_percent"]) == ("baseline", "2")
     (case,) = json.loads(summary_json(found))["cases"]
-    assert case["reference"] == {"kind": "baseline", "value": 893.562}
+    assert list(case) == list(row)
     assert case["measured"] == pytest.approx(911.43324)
+    odd = samples.run_records([samples.case(measured=float("nan"))])  # no number: left out
+    assert rows(odd)[0]["measured"] == ""
+    assert json.loads(summary_json(odd))["cases"][0]["measured"] is None
 
 
-def test_figures_that_are_no_numbers_are_left_out() -> None:
-    found = samples.run_records([samples.case(measured=float("nan"))])
-    assert rows(results_csv(found))[0]["measured"] == ""
-    assert json.loads(summary_json(found))["cases"][0]["measured"] is None
+def test_a_run_that_is_red_by_a_check_alone_says_which_and_why() -> None:
+    cases = [samples.real_accuracy("seresnext101", batch) for batch in (1, 4)]
+    checks = [samples.batch_check(outcome="failed"), samples.batch_check("fixres")]
+    found = samples.run_records(cases, provenance="real", checks=checks, exit_status=1)
+    said = "batch size 4 is right on 93 images of 50000 less than batch size 1"
+    text = summary_markdown(found)
+    assert f"- The model failed: {said} (batch sizes of seresnext101 on ascend310p3)" in text
+    assert f"| ✗ failed | batch sizes of seresnext101 on ascend310p3 | {said} |" in text
+    assert "of fixres" not in text  # it holds
+    data = json.loads(summary_json(found))
+    assert data["whys"] == [why.text for why in view(found).whys]
+    assert [tuple(check.values())[:3] for check in data["checks"]] == [
+        ("batch sizes", "seresnext101 on ascend310p3", "failed"),
+        ("batch sizes", "fixres on ascend310p3", "passed"),
+    ]
+    assert data["checks"][0]["sentence"] == said
+    assert suite(found).get("failures") == "1"
 
 
 # --- CSV ------------------------------------------------------------------------------------
@@ -115,22 +130,19 @@ def test_foreign_text_in_every_column_stays_in_its_cell() -> None:
         EVIL, 1, "throughput", "error", target=EVIL, case=EVIL, nodeid=EVIL, sentence=EVIL,
         device=replace(samples.DEVICE, name=EVIL), run=EVIL, started=EVIL,
     )  # fmt: skip
-    (row,) = rows(results_csv(samples.run_records([case])))
+    (row,) = rows(samples.run_records([case]))
     assert set(row) == set(exports.COLUMNS)
     for name, value in row.items():
         assert not re.match(r"\s*[=+@]", value), name
     assert row["model"].startswith("'=cmd")
-
-
-def test_a_negative_number_stays_a_number() -> None:
-    found = samples.run_records([samples.case(measured=78.32 * 0.9075)])
-    assert rows(results_csv(found))[0]["difference_percent"] == "-9.25"
+    slow = samples.run_records([samples.case(measured=78.32 * 0.9075)])
+    assert rows(slow)[0]["difference_percent"] == "-9.25"  # a number stays one
 
 
 # --- Markdown -------------------------------------------------------------------------------
 
 
-def test_failures_come_before_the_matrix() -> None:
+def test_failures_come_before_the_matrix_and_one_failed_build_is_one_row() -> None:
     text = summary_markdown(EVERYTHING)
     lines = [line for line in text.splitlines() if line]
     assert lines[0].startswith("> **REHEARSAL**")
@@ -138,10 +150,7 @@ def test_failures_come_before_the_matrix() -> None:
     assert text.index("### Needs a look") < text.index("### Accuracy on cpu")
     assert "failed" in attention(text)[4]
     assert "20 planned = 13 passed + 1 failed" in text
-
-
-def test_one_failed_build_is_one_row() -> None:
-    error = ErrorInfo(type="X", stage=Stage.EXPORT, message="torch would not")
+    error = ErrorInfo("X", Stage.EXPORT, "torch would not", "another torch")
     cases = [
         samples.case("fixres", n, "accuracy", "error", error=replace(error, remembered=n > 1))
         for n in (1, 4)
@@ -149,32 +158,7 @@ def test_one_failed_build_is_one_row() -> None:
     table = attention(summary_markdown(samples.run_records(cases)))
     (row,) = [line for line in table if "torch would not" in line]
     assert "fixres bs 1, 4 on cpu: export failed (accuracy)" in row
-
-
-def test_a_run_that_is_red_by_a_check_alone_says_which_and_why() -> None:
-    cases = [samples.real_accuracy("seresnext101", batch) for batch in (1, 4)]
-    checks = [samples.batch_check(outcome="failed"), samples.batch_check("fixres")]
-    found = samples.run_records(cases, provenance="real", checks=checks, exit_status=1)
-    said = "batch size 4 is right on 93 images of 50000 less than batch size 1"
-    text = summary_markdown(found)
-    assert f"- The model failed: {said} (batch sizes of seresnext101 on ascend310p3)" in text
-    assert f"| ✗ failed | batch sizes of seresnext101 on ascend310p3 | {said} |" in text
-    assert "of fixres" not in text  # it holds
-    data = json.loads(summary_json(found))
-    assert data["whys"] == [why.text for why in view(found).whys]
-    assert [tuple(check.values())[:3] for check in data["checks"]] == [
-        ("batch sizes", "seresnext101 on ascend310p3", "failed"),
-        ("batch sizes", "fixres on ascend310p3", "passed"),
-    ]
-    assert data["checks"][0]["sentence"] == said
-
-
-def test_what_to_do_stands_beside_what_failed() -> None:
-    records = samples.run_records([samples.case("m", 1, outcome="error")])
-    (row,) = [line for line in summary_markdown(records).splitlines() if "What to do" in line]
-    assert row.endswith(
-        "<br>**What to do:** compare the operator set with what the target supports |"
-    )
+    assert row.endswith("<br>**What to do:** another torch |")
 
 
 def test_nothing_in_a_record_becomes_markup() -> None:
@@ -189,6 +173,8 @@ def test_nothing_in_a_record_becomes_markup() -> None:
     for line in text.splitlines():
         if line.startswith("|"):
             assert len(re.findall(r"(?<!\\)\|", line)) in (3, 4)
+    assert escaped("squeezenet1_1") == "squeezenet1_1"  # names stay readable
+    assert escaped("_a_") == "\\_a\\_"
 
 
 @settings(max_examples=200, deadline=None)
@@ -198,11 +184,6 @@ def test_escaped_text_is_one_line_without_markup(text: str) -> None:
     assert "\n" not in found
     assert "<" not in found
     assert not re.search(r"(?<!\\)(?:\\\\)*[|`*\[\]{}#!]", re.sub(r"&#?\w+;", "", found))
-
-
-def test_names_stay_readable() -> None:
-    assert escaped("squeezenet1_1") == "squeezenet1_1"
-    assert escaped("_a_") == "\\_a\\_"
 
 
 def test_the_step_summary_is_appended_to(tmp_path: Path) -> None:
@@ -221,22 +202,17 @@ def test_the_step_summary_is_appended_to(tmp_path: Path) -> None:
 # --- JUnit ----------------------------------------------------------------------------------
 
 
-def test_junit_holds_every_case_also_one_that_never_ran() -> None:
-    nasty = samples.case(outcome="failed", sentence="too <slow> & \x00 bad", provenance="real")
-    lost = samples.planned(samples.case("lost"))
-    check = samples.batch_check(outcome="failed")
-    records = samples.run_records([nasty], provenance="real", lost=[lost], checks=[check])
-    suite = ET.fromstring(junit_xml(records)).find("testsuite")
-    assert suite is not None
-    assert [suite.get(name) for name in ("tests", "failures", "errors")] == ["3", "2", "1"]
-    failure = suite.find(".//failure")
+def test_junit_holds_foreign_text_logs_and_the_banner() -> None:
+    nasty = samples.case(outcome="failed", sentence="too <slow> & \x00 bad")
+    error = samples.case("m", outcome="error")
+    found = suite(samples.run_records([nasty, error]))
+    failure, broken = found.find(".//failure"), found.find(".//error")
     assert failure is not None
     assert failure.get("message", "").startswith("too <slow> & ")
     assert "\x00" not in failure.get("message", "")
-
-
-def test_a_simulated_junit_says_so_first() -> None:
-    case = samples.case(outcome="recorded", provenance="simulated")
-    text = junit_xml(samples.run_records([case], provenance="simulated"))
+    assert broken is not None
+    assert broken.get("type") == "CompileError"
+    assert "compare the operator set" in (broken.text or "")
+    assert "[59] node /features/Conv_59" in (broken.text or "")
+    text = junit_xml(samples.all_outcomes("simulated"))
     assert text.index("SIMULATED") < text.index("<testcase")
-    assert "device" in text

@@ -23,20 +23,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from harness.base.stages import Stage
-from harness.base.terms import Check, Outcome
 from harness.records.observed import (
-    Attempt,
-    CheckpointInfo,
-    DeviceInfo,
-    Diagnosis,
     ImagesInfo,
-    Section,
 )
 from harness.records.reader import RunRecords
 from harness.report import render_html, thumbs
 from tests.selftest import report_samples as samples
 from tests.selftest.pages import NOW
+from tests.selftest.test_report_file import hostile_run
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PHONE = 390
@@ -147,52 +141,6 @@ def _probed(html: str, name: str) -> str:
     return free.replace("</body>", f"{probe}</body>")
 
 
-def _hostile() -> RunRecords:
-    evil = "<img src=x onerror='planted = 1'><script>planted = 1</script>\"'></details>" + "W" * 300
-    kinds: tuple[tuple[Check, Outcome], ...] = (
-        ("accuracy", "failed"),
-        ("throughput", "error"),
-        ("throughput", "passed"),
-    )
-    diagnosis = Diagnosis(evil, None, evil, (Section(evil, (evil,), ((evil, evil),)),), (evil,))
-    device = DeviceInfo(evil, evil, runtime={evil: evil}, commands={evil: evil})
-    cases = []
-    for index, (check, outcome) in enumerate(kinds):
-        for batch in (1 + index, 4 + index, 8 + index, 16 + index, 32 + index):
-            line = samples.case(
-                "squeezenet1_1",
-                batch,
-                check,
-                outcome,
-                title=evil,
-                sentence=evil,
-                device=device,
-                attempts=(Attempt(evil, Stage.DEVICE, evil, evil),),
-                diagnosis=diagnosis,
-                checkpoint=CheckpointInfo("checkpoint", evil, evil),
-                preprocessing=evil,
-                repeat=(evil,),
-                worker=evil,
-            )
-            if line.accuracy is not None and line.accuracy.fidelity is not None:
-                fidelity = replace(line.accuracy.fidelity, flips=(samples.flip(evil),))
-                file = "javascript:planted=1"
-                line = samples.measured(line, fidelity=fidelity, predictions_file=file)
-            elif line.throughput is not None:
-                looks = (replace(look, note=evil, health=evil) for look in samples.conditions(5))
-                line = samples.measured(line, conditions=tuple(looks))
-            cases.append(line)
-    check_line = samples.batch_check(
-        "squeezenet1_1",
-        "failed",
-        target="cpu",
-        provenance="rehearsal",
-        subject=evil,
-        sentence=evil,
-    )
-    return samples.run_records(cases, exit_status=1, checks=[check_line])
-
-
 def _with_thumbnails(folder: Path) -> RunRecords:
     """A real run whose flipped image has its thumbnail."""
     photo = folder / "set" / "ILSVRC2012_val_00000217.JPEG"
@@ -276,7 +224,7 @@ def seen() -> Iterator[Seen]:
             "real_untouched": (PHONE, real),
             "phone": (PHONE, _probed(everything, "phone")),
             "desktop": (1280, _probed(everything, "desktop")),
-            "hostile": (PHONE, _probed(render_html(_hostile(), now=NOW), "hostile")),
+            "hostile": (PHONE, _probed(render_html(hostile_run("real"), now=NOW), "hostile")),
             "empty": (PHONE, _probed(render_html(samples.run_records([]), now=NOW), "empty")),
             "low": (HEIGHT, _probed(green, "low")),
             "untouched": (PHONE, green),

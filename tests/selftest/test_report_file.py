@@ -1,0 +1,364 @@
+"""The report as a file: well formed, self-contained, and safe whatever the records hold."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from harness.base.errors import RecordError
+from harness.base.terms import CHECKS, OUTCOMES, Provenance
+from harness.pages import looks
+from harness.pages.html import safe_href, web_href
+from harness.records import reader
+from harness.records.observed import Section
+from harness.records.reader import RunRecords
+from harness.records.verdicts import FigureName
+from harness.report import render_html, write_report
+from harness.report.cases import tail
+from tests.selftest import report_samples as samples
+from tests.selftest.pages import NOW, Tree, page
+from tests.selftest.running import ROOT
+from tests.selftest.test_thumbs import planted_thumb
+
+# --- how it looks ------------------------------------------------------------------------------
+
+
+def test_every_outcome_has_its_own_word_sign_and_colour() -> None:
+    assert set(looks.LOOKS) == set(OUTCOMES)
+    assert len({look.word for look in looks.LOOKS.values()}) == len(OUTCOMES)
+    assert len({look.sign for look in looks.LOOKS.values()}) == len(OUTCOMES)
+    html = render_html(samples.all_outcomes(), now=NOW)
+    drawings = dict(re.findall(r'<symbol id="sign-(\w+)"[^>]*>(.*?)</symbol>', html))
+    assert set(drawings) == set(OUTCOMES)
+    assert len(set(drawings.values())) == len(OUTCOMES)
+    for outcome in OUTCOMES:
+        assert f'data-outcome="{outcome}"' in html
+        assert f'class="badge o-{outcome}"' in html
+    for scheme in _palettes():
+        assert len({scheme[outcome] for outcome in OUTCOMES}) == len(OUTCOMES)
+
+
+def _palettes() -> Iterator[dict[str, str]]:
+    """The custom properties of the light and of the dark scheme."""
+    style = Path(looks.__file__).with_name("style.css").read_text(encoding="utf-8")
+    light, dark = (
+        dict(re.findall(r"--([\w-]+):\s*(#[0-9a-f]{6})", block))
+        for block in re.findall(r":root \{(.*?)\}", style, re.DOTALL)[:2]
+    )
+    yield light
+    yield {**light, **dark}
+
+
+def contrast(one: str, other: str) -> float:
+    """Contrast ratio as WCAG 2 defines it, 1 to 21."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[index : index + 2], 16) / 255 for index in (1, 3, 5)]
+        linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_text_has_enough_contrast_in_both_schemes() -> None:
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    pairs: list[tuple[str, str]] = [("rehearsal", "rehearsal-bg"), ("simulated", "simulated-bg")]
+    pairs += itertools.product(("ink", "muted", "link"), ("bg", "panel", "sunk"))
+    for outcome in OUTCOMES:
+        pairs += [(outcome, f"{outcome}-bg"), ("ink", f"{outcome}-bg"), (outcome, "panel")]
+    for palette in _palettes():
+        assert [one for one in pairs if contrast(palette[one[0]], palette[one[1]]) < 4.5] == []
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        samples.all_outcomes(),
+        samples.real_run(),
+        samples.run_records([]),
+        RunRecords(Path("runs/x"), None, (), (), None, ("line 1: bad",)),
+    ],
+    ids=["all outcomes", "real", "empty", "nothing"],
+)
+def test_the_page_is_well_formed_and_needs_nothing_else(records: RunRecords) -> None:
+    tree = page(records)
+    assert tree.html.startswith("<!doctype html>")
+    assert not tree.faults
+    ids = tree.values("id")
+    assert len(ids) == len(set(ids))
+    for tag, name, value in tree.attributes:
+        if name == "href" and value.startswith("#"):
+            assert value[1:] in ids
+        if tag in ("link", "use"):
+            assert name != "href" or value.startswith(("data:", "#"))
+        assert name not in ("src", "srcset", "action", "background")
+    assert not re.search(r"url\(|@import", tree.html)
+    # Without a script it is a plain list.
+    assert "filter" not in ids or re.search(r'<form class="filter"[^>]* hidden>', tree.html)
+    assert not re.search(r"<article[^>]*hidden", tree.html)
+    (script,) = re.findall(r"<script>(.*?)</script>", tree.html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', tree.html)
+    assert policy is not None
+    assert "default-src 'none'" in policy[1]
+    assert f"script-src 'sha256-{digest}'" in policy[1]
+
+
+# --- foreign text ------------------------------------------------------------------------------
+
+_COUNTER = itertools.count()
+
+
+def _markup() -> str:
+    """Text that is markup and a template, with a word that fits on no phone."""
+    n = next(_COUNTER)
+    evil = f"<script>planted={n}</script>\"'><img src=x onerror=planted={n}></details>"
+    return f"{evil}{{{{7*7}}}}&lt;{'W' * 100}"
+
+
+def _planted(value: Any) -> Any:
+    """`value` with markup in every string; keys stay."""
+    if isinstance(value, str):
+        return _markup()
+    if isinstance(value, list):
+        return [_planted(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _planted(item) for key, item in value.items()}
+    return value
+
+
+def hostile(line: BaseModel) -> Any:
+    """A line with markup in every string that it can hold: what has a closed type stays."""
+    data = line.model_dump(mode="json")
+    planted = _planted(data)
+    while True:
+        try:
+            return type(line).model_validate(planted)
+        except ValidationError as error:
+            for fault in error.errors():
+                _restore(planted, data, fault["loc"])
+
+
+def _restore(planted: Any, data: Any, path: Sequence[Any]) -> None:
+    """Put one value back; a path names the member of a union as well."""
+    *steps, last = path
+    for step in steps:
+        if isinstance(planted, list) or step in planted:
+            planted, data = planted[step], data[step]
+    if last == "[key]" or (isinstance(planted, dict) and last not in planted):
+        last = "kind"
+    planted[last] = data[last]
+
+
+def hostile_run(kind: Provenance) -> RunRecords:
+    """A run with markup in every string of its records."""
+    whole = samples.real_run() if kind == "real" else samples.all_outcomes(kind)
+    named = {_markup(): _markup()}
+    device = replace(samples.DEVICE, toolchain=named, runtime=named, commands=named, left_out=named)
+    changes: dict[str, Any] = {
+        "versions": named,
+        "device": device,
+        "diagnosis": samples.DIAGNOSIS,
+        "attempts": (samples.ATTEMPT,),
+    }
+    assert whole.run is not None
+    run = whole.run.model_copy(update={"settings": named, "versions": named})
+    records = samples.run_records(
+        [hostile(case.model_copy(update=changes)) for case in whole.cases],
+        provenance=kind,
+        lost=[hostile(samples.planned(samples.case("inceptionv4", 4, "throughput")))],
+        damaged=(_markup(),),
+        checks=[hostile(samples.batch_check("squeezenet1_1", "failed", provenance=kind))],
+    )
+    return replace(records, run=hostile(run))
+
+
+@pytest.mark.parametrize("kind", ["real", "rehearsal"])
+def test_markup_in_any_string_stays_text(kind: Provenance) -> None:
+    records = hostile_run(kind)
+    tree = Tree(render_html(records, now=_markup()))
+    assert not tree.faults
+    assert tree.tags["script"] == 1
+    assert tree.tags["img"] == 0
+    assert not [name for _, name, _ in tree.attributes if name.startswith("on")]
+    assert "{{7*7}}" in tree.html
+    for _, name, value in tree.attributes:
+        if name == "href":
+            assert value.startswith(("#", "data:image/svg+xml,", "https://")) or (
+                ":" not in value and "<" not in value
+            )
+    # What was planted is shown, escaped, and none of it is lost to the parser.
+    assert tree.tags["article"] == len(records.cases) + 1
+    assert tree.text().count("<script>planted=") > 20 * len(records.cases)
+
+
+@pytest.mark.parametrize(
+    ("path", "href"),
+    [
+        ("logs/a b.log", "logs/a%20b.log"),
+        ("javascript:alert(1)", ""),
+        ("/etc/passwd", ""),
+        ("../../other/x.log", ""),
+        ("logs/../../x", ""),
+        ("//host/x", ""),
+        ("a\\b", ""),
+        ("", ""),
+        ("data:text/html,x", ""),
+        ("\ud800", ""),
+        ('x" onclick="y', "x%22%20onclick%3D%22y"),
+    ],
+)
+def test_links_stay_inside_the_run_directory_or_are_bare_addresses(path: str, href: str) -> None:
+    assert safe_href(path) == href
+    assert web_href(f"https://example.org/{path}") in ("", f"https://example.org/{path}")
+    for text in ("http://example.org", f"see https://{path}", "javascript:alert(1)", path):
+        assert web_href(text) == ""
+
+
+def test_what_a_log_can_hold_survives() -> None:
+    log = "\x1b[31mred\x1b[0m\rprogress\x00 tail \u202eright to left <&>\n"
+    error = replace(samples.ERROR, log=log)
+    html = render_html(
+        samples.run_records([samples.case(outcome="error", error=error, title="half \ud83d")])
+    )
+    html.encode()  # no half of a pair is left
+    for sign in "\x1b\x00\u202e":
+        assert sign not in html
+    assert "red\nprogress" in html
+    assert "right to left &lt;&amp;&gt;" in html
+
+
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [
+        ("\n".join(f"line {index}" for index in range(5_000)), True),
+        ("<" * 9_000 + "\n" + "&" * 399, True),
+        ("<" * 500, False),
+        ("<" * 501, True),
+        ("short\n", False),
+    ],
+)
+def test_a_long_log_is_cut_to_its_end(text: str, cut: bool) -> None:
+    log = tail(text, 2_000)
+    assert log is not None
+    assert log.cut == cut
+    assert len(log.text) <= 2_000
+    shown = log.text.unescape()
+    assert text.strip("\n").endswith(shown)
+    assert not cut or "\n" not in text or f"\n{shown}\n" in f"{text}\n"  # whole lines
+    assert tail("", 2_000) is None
+
+
+# --- odd records -------------------------------------------------------------------------------
+
+
+def test_a_hundred_cases_stay_under_two_megabytes(tmp_path: Path) -> None:
+    log = "<warning> & 'quoted' text of a compiler\n" * 4_000
+    long = Section("t" * 100, (), (("<" * 300,) * 6,) * 200)
+    diagnosis = replace(samples.DIAGNOSIS, sections=(long,) * 9)
+    cases = []
+    for index, check, batch in itertools.product(range(10), CHECKS, (1, 4, 8, 16, 32)):
+        line = samples.case(f"model_{index}", batch, check, "failed", diagnosis=diagnosis)
+        artifacts = tuple(replace(one, log=log) for one in line.artifacts)
+        update = {"artifacts": artifacts, "error": replace(samples.ERROR, log=log)}
+        line = line.model_copy(update=update)
+        if line.accuracy is not None and line.accuracy.fidelity is not None:
+            names = [f"{index}-{batch}-{n}.JPEG" for n in range(20)]
+            flips = tuple(samples.flip(name) for name in names)
+            line = samples.measured(line, fidelity=replace(line.accuracy.fidelity, flips=flips))
+            for name in names:
+                assert line.images is not None
+                planted_thumb(tmp_path, line.images, name)
+        else:
+            line = samples.measured(line, conditions=samples.conditions(600, busy=True))
+        cases.append(line)
+    checks = [samples.batch_check(f"model_{n}", "failed", target="cpu") for n in range(10)]
+    records = samples.run_records(cases, exit_status=1, checks=checks)
+    html = render_html(samples.write_samples(tmp_path, records), now=NOW)
+    assert html.count("<article") == 100
+    assert "data:image/jpeg;base64," in html
+    assert "Latency samples" in html
+    assert len(html.encode()) < 2_000_000
+    assert "The beginning is cut here" in html
+
+
+def test_odd_numbers_give_a_page() -> None:
+    nan, inf = float("nan"), float("inf")
+    speed = samples.measured(
+        samples.case(check="throughput", measured=nan, seconds=-1.0),
+        timing=samples.timing(4, [5.0] * 8, mean_ms=inf, half_width_percent=inf),
+        half_width_percent=nan,
+    )
+    score = samples.case("b", measured=nan, figures={FigureName.TOP1: nan})
+    assert score.accuracy is not None
+    assert score.accuracy.fidelity is not None
+    fidelity = replace(score.accuracy.fidelity, relative_l2=nan, max_abs=inf)
+    score = samples.measured(score, fidelity=fidelity, seconds=0.0)
+    text = page(samples.run_records([speed, score])).text()
+    assert "relative L2 not a finite number" in text
+    words = set(text.replace("(", " ").split())
+    assert {"nan", "inf"} & words == set()
+
+
+# --- writing it --------------------------------------------------------------------------------
+
+
+def test_a_report_is_written_from_the_records_in_one_step(tmp_path: Path) -> None:
+    samples.write(tmp_path, samples.all_outcomes())
+    (tmp_path / "report.html").write_text("old", encoding="utf-8")
+    path = write_report(tmp_path)
+    assert path == tmp_path / "report.html"
+    assert sorted(p.name for p in tmp_path.glob("[!.]*")) == ["report.html", "results.jsonl"]
+    written = path.read_text(encoding="utf-8")
+    cut = re.compile("Rendered .*? by")
+    assert cut.sub("", written) == cut.sub("", render_html(reader.read(tmp_path), now=NOW))
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(RecordError, match="cannot write") as caught:
+        write_report(tmp_path)
+    assert caught.value.remedy
+    assert list(tmp_path.glob(".report*")) == []  # nothing half written is left
+
+
+@pytest.mark.parametrize("text", [None, "", "\n", "root:x:0:0\n[]\n"])
+def test_records_without_a_line_have_no_report(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "results.jsonl").write_text(text, encoding="utf-8")
+    said = "no records of a run" if text is None else "holds no line"
+    with pytest.raises(RecordError, match=said) as caught:
+        write_report(tmp_path)
+    assert caught.value.remedy
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_rendering_imports_no_framework(tmp_path: Path) -> None:
+    samples.write(tmp_path, samples.real_run())
+    code = (
+        "import sys, json; from pathlib import Path; from harness.report import write_report;"
+        "from harness.report.exports import write_all;"
+        "write_report(Path(sys.argv[1])); write_all(Path(sys.argv[1]));"
+        "print(json.dumps(sorted({m.split('.')[0] for m in sys.modules})))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    heavy = {"torch", "torchvision", "timm", "onnx", "onnxsim", "onnxruntime", "pytest"}
+    assert not heavy & set(json.loads(done.stdout))
