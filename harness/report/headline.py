@@ -119,13 +119,13 @@ def _ran(shown: Shown) -> tuple[Tone, str]:
     passed = f"{counts['passed']:,} of {plural(sum(counts.values()), 'case')} passed"
     look_at = _RED if red else ("inconclusive",)
     titles = [one.title for one in findings.entries(shown) if one.look.outcome in look_at]
-    names = f": {'; '.join(titles)}" if 0 < len(titles) <= findings.NAMES_SHOWN else ""
+    name = f": {titles[0]}" if len(titles) == 1 else ""  # several are listed below it
     if red:
-        tone, text = "bad", f"{', '.join(red)}{names}; {passed}"
+        tone, text = "bad", f"{', '.join(red)}{name}; {passed}"
     else:
         rest = counted("recorded", "known_failure", "inconclusive")
         tone = "warn" if counts["inconclusive"] else "good" if counts["passed"] else "neutral"
-        text = f"{', '.join([passed, *rest])}{names}"
+        text = f"{', '.join([passed, *rest])}{name}"
     worst: dict[Outcome, Tone] = {"failed": "bad", "inconclusive": "warn"}
     for outcome, checks_tone in worst.items():
         checks = [key_of(check) for check in shown.records.checks if check.outcome == outcome]
