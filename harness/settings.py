@@ -25,8 +25,11 @@ from harness.base.options import (
     Group,
     Option,
     TargetOptions,
-    option,
+    input_option,
+    measuring_option,
+    place_option,
     rows,
+    what_option,
 )
 from harness.base.selection import Selection
 from harness.base.terms import Provenance
@@ -48,148 +51,120 @@ class Settings:
     nobody named one, or why none was.
     """
 
-    rehearsal: bool = option(
+    rehearsal: bool = what_option(
         "flag",
         "run the whole chain on this machine: ONNX Runtime, generated images, stand-in weights",
-        WHAT_TO_RUN,
         kind_of_run=True,
     )
-    target: str | None = option(
+    target: str | None = what_option(
         "text",
         f"where compiled models run: {', '.join(reversed(available()))} (default: the NPU that "
         "this host shows)",
-        WHAT_TO_RUN,
         "NAME",
     )
-    models: tuple[str, ...] | None = option(
-        "list", "models to run, separated by commas (default: all)", WHAT_TO_RUN, "A,B"
+    models: tuple[str, ...] | None = what_option(
+        "list", "models to run, separated by commas (default: all)", "A,B"
     )
-    batch_sizes: tuple[int, ...] | None = option(
+    batch_sizes: tuple[int, ...] | None = what_option(
         "list",
         "batch sizes, separated by commas (default: those with a figure; 1,4 where none has)",
-        WHAT_TO_RUN,
         "N,M",
         numbers="batch sizes",
         limits=(1, MAX_BATCH_SIZE),
     )
-    device: tuple[int, ...] | None = option(
+    device: tuple[int, ...] | None = what_option(
         "list",
         "use these devices only, by logical id (default: all)",
-        WHAT_TO_RUN,
         "N,M",
         numbers="logical ids",
         limits=(0, 255),
     )
-    imagenet: Path | None = option(
-        "path", "folder of the ImageNet validation images", INPUTS, "DIR", variable="IMAGENET_DIR"
+    imagenet: Path | None = input_option(
+        "path", "folder of the ImageNet validation images", "DIR", variable="IMAGENET_DIR"
     )
-    labels: Path | None = option(
-        "path", "label file, when it does not lie beside the images", INPUTS, "FILE"
+    labels: Path | None = input_option(
+        "path", "label file, when it does not lie beside the images", "FILE"
     )
-    limit: int | None = option(
-        "int", "use the first N images by name", INPUTS, "N", limits=(1, MAX_IMAGES)
+    limit: int | None = input_option(
+        "int", "use the first N images by name", "N", limits=(1, MAX_IMAGES)
     )
-    sample: int | None = option(
+    sample: int | None = input_option(
         "int",
         "use N images chosen at random, the same ones every time",
-        INPUTS,
         "N",
         limits=(1, MAX_IMAGES),
     )
-    seed: int = option(
-        "int", "seed of --sample (default: 0)", INPUTS, "S", default=0, limits=(0, MAX_SEED)
+    seed: int = input_option(
+        "int", "seed of --sample (default: 0)", "S", default=0, limits=(0, MAX_SEED)
     )
-    image_list: Path | None = option(
-        "path", "use the images that this file names, one on a line", INPUTS, "FILE"
+    image_list: Path | None = input_option(
+        "path", "use the images that this file names, one on a line", "FILE"
     )
-    checkpoints: Path | None = option(
-        "path", "folder of the original checkpoints (.pth)", INPUTS, "DIR"
+    checkpoints: Path | None = input_option(
+        "path", "folder of the original checkpoints (.pth)", "DIR"
     )
-    checkpoint_cache: Path | None = option(
+    checkpoint_cache: Path | None = input_option(
         "path",
         "folder that checkpoints are fetched into (default: checkpoints in the store)",
-        INPUTS,
         "DIR",
     )
-    offline: bool = option("flag", "fetch nothing; use only the files that are there", INPUTS)
-    onnx: tuple[tuple[str, Path], ...] = option(
-        "pairs",
-        "use this ONNX file in place of the export (repeatable)",
-        INPUTS,
-        "MODEL=FILE",
-        default=(),
+    offline: bool = input_option("flag", "fetch nothing; use only the files that are there")
+    onnx: tuple[tuple[str, Path], ...] = input_option(
+        "pairs", "use this ONNX file in place of the export (repeatable)", "MODEL=FILE", default=()
     )
-    trust_checkpoint: tuple[str, ...] = option(
+    trust_checkpoint: tuple[str, ...] = input_option(
         "list",
         "models whose checkpoint may run code while it is read; only for files you made",
-        INPUTS,
         "A,B",
         default=(),
     )
-    store: Path = option(
-        "path",
-        "folder of the artifact store (default: .store)",
-        PLACES,
-        "DIR",
-        default=ROOT / ".store",
+    store: Path = place_option(
+        "path", "folder of the artifact store (default: .store)", "DIR", default=ROOT / ".store"
     )
-    runs: Path = option(
-        "path",
-        "folder of the run directories (default: runs)",
-        PLACES,
-        "DIR",
-        default=ROOT / "runs",
+    runs: Path = place_option(
+        "path", "folder of the run directories (default: runs)", "DIR", default=ROOT / "runs"
     )
-    leases: Path = option(
+    leases: Path = place_option(
         "path",
         "folder of the host's device locks, shared by containers",
-        PLACES,
         "DIR",
         default=Path(tempfile.gettempdir()) / "npu-acceptance-leases",
     )
-    catalog: Path = option(
-        "path",
-        "the catalog (default: baselines.yaml)",
-        WHAT_TO_RUN,
-        "FILE",
-        default=ROOT / "baselines.yaml",
+    catalog: Path = what_option(
+        "path", "the catalog (default: baselines.yaml)", "FILE", default=ROOT / "baselines.yaml"
     )
-    rehearsal_images: int = option(
+    rehearsal_images: int = input_option(
         "int",
         f"generated images of a rehearsal (default: {DEFAULT_REHEARSAL_IMAGES})",
-        INPUTS,
         "N",
         default=DEFAULT_REHEARSAL_IMAGES,
         limits=(25, MAX_IMAGES),
     )
-    precision: float = option(
+    precision: float = measuring_option(
         "float",
         "half-width of a throughput's 99-percent interval at which rounds stop, in percent "
         "(default: 1; 10 in a rehearsal)",
-        MEASURING,
         "PERCENT",
         default=1.0,
         limits=(0.01, 100.0),
     )
-    budget: float = option(
+    budget: float = measuring_option(
         "float",
         "seconds of timing for one throughput case (default: 120; 40 in a rehearsal)",
-        MEASURING,
         "SECONDS",
         default=120.0,
         limits=(0.1, 86_400.0),
     )
-    deadline_factor: float = option(
+    deadline_factor: float = measuring_option(
         "float",
         "multiply every stage's deadline (default: 1)",
-        MEASURING,
         "FACTOR",
         default=1.0,
         limits=(0.1, 100.0),
     )
-    no_diagnosis: bool = option("flag", "do not look for the cause of a failed accuracy", MEASURING)
-    allow_inconclusive: bool = option(
-        "flag", "an inconclusive verdict does not fail the run", MEASURING
+    no_diagnosis: bool = measuring_option("flag", "do not look for the cause of a failed accuracy")
+    allow_inconclusive: bool = measuring_option(
+        "flag", "an inconclusive verdict does not fail the run"
     )
     targets: tuple[TargetOptions, ...] = field(
         default_factory=lambda: tuple(family.options() for family in families())
@@ -305,8 +280,6 @@ def resolve(
         targets.append(family.options(**{name: values.pop(name) for name in names}))
     settings = Settings(**values, targets=tuple(targets))
     _ = settings.selection  # raises where its options do not go together
-    for one in targets:
-        one.check(settings.target)
     return settings
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 Kind = Literal["flag", "text", "path", "list", "int", "float", "pairs"]
@@ -69,9 +70,9 @@ class Option:
 def option(
     kind: Kind,
     help: str,
-    group: Group,
     metavar: str | None = None,
     *,
+    group: Group,
     default: Any = None,
     **more: Any,
 ) -> Any:
@@ -79,6 +80,10 @@ def option(
     if kind == "flag" and default is None:
         default = False
     return dataclasses.field(default=default, metadata={_KEY: (kind, help, group, metavar, more)})
+
+
+what_option, input_option = partial(option, group=WHAT_TO_RUN), partial(option, group=INPUTS)
+measuring_option, place_option = partial(option, group=MEASURING), partial(option, group=PLACES)
 
 
 def rows(of: type) -> tuple[Option, ...]:
@@ -99,6 +104,3 @@ class TargetOptions:
     def simulated(self) -> bool:
         """Whether the run is on a simulated host of this family."""
         return False
-
-    def check(self, target: str | None) -> None:
-        """Raise `ConfigError` for options that do not go together, whatever host this is."""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +18,12 @@ from harness.base.errors import CompileError
 from harness.base.processes import Completed, run
 from harness.targets.ascend import atc as module
 from harness.targets.ascend.atc import (
+    Compilation,
     Compiled,
     CompileRefused,
     CompileTimeout,
     NothingCompiled,
     atc_arguments,
-    compile_om,
 )
 from harness.targets.ascend.toolkit import Toolkit
 from tests.selftest.running import alive, eventually
@@ -99,18 +97,18 @@ class Host:
     def compile(self, **changes: Any) -> Compiled:
         options: dict[str, Any] = {
             "onnx": self.onnx,
-            "output_dir": self.output,
             "input_name": "actual_input_1",
             "shape": (4, 3, 224, 224),
             "soc_version": "Ascend310P3",
             "flags": UNTUNED,
             "untuned_flags": UNTUNED,
-            "tune": "auto",
+            "tune": "guide",
             "device_id": None,
             "log": self.log,
             "deadline_s": 60.0,
         }
-        return compile_om(self.toolkit, **{**options, **changes})
+        output = changes.pop("output_dir", self.output)
+        return Compilation(self.toolkit, **{**options, **changes}).into(output)
 
     def fails(self, **changes: Any) -> CompileError:
         with pytest.raises(CompileError) as caught:
@@ -149,14 +147,6 @@ def test_arguments_are_the_guides() -> None:
         "--soc_version=Ascend310",
         "--auto_tune_mode=RL,GA",
     ]
-
-
-@pytest.mark.parametrize("flags", [("--log=info",), ("--x=1", "--log=null")])
-def test_a_flag_may_say_another_log(flags: Sequence[str]) -> None:
-    arguments = atc_arguments(
-        onnx="x", output_stem="y", input_name="z", shape=(1,), soc_version="A", flags=flags
-    )
-    assert [a for a in arguments if a.startswith("--log")] == [flags[-1]]
 
 
 def test_a_compile(host: Host) -> None:
@@ -319,6 +309,9 @@ def test_the_first_line_has_code_and_text(host: Host, text: str, first: str, rem
     assert remedy in error.remedy
     assert text.splitlines()[0][:60] in error.log
     assert len(error.message) < 500
+    # A CANN that lacks a module, or stumbled itself, refuses no model.
+    own = first[:6] in ("EC0010", "E40000", "E19999")
+    assert type(error) is (CompileError if own else CompileRefused)
     assert "--auto_tune_mode" not in error.remedy and "tuning" not in error.remedy
 
 
@@ -327,24 +320,6 @@ def test_a_failure_without_a_code(host: Host) -> None:
     error = host.fails()
     assert error.message.endswith("atc ended with exit code 255")
     assert type(error) is CompileError  # whether it refused the model is not known
-
-
-@pytest.mark.parametrize(
-    ("code", "kind"),
-    [
-        ("EZ3002", CompileRefused),
-        ("E19010", CompileRefused),
-        ("E10001", CompileRefused),
-        ("EC0010", CompileError),  # a module that CANN lacks
-        ("E40000", CompileError),
-        ("E19999", CompileError),  # it stumbled itself
-    ],
-)
-def test_a_refusal_is_told_from_a_compiler_that_lacks_something(
-    host: Host, code: str, kind: type[CompileError]
-) -> None:
-    host.atc(f"say({FAILED + code + ': words'!r}, 255)")
-    assert type(host.fails()) is kind
 
 
 LIBRARY = "atc.bin: error while loading shared libraries: {}: cannot open shared object file\n"
@@ -367,13 +342,6 @@ def test_how_a_compiler_ended_is_told(host: Host, body: str) -> None:
     assert "E19999" not in error.message
 
 
-def test_a_program_of_another_machine(host: Host) -> None:
-    host.atc("")
-    assert host.toolkit.atc is not None
-    host.toolkit.atc.write_text("#!/no/such/interpreter\n")
-    assert "atc cannot be started" in host.fails().message
-
-
 def test_a_hang_ends_with_all_its_processes(host: Host) -> None:
     pid = host.folder / "pid"
     host.atc("")
@@ -388,7 +356,7 @@ def test_a_hang_ends_with_all_its_processes(host: Host) -> None:
     assert eventually(lambda: not alive(child))
 
 
-@pytest.mark.parametrize("tune", ["auto", "aoe"])
+@pytest.mark.parametrize("tune", ["guide", "aoe"])
 def test_the_deadline_is_for_all_calls_together(
     host: Host, monkeypatch: pytest.MonkeyPatch, tune: str
 ) -> None:
@@ -422,23 +390,6 @@ def test_a_full_disk_is_no_traceback(host: Host, monkeypatch: pytest.MonkeyPatch
     host.atc(f"write(); say({SUCCESS!r})")
     monkeypatch.setattr(shutil, "move", full)
     assert "No space left on device" in host.fails().message
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"onnx": Path("/no/such.onnx")}, "there is no ONNX file"),
-        ({"input_name": "a:1,2;b"}, "an input called"),
-        ({"input_name": ""}, "an input called"),
-        ({"shape": (-1, 3, 224, 224)}, "no fixed shape"),
-        ({"shape": ()}, "no fixed shape"),
-        ({"soc_version": "Ascend310P3 --mode=1"}, "not the name of a chip"),
-    ],
-)
-def test_what_atc_would_misunderstand(host: Host, changes: dict[str, Any], message: str) -> None:
-    host.atc(f"write(); say({SUCCESS!r})")
-    assert message in host.fails(**changes).message
-    assert not host.calls_file.exists()
 
 
 @given(st.text(max_size=200), st.booleans())
@@ -492,22 +443,10 @@ def test_another_failure_of_tuning_is_one(host: Host) -> None:
     assert len(host.calls()) == 1
 
 
-def test_a_wrong_argument_is_not_a_matter_of_tuning(host: Host) -> None:
-    host.atc(f"say({FAILED + 'E10001: Value [x] for parameter [--soc_version]'!r}, 255)")
-    assert "NPU" not in host.fails(flags=TUNED).remedy
-
-
 def test_an_untuned_model_is_compiled_once(host: Host) -> None:
     host.atc(f"say({FAILED + DEPRECATED!r}, 255)")
     host.fails(flags=UNTUNED)
     assert len(host.calls()) == 1
-
-
-def test_no_tuning_by_option(host: Host) -> None:
-    host.atc(f"write(); say({SUCCESS!r})")
-    assert host.compile(flags=TUNED, tune="none") == Compiled(host.output / "model.om", "none", "")
-    [(_, arguments, _, _)] = host.calls()
-    assert not any("auto_tune" in argument for argument in arguments)
 
 
 AOE = """
@@ -561,10 +500,3 @@ def test_aoe_needs_itself_and_a_device(host: Host) -> None:
     assert "aoe tunes on a device" in error.message
     assert "untuned" in error.remedy
     assert not host.calls_file.exists()
-
-
-def test_aoe_that_hangs(host: Host) -> None:
-    host.tool("aoe", "time.sleep(600)")
-    host.atc(f"write(); say({SUCCESS!r})")
-    assert "aoe was stopped after" in host.fails(tune="aoe", device_id=0, deadline_s=0.5).message
-    assert os.listdir(host.output) == []

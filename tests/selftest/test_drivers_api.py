@@ -5,11 +5,8 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
-import json
-import math
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import simulator
-from harness.base.errors import ConfigError, DeviceError, InferError, LoadError
+from harness.base.errors import DeviceError, InferError, LoadError
 from harness.simulator import interface
 from harness.targets.ascend import api, api_backend, drivers
 from harness.targets.ascend.api import open_api
@@ -35,7 +32,6 @@ from tests.selftest.running import alive
 Opener = Callable[..., WorkerSession]
 
 # Interpreters of the oldest version that the worker must run in, where there is one with NumPy.
-OLD_PYTHONS = sorted((Path.home() / ".pyenv/versions").glob("3.7.*/bin/python"))
 
 
 @pytest.fixture(scope="module")
@@ -266,22 +262,6 @@ def test_a_file_that_is_taken_is_not_copied(opened: Opener, tmp_path: Path) -> N
     assert not (tmp_path / "work").exists()
 
 
-def test_what_cannot_be_copied_is_left_to_the_tool(
-    opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An older ais_bench takes it, a newer one says what it refuses."""
-    file = REFUSED["group"](ascend_tools.write_model(tmp_path / "store.om"))
-
-    def unusable(work: Path) -> Any:
-        raise ConfigError("no folder for a tool's files can be made")
-
-    monkeypatch.setattr(api, "Workspace", unusable)
-    assert opened_file(opened, tmp_path, file)[1] == file
-    with pytest.raises(LoadError) as caught:
-        opened("refused", file=file)
-    assert "--runs=DIR" in caught.value.remedy
-
-
 @settings(deadline=None)
 @given(mode=st.integers(0, 0o777), name=st.text("abc-_. ~é", min_size=1, max_size=6))
 def test_a_refusal_is_foreseen(tmp_path_factory: Any, mode: int, name: str) -> None:
@@ -309,25 +289,6 @@ def test_the_backend_imports_only_the_standard_library_and_numpy() -> None:
     assert imported <= set(sys.stdlib_module_names) | {"numpy", "__future__"}
 
 
-def _has_numpy(python: Path) -> bool:
-    done = subprocess.run([python, "-c", "import numpy"], capture_output=True, timeout=60)
-    return done.returncode == 0
-
-
-@pytest.mark.skipif(not OLD_PYTHONS, reason="no Python 3.7 on this machine")
-def test_the_backend_runs_in_python_3_7(opened: Opener, site: Path) -> None:
-    python = OLD_PYTHONS[0]
-    if not _has_numpy(python):
-        # It is read by that Python all the same, up to its first line that wants NumPy.
-        code = "import sys; compile(open(sys.argv[1]).read(), sys.argv[1], 'exec')"
-        subprocess.run([python, "-c", code, drivers.BACKEND], check=True, timeout=60)
-        pytest.skip(f"{python} has no NumPy; the backend was compiled by it")
-    session = opened(toolkit=ascend_tools.toolkit(site=site, python=str(python)))
-    np.testing.assert_array_equal(list(session.stream([batch(1)])), [expected(batch(1))])
-    assert str(session.about.runtime["python"]).startswith("3.7")
-    assert session.time(3, 1) == pytest.approx([2.5] * 3)
-
-
 _FINITE = st.floats(0.01, 1000.0)
 
 
@@ -341,17 +302,6 @@ def test_durations_of_pairs(times: list[float], since: float) -> None:
         now += ms + 0.5
     assert api_backend._milliseconds(entries) == pytest.approx(times, abs=1e-6)
     assert api_backend._milliseconds(times) == times
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.floats(), st.floats()), min_size=1, max_size=5))
-def test_any_pairs_are_refused_or_durations(entries: list[tuple[float, float]]) -> None:
-    try:
-        times = api_backend._milliseconds(entries)
-    except api_backend.ApiError:
-        return
-    assert len(times) == len(entries)
-    assert all(0 <= ms < math.inf for ms in times)
 
 
 # --- which drivers there are --------------------------------------------------------------------
@@ -463,13 +413,3 @@ def test_no_interpreter_and_no_permission(tmp_path: Path) -> None:
     assert f"chmod u+x {program}" in found["benchmark"]
     toolkit = ascend_tools.toolkit(benchmark=tmp_path / "absent")
     assert "is not there" in drivers.available_drivers(toolkit, log=tmp_path / "log")["benchmark"]
-
-
-def test_the_answer_of_a_look_is_json() -> None:
-    done = subprocess.run(
-        [sys.executable, drivers.BACKEND], capture_output=True, text=True, check=True, timeout=60
-    )
-    line = done.stdout.strip().splitlines()[-1]
-    assert set(json.loads(line.removeprefix(api_backend.PROBE_MARK))) == {
-        "api", "module", "aclruntime", "file", "versions",
-    }  # fmt: skip

@@ -13,9 +13,9 @@ from harness.base.errors import DeviceError, HarnessError, InferError, LoadError
 from harness.simulator import ais_infer_script
 from harness.targets.ascend import drivers
 from harness.targets.ascend.api import open_api
-from harness.targets.ascend.cli import open_cli
+from harness.targets.ascend.cli import AisBench
 from harness.targets.ascend.filetool import Opening
-from harness.targets.ascend.legacy import open_legacy
+from harness.targets.ascend.legacy import Benchmark
 from harness.targets.ascend.toolkit import find_toolkit
 from harness.targets.protocol import Float32, Session, TensorSpec
 from tests.selftest.simulated import (
@@ -32,8 +32,8 @@ from tests.selftest.simulated import (
 
 OPENERS: dict[str, Callable[[Opening], Session]] = {
     "api": open_api,
-    "cli": open_cli,
-    "benchmark": open_legacy,
+    "cli": AisBench.open,
+    "benchmark": Benchmark.open,
 }
 Opener = Callable[..., Session]
 

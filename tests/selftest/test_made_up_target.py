@@ -18,7 +18,7 @@ GROUP = Group("abacus", "pytest --target=abacus --beads=7")
 
 @dataclass(frozen=True)
 class AbacusOptions(TargetOptions):
-    beads: int = option("int", "beads on a wire", GROUP, default=10, limits=(1, 100))
+    beads: int = option("int", "beads on a wire", group=GROUP, default=10, limits=(1, 100))
 
 
 FAMILY = Family(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 import subprocess
 import sys
 import textwrap
@@ -15,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.base.errors import DeviceError
-from harness.base.locks import locked
 from harness.targets.ascend import npu_smi as module
 from harness.targets.ascend.npu_info import Chip, Clock, NpuInfo, NpuProcess, parse_info
 from harness.targets.ascend.npu_smi import OUTPUT_BYTES, TRIES, NpuSmi, failure_of
@@ -94,24 +92,10 @@ def test_all_that_a_310_says() -> None:
     )
 
 
-def test_chips_of_a_card_are_counted() -> None:
-    card = read("310_22.0.4").on_npu(6)
-    assert [chip.chip_id for chip in card] == [0, 1, 2, 3]
-    assert len(read("310p3_duo_23.0.3").on_npu(5)) == 2
-    assert len(read("310p3_22.0.2").on_npu(4)) == 1
-    assert read("310p3_22.0.2").on_npu(7) == ()
-
-
 def test_what_is_not_told_is_none() -> None:
     chip = read("310p3_22.0.2").chips[0]
     assert (chip.power_w, chip.temperature_c) == (None, 44.0)  # NA, and the figure after it
     assert read("310_22.0.4").chips[0].temperature_c is None  # -
-
-
-def test_health_and_bus_as_printed() -> None:
-    assert [chip.health for chip in read("310_22.0.4").chips].index("Warning") == 7
-    embedded = read("310b4_rc_23.0.rc3").chips[0]
-    assert (embedded.health, embedded.bus_id) == ("Alarm", "NA")
 
 
 def test_memory_is_where_models_live() -> None:
@@ -154,14 +138,6 @@ def test_a_table_that_was_cut_short_says_nothing_of_the_rest() -> None:
     text = sample("310p3_duo_23.0.3")
     cut = text[: text.index("| 5       1                     | 904545")]
     assert [chip.processes for chip in parse_info(cut).chips] == [(), (), None, None]
-
-
-def test_a_process_without_a_number_is_still_a_process() -> None:
-    text = sample("310p3_duo_23.0.3").replace("904545", "NA    ")
-    assert parse_info(text).chips[3].processes == (
-        NpuProcess(0, "python3", 101.0, None),
-        NpuProcess(917047, "", 27.0, None),
-    )
 
 
 # Tables that cannot be trusted
@@ -255,23 +231,6 @@ def test_info_and_its_log(tmp_path: Path) -> None:
     assert "[npu-smi ended with exit code 0]" in logged
 
 
-def test_only_info_is_asked_for(tmp_path: Path) -> None:
-    body = "import json; open(os.environ['ASKED'], 'a').write(json.dumps(sys.argv[1:]) + '\\n')"
-    tool = npu_smi(tmp_path, body)
-    tool.env = {**os.environ, "ASKED": str(tmp_path / "asked")}
-    tool.product(5)
-    tool.clock(5, 1)
-    with pytest.raises(DeviceError):
-        tool.info()
-    asked = (tmp_path / "asked").read_text().splitlines()
-    assert asked == [
-        '["info", "-t", "product", "-i", "5"]',
-        '["info", "-t", "board", "-i", "5"]',
-        '["info", "-t", "common", "-i", "5"]',
-        '["info"]',
-    ]
-
-
 @pytest.mark.parametrize(
     ("text", "code", "message", "remedy"),
     [
@@ -340,13 +299,6 @@ def test_a_crash_after_some_rows_is_a_failure(tmp_path: Path) -> None:
 def test_the_name_of_a_process_is_no_failure() -> None:
     assert failure_of("| 5       1   | 904545 | There is no NPU card | 101 |\n") is None
     assert failure_of(sample("310p3_26.1.0")) is None  # with its preamble
-
-
-def test_a_program_that_is_not_there(tmp_path: Path) -> None:
-    tool = npu_smi(tmp_path, "")
-    tool.program = tmp_path / "gone"
-    with pytest.raises(DeviceError, match="cannot start"):
-        tool.info()
 
 
 def test_a_hang_ends_with_all_its_processes(tmp_path: Path) -> None:
@@ -423,38 +375,12 @@ def test_a_call_that_outlives_its_caller_keeps_the_lock(tmp_path: Path) -> None:
     assert other.info().chips
 
 
-def test_the_lock_is_for_every_user_of_the_host(tmp_path: Path) -> None:
-    tool = npu_smi(tmp_path, prints(sample("310p3_26.1.0")))
-    before = os.umask(0o077)
-    try:
-        tool.info()
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE(tool.lock.parent.stat().st_mode) == 0o1777
-    assert stat.S_IMODE(tool.lock.stat().st_mode) == 0o666
-
-
-def test_a_lock_that_others_hold_too_long(tmp_path: Path) -> None:
-    tool = npu_smi(tmp_path, prints(sample("310p3_22.0.2")), deadline_s=0.01)
-    with locked(tool.lock, what="a stuck exporter"), pytest.raises(DeviceError) as caught:
-        tool.info()
-    assert "held by a stuck exporter" in caught.value.message
-    assert str(tool.lock) in caught.value.remedy
-
-
 def test_a_lock_that_cannot_be_made(tmp_path: Path) -> None:
     tool = npu_smi(tmp_path, prints(sample("310p3_22.0.2")))
     (tmp_path / "file").touch()
     tool.lock = tmp_path / "file" / "lock"
     with pytest.raises(DeviceError, match="cannot be written"):
         tool.info()
-
-
-def test_a_log_that_cannot_be_written_costs_nothing(tmp_path: Path) -> None:
-    tool = npu_smi(tmp_path, prints(sample("310p3_22.0.2")))
-    (tmp_path / "file").touch()
-    tool.log = tmp_path / "file" / "log"
-    assert tool.info().chips
 
 
 # The other queries
@@ -532,28 +458,12 @@ def test_a_query_that_there_is_not_is_asked_once(tmp_path: Path, failure: str) -
     assert made(tmp_path) == 1
 
 
-def test_a_hang_is_not_tried_again(tmp_path: Path) -> None:
-    tool = npu_smi(tmp_path, "", deadline_s=1.0)
-    tool.env = {**os.environ, "CALLS": str(tmp_path / "calls")}
-    tool.program.write_text('#!/bin/sh\necho x >> "$CALLS"\nsleep 600\n')
-    with pytest.raises(DeviceError, match="deadline"):
-        tool.board(3)
-    assert (tmp_path / "calls").read_text() == "x\n"
-
-
 def test_board(tmp_path: Path) -> None:
     board = npu_smi(tmp_path, answers(board=sample("board_310"))).board(3)
     assert board["Firmware Version"] == "1.84.22.1.220"
     assert board["Software Version"] == "22.0.4"
     assert board["PCIe Bus Info"] == "0000:81:00.0"
     assert "Model" not in board  # NA is no value
-
-
-def test_what_a_board_does_not_tell_is_empty(tmp_path: Path) -> None:
-    tool = npu_smi(tmp_path, answers())
-    assert tool.board(3) == {}  # not the words of the help
-    assert tool.product(3) == ""
-    assert tool.clock(3, 0) is None
 
 
 def test_the_name_of_the_card(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from harness.targets import sessions
 from harness.targets.ascend import drivers
 from harness.targets.ascend.faults import lost_device
 from harness.targets.ascend.filetool import Opening
-from harness.targets.ascend.workspace import Workspace, is_plain, own_copy
+from harness.targets.ascend.workspace import Workspace, is_plain
 
 # ais_bench of 2024 and later looks at a file before it opens it, for root as well; what it then
 # prints. What it would refuse is opened as a copy, so this is seen where none could be made.
@@ -95,4 +95,4 @@ def _copied(file: Path, work: Path, undo: contextlib.ExitStack) -> Path:
     except ConfigError:
         return file  # an older ais_bench takes it as it is; a newer one says what it refuses
     undo.callback(workspace.close)
-    return own_copy(file, workspace)
+    return workspace.own_copy(file)

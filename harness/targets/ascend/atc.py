@@ -13,15 +13,12 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from harness.base.errors import CompileError
 from harness.base.processes import NOT_FOUND, Completed, run
 from harness.targets.ascend.toolkit import Toolkit
-
-Tune = Literal["auto", "none", "aoe"]
 
 STEM = "model"  # atc takes letters, digits, `_`, `.` and `-`, and looks for ".om" in whole paths
 SUCCESS = "ATC run success"
@@ -86,98 +83,84 @@ def atc_arguments(
     ]
 
 
-def compile_om(
-    toolkit: Toolkit,
-    *,
-    onnx: Path,
-    output_dir: Path,
-    input_name: str,
-    shape: tuple[int, ...],
-    soc_version: str,
-    flags: Sequence[str],
-    untuned_flags: Sequence[str],
-    tune: Tune,
-    device_id: int | None,
-    log: Path,
-    deadline_s: float,
-    pass_fds: Sequence[int] = (),
-) -> Compiled:
-    """Compile `onnx` for one chip and one shape; the file appears in `output_dir` when it is whole.
+@dataclass
+class Compilation:
+    """One compile of `onnx` for one chip and one shape (the input's, batch first).
 
     `flags` ask for the guide's tuning, `untuned_flags` are the same without it. `tune`:
 
-    * "auto": `flags`; when this atc says that it tunes no more, `untuned_flags`, with a note.
+    * "guide": `flags`; when this atc says that it tunes no more, `untuned_flags`, with a note.
     * "none": `untuned_flags`.
     * "aoe": the operators are tuned with aoe on `device_id` first, which takes hours, and atc
       compiles `untuned_flags` with what it found. The caller holds the device; the tools inherit
       `pass_fds`, a lease's, so that it stays held as long as one of them lives.
 
-    The tools' output is in `log`. `deadline_s` bounds everything together. Old offline models in
-    `output_dir` are deleted first; atc's litter stays in a folder that is removed.
-
-    Raises:
-        CompileError: a tool is absent, fails, hangs, or leaves no file. The first line has the
-            tool's error code and text where there is one.
+    The tools' output is in `log`. `deadline_s` bounds everything together.
     """
-    _check(onnx, input_name, shape, soc_version)
-    what = f"{onnx.name} {list(shape)} for {soc_version}"
-    limit = time.monotonic() + deadline_s
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        for old in output_dir.glob(f"{STEM}*.om"):
-            old.unlink()
-        with tempfile.TemporaryDirectory(prefix="atc-", dir=_work_parent(output_dir)) as folder:
-            work = Path(folder)
-            task = _Task(
-                toolkit, what, _plain(onnx, work), work, input_name, shape, soc_version, log, limit,
-                tuple(pass_fds),
-            )  # fmt: skip
-            made, tuning, note = task.compile(flags, untuned_flags, tune, device_id)
-            file = output_dir / made.name
-            shutil.move(made, file)
-    except OSError as error:
-        raise CompileError(
-            f"{what}: {error.strerror or error}: {error.filename or output_dir}",
-            remedy="free disk space or choose another directory for the store",
-        ) from error
-    return Compiled(file, tuning, note)
-
-
-@dataclass(frozen=True)
-class _Task:
-    """One compile: what for, where, until when (`limit`, on the monotonic clock)."""
 
     toolkit: Toolkit
-    what: str
     onnx: Path
-    work: Path
     input_name: str
     shape: tuple[int, ...]
     soc_version: str
+    flags: Sequence[str]
+    untuned_flags: Sequence[str]
+    tune: str
+    device_id: int | None
     log: Path
-    limit: float
-    pass_fds: tuple[int, ...]
+    deadline_s: float
+    pass_fds: Sequence[int] = ()
+    _limit: float = field(init=False)  # on the monotonic clock
+    _work: Path = field(init=False)
+    _source: Path = field(init=False)  # the ONNX file under a name that atc takes
 
-    def compile(
-        self, flags: Sequence[str], untuned: Sequence[str], tune: Tune, device_id: int | None
-    ) -> tuple[Path, str, str]:
+    @property
+    def what(self) -> str:
+        return f"{self.onnx.name} {list(self.shape)} for {self.soc_version}"
+
+    def into(self, output_dir: Path) -> Compiled:
+        """Compile; the file appears in `output_dir` when it is whole.
+
+        Old offline models there are deleted first; atc's litter stays in a folder that is removed.
+
+        Raises:
+            CompileError: a tool is absent, fails, hangs, or leaves no file. The first line has the
+                tool's error code and text where there is one.
+        """
+        self._limit = time.monotonic() + self.deadline_s
+        try:
+            output_dir.mkdir(parents=True, exist_ok=True)
+            _delete_models(output_dir)
+            with tempfile.TemporaryDirectory(prefix="atc-", dir=_work_parent(output_dir)) as work:
+                self._work = Path(work)
+                self._source = _plain(self.onnx, self._work)
+                made, tuning, note = self._compiled()
+                file = output_dir / made.name
+                shutil.move(made, file)
+        except OSError as error:
+            raise CompileError(
+                f"{self.what}: {error.strerror or error}: {error.filename or output_dir}",
+                remedy="free disk space or choose another directory for the store",
+            ) from error
+        return Compiled(file, tuning, note)
+
+    def _compiled(self) -> tuple[Path, str, str]:
         """The file in the work directory, its tuning, and the note."""
-        if tune == "aoe":
-            bank, note = self.tuned(device_id)
-            done, text = self.atc(untuned, {"TUNE_BANK_PATH": str(bank)})
-            return self.result(done, text), "aoe", note
-        if tune == "none":
-            done, text = self.atc(untuned)
-            return self.result(done, text), _tuning(untuned), ""
-        done, text = self.atc(flags)
-        asked = _tuning(flags)
-        if asked == "none" or _succeeded(done, text) or not _refuses_tuning(text):
-            return self.result(done, text, tuned=asked != "none"), asked, ""
-        done, text = self.atc(untuned)
+        if self.tune == "aoe":
+            bank, note = self._tuned()
+            done, text = self._atc(self.untuned_flags, {"TUNE_BANK_PATH": str(bank)})
+            return self._result(done, text), "aoe", note
+        asked = _tuning(self.flags)
+        if self.tune == "guide":
+            done, text = self._atc(self.flags)
+            if asked == "none" or _succeeded(done, text) or not _refuses_tuning(text):
+                return self._result(done, text, tuned=asked != "none"), asked, ""
+        done, text = self._atc(self.untuned_flags)
         note = f"this atc has no {_TUNING_FLAG}{asked} any more: untuned"
-        return self.result(done, text), _tuning(untuned), note
+        note = note if self.tune == "guide" else ""
+        return self._result(done, text), _tuning(self.untuned_flags), note
 
-    def atc(
+    def _atc(
         self, flags: Sequence[str], more: Mapping[str, str] | None = None
     ) -> tuple[Completed, str]:
         atc = self.toolkit.atc
@@ -187,18 +170,18 @@ class _Task:
                 remedy="install the CANN toolkit and source its set_env.sh (the runtime packages "
                 "nnrt have no atc), or name atc by its option; or compile on another host",
             )
-        _delete_models(self.work)
+        _delete_models(self._work)
         arguments = atc_arguments(
-            onnx=self.onnx,
+            onnx=self._source,
             output_stem=STEM,
             input_name=self.input_name,
             shape=self.shape,
             soc_version=self.soc_version,
             flags=flags,
         )
-        return self.run([str(atc), *arguments], more or {})
+        return self._run([str(atc), *arguments], more or {})
 
-    def tuned(self, device_id: int | None) -> tuple[Path, str]:
+    def _tuned(self) -> tuple[Path, str]:
         """The knowledge bank that aoe made on a device, and a note when there is nothing in it."""
         aoe = self.toolkit.aoe
         if aoe is None:
@@ -206,41 +189,38 @@ class _Task:
                 f"{self.what}: tuning with aoe was asked for and there is no aoe on this host",
                 remedy="install the CANN toolkit of 5.1 or later, or compile untuned",
             )
-        if device_id is None:
+        if self.device_id is None:
             raise CompileError(
                 f"{self.what}: aoe tunes on a device, and there is none",
                 remedy="tune on a host with an NPU, or compile untuned",
             )
-        bank = self.work / "bank"
+        bank = self._work / "bank"
         bank.mkdir(mode=0o750)
-        arguments = [
-            *_model(self.onnx, "tuned", self.input_name, self.shape),
-            f"--job_type={AOE_OPERATORS}",
-        ]
-        more = {"TUNE_BANK_PATH": str(bank), "ASCEND_DEVICE_ID": str(device_id)}
-        done, text = self.run([str(aoe), *arguments], more)
+        model = _model(self._source, "tuned", self.input_name, self.shape)
+        more = {"TUNE_BANK_PATH": str(bank), "ASCEND_DEVICE_ID": str(self.device_id)}
+        done, text = self._run([str(aoe), *model, f"--job_type={AOE_OPERATORS}"], more)
         if not done.ok or AOE_SUCCESS not in text.lower():
-            raise self.failure(done, text, said=AOE_SUCCESS in text.lower())
+            raise self._failure(done, text, said=AOE_SUCCESS in text.lower())
         improved = any(path.is_file() for path in bank.rglob("*"))
         return bank, "" if improved else "aoe found nothing better than the defaults"
 
-    def run(self, argv: Sequence[str], more: Mapping[str, str]) -> tuple[Completed, str]:
+    def _run(self, argv: Sequence[str], more: Mapping[str, str]) -> tuple[Completed, str]:
         done = run(
             argv,
-            deadline_s=max(0.0, self.limit - time.monotonic()),
+            deadline_s=max(0.0, self._limit - time.monotonic()),
             log=self.log,
-            cwd=self.work,  # kernel_meta, fusion_result.json and others are written where it runs
+            cwd=self._work,  # kernel_meta, fusion_result.json and others are written where it runs
             env={**self.toolkit.compiler_env, **more},
             pass_fds=self.pass_fds,
             dies_with_us=True,
         )
         return done, _last_output(done)
 
-    def result(self, done: Completed, text: str, *, tuned: bool = False) -> Path:
+    def _result(self, done: Completed, text: str, *, tuned: bool = False) -> Path:
         if not _succeeded(done, text):
-            raise self.failure(done, text, said=SUCCESS in text, tuned=tuned)
+            raise self._failure(done, text, said=SUCCESS in text, tuned=tuned)
         # `x.om`; with code for the host inside, `x_<system>_<processor>.om`.
-        made = [self.work / f"{STEM}.om", *sorted(self.work.glob(f"{STEM}_*.om"))]
+        made = [self._work / f"{STEM}.om", *sorted(self._work.glob(f"{STEM}_*.om"))]
         there = [path for path in made if path.is_file()]
         if not there or there[0].stat().st_size == 0:
             raise NothingCompiled(
@@ -251,7 +231,7 @@ class _Task:
             )
         return there[0]
 
-    def failure(
+    def _failure(
         self, done: Completed, text: str, *, said: bool, tuned: bool = False
     ) -> CompileError:
         message, remedy = _explained(done, text, said)
@@ -366,20 +346,6 @@ def _model(
         "--input_format=NCHW",
         f"--input_shape={input_name}:{','.join(map(str, shape))}",
     ]
-
-
-def _check(onnx: Path, input_name: str, shape: Sequence[int], soc_version: str) -> None:
-    problem = ""
-    if not onnx.is_file():
-        problem = f"there is no ONNX file {onnx}"
-    elif not input_name or re.search(r"[\s:;,\"']", input_name):
-        problem = f"atc cannot be told of an input called {input_name!r}"
-    elif not shape or min(shape) < 1:
-        problem = f"{list(shape)} is no fixed shape"
-    elif not re.fullmatch(r"[A-Za-z0-9_]{1,40}", soc_version):
-        problem = f"{soc_version!r} is not the name of a chip"
-    if problem:
-        raise CompileError(problem, remedy="correct the catalog or the option that says so")
 
 
 def _work_parent(output_dir: Path) -> str | None:

@@ -24,91 +24,22 @@ import numpy as np
 
 from harness.base import processes
 from harness.base.errors import InferError, LoadError
-from harness.records.measurements import Scalar
 from harness.targets.ascend import drivers
 from harness.targets.ascend.drivers import LEAST_WARMUP
-from harness.targets.ascend.exchange import FileSession, open_tool
-from harness.targets.ascend.filetool import ROUND_S, Chunk, FileTool, Launcher, Opening, check_files
-from harness.targets.ascend.workspace import Workspace, own_copy, remove
-from harness.targets.protocol import SessionInfo
+from harness.targets.ascend.exchange import FileSession
+from harness.targets.ascend.filetool import Chunk, Opening, check_files
+from harness.targets.ascend.workspace import Workspace
 
-MOST_LOOPS = 100_000  # what the tool takes
 AGREEMENT = 1e-3
 """Relative difference between a printed figure and ours that printing may explain."""
 
 _DIRNAME = "run"  # without a slash at its end, which would move the summary into it
-_SUMMARIES = (f"{_DIRNAME}_summary.json", f"{_DIRNAME}/_summary.json", f"{_DIRNAME}/sumary.json")
 _FLAG = re.compile(r"(?<![\w-])--([A-Za-z][\w-]*)")
 _LOADED = re.compile(r"load model .* success")
 _HELP_WIDTH = "240"  # columns: some forms of --help cut names that do not fit
 _GROUPS = re.compile(r"filesperbatch:(\d+) runcount:(\d+)")
 _THROUGHPUT = re.compile(r"^\[INFO\] [Tt]hroughput\s*(.*):\s*([0-9.eE+-]+|nan|inf)\s*$", re.M)
 _BATCH = re.compile(r"batchsize(?:\.mean)?\(([0-9.eE+-]+)\)")
-
-
-def open_cli(opening: Opening) -> FileSession:
-    """Open an `.om` file: execute it once, on zeros.
-
-    Raises:
-        LoadError: no tool, no model, or a model of another batch size or with other outputs.
-        InferError: the model was loaded and could not be executed.
-        DeviceError: the device cannot be opened.
-        ConfigError: the folder for files cannot be used.
-    """
-    opening.check()
-    toolkit = opening.toolkit
-
-    def make(workspace: Workspace) -> AisBench:
-        command = drivers.tool_command(toolkit.python, toolkit.ais_infer)
-        launcher = opening.launcher({**toolkit.env, "COLUMNS": _HELP_WIDTH})
-        flags = _flags(opening.name, command, launcher, workspace)
-        takes_warmup = _spelled(flags, "warmup_count")
-        runtime: dict[str, Scalar] = {
-            **drivers.probe(toolkit, log=opening.log).versions,
-            "tool": " ".join(command[1:]),
-            "device": opening.device_id,
-            "warmup": f"at least {LEAST_WARMUP}" if takes_warmup else "1, the tool's own",
-        }
-        return AisBench(
-            tool="ais_bench",
-            opening=opening,
-            workspace=workspace,
-            launcher=launcher,
-            model=own_copy(opening.file, workspace),
-            about=SessionInfo(driver="cli", runtime=runtime, round_s=ROUND_S),
-            rows_per_file=opening.input.shape[0],
-            command=command,
-            flags=flags,
-        )
-
-    return open_tool(opening, make)
-
-
-def _flags(
-    name: str, command: Sequence[str], launcher: Launcher, workspace: Workspace
-) -> frozenset[str]:
-    """The options that the tool's help names. Raises `LoadError` when it is not ais_bench's."""
-    done = launcher.run([*command, "--help"], cwd=workspace.path)
-    flags = frozenset(_FLAG.findall(done.output()))
-    if done.ok and {"model", "outfmt", "loop"} <= flags:
-        return flags
-    raise LoadError(
-        f"{name} cannot be run: no ais_bench answers to {' '.join(command)}",
-        remedy="install the wheels ais_bench and aclruntime in that interpreter, or name "
-        "another interpreter (--ais-python) or ais_infer.py (--ais-infer)",
-        log=done.tail(),
-    )
-
-
-def _spelled(flags: frozenset[str], name: str) -> str:
-    """An option as this form of the tool spells it, or nothing when it has none.
-
-    Forms with dashes speak of the other spelling in their help.
-    """
-    for spelling in (name.replace("_", "-"), name):
-        if spelling in flags:
-            return f"--{spelling}"
-    return ""
 
 
 # --- what the tool says -----------------------------------------------------------------------
@@ -232,23 +163,32 @@ def _agree(one: float, other: float) -> bool:
 # --- the tool ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class AisBench(FileTool):
+class AisBench(FileSession):
     """ais_bench's command line; a file is a whole batch."""
 
-    command: Sequence[str]
-    flags: frozenset[str]
+    driver, tool = "cli", "ais_bench"
 
-    @property
-    def _output_bytes(self) -> int:
-        return 4 * math.prod(self.opening.output.shape)
+    def __init__(self, opening: Opening, workspace: Workspace) -> None:
+        super().__init__(opening, workspace)
+        toolkit = opening.toolkit
+        self.rows_per_file = self.batch
+        self.env = {**toolkit.env, "COLUMNS": _HELP_WIDTH}
+        self._command = drivers.tool_command(toolkit.python, toolkit.ais_infer)
+        self._options = self._read_options()
+        takes_warmup = self._spelled("warmup_count")
+        self.about = self.info(
+            {
+                **drivers.probe(toolkit, log=opening.log).versions,
+                "tool": " ".join(self._command[1:]),
+                "warmup": f"at least {LEAST_WARMUP}" if takes_warmup else "1, the tool's own",
+            }
+        )
 
     def start(self, chunk: Chunk) -> processes.Running:
         arguments = self._arguments(chunk.results, loops=1)
-        arguments += ["--input", str(chunk.inputs)]
-        return self.launcher.start(arguments, cwd=chunk.folder)
+        return self.call([*arguments, "--input", str(chunk.inputs)], cwd=chunk.folder)
 
-    def outputs(self, chunk: Chunk, done: processes.Completed) -> Sequence[Path]:
+    def output_files(self, chunk: Chunk, done: processes.Completed) -> Sequence[Path]:
         groups = _GROUPS.search(done.output())
         if groups is not None and int(groups[1]) != 1:
             raise InferError(
@@ -257,69 +197,13 @@ class AisBench(FileTool):
                 remedy="compile the model for this batch size",
                 log=done.tail(),
             )
-        folder = self._folder(chunk.results)
-        names = [f"{stem}_0.bin" for stem in chunk.stems]
-        self._check(folder, names, done)
-        return [folder / name for name in names]
+        return self._checked(chunk.results, [f"{stem}_0.bin" for stem in chunk.stems], done)
 
-    def time(self, loops: int, warmup: int) -> list[float]:
-        if loops > MOST_LOOPS:
-            raise InferError(f"{self.what} executes {MOST_LOOPS} times at most, not {loops}")
-        results = self.workspace.folder()
-        try:
-            done = self._run(results, loops=loops, warmup=max(warmup, LEAST_WARMUP))
-            self.finished(done)
-            return self._times(results, done, loops)
-        finally:
-            remove(results)
-
-    def try_once(self) -> None:
-        results = self.workspace.folder()
-        try:
-            done = self._run(results, loops=1, warmup=0)
-            # What it prints says whether it failed before or after loading.
-            loaded = _LOADED.search(done.output())
-            self.finished(done, InferError if loaded else LoadError)
-            self._check_batch(results, done)
-        finally:
-            remove(results)
-
-    def _run(self, results: Path, *, loops: int, warmup: int) -> processes.Completed:
-        arguments = self._arguments(results, loops=loops)
-        option = _spelled(self.flags, "warmup_count")
-        if option and warmup:
-            arguments += [option, str(warmup)]
-        return self.launcher.run(arguments, cwd=results)
-
-    def _check_batch(self, results: Path, done: processes.Completed) -> None:
-        """Check the output of a pure inference.
-
-        The whole batch comes back as one file: its size says which batch size the model has. What
-        goes wrong once may go wrong here, and nobody else looks at this output.
-
-        Raises:
-            LoadError: the model has another one, or other outputs.
-            InferError: NaN or infinity among them.
-        """
-        folder = self._folder(results)
-        usual = "pure_infer_data_0.bin"
-        names = sorted(path.name for path in folder.glob("*_0.bin"))
-        name = usual if usual in names or not names else names[0]
-        try:
-            self._check(folder, [name], done)
-        except InferError as error:
-            raise LoadError(error.message, remedy=error.remedy, log=error.log) from error
-        if not np.isfinite(np.fromfile(folder / name, np.float32)).all():
-            raise InferError(
-                f"{self.what} gives NaN or infinity for zeros",
-                remedy="run the case again: where it stays so, a value leaves float16's range in "
-                "the model; where it does not, the device made the mistake",
-                log=done.tail(),
-            )
-
-    def _times(self, results: Path, done: processes.Completed, loops: int) -> list[float]:
-        files = [results / self._renamed(results, place) for place in _SUMMARIES]
-        file = next((path for path in files if path.is_file()), None)
+    def timed(self, loops: int, warmup: int) -> list[float]:
+        results, done = self._pure(loops, max(warmup, LEAST_WARMUP))
+        self.check_end(done)
+        # Beside the folder of outputs or in it, under a name of its generation.
+        file = next(results.rglob("*su*mary.json"), None)
         if file is None:
             raise InferError(
                 f"{self.what} wrote no summary file", remedy="see the tool's log", log=done.tail()
@@ -338,27 +222,73 @@ class AisBench(FileTool):
             error.log = error.log or done.tail()
             raise
 
-    def _check(self, folder: Path, names: Sequence[str], done: processes.Completed) -> None:
-        expected = dict.fromkeys(names, self._output_bytes)
+    def try_once(self) -> None:
+        """Execute on zeros, and check the output: the whole batch comes back as one file, whose
+        size says which batch size the model has. What goes wrong once may go wrong here, and nobody
+        else looks at this output.
+        """
+        results, done = self._pure(1, 0)
+        # What it prints says whether it failed before or after loading.
+        self.check_end(done, InferError if _LOADED.search(done.output()) else LoadError)
+        names = sorted(path.name for path in self._folder(results).glob("*_0.bin"))
+        try:
+            (file,) = self._checked(results, [*names, "pure_infer_data_0.bin"][:1], done)
+        except InferError as error:
+            raise LoadError(error.message, remedy=error.remedy, log=error.log) from error
+        if not np.isfinite(np.fromfile(file, np.float32)).all():
+            raise InferError(
+                f"{self.what} gives NaN or infinity for zeros",
+                remedy="run the case again: where it stays so, a value leaves float16's range in "
+                "the model; where it does not, the device made the mistake",
+                log=done.tail(),
+            )
+
+    def _pure(self, loops: int, warmup: int) -> tuple[Path, processes.Completed]:
+        """Execute on the tool's own zeros: the folder of what it writes, and how it ended."""
+        results = self.workspace.folder()
+        arguments = self._arguments(results, loops=loops)
+        option = self._spelled("warmup_count")
+        if option and warmup:
+            arguments += [option, str(warmup)]
+        return results, self.run(arguments, cwd=results)
+
+    def _checked(
+        self, results: Path, names: Sequence[str], done: processes.Completed
+    ) -> list[Path]:
+        folder = self._folder(results)
+        expected = dict.fromkeys(names, 4 * math.prod(self.outputs[0].shape))
         ignore = frozenset({"sumary.json", "_summary.json"})
         check_files(self.what, folder, expected, ignore=ignore, log=done.tail())
+        return [folder / name for name in names]
 
     def _arguments(self, results: Path, *, loops: int) -> list[str]:
-        arguments = [*self.command, "--model", str(self.model), "--output", str(results)]
+        arguments = [*self._command, "--model", str(self.model), "--output", str(results)]
         arguments += ["--outfmt", "BIN", "--device", str(self.opening.device_id)]
         arguments += ["--batchsize", str(self.batch), "--loop", str(loops)]
-        option = _spelled(self.flags, "output_dirname")
-        if option:
-            arguments += [option, _DIRNAME]
-        return arguments
+        option = self._spelled("output_dirname")
+        return [*arguments, option, _DIRNAME] if option else arguments
 
     def _folder(self, results: Path) -> Path:
-        """Where the tool put its outputs: the oldest form chose a name itself."""
-        if _spelled(self.flags, "output_dirname"):
-            return results / _DIRNAME
-        made = [path for path in results.iterdir() if path.is_dir()]
-        return made[0] if len(made) == 1 else results / _DIRNAME
+        """Where the tool put its outputs: the oldest form chooses a name itself."""
+        return next((path for path in results.iterdir() if path.is_dir()), results / _DIRNAME)
 
-    def _renamed(self, results: Path, place: str) -> str:
-        name = self._folder(results).name
-        return name + place.removeprefix(_DIRNAME)
+    def _read_options(self) -> frozenset[str]:
+        """Read from the tool's help what it takes. Raises `LoadError` when it is not ais_bench."""
+        done = self.run([*self._command, "--help"], cwd=self.workspace.path)
+        options = frozenset(_FLAG.findall(done.output()))
+        if done.ok and {"model", "outfmt", "loop"} <= options:
+            return options
+        raise LoadError(
+            f"{self.name} cannot be run: no ais_bench answers to {' '.join(self._command)}",
+            remedy="install the wheels ais_bench and aclruntime in that interpreter, or name "
+            "another interpreter (--ais-python) or ais_infer.py (--ais-infer)",
+            log=done.tail(),
+        )
+
+    def _spelled(self, name: str) -> str:
+        """Return an option as this form of the tool spells it, or nothing when it has none.
+
+        Forms with dashes speak of the other spelling in their help.
+        """
+        spellings = (name.replace("_", "-"), name)
+        return next((f"--{one}" for one in spellings if one in self._options), "")

@@ -1,76 +1,118 @@
-"""Sessions on tools that read and write files: a part of the batches at a time.
+"""Sessions on tools that read and write files: a chunk of batches at a time.
 
 Batches are written to a private folder, the tool runs over them, its outputs are counted, measured
-and read, and everything is removed. While the tool runs, the next part is written. At most two
-parts lie on the disk.
+and read, and everything is removed. While the tool runs, the next chunk is written. At most two
+chunks lie on the disk.
 """
 
 from __future__ import annotations
 
+import abc
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 
 from harness.base import processes
-from harness.base.errors import InferError
-from harness.targets.ascend.faults import lost_device, undead
-from harness.targets.ascend.filetool import Chunk, FileTool, Opening, read_floats
-from harness.targets.ascend.workspace import Workspace, remove, write_file
+from harness.base.errors import HarnessError, InferError
+from harness.records.measurements import Scalar
+from harness.targets.ascend.faults import lost_device, raise_for, undead
+from harness.targets.ascend.filetool import Chunk, Opening, read_floats
+from harness.targets.ascend.workspace import Workspace, make_folder, remove, write_file
 from harness.targets.batches import check_loops, copy_batch
-from harness.targets.protocol import Filler, Float32, TensorSpec
+from harness.targets.protocol import Filler, Float32, SessionInfo, TensorSpec
 
 DISK_PART = 0.25  # of what is free: two chunks, their outputs, and others who write meanwhile
 MOST_FILES = 50_000  # ais_bench refuses a folder of more than 100,000
+UMASK = 0o027  # what a tool makes is as private as what we make
+GRACE_S = 1.0
+ROUND_S = 5.0
+"""Seconds of a round of timing: every call starts the tool and loads the model."""
 
 
-def open_tool(opening: Opening, make: Callable[[Workspace], FileTool]) -> FileSession:
-    """Return a session on the tool that `make` gives for a private folder, tried once.
-
-    When that fails, nothing is left of the folder.
-    """
-    workspace = Workspace(opening.work)
-    try:
-        tool = make(workspace)
-        tool.try_once()
-        return FileSession(tool)
-    except BaseException:
-        workspace.close()
-        raise
-
-
-@dataclass
-class _Part:
-    """A chunk that is on its way."""
-
-    chunk: Chunk
-    running: processes.Running
-    batches: int
-
-
-class FileSession:
-    """A `protocol.Session` on a `FileTool`.
+class FileSession(abc.ABC):
+    """A `protocol.Session` on a tool; a subclass knows how to call it and to read its answers.
 
     Every call of the tool loads the model anew. After a failure the session may be used again.
     NaN and infinity are passed through. Not for sharing between threads.
     """
 
-    def __init__(self, tool: FileTool) -> None:
-        self.name = tool.opening.name
-        self.inputs: Sequence[TensorSpec] = (tool.opening.input,)
-        self.outputs: Sequence[TensorSpec] = (tool.opening.output,)
-        self.about = tool.about
-        self._tool = tool
-        self._workspace = tool.workspace
-        self._parts: list[_Part] = []  # what runs or lies on the disk now
+    driver: ClassVar[str]
+    tool: str
+    about: SessionInfo
+    rows_per_file = 1  # images in an input file, and in an output file
+
+    def __init__(self, opening: Opening, workspace: Workspace) -> None:
+        self.name = opening.file.name
+        self.batch = opening.input.shape[0]
+        self.inputs: Sequence[TensorSpec] = (opening.input,)
+        self.outputs: Sequence[TensorSpec] = (opening.output,)
+        self.opening = opening
+        self.workspace = workspace
+        self.model = workspace.own_copy(opening.file)
+        self.env: Mapping[str, str] = opening.toolkit.env
+        self.deadline_s = opening.deadline_open_s + opening.deadline_run_s
+        self._running: processes.Running | None = None
         self._written = 0  # files ever, for names that never come again
         self._stream = 0
         self._closed = False
+
+    @classmethod
+    def open(cls, opening: Opening) -> Self:
+        """Open an `.om` file: execute it once, on zeros. Where that fails, nothing is left.
+
+        Raises:
+            LoadError: no tool, no model, or a model of another batch size or with other outputs.
+            InferError: the model was loaded and could not be executed.
+            DeviceError: the device cannot be opened.
+            ConfigError: the folder for files cannot be used.
+        """
+        workspace = Workspace(opening.work)
+        try:
+            session = cls(opening, workspace)
+            session.try_once()
+            workspace.clear()
+            return session
+        except BaseException:
+            workspace.close()
+            raise
+
+    # What each tool has of its own.
+
+    @abc.abstractmethod
+    def try_once(self) -> None:
+        """Execute once on zeros."""
+
+    @abc.abstractmethod
+    def start(self, chunk: Chunk) -> processes.Running:
+        """Start the tool over the input files of a chunk."""
+
+    @abc.abstractmethod
+    def output_files(self, chunk: Chunk, done: processes.Completed) -> Sequence[Path]:
+        """Return the output of each input file, in order, counted and measured.
+
+        Raises `InferError`.
+        """
+
+    @abc.abstractmethod
+    def timed(self, loops: int, warmup: int) -> list[float]:
+        """Time executions; see `time`."""
+
+    # What all have.
+
+    @property
+    def what(self) -> str:
+        """The model and the tool, as messages name them."""
+        return f"{self.name}: {self.tool}"
+
+    def info(self, runtime: Mapping[str, Scalar], method: str = "pure-inference") -> SessionInfo:
+        """Return what a record says of the session."""
+        runtime = {"device": self.opening.device_id, **runtime}
+        return SessionInfo(self.driver, runtime, round_s=ROUND_S, method=method)
 
     def stream(self, batches: Iterable[Float32]) -> Iterator[Float32]:
         """See `protocol.Session.stream`."""
@@ -88,46 +130,44 @@ class FileSession:
         stream = self._stream
         left = iter(fillers)
         buffer = np.zeros(self.inputs[0].shape, np.float32)
-        part: _Part | None = None
+        chunk: Chunk | None = None  # what the tool works on
         try:
             while True:
-                following = self._write(left, buffer, part)
-                try:
-                    self._check_stream(stream)
-                    files = self._finish(part) if part is not None else ()
-                except BaseException:
-                    if following is not None:
-                        remove(following[0].folder)
-                    raise
-                done, part = part, None
+                following = self._write(left, buffer, chunk)
+                self._check_stream(stream)
+                done, files = chunk, () if chunk is None else self._finish(chunk)
                 if following is not None:
-                    part = self._start(*following)
+                    self._running = self.start(following)
                 if done is not None:
                     # After the start: the device works while the caller takes its time.
                     for index in range(done.batches):
                         yield self._read(files, index)
                         self._check_stream(stream)
-                    self._drop(done)
-                if part is None:
+                    remove(done.folder)
+                chunk = following
+                if chunk is None:
                     return
         finally:
-            if self._stream == stream:
+            if self._stream == stream and not self._closed:
                 self._end_stream()
 
     def time(self, loops: int, warmup: int) -> list[float]:
-        """Milliseconds of an execution of a whole batch; a mean as one value when the tool prints
-        no more.
+        """Return milliseconds of executions of a whole batch; a mean as one value when the tool
+        prints no more.
 
         Raises:
             InferError: as `stream`, or figures that do not agree with each other.
         """
         check_loops(self.name, loops, warmup)
         self._end_stream()
-        return self._tool.time(loops, warmup)
+        try:
+            return self.timed(loops, warmup)
+        finally:
+            self.workspace.clear()
 
     def executions(self, loops: int) -> int:
         """See `protocol.Session.executions`."""
-        return self._tool.executions(loops)
+        return loops
 
     def close(self) -> None:
         """Stop the tool and remove all files; safe to call twice and in `finally`.
@@ -141,7 +181,7 @@ class FileSession:
             self._end_stream()
         finally:
             self._closed = True
-            self._workspace.close()
+            self.workspace.close()
 
     def __enter__(self) -> Self:
         return self
@@ -154,103 +194,116 @@ class FileSession:
     ) -> None:
         self.close()
 
+    # Calling the tool.
+
+    def call(self, argv: Sequence[str], *, cwd: Path) -> processes.Running:
+        """Start the tool."""
+        return processes.Running(
+            argv,
+            cwd=cwd,
+            env=self.env,
+            log=self.opening.log,
+            pass_fds=self.opening.lease_fds,
+            deadline_s=self.deadline_s,
+            grace_s=GRACE_S,
+            dies_with_us=True,
+            umask=UMASK,
+        )
+
+    def run(self, argv: Sequence[str], *, cwd: Path) -> processes.Completed:
+        """Start the tool and wait for its end, or for its deadline."""
+        running = self.call(argv, cwd=cwd)
+        try:
+            return running.finish()
+        finally:
+            running.stop()
+
+    def check_end(self, done: processes.Completed, error: type[HarnessError] = InferError) -> None:
+        """Raise what the end of a call means; nothing when it ended well."""
+        raise_for(done, self.what, self.opening.device_id, error)
+
     # Writing, running, reading.
 
-    def _write(
-        self, left: Iterator[Filler], buffer: Float32, before: _Part | None
-    ) -> tuple[Chunk, int] | None:
+    def _write(self, left: Iterator[Filler], buffer: Float32, before: Chunk | None) -> Chunk | None:
         """Fill and write batches until a chunk is full; None when none is left."""
         stems: list[str] = []
         folder: Path | None = None
         batches = most = 0
-        try:
-            for fill in left:
-                fill(buffer)
-                if before is not None and before.running.overdue:
-                    self._finish(before)  # which raises: the deadline holds while we write, too
-                if folder is None:
-                    folder = self._workspace.folder()
-                    most = self._most_batches(buffer.nbytes)
-                stems += self._write_batch(Chunk(folder, ()), buffer)
-                batches += 1
-                if batches >= most:
-                    break
-        except BaseException:
-            if folder is not None:
-                remove(folder)
-            raise
-        return None if folder is None else (Chunk(folder, tuple(stems)), batches)
+        for fill in left:
+            fill(buffer)
+            if before is not None and self._running is not None and self._running.overdue:
+                self._finish(before)  # which raises: the deadline holds while we write, too
+            if folder is None:
+                folder = self.workspace.folder()
+                most = self._most_batches(buffer.nbytes)
+            stems += self._write_batch(Chunk(folder), buffer)
+            batches += 1
+            if batches >= most:
+                break
+        return None if folder is None else Chunk(folder, tuple(stems), batches)
 
     def _write_batch(self, chunk: Chunk, buffer: Float32) -> list[str]:
         """Write a batch as files; their stems."""
-        rows = self._tool.rows_per_file
         stems = []
         try:
-            chunk.make()
-            for first in range(0, len(buffer), rows):
+            for path in (chunk.inputs, chunk.results):
+                make_folder(path)
+            for first in range(0, len(buffer), self.rows_per_file):
                 self._written += 1
                 stems.append(f"b{self._written:08d}")
-                piece = buffer[first : first + rows]
+                piece = buffer[first : first + self.rows_per_file]
                 write_file(chunk.inputs / f"{stems[-1]}.bin", piece.data.cast("B"))
         except OSError as error:
-            raise InferError(
-                f"{self.name}: a batch cannot be written to {self._workspace.path}: "
-                f"{error.strerror or error}",
-                remedy="free disk space there, or choose another folder for the run",
-            ) from error
+            raise self.cannot_write("a batch", error) from error
         return stems
 
+    def cannot_write(self, what: str, error: OSError) -> InferError:
+        """Return the error of a file for the tool that cannot be written."""
+        return InferError(
+            f"{self.name}: {what} cannot be written to {self.workspace.path}: "
+            f"{error.strerror or error}",
+            remedy="free disk space there, or choose another folder for the run",
+        )
+
     def _most_batches(self, batch_bytes: int) -> int:
-        room = min(self._tool.opening.chunk_bytes, int(DISK_PART * self._workspace.free_bytes()))
-        files = self.inputs[0].shape[0] // self._tool.rows_per_file
-        return max(1, min(room // batch_bytes, MOST_FILES // files))
+        room = min(self.opening.chunk_bytes, int(DISK_PART * self.workspace.free_bytes()))
+        return max(1, min(room // batch_bytes, MOST_FILES * self.rows_per_file // self.batch))
 
-    def _start(self, chunk: Chunk, batches: int) -> _Part:
+    def _finish(self, chunk: Chunk) -> Sequence[Path]:
+        assert self._running is not None
+        done = self._running.finish()
+        self.check_end(done)
+        self._running = None
         try:
-            part = _Part(chunk, self._tool.start(chunk), batches)
-        except BaseException:
-            remove(chunk.folder)
-            raise
-        self._parts.append(part)
-        return part
-
-    def _finish(self, part: _Part) -> Sequence[Path]:
-        done = part.running.finish()
-        self._tool.finished(done)
-        try:
-            files = self._tool.outputs(part.chunk, done)
+            files = self.output_files(chunk, done)
         except InferError as error:  # a tool may end with 0 although its device went away
-            raise lost_device(error, self._tool.opening.device_id) or error from error.__cause__
-        remove(part.chunk.inputs)
+            raise lost_device(error, self.opening.device_id) or error from error.__cause__
+        remove(chunk.inputs)
         return files
 
     def _read(self, files: Sequence[Path], index: int) -> Float32:
         shape = self.outputs[0].shape
-        count = shape[0] // self._tool.rows_per_file
-        values = math.prod(shape) // count
+        count = self.batch // self.rows_per_file
         batch_files = files[index * count : (index + 1) * count]
+        values = math.prod(shape) // count
         return np.concatenate([read_floats(file, values) for file in batch_files]).reshape(shape)
-
-    def _drop(self, part: _Part) -> None:
-        self._parts.remove(part)
-        remove(part.chunk.folder)
 
     def _end_stream(self) -> None:
         """Stop and remove what a stream that was given up has left."""
+        self._check_open()
+        self._stream += 1
+        running, self._running = self._running, None
+        dead = running is None or not running.stop().unkillable
+        self.workspace.clear()
+        if not dead:
+            raise undead(self.what)
+
+    def _check_open(self) -> None:
         if self._closed:
             raise InferError(f"the session of {self.name} is closed", remedy="open the model again")
-        self._stream += 1
-        parts, self._parts = self._parts, []
-        dead = True
-        for part in parts:
-            dead = not part.running.stop().unkillable and dead
-            remove(part.chunk.folder)
-        if not dead:
-            raise undead(self._tool.what)
 
     def _check_stream(self, stream: int) -> None:
-        if self._closed:
-            raise InferError(f"the session of {self.name} is closed", remedy="open the model again")
+        self._check_open()
         if self._stream != stream:
             raise InferError(
                 f"{self.name}: the session was used for something else before this stream's end",

@@ -7,11 +7,10 @@ of the host. `npu-smi info watch` never ends and is never called.
 from __future__ import annotations
 
 import contextlib
-import re
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.base.errors import DeviceError
@@ -30,13 +29,6 @@ OUTPUT_BYTES = 1 << 20  # a table of 16 chips has 8 kB; more than this is no ans
 LOCK_DEADLINES = 10  # how many calls of others, each at its deadline, one call waits for
 TRIES = 3  # of a query that fails at once: mostly somebody else's call at the same moment
 RETRY_S = 0.5
-
-_CODE = re.compile(r"\bret is (-?\d{1,6})\b", re.ASCII)
-# What is as true at the next try: no such query, no right to it, nothing to be asked.
-_FINAL = re.compile(
-    r"Command or option is not found|does not support query|ret is -(8002|8013|8255)\b"
-    r"|There is no NPU card|error while loading shared libraries"
-)
 
 
 class NpuSmi:
@@ -73,13 +65,7 @@ class NpuSmi:
             DeviceError: npu-smi cannot be started, fails, hangs, crashes, is held by others for
                 too long, or shows no chip. Its own text is in the error.
         """
-
-        def whole(done: Completed, text: str) -> bool:
-            crashed = done.timed_out or done.returncode < 0
-            # A table counts more than the exit code, which is the low byte of some code.
-            return not crashed and (done.ok or has_rows(text))
-
-        return parse_info(self._answer("info", whole=whole))
+        return parse_info(self._answer("info", table=True))
 
     def board(self, npu_id: int) -> Mapping[str, str]:
         """`info -t board`: "Firmware Version", "Software Version", "Product Name", ...
@@ -92,7 +78,8 @@ class NpuSmi:
         try:
             return self._fields("board", npu_id)
         except DeviceError as error:
-            if _FINAL.search(error.log):
+            problem = failure_of(error.log)
+            if problem is not None and problem.final:
                 return {}
             raise
 
@@ -115,16 +102,18 @@ class NpuSmi:
     def _fields(self, kind: str, npu_id: int) -> Mapping[str, str]:
         return parse_fields(self._answer("info", "-t", kind, "-i", str(npu_id)).splitlines())
 
-    def _answer(
-        self, *arguments: str, whole: Callable[[Completed, str], bool] = lambda done, _: done.ok
-    ) -> str:
-        """What a query printed; asked again where it failed at once and may not the next time."""
+    def _answer(self, *arguments: str, table: bool = False) -> str:
+        """What a query printed; asked again where it failed at once and may not the next time.
+
+        A `table` counts more than the exit code, which is the low byte of some code.
+        """
         for left in reversed(range(TRIES)):
             done, text = self._call(*arguments)
             problem = failure_of(text)
-            if problem is None and whole(done, text):
+            crashed = done.timed_out or done.returncode < 0
+            if problem is None and (done.ok or (table and not crashed and has_rows(text))):
                 return text
-            if not left or done.timed_out or _FINAL.search(text):
+            if not left or done.timed_out or (problem is not None and problem.final):
                 raise _failed(f"npu-smi {' '.join(arguments)}", done, text, problem)
             time.sleep(RETRY_S)
         raise AssertionError("unreachable")
@@ -169,34 +158,6 @@ class NpuSmi:
                 file.write(entry)
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A failure that npu-smi prints: its own line, what that means, what to do."""
-
-    line: str
-    meaning: str
-    remedy: str
-
-
-def failure_of(text: str) -> Failure | None:
-    """The known failure in what npu-smi printed; `None` when there is none.
-
-    Its exit code is the low byte of a code and says less than the line: -8005 becomes 187.
-    """
-    for line in map(str.strip, text.splitlines()):
-        if line.startswith("|"):  # the name of a process may be anything
-            continue
-        for phrase, meaning, remedy in _FAILURES:
-            if phrase not in line:
-                continue
-            code = _CODE.search(line)
-            known = _CODES.get(int(code[1])) if code else None
-            if known is not None and not meaning:
-                meaning, remedy = known
-            return Failure(line, meaning, remedy or _DRIVER)
-    return None
-
-
 _DRIVER = (
     "check the driver: `lsmod | grep drv`, `ls /dev/davinci*`, and run `npu-smi info` by hand as "
     "the same user, in the same container"
@@ -205,52 +166,94 @@ _ACCESS = (
     "run as a member of the driver's group (HwHiAiUser) or as root; in a container map "
     "/dev/davinciN, /dev/davinci_manager, /dev/devmm_svm, /dev/hisi_hdc and /usr/local/dcmi"
 )
-# What DCMI's codes mean, after the vendor's list of return codes, and what helps.
-_CODES = {
-    -8001: ("invalid parameter", ""),
-    -8002: ("not permitted", _ACCESS),
-    -8005: ("an inner error of the driver's interface: mostly no access to the device", _ACCESS),
-    -8006: ("the device did not answer in time", ""),
-    -8007: ("no such device", ""),
-    -8008: ("the device does not exist", ""),
-    -8009: ("a call into the driver failed", _ACCESS),
-    -8012: ("the device is not ready", "wait and try again; if it stays so, reset the device"),
-    -8013: ("not supported in a container", "run it on the host"),
-    -8015: ("a reset of the device failed", "restart the host"),
-    -8017: ("the device's firmware is being upgraded", "try again afterwards"),
-    -8020: (
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failure that npu-smi prints: what its line has, what that means, what to do.
+
+    `final`: it is as true at the next try: no such query, no right to it, nothing to be asked.
+    """
+
+    sign: str
+    meaning: str = ""
+    remedy: str = _DRIVER
+    final: bool = False
+
+
+# DCMI's codes after the vendor's list of return codes; then lines whose code is not known.
+_FAILURES = (
+    Failure("ret is -8001", "invalid parameter"),
+    Failure("ret is -8002", "not permitted", _ACCESS, final=True),
+    Failure(
+        "ret is -8005",
+        "an inner error of the driver's interface: mostly no access to the device",
+        _ACCESS,
+    ),
+    Failure("ret is -8006", "the device did not answer in time"),
+    Failure("ret is -8007", "no such device"),
+    Failure("ret is -8008", "the device does not exist"),
+    Failure("ret is -8009", "a call into the driver failed", _ACCESS),
+    Failure(
+        "ret is -8012",
+        "the device is not ready",
+        "wait and try again; if it stays so, reset the device",
+    ),
+    Failure("ret is -8013", "not supported in a container", "run it on the host", final=True),
+    Failure("ret is -8015", "a reset of the device failed", "restart the host"),
+    Failure("ret is -8017", "the device's firmware is being upgraded", "try again afterwards"),
+    Failure(
+        "ret is -8020",
         "another container has the device",
         "give each container devices of its own, or start it privileged",
     ),
-    -8255: ("this device does not support the query", ""),
-    -9005: ("the board is not known to this npu-smi", "use the npu-smi of the installed driver"),
-}
-# Phrase, meaning, remedy; meaning and remedy come from the code in the line where they are empty.
-_FAILURES = (
-    ("dcmi module initialize failed", "", ""),
-    ("dcmi model initialized failed", "", ""),
-    ("npu get board type failed", "", ""),
-    ("Failed to execute npu-smi", "", ""),
-    ("There is no NPU card", "the driver sees no card", _DRIVER),
-    (
+    Failure("ret is -8255", "this device does not support the query", final=True),
+    Failure(
+        "ret is -9005",
+        "the board is not known to this npu-smi",
+        "use the npu-smi of the installed driver",
+    ),
+    Failure("dcmi module initialize failed"),
+    Failure("dcmi model initialized failed"),
+    Failure("npu get board type failed"),
+    Failure("Failed to execute npu-smi"),
+    Failure("There is no NPU card", "the driver sees no card", final=True),
+    Failure("does not support query", final=True),
+    Failure(
         "Command or option is not found",
         "this npu-smi has no such query",
         "update the driver, or name another npu-smi",
+        final=True,
     ),
-    (
+    Failure(
         "error while loading shared libraries",
         "a library of the driver is not found",
         "add /usr/local/Ascend/driver/lib64, its common and its driver folder to "
         "LD_LIBRARY_PATH; in a container mount /usr/local/Ascend/driver/lib64",
+        final=True,
     ),
 )
+
+
+def failure_of(text: str) -> Failure | None:
+    """Return the known failure in what npu-smi printed; `None` when there is none.
+
+    Its exit code is the low byte of a code and says less than the line: -8005 becomes 187.
+    """
+    # In a table the name of a process may be anything.
+    lines = [line.strip() for line in text.splitlines() if not line.strip().startswith("|")]
+    for line in lines:
+        known = next((one for one in _FAILURES if one.sign in line), None)
+        if known is not None:
+            return replace(known, sign=line)
+    return None
 
 
 def _failed(command: str, done: Completed, text: str, problem: Failure | None) -> DeviceError:
     if problem is not None:
         meaning = f" ({problem.meaning})" if problem.meaning else ""
         return DeviceError(
-            f"{command} failed: {problem.line}{meaning}", remedy=problem.remedy, log=text
+            f"{command} failed: {problem.sign}{meaning}", remedy=problem.remedy, log=text
         )
     first = next((line.strip() for line in text.splitlines() if line.strip()), "it printed nothing")
     remedy = _DRIVER

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.base.options import WHAT_TO_RUN, Group, TargetOptions, option
+from harness.base.options import Group, TargetOptions, option, what_option
 
 CHIPS: Mapping[str, str] = {"ascend310": "Ascend310", "ascend310p3": "Ascend310P3"}
 DRIVERS = ("api", "cli", "benchmark")
@@ -18,60 +18,55 @@ GROUP = Group("ascend", "pytest --device=0,1 --ais-python=/usr/bin/python3 --tun
 class AscendOptions(TargetOptions):
     """What a run is told of CANN, its tools and its chips; paths are absolute."""
 
-    simulate_ascend: bool = option(
+    simulate_ascend: bool = what_option(
         "flag",
         "run the Ascend chain on this machine: a stand-in for CANN's tools and an NPU, "
         "generated images, stand-in weights",
-        WHAT_TO_RUN,
         kind_of_run=True,
     )
-    simulator: str = option(
+    simulator: str = what_option(
         "text",
         "what --simulate-ascend plays, e.g. cards=2,fault=busy or time=spin:5; docs/ascend.md "
         "lists keys and faults, and the drivers that show each",
-        WHAT_TO_RUN,
         "KEY=VALUE,...",
         default="",
     )
     soc_version: str | None = option(
-        "text", "the chip, where no npu-smi tells it: Ascend310P3", GROUP, "CHIP"
+        "text", "the chip, where no npu-smi tells it: Ascend310P3", "CHIP", group=GROUP
     )
     driver: str | None = option(
         "text",
         "how models run on an NPU: api, cli or benchmark (default: the first that is there)",
-        GROUP,
         "NAME",
         choices=DRIVERS,
+        group=GROUP,
     )
     tune: str = option(
         "text",
         "tuning of compiled models: guide (default), none, or aoe (takes hours)",
-        GROUP,
         "HOW",
         default="guide",
         choices=("guide", "none", "aoe"),
+        group=GROUP,
     )
     ascend_home: Path | None = option(
-        "path", "folder of the CANN toolkit (default: where it is found)", GROUP, "DIR"
+        "path", "folder of the CANN toolkit (default: where it is found)", "DIR", group=GROUP
     )
-    atc: Path | None = option("path", "the atc to use", GROUP, "FILE")
-    npu_smi: Path | None = option("path", "the npu-smi to use", GROUP, "FILE")
+    atc: Path | None = option("path", "the atc to use", "FILE", group=GROUP)
+    npu_smi: Path | None = option("path", "the npu-smi to use", "FILE", group=GROUP)
     benchmark_tool: Path | None = option(
-        "path", "the legacy benchmark tool, for --driver=benchmark", GROUP, "FILE"
+        "path", "the legacy benchmark tool, for --driver=benchmark", "FILE", group=GROUP
     )
     ais_infer: Path | None = option(
-        "path", "ais_infer.py of CANN 5.1, for --driver=cli", GROUP, "FILE"
+        "path", "ais_infer.py of CANN 5.1, for --driver=cli", "FILE", group=GROUP
     )
     ais_python: str | None = option(
-        "text", "the Python that has ais_bench and aclruntime (default: this one)", GROUP, "PYTHON"
+        "text",
+        "the Python that has ais_bench and aclruntime (default: this one)",
+        "PYTHON",
+        group=GROUP,
     )
 
     @property
     def simulated(self) -> bool:
         return self.simulate_ascend
-
-    def check(self, target: str | None) -> None:
-        if self.simulate_ascend:
-            from harness.targets.ascend import simulation
-
-            simulation.check(self, target)

@@ -106,16 +106,13 @@ class AscendProvider(Provider):
         return missing
 
     def check(self, settings: Settings) -> None:
+        from harness.targets.ascend import simulation
+        from harness.targets.ascend.host import require_chip
+
         options = settings.of(AscendOptions)
-        options.check(settings.target)
-        if options.soc_version is not None:
-            from harness.targets.ascend.host import require_chip
-
-            require_chip(options.soc_version, settings.target or "")
+        require_chip(options.soc_version, settings.target or "")
         if options.simulate_ascend:
-            from harness.targets.ascend import simulation
-
-            simulation.check_compiler(options, settings.target)
+            simulation.check(options, settings.target)
 
     def unused(self, settings: Settings) -> Sequence[str]:
         from harness.targets.ascend import simulation

@@ -30,15 +30,14 @@ _REAL_TOOLS = ("ais_infer", "ais_python", "ascend_home", "atc", "benchmark_tool"
 
 
 def check(options: AscendOptions, target: str | None) -> None:
-    """Raise `ConfigError` for a host that cannot be described so, or a fault that nothing shows."""
+    """Raise `ConfigError` for a host that cannot be described so, one without a compiler, or a
+    fault that nothing shows.
+    """
     from harness import simulator
 
-    simulator.check_faults(_config(options, target), options.driver)
-
-
-def check_compiler(options: AscendOptions, target: str | None) -> None:
-    """Raise `ConfigError` for a host without a compiler, as on a real one."""
-    if "atc" in _config(options, target).without:
+    config = _config(options, target)
+    simulator.check_faults(config, options.driver)
+    if "atc" in config.without:
         raise ConfigError(
             "the simulated Ascend host has no atc, which compiles the models",
             remedy="leave out without=atc of --simulator",

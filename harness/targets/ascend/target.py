@@ -25,7 +25,7 @@ from harness.records.measurements import Scalar
 from harness.settings import Settings
 from harness.targets.ascend import atc, drivers, faults, msit
 from harness.targets.ascend.api import open_api
-from harness.targets.ascend.cli import open_cli
+from harness.targets.ascend.cli import AisBench
 from harness.targets.ascend.filetool import Opening
 from harness.targets.ascend.host import (
     VISIBLE,
@@ -37,7 +37,7 @@ from harness.targets.ascend.host import (
     require_chip,
     visible_ids,
 )
-from harness.targets.ascend.legacy import open_legacy
+from harness.targets.ascend.legacy import Benchmark
 from harness.targets.ascend.npu_info import Chip, NpuInfo
 from harness.targets.ascend.npu_smi import NpuSmi
 from harness.targets.ascend.options import CHIPS, AscendOptions
@@ -63,8 +63,8 @@ LOOKS = 4
 LOOK_PAUSE_S = 0.5
 _OPENERS: Mapping[str, Callable[[Opening], Session]] = {
     "api": open_api,
-    "cli": open_cli,
-    "benchmark": open_legacy,
+    "cli": AisBench.open,
+    "benchmark": Benchmark.open,
 }
 
 
@@ -240,21 +240,20 @@ class AscendTarget:
             tools = dataclasses.replace(
                 tools, env={**tools.env, "ASCEND_DEVICE_ID": str(device.index)}
             )
-        compiled = atc.compile_om(
+        compiled = atc.Compilation(
             tools,
             onnx=onnx,
-            output_dir=output_dir,
             input_name=model.input.name,
             shape=(batch_size, 3, size, size),
             soc_version=self.soc_version,
             flags=flags,
             untuned_flags=untuned,
-            tune="auto" if tune == "guide" else "aoe" if tune == "aoe" else "none",
-            device_id=None if device is None or tune != "aoe" else device.index,
+            tune=tune,
+            device_id=None if device is None else device.index,
             log=log,
             deadline_s=(TUNED_DEADLINE_S if searches else COMPILE_DEADLINE_S) * self._factor,
             pass_fds=lease_fds,
-        )
+        ).into(output_dir)
         if tune == "guide" and compiled.note:
             self._place.work.mkdir(parents=True, exist_ok=True)
             (self._place.work / NO_TUNING).touch()
@@ -279,12 +278,7 @@ class AscendTarget:
         lease_fds: Sequence[int],
     ) -> Session:
         size = model.input.size
-        openers: Mapping[str, Callable[[Opening], Session]] = {
-            "api": open_api,
-            "cli": open_cli,
-            "benchmark": open_legacy,
-        }
-        return openers[self.driver](
+        return _OPENERS[self.driver](
             Opening(
                 file,
                 toolkit=self.toolkit,

@@ -57,11 +57,11 @@ class Workspace:
         self._folders = 0
 
     def folder(self) -> Path:
-        """A new, empty folder of mode 0750. Raises `InferError`."""
+        """Return a new, empty folder of mode 0750. Raises `InferError`."""
         self._folders += 1
         path = self.path / f"c{self._folders:06d}"
         try:
-            path.mkdir(FOLDER_MODE)
+            make_folder(path)
         except OSError as error:
             raise InferError(
                 f"no folder for a tool's files can be made in {self.path}: "
@@ -69,6 +69,31 @@ class Workspace:
                 remedy="free disk space there, or choose another folder for the run",
             ) from error
         return path
+
+    def own_copy(self, file: Path) -> Path:
+        """Return a copy of a model as `model.om`.
+
+        The tools refuse links, group-writable files and names with unusual characters; a store may
+        have all of them.
+
+        Raises:
+            LoadError: it cannot be read or copied.
+        """
+        copy = self.path / "model.om"
+        try:
+            shutil.copyfile(file, copy)
+            copy.chmod(FILE_MODE)
+        except OSError as error:
+            raise LoadError(
+                f"{file.name} cannot be copied to {self.path}: {error.strerror or error}",
+                remedy="see that the file is there and the disk has room for it",
+            ) from error
+        return copy
+
+    def clear(self) -> None:
+        """Remove all folders; the model stays."""
+        for path in self.path.glob("c*"):
+            remove(path)
 
     def free_bytes(self) -> int:
         """What the file system has left; 0 when it does not say."""
@@ -107,6 +132,11 @@ def remove(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder of mode 0750, unless it is there. Raises `OSError`."""
+    path.mkdir(FOLDER_MODE, exist_ok=True)
+
+
 def write_file(path: Path, data: memoryview | bytes) -> None:
     """Write a new file of mode 0640, whatever the process's umask is. Raises `OSError`."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -118,27 +148,3 @@ def write_file(path: Path, data: memoryview | bytes) -> None:
             view = view[os.write(fd, view) :]
     finally:
         os.close(fd)
-
-
-def own_copy(file: Path, workspace: Workspace) -> Path:
-    """A copy of a model as `model.om` in a folder of the workspace.
-
-    The tools refuse links, group-writable files and names with unusual characters; a store may
-    have all of them.
-
-    Raises:
-        LoadError: it cannot be read or copied.
-    """
-    try:
-        copy = workspace.folder() / "model.om"
-    except InferError as error:
-        raise LoadError(error.message, remedy=error.remedy) from error
-    try:
-        shutil.copyfile(file, copy)
-        copy.chmod(FILE_MODE)
-    except OSError as error:
-        raise LoadError(
-            f"{file.name} cannot be copied to {copy.parent}: {error.strerror or error}",
-            remedy="see that the file is there and the disk has room for it",
-        ) from error
-    return copy
