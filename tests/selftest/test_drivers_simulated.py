@@ -16,6 +16,7 @@ from harness.targets.ascend.api import open_api
 from harness.targets.ascend.cli import AisBench
 from harness.targets.ascend.filetool import Opening
 from harness.targets.ascend.legacy import Benchmark
+from harness.targets.ascend.options import AscendOptions
 from harness.targets.ascend.toolkit import find_toolkit
 from harness.targets.protocol import Float32, Session, TensorSpec
 from tests.selftest.simulated import (
@@ -66,7 +67,7 @@ def opened(tmp_path, compiled) -> Iterator[Opener]:
         host = make_host(tmp_path / "host", config)
         log = tmp_path / "log"
         script = ais_infer_script(host.folder)
-        toolkit = find_toolkit(environment=host.env, ais_infer=script, log=log)
+        toolkit = find_toolkit(AscendOptions(ais_infer=script), host.env, log=log)
         assert drivers.available_drivers(toolkit, log=log)[driver] == ""
         model = tmp_path / "model.om"
         model.write_bytes(compiled(batch))

@@ -6,6 +6,7 @@ In the order of preference: `api` (ais_bench's Python interface), `cli` (its com
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -46,17 +47,9 @@ def probe(toolkit: Toolkit, *, log: Path) -> Probe:
     for line in reversed(done.output().replace("\r", "\n").splitlines()):
         if not line.startswith(PROBE_MARK):
             continue
-        try:
-            answer = json.loads(line[len(PROBE_MARK) :])
-            return Probe(
-                api=str(answer["api"]),
-                module=str(answer["module"]),
-                aclruntime=str(answer["aclruntime"]),
-                file=str(answer["file"]),
-                versions={str(key): str(value) for key, value in answer["versions"].items()},
-            )
-        except (ValueError, KeyError, TypeError, AttributeError):
-            break
+        with contextlib.suppress(ValueError, TypeError):
+            return Probe(**json.loads(line[len(PROBE_MARK) :]))
+        break
     last = done.tail(lines=1).strip()
     why = f"{toolkit.python}: the look for ais_bench {_ending(done)}" + (
         f" ({last})" if last else ""

@@ -14,7 +14,7 @@ from harness.targets.ascend import simulation
 from harness.targets.ascend.npu_info import Chip, NpuInfo
 from harness.targets.ascend.npu_smi import NpuSmi
 from harness.targets.ascend.options import CHIPS, AscendOptions
-from harness.targets.ascend.toolkit import Toolkit, find_toolkit
+from harness.targets.ascend.toolkit import SOURCE_DEADLINE_S, Toolkit, find_toolkit
 
 LOCK = "npu-smi.lock"  # in the folder of leases
 VISIBLE = "ASCEND_RT_VISIBLE_DEVICES"
@@ -35,7 +35,7 @@ class Patience:
 
     query_s: float = 30.0
     wait_s: float | None = None  # None: as `NpuSmi` has it
-    source_s: float | None = None  # None: as `find_toolkit` has it
+    source_s: float = SOURCE_DEADLINE_S
 
 
 class AscendHost:
@@ -64,19 +64,11 @@ class AscendHost:
         Raises:
             ConfigError: an option names nothing, or a simulated host would stand behind a real run.
         """
-        options = self._options
+        log = self._place.logs / "toolkit.log"
         toolkit = find_toolkit(
-            environment=self._environment,
-            python=options.ais_python,
-            atc=options.atc,
-            npu_smi=options.npu_smi,
-            benchmark=options.benchmark_tool,
-            ais_infer=options.ais_infer,
-            ascend_home=options.ascend_home,
-            log=self._place.logs / "toolkit.log",
-            source_deadline_s=self._patience.source_s,
+            self._options, self._environment, log=log, source_deadline_s=self._patience.source_s
         )
-        if options.simulate_ascend:
+        if self._options.simulate_ascend:
             return simulation.only_simulated(toolkit)
         return simulation.refuse(toolkit)
 

@@ -11,7 +11,10 @@ from pathlib import Path
 from harness.base.errors import HarnessError
 from harness.plan import Missing
 from harness.settings import Settings
+from harness.targets.ascend import doctor, simulation
+from harness.targets.ascend.host import AscendHost, Patience, Place, require_chip, soc_name
 from harness.targets.ascend.options import CHIPS, AscendOptions
+from harness.targets.ascend.target import AscendTarget
 from harness.targets.protocol import Target
 from harness.targets.provider import Detected, Look, NothingHere, Provider
 
@@ -22,10 +25,6 @@ class AscendProvider(Provider):
     """Chips of Ascend cards, of this host or of a simulated one."""
 
     def make(self, name: str, settings: Settings, folder: Path) -> Target:
-        from harness.targets.ascend import simulation
-        from harness.targets.ascend.host import Place
-        from harness.targets.ascend.target import AscendTarget
-
         place = Place(folder / "logs", folder / "work", settings.leases_of(folder))
         options = settings.of(AscendOptions)
         if not options.simulate_ascend:
@@ -41,7 +40,6 @@ class AscendProvider(Provider):
 
         What a run would find is found here, but for patience: each step has `DETECT_S` seconds.
         """
-        from harness.targets.ascend.host import AscendHost, Patience, Place, soc_name
 
         options = settings.of(AscendOptions)
         if options.soc_version is not None:
@@ -79,8 +77,6 @@ class AscendProvider(Provider):
         return Detected(None, f"npu-smi says {' and '.join(shown)}{which}")
 
     def lacking(self, settings: Settings, *, building: bool) -> Sequence[Missing]:
-        from harness.targets.ascend.host import AscendHost, Place
-
         options = settings.of(AscendOptions)
         if options.simulate_ascend:
             return ()
@@ -106,33 +102,22 @@ class AscendProvider(Provider):
         return missing
 
     def check(self, settings: Settings) -> None:
-        from harness.targets.ascend import simulation
-        from harness.targets.ascend.host import require_chip
-
         options = settings.of(AscendOptions)
         require_chip(options.soc_version, settings.target or "")
         if options.simulate_ascend:
             simulation.check(options, settings.target)
 
     def unused(self, settings: Settings) -> Sequence[str]:
-        from harness.targets.ascend import simulation
-
         options = settings.of(AscendOptions)
         return simulation.unused(options) if options.simulate_ascend else ()
 
     def remarks(self, settings: Settings, run_dir: Path) -> Sequence[str]:
-        from harness.targets.ascend import simulation
-
         return simulation.remarks(run_dir) if settings.of(AscendOptions).simulate_ascend else ()
 
     def nothing_here(self) -> NothingHere:
-        from harness.targets.ascend import doctor
-
         return doctor.NOTHING_HERE
 
     def looks(self, settings: Settings) -> Sequence[Look]:
-        from harness.targets.ascend import doctor
-
         return doctor.looks(settings)
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from harness.base.environment import entries, with_entries
 from harness.base.errors import ConfigError
 from harness.base.processes import Completed, run
+from harness.targets.ascend.options import AscendOptions
 
 SOURCE_DEADLINE_S = 60.0  # set_env.sh takes well below a second; over NFS a few
 ROOTS = (Path("/usr/local/Ascend"),)  # of an installation by root; a user's is ~/Ascend
@@ -72,53 +73,43 @@ class Toolkit:
 
 
 def find_toolkit(
-    *,
+    options: AscendOptions,
     environment: Mapping[str, str],
-    python: str | None = None,
-    atc: Path | None = None,
-    npu_smi: Path | None = None,
-    benchmark: Path | None = None,
-    ais_infer: Path | None = None,
-    ascend_home: Path | None = None,
+    *,
     log: Path,
-    source_deadline_s: float | None = None,
+    source_deadline_s: float = SOURCE_DEADLINE_S,
 ) -> Toolkit:
-    """The tools of this host, seen from `environment`; what is given wins over what is found.
+    """Return the tools of this host, seen from `environment`; what options name wins.
 
-    `ascend_home` is where CANN is installed (a folder with `set_env.sh` in it or one level down).
-    `log` gets what `set_env.sh` prints, for which it has `source_deadline_s` seconds
-    (`SOURCE_DEADLINE_S`).
+    `log` gets what `set_env.sh` prints, for which it has `source_deadline_s` seconds.
 
     Raises:
         ConfigError: an option names nothing, or an `ascend_home` whose `set_env.sh` fails. Never
             for a tool that is absent.
     """
-    interpreter = _interpreter(python, environment)
-    given = {
-        "atc": _program(atc, "atc"),
-        "npu-smi": _program(npu_smi, "npu-smi"),
-        "benchmark": _program(benchmark, "the benchmark tool"),
-    }
-    if ais_infer is not None and not ais_infer.is_file():
-        raise _names_nothing("ais_infer.py", ais_infer, "a file")
-    deadline_s = SOURCE_DEADLINE_S if source_deadline_s is None else source_deadline_s
-    env, source = _environment(environment, ascend_home, log, deadline_s)
+    python = _interpreter(options.ais_python, environment)
+    atc = _program(options.atc, "atc")
+    npu_smi = _program(options.npu_smi, "npu-smi")
+    benchmark = _program(options.benchmark_tool, "the benchmark tool")
+    if options.ais_infer is not None and not options.ais_infer.is_file():
+        raise _names_nothing("ais_infer.py", options.ais_infer, "a file")
+    env, source = _environment(environment, options.ascend_home, log, source_deadline_s)
     homes = _homes(env)
     drivers = _driver_folders(env, homes)
     env = _with_driver_libraries(env, drivers)
     machine = platform.machine()
-    compiler = given["atc"] or _which("atc", env, _below(homes, "bin", "compiler/bin", "atc/bin"))
+    atc = atc or _which("atc", env, _below(homes, "bin", "compiler/bin", "atc/bin"))
     return Toolkit(
         env=env,
-        npu_smi=given["npu-smi"] or _which("npu-smi", env, SYSTEM_TOOLS),
-        atc=compiler,
+        npu_smi=npu_smi or _which("npu-smi", env, SYSTEM_TOOLS),
+        atc=atc,
         aoe=_which("aoe", env, _below(homes, "bin", "tools/aoe/bin")),
-        benchmark=given["benchmark"] or _which(f"benchmark.{machine}", env),
-        msit=_which("msit", env, [Path(interpreter).parent]),
-        python=interpreter,
-        ais_infer=None if ais_infer is None else ais_infer.absolute(),
+        benchmark=benchmark or _which(f"benchmark.{machine}", env),
+        msit=_which("msit", env, [Path(python).parent]),
+        python=python,
+        ais_infer=options.ais_infer,
         environment_source=source,
-        versions=_versions(homes, drivers, machine, compiler),
+        versions=_versions(homes, drivers, machine, atc),
         devlib=_devlib(env, homes, drivers, machine),
     )
 
@@ -243,18 +234,16 @@ def _which(name: str, env: Mapping[str, str], more: Iterable[Path] = ()) -> Path
 
 
 def _program(path: Path | None, what: str) -> Path | None:
-    if path is None:
-        return None
-    if not (path.is_file() and os.access(path, os.X_OK)):
+    if path is not None and not (path.is_file() and os.access(path, os.X_OK)):
         raise _names_nothing(what, path, "a program that can be executed")
-    return path.absolute()
+    return path
 
 
 def _interpreter(python: str | None, environment: Mapping[str, str]) -> str:
     if python is None:
         return sys.executable
     if os.sep in python:
-        return str(_program(Path(python), "the Python interpreter"))
+        return str(_program(Path(python).absolute(), "the Python interpreter"))
     program = _which(python, environment)
     if program is None:
         raise _names_nothing("the Python interpreter", Path(python), "on PATH")
