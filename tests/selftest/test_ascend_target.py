@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness import plan as cases
-from harness.base.errors import ConfigError, DeviceError, InferError, LoadError
+from harness.base.errors import ConfigError, DeviceError, InferError
 from harness.base.locks import locked
 from harness.catalog.load import load_catalog
 from harness.settings import resolve
@@ -135,22 +135,6 @@ def test_a_look_at_a_device(tmp_path, monkeypatch, text, busy, health):
     assert seen.temperature_c is not None
 
 
-@pytest.mark.parametrize(
-    ("error", "certain"),
-    [
-        (DeviceError("ascend310p3-0 is gone"), True),
-        (InferError("model.om: x", log="EL0003 ... runtime result = 507033"), True),
-        (LoadError("model.om: [ERROR] acl open device 0 failed"), True),
-        (InferError("model.om: did not answer in 120 s and was stopped", hung=True), False),
-        (LoadError("model.om: ais_bench did not end in 420 s", hung=True), False),
-    ],
-)
-def test_what_speaks_against_a_device(tmp_path, error, certain):
-    found = ascend_target(tmp_path).device_fault(error, Device("ascend310p3", 0, "x", "npu-0"))
-    assert found is not None
-    assert found.certain is certain
-
-
 def test_what_does_not_speak_against_a_device(tmp_path):
     one, device = ascend_target(tmp_path), Device("ascend310p3", 0, "x", "npu-0")
     assert one.device_fault(InferError("the worker was killed by SIGSEGV"), device) is None
@@ -223,13 +207,6 @@ def test_an_environment_of_cann_that_fails_is_told_where_no_npu_smi_is_found(bar
     assert f"no npu-smi is on this host (not usable: {set_env}: bash ended with" in said(bare)
 
 
-def test_an_npu_smi_that_fails_says_why(bare, tmp_path):
-    text = "dcmi module initialize failed. ret is -8005"
-    script(tmp_path / "bin/npu-smi", f"echo '{text}'; exit 187")
-    assert text in said(bare)
-    assert "HwHiAiUser" in said(bare)
-
-
 def test_an_npu_smi_that_needs_the_drivers_libraries_gets_them(bare, tmp_path):
     """Not on PATH, and no shell has set where its libraries are."""
     real = npu_smi(tmp_path / "real")
@@ -243,12 +220,6 @@ def test_an_npu_smi_that_needs_the_drivers_libraries_gets_them(bare, tmp_path):
     assert registry.located(bare).target == "ascend310p3"
     lib64.rmdir()
     assert "libdrvdsmi_host.so" in said(bare)
-
-
-def test_a_lock_that_cannot_be_written_says_so(bare, tmp_path):
-    npu_smi(tmp_path / "bin/npu-smi")
-    (tmp_path / "leases").write_text("a file where a folder must be")
-    assert str(tmp_path / "leases" / LOCK) in said(bare)
 
 
 def test_nobody_waits_long_for_a_target(bare, tmp_path, monkeypatch):
@@ -277,11 +248,6 @@ def test_a_chip_that_was_named_is_a_target(bare, text):
     assert "npu-smi" in {item.thing.split(":")[0] for item in cases.missing(named, [ONE])}
     building = cases.missing(named, [ONE], building=True)
     assert {item.thing.split(":")[0] for item in building} == {"atc", "checkpoints"}
-
-
-def test_a_chip_that_nobody_knows(bare):
-    text = said(bare.with_options(AscendOptions(soc_version="Ascend910")))
-    assert "--soc-version=Ascend910 is none of: Ascend310, Ascend310P3" in text
 
 
 def test_another_atc_makes_another_artifact(bare, tmp_path):

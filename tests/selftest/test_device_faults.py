@@ -297,11 +297,11 @@ def test_an_atc_that_tunes_no_more_takes_no_device_again(tmp_path, cann, refused
 def test_atc_tunes_on_the_leased_device(tmp_path, monkeypatch, tuned, told):
     seen = []
 
-    def compile_om(tools, *, output_dir, **given):
-        seen.append(tools.compiler_env.get("ASCEND_DEVICE_ID"))
+    def into(self, output_dir):
+        seen.append(self.toolkit.compiler_env.get("ASCEND_DEVICE_ID"))
         return atc.Compiled(output_dir / "model.om", "none", "")
 
-    monkeypatch.setattr(atc, "compile_om", compile_om)
+    monkeypatch.setattr(atc.Compilation, "into", into)
     monkeypatch.delenv("ASCEND_DEVICE_ID", raising=False)
     model = tuned_model(tmp_path)
     device = Device("ascend310p3", 2, "Ascend310P3", "npu-2") if tuned else None

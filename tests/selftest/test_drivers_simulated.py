@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shlex
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 from harness.base.errors import DeviceError, HarnessError, InferError, LoadError
+from harness.catalog.load import load_catalog
 from harness.simulator import ais_infer_script
 from harness.targets.ascend import drivers
 from harness.targets.ascend.api import open_api
@@ -19,12 +22,14 @@ from harness.targets.ascend.legacy import Benchmark
 from harness.targets.ascend.options import AscendOptions
 from harness.targets.ascend.toolkit import find_toolkit
 from harness.targets.protocol import Float32, Session, TensorSpec
+from tests.selftest.running import TINY
 from tests.selftest.simulated import (
     BATCH,
     CLASSES,
     INPUT,
     OUTPUT,
     SHAPE,
+    ascend_target,
     compute,
     images,
     make_host,
@@ -161,3 +166,36 @@ def test_a_fault_is_an_error(opened, driver, fault, kind):
 def test_nan_is_not_hidden(opened, driver):
     session = opened(driver, "compute=none,time=2,fault=nan:0:1")
     assert any(np.isnan(logits).any() for logits in session.stream(batches(2)))
+
+
+# The commands that a report prints for a case: those of the tool and the Python that ran it. ----
+
+
+def run_command(folder: Path, config: str, driver: str, script: Path | None) -> list[str]:
+    """The words of the command that runs a case's model on a simulated host."""
+    target = ascend_target(folder, config, options={"ais_infer": script}, driver=driver)
+    (model,) = load_catalog(TINY).models.values()
+    (device,) = target.devices()
+    found = target.commands(folder / "a.onnx", folder / "model.om", model, 4, device)
+    return shlex.split(found["run"])
+
+
+def test_the_interface_is_the_packages_whatever_script_was_given(tmp_path):
+    script = tmp_path / "ais_infer.py"
+    script.write_text("")
+    words = run_command(tmp_path, "", "api", script)
+    assert words[:3] == [sys.executable, "-m", "ais_bench"] and "--warmup_count=5" in words
+
+
+@pytest.mark.parametrize("generation", ["v1", "v2", "v5"])
+def test_the_command_runs(tmp_path, onnx, generation):
+    """In the tool's own words: an option that it does not know would end it with 2."""
+    config = f"generation={generation},compute=none,time=2"
+    host = make_host(tmp_path / "host", config)
+    assert host.compile(onnx).code == 0
+    (tmp_path / "host" / "model.om").rename(tmp_path / "model.om").chmod(0o640)
+    words = run_command(tmp_path, config, "cli", ais_infer_script(host.folder))
+    assert "--batchsize=4" in words  # 1 is what the script counts without it
+    ran = host.run("python", *words[1:])
+    assert ran.code == 0, ran
+    assert "throughput" in ran.out
