@@ -372,9 +372,11 @@ class _Parser:
             remedy=f"{self.row.flag}: {self.row.help}",
         )
 
-    @property
-    def _limits(self) -> tuple[float, float]:
-        return self.row.limits or (float("-inf"), float("inf"))
+    def _within(self, number: float, what: str) -> Any:
+        low, high = self.row.limits or (float("-inf"), float("inf"))
+        if not low <= number <= high:
+            raise self._bad(f"{what} from {low:g} to {high:g}")
+        return number
 
     def _flag(self) -> bool:
         text = str(self.raw).strip().lower()
@@ -395,11 +397,9 @@ class _Parser:
             raise self._bad("a list of names separated by commas")
         if not self.row.numbers:
             return tuple(dict.fromkeys(parts))
-        low, high = self._limits
-        for part in parts:
-            if not part.isascii() or not part.isdigit() or not low <= int(part) <= high:
-                raise self._bad(f"a list of {self.row.numbers} from {low:g} to {high:g}")
-        return tuple(dict.fromkeys(map(int, parts)))
+        numbers = [int(part) if part.isascii() and part.isdigit() else -1 for part in parts]
+        what = f"a list of {self.row.numbers}"
+        return tuple(dict.fromkeys(self._within(number, what) for number in numbers))
 
     def _pairs(self) -> tuple[tuple[str, Path], ...]:
         pairs = {}
@@ -410,12 +410,9 @@ class _Parser:
             pairs[name.strip()] = self._path(file.strip())
         return tuple(pairs.items())
 
-    def _number(self) -> float:
+    def _number(self) -> Any:
         try:
             number = int(str(self.raw)) if self.row.kind == "int" else float(str(self.raw))
         except ValueError:
             raise self._bad("a number") from None
-        low, high = self._limits
-        if not low <= number <= high:
-            raise self._bad(f"a number from {low:g} to {high:g}")
-        return number
+        return self._within(number, "a number")

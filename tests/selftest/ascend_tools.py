@@ -309,9 +309,6 @@ class Common:
         if FAULT == "lost":
             print("EL0003: open device 0 failed, runtime result = 507033.", flush=True)
             raise RuntimeError("[1][ACL: invalid parameter] ")
-        if FAULT == "refused":
-            print("[ERROR] path contains illegal char", flush=True)
-            raise ValueError("The path string is illegal. Please check.")
         self.model = json.load(open(model_path))
         self.entries, self.now, self.loop, self.longest = [], S.get("since", 0.0), loop, 0
 

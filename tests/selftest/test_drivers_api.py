@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from harness import simulator
 from harness.base.errors import DeviceError, InferError, LoadError
 from harness.simulator import interface
-from harness.targets.ascend import api, api_backend, drivers
+from harness.targets.ascend import api_backend, drivers
 from harness.targets.ascend.api import open_api
 from harness.targets.ascend.options import DRIVERS
 from harness.targets.protocol import Session, TensorSpec
@@ -158,7 +158,6 @@ OPEN_FAULTS = {
     "aipp": ({}, r"the input 'image' takes 96 bytes, float32\[2, 3, 4, 4\] are 384: is an AIPP"),
     "": ({"datatype": 1}, "the input 'image' (is float16|takes)"),
     "code": ({"datatype": 99}, "the input 'image' has an unknown data type, code 99"),
-    "refused": ({}, "ValueError: The path string is illegal"),
     "no-library": ({}, r"ImportError: libascendcl\.so: cannot open shared object file"),
 }
 
@@ -169,8 +168,6 @@ def test_a_fault_while_opening(opened: Opener, fault: str) -> None:
     with pytest.raises(LoadError) as caught:
         opened(fault, settings=settings)
     assert re.search(message, caught.value.message), caught.value.message
-    if fault == "refused":
-        assert "whose paths have only A-Z" in caught.value.remedy
 
 
 def test_a_device_that_cannot_be_opened(opened: Opener) -> None:
@@ -201,75 +198,20 @@ def test_a_host_without_it(opened: Opener, tmp_path: Path, interface: str) -> No
 # --- files that ais_bench refuses ---------------------------------------------------------------
 
 
-def _link(file: Path) -> Path:
-    link = file.with_name("link.om")
-    link.symlink_to(file)
-    return link
-
-
-def _spaced(file: Path) -> Path:
-    folder = file.parent / "a store"
+@pytest.mark.parametrize("mode", [0o444, 0o666])
+def test_a_copy_that_no_ais_bench_refuses_is_opened(
+    opened: Opener, tmp_path: Path, mode: int
+) -> None:
+    folder = tmp_path / "a store"
     folder.mkdir()
-    return file.rename(folder / file.name)
-
-
-def _changed(mode: int) -> Callable[[Path], Path]:
-    def change(file: Path) -> Path:
-        file.chmod(mode)
-        return file
-
-    return change
-
-
-def opened_file(opened: Opener, tmp_path: Path, file: Path) -> tuple[WorkerSession, Path]:
-    """A session on a file, and the path that ais_bench was given."""
+    file = ascend_tools.write_model(folder / "model.om")
+    file.chmod(mode)
     session = opened(file=file, settings={"took": str(tmp_path / "took")})
-    return session, Path((tmp_path / "took").read_text())
-
-
-REFUSED = {"link": _link, "path": _spaced, "group": _changed(0o664), "others": _changed(0o646)}
-
-
-@pytest.mark.parametrize("how", REFUSED)
-def test_a_file_that_would_be_refused_is_copied(opened: Opener, tmp_path: Path, how: str) -> None:
-    file = REFUSED[how](ascend_tools.write_model(tmp_path / "store.om"))
-    assert interface.why_refused(str(file))
-    session, taken = opened_file(opened, tmp_path, file)
-    assert taken != file and not interface.why_refused(str(taken))
+    taken = Path((tmp_path / "took").read_text())
+    assert interface.why_refused(str(file)) and not interface.why_refused(str(taken))
     np.testing.assert_array_equal(list(session.stream([batch(1)])), [expected(batch(1))])
     session.close()
     assert not taken.exists()
-
-
-def test_a_file_of_another_user_is_copied(
-    opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = ascend_tools.write_model(tmp_path / "store.om")
-    file.chmod(0o444)
-    assert not api.is_refused(file)
-    monkeypatch.setattr(os, "geteuid", lambda: file.stat().st_uid + 1)
-    monkeypatch.setattr(os, "getgroups", lambda: [file.stat().st_gid])
-    assert not api.is_refused(file)  # the group is enough
-    monkeypatch.setattr(os, "getgroups", lambda: [file.stat().st_gid + 1])
-    assert api.is_refused(file) and interface.why_refused(str(file))
-    assert opened_file(opened, tmp_path, file)[1] != file
-
-
-def test_a_file_that_is_taken_is_not_copied(opened: Opener, tmp_path: Path) -> None:
-    file = ascend_tools.write_model(tmp_path / "store.om")
-    file.chmod(0o444)
-    assert opened_file(opened, tmp_path, file)[1] == file
-    assert not (tmp_path / "work").exists()
-
-
-@settings(deadline=None)
-@given(mode=st.integers(0, 0o777), name=st.text("abc-_. ~é", min_size=1, max_size=6))
-def test_a_refusal_is_foreseen(tmp_path_factory: Any, mode: int, name: str) -> None:
-    folder = tmp_path_factory.mktemp("refusals")
-    file = folder / f"{name}.om"
-    file.write_bytes(b"om")
-    file.chmod(mode)
-    assert api.is_refused(file) == bool(interface.why_refused(str(file)))
 
 
 # --- the backend as a file ----------------------------------------------------------------------

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 
 from harness.base.errors import HarnessError
@@ -38,7 +36,6 @@ _OF = frozenset(CHIPS)
 _SUBJECT = frozenset({"simulate-ascend"})  # what `doctor` calls the simulated host
 _GROUP = "Ascend"
 _SIMULATED = "simulation of an Ascend host"
-_OTHER_AIS_BENCH = "ais_bench_benchmark"
 _ABSENT = "neither on PATH nor in a known place"
 _DRIVERS = {
     "api": "ais_bench's interface in {python}",
@@ -210,17 +207,3 @@ def _drivers(wanted: str | None, tools: Toolkit, folder: Path, say: Findings) ->
         why = reasons[wanted] if wanted else "none of the above"
         short = "" if wanted else _NO_DRIVER
         yield say.lacks(what, why, drivers.INSTALL, short=short)
-    if tools.python == sys.executable and (version := _version(_OTHER_AIS_BENCH)):
-        yield say.note(
-            "another package named ais_bench",
-            f"{_OTHER_AIS_BENCH} {version} is installed in {tools.python}: a benchmark of language "
-            "models that has the same module name",
-            "keep it in another environment, and name the one with the wheels: --ais-python=PYTHON",
-        )
-
-
-def _version(distribution: str) -> str:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return ""

@@ -16,7 +16,7 @@ from harness.records.conditions import Answer
 
 _ID = r"\d{1,9}"  # bounded: int() refuses thousands of digits
 _NUMBER = re.compile(r"-?\d{1,12}(?:\.\d{1,6})?", re.ASCII)
-_VERSIONS = re.compile(r"npu-smi\s+(\S+)(?:.*\bVersion\s*:\s*(\S+))?", re.ASCII)
+_DRIVER = re.compile(r"npu-smi\s+\S+.*\bVersion\s*:\s*(\S+)", re.ASCII)
 _FIRST_ROW = re.compile(rf"({_ID})\s+(\S.*)", re.ASCII)  # NPU, name
 _SECOND_ROW = re.compile(rf"({_ID})(?:\s+(\S+))?", re.ASCII)  # chip, logical id
 _BUS_ID = re.compile(r"[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-9A-Fa-f]", re.ASCII)
@@ -96,8 +96,7 @@ class Clock:
 class NpuInfo:
     """All chips that one `npu-smi info` shows, in its order."""
 
-    tool_version: str  # empty when it is not printed
-    driver_version: str
+    driver_version: str  # empty when it is not printed
     chips: tuple[Chip, ...]
 
     def on_npu(self, npu_id: int) -> tuple[Chip, ...]:
@@ -129,8 +128,7 @@ def parse_info(text: str) -> NpuInfo:
             remedy="run `npu-smi info` by hand: it must print two rows for each chip",
             log=text,
         )
-    tool, driver = _versions(rows)
-    return NpuInfo(tool, driver, chips)
+    return NpuInfo(_driver_version(rows), chips)
 
 
 def parse_clock(text: str, chip_id: int) -> Clock | None:
@@ -168,11 +166,9 @@ def _heads_processes(cells: Sequence[str]) -> bool:
     return len(cells) >= 4 and cells[0].startswith("NPU") and "process id" in cells[1].lower()
 
 
-def _versions(rows: Iterable[Sequence[str]]) -> tuple[str, str]:
-    for cells in rows:
-        if len(cells) == 1 and (match := _VERSIONS.match(cells[0])):
-            return match[1], match[2] or ""
-    return "", ""
+def _driver_version(rows: Iterable[Sequence[str]]) -> str:
+    found = (_DRIVER.match(cells[0]) for cells in rows if len(cells) == 1)
+    return next((match[1] for match in found if match), "")
 
 
 class _Unreadable(ValueError):

@@ -24,11 +24,6 @@ _PREFIX = "exchange-"
 _SAFE_PATH = re.compile(r"[A-Za-z0-9_./-]+")
 
 
-def is_plain(path: Path | str) -> bool:
-    """Whether a path has only characters that all tools of CANN take."""
-    return _SAFE_PATH.fullmatch(str(path)) is not None
-
-
 class Workspace:
     """A folder that only we and the tool use; removed as a whole by `close`."""
 
@@ -38,7 +33,7 @@ class Workspace:
         try:
             real.mkdir(parents=True, exist_ok=True)
             real = real.resolve(strict=True)
-            if not is_plain(real):
+            if not _SAFE_PATH.fullmatch(str(real)):
                 raise ConfigError(
                     f"the tools of CANN refuse paths like {str(real)!r}",
                     remedy="--runs=DIR: a folder whose real path has only A-Z a-z 0-9 _ - / .",
