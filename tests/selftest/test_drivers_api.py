@@ -1,4 +1,8 @@
-"""`harness.targets.ascend.api`, `api_backend` and `drivers`: ais_bench's Python interface."""
+"""`harness.targets.ascend.api_backend` and `drivers`: ais_bench's Python interface, and who has it.
+
+The backend runs here in this process, on a stand-in of the interface. `test_drivers_simulated` has
+it in a device worker, with what a device does wrong.
+"""
 
 from __future__ import annotations
 
@@ -8,210 +12,162 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from harness import simulator
-from harness.base.errors import DeviceError, InferError, LoadError
-from harness.simulator import interface
 from harness.targets.ascend import api_backend, drivers
-from harness.targets.ascend.api import open_api
+from harness.targets.ascend.api_backend import ApiError, ApiModel
 from harness.targets.ascend.options import DRIVERS
-from harness.targets.protocol import Session, TensorSpec
-from harness.targets.sessions import WorkerSession
 from tests.selftest import ascend_tools
-from tests.selftest.ascend_tools import INPUT, OUTPUT, batch, expected
-from tests.selftest.running import alive
-
-Opener = Callable[..., WorkerSession]
-
-# Interpreters of the oldest version that the worker must run in, where there is one with NumPy.
+from tests.selftest.ascend_tools import SHAPE, B, C, batch, expected
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("site")
-    ascend_tools.install_python(folder / "site")
-    return folder / "site"
+class Session:
+    """ais_bench's `InferSession` of 2024 and later, at 2.5 ms an execution."""
+
+    ms, now, datatype, realsize = 2.5, 0.0, 0, 4 * int(np.prod(SHAPE))
+    shape: ClassVar[list[int]] = list(SHAPE)
+    pairs = True
+
+    def __init__(self, device: int, path: str) -> None:
+        self.times: list[Any] = []
+        self.longest, self.loop = 0, 1
+        self.ended: list[str] = []
+
+    def get_inputs(self) -> list[Any]:
+        described = {"datatype": self.datatype, "realsize": self.realsize}
+        return [SimpleNamespace(name="image", shape=self.shape, **described)]
+
+    def get_outputs(self) -> list[Any]:
+        return [SimpleNamespace(name="class", shape=[B, C], datatype=0)]
+
+    def infer(self, feeds: list[Any], mode: str, custom_sizes: int = 0) -> Any:
+        assert mode == "static"
+        for _ in range(self.loop):
+            start, self.now = np.float32(self.now), self.now + self.ms
+            self.times.append((start, np.float32(self.now)) if self.pairs else self.ms)
+        self.longest = max(self.longest, len(self.times))
+        return self.answer(expected(feeds[0]))
+
+    def answer(self, result: Any) -> Any:
+        return [result]
+
+    def set_loop_count(self, loop: int) -> None:
+        self.loop = loop
+
+    def summary(self) -> Any:
+        return SimpleNamespace(exec_time_list=self.times)
+
+    def reset_summaryinfo(self) -> None:
+        self.times = []
+
+    def free_resource(self) -> None:
+        self.ended.append("free_resource")
+
+    def finalize(self) -> None:
+        self.ended.append("finalize")
+
+
+class OldSession(Session):
+    """The form before 2024, which misspells a summary and has no loops of its own."""
+
+    pairs = False
+    sumary, reset_sumaryinfo = Session.summary, Session.reset_summaryinfo
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("summary", "reset_summaryinfo", "set_loop_count", "free_resource"):
+            raise AttributeError(name)
+        return super().__getattribute__(name)
 
 
 @pytest.fixture
-def opened(site: Path, tmp_path: Path) -> Iterator[Opener]:
-    made: list[WorkerSession] = []
+def opened(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Open a model on a form of the interface, with attributes of it changed."""
 
-    def open_fake(fault: str = "", **given: Any) -> WorkerSession:
-        settings = {"fault": fault, **given.pop("settings", {})}
-        model = ascend_tools.write_model(tmp_path / "model.om", **given.pop("model", {}))
-        model.chmod(0o644)
-        model = given.pop("file", model)
-        arguments = {
-            "toolkit": ascend_tools.toolkit(site=site, settings=settings),
-            "deadline_open_s": 60.0,
-            **given,
-        }
-        made.append(open_api(ascend_tools.opening(model, tmp_path / "work", **arguments)))
-        return made[-1]
+    def open_model(form: type[Session] = Session, **changes: Any) -> ApiModel:
+        session = type("Changed", (form,), changes)
+        interface = SimpleNamespace(InferSession=session, __file__="interface.py")
+        monkeypatch.setattr(api_backend, "import_interface", lambda: interface)
+        return ApiModel("model.om", {"device_id": 3})
 
-    yield open_fake
-    for session in made:
-        session.close()
-    assert not list((tmp_path / "work").glob("*"))
+    return open_model
 
 
-# --- what works -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("old", [False, True], ids=["new", "old"])
-def test_both_forms_infer_time_and_end(opened: Opener, tmp_path: Path, old: bool) -> None:
-    ended = tmp_path / "ended"
-    session = opened(settings={"old": old, "ended": str(ended)})
-    as_protocol: Session = session
-    given = [batch(k) for k in range(1, 6)]
-    results = list(as_protocol.stream(given))
-    np.testing.assert_array_equal(results, [expected(one) for one in given])
+@pytest.mark.parametrize("form", [Session, OldSession])
+def test_both_forms_infer_time_and_end(opened: Any, form: type[Session]) -> None:
+    model = opened(form)
+    assert model.info["device"] == 3
+    assert model.inputs == [("image", SHAPE, "float32")]
+    assert model.outputs == [("class", (B, C), "float32")]
+    np.testing.assert_array_equal(model.run([batch(2)]), [expected(batch(2))])
     for loops, warmup in ((1, 0), (9, 3)):
-        assert session.time(loops, warmup) == pytest.approx([2.5] * loops)
-    session.close()
-    assert ended.read_text().split() == (["finalize"] if old else ["free_resource", "finalize"])
+        assert model.time([batch(1)], loops, warmup) == pytest.approx([2.5] * loops)
+    model.close()
+    old = form is OldSession
+    assert model._session.ended == (["finalize"] if old else ["free_resource", "finalize"])
 
 
-def test_the_session_says_what_it_is(opened: Opener) -> None:
-    session = opened(device_id=3)
-    assert [(one.name, one.shape, one.dtype) for one in session.inputs] == [
-        (INPUT.name, INPUT.shape, "float32")
-    ]
-    assert [(one.name, one.shape, one.dtype) for one in session.outputs] == [
-        (OUTPUT.name, OUTPUT.shape, "float32")
-    ]
-    about = session.about
-    assert (about.driver, about.method, about.round_s) == ("api", "pure-inference", None)
-    assert about.runtime["ais_bench"] == about.runtime["aclruntime"] == "0.0.2"
-    assert about.runtime["device"] == 3 and about.pid is not None
+def test_the_tools_lists_do_not_grow(opened: Any) -> None:
+    model = opened()
+    for _ in range(1200):
+        model.run([batch(1)])
+    assert 1 < model._session.longest <= api_backend._RESET_EVERY < 1200
 
 
-def test_the_tools_lists_do_not_grow(opened: Opener) -> None:
-    session = opened("longest")
-    results = list(session.stream([batch(1)] * 1200 + [batch(-1)]))
-    # The stand-in answers with the longest that its list was.
-    assert 1 < results[-1].max() <= api_backend._RESET_EVERY < 1200
+def test_an_input_of_another_shape_or_type_is_refused(opened: Any) -> None:
+    for array in (batch(1)[:1], batch(1).astype(np.float16)):
+        with pytest.raises(ApiError, match="for the input 'image', which is float32"):
+            opened().run([array])
 
 
-# --- faults -------------------------------------------------------------------------------------
-
-RUN_FAULTS = {
-    "flat": (
-        InferError,
-        r"output 'class' came back as float32\[10\], the model says float32\[2, 5\]",
-    ),
-    "float16": (InferError, r"output 'class' came back as float16\[2, 5\]"),
-    "tensor": (InferError, "output 'class' is a str, not an array"),
-    "two": (InferError, "ais_bench returned 2 outputs, the model has 1"),
-    "none": (InferError, "ais_bench returned a NoneType, not a list"),
-    "crash": (InferError, "was killed by SIGSEGV"),
-    "lost-run": (DeviceError, "device 0 cannot be opened or was lost"),
+ANSWERS = {
+    r"output 'class' came back as float32\[10\], the model says float32\[2, 5\]": lambda y: [
+        y.ravel()
+    ],
+    r"output 'class' came back as float16\[2, 5\]": lambda y: [y.astype(np.float16)],
+    "output 'class' is a str, not an array": lambda y: ["tensor"],
+    "ais_bench returned 2 outputs, the model has 1": lambda y: [y, y],
+    "ais_bench returned a NoneType, not a list": lambda y: None,
 }
 
 
-@pytest.mark.parametrize("fault", RUN_FAULTS)
-def test_a_fault_of_a_run_is_one_error(opened: Opener, fault: str) -> None:
-    kind, message = RUN_FAULTS[fault]
-    session = opened(fault)
-    with pytest.raises(kind) as caught:
-        list(session.stream([batch(1), batch(-1), batch(1)]))
-    assert re.search(message, caught.value.message), caught.value.message
-    assert "[ERROR] acl execute failed" in caught.value.log
-    assert session.about.pid is not None and not alive(session.about.pid)
+@pytest.mark.parametrize("message", ANSWERS)
+def test_an_answer_that_is_not_the_models(opened: Any, message: str) -> None:
+    with pytest.raises(ApiError, match=message):
+        opened(answer=lambda self, result: ANSWERS[message](result)).run([batch(1)])
 
 
-@pytest.mark.parametrize("old", [False, True], ids=["new", "old"])
-def test_executions_that_are_not_timed(opened: Opener, old: bool) -> None:
-    with pytest.raises(InferError, match=r"timed \d+ executions, \d+ were asked for"):
-        opened("few-times", settings={"old": old}).time(4, 0)
-
-
-def test_times_that_go_backwards(opened: Opener) -> None:
-    with pytest.raises(
-        InferError, match=r"timed an execution from 0 to -2\.5 ms: was the clock set"
+def test_times_that_cannot_be(opened: Any) -> None:
+    short = {"summary": lambda self: SimpleNamespace(exec_time_list=self.times[1:])}
+    for changes, message in (
+        (short, "timed 3 executions, 4 were asked for"),
+        ({"ms": -2.5}, r"timed an execution from 0 to -2\.5 ms: was the clock set"),
+        # Half an hour after the session was opened float32 counts in steps of 0.125 ms.
+        ({"now": 1.8e6, "ms": 0.25}, r"clock counts in steps of 0\.125 ms"),
     ):
-        opened("backwards").time(4, 0)
-    with pytest.raises(InferError, match=r"gave 2 times .*-2\.5"):  # the old form: the worker's
-        opened(settings={"old": True, "ms": -2.5}).time(2, 0)
-
-
-def test_a_clock_that_became_too_coarse(opened: Opener) -> None:
-    # Half an hour after the session was opened float32 counts in steps of 0.125 ms.
-    settings = {"since": 1.8e6, "ms": 0.25}
-    with pytest.raises(InferError, match=r"clock counts in steps of 0\.125 ms"):
-        opened(settings=settings).time(4, 0)
-    times = opened(settings={**settings, "ms": 2.5}).time(4, 0)
+        with pytest.raises(ApiError, match=message):
+            opened(**changes).time([batch(1)], 4, 0)
+    times = opened(now=1.8e6).time([batch(1)], 4, 0)
     assert sum(times) / 4 == pytest.approx(2.5, rel=0.02)
 
 
-OPEN_FAULTS = {
-    "dynamic": ({}, r"the input 'image' has the shape \[-1, 3, 4, 4\]: the model is dynamic"),
-    "aipp": ({}, r"the input 'image' takes 96 bytes, float32\[2, 3, 4, 4\] are 384: is an AIPP"),
-    "": ({"datatype": 1}, "the input 'image' (is float16|takes)"),
-    "code": ({"datatype": 99}, "the input 'image' has an unknown data type, code 99"),
-    "no-library": ({}, r"ImportError: libascendcl\.so: cannot open shared object file"),
-}
-
-
-@pytest.mark.parametrize("fault", OPEN_FAULTS)
-def test_a_fault_while_opening(opened: Opener, fault: str) -> None:
-    settings, message = OPEN_FAULTS[fault]
-    with pytest.raises(LoadError) as caught:
-        opened(fault, settings=settings)
-    assert re.search(message, caught.value.message), caught.value.message
-
-
-def test_a_device_that_cannot_be_opened(opened: Opener) -> None:
-    with pytest.raises(DeviceError, match=r"device 0 cannot be opened or was lost: model\.om"):
-        opened("lost")
-
-
-def test_another_shape_than_expected(opened: Opener) -> None:
-    with pytest.raises(LoadError, match=r"expected \[4, 3, 4, 4\]"):
-        opened(input=TensorSpec("image", (4, 3, 4, 4), "float32"))
-
-
-@pytest.mark.parametrize("interface", ["none", "other"])
-def test_a_host_without_it(opened: Opener, tmp_path: Path, interface: str) -> None:
-    other = tmp_path / "site"
-    if interface == "other":
-        ascend_tools.install_python(other, main=False, interface=False)
-        folder = other / "ais_bench_benchmark-3.1.dist-info"
-        folder.mkdir()
-        (folder / "METADATA").write_text("Name: ais-bench-benchmark\nVersion: 3.1\n")
-        message = r"no infer\.interface: it is another tool .* \(ais_bench_benchmark 3\.1\)"
-    else:
-        message = "no ais_bench is installed"
-    with pytest.raises(LoadError, match=message):
-        opened(toolkit=ascend_tools.toolkit(site=other))
-
-
-# --- files that ais_bench refuses ---------------------------------------------------------------
-
-
-@pytest.mark.parametrize("mode", [0o444, 0o666])
-def test_a_copy_that_no_ais_bench_refuses_is_opened(
-    opened: Opener, tmp_path: Path, mode: int
-) -> None:
-    folder = tmp_path / "a store"
-    folder.mkdir()
-    file = ascend_tools.write_model(folder / "model.om")
-    file.chmod(mode)
-    session = opened(file=file, settings={"took": str(tmp_path / "took")})
-    taken = Path((tmp_path / "took").read_text())
-    assert interface.why_refused(str(file)) and not interface.why_refused(str(taken))
-    np.testing.assert_array_equal(list(session.stream([batch(1)])), [expected(batch(1))])
-    session.close()
-    assert not taken.exists()
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shape": [-1, 3, 4, 4]}, r"'image' has the shape \[-1, 3, 4, 4\]: the model is dynamic"),
+        ({"realsize": 96}, r"takes 96 bytes, float32\[2, 3, 4, 4\] are 384: is an AIPP"),
+        ({"datatype": 1}, r"float16\[2, 3, 4, 4\] are 192"),
+        ({"datatype": 99}, "the input 'image' has an unknown data type, code 99"),
+    ],
+)
+def test_a_model_that_cannot_be_fed(opened: Any, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ApiError, match=message):
+        opened(**changes)
 
 
 # --- the backend as a file ----------------------------------------------------------------------
@@ -231,25 +187,12 @@ def test_the_backend_imports_only_the_standard_library_and_numpy() -> None:
     assert imported <= set(sys.stdlib_module_names) | {"numpy", "__future__"}
 
 
-_FINITE = st.floats(0.01, 1000.0)
-
-
-@settings(deadline=None)
-@given(st.lists(_FINITE, min_size=1, max_size=20), st.floats(0, 1e4))
-def test_durations_of_pairs(times: list[float], since: float) -> None:
-    entries = []
-    now = since
-    for ms in times:
-        entries.append((now, now + ms))
-        now += ms + 0.5
-    assert api_backend._milliseconds(entries) == pytest.approx(times, abs=1e-6)
-    assert api_backend._milliseconds(times) == times
-
-
 # --- which drivers there are --------------------------------------------------------------------
 
 
-def test_a_host_with_all_drivers(site: Path, tmp_path: Path) -> None:
+def test_a_host_with_all_drivers(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    ascend_tools.install_python(site)
     toolkit = ascend_tools.toolkit(
         site=site, benchmark=ascend_tools.install_benchmark(tmp_path / "benchmark.x86_64")
     )
@@ -272,8 +215,11 @@ def test_a_host_with_the_other_tool_of_that_name(tmp_path: Path) -> None:
     site = tmp_path / "site"
     ascend_tools.install_python(site, main=False, interface=False)
     (site / "aclruntime.py").write_text("")
+    folder = site / "ais_bench_benchmark-3.1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Name: ais-bench-benchmark\nVersion: 3.1\n")
     found = drivers.available_drivers(ascend_tools.toolkit(site=site), log=tmp_path / "log")
-    assert "another tool of that name" in found["api"]
+    assert "another tool of that name (ais_bench_benchmark 3.1)" in found["api"]
     assert "no __main__" in found["cli"]
 
 
