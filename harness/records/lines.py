@@ -218,7 +218,7 @@ class EndLine(_Line):
     planned: int
     counts: Mapping[str, int] = Field(default_factory=dict)
     complete: bool = False
-    # Where somebody asked for an end before the last case: "after the first failure (-x)".
+    # Where somebody asked for an end before the last case: "early (stopping after 1 failures)".
     stopped: str = ""
     exit_status: int = 0
     seconds: float = 0.0

@@ -136,7 +136,7 @@ class Why:
     `remedy`: what to do.
     """
 
-    what: str  # "The machine failed", "The run stopped after the first failure (-x)"
+    what: str  # "The machine failed", "The run stopped early (...)"
     why: str
     names: str
     case: CaseLine | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from html import escape
 from typing import Any
 
@@ -36,9 +35,8 @@ def _figure(value: float | None, unit: str) -> str:
 class Columns:
     """The hooks of pytest-html, for a plugin manager that has it: our columns, and a banner."""
 
-    def __init__(self, shown: Callable[[], Provenance | None]) -> None:
-        """`shown`: the provenance of the run; None where it has no cases."""
-        self._shown = shown
+    def __init__(self, provenance: Provenance) -> None:
+        self._provenance = provenance
 
     def pytest_html_report_title(self, report: Any) -> None:
         report.title = "Acceptance of deployed models"
@@ -47,7 +45,7 @@ class Columns:
         prefix.extend(
             '<p style="padding:.6em;font-weight:bold;color:#000;background:#ffd21f;'
             f'border:4px dashed #000">{banner.text}</p>'
-            for banner in banners({self._shown() or "real"})
+            for banner in banners({self._provenance})
         )
 
     def pytest_html_results_table_header(self, cells: list[str]) -> None:

@@ -1,36 +1,21 @@
-"""The record of one case: its line, its error, and the command that does it again."""
+"""What the record of a case is made of: its error, its toolchain, the command that repeats it."""
 
 from __future__ import annotations
 
 import errno
 import shlex
 import traceback
-from dataclasses import dataclass, field
 from typing import Any
 
 from harness.base import host
 from harness.base.errors import HarnessError
 from harness.base.stages import Stage
-from harness.base.terms import Outcome
-from harness.catalog.schema import Catalog
 from harness.plan import Case
-from harness.records.lines import CaseLine
-from harness.records.observed import ErrorInfo, Observed
+from harness.records.observed import DeviceInfo, ErrorInfo
 from harness.settings import OPTIONS, Settings, resolve
 
 # What of a toolchain a reader compares from run to run, beside the libraries of the host.
 _VERSIONED = ("cann", "driver", "firmware")
-
-
-@dataclass(frozen=True)
-class CaseFacts:
-    """What a case gathered until it ended. `worker`: the process that ran it, of several."""
-
-    observed: Observed = field(default_factory=Observed)
-    error: ErrorInfo | None = None
-    worker: str = ""
-    started: str = ""
-    seconds: float = 0.0
 
 
 def nodeid_of(case: Case) -> str:
@@ -38,45 +23,12 @@ def nodeid_of(case: Case) -> str:
     return f"tests/acceptance/test_{case.check}.py::test_{case.check}[{case.id}]"
 
 
-def case_line(
-    run_id: str,
-    settings: Settings,
-    catalog: Catalog,
-    case: Case,
-    nodeid: str,
-    outcome: Outcome,
-    sentence: str,
-    facts: CaseFacts,
-) -> CaseLine:
-    """Make the one line of a case, however it ended."""
-    model, observed = catalog.models[case.model], facts.observed
-    toolchain = observed.device.toolchain if observed.device is not None else {}
-    versions = {name: str(toolchain[name]) for name in _VERSIONED if name in toolchain}
-    return CaseLine(
-        run=run_id,
-        **case.planned(nodeid).model_dump(),
-        title=model.title,
-        provenance=settings.provenance,
-        outcome=outcome,
-        sentence=sentence,
-        verdict=observed.verdict,
-        error=facts.error,
-        measurement=observed.measurement,
-        checkpoint=observed.checkpoint,
-        images=observed.images,
-        preprocessing=model.preprocessing.describe(),
-        artifacts=tuple(observed.artifacts),
-        stages=tuple(observed.stages),
-        device=observed.device,
-        attempts=tuple(observed.attempts),
-        machine=host.machine(),
-        versions={**host.versions(), **versions},
-        diagnosis=observed.diagnosis,
-        worker=facts.worker,
-        started=facts.started,
-        seconds=round(facts.seconds, 3),
-        repeat=(repeat_command(settings, case),),
-    )
+def versions_of(device: DeviceInfo | None) -> dict[str, str]:
+    """Return the versions of the host's libraries and of the device's toolchain."""
+    toolchain = device.toolchain if device is not None else {}
+    return host.versions() | {
+        name: str(toolchain[name]) for name in _VERSIONED if name in toolchain
+    }
 
 
 def error_info(error: BaseException) -> ErrorInfo:

@@ -19,27 +19,36 @@ from harness.judge.run_checks import run_checks
 from harness.records import reader, writer
 from harness.records.lines import CheckName, EndLine, RunCheckLine, RunLine
 from harness.records.reader import RunRecords
+from harness.settings import Settings
+from harness.targets import registry
 
 
-def checks_over(records: RunRecords, catalog: Catalog) -> tuple[RunCheckLine, ...]:
-    """Judge what no single case can know; a failed line where that itself fails."""
-    try:
-        return run_checks(records, catalog)
-    except Exception as error:
-        assert records.run is not None
-        why = (
-            error.message if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
-        )
-        return (
-            run_line(records.run, CheckName.RUN_CHECKS, "all cases", f"could not be judged: {why}"),
-        )
+def checks_over(
+    records: RunRecords, catalog: Catalog, settings: Settings
+) -> tuple[RunCheckLine, ...]:
+    """Judge what no single case can know, and add what the target remarks on the run.
 
-
-def run_line(run: RunLine, name: CheckName, subject: str, sentence: str) -> RunCheckLine:
-    """Make the line of a remark on the whole run, and on no model.
-
-    A planted fault that never struck is recorded; anything else failed.
+    Where that itself fails, return a failed line: it must not cost the end line.
     """
+    assert records.run is not None
+    run = records.run
+    try:
+        remarks = registry.remarks(settings, records.directory)
+        return (
+            *run_checks(records, catalog),
+            *(_remark(run, CheckName.PLANTED_FAULT, "the simulated host", one) for one in remarks),
+        )
+    except Exception as error:
+        sentence = f"could not be judged: {_told(error)}"
+        return (_remark(run, CheckName.RUN_CHECKS, "all cases", sentence),)
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
+
+
+def _remark(run: RunLine, name: CheckName, subject: str, sentence: str) -> RunCheckLine:
+    """Return a check of the whole run, and of no model; a planted fault is only recorded."""
     return RunCheckLine(
         run=run.run,
         name=name,
@@ -107,14 +116,13 @@ def publish(records: RunRecords) -> RunRecords:
     """
     from harness.report import exports, write_report
 
-    directory = records.directory
     try:
-        write_report(directory, images_at_hand=True)
-        exports.write_all(directory)
+        write_report(records.directory, images_at_hand=True)
+        exports.write_all(records.directory)
     except Exception as error:
-        ours = isinstance(error, HarnessError)
-        sys.stderr.write(f"\n{error if ours else f'no report: {type(error).__name__}: {error}'}\n")
-        return _ended_badly(records, Exit.MACHINE_TROUBLE if ours else Exit.HARNESS_FAULT)
+        sys.stderr.write(f"\nno report: {_told(error)}\n")
+        trouble = isinstance(error, HarnessError)
+        return _ended_badly(records, Exit.MACHINE_TROUBLE if trouble else Exit.HARNESS_FAULT)
     try:
         exports.append_step_summary(records, os.environ)
     except HarnessError as error:

@@ -15,7 +15,7 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,26 +26,19 @@ from harness.base.environment import ROOT
 from harness.base.errors import ConfigError, HarnessError, RecordError
 from harness.base.progress import Progress
 from harness.base.stages import Stage
-from harness.base.terms import Check, Outcome
+from harness.base.terms import Check
 from harness.catalog.load import load_catalog
 from harness.catalog.schema import Catalog
 from harness.judge.causes import Exit
 from harness.plan import Case, Plan, make_plan, missing, missing_text
 from harness.records import reader, writer
-from harness.records.lines import (
-    CaseLine,
-    CheckName,
-    PlanLine,
-    PlannedCase,
-    RunCheckLine,
-    RunLine,
-)
+from harness.records.lines import CaseLine, PlanLine, RunLine
 from harness.records.observed import Diagnosis, ErrorInfo, Observed
 from harness.records.reader import RunRecords
 from harness.records.verdicts import Verdict
 from harness.run import known_failures
-from harness.run.case_record import CaseFacts, case_line, error_info, nodeid_of
-from harness.run.ending import checks_over, end_records, publish, run_line
+from harness.run.case_record import error_info, nodeid_of, repeat_command, versions_of
+from harness.run.ending import checks_over, end_records, publish
 from harness.run.guide_figures import guide_figures
 from harness.settings import OPTIONS, Settings, resolve
 from harness.targets import registry
@@ -88,7 +81,7 @@ class Run:
         self.directory: Path = self.settings.runs / self.id
         self.command = tuple(command) or tuple(sys.orig_argv)
         self.progress = progress or progress_on_stderr(only_terminal=True)
-        self.planned: tuple[PlannedCase, ...] = ()
+        self.planned: Mapping[str, Case] = {}  # by node id, once the run has begun
         self.upcoming: tuple[Case, ...] = ()  # what this process runs: they are built ahead
         self.records: RunRecords | None = None  # once the run has ended
         self._catalog = catalog
@@ -164,15 +157,6 @@ class Run:
 
     # The side that begins and ends it -----------------------------------------------------
 
-    def make_place(self) -> None:
-        """Make the folder of the runs.
-
-        Raises:
-            ConfigError: it cannot be made there.
-            RecordError: the disk is full.
-        """
-        _make_folder(self.settings.runs, exist_ok=True)
-
     def begin(self, cases: Sequence[tuple[str, Case]]) -> None:
         """Write what was asked for, as (node id, case), before any of it runs.
 
@@ -181,20 +165,12 @@ class Run:
             RecordError: the records cannot be written.
         """
         chosen = [case for _, case in cases]
-        lacking = missing(self.settings, chosen)
-        if lacking:
+        if lacking := missing(self.settings, chosen):
             raise ConfigError(missing_text(lacking, len(cases)))
         processes.ending.clear()
-        planned = tuple(case.planned(nodeid) for nodeid, case in cases)
         _make_folder(self.directory)
         _point_latest(self.settings.runs, self.id)
-        writer.append(self.directory, self._run_line(planned))
-        writer.append(self.directory, PlanLine(run=self.id, cases=planned))
-        self.planned = planned
-        self.progress.begin(self._expected(cases))
-
-    def _run_line(self, planned: Sequence[PlannedCase]) -> RunLine:
-        return RunLine(
+        run = RunLine(
             run=self.id,
             provenance=self.settings.provenance,
             started=files.now(),
@@ -207,9 +183,13 @@ class Run:
             settings=self.settings.to_json(),
             allow_inconclusive=self.settings.allow_inconclusive,
             guide_figures=guide_figures(
-                self.catalog, (one.model for one in planned), self.settings.provenance
+                self.catalog, (case.model for case in chosen), self.settings.provenance
             ),
         )
+        planned = tuple(case.planned(nodeid) for nodeid, case in cases)
+        writer.append(self.directory, run, PlanLine(run=self.id, cases=planned))
+        self.planned = dict(cases)
+        self.progress.begin(self._expected(cases))
 
     def _expected(self, cases: Sequence[tuple[str, Case]]) -> dict[str, float | None]:
         """Seconds that earlier runs let expect of each case."""
@@ -229,8 +209,7 @@ class Run:
             RecordError: the records cannot be written.
         """
         self.progress.end()
-        records = reader.read(self.directory)
-        checks = [*checks_over(records, self.catalog), *self._remarks(records)]
+        checks = checks_over(reader.read(self.directory), self.catalog, self.settings)
         records = end_records(
             self.directory,
             checks,
@@ -241,17 +220,6 @@ class Run:
         )
         self.records = publish(records)
         return self.records
-
-    def _remarks(self, records: RunRecords) -> list[RunCheckLine]:
-        """Ask the target for remarks on the run; a failure must not cost the end line."""
-        try:
-            remarks = registry.remarks(self.settings, self.directory)
-        except Exception as error:
-            sys.stderr.write(f"\n{type(error).__name__}: {error}\n")
-            remarks = ("what was planted on the simulated host could not be read",)
-        assert records.run is not None
-        subject = "the simulated host"
-        return [run_line(records.run, CheckName.PLANTED_FAULT, subject, one) for one in remarks]
 
     def summary(self) -> list[str]:
         """Return the finished run in a few lines, and where its report is."""
@@ -268,31 +236,21 @@ class Run:
             RecordError: the records cannot be written.
         """
         self.progress.ended(nodeid)
-        planned = next((one for one in self.planned if one.nodeid == nodeid), None)
-        if planned is None:
+        if nodeid not in self.planned:
             return None
-        error = ErrorInfo(
+        case = CaseRun(self, self.planned[nodeid], nodeid)
+        case.error = ErrorInfo(
             type="Crash",
             stage=Stage.WORKER,
-            message="the pytest worker that ran the case died",
+            message=f"the pytest worker that ran the case died: {text.partition(chr(10))[0]}",
             remedy="look at the worker's last log in the run directory; memory may have run out",
             log=text,
         )
-        case = Case(planned.model, planned.batch_size, planned.target, planned.check)
-        sentence = f"{error.message}: {text.partition(chr(10))[0]}"
-        line = self.case_line(case, nodeid, "crashed", sentence, CaseFacts(error=error))
+        line = case.line()
         writer.append(self.directory, line)
         return line
 
     # The side that runs cases -------------------------------------------------------------
-
-    def case_line(
-        self, case: Case, nodeid: str, outcome: Outcome, sentence: str, facts: CaseFacts
-    ) -> CaseLine:
-        """Make the record of a case, as far as it came."""
-        return case_line(
-            self.id, self.settings, self.catalog, case, nodeid, outcome, sentence, facts
-        )
 
     def build_ahead(self) -> None:
         """Build what later cases of this process need while a device measures.
@@ -330,9 +288,9 @@ class CaseRun:
         self.case = case
         self.nodeid = nodeid or nodeid_of(case)
         self.error: ErrorInfo | None = None
-        self.declared = known_failures.declared(run.catalog, case)
-        self._pipeline: CasePipeline | None = None
-        self._prepared: Prepared | None = None
+        self.known_failure = known_failures.declared(run.catalog, case)
+        self.observed = Observed()
+        self._prepared: tuple[CasePipeline, Prepared] | None = None
         self._started = files.now()
         self._begin = time.monotonic()
 
@@ -370,8 +328,9 @@ class CaseRun:
         Raises:
             HarnessError: of the stage that failed.
         """
-        self._pipeline = self.run.workbench.for_case(self.case)
-        self._prepared = self._pipeline.prepare()
+        pipeline = self.run.workbench.for_case(self.case)
+        self.observed = pipeline.observed
+        self._prepared = pipeline, pipeline.prepare()
 
     def measure(self) -> Verdict:
         """Measure on a leased device and judge; look for the cause of a failed accuracy.
@@ -381,27 +340,21 @@ class CaseRun:
         """
         from harness.measure.attempt import measure
 
-        assert self._pipeline is not None
         assert self._prepared is not None
+        pipeline, prepared = self._prepared
         self.run.build_ahead()
-        verdict = measure(self._pipeline, self._prepared)
-        observed = self._pipeline.observed
-        observed.verdict = verdict
+        self.observed.verdict = verdict = measure(pipeline, prepared)
         failed = verdict.kind == "FAIL" and self.case.check == "accuracy"
         if failed and not self.run.settings.no_diagnosis:
-            observed.diagnosis = self._diagnose()
+            from harness.diagnosis.diagnose import diagnose
+
+            try:
+                self.observed.diagnosis = diagnose(pipeline, prepared)
+            except HarnessError as error:  # the verdict stands, whatever becomes of its cause
+                self.observed.diagnosis = Diagnosis(
+                    f"the cause could not be looked for: [{error.stage}] {error.message}"
+                )
         return verdict
-
-    def _diagnose(self) -> Diagnosis:
-        # A run without a failure needs none of it.
-        from harness.diagnosis.diagnose import diagnose
-
-        assert self._pipeline is not None
-        assert self._prepared is not None
-        try:
-            return diagnose(self._pipeline, self._prepared)
-        except HarnessError as error:  # the verdict stands, whatever becomes of its cause
-            return Diagnosis(f"the cause could not be looked for: [{error.stage}] {error.message}")
 
     def failed(self, error: BaseException) -> None:
         """Note what ended the case; the first error counts."""
@@ -410,7 +363,7 @@ class CaseRun:
     @property
     def fails(self) -> bool:
         """True where the verdict fails a test."""
-        verdict = None if self._pipeline is None else self._pipeline.observed.verdict
+        verdict = self.observed.verdict
         return verdict is not None and (
             verdict.kind == "FAIL"
             or (verdict.kind == "INCONCLUSIVE" and not self.run.settings.allow_inconclusive)
@@ -419,20 +372,29 @@ class CaseRun:
     @property
     def end(self) -> known_failures.CaseEnd:
         """How the case ended, as far as it has come."""
-        verdict = None if self._pipeline is None else self._pipeline.observed.verdict
-        return known_failures.ending(self.error, verdict, self.declared)
+        return known_failures.case_end(self.error, self.observed.verdict, self.known_failure)
 
     def line(self) -> CaseLine:
         """Return the case's record, as far as it has come."""
-        end = self.end
-        facts = CaseFacts(
-            observed=Observed() if self._pipeline is None else self._pipeline.observed,
+        run, observed, end = self.run, self.observed, self.end
+        model = run.catalog.models[self.case.model]
+        return CaseLine(
+            run=run.id,
+            **dict(self.case.planned(self.nodeid)),
+            title=model.title,
+            provenance=run.settings.provenance,
+            outcome=end.outcome,
+            sentence=end.sentence,
             error=self.error,
-            worker=self.run.worker,
+            preprocessing=model.preprocessing.describe(),
+            **vars(observed),
+            machine=host.machine(),
+            versions=versions_of(observed.device),
+            worker=run.worker,
             started=self._started,
-            seconds=time.monotonic() - self._begin,
+            seconds=round(time.monotonic() - self._begin, 3),
+            repeat=(repeat_command(run.settings, self.case),),
         )
-        return self.run.case_line(self.case, self.nodeid, end.outcome, end.sentence, facts)
 
 
 def progress_on_stderr(worker: str = "", *, only_terminal: bool = False) -> Progress:
@@ -453,16 +415,16 @@ def _with_usual_target(settings: Settings) -> Settings:
     return dataclasses.replace(settings, target=resolve(kinds, environment={}).target)
 
 
-def _make_folder(path: Path, *, exist_ok: bool = False) -> None:
+def _make_folder(path: Path) -> None:
     try:
-        path.mkdir(parents=True, exist_ok=exist_ok)
+        path.mkdir(parents=True)
     except OSError as error:
-        text = f"cannot make {path}: {error.strerror or error}"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RecordError(
-                text, remedy="free disk space, or choose another place with --runs=DIR"
-            ) from error
-        raise ConfigError(text, remedy="choose another place with --runs=DIR") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "choose another place with --runs=DIR"
+        raise (RecordError if full else ConfigError)(
+            f"cannot make {path}: {error.strerror or error}",
+            remedy=f"free disk space, or {remedy}" if full else remedy,
+        ) from error
 
 
 def _point_latest(runs: Path, run_id: str) -> None:

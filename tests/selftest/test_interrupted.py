@@ -74,8 +74,8 @@ def test_a_run_that_ends_by_x_says_so_and_keeps_the_code_of_its_failure(run_pyte
     assert done.code == 1, done.output  # an acceptance failed: xdist calls it interrupted
     end = done.records().end
     assert end is not None
-    assert end.stopped == "after the first failure (-x)"
-    assert "The run stopped after the first failure (-x): these did not run" in done.output
+    assert end.stopped == "early (stopping after 1 failures)"
+    assert "The run stopped early (stopping after 1 failures): these did not run" in done.output
     assert "The machine" not in done.output
 
 

@@ -27,6 +27,7 @@ from harness.base.errors import (
     RecordError,
 )
 from harness.base.stages import Stage
+from harness.catalog.schema import KnownFailure
 from harness.judge.causes import Exit
 from harness.plan import Case
 from harness.records import reader, writer
@@ -36,7 +37,7 @@ from harness.records.verdicts import Reference, Verdict
 from harness.run import ending, engine, known_failures
 from harness.run.case_record import error_info, repeat_command
 from harness.run.engine import CaseRun, Run
-from harness.run.known_failures import Declared
+from harness.run.known_failures import CaseEnd, case_end
 from harness.settings import resolve
 from tests.selftest.running import ROOT, TINY
 
@@ -207,8 +208,7 @@ def test_a_failed_build_is_told_once(make):
     # One that failed anew, in the same words, is told whole.
     assert run.describe(second, CompileError("refused", remedy="r")) == run.describe(first, error)
     # In its record the second case has all of it.
-    end = known_failures.ending(error_info(again), None, Declared())
-    assert end.sentence == f"[compile] refused{REMEMBERED}"
+    assert case_end(error_info(again), None, None).sentence == f"[compile] refused{REMEMBERED}"
     other = CompileError("another")
     other.remembered = True  # by another process, whose terminal is not this one
     assert "another" in run.describe(second, other)
@@ -305,16 +305,12 @@ def test_checks_that_cannot_be_judged_fail_the_run(make, monkeypatch):
 
 
 def test_what_a_target_remarks_is_recorded(make, monkeypatch):
-    def broken(*_: Any) -> tuple[str, ...]:
-        raise OSError("gone")
-
-    for remarks, sentence in ((lambda *_: ("never struck",), "never struck"), (broken, "be read")):
-        monkeypatch.setattr("harness.targets.registry.remarks", remarks)
-        records = make().execute()
-        (check,) = [one for one in records.checks if one.name is CheckName.PLANTED_FAULT]
-        assert check.outcome == "recorded"
-        assert check.sentence.endswith(sentence)
-        assert records.exit_status == Exit.PASSED
+    monkeypatch.setattr("harness.targets.registry.remarks", lambda *_: ("never struck",))
+    records = make().execute()
+    assert [(one.name, one.outcome, one.sentence) for one in records.checks] == [
+        (CheckName.PLANTED_FAULT, "recorded", "never struck")
+    ]
+    assert records.exit_status == Exit.PASSED
 
 
 def test_a_worker_that_died_has_a_line_for_its_case(make):
@@ -339,10 +335,9 @@ def test_a_run_without_a_place_ends_before_it_begins(make, monkeypatch, number, 
 
     run = make()
     monkeypatch.setattr(Path, "mkdir", fail)
-    for begin in (run.make_place, run.execute):
-        with pytest.raises(kind) as caught:
-            begin()
-        assert "--runs=DIR" in caught.value.remedy
+    with pytest.raises(kind) as caught:
+        run.execute()
+    assert "--runs=DIR" in caught.value.remedy
 
 
 def test_somebodys_folder_called_latest_stays(make):
@@ -355,74 +350,65 @@ def test_somebodys_folder_called_latest_stays(make):
 
 # Known failures ---------------------------------------------------------------------------
 
-
-def known(stage: str, **more: Any) -> Declared:
-    return Declared(excuse=failure(stage, **more))
+LINK = "https://example.org/issues/1"
 
 
-def failure(stage: str, **more: Any) -> Any:
-    from harness.catalog.schema import KnownFailure
-
-    link = "https://example.org/issues/1"
-    return KnownFailure(case="tiny-bs4-cpu", stage=Stage(stage), link=link, **more)
+def known(stage: str, **more: Any) -> KnownFailure:
+    return KnownFailure(case="tiny-bs4-cpu", stage=Stage(stage), link=LINK, **more)
 
 
-@pytest.mark.parametrize("stage", ["data", "checkpoint", "device", "store", "harness"])
-@pytest.mark.parametrize("declared", ["compile", "verdict"])
-def test_an_error_that_is_not_the_models_leaves_a_declaration_open(stage, declared):
-    error = ErrorInfo(type="X", stage=Stage(stage), message="m")
-    end = known_failures.ending(error, None, known(declared))
-    assert end.outcome == "error"
-    assert end.sentence == (
-        f"[{stage}] m; declared to fail at {declared} (https://example.org/issues/1), which stays "
-        "open"
-    )
-    full = ErrorInfo(type="X", stage=Stage.EXPORT, message="m", full_disk=True)
-    assert known_failures.ending(full, None, known(declared)).outcome == "error"
-    other = ErrorInfo(type="X", stage=Stage.EXPORT, message="m")
-    end = known_failures.ending(other, None, known(declared))
-    assert (end.outcome, end.broken) == ("failed", True)
-    assert "it failed at export" in end.sentence
-    assert end.sentence.endswith("Change known_failures in the catalog")
+def error_at(stage: str, **more: Any) -> ErrorInfo:
+    return ErrorInfo(type="X", stage=Stage(stage), message="m", **more)
 
 
-@pytest.mark.parametrize("stage", ["data", "device", "compile"])
-def test_an_error_at_the_declared_stage_is_excused(stage):
-    error = ErrorInfo(type="X", stage=Stage(stage), message="m")
-    assert known_failures.ending(error, None, known(stage)).outcome == "known_failure"
+OPEN = "which stays open"
+EXCUSED = "failed as declared"
+CHANGE = "Change known_failures in the catalog"
 
 
 @pytest.mark.parametrize(
-    ("declared", "kind", "outcome", "words"),
+    ("declared", "happened", "outcome", "words"),
     [
-        ("verdict", "FAIL", "known_failure", "failed as declared"),
-        ("verdict", "INCONCLUSIVE", "inconclusive", "which stays open"),
-        ("verdict", "PASS", "failed", "it did not fail"),
-        ("compile", "INCONCLUSIVE", "failed", "it did not fail"),
-        ("compile", "RECORDED", "failed", "it did not fail"),
-        ("compile", "FAIL", "failed", "it failed at verdict"),
+        ("compile", error_at("compile"), "known_failure", EXCUSED),
+        ("device", error_at("device"), "known_failure", EXCUSED),
+        ("verdict", judged("FAIL"), "known_failure", EXCUSED),
+        # What says nothing of the model leaves the declaration open.
+        *(("compile", error_at(s), "error", OPEN) for s in ("data", "checkpoint", "device")),
+        *(("verdict", error_at(s), "error", OPEN) for s in ("store", "harness")),
+        ("verdict", error_at("export", full_disk=True), "error", OPEN),
+        ("verdict", error_at("worker"), "crashed", OPEN),
+        ("verdict", judged("INCONCLUSIVE"), "inconclusive", OPEN),
+        ("verdict", error_at("export"), "failed", "it failed at export"),
+        ("compile", judged("FAIL"), "failed", "it failed at verdict"),
+        ("verdict", judged("PASS"), "failed", "it did not fail"),
+        ("compile", judged("INCONCLUSIVE"), "failed", "it did not fail"),
+        ("compile", judged("RECORDED"), "failed", "it did not fail"),
     ],
 )
-def test_what_was_declared_and_what_was_judged(declared, kind, outcome, words):
-    end = known_failures.ending(None, judged(kind), known(declared))
+def test_what_was_declared_and_what_happened(declared, happened, outcome, words):
+    failed = isinstance(happened, ErrorInfo)
+    end = case_end(happened if failed else None, None if failed else happened, known(declared))
     assert end.outcome == outcome
     assert words in end.sentence
-    assert end.excused == (outcome == "known_failure")
+    assert LINK in end.sentence
+    assert end.broken == (outcome == "failed") == end.sentence.endswith(CHANGE)
+    assert (f"[{happened.stage}] m" if failed else happened.sentence) in end.sentence
 
 
-def test_an_excuse_that_has_ended_is_spoken_of_and_one_that_holds_wins():
-    ended = failure("compile", expires="2024-02-29")
-    end = known_failures.ending(error_info(CompileError("m")), None, Declared(ended=ended))
-    assert (end.outcome, end.excused) == ("error", False)
-    said = "its excuse (https://example.org/issues/1) ended on 2024-02-29"
-    assert end.sentence == f"[compile] m; {said}"
-    assert said not in known_failures.ending(None, judged("PASS"), Declared(ended=ended)).sentence
-    catalog = SimpleNamespace(known_failures=(ended, failure("export"), failure("load")))
+def test_an_excuse_that_has_ended_is_spoken_of_and_one_that_holds_wins(monkeypatch):
+    ended = known("compile", expires="2024-02-29")
+    catalog: Any = SimpleNamespace(known_failures=(ended, known("export"), known("load")))
     case = Case("tiny", 4, "cpu", "accuracy")
-    found = known_failures.declared(catalog, case, date(2024, 3, 1))  # type: ignore[arg-type]
-    assert found == Declared(excuse=catalog.known_failures[1])
-    found = known_failures.declared(catalog, case, date(2024, 2, 29))  # type: ignore[arg-type]
-    assert found == Declared(excuse=ended)
+    said = f"its excuse ({LINK}) ended on 2024-02-29"
+    error = error_info(CompileError("m"))
+    monkeypatch.setattr(known_failures, "today", lambda: date(2024, 3, 1))
+    assert known_failures.declared(catalog, case) == catalog.known_failures[1]
+    assert case_end(error, None, ended) == CaseEnd("error", f"[compile] m; {said}")
+    assert said not in case_end(None, judged("PASS"), ended).sentence
+    monkeypatch.setattr(known_failures, "today", lambda: date(2024, 2, 29))
+    assert known_failures.declared(catalog, case) == ended
+    assert case_end(error, None, ended).outcome == "known_failure"
+    assert known_failures.declared(catalog, Case("tiny", 1, "cpu", "accuracy")) is None
 
 
 @pytest.mark.parametrize(("stage", "status"), [("compile", 0), ("export", 1)])

@@ -23,7 +23,7 @@ from tests.selftest import report_samples as samples
 from tests.selftest.pages import Tree, page
 from tests.selftest.report_samples import case, planned, run_records
 
-STOPPED = "after the first failure (-x)"
+STOPPED = "early (stopping after 1 failures)"
 
 
 def failed_at(stage: Stage, name: str = "a-bs1-cpu", **changes: Any) -> CaseLine:
