@@ -56,7 +56,7 @@ def test_a_build_that_fails_does_not_end_the_others_and_runs_at_low_priority(mad
         if self.case.batch_size == 1:
             raise ExportError("planted")
 
-    monkeypatch.setattr(CasePipeline, "prepare", prepare)
+    monkeypatch.setattr(CasePipeline, "prepare_ahead", prepare)
     before = os.getpriority(os.PRIO_PROCESS, 0)
     chosen, catalog, folder = made
     Ahead(chosen, catalog, folder, [case(1), case(2)]).join(60)
@@ -97,10 +97,3 @@ def test_a_model_that_tunes_on_a_device_is_not_built_while_others_use_it(tuned):
         with pytest.raises(DeviceError, match="planted"):
             bench.compiled()
     assert set(leased) == {"compile of tiny-bs7-ascend310p3"}
-
-
-def test_an_untuned_batch_size_of_the_same_model_takes_no_device(tuned):
-    workplace, leased = tuned
-    bench = Workbench(*workplace).for_case(case(8))
-    bench.compiled()
-    assert leased == []

@@ -18,13 +18,12 @@ from tests.selftest.running import NO_NETWORK, ROOT, TINY, alive, eventually
 @pytest.mark.parametrize(
     ("signals", "options"),
     [
-        ([signal.SIGTERM], []),
-        # Who waits presses Ctrl-C again, while pytest works out what it interrupted.
-        ([signal.SIGINT] * 8, []),
+        # Who waits presses Ctrl-C as well, while pytest works out what it interrupted.
+        ([signal.SIGTERM, *[signal.SIGINT] * 7], []),
         # As `timeout` does: the process, then its group. xdist's workers write lines to their end.
         ([signal.SIGTERM, signal.SIGTERM], ["-n", "2"]),
     ],
-    ids=["SIGTERM", "SIGINT again", "SIGTERM twice with workers"],
+    ids=["and SIGINT", "twice with workers"],
 )
 def test_an_interrupted_run_leaves_its_report_and_code_2(tmp_path, shared, signals, options):
     runs = tmp_path / "runs"
@@ -65,18 +64,29 @@ def test_an_interrupted_run_leaves_its_report_and_code_2(tmp_path, shared, signa
     assert (runs / "latest" / "junit.xml").is_file()
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["alone", "a worker"])
-def test_a_run_that_ends_by_x_says_so_and_keeps_the_code_of_its_failure(run_pytest, workers):
+def stopped_by_x(done):
+    assert done.code == 1, done.output  # an acceptance failed: xdist calls it interrupted
+    assert done.records().end.stopped == "early (stopping after 1 failures)"
+    assert "The run stopped early (stopping after 1 failures): " in done.output
+    assert "The machine" not in done.output
+
+
+def test_a_run_that_ends_by_x_with_a_worker_keeps_the_code_of_its_failure(run_pytest):
     done = run_pytest(
-        *("--simulate-ascend", "-m", "accuracy", "--batch-sizes=1,2,4,8", *workers, "-x"),
+        *("--simulate-ascend", "-m", "accuracy", "--batch-sizes=1,2,4,8", "-n", "1", "-x"),
         *("--simulator=fault=nan:any", "--no-diagnosis"),
     )
-    assert done.code == 1, done.output  # an acceptance failed: xdist calls it interrupted
-    end = done.records().end
-    assert end is not None
-    assert end.stopped == "early (stopping after 1 failures)"
-    assert "The run stopped early (stopping after 1 failures): these did not run" in done.output
-    assert "The machine" not in done.output
+    stopped_by_x(done)
+
+
+def test_nothing_that_was_built_ahead_lives_on(run_pytest):
+    done = run_pytest(
+        *("--simulate-ascend", "-m", "accuracy", "--batch-sizes=1,7", "-x", "--no-diagnosis"),
+        "--simulator=atc_seconds=20,fault=nan:any",
+    )
+    stopped_by_x(done)
+    found = subprocess.run(["pgrep", "-f", str(done.run_dir)], capture_output=True, text=True)
+    assert found.stdout == ""
 
 
 def test_an_input_error_keeps_its_code_with_x(run_pytest, tmp_path):
@@ -86,16 +96,6 @@ def test_an_input_error_keeps_its_code_with_x(run_pytest, tmp_path):
     done = run_pytest(*words, catalog=refused)
     assert done.code == 4, done.output
     assert "The machine" not in done.output
-
-
-def test_nothing_that_was_built_ahead_lives_on(run_pytest):
-    done = run_pytest(
-        *("--simulate-ascend", "-m", "accuracy", "--batch-sizes=1,7", "-x", "--no-diagnosis"),
-        "--simulator=atc_seconds=20,fault=nan:any",
-    )
-    assert done.code == 1, done.output
-    found = subprocess.run(["pgrep", "-f", str(done.run_dir)], capture_output=True, text=True)
-    assert found.stdout == ""
 
 
 STARTS = """
