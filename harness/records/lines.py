@@ -64,7 +64,7 @@ class GuideFigures:
 class _Line(BaseModel):
     # Unknown keys are kept out rather than refused: an older harness reads a newer run.
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="strings")
-    schema_version: int = SCHEMA
+    schema_version: int = Field(default=SCHEMA, ge=SCHEMA)
 
 
 class RunLine(_Line):
@@ -88,6 +88,30 @@ class RunLine(_Line):
     notes: tuple[str, ...] = ()  # what a reader of a merged run must know
 
 
+class _Judged:
+    """A line with a verdict, and what is asked of it most."""
+
+    verdict: Verdict | None
+
+    @property
+    def unit(self) -> str:
+        """Unit of `measured`: "%" of top-1, or "fps"."""
+        return "" if self.verdict is None else self.verdict.unit
+
+    @property
+    def measured(self) -> float | None:
+        return None if self.verdict is None else self.verdict.measured
+
+    @property
+    def reference(self) -> Reference | None:
+        return None if self.verdict is None else self.verdict.reference
+
+    @property
+    def difference_percent(self) -> float | None:
+        """100 * (measured - reference) / reference."""
+        return None if self.verdict is None else self.verdict.difference_percent
+
+
 class PlannedCase(BaseModel):
     """One case that was asked for."""
 
@@ -108,7 +132,7 @@ class PlanLine(_Line):
     cases: tuple[PlannedCase, ...] = ()
 
 
-class CaseLine(_Line):
+class CaseLine(_Judged, _Line):
     """One case, whole: what is needed to redo it or to dispute it."""
 
     kind: Literal["case"] = "case"
@@ -144,24 +168,6 @@ class CaseLine(_Line):
     repeat: tuple[str, ...] = ()  # commands that do the case again
 
     @property
-    def unit(self) -> str:
-        """Unit of `measured`: "%" of top-1, or "fps"."""
-        return "" if self.verdict is None else self.verdict.unit
-
-    @property
-    def measured(self) -> float | None:
-        return None if self.verdict is None else self.verdict.measured
-
-    @property
-    def reference(self) -> Reference | None:
-        return None if self.verdict is None else self.verdict.reference
-
-    @property
-    def difference_percent(self) -> float | None:
-        """100 * (measured - reference) / reference."""
-        return None if self.verdict is None else self.verdict.difference_percent
-
-    @property
     def accuracy(self) -> AccuracyMeasurement | None:
         one = self.measurement
         return one if isinstance(one, AccuracyMeasurement) else None
@@ -182,7 +188,7 @@ class CheckName(StrEnum):
     PLANTED_FAULT = "planted fault"  # one of a simulated host that never struck
 
 
-class RunCheckLine(_Line):
+class RunCheckLine(_Judged, _Line):
     """What no single case can know, judged over the run's cases."""
 
     kind: Literal["check"] = "check"
@@ -195,18 +201,6 @@ class RunCheckLine(_Line):
     outcome: Literal["passed", "failed", "inconclusive", "recorded"]
     sentence: str
     verdict: Verdict | None = None
-
-    @property
-    def unit(self) -> str:
-        return "" if self.verdict is None else self.verdict.unit
-
-    @property
-    def measured(self) -> float | None:
-        return None if self.verdict is None else self.verdict.measured
-
-    @property
-    def reference(self) -> Reference | None:
-        return None if self.verdict is None else self.verdict.reference
 
 
 class EndLine(_Line):

@@ -91,13 +91,11 @@ def read(directory: Path) -> RunRecords:
         try:
             line = _LINE.validate_json(raw)
         except ValidationError as error:
-            _require_form(raw, path)
+            _refuse_older_form(raw, path)
             fault = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(map(str, fault["loc"]))
             damaged.append(f"line {number}: {f'{place}: ' if place else ''}{fault['msg']}"[:200])
             continue
-        if line.schema_version < SCHEMA:
-            raise _older_form(path, line.schema_version)
         if isinstance(line, RunLine):
             run = run or line
         elif isinstance(line, PlanLine):
@@ -140,18 +138,14 @@ def read_samples(directory: Path, file: str) -> Samples:
         raise RecordError(f"no samples at {path}: {error}") from error
 
 
-def _require_form(raw: str, path: Path) -> None:
+def _refuse_older_form(raw: str, path: Path) -> None:
     """Refuse a file of another version: its values have another form."""
     try:
         version = json.loads(raw).get("schema_version", SCHEMA)
     except (ValueError, AttributeError, RecursionError):
         return  # no line of any version
     if isinstance(version, int) and version < SCHEMA:
-        raise _older_form(path, version)
-
-
-def _older_form(path: Path, version: int) -> RecordError:
-    return RecordError(
-        f"{path} has records of an older form ({version}, this harness reads {SCHEMA})",
-        remedy="read it with the version that wrote it, or run again",
-    )
+        raise RecordError(
+            f"{path} has records of an older form ({version}, this harness reads {SCHEMA})",
+            remedy="read it with the version that wrote it, or run again",
+        )
