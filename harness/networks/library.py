@@ -202,12 +202,8 @@ def _split(source: str) -> tuple[str, str]:
 
 
 def _closest(name: str, names: Iterable[str]) -> str:
-    """Names that begin as this one does, underscores aside, then those that look like it."""
-    known = sorted(names, key=lambda one: (len(one), one))
-    bare = name.replace("_", "").lower()
-    begin = [one for one in known if bare and one.replace("_", "").startswith(bare)]
-    close = [*begin, *difflib.get_close_matches(name, known, n=3)]
-    return f"closest: {', '.join(list(dict.fromkeys(close))[:3])}" if close else ""
+    close = difflib.get_close_matches(name, sorted(names), n=3)
+    return f"closest: {', '.join(close)}" if close else ""
 
 
 def _import(name: str) -> ModuleType:
