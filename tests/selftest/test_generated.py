@@ -6,13 +6,10 @@ import hashlib
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import Image
 
 from harness.base.errors import DataError
-from harness.catalog.steps import CenterCrop, Normalize, Preprocessing, Resize
 from harness.images.dataset import ImageSet, find_image_set
 from harness.images.generated import (
     CLASSES,
@@ -24,7 +21,6 @@ from harness.images.generated import (
     training_images,
     write_set,
 )
-from harness.images.preprocess import crop
 
 COUNT = 62
 
@@ -121,37 +117,3 @@ def test_a_set_is_never_mixed_with_other_files(tmp_path: Path) -> None:
     write_set(tmp_path, 2, seed=0)
     with pytest.raises(DataError, match="cannot write"):
         write_set(tmp_path, 2, seed=1)
-
-
-def features(images: list[Image.Image]) -> npt.NDArray[np.float64]:
-    """Random filters over a small crop, means and spreads: what a network's first layers see."""
-    pre = Preprocessing(
-        resize=Resize(op="resize_short", size=72, interpolation="bilinear"),
-        crop=CenterCrop(size=64, offset="round"),
-        normalize=Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
-    )
-    filters = np.random.default_rng(0).standard_normal((7 * 7 * 3, 64)).astype(np.float32)
-    rows = []
-    for image in images:
-        pixels = crop(image, pre).astype(np.float32) / 255 - 0.5
-        patches = np.lib.stride_tricks.sliding_window_view(pixels, (7, 7), axis=(0, 1))[::6, ::6]
-        answers = patches.reshape(-1, 7 * 7 * 3) @ filters
-        answers = np.maximum(answers, 0)
-        rows.append(np.concatenate([answers.mean(0), answers.std(0), pixels.mean((0, 1))]))
-    return np.asarray(rows, np.float64)
-
-
-def test_random_features_tell_the_classes_apart_but_not_all_images(generated: ImageSet) -> None:
-    images, classes = zip(*training_images(3, seed=9), strict=True)
-    known = features(list(images))
-    center, spread = known.mean(0), known.std(0) + 1e-6
-    known = (known - center) / spread
-    targets = np.array(classes)[:, None] == np.array(CLASSES)
-    weights = np.linalg.solve(known.T @ known + np.eye(known.shape[1]), known.T @ targets)
-    seen = (features([Image.open(path) for path in generated.paths]) - center) / spread
-    predicted = np.array(CLASSES)[(seen @ weights).argmax(1)]
-    right = predicted == np.array(generated.labels)
-    assert 0.4 < right.mean() < 0.99
-    # The images that are hard on purpose are: no luck makes a set perfect.
-    hard = [kind_of(index) in ("blend", "noise") for index in range(COUNT)]
-    assert right[hard].mean() < 0.5
