@@ -163,3 +163,22 @@ def test_a_child_outlives_its_killed_parent_by_no_more_than_a_moment(tmp_path):
     child, grandchild = map(int, pids.read_text().split())
     assert eventually(lambda: not alive(child))
     assert eventually(lambda: not alive(grandchild))
+
+
+def test_a_worker_that_leads_no_group_ends_with_its_parent_too(tmp_path):
+    worker = (
+        "import os, pathlib, sys, time; from harness.base import signals; "
+        "signals.end_with_parent(os.getppid()); "
+        "pathlib.Path(sys.argv[1]).write_text(f'{os.getpid()} '); time.sleep(120)"
+    )
+    code = (
+        f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}, sys.argv[1]])"
+    )
+    pid = tmp_path / "pid"
+    parent = subprocess.Popen([sys.executable, "-c", code, str(pid)], cwd=ROOT)
+    try:
+        assert eventually(lambda: pid.exists() and pid.read_text().endswith(" "))
+    finally:
+        parent.kill()
+        parent.wait(60)
+    assert eventually(lambda: not alive(int(pid.read_text())))

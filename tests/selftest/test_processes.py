@@ -112,6 +112,7 @@ def deadline_at(monkeypatch) -> Callable[[Path], None]:
 
     def set_deadline(file: Path):
         def wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
+            assert 0 < seconds <= 60
             assert eventually(lambda: file.exists() and file.read_text().endswith("\n"), 60)
             return False
 

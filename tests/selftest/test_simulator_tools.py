@@ -620,6 +620,11 @@ def test_benchmark_on_its_own(bench):
     assert "ave_throughputRate: 1000samples/s, ave_latency: 1ms" in ran.out
     text = Path("result/PureInfer_perf_of_model_in_device_0.txt").read_text()
     assert text == "ave_throughputRate = 1000.00samples/s, ave_latency = 1.0ms\n"
+    # What strikes outputs does not strike where none are written, and is not spent there.
+    bench.configure("fault=nan:0:1")
+    assert bench.run(*pure, tool=benchmark).code == 0
+    assert bench.run(*VISION, tool=benchmark).code == 0
+    assert np.isnan(np.fromfile("result/dumpOutput_device0/img0_1.bin", np.float32)[0])
 
 
 @pytest.mark.parametrize(
