@@ -85,6 +85,7 @@ def test_a_pytest_ini_that_cannot_be_read_is_one_line(run, tmp_path, content):
         ("nothing", "No such command"),
         ("cache explain", "--rehearsal or --target"),
         ("cache gc --max-gb=-1", "--max-gb"),
+        ("cache gc --max-gb=nan", "--max-gb"),
         ("cache gc --key=../../../x", "is no key"),
         ("cache gc --key=1234567", "is no key"),
         ("cache ls --store=/dev/null", "--store=/dev/null is no folder"),
