@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from harness.base.errors import InferError
+from harness.diagnosis.graphs import batches
 from harness.targets.protocol import Float32, Session
 
 
@@ -86,16 +86,8 @@ def outputs(session: Session, images: Float32) -> Float32:
     """
     size = session.inputs[0].shape[0]
 
-    def fillers() -> Iterator[Callable[[Float32], None]]:
-        for start in range(0, len(images), size):
-
-            def fill(view: Float32, rows: Float32 = images[start : start + size]) -> None:
-                view[: len(rows)] = rows
-                view[len(rows) :] = 0.0
-
-            yield fill
-
-    batches = list(session.stream_into(fillers()))
-    if len(batches) != -(-len(images) // size):
-        raise InferError(f"the session returned {len(batches)} batches for {len(images)} images")
-    return np.concatenate(batches)[: len(images)]
+    count = -(-len(images) // size)
+    logits = list(session.stream(batches(images, size)))
+    if len(logits) != count:
+        raise InferError(f"the session returned {len(logits)} batches for {len(images)} images")
+    return np.concatenate(logits)[: len(images)]

@@ -10,7 +10,7 @@ from harness.base import jobs
 from harness.base.errors import HarnessError, InferError
 from harness.base.stages import Stage
 from harness.diagnosis import trials
-from harness.diagnosis.agreement import CELLS, agree, outputs
+from harness.diagnosis.agreement import CELLS, Agreement, agree, outputs
 from harness.diagnosis.evidence import Evidence
 from harness.diagnosis.words import COMPILED, EAGER, EXPORTED, SIMPLIFIED, STAGES
 from harness.measure import attempt
@@ -58,7 +58,7 @@ def graph_outputs(evidence: Evidence, path: Path, name: str) -> Float32:
                 "batch_size": evidence.case.case.batch_size,
                 "output": str(output),
             },
-            deadline_s=evidence.deadline.left_s,
+            deadline_s=evidence.left_s,
             log=evidence.case.log_path(Stage.DIAGNOSE),
             error=InferError,
             what=f"{name} of {evidence.case.case.id}",
@@ -72,50 +72,42 @@ def compiled_stage(evidence: Evidence) -> None:
 
     Then try the usual mistakes on it.
     """
+    evidence.check_time()
     reference = next(iter(evidence.logits.values()), None)
-    evidence.deadline.check()
-    try:
-        with attempt.opened(
-            evidence.case, evidence.prepared, timeout_s=evidence.deadline.left_s
-        ) as session:
-            evidence.logits[COMPILED] = right = outputs(session, evidence.input)
-            fed = evidence.pictures.fed
-            same = np.array_equal(fed, evidence.input)
-            as_fed = right if same else outputs(session, fed)
-            _agreement_table(evidence, None if same else as_fed)
-            if reference is None or agree(as_fed, reference).within(evidence.bound):
-                trials.label_suspects(evidence, session)
-            else:
-                trials.input_suspects(evidence, session, as_fed, reference, same=same)
-    finally:
-        if COMPILED not in evidence.logits:
-            _agreement_table(evidence, None)
+    with attempt.opened(evidence.case, evidence.prepared, timeout_s=evidence.left_s) as session:
+        as_fed = evidence.logits[COMPILED] = outputs(session, evidence.input)
+        if not evidence.right_is_fed:
+            as_fed = evidence.as_fed = outputs(session, evidence.pictures.fed)
+        if reference is None or agree(as_fed, reference).within(evidence.bound):
+            trials.label_suspects(evidence, session)
+        else:
+            trials.input_suspects(evidence, session, as_fed, reference)
 
 
-def _agreement_table(evidence: Evidence, as_fed: Float32 | None) -> None:
+def agreement(evidence: Evidence) -> None:
     """Compare each stage with the one before it and with the first; note the first that departs."""
     findings, rows = evidence.findings, []
-    first = next(iter(evidence.logits), "")
-    before = ""
-    for name, logits in evidence.logits.items():
+
+    def row(name: str, logits: Float32, other: str, bound: float) -> Agreement:
+        result = agree(logits, evidence.logits[other])
+        says = "agrees" if result.within(bound) else "departs"
+        rows.append([name, other, *result.cells(), says])
+        return result
+
+    first = before = next(iter(evidence.logits), "")
+    for name, logits in list(evidence.logits.items())[1:]:
         bound = evidence.bound if name == COMPILED else FLOAT32_BOUND
-        for other in dict.fromkeys(one for one in (before, first) if one and one != name):
-            agreement = agree(logits, evidence.logits[other])
-            within = agreement.within(bound)
-            rows.append([name, other, *agreement.cells(), _says(within)])
-            if other == before and not within and findings.stage is None:
-                findings.stage, findings.difference = STAGES[name], agreement
+        result = row(name, logits, before, bound)
+        if not result.within(bound) and findings.stage is None:
+            findings.stage, findings.difference = STAGES[name], result
+        if before != first:
+            row(name, logits, first, bound)
         before = name
-    if as_fed is not None and first:
-        agreement = agree(as_fed, evidence.logits[first])
-        name = f"{COMPILED}, as fed in the run"
-        rows.append([name, first, *agreement.cells(), _says(agreement.within(evidence.bound))])
+    if evidence.as_fed is not None and first != COMPILED:
+        row(f"{COMPILED}, as fed in the run", evidence.as_fed, first, evidence.bound)
     evidence.section(
         f"Agreement of the stages on {len(evidence.index)} images",
         ["stage", "compared with", *CELLS, f"bound {FLOAT32_BOUND:g}, compiled {evidence.bound:g}"],
         rows,
+        at=0,
     )
-
-
-def _says(within: bool) -> str:
-    return "agrees" if within else "departs"

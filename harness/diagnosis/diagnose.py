@@ -11,11 +11,10 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-
 from harness.base.stages import Stage
 from harness.diagnosis import chain, trials
-from harness.diagnosis.evidence import Deadline, Evidence, best_class
+from harness.diagnosis.evidence import Evidence, best_class
+from harness.diagnosis.graphs import batches
 from harness.diagnosis.words import words
 from harness.records.measurements import AccuracyMeasurement
 from harness.records.observed import Diagnosis
@@ -43,7 +42,7 @@ def diagnose(case: CasePipeline, prepared: Prepared, images: int = IMAGES) -> Di
             case=case,
             prepared=prepared,
             recorded=measurement if isinstance(measurement, AccuracyMeasurement) else None,
-            deadline=Deadline(case.deadline(LIMIT_S)),
+            limit_s=case.deadline(LIMIT_S),
             scratch=Path(scratch),
             count=max(2, images),
         )
@@ -52,6 +51,7 @@ def diagnose(case: CasePipeline, prepared: Prepared, images: int = IMAGES) -> Di
             for what, step in (
                 ("stages before the compiler", chain.host_stages),
                 ("compiled model", chain.compiled_stage),
+                ("agreement", chain.agreement),
                 ("pairing and labels", trials.paired),
                 ("whether the run can be repeated", trials.count_unrepeatable),
                 ("operator by operator", _operator_by_operator),
@@ -82,9 +82,8 @@ def _image_table(evidence: Evidence) -> None:
 
 def _operator_by_operator(evidence: Evidence) -> None:
     """Offer the command of the target's own tool that compares operators on the device."""
-    case, size = evidence.case, evidence.case.case.batch_size
-    batch = np.zeros((size, *evidence.input.shape[1:]), np.float32)
-    batch[: min(size, len(evidence.index))] = evidence.input[:size]
+    case = evidence.case
+    batch = next(batches(evidence.input, case.case.batch_size))
     comparison = compare_operators(
         case.bench.target,
         case.simplified(),

@@ -24,34 +24,13 @@ from harness.targets.protocol import Float32
 
 
 @dataclass
-class Deadline:
-    """The time that a diagnosis has."""
-
-    seconds: float
-    began: float = field(default_factory=time.monotonic)
-
-    @property
-    def left_s(self) -> float:
-        """Seconds that are left; at least one, which a step may always take."""
-        return max(1.0, self.began + self.seconds - time.monotonic())
-
-    def check(self) -> None:
-        """Raise `HarnessError` when no further step may begin."""
-        if time.monotonic() >= self.began + self.seconds:
-            raise HarnessError(
-                f"the diagnosis has taken its {self.seconds:g} s",
-                remedy="a slow machine needs --deadline-factor",
-            )
-
-
-@dataclass
 class Evidence:
     """State of one diagnosis; each part adds to it."""
 
     case: CasePipeline
     prepared: Prepared
     recorded: AccuracyMeasurement | None
-    deadline: Deadline
+    limit_s: float
     scratch: Path
     count: int  # images that go through the stages
     findings: Findings = field(default_factory=Findings)
@@ -59,12 +38,27 @@ class Evidence:
     failed: list[tuple[str, str]] = field(default_factory=list)  # what, and why
     commands: list[str] = field(default_factory=list)
     logits: dict[str, Float32] = field(default_factory=dict)  # by stage, on the catalog's input
+    as_fed: Float32 | None = None  # the compiled model's, on what the run feeds
     predicted: Predicted | None = None  # what the run kept of each image
 
     images: ImageSet = field(init=False)
     index: Index = field(default_factory=lambda: np.zeros(0, np.int64))  # of the few, in the set
     pictures: Pictures = field(init=False)
     input: Float32 = field(init=False)  # of the few images, by the catalog's preprocessing
+    _began: float = field(default_factory=time.monotonic)
+
+    @property
+    def left_s(self) -> float:
+        """Seconds that are left; at least one, which a step may always take."""
+        return max(1.0, self._began + self.limit_s - time.monotonic())
+
+    def check_time(self) -> None:
+        """Raise `HarnessError` when no further step may begin."""
+        if time.monotonic() >= self._began + self.limit_s:
+            raise HarnessError(
+                f"the diagnosis has taken its {self.limit_s:g} s",
+                remedy="a slow machine needs --deadline-factor",
+            )
 
     @property
     def bound(self) -> float:
@@ -89,10 +83,22 @@ class Evidence:
         published = float(self.case.model.accuracy.published.top1) if real else 0.0
         return max(0.0 if eager is None else eager.percent(1), published) / 100.0
 
-    def section(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Add a table, if it has rows."""
+    @property
+    def right_is_fed(self) -> bool:
+        """Whether the run feeds what the catalog's preprocessing gives."""
+        return np.array_equal(self.pictures.fed, self.input)
+
+    def section(
+        self,
+        title: str,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        at: int | None = None,
+    ) -> None:
+        """Add a table, if it has rows; `at` a place among the others, or as the last."""
         if rows:
-            self.sections.append(Section(title, tuple(columns), tuple(tuple(row) for row in rows)))
+            table = Section(title, tuple(columns), tuple(tuple(row) for row in rows))
+            self.sections.insert(len(self.sections) if at is None else at, table)
 
     @contextmanager
     def trying(self, what: str) -> Iterator[None]:
@@ -128,34 +134,22 @@ class Evidence:
 
     def load(self, index: Index) -> tuple[Pictures, Float32]:
         """Return some images with what the run feeds for them, and the catalog's input."""
-        self.deadline.check()
+        self.check_time()
         feed = self.prepared.feed
-        paths = [self.images.paths[i] for i in index]
-        nothing = np.zeros((0, 3, 0, 0), np.float32)
-        right = Pictures(paths, nothing).inputs(self.case.model.preprocessing)
-        if feed is None:
-            return Pictures(paths, right.copy()), right
-        fed = np.empty_like(right)
-        rows = {name: row for row, name in enumerate(feed.crops.names)}
-        for at, i in enumerate(index):
-            row = rows.get(self.images.names[i])
-            if row is None:
-                raise HarnessError(f"{self.images.names[i]} is not among the images that are fed")
-            crops = feed.crops.rows(row, row + 1)
-            if crops[0].shape[1] != right.shape[2]:
-                raise HarnessError(
-                    f"the run feeds images of {crops[0].shape[1]} pixels, "
-                    f"the catalog says {right.shape[2]}"
-                )
-            feed.normalize(crops, fed[at : at + 1])
-        return Pictures(paths, fed), right
+        assert feed is not None
+        pictures = Pictures([self.images.paths[i] for i in index])
+        right = pictures.inputs(self.case.model.preprocessing)
+        pictures.fed = np.empty_like(right)
+        for row, i in enumerate(index):
+            feed.normalize(feed.crops.rows(i, i + 1), pictures.fed[row : row + 1])
+        return pictures, right
 
     @contextmanager
     def sharing_host(self) -> Iterator[Lease]:
         """Hold a share of the host's CPU, waited for no longer than there is time."""
-        self.deadline.check()
+        self.check_time()
         what = f"diagnosis of {self.case.case.id}"
-        with self.case.bench.share_host(what, self.deadline.left_s) as lease:
+        with self.case.bench.share_host(what, self.left_s) as lease:
             yield lease
 
 

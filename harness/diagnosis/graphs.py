@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.base.errors import InferError
 from harness.stages.onnx_file import first_line
+
+
+def batches(images: npt.NDArray[np.float32], size: int) -> Iterator[npt.NDArray[np.float32]]:
+    """Yield `float32[size, 3, S, S]` after another; the last one is filled with zeros."""
+    for start in range(0, len(images), size):
+        batch = np.zeros((size, *images.shape[1:]), np.float32)
+        batch[: len(images) - start] = images[start : start + size]
+        yield batch
 
 
 def run_graph(*, model: str, inputs: str, batch_size: int, output: str) -> dict[str, Any]:
@@ -23,11 +33,6 @@ def run_graph(*, model: str, inputs: str, batch_size: int, output: str) -> dict[
         raise InferError(f"ONNX Runtime does not open the graph: {first_line(error)}") from error
     name = session.get_inputs()[0].name
     images = np.load(inputs, allow_pickle=False)
-    rows = []
-    for start in range(0, len(images), batch_size):
-        batch = np.zeros((batch_size, *images.shape[1:]), np.float32)
-        part = images[start : start + batch_size]
-        batch[: len(part)] = part
-        rows.append(session.run(None, {name: batch})[0])
+    rows = [session.run(None, {name: batch})[0] for batch in batches(images, batch_size)]
     np.save(output, np.concatenate(rows)[: len(images)].astype(np.float32), allow_pickle=False)
     return {"images": len(images)}

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.records.predictions import Prediction
-from harness.targets.protocol import Float32
 
 Index = npt.NDArray[np.int64]
 
@@ -96,40 +95,3 @@ def orders(names: Sequence[str], labels: Index, batch: int) -> Iterator[tuple[st
 def _natural(name: str) -> list[tuple[int, int, str]]:
     parts = re.split(r"(\d{1,18})", name)
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
-
-
-def matched(logits: Float32, expected: Float32, bound: float) -> Index | None:
-    """Return for each row of `logits` the row of `expected` that it is, -1 where it is none.
-
-    None when the rows are where they belong, or when fewer than nine in ten are any row at all.
-    """
-    if logits.shape != expected.shape or len(logits) < 2 or not np.isfinite(logits).all():
-        return None
-    a, b = logits.astype(np.float64), expected.astype(np.float64)
-    squares = np.sum(a * a, axis=1)[:, None] + np.sum(b * b, axis=1)[None] - 2.0 * a @ b.T
-    nearest = squares.argmin(axis=1)
-    close = np.sqrt(np.maximum(squares.min(axis=1), 0.0)) <= bound * np.linalg.norm(
-        b[nearest], axis=1
-    )
-    home = np.arange(len(logits))
-    if np.mean(close) < 0.9 or np.mean(nearest[close] == home[close]) > 0.5:
-        return None
-    if len(np.unique(nearest[close])) < 0.9 * np.count_nonzero(close):
-        return None  # one row again and again is a constant output, not an order
-    return np.where(close, nearest, -1).astype(np.int64)
-
-
-def describe(mapping: Index, names: Sequence[str], labels: Index, batch: int) -> str:
-    """Return an order that was found, in words."""
-    known = mapping >= 0
-    # `mapping` says whose result lies at a place; an order says at which place a result lies.
-    for name, order in orders(names, labels, batch):
-        inverse = np.empty(len(order), np.int64)
-        inverse[order] = np.arange(len(order))
-        if (
-            len(np.unique(order)) == len(order)
-            and np.mean(inverse[known] == mapping[known]) >= RESTORED
-        ):
-            return name
-    place = int(np.flatnonzero(known & (mapping != np.arange(len(mapping))))[0])
-    return f"another order: {names[place]} got the result of {names[mapping[place]]}"

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from harness.catalog.schema import Catalog, Model
-from harness.catalog.steps import Normalize, Preprocessing
+from harness.catalog.steps import (
+    Normalize,
+    Preprocessing,
+)
 from harness.images import preprocess
 from harness.images.preprocess import UInt8
 from harness.targets.protocol import Float32
 
-_KNOWN = {
+_NORMALIZATIONS = {
     "ImageNet's mean and std": Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
     "no mean and std": Normalize(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
     "mean and std of 0.5": Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
@@ -22,34 +24,19 @@ _KNOWN = {
         mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255)
     ),
 }
-_RESIZES = {
-    "resize_short": "the short side resized",
-    "resize_height": "the height resized",
-    "resize_square": "resized to a square",
-}
-
-
-@dataclass(frozen=True)
-class Suspect:
-    """A mistake: its name, and the input `float32[N, 3, S, S]` that it makes of image files."""
-
-    name: str
-    make: Callable[[Pictures], Float32]
 
 
 class Pictures:
-    """A few image files, decoded as often as there are geometries to try.
+    """A few image files, decoded as often as there are geometries to try."""
 
-    `fed` is what the run feeds for them, `float32[N, 3, S, S]`.
-    """
+    fed: Float32  # what the run feeds for them, `float32[N, 3, S, S]`
 
-    def __init__(self, paths: Sequence[Path], fed: Float32) -> None:
-        self.fed = fed
+    def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = tuple(paths)
         self._crops: dict[tuple[object, object], UInt8] = {}
 
     def crops(self, steps: Preprocessing) -> UInt8:
-        """`uint8[N, S, S, 3]` of the geometry, decoded anew and not from the store.
+        """Return `uint8[N, S, S, 3]` of the geometry, decoded anew and not from the store.
 
         Raises:
             DataError: an image that cannot be decoded, by name.
@@ -62,100 +49,75 @@ class Pictures:
             self._crops[key] = np.stack(rows)
         return self._crops[key]
 
-    def inputs(self, steps: Preprocessing) -> Float32:
-        """`float32[N, 3, S, S]`: the images as `steps` say."""
+    def inputs(self, steps: Preprocessing, *, bgr: bool = False) -> Float32:
+        """Return `float32[N, 3, S, S]`: the images as `steps` say; `bgr`: channels swapped."""
+        crops = self.crops(steps)
         table = preprocess.normalization_table(steps.normalize)
-        return preprocess.normalize(self.crops(steps), table)
+        return preprocess.normalize(np.ascontiguousarray(crops[..., ::-1]) if bgr else crops, table)
+
+
+# A mistake: its name, and the input `float32[N, 3, S, S]` that it makes of image files.
+Suspect = tuple[str, Callable[[Pictures], Float32]]
 
 
 def suspects(model: Model, catalog: Catalog) -> Iterator[Suspect]:
-    """What may be wrong with a model's input, the likelier first; each mistake alone."""
+    """Yield what may be wrong with a model's input, the likelier first; each mistake alone."""
     own = model.preprocessing
-    yield Suspect("channels swapped (BGR for RGB)", lambda p: p.fed[:, ::-1].copy())
-    yield Suspect("channels swapped before the mean and std", lambda p: _bgr_pixels(p, own))
-    yield Suspect(
-        "mean and std in BGR order",
-        lambda p: p.inputs(_with(own, normalize=_reversed(own.normalize))),
-    )
-    for name, normalize in _normalizations(model, catalog):
-        yield Suspect(name, _making(_with(own, normalize=normalize)))
-    for name, steps in _geometries(model, catalog):
-        yield Suspect(name, _making(steps))
-    for other in catalog.models.values():
-        if other.id != model.id:
-            steps = _scaled(other.preprocessing, own.size)
-            yield Suspect(f"the whole preprocessing of {other.id}", _making(steps))
-
-
-def _making(steps: Preprocessing) -> Callable[[Pictures], Float32]:
-    return lambda pictures: pictures.inputs(steps)
-
-
-def _bgr_pixels(pictures: Pictures, own: Preprocessing) -> Float32:
-    table = preprocess.normalization_table(own.normalize)
-    return preprocess.normalize(np.ascontiguousarray(pictures.crops(own)[..., ::-1]), table)
-
-
-def _reversed(normalize: Normalize) -> Normalize:
-    mean, std = normalize.mean, normalize.std
-    return Normalize(mean=(mean[2], mean[1], mean[0]), std=(std[2], std[1], std[0]))
-
-
-def _with(steps: Preprocessing, **changes: object) -> Preprocessing:
-    return steps.model_copy(update=changes)
-
-
-def _normalizations(model: Model, catalog: Catalog) -> Iterator[tuple[str, Normalize]]:
-    seen = {model.preprocessing.normalize}
-    others = [
-        (f"mean and std of {other.id}", other.preprocessing.normalize)
-        for other in catalog.models.values()
-    ]
-    for name, one in [*_KNOWN.items(), *others]:
-        if one not in seen:
-            seen.add(one)
-            yield name, one
-
-
-def _geometries(model: Model, catalog: Catalog) -> Iterator[tuple[str, Preprocessing]]:
-    own = model.preprocessing
-    resize, crop = own.resize, own.crop
-    filters = [one for one in ("bilinear", "bicubic") if one != resize.interpolation]
-    for one in filters:
-        yield f"{one} interpolation", _with(own, resize=resize.model_copy(update=_filter(one)))
-    for op, name in _RESIZES.items():
-        if op != resize.op:
-            yield name, _with(own, resize=resize.model_copy(update={"op": op}))
-    offset = "floor" if crop.offset == "round" else "round"
+    yield "channels swapped (BGR for RGB)", lambda pictures: pictures.fed[:, ::-1].copy()
     yield (
-        f"odd margins of the crop by {offset}",
-        _with(own, crop=crop.model_copy(update={"offset": offset})),
+        "channels swapped before the mean and std",
+        lambda pictures: pictures.inputs(own, bgr=True),
     )
-    for name, size in _sizes(model, catalog.models.values()):
-        yield name, _with(own, resize=resize.model_copy(update={"size": size}))
+    seen = {own}
+    for name, steps in _other_steps(model, catalog):
+        if steps not in seen:
+            seen.add(steps)
+            yield name, lambda pictures, steps=steps: pictures.inputs(steps)  # type: ignore[misc]
+
+
+def _other_steps(model: Model, catalog: Catalog) -> Iterator[tuple[str, Preprocessing]]:
+    own = model.preprocessing
+    normalize, resize, crop = own.normalize, own.resize, own.crop
+
+    def changed(**parts: object) -> Preprocessing:
+        return own.model_copy(update=parts)
+
+    def resized(**changes: object) -> Preprocessing:
+        return changed(resize=resize.model_copy(update=changes))
+
+    others = [one for one in catalog.models.values() if one.id != model.id]
+    scaled = {one.id: _scaled(one.preprocessing, own.size) for one in others}
+    in_bgr = Normalize(mean=normalize.mean[::-1], std=normalize.std[::-1])
+    yield "mean and std in BGR order", changed(normalize=in_bgr)
+    for name, known in _NORMALIZATIONS.items():
+        yield name, changed(normalize=known)
+    for one in others:
+        yield f"mean and std of {one.id}", changed(normalize=one.preprocessing.normalize)
+    for interpolation in ("bilinear", "bicubic"):
+        yield f"{interpolation} interpolation", resized(interpolation=interpolation)
+    for op, name in (
+        ("resize_short", "the short side resized"),
+        ("resize_height", "the height resized"),
+        ("resize_square", "resized to a square"),
+    ):
+        yield name, resized(op=op)
+    for offset in ("floor", "round"):
+        other_crop = crop.model_copy(update={"offset": offset})
+        yield f"odd margins of the crop by {offset}", changed(crop=other_crop)
+    for id_, steps in scaled.items():
+        size = steps.resize.size
+        yield f"resized to {size}, in proportion as {id_}", resized(size=size)
+    yield f"resized to {own.size}, the crop's own size", resized(size=own.size)
+    for id_, steps in scaled.items():
+        yield f"the whole preprocessing of {id_}", steps
 
 
 def _scaled(steps: Preprocessing, size: int) -> Preprocessing:
-    """Another model's steps in proportion to a crop of `size`."""
+    """Return another model's steps in proportion to a crop of `size`."""
     resized = round(size * steps.resize.size / steps.size)
-    return _with(
-        steps,
-        resize=steps.resize.model_copy(update={"size": resized}),
-        crop=steps.crop.model_copy(update={"size": size}),
+    return steps.model_copy(
+        update={
+            "resize": steps.resize.model_copy(update={"size": resized}),
+            "crop": steps.crop.model_copy(update={"size": size}),
+        }
     )
-
-
-def _filter(name: str) -> dict[str, str]:
-    return {"interpolation": name}
-
-
-def _sizes(model: Model, others: Iterable[Model]) -> Iterator[tuple[str, int]]:
-    """Other sizes of the resize: those that other models have in proportion to their crop."""
-    own = model.preprocessing
-    seen = {own.resize.size}
-    found = [(other.id, _scaled(other.preprocessing, own.size).resize.size) for other in others]
-    for name, size in [*found, ("", own.size)]:
-        if size not in seen:
-            seen.add(size)
-            by = f", in proportion as {name}" if name else ", the crop's own size"
-            yield f"resized to {size}{by}", size

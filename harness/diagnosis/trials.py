@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +11,10 @@ import numpy.typing as npt
 
 from harness.base.errors import HarnessError
 from harness.diagnosis import pairing
-from harness.diagnosis.agreement import CELLS, Agreement, agree, outputs
+from harness.diagnosis.agreement import CELLS, agree, outputs
 from harness.diagnosis.evidence import Evidence, best_class, spread
 from harness.diagnosis.pairing import CERTAIN, RESTORED, Index, Predicted
-from harness.diagnosis.suspects import Pictures, Suspect, suspects
+from harness.diagnosis.suspects import Pictures, suspects
 from harness.diagnosis.words import COMPILED, EAGER, RIGHT, About, Restored
 from harness.targets.protocol import Float32, Session
 
@@ -22,102 +23,68 @@ LABELS_RESTORED = 0.8  # of the score that was expected
 NEARLY_ALL = 0.9  # of the images, where padding took the results of a few
 LABELS_TELL = 0.95  # of that score: nearer to it a few dozen images say nothing
 ORDERS_SHOWN = 3
-# A rearranged output is looked for among the reference's within at least this relative L2.
-_ROW_BOUND = 1e-3
 
 Bools = npt.NDArray[np.bool_]
 
 
-# On the compiled model, against the logits of the reference --------------------------------
-
-
 @dataclass
-class _Comparison:
-    """Suspects held against the reference's logits; `best` is the one that comes nearest."""
+class Trials:
+    """A table of suspects with a first row that is none; `best` restores the result best."""
 
-    evidence: Evidence
-    reference: Float32
-    before: Agreement
     rows: list[list[str]]
     best: Restored | None = None
-    _nearest: float = float("inf")
+    _score: float = -math.inf
 
-    def hold(self, name: str, agreement: Agreement, about: About) -> None:
-        """Note what a suspect restores."""
-        first = next(iter(self.evidence.logits))
-        within = agreement.within(self.evidence.bound)
-        gained = agreement.equal - self.before.equal >= max(4, len(self.evidence.index) // 4)
+    def add(self, suspect: Restored, score: float, cells: Sequence[str], restores: str) -> None:
+        """Note what came of a suspect; one that `restores` something counts by its score."""
+        self.rows.append([suspect.name, *cells, restores])
+        if restores and score > self._score:
+            self.best, self._score = suspect, score
+
+
+# On the compiled model ----------------------------------------------------------------------
+
+
+def input_suspects(
+    evidence: Evidence, session: Session, as_fed: Float32, reference: Float32
+) -> None:
+    """Try mistakes in the input, and outputs of other classes, against the reference's logits."""
+    before, findings = agree(as_fed, reference), evidence.findings
+    first = next(iter(evidence.logits))
+    trials = Trials([["as it was run", *before.cells(), ""]])
+
+    def hold(name: str, about: About, logits: Float32) -> None:
+        agreement = agree(logits, reference)
+        within = agreement.within(evidence.bound)
+        gained = agreement.equal - before.equal >= max(4, len(evidence.index) // 4)
         nearly = agreement.share >= RESTORED and gained
-        self.rows.append(
-            [name, *agreement.cells(), "yes" if within else "nearly" if nearly else ""]
-        )
-        if not (within or nearly) or agreement.relative_l2 >= self._nearest:
-            return
         what = f"restores agreement with {first}"
         if not within:
             what = (
                 f"gives {agreement.equal} of {agreement.images} predictions of {first} back, "
                 "but not the logits"
             )
-        self.best, self._nearest = Restored(name, what, about), agreement.relative_l2
+        restores = "yes" if within else "nearly" if nearly else ""
+        suspect = Restored(name, what, about)
+        trials.add(suspect, -agreement.relative_l2, agreement.cells(), restores)
 
-
-def input_suspects(
-    evidence: Evidence, session: Session, as_fed: Float32, reference: Float32, *, same: bool
-) -> None:
-    """Try mistakes in the input, and orders of the output, against the reference's logits.
-
-    `same`: whether what is fed is what the catalog asks for.
-    """
-    before, findings = agree(as_fed, reference), evidence.findings
-    trial = _Comparison(evidence, reference, before, [["as it was run", *before.cells(), ""]])
-    mapping = pairing.matched(as_fed, reference, max(evidence.bound, _ROW_BOUND))
-    if mapping is not None:
-        known = np.flatnonzero(mapping >= 0)
-        labels = evidence.labels[evidence.index]
-        name = pairing.describe(mapping, evidence.names, labels, evidence.case.case.batch_size)
-        trial.hold(name, agree(as_fed[known], reference[mapping[known]]), About.ORDER)
     for shift in (1, -1):
         name = f"outputs shifted by one class ({shift:+d})"
-        trial.hold(name, agree(np.roll(as_fed, shift, axis=1), reference), About.LABELS)
-    if not same:
+        hold(name, About.LABELS, np.roll(as_fed, shift, axis=1))
+    if not evidence.right_is_fed:
         findings.fed = ""  # until a mistake is found that makes it
-        trial.hold(RIGHT, agree(evidence.logits[COMPILED], reference), About.INPUT)
-    for suspect, images in _inputs_of_suspects(evidence, evidence.pictures, trial.rows):
+        hold(RIGHT, About.INPUT, evidence.logits[COMPILED])
+    for name, images in _inputs_of_suspects(evidence, evidence.pictures, trials.rows):
         if np.array_equal(images, evidence.pictures.fed):
-            findings.fed = suspect.name
-        elif trial.best is None or trial.best.about is not About.ORDER:
-            # Where the order is at fault, what was fed is right: the rest would be in vain.
-            trial.hold(suspect.name, agree(outputs(session, images), reference), About.INPUT)
+            findings.fed = name
+        else:
+            hold(name, About.INPUT, outputs(session, images))
     evidence.section(
-        f"Usual suspects on the compiled model, {len(evidence.index)} images against "
-        f"{next(iter(evidence.logits))}",
+        f"Usual suspects on the compiled model, {len(evidence.index)} images against {first}",
         ["suspect", *CELLS, "restores it"],
-        trial.rows,
+        trials.rows,
     )
-    findings.restored = trial.best
-
-
-def _inputs_of_suspects(
-    evidence: Evidence, pictures: Pictures, rows: list[list[str]]
-) -> Iterator[tuple[Suspect, Float32]]:
-    """Yield each suspect's input, those left out that change nothing; failures become rows."""
-    seen = [evidence.input] if pictures is evidence.pictures else [pictures.fed]
-    spare = [""] * (len(rows[0]) - 2)
-    for suspect in suspects(evidence.case.model, evidence.case.bench.catalog):
-        try:
-            evidence.deadline.check()
-            images = suspect.make(pictures)
-        except HarnessError as error:
-            rows.append([suspect.name, f"could not be tried: {error.message}", *spare])
-            continue
-        if any(np.array_equal(images, one) for one in seen):
-            continue
-        seen.append(images)
-        yield suspect, images
-
-
-# On the compiled model, against the labels --------------------------------------------------
+    findings.restored = trials.best
 
 
 def label_suspects(evidence: Evidence, session: Session) -> None:
@@ -141,22 +108,38 @@ def label_suspects(evidence: Evidence, session: Session) -> None:
     pictures, _ = evidence.load(index)
     labels = evidence.labels[index]
     before = best_class(outputs(session, pictures.fed)) == labels
-    rows = [["as it was run", f"{np.count_nonzero(before)} of {count}", ""]]
-    best: tuple[int, str] | None = None
-    for suspect, images in _inputs_of_suspects(evidence, pictures, rows):
+    trials = Trials([["as it was run", f"{np.count_nonzero(before)} of {count}", ""]])
+    for name, images in _inputs_of_suspects(evidence, pictures, trials.rows):
         after = best_class(outputs(session, images)) == labels
-        restores = _restores_score(before, after, expected)
         correct = int(np.count_nonzero(after))
-        rows.append([suspect.name, f"{correct} of {count}", "yes" if restores else ""])
-        if restores and (best is None or correct > best[0]):
-            best = (correct, suspect.name)
+        restores = "yes" if _restores_score(before, after, expected) else ""
+        suspect = Restored(name, "restores the score", About.INPUT)
+        trials.add(suspect, correct, [f"{correct} of {count}"], restores)
     evidence.section(
         f"Usual suspects on the compiled model, {count} images against their labels",
         ["suspect", "top-1", "restores it"],
-        rows,
+        trials.rows,
     )
-    if best is not None:
-        evidence.findings.restored = Restored(best[1], "restores the score", About.INPUT)
+    evidence.findings.restored = trials.best
+
+
+def _inputs_of_suspects(
+    evidence: Evidence, pictures: Pictures, rows: list[list[str]]
+) -> Iterator[tuple[str, Float32]]:
+    """Yield each suspect's input, those left out that change nothing; failures become rows."""
+    seen = [evidence.input] if pictures is evidence.pictures else [pictures.fed]
+    spare = [""] * (len(rows[0]) - 2)
+    for name, make in suspects(evidence.case.model, evidence.case.bench.catalog):
+        try:
+            evidence.check_time()
+            images = make(pictures)
+        except HarnessError as error:
+            rows.append([name, f"could not be tried: {error.message}", *spare])
+            continue
+        if any(np.array_equal(images, one) for one in seen):
+            continue
+        seen.append(images)
+        yield name, images
 
 
 # On the predictions that the run kept ------------------------------------------------------
@@ -169,48 +152,42 @@ def paired(evidence: Evidence) -> None:
         raise HarnessError("there are no predictions to pair")
     known = pairs.eager >= 0
 
-    def row(name: str, compiled: Index, restores: bool) -> list[str]:
+    def cells(compiled: Index) -> list[str]:
         eager = np.count_nonzero((compiled == pairs.eager) & known)
         return [
-            name,
             f"{np.count_nonzero(compiled == pairs.label)} of {len(compiled)}",
             f"{eager} of {np.count_nonzero(known)}" if known.any() else "",
-            "yes" if restores else "",
         ]
 
-    rows = [row("as it was run", pairs.compiled, False)]
-    restoring: list[tuple[float, Restored]] = []
+    trials = Trials([["as it was run", *cells(pairs.compiled), ""]])
     for name, compiled in _shifts(pairs):
-        restores = _score_restored(pairs, compiled, expected)
-        rows.append(row(name, compiled, restores))
-        if restores:
-            score = float(np.mean(compiled == pairs.label))
-            restoring.append((score, Restored(name, "restores the score", About.LABELS)))
-    orders = []
+        suspect = Restored(name, "restores the score", About.LABELS)
+        restores = "yes" if _score_restored(pairs, compiled, expected) else ""
+        trials.add(suspect, np.mean(compiled == pairs.label), cells(compiled), restores)
+    shifts = len(trials.rows)
+    scores = []
     for name, order in pairing.orders(pairs.names, pairs.label, evidence.case.case.batch_size):
         compiled = pairs.compiled[order]
         if known.any():
-            before, after = (
-                ((one == pairs.eager) & known)[known] for one in (pairs.compiled, compiled)
-            )
-            score, what = float(np.mean(after)), "restores agreement with eager PyTorch"
-            restores = score >= RESTORED or _nearly(order, after, known)
-            restores = restores and pairing.gained(before, after) <= CERTAIN
+            before, after = ((one == pairs.eager)[known] for one in (pairs.compiled, compiled))
+            what = "restores agreement with eager PyTorch"
+            restored = np.mean(after) >= RESTORED or _nearly(order, after, known)
+            restored = restored and pairing.gained(before, after) <= CERTAIN
         else:
-            score, what = float(np.mean(compiled == pairs.label)), "restores the score"
-            restores = _score_restored(pairs, compiled, expected)
-        orders.append((score, row(name, compiled, restores)))
-        if restores:
-            restoring.append((score, Restored(name, what, About.ORDER)))
-    orders.sort(key=lambda one: -one[0])
+            after, what = compiled == pairs.label, "restores the score"
+            restored = _score_restored(pairs, compiled, expected)
+        suspect = Restored(name, what, About.ORDER)
+        scores.append(float(np.mean(after)))
+        trials.add(suspect, scores[-1], cells(compiled), "yes" if restored else "")
+    best = sorted(range(len(scores)), key=lambda order: -scores[order])[:ORDERS_SHOWN]
     evidence.section(
         f"Labels and order over {len(pairs.compiled)} images: the best {ORDERS_SHOWN} of "
-        f"{len(orders)} orders",
+        f"{len(scores)} orders",
         ["suspect", "equal to the label", "equal to eager", "restores it"],
-        rows + [one for _, one in orders[:ORDERS_SHOWN]],
+        trials.rows[:shifts] + [trials.rows[shifts + order] for order in best],
     )
-    if restoring and evidence.findings.restored is None:
-        evidence.findings.restored = max(restoring, key=lambda one: one[0])[1]
+    if evidence.findings.restored is None:
+        evidence.findings.restored = trials.best
 
 
 def count_unrepeatable(evidence: Evidence) -> None:
@@ -218,7 +195,7 @@ def count_unrepeatable(evidence: Evidence) -> None:
     recorded = evidence.predicted
     if recorded is None or COMPILED not in evidence.logits:
         return
-    if not np.array_equal(evidence.pictures.fed, evidence.input):
+    if not evidence.right_is_fed:
         return  # the stages were given something else than the run
     then = dict(zip(recorded.names, recorded.compiled.tolist(), strict=True))
     now = best_class(evidence.logits[COMPILED]).tolist()

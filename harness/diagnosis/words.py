@@ -45,18 +45,27 @@ class Findings:
 
 def words(findings: Findings, count: int, bound: float) -> tuple[Stage | None, str, str]:
     """Return stage, suspect and summary, by what weighs most."""
-    if findings.stage in (Stage.EXPORT, Stage.SIMPLIFY):
-        text = _departs(findings)
-        if findings.restored is not None:
-            text += f" Of the usual suspects, {_restores(findings.restored)}."
-        return findings.stage, _suspect(findings), text
-    if findings.restored is not None:
-        return _suspected(findings, findings.restored)
-    if findings.stage is Stage.COMPILE:
-        text = f"{_departs(findings)} No usual suspect restores it."
-        return Stage.COMPILE, _suspect(findings), text
-    if findings.fed is not None:
-        return Stage.DATA, findings.fed, f"{_fed(findings.fed)}."
+    stage, restored, fed = findings.stage, findings.restored, findings.fed
+    restores = "" if restored is None else f"{restored.name} {restored.what}"
+    suspect = fed or ""
+    # The catalog's own preprocessing puts right, but is no mistake.
+    if restored is not None and restored.name != RIGHT:
+        suspect = fed if fed and restored.about is About.INPUT else restored.name
+    if stage in (Stage.EXPORT, Stage.SIMPLIFY):
+        more = f" Of the usual suspects, {restores}." if restores else ""
+        return stage, suspect, _departs(findings) + more
+    if restored is not None and restored.about is About.ORDER:
+        return Stage.INFER, suspect, f"Results belong to other images: {restores}."
+    if restored is not None and restored.about is About.LABELS:
+        return stage, suspect, f"Labels and outputs do not belong together: {restores}."
+    if restored is None and stage is Stage.COMPILE:
+        return stage, suspect, f"{_departs(findings)} No usual suspect restores it."
+    if fed is not None:
+        how = f"but: {fed}" if fed else "and no usual mistake makes them so"
+        text = f"The images are not fed as the catalog says, {how}"
+        return Stage.DATA, suspect, f"{text}; {restores}." if restores else f"{text}."
+    if restored is not None:
+        return Stage.DATA, suspect, f"Of the usual suspects, {restores}."
     if findings.unrepeatable:
         return (
             Stage.INFER,
@@ -72,43 +81,15 @@ def words(findings: Findings, count: int, bound: float) -> tuple[Stage | None, s
     )
 
 
-def _suspected(findings: Findings, restored: Restored) -> tuple[Stage | None, str, str]:
-    suspect, restores = _suspect(findings), _restores(restored)
-    if restored.about is About.ORDER:
-        return Stage.INFER, suspect, f"Results belong to other images: {restores}."
-    if restored.about is About.LABELS:
-        text = f"Labels and outputs do not belong together: {restores}."
-        return findings.stage, suspect, text
-    if findings.fed is not None:
-        return Stage.DATA, suspect, f"{_fed(findings.fed)}; {restores}."
-    return Stage.DATA, suspect, f"Of the usual suspects, {restores}."
-
-
-def _suspect(findings: Findings) -> str:
-    """Return the mistake's name; the catalog's own preprocessing puts right, but is none."""
-    restored = findings.restored
-    if restored is None or restored.name == RIGHT:
-        return findings.fed or ""
-    return findings.fed if findings.fed and restored.about is About.INPUT else restored.name
-
-
-def _restores(restored: Restored) -> str:
-    return f"{restored.name} {restored.what}"
-
-
 def _departs(findings: Findings) -> str:
-    difference, here, before = findings.difference, SIMPLIFIED, EXPORTED
+    difference = findings.difference
     assert difference is not None
-    if findings.stage is Stage.EXPORT:
-        here, before = EXPORTED, EAGER
-    elif findings.stage is Stage.COMPILE:
-        here, before = COMPILED, f"the {SIMPLIFIED} on the same input"
+    here, before = {
+        Stage.EXPORT: (EXPORTED, EAGER),
+        Stage.SIMPLIFY: (SIMPLIFIED, EXPORTED),
+        Stage.COMPILE: (COMPILED, f"the {SIMPLIFIED} on the same input"),
+    }[findings.stage or Stage.COMPILE]
     return (
         f"The {here} departs from {before}: relative L2 {number(difference.relative_l2)}, "
         f"{difference.equal} of {difference.images} predictions equal."
     )
-
-
-def _fed(mistake: str) -> str:
-    text = "The images are not fed as the catalog says"
-    return f"{text}, but: {mistake}" if mistake else f"{text}, and no usual mistake makes them so"

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.base.terms import Provenance
 from harness.images.dataset import ImageSet
@@ -30,8 +30,14 @@ from harness.stages.inference import Int32, Names, Predictions, best, finite
 from harness.targets.protocol import Float32
 
 
-def _positions(names: Names) -> dict[str, int]:
-    return {name: position for position, name in enumerate(names)}
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a batch, joined to their images: `index` in the set, and logits `float32[n, C]`."""
+
+    index: npt.NDArray[np.int64]
+    logits: Float32
+    best: Int32  # the five best classes
+    finite: npt.NDArray[np.bool_]
 
 
 class Tally:
@@ -41,13 +47,10 @@ class Tally:
     002's script joins by position, and is wrong as soon as one file is missing).
     """
 
-    def __init__(
-        self, images: ImageSet, label_offset: int, *, index: Mapping[str, int] | None = None
-    ) -> None:
-        self._names = images.names
-        labels = np.asarray(images.labels, np.int32) + np.int32(label_offset)
-        self._targets = np.append(labels, np.int32(-1))  # the last one: of a name that is unknown
-        self._index = _positions(images.names) if index is None else index
+    def __init__(self, images: ImageSet, label_offset: int) -> None:
+        self.index = {name: position for position, name in enumerate(images.names)}
+        self.names = images.names
+        self.labels = np.asarray(images.labels, np.int32) + np.int32(label_offset)
         self._seen = np.zeros(len(images), np.int32)
         self._correct = np.zeros(TOP, np.int64)
         self._rows = self._outputs = 0
@@ -57,28 +60,25 @@ class Tally:
         self._logits = np.zeros((len(images), TOP), np.float32)
         self._finite = np.ones(len(images), np.bool_)
 
-    def add(self, names: Names, logits: Float32) -> None:
+    def add(self, names: Names, logits: Float32) -> Rows:
         """Count a batch: the names of its images and their logits `float32[n, C]`."""
         self._rows += len(names)
         self._outputs += len(logits)
+        self._foreign.update((name, None) for name in names if name not in self.index)
         count = min(len(names), len(logits))
-        logits = logits[:count]
-        if not count:
-            return
-        index = np.array([self._index.get(name, -1) for name in names[:count]], np.int64)
+        index = np.array([self.index.get(name, -1) for name in names[:count]], np.int64)
         known = index >= 0
-        self._foreign.update((name, None) for name in names if name not in self._index)
-        ranked = best(logits)
-        whole = finite(logits)
-        hits = (ranked == self._targets[index][:, None]) & whole[:, None]
-        cumulative = np.cumsum(hits, axis=1).sum(axis=0)
-        self._correct[: len(cumulative)] += cumulative
-        self._correct[len(cumulative) :] += cumulative[-1]
-        index, ranked = index[known], ranked[known]
-        self._best[index, : ranked.shape[1]] = ranked
-        self._logits[index, : ranked.shape[1]] = np.take_along_axis(logits[known], ranked, axis=1)
-        np.logical_and.at(self._finite, index, whole[known])
+        index, logits = index[known], logits[:count][known]
+        rows = Rows(index, logits, best(logits), finite(logits))
+        hits = (rows.best == self.labels[index][:, None]) & rows.finite[:, None]
+        top = hits.shape[1]
+        correct = np.cumsum(hits, axis=1).sum(axis=0)
+        self._correct += np.pad(correct, (0, TOP - top), mode="edge")
+        self._best[index, :top] = rows.best
+        self._logits[index, :top] = np.take_along_axis(logits, rows.best, axis=1)
+        np.logical_and.at(self._finite, index, rows.finite)
         np.add.at(self._seen, index, 1)
+        return rows
 
     @property
     def scores(self) -> Scores:
@@ -97,45 +97,30 @@ class Tally:
             (ProblemCode.NO_OUTPUT, self._seen == 0),
         ):
             if flags.any():
-                names = [self._names[index] for index in np.flatnonzero(flags)]
+                names = [self.names[i] for i in np.flatnonzero(flags)]
                 problems.append(Problem.named(code, names))
         if self._foreign:
             foreign = list(self._foreign)
             problems.append(Problem.named(ProblemCode.FOREIGN_OUTPUT, foreign, "outputs"))
         return tuple(problems)
 
-    def write(self, path: Path, reference: Int32 | None = None) -> None:
+    def write(self, path: Path, reference: Int32 | None) -> None:
         """Keep what was predicted for each image as CSV: name, label, the five best with logits.
 
         `reference` has the best class of each image in an eager pass, or -1. An image with NaN or
         infinity among its logits has the class `NO_CLASS`.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        top = min(TOP, int((self._best >= 0).any(axis=0).sum()))
-        header: Sequence[str] = (
-            "image",
-            "label",
-            "eager",
-            *(f"top{k}" for k in range(1, top + 1)),
-            *(f"logit{k}" for k in range(1, top + 1)),
-        )
+        top = int((self._best >= 0).any(axis=0).sum())
+        columns = [f"{what}{k}" for what in ("top", "logit") for k in range(1, top + 1)]
         with path.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream)
-            writer.writerow(header)
-            for index in np.flatnonzero(self._seen):
-                eager = -1 if reference is None else int(reference[index])
-                classes = self._best[index, :top].tolist()
-                if not self._finite[index]:
-                    classes = [NO_CLASS] * top
-                writer.writerow(
-                    [
-                        self._names[index],
-                        int(self._targets[index]),
-                        eager if eager >= 0 else "",
-                        *classes,
-                        *(f"{value:.6g}" for value in self._logits[index, :top]),
-                    ]
-                )
+            writer.writerow(["image", "label", "eager", *columns])
+            for i in np.flatnonzero(self._seen):
+                eager = "" if reference is None or reference[i] < 0 else int(reference[i])
+                classes = self._best[i, :top].tolist() if self._finite[i] else [NO_CLASS] * top
+                logits = [f"{value:.6g}" for value in self._logits[i, :top]]
+                writer.writerow([self.names[i], int(self.labels[i]), eager, *classes, *logits])
 
 
 class Comparison:
@@ -146,52 +131,37 @@ class Comparison:
     can move: two logits of one image move towards each other by at most sqrt(2) * |error|.
     """
 
-    def __init__(
-        self,
-        reference: Predictions,
-        images: ImageSet,
-        label_offset: int,
-        bound: float,
-        *,
-        index: Mapping[str, int] | None = None,
-    ) -> None:
+    def __init__(self, counts: Tally, reference: Predictions, bound: float) -> None:
+        self._counts = counts
         self._reference = reference
-        self._index = _positions(images.names) if index is None else index
-        same = reference.names == images.names
-        self._row_of = self._index if same else _positions(reference.names)
-        self._labels = images.labels
-        self._offset = label_offset
         self._bound = bound
         self._pairs = 0
         self._difference = self._norm = 0.0  # sums of squares
         self._max_abs = 0.0
         self._flips: list[Flip] = []
         self._comparable = True
-        # The reference's best class of each image that was compared; -1 for the others.
-        self.best = np.full(len(images), -1, np.int32)
+        # Of each image: its row in the reference, and its best class there once it was compared.
+        self._row_of = np.full(len(counts.index), -1, np.int64)
+        for row, name in enumerate(reference.names):
+            if name in counts.index:
+                self._row_of[counts.index[name]] = row
+        self.best = np.full(len(counts.index), -1, np.int32)
 
-    def add(self, names: Names, logits: Float32) -> None:
-        """Compare a batch: the names of its images and their logits `float32[n, C]`."""
-        pairs = [
-            (row, self._row_of[name])
-            for row, name in enumerate(names[: len(logits)])
-            if name in self._row_of
-        ]
-        if not pairs:
+    def add(self, rows: Rows) -> None:
+        """Compare rows of a batch with those of the same images."""
+        at = self._row_of[rows.index]
+        known = at >= 0
+        if not known.any():
             return
-        at = np.array(pairs, np.int64)
-        theirs = self._reference.rows(at[:, 1])
+        index, ours, whole = rows.index[known], rows.logits[known], rows.finite[known]
+        our_first = rows.best[known, 0]
+        theirs = self._reference.rows(at[known])
         their_best = best(theirs, 2)
-        for (row, _), first in zip(pairs, their_best[:, 0], strict=True):
-            index = self._index.get(names[row], -1)
-            if index >= 0:
-                self.best[index] = first
-        self._pairs += len(pairs)
-        if logits.shape[1] != theirs.shape[1]:
+        self.best[index] = their_best[:, 0]
+        self._pairs += len(index)
+        if ours.shape[1] != theirs.shape[1]:
             self._comparable = False
             return
-        ours = logits[at[:, 0]]
-        our_best = best(ours, 1)
         wide = theirs.astype(np.float64)
         # NaN and infinity go into the sums: no bound is kept then.
         with np.errstate(invalid="ignore", over="ignore"):
@@ -199,21 +169,18 @@ class Comparison:
             self._difference += float(np.sum(delta * delta))
             self._norm += float(np.sum(wide * wide))
             self._max_abs = float(np.maximum(self._max_abs, np.max(np.abs(delta))))
-        whole = finite(ours)
         both = whole & finite(theirs)
-        for i in np.flatnonzero((our_best[:, 0] != their_best[:, 0]) | ~whole):
-            name = names[at[i, 0]]
-            index = self._index.get(name, -1)
+        for i in np.flatnonzero((our_first != their_best[:, 0]) | ~whole):
             first, second = their_best[i, 0], their_best[i, -1]
             moved = math.sqrt(2.0) * self._bound * float(np.linalg.norm(wide[i]))
             self._flips.append(
                 Flip(
-                    name=name,
-                    label=(self._labels[index] if index >= 0 else -1) + self._offset,
+                    name=self._counts.names[index[i]],
+                    label=int(self._counts.labels[index[i]]),
                     reference=int(first),
-                    compiled=int(our_best[i, 0]) if whole[i] else NO_CLASS,
+                    compiled=int(our_first[i]) if whole[i] else NO_CLASS,
                     reference_score=float(wide[i, first]),
-                    compiled_score=float(ours[i, our_best[i, 0]]),
+                    compiled_score=float(ours[i, our_first[i]]),
                     margin=float(wide[i, first] - wide[i, second]),
                     allowed=moved if both[i] else -math.inf,
                 )
@@ -247,19 +214,16 @@ class Observation:
         self._images = images
         self._offset = label_offset
         self._reference = reference
-        index = _positions(images.names)  # once for both: it is as large as all that they keep
-        self._tally = Tally(images, label_offset, index=index)
+        self._tally = Tally(images, label_offset)
         self._comparison = (
-            None
-            if reference is None
-            else Comparison(reference, images, label_offset, fidelity_bound, index=index)
+            None if reference is None else Comparison(self._tally, reference, fidelity_bound)
         )
 
     def add(self, names: Names, logits: Float32) -> None:
         """Count a batch: the names of its images and their logits `float32[n, C]`."""
-        self._tally.add(names, logits)
+        rows = self._tally.add(names, logits)
         if self._comparison is not None:
-            self._comparison.add(names, logits)
+            self._comparison.add(rows)
 
     def measurement(self, *, provenance: Provenance, seconds: float) -> AccuracyMeasurement:
         """Return what a verdict needs; a reference with bad rows is one to compare nothing with."""

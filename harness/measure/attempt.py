@@ -8,6 +8,7 @@ succeeds.
 from __future__ import annotations
 
 import contextlib
+import functools
 import shlex
 import time
 from collections.abc import Collection, Iterator
@@ -52,9 +53,7 @@ def measure(case: CasePipeline, prepared: Prepared) -> Verdict:
         HarnessError: it could not be measured; of a stage, or of the device.
     """
     with case.all_unusable() if prepared.feed is not None else contextlib.nullcontext():
-        verdict = _on_one_device_or_two(case, prepared)
-    case.observed.verdict = verdict
-    return verdict
+        return _on_one_device_or_two(case, prepared)
 
 
 @dataclass(frozen=True)
@@ -71,23 +70,24 @@ def _on_one_device_or_two(case: CasePipeline, prepared: Prepared) -> Verdict:
         return _attempt(case, prepared, ())
     except HarnessError as error:
         first = _failed(case, error)
-        if first is None:
+        if first is None or not _another(case, first.device):
             raise
-        if first.fault.certain:
-            _set_aside(case, first)
-        if not _another(case, first.device):
-            raise
-        case.bench.progress.note(
-            f"{case.case.name} failed on {first.device.id} ({first.fault.why}): "
-            "it is tried on another device"
-        )
+    case.bench.progress.note(
+        f"{case.case.name} failed on {first.device.id} ({first.fault.why}): "
+        "it is tried on another device"
+    )
     try:
         verdict = _attempt(case, prepared, {first.device.id})
     except HarnessError as error:
         second = _failed(case, error)
         if second is not None and second.fault.certain:
-            _set_aside(case, second)
-            raise _lost_twice(case, first, second) from error
+            lost = [one.device.id for one in (first, second) if one.fault.certain]
+            raise DeviceError(
+                f"{case.case.name} failed on {first.device.id} and {second.device.id}: "
+                f"{error.message}",
+                remedy=f"{error.remedy}; set aside for this run: {', '.join(lost)}",
+                log=error.log,
+            ) from error
         if not first.fault.certain:
             error.message += (
                 f" (on {first.device.id} too: {first.fault.why})"
@@ -102,17 +102,18 @@ def _on_one_device_or_two(case: CasePipeline, prepared: Prepared) -> Verdict:
 
 
 def _failed(case: CasePipeline, error: HarnessError) -> _Failed | None:
-    """Return what speaks against the device that the case had; None where nothing does."""
-    device = case.device
-    fault = None if device is None else device_fault(case.bench.target, error, device)
-    return None if device is None or fault is None else _Failed(device, fault, error)
-
-
-def _another(case: CasePipeline, device: Device) -> bool:
-    try:
-        return bool(case.bench.pool.usable({device.id}))
-    except DeviceError:
-        return False
+    """Return what speaks against the device that the case had, which is set aside where it
+    certainly failed; None where nothing does.
+    """
+    if case.device is None:
+        return None
+    fault = device_fault(case.bench.target, error, case.device)
+    if fault is None:
+        return None
+    failed = _Failed(case.device, fault, error)
+    if fault.certain:
+        _set_aside(case, failed)
+    return failed
 
 
 def _set_aside(case: CasePipeline, failed: _Failed) -> None:
@@ -122,14 +123,11 @@ def _set_aside(case: CasePipeline, failed: _Failed) -> None:
     case.observed.attempts.append(Attempt(device.id, error.stage, error.message, why))
 
 
-def _lost_twice(case: CasePipeline, first: _Failed, second: _Failed) -> DeviceError:
-    lost = [one.device.id for one in (first, second) if one.fault.certain]
-    return DeviceError(
-        f"{case.case.name} failed on {first.device.id} and {second.device.id}: "
-        f"{second.error.message}",
-        remedy=f"{second.error.remedy}; set aside for this run: {', '.join(lost)}",
-        log=second.error.log,
-    )
+def _another(case: CasePipeline, device: Device) -> bool:
+    try:
+        return bool(case.bench.pool.usable({device.id}))
+    except DeviceError:
+        return False
 
 
 def _attempt(case: CasePipeline, prepared: Prepared, without: Collection[str]) -> Verdict:
@@ -228,10 +226,12 @@ def leased(
                 bench.pool.for_case(case.case.check, case.case.name, without, timeout_s=timeout_s)
             )
         case.device, case.lease_fds = device, lease.fds
-        stack.callback(_returned, case)
+        # No longer held afterwards; which device it was stays known.
+        stack.callback(setattr, case, "lease_fds", ())
         unused = left_out(bench.target)
         for name, why in unused.items():
-            bench.note_once(f"{name} is not used: {why}")
+            text = f"{name} is not used: {why}"
+            bench.once(text, functools.partial(bench.progress.note, text))
         case.observed.device = DeviceInfo(
             id=device.id,
             name=device.name,
@@ -242,11 +242,6 @@ def leased(
             left_out=dict(unused),
         )
         yield device
-
-
-def _returned(case: CasePipeline) -> None:
-    """Forget the lease, which is no longer held; which device it was stays known."""
-    case.lease_fds = ()
 
 
 @contextlib.contextmanager
@@ -362,17 +357,11 @@ def take_accuracy(case: CasePipeline, session: Session, prepared: Prepared) -> A
         problems=(*measurement.problems, *check.problems()),
         predictions_file=path.relative_to(case.bench.run_dir).as_posix(),
     )
-    if case.observed.images is not None:
-        contents = prepared.feed.crops.contents()
-        case.observed.images = replace(case.observed.images, contents=contents)
+    assert case.observed.images is not None
+    contents = prepared.feed.crops.contents()
+    case.observed.images = replace(case.observed.images, contents=contents)
     case.observed.measurement = measurement
     return measurement
-
-
-def said_of_rounds(rounds: int, half_width: float, asked: float) -> str:
-    """Return how far a timing is from its end: `9 rounds, known to ±58 % (asked for: ±10 %)`."""
-    known = precision.known_to(half_width)
-    return f"{rounds} rounds, {known} (asked for: \N{PLUS-MINUS SIGN}{asked:g} %)"
 
 
 def take_throughput(
@@ -386,7 +375,8 @@ def take_throughput(
     plan = _plan(case, session, with_rival=prepared.rival is not None)
 
     def progress(rounds: int, width: float) -> None:
-        case.bench.progress.say(said_of_rounds(rounds, width, plan.precision_percent))
+        asked = f"(asked for: \N{PLUS-MINUS SIGN}{plan.precision_percent:g} %)"
+        case.bench.progress.say(f"{rounds} rounds, {precision.known_to(width)} {asked}")
 
     with contextlib.ExitStack() as stack:
         rival = None

@@ -45,6 +45,4 @@ class InputCheck:
 
     def problems(self) -> tuple[Problem, ...]:
         """Return one problem where an image's input is not what the catalog asks for."""
-        if not self._other:
-            return ()
-        return (Problem.named(ProblemCode.OTHER_INPUT, self._other),)
+        return (Problem.named(ProblemCode.OTHER_INPUT, self._other),) if self._other else ()

@@ -11,7 +11,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -102,17 +102,13 @@ class Rival:
 def compare_outputs(outputs: Float32, expected: Float32) -> tuple[float, tuple[Problem, ...]]:
     """Return the relative L2 of outputs `float32[B, C]` to those expected, and what is wrong."""
     if outputs.shape != expected.shape:
-        shapes = {"shape": _shape(outputs), "expected": _shape(expected)}
+        shapes = {"shape": tuple(outputs.shape), "expected": tuple(expected.shape)}
         return math.inf, (Problem(ProblemCode.WRONG_SHAPE, shapes),)
     if not np.isfinite(outputs).all():
         return math.inf, (Problem(ProblemCode.NOT_FINITE),)
     norm = float(np.linalg.norm(expected.astype(np.float64)))
     delta = float(np.linalg.norm(outputs.astype(np.float64) - expected))
     return (delta / norm if norm else math.inf), ()
-
-
-def _shape(outputs: Float32) -> tuple[float, ...]:
-    return tuple(float(side) for side in outputs.shape)
 
 
 def timing_of(
@@ -159,121 +155,122 @@ def measure(
         InferError: the session failed, or gave what cannot be times of its executions.
     """
     begin = clock()
-    own = _Timed(session, plan, clock)
-    other = None if rival is None else _RivalTimed(rival, plan)
+    trial = _times(session, 1, plan.warmup)
+    trial_s = clock() - begin
+    own = _Side(session, ("",), plan, trial, plan.warmup + 1)
+    other = None if rival is None else _Side.of_rival(rival, plan)
+    problems: tuple[Problem, ...] = ()
     while True:
-        if other is None:
-            own.round()
-        else:
-            own.round(leading=_leading(own.trial_ms), pause_s=plan.turn_pause_s)
-            other.round()
-        if len(own.rounds) < 2:
+        turn_s = own.turn(plan, clock, in_turns=other is not None)
+        if not problems:  # one of many alike is enough
+            problems = _compared_with_clock(own, plan.wall_check, turn_s, trial_s)
+        if other is not None:
+            other.turn(plan, clock, in_turns=True)
+        if len(own.rounds[""]) < 2:
             continue
-        series = _judged_series(own.means, {} if other is None else other.means)
+        series = _judged_series(own.means[""], {} if other is None else other.means)
         width = half_width_percent(series)
-        progress(len(own.rounds), width)
+        progress(len(series), width)
         seconds = clock() - begin
         if seconds >= plan.budget_s:
             break
-        enough = len(own.rounds) >= MIN_ROUNDS and seconds >= plan.least_s
+        enough = len(series) >= MIN_ROUNDS and seconds >= plan.least_s
         precise = width <= plan.precision_percent and _settled(series, plan.precision_percent)
         if enough and precise and ready():
             break
-    seconds = clock() - begin
-    few_rounds, few_seconds = len(own.rounds) < plan.least_rounds, seconds < plan.least_s
+    few_rounds, few_seconds = len(series) < plan.least_rounds, seconds < plan.least_s
     measurement = ThroughputMeasurement(
         provenance=plan.provenance,
-        timing=own.timing(),
-        rivals={} if other is None else other.timings(own.batch_size),
+        timing=own.timing("", own.executions),
+        rivals={} if other is None else {name: other.timing(name) for name in other.rounds},
         precision_percent=plan.precision_percent,
         budget_s=plan.budget_s,
         seconds=seconds,
         half_width_percent=width,
         too_few_rounds=plan.least_rounds if few_rounds else 0,
         too_few_seconds=plan.least_s if few_seconds else 0.0,
-        problems=own.problems,
+        problems=problems,
     )
     rivals = {} if other is None else {name: tuple(one) for name, one in other.rounds.items()}
-    return measurement, Samples(tuple(own.rounds), rivals)
+    return measurement, Samples(tuple(own.rounds[""]), rivals)
 
 
-@dataclass
-class _Timed:
-    """The session's part of the rounds; its times are compared with the clock."""
+class _Side:
+    """One session's part of the rounds; its execution `i` belongs to `names[i % len(names)]`.
 
-    session: Session
-    plan: TimingPlan
-    clock: Callable[[], float]
-    rounds: Rounds = field(default_factory=list)
-    means: list[float] = field(default_factory=list)
-    problems: tuple[Problem, ...] = ()
+    `trial`: times of executions before, equally many of each name, by which a turn is sized.
+    """
 
-    def __post_init__(self) -> None:
-        begin = self.clock()
-        self.trial_ms = _times(self.session, 1, self.plan.warmup)[0]
-        self.trial_s = self.clock() - begin
-        self.batch_size = self.session.inputs[0].shape[0]
-        self.loops = _loops(self.plan.round_s, self.trial_ms)
-        self.executions = self.session.executions(self.loops)
-
-    def round(self, *, leading: int = 0, pause_s: float = 0.0) -> None:
-        """Time one round after `leading` executions that are not timed."""
-        if pause_s:
-            time.sleep(pause_s)
-        begin = self.clock()
-        samples = _times(self.session, self.loops, leading)
-        if not self.problems:  # one of many alike is enough
-            self.problems = self._compared_with_clock(samples, self.clock() - begin)
-        self.rounds.append(samples)
-        self.means.append(statistics.fmean(samples))
-
-    def timing(self) -> Timing:
-        return timing_of(self.batch_size, self.plan.warmup + 1, self.rounds, self.executions)
-
-    def _compared_with_clock(self, samples: Sequence[float], seconds: float) -> tuple[Problem, ...]:
-        """Whether the session's own times can be milliseconds, as the clock around it says."""
-        check, mean = self.plan.wall_check, statistics.fmean(samples)
-        if check == "off":
-            return ()
-        reported, passed = mean * self.executions, 1000.0 * seconds
-        if reported > passed * _CLOCK_SLACK + _CLOCK_SLACK_MS:
-            return _strange_times(self.executions, reported, passed)
-        if check == "near" and reported * _CLOCK_NEAR + _CLOCK_SLACK_MS < passed:
-            return _strange_times(self.executions, reported, passed)
-        # A session that loads in each call hides how long a few executions take, not many.
-        more = self.executions - self.session.executions(1) - self.plan.warmup
-        reported, passed = mean * more, 1000.0 * (seconds - self.trial_s)
-        if more > 0 and reported * _CLOCK_NEAR + _LOADING_VARIES_MS < passed:
-            return _strange_times(more, reported, passed)
-        return ()
-
-
-class _RivalTimed:
-    """The rival's part of the rounds, by name."""
-
-    def __init__(self, rival: Rival, plan: TimingPlan) -> None:
-        self._rival, self._plan = rival, plan
-        kinds = len(rival.names)
-        pilots = _times(rival.session, kinds, kinds)
-        if _leading(max(pilots)):
-            pilots += _times(rival.session, (PILOTS - 1) * kinds, 0)
-        slower = max(min(pilots[i::kinds]) for i in range(kinds))
-        self._warmup = 1 + len(pilots) // kinds
+    def __init__(
+        self,
+        session: Session,
+        names: tuple[str, ...],
+        plan: TimingPlan,
+        trial: tuple[float, ...],
+        warmup: int,
+    ) -> None:
+        kinds = len(names)
+        slower = max(min(trial[i::kinds]) for i in range(kinds))
+        self.session, self.warmup = session, warmup
         self._loops = kinds * _loops(plan.round_s, slower)
         self._leading = kinds * _leading(slower)
-        self.rounds: dict[str, Rounds] = {name: [] for name in rival.names}
-        self.means: dict[str, list[float]] = {name: [] for name in rival.names}
+        self.executions = session.executions(self._loops)
+        self.rounds: dict[str, Rounds] = {name: [] for name in names}
+        self.means: dict[str, list[float]] = {name: [] for name in names}
 
-    def round(self) -> None:
-        time.sleep(self._plan.turn_pause_s)
-        samples = _times(self._rival.session, self._loops, self._leading)
-        for i, name in enumerate(self._rival.names):
-            own = samples[i :: len(self._rival.names)]
+    @classmethod
+    def of_rival(cls, rival: Rival, plan: TimingPlan) -> _Side:
+        """Size a rival's turns by a trial, or by several where it is quick."""
+        kinds = len(rival.names)
+        trial = _times(rival.session, kinds, kinds)
+        if _leading(max(trial)):
+            trial += _times(rival.session, (PILOTS - 1) * kinds, 0)
+        return cls(rival.session, rival.names, plan, trial, 1 + len(trial) // kinds)
+
+    def turn(self, plan: TimingPlan, clock: Callable[[], float], *, in_turns: bool) -> float:
+        """Time one round; return the seconds that the session took for it.
+
+        `in_turns` with another session: after a pause, and executions that are not timed.
+        """
+        if in_turns:
+            time.sleep(plan.turn_pause_s)
+        begin = clock()
+        samples = _times(self.session, self._loops, self._leading if in_turns else 0)
+        seconds = clock() - begin
+        for i, name in enumerate(self.rounds):
+            own = samples[i :: len(self.rounds)]
             self.rounds[name].append(own)
             self.means[name].append(statistics.fmean(own))
+        return seconds
 
-    def timings(self, batch_size: int) -> dict[str, Timing]:
-        return {n: timing_of(batch_size, self._warmup, r) for n, r in self.rounds.items()}
+    def timing(self, name: str, executions: int | None = None) -> Timing:
+        batch_size = self.session.inputs[0].shape[0]
+        return timing_of(batch_size, self.warmup, self.rounds[name], executions)
+
+
+def _compared_with_clock(
+    own: _Side, check: WallCheck, turn_s: float, trial_s: float
+) -> tuple[Problem, ...]:
+    """Return what is wrong where the times of a turn are no milliseconds by the clock around it.
+
+    `trial_s`: seconds that the warm-up and one execution took.
+    """
+    if check == "off":
+        return ()
+    mean, executions = own.means[""][-1], own.executions
+    reported, passed = mean * executions, 1000.0 * turn_s
+    strange = reported > passed * _CLOCK_SLACK + _CLOCK_SLACK_MS or (
+        check == "near" and reported * _CLOCK_NEAR + _CLOCK_SLACK_MS < passed
+    )
+    if not strange:
+        # A session that loads in each call hides how long a few executions take, not many.
+        executions -= own.session.executions(1) + own.warmup - 1
+        reported, passed = mean * executions, 1000.0 * (turn_s - trial_s)
+        strange = executions > 0 and reported * _CLOCK_NEAR + _LOADING_VARIES_MS < passed
+    if not strange:
+        return ()
+    data = {"executions": executions, "reported_ms": reported, "passed_ms": passed}
+    return (Problem(ProblemCode.STRANGE_TIMES, data),)
 
 
 def _judged_series(ours: Sequence[float], rivals: Mapping[str, Sequence[float]]) -> Sequence[float]:
@@ -319,8 +316,3 @@ def _times(session: Session, loops: int, warmup: int) -> tuple[float, ...]:
         if not (math.isfinite(sample) and sample > 0.0):
             raise InferError(f"the session says that an execution took {sample} ms")
     return samples
-
-
-def _strange_times(executions: int, reported_ms: float, passed_ms: float) -> tuple[Problem, ...]:
-    data = {"executions": executions, "reported_ms": reported_ms, "passed_ms": passed_ms}
-    return (Problem(ProblemCode.STRANGE_TIMES, data),)

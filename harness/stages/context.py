@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from harness.base import jobs
 from harness.base.errors import ConfigError, HarnessError
@@ -17,11 +17,12 @@ from harness.base.store import Store, canonical
 from harness.catalog.schema import Catalog, Model
 from harness.plan import Case
 from harness.settings import Settings
+from harness.stages.onnx_file import Tensors
 from harness.targets import host, leases
 from harness.targets.pool import TIMEOUT_S, DevicePool
-from harness.targets.protocol import Device
 from harness.targets.registry import make_target
 
+T = TypeVar("T")
 LOG_CHARACTERS = 20_000  # the end alone: a compiler may write gigabytes
 
 
@@ -61,28 +62,32 @@ class Bench:
         self.target = make_target(settings.target, settings, run_dir)
         leases_dir = settings.leases_of(run_dir)
         self.pool = DevicePool(self.target, leases_dir, run_dir, self.waiting)
-        self._noted: set[str] = set()
+        self.known: dict[str, Any] = {}  # what the cases of this process share, or its error
 
     def waiting(self, who: str) -> None:
         """Show who is waited for."""
         self.progress.say(f"waiting: {who}")
 
-    def note_once(self, text: str) -> None:
-        """Print what holds for more than one case."""
-        if text not in self._noted:
-            self._noted.add(text)
-            self.progress.note(text)
-
-    def host(self) -> Device:
-        """Return the host's CPU: builds, decoding and eager passes count as users of it."""
-        return host.device()
+    def once(self, key: str, make: Callable[[], T]) -> T:
+        """Return what `make` gave this process the first time, or raise its error again: six batch
+        sizes do not look through 50,000 files six times.
+        """
+        if key not in self.known:
+            try:
+                self.known[key] = make()
+            except HarnessError as error:
+                self.known[key] = error
+        known: T | HarnessError = self.known[key]
+        if isinstance(known, HarnessError):
+            raise known
+        return known
 
     def share_host(
         self, what: str, timeout_s: float = TIMEOUT_S
     ) -> contextlib.AbstractContextManager[leases.Lease]:
         """Hold a share of the host's CPU: where it is what is measured, builds are users of it."""
         return leases.lease(
-            self.host(),
+            host.device(),
             self.settings.leases,
             exclusive=False,
             timeout_s=timeout_s,
@@ -105,7 +110,7 @@ class CaseContext:
         return dict(self.bench.settings.onnx).get(self.model.id)
 
     @property
-    def tensors(self) -> dict[str, Any]:
+    def tensors(self) -> Tensors:
         """Names and sizes of the model's input and output."""
         return {
             "input_name": self.model.input.name,

@@ -152,18 +152,16 @@ def check_rehearsal(case: CaseContext, predictions: Predictions, images: ImageSe
         RehearsalError: the score is too low or too high, or too few classes are predicted.
     """
     label_of = dict(zip(images.names, images.labels, strict=True))
-    correct, classes = 0, set[int]()
-    for names, logits in predictions.blocks():
-        first = np.where(finite(logits), best(logits, 1)[:, 0], -1).tolist()
-        classes.update(first)
-        right = (label_of[name] + case.model.label_offset for name in names)
-        correct += sum(one == other for one, other in zip(first, right, strict=True))
-    top1 = 100.0 * correct / len(images)
+    right = [label_of[name] + case.model.label_offset for name in predictions.names]
+    first = np.concatenate(
+        [np.where(finite(rows), best(rows, 1)[:, 0], -1) for _, rows in predictions.blocks()]
+    )
+    top1, classes = 100.0 * float(np.mean(first == right)), len(np.unique(first))
     low, high = REHEARSAL_TOP1_PERCENT
-    if not low <= top1 <= high or len(classes) < REHEARSAL_MIN_CLASSES:
+    if not low <= top1 <= high or classes < REHEARSAL_MIN_CLASSES:
         raise RehearsalError(
             f"{case.model.id}: the eager stand-in has top-1 {top1:.1f} % and predicts "
-            f"{len(classes)} classes; a rehearsal needs {low:g} to {high:g} % and at least "
+            f"{classes} classes; a rehearsal needs {low:g} to {high:g} % and at least "
             f"{REHEARSAL_MIN_CLASSES}",
             remedy="use another number of images: --rehearsal-images=N",
         )

@@ -17,11 +17,11 @@ from harness.base.stages import Stage
 from harness.base.store import file_digest, source_digest
 from harness.stages.onnx_file import (
     FILE,
-    MAX_RELATIVE_L2,
     OPSET,
+    Tensors,
     check_onnx,
     first_line,
-    relative_l2,
+    require_same,
     run_onnx,
 )
 
@@ -59,7 +59,7 @@ class Export:
             "harness.stages.export:export_onnx",
             {
                 **self.case.network,
-                **self.case.tensors,
+                "tensors": self.case.tensors,
                 "checkpoint": str(self.weights.path),
                 "trust": self.case.trusted,
                 "output": str(staging / FILE),
@@ -110,7 +110,7 @@ class GivenOnnx:
         return self.case.job(
             Stage.EXPORT,
             "harness.stages.onnx_file:check_onnx",
-            {"path": str(copy), **self.case.tensors, "batch_size": None},
+            {"path": str(copy), "tensors": self.case.tensors, "batch_size": None},
             ExportError,
             300.0,
         )
@@ -123,15 +123,10 @@ def export_onnx(
     checkpoint: str,
     layout: str,
     trust: bool,
-    input_name: str,
-    output_name: str,
-    size: int,
-    classes: int,
+    tensors: Tensors,
     output: str,
 ) -> dict[str, Any]:
     """Load a checkpoint strictly, export it and check the ONNX file against eager PyTorch.
-
-    Writes `output`: one input `float32[N, 3, size, size]`, one output `float32[N, classes]`.
 
     Raises:
         CheckpointError: weights that are not the network's.
@@ -144,6 +139,7 @@ def export_onnx(
     state = weights.load_state(Path(checkpoint), layout, allow_unsafe=trust)
     weights.load_into(module, state, name=network)
     module.eval()
+    size, names = tensors["size"], (tensors["input_name"], tensors["output_name"])
     # Tracing runs the network once; one image suffices, the batch axis is declared dynamic.
     example = torch.zeros(1, 3, size, size)
     try:
@@ -153,22 +149,22 @@ def export_onnx(
             output,
             dynamo=False,
             opset_version=OPSET,
-            input_names=[input_name],
-            output_names=[output_name],
-            dynamic_axes={input_name: {0: "-1"}, output_name: {0: "-1"}},
+            input_names=names[:1],
+            output_names=names[1:],
+            dynamic_axes={name: {0: "-1"} for name in names},
         )
     except Exception as error:
         raise ExportError(f"torch.onnx.export failed: {first_line(error)}") from error
-    description = check_onnx(output, input_name, output_name, size, classes, batch_size=None)
+    description = check_onnx(output, tensors, batch_size=None)
     generator = torch.Generator().manual_seed(20)
     probe = torch.randn(2, 3, size, size, generator=generator)
     with torch.inference_mode():
         eager = module(probe).numpy()
-    difference = relative_l2(run_onnx(output, input_name, probe.numpy()), eager)
-    if not difference <= MAX_RELATIVE_L2:
-        raise ExportError(
-            f"the ONNX file computes something else than eager PyTorch: relative L2 of the "
-            f"outputs {difference:.2e}, allowed {MAX_RELATIVE_L2:.0e}",
-            remedy="an operator was exported wrongly; compare operator by operator",
-        )
+    difference = require_same(
+        run_onnx(output, names[0], probe.numpy()),
+        eager,
+        ExportError,
+        "the ONNX file computes something else than eager PyTorch",
+        remedy="an operator was exported wrongly; compare operator by operator",
+    )
     return {**description, "relative_l2": difference}

@@ -6,7 +6,7 @@ Used in child processes: onnx and ONNX Runtime are imported where they are calle
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from harness.base.errors import ExportError, HarnessError, SimplifyError
 
@@ -16,16 +16,20 @@ FILE = "model.onnx"
 # measured 7e-8 to 3e-5 in the largest element; a wrong operator is orders above.
 MAX_RELATIVE_L2 = 1e-4
 
+Wrong = ExportError | SimplifyError
+
+
+class Tensors(TypedDict):
+    """A model's input `float32[N, 3, size, size]` and its output `float32[N, classes]`."""
+
+    input_name: str
+    output_name: str
+    size: int
+    classes: int
+
 
 def check_onnx(
-    path: str,
-    input_name: str,
-    output_name: str,
-    size: int,
-    classes: int,
-    batch_size: int | None,
-    *,
-    error: type[ExportError] | type[SimplifyError] = ExportError,
+    path: str, tensors: Tensors, batch_size: int | None, error: type[Wrong] = ExportError
 ) -> dict[str, Any]:
     """Check an ONNX file's validity, opset and tensors; also for a file that a user brought.
 
@@ -56,8 +60,11 @@ def check_onnx(
         )
     weights = {w.name for w in model.graph.initializer}
     inputs = [i for i in model.graph.input if i.name not in weights]
-    _check_tensor("input", inputs, input_name, (3, size, size), batch_size, error)
-    _check_tensor("output", model.graph.output, output_name, (classes,), batch_size, error)
+    for role, values, name, shape in (
+        ("input", inputs, tensors["input_name"], (3, tensors["size"], tensors["size"])),
+        ("output", model.graph.output, tensors["output_name"], (tensors["classes"],)),
+    ):
+        _check_tensor(role, values, name, shape, batch_size, error)
     return {"opset": opset, "nodes": len(model.graph.node)}
 
 
@@ -67,7 +74,7 @@ def _check_tensor(
     name: str,
     shape: tuple[int, ...],
     batch_size: int | None,
-    error: type[ExportError] | type[SimplifyError],
+    error: type[Wrong],
 ) -> None:
     """Check that the graph has this tensor alone; `shape` is without the batch axis."""
     import onnx
@@ -105,15 +112,27 @@ def run_onnx(path: str, input_name: str, images: Any) -> Any:
     return session.run(None, {input_name: images})[0]
 
 
-def relative_l2(found: Any, expected: Any) -> float:
-    """Return |found - expected| / |expected|; infinity where the shapes differ."""
+def require_same(
+    outputs: Any, expected: Any, error: type[Wrong], what: str, remedy: str = ""
+) -> float:
+    """Return |outputs - expected| / |expected|.
+
+    Raises:
+        ExportError or SimplifyError: it is above what rounding can do, or the shapes differ.
+    """
     import numpy as np
 
-    if found.shape != expected.shape:
-        return float("inf")
-    norm = float(np.linalg.norm(expected.astype(np.float64)))
-    delta = float(np.linalg.norm(found.astype(np.float64) - expected.astype(np.float64)))
-    return delta / norm if norm else delta
+    difference = float("inf")
+    if outputs.shape == expected.shape:
+        norm = float(np.linalg.norm(expected.astype(np.float64)))
+        delta = float(np.linalg.norm(outputs.astype(np.float64) - expected.astype(np.float64)))
+        difference = delta / norm if norm else delta
+    if not difference <= MAX_RELATIVE_L2:
+        raise error(
+            f"{what}: relative L2 of the outputs {difference:.2e}, allowed {MAX_RELATIVE_L2:.0e}",
+            remedy=remedy,
+        )
+    return difference
 
 
 def first_line(error: BaseException) -> str:

@@ -14,28 +14,27 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.base.errors import DataError
-from harness.base.progress import Progress
 from harness.base.stages import Stage
 from harness.base.store import Entry
 from harness.base.terms import WHOLE_SET
-from harness.catalog.schema import Catalog
 from harness.images.crops import Crops, UsingHost
 from harness.images.dataset import ImageSet
 from harness.images.feed import Feed
 from harness.plan import Case
 from harness.records.observed import ArtifactRef, CheckpointInfo, Observed, StageTime
-from harness.settings import Settings
+from harness.stages import images as run_images
+from harness.stages import weights
 from harness.stages.compile import Compile, Compiled
 from harness.stages.context import Bench, Build, CaseContext
 from harness.stages.eager import Eager, check_rehearsal
 from harness.stages.export import Export, GivenOnnx
-from harness.stages.images import RunImages
 from harness.stages.inference import Predictions
 from harness.stages.onnx_file import FILE
 from harness.stages.probe import Probe
 from harness.stages.simplify import Simplify
 from harness.stages.standin import Standin
-from harness.stages.weights import Checkpoint, Checkpoints
+from harness.stages.weights import Checkpoint
+from harness.targets import host
 from harness.targets.protocol import Device, Float32
 
 LOG_KEPT = 4000  # characters of a build's log in a record
@@ -55,14 +54,7 @@ class Prepared:
 
 
 class Workbench(Bench):
-    """What the cases of one process share, with the images and checkpoints of the run."""
-
-    def __init__(
-        self, settings: Settings, catalog: Catalog, run_dir: Path, progress: Progress | None = None
-    ) -> None:
-        super().__init__(settings, catalog, run_dir, progress)
-        self.images = RunImages(self)
-        self.checkpoints = Checkpoints(self)
+    """What the cases of one process of a run share."""
 
     def for_case(self, case: Case) -> CasePipeline:
         """Return the pipeline of one case."""
@@ -85,17 +77,16 @@ class CasePipeline(CaseContext):
         """Return the weights: the original file, verified, or a stand-in in its layout."""
         if self.bench.settings.stand_ins:
             entry = self._made(Standin(self))
-            weights = Checkpoint(entry.file(), entry.digest)
+            checkpoint = Checkpoint(entry.file(), entry.digest)
             layout = self.model.checkpoint.layout
-            info = CheckpointInfo("stand-in", weights.path.name, weights.sha256, layout=layout)
+            info = CheckpointInfo("stand-in", entry.file().name, entry.digest, layout=layout)
         else:
-            known = self.bench.checkpoints.has(self.model)
             with self.stage(Stage.CHECKPOINT) as note:
-                weights, info = self.bench.checkpoints.obtain(self.model)
-                note.cached = known
+                note.cached = weights.key(self.model) in self.bench.known
+                checkpoint, info = weights.obtain(self.bench, self.model)
         if self.given_onnx is None:  # else what runs is that file
             self.observed.checkpoint = info
-        return weights
+        return checkpoint
 
     def onnx(self) -> Path:
         """Return the ONNX file: exported from the checkpoint, or the one that was given."""
@@ -112,7 +103,7 @@ class CasePipeline(CaseContext):
     def images(self) -> ImageSet:
         """Return the run's images; cases of other models use the same."""
         with self.stage(Stage.DATA):
-            images, info = self.bench.images.find()
+            images, info = run_images.find(self.bench)
         self.observed.images = info
         return images
 
@@ -132,9 +123,9 @@ class CasePipeline(CaseContext):
         Raises:
             RehearsalError: stand-in weights or images that could not tell good from bad.
         """
-        weights, images = self.checkpoint(), self.images()
+        checkpoint, images = self.checkpoint(), self.images()
         with self.all_unusable():
-            entry = self._made(Eager(self, weights, self.crops(), self.feeding))
+            entry = self._made(Eager(self, checkpoint, self.crops(), self.feeding))
         predictions = Eager.read(entry)
         if self.bench.settings.stand_ins:
             check_rehearsal(self, predictions, images)
@@ -234,7 +225,7 @@ class CasePipeline(CaseContext):
         """Hold a share of the host while images are decoded."""
         # A lease of the host that the session holds already covers decoding: a second one would
         # wait behind a measurement that waits for the first.
-        if self.lease_fds and self.device == self.bench.host():
+        if self.lease_fds and self.device == host.device():
             return contextlib.nullcontext()
         return self.share_host("decoding")
 

@@ -13,10 +13,10 @@ from harness.base.stages import Stage
 from harness.base.store import Entry, source_digest
 from harness.stages.onnx_file import (
     FILE,
-    MAX_RELATIVE_L2,
+    Tensors,
     check_onnx,
     first_line,
-    relative_l2,
+    require_same,
     run_onnx,
 )
 
@@ -49,7 +49,7 @@ class Simplify:
             "harness.stages.simplify:simplify_onnx",
             {
                 "source": str(self.exported.file(FILE)),
-                **self.case.tensors,
+                "tensors": self.case.tensors,
                 "batch_size": self.case.case.batch_size,
                 "output": str(staging / FILE),
             },
@@ -58,16 +58,7 @@ class Simplify:
         )
 
 
-def simplify_onnx(
-    *,
-    source: str,
-    input_name: str,
-    output_name: str,
-    size: int,
-    classes: int,
-    batch_size: int,
-    output: str,
-) -> dict[str, Any]:
+def simplify_onnx(*, source: str, tensors: Tensors, batch_size: int, output: str) -> dict[str, Any]:
     """Simplify at one fixed batch size (a model simplified at one cannot be used at another).
 
     Raises:
@@ -77,10 +68,11 @@ def simplify_onnx(
     import onnx
     import onnxsim
 
+    input_name, shape = tensors["input_name"], [batch_size, 3, tensors["size"], tensors["size"]]
     try:
         model, same = onnxsim.simplify(
             onnx.load(source),
-            overwrite_input_shapes={input_name: [batch_size, 3, size, size]},
+            overwrite_input_shapes={input_name: shape},
         )
     except Exception as error:
         raise SimplifyError(
@@ -90,16 +82,12 @@ def simplify_onnx(
     if not same:
         raise SimplifyError(f"onnxsim's own check failed at batch size {batch_size}")
     onnx.save(model, output)
-    description = check_onnx(
-        output, input_name, output_name, size, classes, batch_size, error=SimplifyError
+    description = check_onnx(output, tensors, batch_size, SimplifyError)
+    probe = np.random.default_rng(21).standard_normal(shape, np.float32)
+    difference = require_same(
+        run_onnx(output, input_name, probe),
+        run_onnx(source, input_name, probe),
+        SimplifyError,
+        "the simplified model computes something else",
     )
-    probe = np.random.default_rng(21).standard_normal((batch_size, 3, size, size), np.float32)
-    difference = relative_l2(
-        run_onnx(output, input_name, probe), run_onnx(source, input_name, probe)
-    )
-    if not difference <= MAX_RELATIVE_L2:
-        raise SimplifyError(
-            f"the simplified model computes something else: relative L2 {difference:.2e}, "
-            f"allowed {MAX_RELATIVE_L2:.0e}"
-        )
     return {**description, "relative_l2": difference}

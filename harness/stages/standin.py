@@ -160,24 +160,25 @@ def _initialise(torch: Any, module: Any) -> None:
 
 def _head(torch: Any, module: Any, classes: int) -> tuple[str, Any]:
     """The last layer with one output for each class: a Linear or a 1x1 convolution."""
-    found = None
-    for name, part in module.named_modules():
-        is_linear = isinstance(part, torch.nn.Linear) and part.out_features == classes
-        is_conv = isinstance(part, torch.nn.Conv2d) and part.out_channels == classes
-        if is_linear or is_conv:
-            found = (name, part)
-    if found is None:
+    heads = [
+        (name, part)
+        for name, part in module.named_modules()
+        if isinstance(part, torch.nn.Linear | torch.nn.Conv2d) and len(part.weight) == classes
+    ]
+    if not heads:
         raise RehearsalError(
             f"the network has no Linear or Conv2d layer with {classes} outputs",
             remedy="`classes` in baselines.yaml must be the number of the network's outputs",
         )
-    return found
+    return heads[-1]
 
 
 def _fit_head(
     torch: Any, module: Any, head: Any, batch: Any, targets: Any, label_offset: int
 ) -> tuple[int, float]:
     """Ridge regression of one-hot targets on pooled, standardised inputs of the last layer."""
+    import numpy as np
+
     pooled: list[Any] = []
     lowest: list[float] = []
 
@@ -190,11 +191,8 @@ def _fit_head(
         module(batch(start, _BATCH))
     handle.remove()
     features = torch.cat(pooled).double()
-    kinds = sorted(set(targets.tolist()))
-    column = {label: index for index, label in enumerate(kinds)}
-    wanted = torch.zeros(len(targets), len(kinds), dtype=torch.float64)
-    for row, label in enumerate(targets.tolist()):
-        wanted[row, column[label]] = 1.0
+    kinds, column = np.unique(targets, return_inverse=True)
+    wanted = torch.nn.functional.one_hot(torch.from_numpy(column)).double()
     mean, std = features.mean(0), features.std(0)
     # A feature that hardly varies must not get a weight that amplifies rounding.
     scale = std + 0.1 * std.mean()
@@ -208,7 +206,7 @@ def _fit_head(
     if head.bias is None:
         raise RehearsalError("the network's last layer has no bias; a stand-in cannot be fitted")
     head.bias.zero_()
-    rows = [label + label_offset for label in kinds]
+    rows = (kinds + label_offset).tolist()
     shape = (len(rows), *head.weight.shape[1:])
     head.weight[rows] = (_LOGIT_SCALE * weights).float().reshape(shape)
     head.bias[rows] = (_LOGIT_SCALE * bias).float()

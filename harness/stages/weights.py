@@ -13,7 +13,6 @@ from harness.catalog.schema import Model
 from harness.networks import library
 from harness.records.observed import CheckpointInfo
 from harness.stages import checkpoint
-from harness.stages.checkpoint import Digests
 from harness.stages.context import Bench, CaseContext
 from harness.stages.fetch import shown
 
@@ -44,55 +43,43 @@ class Checkpoint:
         }
 
 
-class Checkpoints:
-    """The original checkpoints of a run: each found, or fetched, once for each process."""
+def key(model: Model) -> str:
+    """Return under which key of `Bench.known` the model's checkpoint is."""
+    return f"checkpoint of {model.id}"
 
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
-        self._obtained: dict[str, tuple[Path, Digests]] = {}
-        self._refused: dict[str, CheckpointError] = {}
 
-    def has(self, model: Model) -> bool:
-        """Whether this process has the checkpoint already."""
-        return model.id in self._obtained
+def obtain(bench: Bench, model: Model) -> tuple[Checkpoint, CheckpointInfo]:
+    """Return the verified original file, and what a record says of it; once for each process.
 
-    def obtain(self, model: Model) -> tuple[Checkpoint, CheckpointInfo]:
-        """Return the verified file, and what a record says of it.
+    Raises:
+        CheckpointError: absent, refused, or not the file that the catalog means.
+    """
+    return bench.once(key(model), lambda: _obtain(bench, model))
 
-        Raises:
-            CheckpointError: absent, refused, or not the file that the catalog means.
-        """
-        if model.id in self._refused:  # six batch sizes do not fetch a refused file six times
-            raise self._refused[model.id]
-        if model.id not in self._obtained:
-            settings = self._bench.settings
-            try:
-                self._obtained[model.id] = checkpoint.obtain_checkpoint(
-                    model.checkpoint,
-                    [settings.checkpoints] if settings.checkpoints else [],
-                    cache=settings.checkpoint_cache or settings.store / "checkpoints",
-                    offline=settings.offline,
-                    progress=self._progress,
-                    on_wait=self._bench.progress.say,
-                )
-            except CheckpointError as error:
-                self._refused[model.id] = error
-                raise
-        path, digests = self._obtained[model.id]
-        spec = model.checkpoint
-        info = CheckpointInfo(
-            source="checkpoint",
-            file=path.name,
-            sha256=digests.sha256,
-            md5=digests.md5,
-            url=shown(spec.url) if spec.url else "",
-            layout=spec.layout,
-            verified=checkpoint.has_digest(spec),
-        )
-        return Checkpoint(path, digests.sha256), info
 
-    def _progress(self, done: int, total: int | None) -> None:
+def _obtain(bench: Bench, model: Model) -> tuple[Checkpoint, CheckpointInfo]:
+    settings, spec = bench.settings, model.checkpoint
+
+    def progress(done: int, total: int | None) -> None:
         if total:
-            self._bench.progress.update(done // 10**6, max(1, total // 10**6), "MB")
+            bench.progress.update(done // 10**6, max(1, total // 10**6), "MB")
         else:
-            self._bench.progress.say(f"{done // 10**6} MB")
+            bench.progress.say(f"{done // 10**6} MB")
+
+    path, digests = checkpoint.obtain_checkpoint(
+        spec,
+        [settings.checkpoints] if settings.checkpoints else [],
+        cache=settings.checkpoint_cache or settings.store / "checkpoints",
+        offline=settings.offline,
+        progress=progress,
+        on_wait=bench.progress.say,
+    )
+    return Checkpoint(path, digests.sha256), CheckpointInfo(
+        source="checkpoint",
+        file=path.name,
+        sha256=digests.sha256,
+        md5=digests.md5,
+        url=shown(spec.url) if spec.url else "",
+        layout=spec.layout,
+        verified=checkpoint.has_digest(spec),
+    )

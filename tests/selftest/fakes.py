@@ -1,18 +1,24 @@
-"""Small stand-ins for what a test does not test: sessions, image sets, predictions."""
+"""Small stand-ins for what a test does not test: sessions, image sets, predictions, runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from harness import settings
 from harness.base.terms import Provenance
+from harness.catalog.load import load_catalog
 from harness.images.dataset import ImageSet
 from harness.measure.accuracy import Observation
+from harness.plan import Case
 from harness.records.measurements import AccuracyMeasurement
 from harness.stages.inference import Predictions
+from harness.stages.pipeline import CasePipeline, Prepared, Workbench
 from harness.targets.protocol import Float32, SessionInfo, TensorSpec
+from tests.selftest.running import TINY
 
 
 class FakeSession:
@@ -96,3 +102,17 @@ def measured(
     for names, logits in predictions.blocks():
         seen.add(names, logits)
     return seen.measurement(provenance=provenance, seconds=seconds)
+
+
+def workbench(folder: Path, *, catalog: Path = TINY, **options: Any) -> Workbench:
+    """What the cases of a run share; store, leases and records lie in `folder` by default."""
+    places = {"store": str(folder / "store"), "leases": str(folder / "leases")}
+    chosen = settings.resolve({**places, "catalog": str(catalog), **options}, environment={})
+    return Workbench(chosen, load_catalog(catalog), folder / "run")
+
+
+def rehearsed(shared: Path, folder: Path) -> tuple[CasePipeline, Prepared]:
+    """The tiny model's accuracy in a rehearsal on the CPU, with everything built."""
+    bench = workbench(folder, rehearsal=True, store=str(shared / "store"))
+    case = bench.for_case(Case("tiny", 4, "cpu", "accuracy"))
+    return case, case.prepare()

@@ -6,7 +6,6 @@ import os
 
 import pytest
 
-from harness import settings
 from harness.base.errors import DeviceError, ExportError
 from harness.base.stages import Stage
 from harness.catalog.load import load_catalog
@@ -14,22 +13,16 @@ from harness.plan import Case
 from harness.stages.ahead import NICENESS, Ahead
 from harness.stages.pipeline import CasePipeline, Workbench
 from harness.targets.pool import DevicePool
+from tests.selftest.fakes import workbench
 from tests.selftest.running import TINY
 
 
 @pytest.fixture
 def made(shared, tmp_path):
-    catalog = load_catalog(TINY)
-    chosen = settings.resolve(
-        {
-            "simulate_ascend": True,
-            "store": str(shared / "store"),
-            "leases": str(tmp_path / "leases"),
-            "catalog": str(TINY),
-        },
-        environment={},
-    )
-    return chosen, catalog, tmp_path / "run"
+    """Settings, catalog and folder of a run on a simulated NPU."""
+    store = str(shared / "store")
+    bench = workbench(tmp_path, simulate_ascend=True, store=store)
+    return bench.settings, bench.catalog, bench.run_dir
 
 
 def case(batch_size, check="throughput"):
@@ -38,8 +31,7 @@ def case(batch_size, check="throughput"):
 
 def test_what_later_cases_need_is_there_when_they_come(made):
     chosen, catalog, folder = made
-    ahead = Ahead(chosen, catalog, folder, [case(5), case(6)])
-    ahead.join(120)
+    Ahead(chosen, catalog, folder, [case(5), case(6)]).join(120)
     bench = Workbench(*made).for_case(case(6))
     bench.prepare()
     assert {ref.stage for ref in bench.observed.artifacts} >= {

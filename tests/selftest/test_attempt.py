@@ -9,30 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import settings
-from harness.catalog.load import load_catalog
 from harness.measure import attempt, throughput
 from harness.plan import Case
 from harness.records.measurements import ProblemCode
-from harness.stages.pipeline import CasePipeline, Prepared, Workbench
+from harness.stages import eager
+from harness.stages.pipeline import CasePipeline, Prepared
 from harness.targets.protocol import SessionInfo
-from tests.selftest.fakes import FakeSession
+from tests.selftest.fakes import FakeSession, workbench
 from tests.selftest.running import TINY
 
 
 def case(tmp_path, check="throughput", **options):
     """A case of the tiny model; of a rehearsal where no folder of checkpoints is given."""
-    given = {"target": "cpu", "imagenet": str(tmp_path)} if "checkpoints" in options else {}
-    chosen = settings.resolve(
-        {
-            **(given or {"rehearsal": True}),
-            "store": str(tmp_path / "store"),
-            "catalog": str(TINY),
-            **options,
-        },
-        environment={},
-    )
-    bench = Workbench(chosen, load_catalog(TINY), tmp_path / "run")
+    if "checkpoints" in options:
+        options |= {"target": "cpu", "imagenet": str(tmp_path)}
+    bench = workbench(tmp_path, **{"rehearsal": "checkpoints" not in options, **options})
     return bench.for_case(Case("tiny", 4, "cpu", check))
 
 
@@ -55,30 +46,31 @@ def test_a_session_is_timed_as_its_driver_needs_it(tmp_path, about, wall_check, 
     assert plan.warmup == (throughput.WARMUP if real else 1)
 
 
-@pytest.mark.parametrize(("same", "code"), [(True, None), (False, ProblemCode.OTHER_NETWORK)])
-def test_a_given_file_must_compute_what_the_stand_in_does(tmp_path, monkeypatch, same, code):
-    """A small network would pass in a large one's name: any network's outputs equal its own."""
-    one = case(tmp_path, onnx=[f"tiny={TINY}"])
+@pytest.mark.parametrize(
+    ("given", "real", "same", "codes"),
+    [
+        (True, False, True, []),
+        # A small network would pass in a large one's name: any network's outputs equal its own.
+        (True, False, False, [ProblemCode.OTHER_NETWORK]),
+        (True, True, False, []),  # nothing to compare with
+        (False, False, False, []),
+    ],
+)
+def test_a_given_file_must_compute_what_the_stand_in_does(
+    tmp_path, monkeypatch, given, real, same, codes
+):
+    options = {"checkpoints": str(tmp_path)} if real else {}
+    one = case(tmp_path, **options, **({"onnx": [f"tiny={TINY}"]} if given else {}))
     outputs = np.linspace(1, 2, 40, dtype=np.float32).reshape(4, 10)
-    expected = outputs if same else outputs[:, ::-1]
 
     @contextlib.contextmanager
     def open_eager(*_, **__):
-        yield FakeSession(lambda batch: expected)
+        yield FakeSession(lambda batch: outputs if same else outputs[:, ::-1])
 
-    monkeypatch.setattr(attempt.eager, "open_eager", open_eager)
+    monkeypatch.setattr(eager, "open_eager", open_eager)
     monkeypatch.setattr(CasePipeline, "checkpoint", lambda self: None)
-    probe = (np.zeros((4, 3, 2, 2), np.float32), outputs)
-    prepared = Prepared(TINY, TINY, probe=probe)
-    assert [one.code for one in attempt._other_network(one, prepared)] == ([code] if code else [])
-
-
-def test_only_a_given_file_of_a_run_on_stand_ins_is_compared(tmp_path):
-    probe = (np.zeros((4, 3, 2, 2), np.float32), np.zeros((4, 10), np.float32))
-    prepared = Prepared(TINY, TINY, probe=probe)
-    assert attempt._other_network(case(tmp_path), prepared) == ()
-    real = case(tmp_path, checkpoints=str(tmp_path), onnx=[f"tiny={TINY}"])
-    assert attempt._other_network(real, prepared) == ()
+    prepared = Prepared(TINY, TINY, probe=(np.zeros((4, 3, 2, 2), np.float32), outputs))
+    assert [problem.code for problem in attempt._other_network(one, prepared)] == codes
 
 
 @pytest.mark.parametrize(

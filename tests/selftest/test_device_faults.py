@@ -63,20 +63,22 @@ def test_a_tool_that_hangs_may_be_the_devices_doing(tmp_path, kind):
     )
 
 
-@pytest.mark.parametrize("text", ["cards=2,fault=unhealthy:0", "cards=1"])
-def test_what_npu_smi_says_is_certain_whatever_the_runtime_says(tmp_path, text):
-    device = NPU if "unhealthy" in text else Device("ascend310p3", 5, "Ascend310P3", "npu-5")
-    found = target(tmp_path, text).device_fault(InferError("x", log="result = 507015"), device)
-    assert found is not None
-    assert found.certain
-    assert "npu-smi" in found.why
-
-
-def test_an_npu_smi_that_fails_says_nothing_of_one_device(tmp_path):
-    found = target(tmp_path, "fault=npu-smi-fails").device_fault(InferError("x"), NPU)
-    assert found is not None
-    assert not found.certain
-    assert "-8005" in found.why
+@pytest.mark.parametrize(
+    ("text", "index", "certain", "words"),
+    [
+        # What npu-smi says of the device counts, whatever the runtime says.
+        ("cards=2,fault=unhealthy:0", 0, True, "npu-smi"),
+        ("cards=1", 5, True, "npu-smi"),
+        # One that fails says nothing of one device.
+        ("fault=npu-smi-fails", 0, False, "-8005"),
+    ],
+)
+def test_npu_smi_is_asked_of_a_device_that_may_be_at_fault(tmp_path, text, index, certain, words):
+    device = Device("ascend310p3", index, "Ascend310P3", f"npu-{index}")
+    fault = target(tmp_path, text).device_fault(InferError("x", log="result = 507015"), device)
+    assert fault is not None
+    assert fault.certain is certain
+    assert words in fault.why
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,14 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
-from harness import settings
 from harness.base.errors import DeviceError, InferError
 from harness.base.stages import Stage
-from harness.catalog.load import load_catalog
 from harness.catalog.steps import Normalize
-from harness.diagnosis import chain
+from harness.diagnosis import chain, pairing
 from harness.diagnosis.agreement import agree
 from harness.diagnosis.diagnose import diagnose
 from harness.diagnosis.words import About, Findings, Restored, words
@@ -24,13 +24,12 @@ from harness.images.crops import Crops
 from harness.images.feed import Feed
 from harness.measure import accuracy
 from harness.measure import attempt as measuring
-from harness.plan import Case
 from harness.records.observed import Observed
 from harness.stages.inference import Predictions, infer
-from harness.stages.pipeline import CasePipeline, Workbench
+from harness.stages.pipeline import CasePipeline
 from harness.targets.protocol import OperatorComparison
+from tests.selftest.fakes import rehearsed
 from tests.selftest.planted.altered import Altered
-from tests.selftest.running import TINY
 
 BATCH = 4
 IMAGES = 8
@@ -38,19 +37,7 @@ IMAGES = 8
 
 @pytest.fixture(scope="module")
 def prepared(shared, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    chosen = settings.resolve(
-        {
-            "rehearsal": True,
-            "store": str(shared / "store"),
-            "leases": str(folder / "leases"),
-            "catalog": str(TINY),
-        },
-        environment={},
-    )
-    bench = Workbench(chosen, load_catalog(TINY), folder)
-    case = bench.for_case(Case("tiny", BATCH, "cpu", "accuracy"))
-    return case, case.prepare()
+    return rehearsed(shared, tmp_path_factory.mktemp("run"))
 
 
 class Faulty:
@@ -67,11 +54,6 @@ class Faulty:
         altered = self._alter(session)
         altered.close = session.close
         return altered
-
-
-def each(change):
-    """What a session gives, each batch of logits changed."""
-    return lambda batches: (change(logits) for logits in batches)
 
 
 def diagnosed(prepared, *, alter=None, measured=True, **changes):
@@ -106,10 +88,6 @@ def section(answer, title):
     return next(one for one in answer.sections if one.title.startswith(title))
 
 
-def restoring(answer, title):
-    return [row[0] for row in section(answer, title).rows if row[-1] == "yes"]
-
-
 def not_tried(answer):
     return dict(section(answer, "Not tried").rows)
 
@@ -133,22 +111,41 @@ def quick(prepared, monkeypatch):
 # What is fed and how results come back ---------------------------------------------------------
 
 
-def test_swapped_channels_are_named(prepared, quick):
-    answer = diagnosed(
-        prepared, alter=lambda s: Altered(s, inputs=lambda view: view[:, ::-1].copy())
-    )
-    assert (answer.stage, answer.suspect) == (Stage.DATA, "channels swapped (BGR for RGB)")
-    assert restoring(answer, "Usual suspects") == ["channels swapped (BGR for RGB)"]
+def each(change):
+    """What a session gives, each batch of logits changed."""
+    return {"outputs": lambda batches: (change(logits) for logits in batches)}
 
 
-def test_another_resize_is_named(prepared, quick):
-    case, _ = prepared
-    steps = case.model.preprocessing
-    square = steps.resize.model_copy(update={"op": "resize_square", "size": 73})
-    steps = steps.model_copy(update={"resize": square})
-    feed = Feed(Crops(case.bench.store, case.images(), steps), steps.normalize, BATCH)
-    answer = diagnosed(prepared, feed=feed)
-    assert (answer.stage, answer.suspect) == (Stage.DATA, "resized to a square")
+SWAPPED = "channels swapped (BGR for RGB)"
+
+
+@pytest.mark.parametrize(
+    ("change", "stage", "suspect", "restoring"),
+    [
+        ({"inputs": lambda view: view[:, ::-1].copy()}, Stage.DATA, SWAPPED, [SWAPPED]),
+        (
+            each(lambda logits: np.roll(logits, 1, axis=0)),
+            Stage.INFER,
+            "results rotated by 1 within each batch",
+            [],
+        ),
+        (
+            each(lambda logits: np.roll(logits, 1, axis=1)),
+            Stage.COMPILE,
+            "outputs shifted by one class (-1)",
+            ["outputs shifted by one class (-1)"],
+        ),
+        (each(lambda logits: np.full_like(logits, np.inf)), Stage.COMPILE, "", []),
+    ],
+    ids=["channels", "order", "classes", "infinity"],
+)
+def test_what_happens_on_the_way_to_and_from_the_model_is_named(
+    prepared, quick, change, stage, suspect, restoring
+):
+    answer = diagnosed(prepared, alter=lambda session: Altered(session, **change))
+    assert (answer.stage, answer.suspect) == (stage, suspect)
+    table = section(answer, "Usual suspects").rows
+    assert [row[0] for row in table if row[-1] == "yes"] == restoring
 
 
 def replaced(steps, part, **changes):
@@ -204,7 +201,8 @@ def test_what_is_fed_is_named(quick, odd, part, changes, suspect):
     wrong = fed_by(case, replaced(case.model.preprocessing, part, **changes))
     answer = diagnosed(odd, feed=wrong, measured=False)
     assert (answer.stage, answer.suspect) == (Stage.DATA, suspect)
-    assert restoring(answer, "Usual suspects") == ["the catalog's preprocessing"]
+    table = section(answer, "Usual suspects").rows
+    assert [row[0] for row in table if row[-1] == "yes"] == ["the catalog's preprocessing"]
     how = f"but: {suspect}" if suspect else "and no usual mistake makes them so"
     assert answer.summary == (
         f"The images are not fed as the catalog says, {how}; the catalog's preprocessing "
@@ -235,7 +233,10 @@ def test_a_suspect_is_a_mistake_that_explains_the_result(fed, name, suspect):
 def test_a_suspect_that_is_found_is_named_whichever_stage_departs(stage, about):
     logits = np.ones((2, 3), np.float32)
     restored = Restored("labels shifted by one (+1)", "restores the score", about)
-    findings = Findings(stage=stage, difference=agree(logits, 2 * logits), restored=restored)
+    # Where the input is at fault, the mistake that makes what is fed is named.
+    fed = None if about is About.INPUT else "resized to a square"
+    difference = agree(logits, 2 * logits)
+    findings = Findings(stage=stage, difference=difference, fed=fed, restored=restored)
     _, suspect, summary = words(findings, 8, 3e-2)
     assert suspect == restored.name
     assert restored.name in summary
@@ -249,15 +250,8 @@ def test_labels_off_by_one_are_named(prepared, quick, monkeypatch):
     answer = diagnosed((dataclasses.replace(case, model=model), ready))
     assert answer.suspect == "labels shifted by one (-1)"
     assert answer.stage is None
-    assert restoring(answer, "Labels and order") == ["labels shifted by one (-1)"]
-
-
-def test_results_of_other_images_are_named(prepared, quick):
-    answer = diagnosed(
-        prepared,
-        alter=lambda s: Altered(s, outputs=each(lambda logits: np.roll(logits, 1, axis=0))),
-    )
-    assert (answer.stage, answer.suspect) == (Stage.INFER, "results rotated by 1 within each batch")
+    table = section(answer, "Labels and order").rows
+    assert [row[0] for row in table if row[-1] == "yes"] == [answer.suspect]
 
 
 def test_results_that_were_shifted_in_the_run_alone_are_named(prepared, quick):
@@ -275,14 +269,6 @@ def test_results_that_were_shifted_in_the_run_alone_are_named(prepared, quick):
 
     answer = diagnosed(prepared, feed=Shifted(case.crops(), case.model.preprocessing.normalize, 4))
     assert (answer.stage, answer.suspect) == (Stage.INFER, "results 1 place later")
-
-
-def test_outputs_of_another_class_order_are_named(prepared, quick):
-    answer = diagnosed(
-        prepared,
-        alter=lambda s: Altered(s, outputs=each(lambda logits: np.roll(logits, 1, axis=1))),
-    )
-    assert answer.suspect == "outputs shifted by one class (-1)"
 
 
 def test_a_mistake_of_the_catalog_is_told_by_the_labels(prepared, quick, monkeypatch):
@@ -304,79 +290,42 @@ def test_a_mistake_of_the_catalog_is_told_by_the_labels(prepared, quick, monkeyp
 # Stages -----------------------------------------------------------------------------------------
 
 
-def altered_onnx(source, path, change):
-    import onnx
-
+def perturbed(source, path):
+    """The same ONNX file with the weights of a channel doubled."""
     model = onnx.load(source)
-    change(model.graph)
+    node = next(one for one in model.graph.node if one.name == "/layer2/layer2.0/conv1/Conv")
+    weight = next(one for one in model.graph.initializer if one.name == node.input[1])
+    values = np.array(numpy_helper.to_array(weight))
+    values[0] *= 2.0
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     onnx.save(model, path)
     return path
 
 
-def perturb(name):
-    """One convolution's weights of a channel, doubled."""
-
-    def change(graph):
-        import onnx
-
-        node = next(one for one in graph.node if one.name == name)
-        weight = next(one for one in graph.initializer if one.name == node.input[1])
-        values = np.array(onnx.numpy_helper.to_array(weight))
-        values[0] *= 2.0
-        weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
-
-    return change
-
-
-def recompiled(case, onnx, folder):
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        (Stage.EXPORT, "departs from eager PyTorch"),
+        (Stage.SIMPLIFY, "departs from exported ONNX"),
+        (Stage.COMPILE, "No usual suspect restores it"),
+    ],
+)
+def test_the_stage_that_changes_weights_is_named(prepared, tmp_path, monkeypatch, stage, words):
+    case, _ = prepared
+    source = case.onnx() if stage is Stage.EXPORT else case.simplified()
+    broken = perturbed(source, tmp_path / "model.onnx")
+    target, folder = case.bench.target, tmp_path / "compiled"
     folder.mkdir()
-    target = case.bench.target
-    target.compile(onnx, case.model, BATCH, folder, device=None, log=folder / "log")
-    return folder / "model.ort.onnx"
-
-
-def test_a_fault_of_the_simplified_file_is_named(prepared, tmp_path, monkeypatch):
-    case, _ = prepared
-    broken = altered_onnx(
-        case.simplified(), tmp_path / "model.onnx", perturb("/layer2/layer2.0/conv1/Conv")
-    )
-    compiled = recompiled(case, broken, tmp_path / "compiled")
-    monkeypatch.setattr(CasePipeline, "simplified", lambda self: broken)
-    answer = diagnosed(prepared, compiled=compiled)
-    assert (answer.stage, answer.suspect) == (Stage.SIMPLIFY, "")
-    assert "departs from exported ONNX" in answer.summary
-    assert restoring(answer, "Usual suspects") == []
-
-
-def test_a_fault_of_the_export_is_named(prepared, tmp_path, monkeypatch):
-    case, _ = prepared
-    broken = altered_onnx(
-        case.onnx(), tmp_path / "model.onnx", perturb("/layer2/layer2.0/conv1/Conv")
-    )
-    compiled = recompiled(case, case.simplified(), tmp_path / "compiled")
-    monkeypatch.setattr(CasePipeline, "onnx", lambda self: broken)
-    monkeypatch.setattr(CasePipeline, "simplified", lambda self: broken)
-    answer = diagnosed(prepared, compiled=compiled, measured=False)
-    assert answer.stage is Stage.EXPORT
-    assert "departs from eager PyTorch" in answer.summary
-
-
-def test_a_compiled_file_of_other_weights_is_named(prepared, tmp_path):
-    case, _ = prepared
-    other = altered_onnx(
-        case.simplified(), tmp_path / "other.onnx", perturb("/layer3/layer3.0/conv1/Conv")
-    )
-    answer = diagnosed(prepared, compiled=recompiled(case, other, tmp_path / "compiled"))
-    assert (answer.stage, answer.suspect) == (Stage.COMPILE, "")
-    assert "No usual suspect restores it" in answer.summary
-
-
-def test_infinity_from_the_device_departs_at_the_compiled_model(prepared):
-    answer = diagnosed(
-        prepared,
-        alter=lambda s: Altered(s, outputs=each(lambda logits: np.full_like(logits, np.inf))),
-    )
-    assert answer.stage is Stage.COMPILE
+    compiled = case.simplified() if stage is Stage.EXPORT else broken
+    target.compile(compiled, case.model, BATCH, folder, device=None, log=folder / "log")
+    if stage is Stage.EXPORT:
+        monkeypatch.setattr(CasePipeline, "onnx", lambda self: broken)
+    if stage is not Stage.COMPILE:
+        monkeypatch.setattr(CasePipeline, "simplified", lambda self: broken)
+    measured = stage is not Stage.EXPORT  # there the compiled model is sound
+    answer = diagnosed(prepared, compiled=folder / "model.ort.onnx", measured=measured)
+    assert (answer.stage, answer.suspect) == (stage, "")
+    assert words in answer.summary
 
 
 # Nothing is lost --------------------------------------------------------------------------------
@@ -388,24 +337,24 @@ def test_a_sound_case_blames_nobody(prepared):
     assert "agree" in answer.summary
 
 
-def test_a_device_that_is_gone_costs_its_rows_alone(prepared):
-    def gone(session):
-        session.close()
-        raise DeviceError("the device is gone")
+def gone(session):
+    session.close()
+    raise DeviceError("the device is gone")
 
-    answer = diagnosed(prepared, alter=gone, measured=False)
-    assert not_tried(answer)["compiled model"] == "could not be tried: the device is gone"
+
+class Dying(Altered):
+    def stream(self, batches):
+        raise InferError("the worker died")
+        yield
+
+
+@pytest.mark.parametrize(
+    ("alter", "why"), [(gone, "the device is gone"), (Dying, "the worker died")]
+)
+def test_a_device_that_is_gone_or_a_session_that_dies_costs_its_rows_alone(prepared, alter, why):
+    answer = diagnosed(prepared, alter=alter, measured=False)
+    assert not_tried(answer)["compiled model"] == f"could not be tried: {why}"
     assert section(answer, "Agreement of the stages")
-
-
-def test_a_session_that_dies_costs_its_rows_alone(prepared, quick):
-    class Dying(Altered):
-        def stream_into(self, fillers):
-            raise InferError("the worker died")
-            yield
-
-    answer = diagnosed(prepared, alter=Dying, measured=False)
-    assert not_tried(answer)["compiled model"] == "could not be tried: the worker died"
 
 
 def test_time_that_is_over_is_said(prepared, monkeypatch):
@@ -415,7 +364,7 @@ def test_time_that_is_over_is_said(prepared, monkeypatch):
 
 
 def test_an_unexpected_failure_does_not_cost_the_verdict(prepared, quick, monkeypatch):
-    monkeypatch.setattr("harness.diagnosis.pairing.orders", lambda *_: 1 / 0)
+    monkeypatch.setattr(pairing, "orders", lambda *_: 1 / 0)
     answer = diagnosed(prepared, measured=False)
     assert not_tried(answer)["pairing and labels"] == (
         "could not be tried: ZeroDivisionError: division by zero"

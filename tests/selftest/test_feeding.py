@@ -7,39 +7,22 @@ import threading
 
 import pytest
 
-from harness import settings
 from harness.base.errors import DataError
 from harness.base.stages import Stage
 from harness.base.store import Store
-from harness.catalog.load import load_catalog
 from harness.images.crops import Crops
 from harness.images.feed import Feed
 from harness.measure import attempt as measuring
-from harness.plan import Case
 from harness.records.observed import Observed
-from harness.stages.pipeline import Workbench
-from harness.targets import leases
-from tests.selftest.running import TINY
+from harness.targets import host, leases
+from tests.selftest.fakes import rehearsed
 
 BATCH = 4
 
 
 @pytest.fixture(scope="module")
 def prepared(shared, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    chosen = settings.resolve(
-        {
-            "rehearsal": True,
-            "store": str(shared / "store"),
-            "leases": str(folder / "leases"),
-            "catalog": str(TINY),
-        },
-        environment={},
-    )
-    case = Workbench(chosen, load_catalog(TINY), folder).for_case(
-        Case("tiny", BATCH, "cpu", "accuracy")
-    )
-    return case, case.prepare()
+    return rehearsed(shared, tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture
@@ -53,7 +36,7 @@ def undecoded(prepared, tmp_path):
 
 def test_decoding_in_a_session_does_not_wait_behind_who_waits_for_the_session(undecoded):
     case, ready = undecoded
-    device, directory = case.bench.host(), case.bench.settings.leases
+    device, directory = host.device(), case.bench.settings.leases
     waiting, has_it = threading.Event(), threading.Event()
 
     def measure():
@@ -79,21 +62,16 @@ def test_decoding_in_a_session_does_not_wait_behind_who_waits_for_the_session(un
     assert verdict.kind == "PASS", verdict.sentence
 
 
-def test_decoding_outside_of_a_session_of_the_host_shares_the_host(undecoded):
+def test_decoding_outside_of_a_session_of_the_host_shares_the_host(undecoded, monkeypatch):
     case, ready = undecoded
-    asked = []
-    case = dataclasses.replace(case)
-    share = case.bench.share_host
+    asked, share = [], case.bench.share_host
 
     def asking(what):
         asked.append(what)
         return share(what)
 
-    case.bench.share_host = asking
-    try:
-        ready.feed.crops.complete(case.decoding)
-    finally:
-        del case.bench.share_host
+    monkeypatch.setattr(case.bench, "share_host", asking)
+    ready.feed.crops.complete(case.decoding)
     assert asked == [f"decoding of {case.case.id}"]
 
 

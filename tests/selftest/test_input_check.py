@@ -53,41 +53,38 @@ def look(images, tmp_path, steps=STEPS, change=None):
     return check.problems()
 
 
-def test_the_catalogs_own_preprocessing_is_no_problem(images, tmp_path):
-    assert look(images, tmp_path) == ()
+def one_value(names, batch):
+    if "ILSVRC2012_val_00000008.JPEG" in names:
+        batch[names.index("ILSVRC2012_val_00000008.JPEG"), 0, 0, 0] += np.float32(1e-6)
+
+
+def two_places(names, batch):
+    batch[:2] = batch[1::-1].copy()
+
+
+BICUBIC = STEPS.resize.model_copy(update={"interpolation": "bicubic"})
+ODD_STD = STEPS.normalize.model_copy(update={"std": (0.229, 0.224, 0.2251)})
 
 
 @pytest.mark.parametrize(
-    "changed",
+    ("changed", "change", "images_wrong"),
     [
-        {"resize": STEPS.resize.model_copy(update={"interpolation": "bicubic"})},
-        {"normalize": STEPS.normalize.model_copy(update={"std": (0.229, 0.224, 0.2251)})},
+        ({}, None, []),
+        ({"resize": BICUBIC}, None, [0, 2, 4, 7]),
+        ({"normalize": ODD_STD}, None, [0, 2, 4, 7]),
+        ({}, one_value, [7]),
+        ({}, two_places, [0, 4, 7]),
     ],
-    ids=["filter", "std"],
+    ids=["none", "filter", "std", "one value", "two places"],
 )
-def test_another_preprocessing_is_one_however_little_it_moves(images, tmp_path, changed):
-    (problem,) = look(images, tmp_path, STEPS.model_copy(update=changed))
-    assert problem.code is ProblemCode.OTHER_INPUT
-    assert problem.data["images"] == 4
-    assert problem.data["names"][0] == images.names[0]
-    assert problem.data["names"][-1] == images.names[-1]
-
-
-def test_one_value_of_one_image_is_enough(images, tmp_path):
-    def change(names, batch):
-        if images.names[-1] in names:
-            batch[names.index(images.names[-1]), 0, 0, 0] += np.float32(1e-6)
-
-    (problem,) = look(images, tmp_path, change=change)
-    assert problem.data == {"images": 1, "names": (images.names[-1],)}
-
-
-def test_images_that_changed_places_are_found(images, tmp_path):
-    def change(names, batch):
-        batch[:2] = batch[1::-1].copy()
-
-    (problem,) = look(images, tmp_path, change=change)
-    assert images.names[0] in problem.data["names"]
+def test_another_input_is_found_however_little_it_moves(
+    images, tmp_path, changed, change, images_wrong
+):
+    problems = look(images, tmp_path, STEPS.model_copy(update=changed), change)
+    names = [tuple(images.names[i] for i in images_wrong)] if images_wrong else []
+    assert [one.code for one in problems] == [ProblemCode.OTHER_INPUT] * len(names)
+    assert [sorted(one.data["names"]) for one in problems] == [list(one) for one in names]
+    assert [one.data["images"] for one in problems] == [len(one) for one in names]
 
 
 def test_fewer_images_than_are_looked_at_are_all_looked_at(images, tmp_path):

@@ -74,17 +74,13 @@ def measure(session, rival=None, names=("a",), **changes):
     return throughput.measure(session, plan, rival=other, **passed)[0]
 
 
-def test_rounds_stop_at_the_precision_asked_for():
+def test_rounds_stop_at_the_precision_asked_for_or_with_the_budget():
     quiet = measure(FakeSession(lambda b: b, times=noisy(10.0, 0.001)))
     loud = measure(FakeSession(lambda b: b, times=noisy(10.0, 0.05)))
     assert quiet.precise
     assert loud.precise
-    assert quiet.timing.rounds == MIN_ROUNDS
-    assert loud.timing.rounds > MIN_ROUNDS
+    assert loud.timing.rounds > quiet.timing.rounds == MIN_ROUNDS
     assert loud.timing.half_width_percent <= 1.0
-
-
-def test_the_budget_ends_what_never_gets_precise():
     wild = itertools.cycle([1.0, 100.0, 10.0, 500.0, 3.0])
     assert not measure(FakeSession(lambda b: b, times=wild), budget_s=0.05, round_s=0.001).precise
 
@@ -101,42 +97,16 @@ def test_warm_up_is_not_in_the_mean():
 # A rival -----------------------------------------------------------------------------------
 
 
-def test_a_rival_is_timed_in_alternation_and_by_format():
-    calls = []
+class Noting(FakeSession):
+    """Whose first execution of each call takes long, and one other of the second call once."""
 
-    class Noting(FakeSession):
-        def __init__(self, name, times):
-            super().__init__(lambda b: b, times=times)
-            self.name = name
-
-        def time(self, loops, warmup):
-            calls.append(self.name)
-            return super().time(loops, warmup)
-
-    ours = Noting("ours", itertools.repeat(5.0))
-    theirs = Noting("theirs", itertools.cycle([20.0, 10.0]))
-    plan = TimingPlan("rehearsal", round_s=0.1, turn_pause_s=0.0, warmup=2)
-    measured, samples = throughput.measure(ours, plan, rival=Rival(theirs, ("a", "b")))
-    assert measured.rivals["a"].mean_ms == 20.0
-    assert measured.rivals["b"].mean_ms == 10.0
-    assert measured.fastest_rival == ("b", measured.rivals["b"])
-    assert calls[3:] == ["ours", "theirs"] * MIN_ROUNDS
-    assert measured.ratio == pytest.approx(2.0)
-    # Each execution that was timed is among the samples, of either.
-    assert sum(map(len, samples.ours)) == measured.timing.executions
-    for name, rounds in samples.rivals.items():
-        assert sum(map(len, rounds)) == measured.rivals[name].executions
-
-
-class ColdAfterATurn(FakeSession):
-    """Whose first execution of each call takes long, and one other once."""
-
-    def __init__(self, ms, cold_ms, hiccup_at=-1):
+    def __init__(self, ms, cold_ms, calls, hiccup_at=-1):
         super().__init__(lambda b: b)
-        self.ms, self.cold_ms, self.hiccup_at = ms, cold_ms, hiccup_at
+        self.ms, self.cold_ms, self.calls, self.hiccup_at = ms, cold_ms, calls, hiccup_at
         self.loops = []
 
     def time(self, loops, warmup):
+        self.calls.append(self)
         self.loops.append(loops)
         times = [self.cold_ms, *[self.ms] * (warmup + loops - 1)]
         if len(self.loops) == 2 and self.hiccup_at >= 0:
@@ -144,22 +114,38 @@ class ColdAfterATurn(FakeSession):
         return times[warmup:]
 
 
-def test_what_is_cold_after_the_others_turn_is_not_timed():
-    measured = measure(ColdAfterATurn(5.0, 50.0), ColdAfterATurn(10.0, 90.0))
+def test_a_rival_is_timed_in_alternation_and_without_what_is_cold():
+    calls: list[Noting] = []
+    ours, theirs = Noting(5.0, 50.0, calls), Noting(10.0, 90.0, calls)
+    plan = TimingPlan("rehearsal", round_s=0.1, turn_pause_s=0.0, warmup=2)
+    measured, samples = throughput.measure(ours, plan, rival=Rival(theirs, ("a",)))
     assert measured.timing.mean_ms == 5.0
     assert measured.rivals["a"].mean_ms == 10.0
+    assert calls[3:] == [ours, theirs] * MIN_ROUNDS
+    assert measured.ratio == pytest.approx(2.0)
+    # Each execution that was timed is among the samples, of either.
+    assert sum(map(len, samples.ours)) == measured.timing.executions
+    assert sum(map(len, samples.rivals["a"])) == measured.rivals["a"].executions
+
+
+def test_a_rival_is_timed_by_format():
+    times = itertools.cycle([20.0, 10.0])
+    ours = FakeSession(lambda b: b, times=itertools.repeat(5.0))
+    measured = measure(ours, FakeSession(lambda b: b, times=times), ("a", "b"))
+    assert {name: one.mean_ms for name, one in measured.rivals.items()} == {"a": 20.0, "b": 10.0}
+    assert measured.fastest_rival == ("b", measured.rivals["b"])
 
 
 def test_a_slow_rival_is_not_run_more_often_than_it_is_timed():
-    rival = ColdAfterATurn(400.0, 420.0)
-    measured = measure(ColdAfterATurn(5.0, 5.0), rival, ("a", "b"))
+    rival = Noting(400.0, 420.0, [])
+    measured = measure(Noting(5.0, 5.0, []), rival, ("a", "b"))
     assert set(rival.loops) == {2}
     assert measured.rivals["b"].mean_ms == 400.0
 
 
 def test_a_hiccup_does_not_make_each_turn_of_a_rival_a_short_one():
-    rival = ColdAfterATurn(10.0, 100.0, hiccup_at=2)
-    measure(ColdAfterATurn(5.0, 5.0), rival)
+    rival = Noting(10.0, 100.0, [], hiccup_at=2)
+    measure(Noting(5.0, 5.0, []), rival)
     assert set(rival.loops[2:]) == {10}  # as many as a round of 0.1 s has
 
 
@@ -187,24 +173,18 @@ def test_a_slow_moment_that_falls_on_both_does_not_spoil_the_ratio():
 
 
 @pytest.mark.parametrize(
-    ("change", "code"),
+    ("change", "difference", "codes"),
     [
-        (lambda expected: expected * np.nan, ProblemCode.NOT_FINITE),
-        (lambda expected: expected[:, :-1], ProblemCode.WRONG_SHAPE),
+        (lambda expected: expected * np.float32(1.1), 0.1, []),
+        (lambda expected: expected * np.nan, math.inf, [ProblemCode.NOT_FINITE]),
+        (lambda expected: expected[:, :-1], math.inf, [ProblemCode.WRONG_SHAPE]),
     ],
 )
-def test_outputs_that_cannot_be_compared_are_problems(change, code):
+def test_outputs_of_a_fast_wrong_model_are_noticed(change, difference, codes):
     expected = np.ones((4, 10), np.float32)
-    difference, (problem,) = throughput.compare_outputs(change(expected), expected)
-    assert difference == math.inf
-    assert problem.code is code
-
-
-def test_a_fast_wrong_model_is_noticed():
-    expected = np.ones((4, 10), np.float32)
-    difference, problems = throughput.compare_outputs(expected * np.float32(1.1), expected)
-    assert difference == pytest.approx(0.1, rel=1e-4)
-    assert problems == ()
+    measured, problems = throughput.compare_outputs(change(expected), expected)
+    assert measured == pytest.approx(difference, rel=1e-4)
+    assert [one.code for one in problems] == codes
 
 
 # The clock ---------------------------------------------------------------------------------
@@ -330,13 +310,8 @@ def test_a_budget_that_ends_too_early_leaves_what_decides_nothing(provenance):
     assert enough.seconds == pytest.approx(10.1 if real else 0.6, abs=0.15)
 
 
-def test_rounds_go_on_until_the_device_was_met_at_work():
+@pytest.mark.parametrize(("at_work_s", "ends_s"), [(5.0, 5.3), (math.inf, 20.3)])
+def test_rounds_go_on_until_the_device_was_met_at_work_or_the_budget_ends(at_work_s, ends_s):
     session = Clocked(itertools.repeat(10.0))
-    measured = clocked(session, ready=lambda: session.seconds > 5.0)
-    assert 5.0 < measured.seconds < 5.3
-    assert measured.precise
-
-
-def test_the_budget_ends_the_rounds_of_a_device_that_was_never_met_at_work():
-    session = Clocked(itertools.repeat(10.0))
-    assert clocked(session, ready=lambda: False, budget_s=2.0).seconds < 2.3
+    measured = clocked(session, ready=lambda: session.seconds > at_work_s, budget_s=20.0)
+    assert min(at_work_s, 20.0) < measured.seconds < ends_s

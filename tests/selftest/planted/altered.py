@@ -17,14 +17,14 @@ class Altered:
         inputs: Callable[[Float32], Float32] | None = None,
         outputs: Callable[[Iterator[Float32]], Iterator[Float32]] | None = None,
     ) -> None:
-        self._inner, self._change, self._after = inner, inputs, outputs
+        self._inner = inner
+        self._change = inputs or (lambda batch: batch)
+        self._after = outputs or (lambda logits: logits)
         self.inputs, self.outputs = inner.inputs, inner.outputs
         self.about = inner.about
 
     def stream(self, batches: Iterable[Float32]) -> Iterator[Float32]:
-        change = self._change or (lambda batch: batch)
-        found = self._inner.stream(change(batch) for batch in batches)
-        return found if self._after is None else self._after(found)
+        return self._after(self._inner.stream(self._change(batch) for batch in batches))
 
     def stream_into(self, fillers: Iterable[Callable[[Float32], None]]) -> Iterator[Float32]:
         def changed() -> Iterator[Callable[[Float32], None]]:
@@ -32,13 +32,11 @@ class Altered:
 
                 def both(view: Float32, fill: Callable[[Float32], None] = fill) -> None:
                     fill(view)
-                    if self._change is not None:
-                        view[:] = self._change(view)
+                    view[:] = self._change(view)
 
                 yield both
 
-        found = self._inner.stream_into(changed())
-        return found if self._after is None else self._after(found)
+        return self._after(self._inner.stream_into(changed()))
 
     def time(self, loops: int, warmup: int) -> list[float]:
         return self._inner.time(loops, warmup)

@@ -153,7 +153,7 @@ def _simplifier(world: World, planted: bool) -> Found:
     with mock.patch.object(onnxsim, "simplify", changing) if planted else contextlib.nullcontext():
         done = simplify.simplify_onnx(
             source=str(case.onnx()),
-            **case.tensors,
+            tensors=case.tensors,
             batch_size=BATCH,
             output=str(world.new_folder() / "model.onnx"),
         )
@@ -179,7 +179,7 @@ def _exporter(world: World, planted: bool) -> Found:
             **case.network,
             checkpoint=str(case.checkpoint().path),
             trust=False,
-            **case.tensors,
+            tensors=case.tensors,
             output=str(world.new_folder() / "model.onnx"),
         )
     return said("accepted", f"relative L2 {done['relative_l2']:.1e}", "build")
@@ -191,26 +191,21 @@ def _given_onnx(world: World, planted: bool) -> Found:
     file = case.onnx()
     if planted:
         file = small_onnx(world.new_folder() / "model.onnx", batch=None, side=64, classes=1000)
-    done = onnx_file.check_onnx(path=str(file), **case.tensors, batch_size=None)
+    done = onnx_file.check_onnx(str(file), case.tensors, None)
     return said("accepted", f"opset {done['opset']}", "build")
 
 
-def _other_model(world: World, planted: bool) -> Found:
-    """The compiled file of another network with the same tensors."""
-    _, ready = world.prepared("odd")
-    file = ready.compiled
-    if planted:
-        file = small_onnx(world.new_folder() / "model.onnx", batch=BATCH, side=64, classes=1001)
-    return judged(world.judge_file("odd", file))
+def _compiled_of(*, batch: int) -> Row:
+    """The compiled file of another network with the same tensors but for the batch size."""
 
+    def row(world: World, planted: bool) -> Found:
+        file = world.prepared("odd")[1].compiled
+        if planted:
+            file = world.new_folder() / "model.onnx"
+            small_onnx(file, batch=batch, side=64, classes=1001)
+        return judged(world.judge_file("odd", file))
 
-def _other_batch(world: World, planted: bool) -> Found:
-    """The compiled file of another batch size."""
-    _, ready = world.prepared("odd")
-    file = ready.compiled
-    if planted:
-        file = small_onnx(world.new_folder() / "model.onnx", batch=16, side=64, classes=1001)
-    return judged(world.judge_file("odd", file))
+    return row
 
 
 # The store ---------------------------------------------------------------------------------
@@ -218,7 +213,7 @@ def _other_batch(world: World, planted: bool) -> Found:
 _INPUTS = {"checkpoint": "a" * 64, "batch_size": 4}
 
 
-def _stored(damage: Callable[[Store, Entry], None]) -> Callable[[World, bool], Found]:
+def _stored(damage: Callable[[Store, Entry], None]) -> Row:
     """An artifact, damaged or not, read by the next run."""
 
     def row(world: World, planted: bool) -> Found:
@@ -241,21 +236,17 @@ def _stored(damage: Callable[[Store, Entry], None]) -> Callable[[World, bool], F
     return row
 
 
-def _writable(entry: Entry) -> Path:
-    file = entry.file()
-    file.chmod(0o644)
-    return file
+def _damaged(change: Callable[[bytes], bytes]) -> Row:
+    def damage(store: Store, entry: Entry) -> None:
+        file = entry.file()
+        file.chmod(0o644)
+        file.write_bytes(change(file.read_bytes()))
+
+    return _stored(damage)
 
 
-def _truncate(store: Store, entry: Entry) -> None:
-    os.truncate(_writable(entry), 5000)
-
-
-def _flip(store: Store, entry: Entry) -> None:
-    file = _writable(entry)
-    data = bytearray(file.read_bytes())
-    data[700] ^= 1
-    file.write_bytes(data)
+def _flip(data: bytes) -> bytes:
+    return data[:700] + bytes([data[700] ^ 1]) + data[701:]
 
 
 def _under_another_key(store: Store, entry: Entry) -> None:
@@ -311,17 +302,17 @@ FAULTS = (
     Fault("ONNX file of another model", "`--onnx`", "build", "error", "has shape [None, 1000]",
           _given_onnx, "accepted"),
     Fault("Compiled file of another model with the same tensors", _OM, "fidelity", "FAIL",
-          ProblemCode.LOGITS_DIFFER, _other_model),
+          ProblemCode.LOGITS_DIFFER, _compiled_of(batch=BATCH)),
     Fault("Compiled file of another batch size", _OM, "session", "error",
-          "another batch size's", _other_batch),
+          "another batch size's", _compiled_of(batch=16)),
     Fault("A cached artifact of old weights", "the checkpoint, between two runs", "build",
           "rebuilt", "for the new weights", _old_weights, "from the store"),
     Fault("A cached artifact of old weights under the key of the new", _STORE, "build", "rebuilt",
           "other inputs than its key", _stored(_under_another_key), "from the store"),
     Fault("A truncated artifact", _STORE, "build", "rebuilt", "has 5000 bytes instead of",
-          _stored(_truncate), "from the store"),
+          _damaged(lambda data: data[:5000]), "from the store"),
     Fault("Cached crops of another resize", "`baselines.yaml`, between two runs", "build",
           "rebuilt", "other chunks", _crops, "from the store"),
     Fault("One bit of an artifact turned", _STORE, "build", "rebuilt",
-          "not those that were published", _stored(_flip), "from the store"),
+          "not those that were published", _damaged(_flip), "from the store"),
 )  # fmt: skip

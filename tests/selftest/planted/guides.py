@@ -8,8 +8,8 @@ holds both against it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -44,18 +44,13 @@ class Script:
     filter: Image.Resampling = Image.Resampling.BILINEAR
 
 
-SCRIPTS: Mapping[str, Script] = {
+SCRIPTS: dict[str, Script] = {
     "seresnext101": Script("short", 256, 224, "half to even", IMAGENET),
     "fixres": Script("height", 438, 384, "half to even", IMAGENET),
     "resnest50": Script("both", 256, 224, "down", IMAGENET),
     "squeezenet1_1": Script("short", 256, 224, "half to even", IMAGENET),
     "inceptionv4": Script("short", 342, 299, "down", HALVES),
 }
-
-
-def bicubic(script: Script) -> Script:
-    """The same with the other filter, which none of the five scripts uses."""
-    return replace(script, filter=Image.Resampling.BICUBIC)
 
 
 def fed(script: Script, file: Path) -> Float32:

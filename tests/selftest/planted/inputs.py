@@ -106,19 +106,13 @@ def _code(patch: Patch, model: str) -> Row:
 
 def _bilinear_for_bicubic(world: World, planted: bool) -> Found:
     """No guide's script is bicubic: SqueezeNet's with the other filter stands in for one."""
-    files = world.once("photos", lambda: guides.write_photos(world.new_folder()))
-    steps = world.catalog("squeezenet1_1").models["squeezenet1_1"].preprocessing
+    script = replace(guides.SCRIPTS["squeezenet1_1"], filter=Image.Resampling.BICUBIC)
     filters = {**preprocess._FILTERS, "bicubic": Image.Resampling.BILINEAR}
-    with contextlib.ExitStack() as stack:
-        if planted:
-            stack.enter_context(mock.patch.object(preprocess, "_FILTERS", filters))
-        sentence = guides.conform(
-            "squeezenet1_1, bicubic",
-            guides.bicubic(guides.SCRIPTS["squeezenet1_1"]),
-            _resize(interpolation="bicubic")(steps),
-            files,
-        )
-    return said("accepted", sentence, "preprocessing conformance")
+    with (
+        mock.patch.dict(guides.SCRIPTS, {"squeezenet1_1": script}),
+        mock.patch.object(preprocess, "_FILTERS", filters) if planted else contextlib.nullcontext(),
+    ):
+        return _conform(world, {"squeezenet1_1": _resize(interpolation="bicubic")})
 
 
 @contextlib.contextmanager

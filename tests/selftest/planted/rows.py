@@ -86,7 +86,6 @@ class Fault:
     run: plants it (True) or leaves it out (False), which is its sound twin.
     sign: what the responsible part says of it: a problem of the verdict, or words of the error.
     sound: what must come of the twin.
-    missed: why it is not caught today; empty when it is.
     """
 
     name: str
@@ -96,7 +95,6 @@ class Fault:
     sign: str | ProblemCode
     run: Row
     sound: Outcome = "PASS"
-    missed: str = ""
 
     @property
     def id(self) -> str:

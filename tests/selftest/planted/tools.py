@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -36,44 +38,22 @@ def _model(world: World, classes: int = CLASSES) -> Model:
     return model.model_copy(update={"classes": classes, "input": size})
 
 
-def _onnx(world: World, batch: int, classes: int, seed: int, gain: float, half: bool) -> Path:
-    return small_onnx(
-        world.new_folder() / "model.onnx",
-        batch=batch,
-        side=SIDE,
-        classes=classes,
-        seed=seed,
-        gain=gain,
-        half=half,
-    )
-
-
 def _compiled(
-    world: World,
-    host: Host,
-    *,
-    batch: int = BATCH,
-    classes: int = CLASSES,
-    seed: int = 0,
-    gain: float = 1.0,
-    half: bool = False,
+    world: World, host: Host, batch: int = BATCH, classes: int = CLASSES, **graph: Any
 ) -> Path:
     """The `.om` that the host's atc makes of a small graph; each once."""
 
     def make() -> Path:
         folder = world.new_folder()
-        host.target.compile(
-            _onnx(world, batch, classes, seed, gain, half),
-            _model(world, classes),
-            batch,
-            folder,
-            device=None,
-            log=host.log,
+        onnx = small_onnx(
+            world.new_folder() / "model.onnx", batch=batch, side=SIDE, classes=classes, **graph
         )
-        (found,) = folder.glob("*.om")
-        return found
+        model = _model(world, classes)
+        host.target.compile(onnx, model, batch, folder, device=None, log=host.log)
+        (om,) = folder.glob("*.om")
+        return om
 
-    return world.once(f"om {host.folder} {batch} {classes} {seed} {gain} {half}", make)
+    return world.once(f"om {host.folder} {batch} {classes} {graph}", make)
 
 
 def _opened(world: World, host: Host, file: Path) -> contextlib.closing[Session]:
@@ -102,60 +82,43 @@ def _runs(world: World, host: Host, file: Path) -> Found:
     return said("accepted", "it runs, and its outputs are right", "session")
 
 
-def _om(driver: str, batch: int = BATCH, classes: int = CLASSES) -> Row:
-    """An `.om` that was made for something else."""
+def _om(driver: str = "api", *, maker: str = "", runs: str = "", **other: int) -> Row:
+    """A file by another atc (`maker`), for something else, or on another host (`runs`)."""
 
     def row(world: World, planted: bool) -> Found:
-        host = world.host("", driver)
-        if planted:
-            return _runs(world, host, _compiled(world, host, batch=batch, classes=classes))
-        return _runs(world, host, _compiled(world, host))
+        sound = world.host("", driver)
+        if not planted:
+            return _runs(world, sound, _compiled(world, sound))
+        file = _compiled(world, world.host(maker, driver), **other)
+        return _runs(world, world.host(runs, driver), file)
 
     return row
 
 
-def _other_chip(world: World, planted: bool) -> Found:
-    host = world.host()
-    maker = world.host("chip=310") if planted else host
-    return _runs(world, host, _compiled(world, maker))
-
-
-def _by_atc(fault: str) -> Row:
-    """atc misbehaves while it makes the file."""
-
-    def row(world: World, planted: bool) -> Found:
-        maker = world.host(f"fault={fault}") if planted else world.host()
-        return _runs(world, world.host(), _compiled(world, maker))
-
-    return row
-
-
-def _while_it_runs(fault: str) -> Row:
+def _while_it_runs(fault: str, use: Callable[[Session], Sequence[Float32] | list[float]]) -> Row:
     """The command-line tool misbehaves after the model was opened."""
 
     def row(world: World, planted: bool) -> Found:
         host = world.host("time=2", "cli")
-        images = _images(2 * BATCH)
         with contextlib.ExitStack() as stack:
             session = stack.enter_context(_opened(world, host, _compiled(world, host)))
             if planted:
                 stack.enter_context(host.misbehaving(fault))
-            found = np.concatenate(list(session.stream(np.split(images, 2))))
-        assert np.allclose(found, _expected(images), rtol=1e-4)
-        return said("accepted", "two batches, and their outputs are right", "session")
+            got = use(session)
+        return said("accepted", f"{len(got)} times or outputs are right", "session")
 
     return row
 
 
-def _wrong_batch_in_the_formula(world: World, planted: bool) -> Found:
-    """The tool prints a throughput of four times the batch."""
-    host = world.host("time=2", "cli")
-    with contextlib.ExitStack() as stack:
-        session = stack.enter_context(_opened(world, host, _compiled(world, host)))
-        if planted:
-            stack.enter_context(host.misbehaving("wrong-throughput"))
-        times = session.time(5, 1)
-    return said("accepted", f"{times} ms", "session")
+def _two_batches(session: Session) -> Sequence[Float32]:
+    images = _images(2 * BATCH)
+    outputs = list(session.stream(np.split(images, 2)))
+    assert np.allclose(np.concatenate(outputs), _expected(images), rtol=1e-4)
+    return outputs
+
+
+def _five_times(session: Session) -> list[float]:
+    return session.time(5, 1)
 
 
 def _overflow(world: World, planted: bool) -> Found:
@@ -247,47 +210,32 @@ def _meanwhile(fault: str) -> Row:
     return row
 
 
-def _ill(world: World, planted: bool) -> Found:
-    host = world.host("fault=unhealthy" if planted else "")
-    return said("accepted", f"{len(host.target.devices())} device", "device")
+def _devices(config: str) -> Row:
+    """What npu-smi says of a host before it is used."""
 
+    def row(world: World, planted: bool) -> Found:
+        devices = world.host(config if planted else "").target.devices()
+        return said("accepted", f"{len(devices)} device", "device")
 
-def _absent(world: World, planted: bool) -> Found:
-    """A host whose chip is not the target's."""
-    host = world.host("chip=310P1" if planted else "")
-    return said("accepted", f"{len(host.target.devices())} device", "device")
-
-
-def _lost(world: World, planted: bool) -> Found:
-    host = world.host("fault=device-lost" if planted else "")
-    return _runs(world, host, _compiled(world, world.host()))
+    return row
 
 
 # What a tool says of itself ----------------------------------------------------------------
 
 
-def _summary(mean: float, count: int) -> Summary:
-    return Summary((mean,) * count, mean, count, 1000.0 * BATCH / mean)
+def _listed(mean: float, executions: int) -> Row:
+    """The tool lists so many times of `mean`; it ran 10 of 4.4 ms, and prints their throughput."""
 
+    def row(world: World, planted: bool) -> Found:
+        ms, count = (mean, executions) if planted else (4.4, 10)
+        fps = 1000.0 * BATCH / 4.4
+        summary = Summary((ms,) * count, ms, count, fps)
+        times = execution_times(
+            "model.om: ais_bench", Printed(fps, 4.0), summary, batch=BATCH, loops=10
+        )
+        return said("accepted", f"{len(times)} times", "session")
 
-def _warm_up_listed(world: World, planted: bool) -> Found:
-    """The tool's list of times holds those of the warm-up."""
-    loops = 10
-    summary = _summary(4.4, loops + 5 * planted)
-    times = execution_times(
-        "model.om: ais_bench", Printed(1000.0 * BATCH / 4.4, 4.0), summary, batch=BATCH, loops=loops
-    )
-    return said("accepted", f"{len(times)} times", "session")
-
-
-def _seconds_listed(world: World, planted: bool) -> Found:
-    """The tool lists seconds, and prints a throughput that is right."""
-    mean = 0.0044 if planted else 4.4
-    summary = Summary((mean,) * 10, mean, 10, 1000.0 * BATCH / 4.4)
-    times = execution_times(
-        "model.om: ais_bench", Printed(1000.0 * BATCH / 4.4, 4.0), summary, batch=BATCH, loops=10
-    )
-    return said("accepted", f"{len(times)} times", "session")
+    return row
 
 
 _TOOL = "ais_bench's command line"
@@ -295,27 +243,27 @@ _ATC = "atc"
 
 FAULTS = (
     Fault("OM of another model", "the `.om`", "session", "error", "[4, 7]",
-          _om("api", classes=7), "accepted"),
+          _om(classes=7), "accepted"),
     Fault("OM of another batch size", "the `.om`", "session", "error", "[16, 3, 8, 8]",
-          _om("api", batch=16), "accepted"),
+          _om(batch=16), "accepted"),
     Fault("OM of another batch size, over files", "the `.om`", "session", "error",
           "another size than the model's", _om("cli", batch=16), "accepted"),
     Fault("OM of another chip", "the `.om`", "session", "error", "compiled for Ascend310,",
-          _other_chip, "accepted"),
+          _om(maker="chip=310"), "accepted"),
     Fault("A truncated OM", _ATC, "session", "error", "the file is truncated",
-          _by_atc("truncated-om"), "accepted"),
+          _om(maker="fault=truncated-om"), "accepted"),
     Fault("A stale OM: atc succeeds without a new file", _ATC, "build", "error", "left no model.om",
-          _by_atc("stale-files"), "accepted"),
+          _om(maker="fault=stale-files"), "accepted"),
     Fault("One output file missing", _TOOL, "session", "error", "missing: ",
-          _while_it_runs("missing-outputs"), "accepted"),
+          _while_it_runs("missing-outputs", _two_batches), "accepted"),
     Fault("Stale output of an earlier run", _TOOL, "session", "error", "no input accounts for",
-          _while_it_runs("stale-files"), "accepted"),
+          _while_it_runs("stale-files", _two_batches), "accepted"),
     Fault("Wrong batch size in the throughput formula", _TOOL, "session", "error",
-          "its times give", _wrong_batch_in_the_formula, "accepted"),
+          "its times give", _while_it_runs("wrong-throughput", _five_times), "accepted"),
     Fault("Warm-up among the tool's times", _TOOL, "session", "error",
-          "timed 15 executions, 10 were asked for", _warm_up_listed, "accepted"),
+          "timed 15 executions, 10 were asked for", _listed(4.4, 15), "accepted"),
     Fault("Seconds among the tool's times", _TOOL, "session", "error", "its times give",
-          _seconds_listed, "accepted"),
+          _listed(0.0044, 10), "accepted"),
     Fault("float16 overflow inside the network", "the chip's arithmetic", "verdict", "FAIL",
           ProblemCode.NOT_FINITE, _overflow),
     Fault("The speed of another model", "the `.om`", "verdict", "FAIL",
@@ -326,8 +274,10 @@ FAULTS = (
           "busy during the measurement", _meanwhile("busy")),
     Fault("A throttled device", "the AI core's frequency", "device", "INCONCLUSIVE",
           "throttled during the measurement", _meanwhile("throttled")),
-    Fault("An unhealthy device", "npu-smi's table", "device", "error", "Alarm", _ill, "accepted"),
+    Fault("An unhealthy device", "npu-smi's table", "device", "error", "Alarm",
+          _devices("fault=unhealthy"), "accepted"),
     Fault("A chip that is not the target's", "npu-smi's table", "device", "error",
-          "this host has no Ascend310P3", _absent, "accepted"),
-    Fault("A lost device", "the driver", "device", "error", "507033", _lost, "accepted"),
+          "this host has no Ascend310P3", _devices("chip=310P1"), "accepted"),
+    Fault("A lost device", "the driver", "device", "error", "507033",
+          _om(runs="fault=device-lost"), "accepted"),
 )  # fmt: skip

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from harness import settings
 from harness.catalog.load import load_catalog
 from harness.catalog.schema import Catalog
 from harness.measure import attempt as measuring
@@ -18,8 +17,9 @@ from harness.plan import Case
 from harness.records.verdicts import Verdict
 from harness.simulator import parse_config
 from harness.simulator.host import VARIABLE
-from harness.stages.pipeline import CasePipeline, Prepared, Workbench
+from harness.stages.pipeline import CasePipeline, Prepared
 from harness.targets.protocol import Session
+from tests.selftest.fakes import workbench
 from tests.selftest.running import ROOT
 from tests.selftest.simulated import ascend_target
 
@@ -67,53 +67,42 @@ class World:
 
     def bench(self, model: str, **options: Any) -> CasePipeline:
         """A case of a model at batch size 4 on the CPU, nothing built."""
-        path = ODD if model == "odd" else BASELINES
-        folder = self.new_folder()
-        chosen = settings.resolve(
-            {
+        bench = workbench(
+            self.new_folder(),
+            catalog=ODD if model == "odd" else BASELINES,
+            **{
                 "store": str(self.store),
                 "leases": str(self.folder / "leases"),
-                "catalog": str(path),
                 **(options or {"rehearsal": True}),
             },
-            environment={},
         )
-        bench = Workbench(chosen, self.catalog(model), folder)
         return bench.for_case(Case(model, BATCH, "cpu", "accuracy"))
 
     def prepared(self, model: str) -> tuple[CasePipeline, Prepared]:
         """A rehearsal's case with everything built, as the acceptance tests build it."""
-
-        def make() -> tuple[CasePipeline, Prepared]:
-            case = self.bench(model)
-            return case, case.prepare()
-
-        return self.once(f"prepared {model}", make)
+        case: CasePipeline = self.once(f"case {model}", lambda: self.bench(model))
+        return case, self.once(f"prepared {model}", case.prepare)
 
     def session(self, model: str) -> Session:
         """The compiled model of `prepared`, open until the world ends."""
         case, ready = self.prepared(model)
 
-        def make() -> Session:
-            return self._stack.enter_context(measuring.opened(case, ready))
+        return self.once(
+            f"session {model}",
+            lambda: self._stack.enter_context(measuring.opened(case, ready)),
+        )
 
-        return self.once(f"session {model}", make)
-
-    def judge(
-        self,
-        name: str,
-        *,
-        session: Session | None = None,
-        **changes: Any,
-    ) -> Verdict:
+    def judge(self, name: str, *, session: Session | None = None, **changes: Any) -> Verdict:
         """The verdict of a rehearsal with parts of the compiled model's path exchanged.
 
         `changes` are fields of `Prepared` (the feed) or of the case (the model).
         """
         case, ready = self.prepared(name)
-        names = {one.name for one in dataclasses.fields(Prepared)}
-        ready = dataclasses.replace(ready, **{k: v for k, v in changes.items() if k in names})
-        case = dataclasses.replace(case, **{k: v for k, v in changes.items() if k not in names})
+        for field, value in changes.items():
+            if hasattr(ready, field):
+                ready = dataclasses.replace(ready, **{field: value})
+            else:
+                case = dataclasses.replace(case, **{field: value})
         measured = measuring.take_accuracy(case, session or self.session(name), ready)
         return measuring.judge(case, measured)
 
@@ -148,13 +137,11 @@ class Host:
         path = self._about
         before = path.read_text(encoding="utf-8")
         data = json.loads(before)
-        data["config"]["faults"] = [dataclasses.asdict(one) for one in _faults(fault)]
+        data["config"]["faults"] = [
+            dataclasses.asdict(one) for one in parse_config(f"fault={fault}").faults
+        ]
         path.write_text(json.dumps(data), encoding="utf-8")
         try:
             yield
         finally:
             path.write_text(before, encoding="utf-8")
-
-
-def _faults(text: str) -> tuple[Any, ...]:
-    return parse_config(f"fault={text}").faults
