@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -26,27 +27,21 @@ from tests.selftest.pages import page, section
     ("written", "expected"),
     [
         (formats.percent(71.254), "71.25 %"),
-        (formats.percent(None), "\N{EN DASH}"),
         (formats.percent(float("nan")), "\N{EN DASH}"),
         (formats.difference(0.0), "+0.00 %"),
         (formats.difference(-0.001), "+0.00 %"),
         (formats.difference(-3.207), "\N{MINUS SIGN}3.21 %"),
         (formats.difference(0.5, "points"), "+0.50 points"),
         (formats.rate(12345.6), "12,346 fps"),
-        (formats.rate(312.54), "312.5 fps"),
         (formats.rate(3.1415), "3.142 fps"),
         (formats.milliseconds(3.14159), "3.142 ms"),
-        (formats.duration(0.4), "0.40 s"),
         (formats.duration(59.97), "1 min 00 s"),
-        (formats.duration(184), "3 min 04 s"),
         (formats.duration(float("inf")), formats.NO_VALUE),
         (formats.duration(3599.9), "1 h 00 min"),
-        (formats.size(512), "512 B"),
         (formats.size(4_970_112), "4.7 MiB"),
         (formats.size(5000 * 2**40), "5,000.0 TiB"),
         (formats.plain(0.0021), "0.0021"),
         (formats.plain(6.8e-7), "6.80e\N{MINUS SIGN}7"),
-        (formats.plain(0.0), "0"),
         (formats.plain(float("nan")), "not a finite number"),
         (formats.datum(True), "yes"),
         (formats.datum((-0.72, 0.94), "points"), "\N{MINUS SIGN}0.72 to 0.94 points"),
@@ -54,7 +49,6 @@ from tests.selftest.pages import page, section
         (formats.datum(78.26, "%"), "78.26 %"),
         (formats.option({"a": [1, 2], "b": None}), "a: 1, 2, b: \N{EN DASH}"),
         (formats.moment("2026-11-20T07:30:00+00:00"), "2026-11-20 07:30:00 UTC"),
-        (formats.moment("yesterday"), "yesterday"),
         (formats.clip("x" * 377, 300), "x" * 300 + "… (77 more characters)"),
         (formats.clip("x" * 11, 10), "x" * 10 + "… (1 more character)"),
     ],
@@ -172,7 +166,6 @@ def test_an_interval_fits_on_its_axis() -> None:
 @pytest.mark.parametrize(
     ("low", "high", "texts"),
     [
-        (0.0, 325.0, ["0", "100", "200", "300", "400"]),
         (596.4, 653.4, ["580", "600", "620", "640", "660"]),
         (81.06, 81.15, ["81.05", "81.10", "81.15"]),
         (41.0, 53.0, ["40", "45", "50", "55"]),
@@ -218,8 +211,11 @@ def test_a_real_run_has_its_charts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("side", "said"), [("both", "± 0.78 allowed"), ("drop", "a drop of 0.78")])
 def test_the_side_of_a_tolerance_is_that_of_the_guide(side: Any, said: str) -> None:
     guide = replace(samples.published("seresnext101")["seresnext101"], side=side)
-    records = real(samples.part_accuracy("seresnext101", 16), published={"seresnext101": guide})
+    case = samples.part_accuracy("seresnext101", 16)
+    records = real(case, published={"seresnext101": guide})
     assert said in page(records).text()
+    judged, _ = charts.intervals(case, records.run)
+    assert judged.allowed == (-0.7826, 0.7826 if side == "both" else math.inf)
 
 
 # --- the guide's tables ------------------------------------------------------------------------

@@ -291,6 +291,7 @@ def test_tables_and_charts_that_are_not_real_hold_no_published_figure(kind: Prov
     for figure in ("182.224", "346.484", "529.115", "78.26", "815.805", "733.052", "893.562"):
         assert figure not in tree.text()
     assert "529.6" in tree.text()  # what was measured is shown
+    assert "Acc@Top1 Eager PyTorch Relative error" in tree.text()
     assert "×" not in tree.text()
     assert 'class="l-reference"' not in tree.html
     assert "Accuracy against its reference" not in tree.text()
