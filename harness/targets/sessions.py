@@ -80,7 +80,7 @@ def open_session(
         explain=explain,
         limit_s=LIMIT_FACTOR * max(deadline_open_s, deadline_run_s) + LIMIT_MARGIN_S,
     )
-    try:
+    with _ended_by_failure(worker, name):
         opened = worker.ask(
             {"op": "open", "file": str(file.absolute()), "options": dict(options)}, deadline_open_s
         )
@@ -88,6 +88,17 @@ def open_session(
         _check_tensors(name, inputs, outputs, expect_input, expect_output)
         memory = allocate(worker.memory_fd, inputs[0], outputs[0])
         worker.ask({"op": "map", "size": memory.size, "slots": memory.layout}, deadline_open_s)
+    about = SessionInfo(
+        driver=driver or str(backend), runtime=_runtime(opened["info"]), pid=worker.process.pid
+    )
+    return WorkerSession(name, worker, memory, inputs, outputs, about, deadline_run_s, after)
+
+
+@contextlib.contextmanager
+def _ended_by_failure(worker: Worker, name: str) -> Iterator[None]:
+    """End a worker that cannot open its model; what happened to it becomes the caller's error."""
+    try:
+        yield
     except WorkerTrouble as trouble:
         message = f"{name} could not be opened: {trouble}"
         remedy = trouble.remedy or worker.see()
@@ -99,10 +110,6 @@ def open_session(
     except BaseException:
         worker.end(polite_s=0.0)
         raise
-    about = SessionInfo(
-        driver=driver or str(backend), runtime=_runtime(opened["info"]), pid=worker.process.pid
-    )
-    return WorkerSession(name, worker, memory, inputs, outputs, about, deadline_run_s, after)
 
 
 class WorkerSession:

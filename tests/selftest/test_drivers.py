@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -22,9 +23,9 @@ from harness.base.errors import ConfigError, DataError, DeviceError, InferError,
 from harness.targets.ascend import drivers, exchange, workspace
 from harness.targets.ascend.cli import AisBench, parse_summary, parse_throughput
 from harness.targets.ascend.exchange import FileSession
-from harness.targets.protocol import Float32, Session
+from harness.targets.protocol import Float32
 from tests.selftest import ascend_tools
-from tests.selftest.ascend_tools import INPUT, OUTPUT, B, C, batch, expected
+from tests.selftest.ascend_tools import B, C, batch, expected
 from tests.selftest.running import alive, eventually
 
 BATCH_BYTES = batch(1).nbytes
@@ -87,7 +88,8 @@ def shared(site: Path, without_a_probe: None) -> Iterator[FileSession]:
     """One session for the tests whose faults come later: opening takes two starts of the tool."""
     model = ascend_tools.write_model(site / "model.om")
     toolkit = ascend_tools.toolkit(site=site / "site")
-    with AisBench.open(ascend_tools.opening(model, site / "work", toolkit=toolkit)) as session:
+    opening = ascend_tools.opening(model, site / "work", toolkit=toolkit)
+    with contextlib.closing(AisBench.open(opening)) as session:
         yield session
 
 
@@ -131,17 +133,6 @@ def test_every_generation_infers_and_times(opened: Opener, generation: int) -> N
         assert times == [pytest.approx(2.515)]
     else:
         assert times == pytest.approx([2.5, 2.51, 2.52, 2.53])
-
-
-def test_the_session_says_what_it_is(opened: Opener) -> None:
-    session = opened()
-    as_protocol: Session = session
-    assert [one.shape for one in as_protocol.inputs] == [INPUT.shape]
-    assert [one.shape for one in as_protocol.outputs] == [OUTPUT.shape]
-    about = session.about
-    assert (about.driver, about.method, about.round_s) == ("cli", "pure-inference", 5.0)
-    assert about.pid is None
-    assert about.runtime["tool"] == "-m ais_bench" and about.runtime["ais_bench"] == "9"
 
 
 def test_a_given_script_wins_over_an_installed_package(
@@ -424,7 +415,7 @@ def test_a_batch_of_another_shape_is_refused(faulty: Opener) -> None:
 
 TIME_FAULTS = {
     "wrong-throughput": r"printed a throughput of 3187\.25, its times give 796\.813 frames",
-    "wrong-batchsize": r"times give 796\.813 .* \(it printed batch size 64\)",
+    "wrong-batchsize": r"times give 796\.813 frames",
     "no-throughput": "printed no throughput",
     "no-summary": "wrote no summary file",
     "torn-summary": "wrote a summary that cannot be read",
@@ -518,18 +509,6 @@ def test_a_work_folder_that_the_tools_refuse(opened: Opener, tmp_path: Path, nam
     assert "real path" in caught.value.remedy and "--runs=DIR" in caught.value.remedy
 
 
-def test_a_work_folder_behind_a_link(opened: Opener, tmp_path: Path) -> None:
-    (tmp_path / "really").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "really")
-    list(opened(work=tmp_path / "link").stream([batch(1)]))
-    for call in calls(tmp_path):
-        assert "/link/" not in " ".join(call["argv"])
-    (tmp_path / "bad name").mkdir()
-    (tmp_path / "good").symlink_to(tmp_path / "bad name")
-    with pytest.raises(ConfigError, match="bad name"):
-        opened(work=tmp_path / "good")
-
-
 def test_what_a_killed_harness_left_is_removed(tmp_path: Path) -> None:
     work = tmp_path / "work"
     used, other = workspace.Workspace(work), work / "others"
@@ -549,18 +528,17 @@ def test_what_a_killed_harness_left_is_removed(tmp_path: Path) -> None:
 # --- parsers ------------------------------------------------------------------------------------
 
 LINES = {
-    "[INFO] throughput (1000/NPU_compute_time/batchsize): 45.5": (45.5, None, True),
-    "[INFO] throughput (1000*batchsize/NPU_compute_time): 729.25": (729.25, None, False),
-    "[INFO] throughput 1000*batchsize(16)/NPU_compute_time.mean(21.9): 729.25": (729.25, 16, False),
+    "[INFO] throughput (1000/NPU_compute_time/batchsize): 45.5": (45.5, True),
+    "[INFO] throughput (1000*batchsize/NPU_compute_time): 729.25": (729.25, False),
+    "[INFO] throughput 1000*batchsize(16)/NPU_compute_time.mean(21.9): 729.25": (729.25, False),
     "[INFO] throughput 1000*batchsize.mean(16)/NPU_compute_time.mean(21.94005001068115): "
-    "729.2599603105127": (729.2599603105127, 16, False),
+    "729.2599603105127": (729.2599603105127, False),
     # Version 0.0.3 of the repository that guides 002 and 004 name.
     "[INFO] Throughput 1000*batchsize.mean(4)/NPU_compute_time.mean(2.25): 1774.5": (
         1774.5,
-        4,
         False,
     ),
-    "[INFO] throughput 1000*batchsize.mean(1.5)/NPU_compute_time.mean(2): 7e+2": (700, 1.5, False),
+    "[INFO] throughput 1000*batchsize.mean(1.5)/NPU_compute_time.mean(2): 7e+2": (700, False),
 }
 
 
@@ -569,7 +547,7 @@ def test_every_form_of_the_throughput_line(line: str) -> None:
     text = f"loop inference exec: (1/2)\rloop inference exec: (2/2)\r{line}\n[INFO] ----\n"
     printed = parse_throughput(text)
     assert printed is not None
-    assert (printed.fps, printed.batch, printed.inverted) == LINES[line]
+    assert (printed.fps, printed.inverted) == LINES[line]
     assert parse_throughput(line.replace("[INFO] ", "[DEBUG] ")) is None
 
 

@@ -39,7 +39,6 @@ _LOADED = re.compile(r"load model .* success")
 _HELP_WIDTH = "240"  # columns: some forms of --help cut names that do not fit
 _GROUPS = re.compile(r"filesperbatch:(\d+) runcount:(\d+)")
 _THROUGHPUT = re.compile(r"^\[INFO\] [Tt]hroughput\s*(.*):\s*([0-9.eE+-]+|nan|inf)\s*$", re.M)
-_BATCH = re.compile(r"batchsize(?:\.mean)?\(([0-9.eE+-]+)\)")
 
 
 # --- what the tool says -----------------------------------------------------------------------
@@ -47,33 +46,24 @@ _BATCH = re.compile(r"batchsize(?:\.mean)?\(([0-9.eE+-]+)\)")
 
 @dataclass(frozen=True)
 class Printed:
-    """The line with the throughput: its figure, and its batch size where it names one."""
+    """The line with the throughput: its figure."""
 
     fps: float
-    batch: float | None
     inverted: bool = False
     """Whether it is the first form, of May 2022, which divided by the batch size."""
 
 
 def parse_throughput(text: str) -> Printed | None:
     """The last throughput that the tool printed, in frames a second; None when it printed none."""
-    printed = None
-    for match in _THROUGHPUT.finditer(text.replace("\r", "\n")):
-        formula, value = match.groups()
-        batch = _BATCH.search(formula)
-        printed = Printed(
-            _number(value),
-            None if batch is None else _number(batch[1]),
-            inverted="1000/NPU_compute_time/batchsize" in formula,
-        )
-    return printed
-
-
-def _number(text: str) -> float:
+    matches = _THROUGHPUT.findall(text.replace("\r", "\n"))
+    if not matches:
+        return None
+    formula, value = matches[-1]
     try:
-        return float(text)
+        fps = float(value)
     except ValueError:
-        return math.nan
+        fps = math.nan
+    return Printed(fps, inverted="1000/NPU_compute_time/batchsize" in formula)
 
 
 @dataclass(frozen=True)
@@ -149,8 +139,7 @@ def execution_times(
         if not _agree(value, wanted):
             raise InferError(
                 f"{what} {source} a throughput of {value:g}, its times give {wanted:g} frames a "
-                f"second at batch size {batch}"
-                + (f" (it printed batch size {printed.batch:g})" if printed.batch else ""),
+                f"second at batch size {batch}",
                 remedy="the tool and its summary contradict each other: trust neither",
             )
     return times

@@ -18,19 +18,13 @@ _CAUSE = re.compile(
 )
 
 
-def lost_sign(error: HarnessError) -> str:
-    """Return the words of a message or log that say that the device is gone; else nothing."""
-    return _sign(_LOST, error)
-
-
-def perhaps_lost_sign(error: HarnessError) -> str:
-    """Return words that a lost device or a model can cause; else nothing."""
-    return _sign(_PERHAPS_LOST, error)
-
-
-def _sign(pattern: re.Pattern[str], error: HarnessError) -> str:
-    match = pattern.search(f"{error.message}\n{error.log}")
-    return match[0] if match else ""
+def lost_sign(error: HarnessError) -> tuple[str, bool]:
+    """Return the words of a message or log that say that the device is gone, and whether nothing
+    else can cause them: a model can cause some as well.
+    """
+    text = f"{error.message}\n{error.log}"
+    lost, perhaps = _LOST.search(text), _PERHAPS_LOST.search(text)
+    return (lost or perhaps or [""])[0], lost is not None
 
 
 def lost_device(error: HarnessError, device_id: int, output: str = "") -> DeviceError | None:

@@ -8,7 +8,7 @@ columns, and what a driver does not print is `None` or "unknown", never a guess.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.base.errors import DeviceError
@@ -175,40 +175,25 @@ class _Unreadable(ValueError):
     """A table whose chips cannot be told for certain."""
 
 
-@dataclass(frozen=True)
-class _Processes:
-    """The process table: which NPUs it speaks of, and who is on which chip."""
-
-    spoken_of: frozenset[int]
-    found: tuple[tuple[int, int | None, NpuProcess], ...]  # NPU, chip (None: any), process
-
-    def of(self, npu_id: int, chip_id: int) -> tuple[NpuProcess, ...] | None:
-        if npu_id not in self.spoken_of:  # no table, or one that was cut short
-            return None
-        return tuple(
-            process
-            for npu, chip, process in self.found
-            if npu == npu_id and chip in (None, chip_id)
-        )
+# By NPU, where the table speaks of it: who is on it, and on which chip (None: any).
+_Processes = Mapping[int, Sequence[tuple[int | None, NpuProcess]]]
 
 
 def _processes(rows: Iterable[Sequence[str]]) -> _Processes:
-    spoken_of = set()
-    processes = []
+    table: dict[int, list[tuple[int | None, NpuProcess]]] = {}
     for cells in rows:
         if len(cells) == 1 and (nobody := _NOBODY.search(cells[0])):
-            spoken_of.add(int(nobody[1]))
+            table.setdefault(int(nobody[1]), [])
         elif len(cells) >= 4 and (owner := _OWNER.fullmatch(cells[0])):
-            npu = int(owner[1])
-            spoken_of.add(npu)
             process = NpuProcess(
                 _integer(cells[1]) or 0,
                 "" if cells[2] in _NOTHING else cells[2],
                 _number(cells[3]),
                 _integer(cells[4]) if len(cells) > 4 else None,
             )
-            processes.append((npu, int(owner[2]) if owner[2] else None, process))
-    return _Processes(frozenset(spoken_of), tuple(processes))
+            chip = int(owner[2]) if owner[2] else None
+            table.setdefault(int(owner[1]), []).append((chip, process))
+    return table
 
 
 def _chips(rows: Iterable[Sequence[str]], processes: _Processes) -> tuple[Chip, ...]:
@@ -256,7 +241,9 @@ def _chip(first: Sequence[str], second: Sequence[str], at: int, processes: _Proc
         memory_used_mb=used,
         memory_total_mb=total,
         bus_id=second[1],
-        processes=processes.of(npu, chip),
+        processes=None  # no table, or one that was cut short
+        if npu not in processes
+        else tuple(process for on, process in processes[npu] if on in (None, chip)),
     )
 
 

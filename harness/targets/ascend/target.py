@@ -393,9 +393,9 @@ class AscendTarget:
             return DeviceFault(error.message)
         if not isinstance(error, InferError | LoadError):
             return None
-        lost = faults.lost_sign(error)
-        if lost:
-            return DeviceFault(f"the runtime says {lost!r}")
+        sign, certain = faults.lost_sign(error)
+        if certain:
+            return DeviceFault(f"the runtime says {sign!r}")
         try:
             info = self._host.info()
         except DeviceError as trouble:
@@ -407,9 +407,8 @@ class AscendTarget:
                 return DeviceFault("npu-smi no longer shows it")
             if not chip.healthy:
                 return DeviceFault(f"npu-smi says its health is {chip.health or 'unknown'}")
-        perhaps = faults.perhaps_lost_sign(error)
-        if perhaps:
-            return DeviceFault(f"the runtime says {perhaps!r}", certain=False)
+        if sign:
+            return DeviceFault(f"the runtime says {sign!r}", certain=False)
         if error.hung:
             # Whether the model hangs or the device does, another device tells.
             return DeviceFault("it did not answer", certain=False)
