@@ -235,8 +235,7 @@ def main():
         print("[INFO] ave_throughputRate: %gsamples/s, ave_latency: %gms" % (shown, latency))
         if FAULT != "no-perf":
             with open("result/PureInfer_perf_of_model_in_device_%s.txt" % device, "w") as file:
-                shown = "%.*f" % (S["decimals"], latency) if "decimals" in S else "%g" % latency
-                file.write("ave_throughputRate = %gsamples/s, ave_latency = %sms" % (rate, shown))
+                file.write("ave_throughputRate = %gsamples/s, ave_latency = %gms" % (rate, latency))
         return
     early("run")
     out = "result/dumpOutput_device" + device

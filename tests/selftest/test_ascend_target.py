@@ -35,13 +35,6 @@ def test_chips_of_a_card_are_devices_of_one_group(tmp_path):
     assert [device.index for device in one.card(devices[5])] == [4, 5, 6, 7]
 
 
-def test_the_whole_card_is_leased_also_where_a_run_may_use_one_chip_of_it(tmp_path):
-    one = ascend_target(tmp_path, "chip=310", "ascend310", device="2")
-    (device,) = one.devices()
-    assert device.index == 2
-    assert [chip.index for chip in one.card(device)] == [0, 1, 2, 3]
-
-
 def test_visible_devices_are_read_as_an_option_and_kept_from_the_tools(tmp_path):
     one = ascend_target(tmp_path, "cards=3", variables={VISIBLE: "1,2"})
     assert [device.index for device in one.devices()] == [1, 2]

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from harness.base.errors import CompileError
 from harness.base.processes import Completed, run
@@ -390,12 +388,6 @@ def test_a_full_disk_is_no_traceback(host: Host, monkeypatch: pytest.MonkeyPatch
     host.atc(f"write(); say({SUCCESS!r})")
     monkeypatch.setattr(shutil, "move", full)
     assert "No space left on device" in host.fails().message
-
-
-@given(st.text(max_size=200), st.booleans())
-def test_any_output_is_explained(text: str, failed: bool) -> None:
-    found = module._error((FAILED if failed else "") + text)
-    assert found is None or (len(found[0]) == 6 and len(found[1]) <= module.TEXT_CHARACTERS)
 
 
 # Tuning

@@ -10,13 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from harness.base.errors import DeviceError, InferError, LoadError
 from harness.targets.ascend import legacy
 from harness.targets.ascend.exchange import FileSession
-from harness.targets.ascend.legacy import Average, Benchmark, parse_average, parse_interface
+from harness.targets.ascend.legacy import Benchmark, parse_average, parse_interface
 from harness.targets.protocol import TensorSpec
 from tests.selftest import ascend_tools
 from tests.selftest.ascend_tools import B, C, S, batch, expected
@@ -104,10 +102,7 @@ RUN_FAULTS = {
     "missing": (InferError, r"wrote 5 of 6 outputs, missing: b00000006_1\.bin"),
     "stale": (InferError, r"left 1 files .*: ILSVRC2012_val_00000001_1\.bin"),
     "float16": (InferError, r"6 outputs have another size .* has 16 bytes, expected 20"),
-    "crash-run": (InferError, r"benchmark\.x86_64 was killed by SIGSEGV"),
-    "nothing-run": (InferError, "wrote 0 of 6 outputs"),
     "lost-run": (DeviceError, "device 0 cannot be opened or was lost"),
-    "noise-run": (InferError, r"exit code 1: \[ERROR\] load model"),
 }
 
 
@@ -141,21 +136,6 @@ def test_a_model_of_another_batch_size(opened: Opener) -> None:
         opened(model={"batch": 4})
 
 
-@pytest.mark.parametrize("decimals", [0, 1, 2])
-def test_a_fast_model_whose_latency_is_printed_with_few_digits(
-    opened: Opener, decimals: int
-) -> None:
-    """2,703 frames a second are 0.37 ms each: `0.4`, or `0`, is what some builds print."""
-    settings = {"ms": 0.74, "decimals": decimals}
-    assert opened(settings=settings).time(20, 5) == [pytest.approx(0.74, rel=1e-4)]
-    if decimals:
-        with pytest.raises(LoadError, match="contradict each other"):
-            opened("wrong-latency", settings=settings)
-    else:  # what the file is too coarse to show, the printed line does
-        with pytest.raises(LoadError, match="contradict each other"):
-            opened("wrong-latency", settings={"ms": 0.2, "decimals": decimals})
-
-
 def test_a_data_set_run_without_a_figure(opened: Opener) -> None:
     session = opened(size=1)
     for fault, message in (
@@ -183,27 +163,24 @@ def test_the_figure_of_a_data_set_run() -> None:
     assert parse_interface("") is None
 
 
-def test_the_figure_of_a_pure_inference() -> None:
-    line = "[INFO] ave_throughputRate: 1.67129samples/s, ave_latency: 599.028ms"
-    found = parse_average(line)
-    assert found is not None and (found.fps, found.latency_ms) == (1.67129, 599.028)
-    assert found.rounding_ms == pytest.approx(0.0005) and found.agrees
-    found = parse_average("ave_throughputRate = 22.37samples/s, ave_latency = 44.7ms")
-    assert found == Average(22.37, 44.7, 0.05) and found.agrees
-    assert parse_average("ave_throughputRate = nansamples/s, ave_latency = 44.7ms") is None
-
-
-def average(fps: float, latency: str) -> Average:
-    found = parse_average(f"ave_throughputRate = {fps!r}samples/s, ave_latency = {latency}ms")
-    assert found is not None
-    return found
-
-
-@settings(deadline=None)
-@given(st.floats(0.1, 50_000.0), st.integers(0, 6))
-def test_rate_and_latency_agree_however_few_digits_are_printed(fps: float, decimals: int) -> None:
-    latency = f"{1000.0 / fps:.{decimals}f}"
-    assert average(fps, latency).agrees
-    if float(latency) >= 10 * 0.5 * 10**-decimals:  # five digits' steps tell a factor of two
-        assert not average(2 * fps, latency).agrees
-        assert not average(fps / 2, latency).agrees
+@pytest.mark.parametrize(
+    ("fps", "latency", "agrees"),
+    [
+        ("1.67129", "599.028", True),
+        ("22.37", "44.7", True),
+        ("2702.7", "0.4", True),  # 0.37 ms, as builds print it that cut digits
+        ("2702.7", "0", True),
+        ("2702.7", "0.74", False),
+        ("22.37", "134.1", False),
+        ("0", "44.7", False),
+    ],
+)
+def test_a_rate_and_a_latency_are_of_one_measurement(fps: str, latency: str, agrees: bool) -> None:
+    for line in (
+        "[INFO] ave_throughputRate: {}samples/s, ave_latency: {}ms",
+        "ave_throughputRate = {}samples/s, ave_latency = {}ms",
+    ):
+        found = parse_average(line.format(1, 1) + "\n" + line.format(fps, latency))
+        assert found is not None
+        assert (found.fps, found.latency_ms, found.agrees) == (float(fps), float(latency), agrees)
+    assert parse_average(f"ave_throughputRate = nansamples/s, ave_latency = {latency}ms") is None
