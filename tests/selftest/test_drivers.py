@@ -160,6 +160,7 @@ def test_batches_go_in_chunks_and_nothing_stays(faulty: Opener, tmp_path: Path) 
         seen.append(result)
         files = [path for path in work.rglob("*.bin") if path.parent.name == "in"]
         assert len(files) <= 6  # two chunks of three
+        assert len(list(work.glob("c*"))) <= 2  # outputs go with their chunk
     np.testing.assert_array_equal(seen, [expected(batch(k)) for k in range(8)])
     assert len(calls(tmp_path)) == 3
     assert list(work.rglob("*.bin")) == []
