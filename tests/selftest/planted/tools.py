@@ -230,9 +230,7 @@ def _listed(mean: float, executions: int) -> Row:
         ms, count = (mean, executions) if planted else (4.4, 10)
         fps = 1000.0 * BATCH / 4.4
         summary = Summary((ms,) * count, ms, count, fps)
-        times = execution_times(
-            "model.om: ais_bench", Printed(fps, 4.0), summary, batch=BATCH, loops=10
-        )
+        times = execution_times("model.om: ais_bench", Printed(fps), summary, batch=BATCH, loops=10)
         return said("accepted", f"{len(times)} times", "session")
 
     return row
