@@ -20,6 +20,7 @@ table gives the median ratio and its range.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import os
@@ -426,7 +427,9 @@ def measure_throughput(table: Table, work: Path, seconds: float, processes: int)
     fps = []
     for _ in range(processes):
         with (
-            worker_overhead.open_worker(model, cores(), work / "log") as session,
+            contextlib.closing(
+                worker_overhead.open_worker(model, cores(), work / "log")
+            ) as session,
             subprocess.Popen(
                 [sys.executable, bare_loop.__file__, str(model), str(cores())],
                 stdin=subprocess.PIPE,

@@ -13,6 +13,7 @@ milliseconds that `session.time` reports.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import mmap
 import os
 import statistics
@@ -150,7 +151,7 @@ def measure(
     copying: bool = False,
 ) -> tuple[int, str, list[tuple[float, float]]]:
     """Batch size, unit, and the pairs (bare, worker)."""
-    with open_worker(file, threads, log) as session:
+    with contextlib.closing(open_worker(file, threads, log)) as session:
         bare = bare_session(str(file), threads)
         name = session.inputs[0].name
         shape = session.inputs[0].shape
@@ -192,7 +193,7 @@ def measure(
         def worker_time(count: int) -> float:
             return statistics.fmean(session.time(count, 0))
 
-        session.write(0, data[0])
+        session.slots[0][...] = data[0]
         if timing:
             return shape[0], "ms", in_turn(bare_time, worker_time, seconds, rounds)
         return shape[0], "images/s", in_turn(bare_rate, worker_rate, seconds, rounds)

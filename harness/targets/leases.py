@@ -15,7 +15,6 @@ Chunks of images are the exception, with an order of their own: lease first, the
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,8 +23,6 @@ from pathlib import Path
 from harness.base.errors import DeviceError
 from harness.base.locks import NOTICE_S, FileLock, LockTimeout, OnWait, holder_of, left_behind
 from harness.targets.protocol import Device
-
-_TARGET = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
 class NotFree(DeviceError):
@@ -70,14 +67,15 @@ def lease(
         NotFree: not free within `timeout_s` seconds.
         DeviceError: the lock cannot be used.
     """
-    devices = _checked(device, group)
+    by_id = {one.id: one for one in (device, *group)}
+    devices = tuple(sorted(by_id.values(), key=lambda one: one.index))
     began = time.monotonic()
-    limit = began + timeout_s
     fds = []
     with contextlib.ExitStack() as stack:
         # In one order for everybody: two who want the same card cannot wait for each other.
         for one in devices:
-            lock = _take(one, directory, exclusive, limit, timeout_s, what, on_wait, notice_s)
+            left_s = max(0.0, began + timeout_s - time.monotonic())
+            lock = _take(one, directory, exclusive, left_s, what, on_wait, notice_s)
             # Left, not released: a worker that would not die keeps its device.
             stack.callback(lock.leave)
             fds.append(lock.fd)
@@ -96,7 +94,6 @@ def _take(
     device: Device,
     directory: Path,
     exclusive: bool,
-    limit: float,
     timeout_s: float,
     what: str,
     on_wait: OnWait | None,
@@ -104,6 +101,7 @@ def _take(
 ) -> FileLock:
     gate = FileLock(directory / f"{device.id}.gate", for_all=True)
     main = FileLock(directory / f"{device.id}.lock", for_all=True)
+    limit = time.monotonic() + timeout_s
 
     def tell(_: str) -> None:
         # Who waits at the gate waits for the holder of the device all the same.
@@ -111,9 +109,9 @@ def _take(
             on_wait(f"{device.id} is held by {holder_of(main.path)}")
 
     try:
-        for lock, alone in ((gate, exclusive), (main, exclusive)):
+        for lock in (gate, main):
             lock.acquire(
-                exclusive=alone,
+                exclusive=exclusive,
                 timeout_s=max(0.0, limit - time.monotonic()),
                 what=what,
                 on_wait=tell,
@@ -121,9 +119,10 @@ def _take(
             )
     except LockTimeout as error:
         kind = "alone" if exclusive else "shared"
+        line = f"; next in line is {error.holder}" if error.path == gate.path else ""
         raise NotFree(
-            f"{what}: {device.id} ({device.name}) was not free ({kind}) within {timeout_s:g} s: "
-            f"held by {_holders(error, gate, main)}",
+            f"{what}: {device.id} ({device.name}) was not free ({kind}) within {timeout_s:.0f} s: "
+            f"held by {holder_of(main.path)}{line}",
             remedy=f"wait for the holder or end it; the lock is {main.path}",
         ) from error
     except OSError as error:
@@ -137,28 +136,3 @@ def _take(
     finally:
         gate.release()
     return main
-
-
-def _holders(error: LockTimeout, gate: FileLock, main: FileLock) -> str:
-    if error.path == gate.path:
-        return f"{holder_of(main.path)}; next in line is {error.holder}"
-    return error.holder
-
-
-def _checked(device: Device, group: Sequence[Device]) -> tuple[Device, ...]:
-    """The devices to lock, each once, in the order of locking."""
-    for one in (device, *group):
-        if not _TARGET.fullmatch(one.target) or one.index < 0:
-            raise DeviceError(
-                f"no lease for a device called {one.id!r}",
-                remedy="a target's name is lower-case letters, digits, - and _; "
-                "an index is not negative",
-            )
-        if one.group != device.group:
-            raise DeviceError(
-                f"{one.id} is of group {one.group!r}, {device.id} of {device.group!r}: "
-                "one lease is for one group",
-                remedy="pass the devices that share power and memory with the leased one",
-            )
-    by_id = {one.id: one for one in (device, *group)}
-    return tuple(sorted(by_id.values(), key=lambda one: (one.target, one.index)))

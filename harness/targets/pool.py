@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -51,26 +50,24 @@ class DevicePool:
                 remedy="the driver's own tool says how they are; a new run tries them again",
             )
         # Workers of xdist begin with different devices.
-        first = _worker() % len(usable)
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+        first = int(worker) % len(usable)
         return usable[first:] + usable[:first]
 
     def quarantine(self, device: Device, why: str) -> None:
         """Set a device aside for the rest of the run."""
         self._aside.mkdir(parents=True, exist_ok=True)
-        note = {"device": device.id, "why": why, "since": now()}
         path = self._aside / f"{device.id}.json"
         fresh = path.with_suffix(f".{os.getpid()}")
-        fresh.write_text(json.dumps(note), encoding="utf-8")
+        fresh.write_text(json.dumps({"why": why, "since": now()}), encoding="utf-8")
         fresh.replace(path)
 
     def set_aside(self) -> dict[str, str]:
         """Ids of the devices that were set aside, with the reason."""
-        reasons = {}
-        for path in sorted(self._aside.glob("*.json")):
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                note = json.loads(path.read_text(encoding="utf-8"))
-                reasons[str(note["device"])] = str(note["why"])
-        return reasons
+        return {
+            path.stem: json.loads(path.read_text(encoding="utf-8"))["why"]
+            for path in sorted(self._aside.glob("*.json"))
+        }
 
     @contextlib.contextmanager
     def for_case(
@@ -89,36 +86,34 @@ class DevicePool:
         """
         limit = time.monotonic() + timeout_s
         exclusive = check == "throughput" or not self._target.traits.runs_on_host
-        with contextlib.ExitStack() as stack:
-            leased = None
-            turn_s = 0.0
-            while leased is None:
-                places = self._places(check, what, without)
-                only = len(places) == 1
-                for device, group in places:
-                    left = limit - time.monotonic()
+        turn_s = 0.0
+        while True:
+            places = self._places(check, what, without)
+            only = len(places) == 1
+            for device, group in places:
+                left = max(0.0, limit - time.monotonic())
+                with contextlib.ExitStack() as stack:
                     try:
                         lease = stack.enter_context(
                             leases.lease(
                                 device,
                                 self._leases,
                                 exclusive=exclusive,
-                                timeout_s=max(0.0, left if only else min(turn_s, left)),
+                                timeout_s=left if only else min(turn_s, left),
                                 what=what,
                                 on_wait=self._on_wait,
                                 group=group,
                             )
                         )
                     except leases.NotFree:
-                        if only or left <= 0:
+                        if only or not left:
                             raise
                         continue
-                    leased = device, lease
-                    break
-                # Whose turn ends gives back the chips that it has of a card: turns get longer, or
-                # cases that follow each other on its chips could keep it from them for ever.
-                turn_s = 2 * turn_s if turn_s and check == "throughput" else TURN_S
-            yield leased
+                    yield device, lease
+                    return
+            # Whose turn ends gives back the chips that it has of a card: turns get longer, or
+            # cases that follow each other on its chips could keep it from them for ever.
+            turn_s = 2 * turn_s if turn_s and check == "throughput" else TURN_S
 
     def _places(
         self, check: Check, what: str, without: Collection[str]
@@ -132,30 +127,24 @@ class DevicePool:
         usable = self.usable(without)
         if check != "throughput":
             return [(device, ()) for device in usable]
-        places: list[tuple[Device, Sequence[Device]]] = []
-        undead_holders = []
         aside = self.set_aside()
-        cards = {device.group: device for device in reversed(usable)}
-        for device in (one for one in usable if cards[one.group] is one):
+        cards = {device.group: device for device in reversed(usable)}  # the first chip of each
+        places: list[tuple[Device, Sequence[Device]]] = []
+        undead: list[str] = []
+        for device in sorted(cards.values(), key=usable.index):
             shared = card(self._target, device)
-            undead = [
+            holders = [
                 f"{one.id} was set aside ({aside[one.id]}) and is held by {holder}"
                 for one in shared
                 if one.id in aside and (holder := leases.undead_on(one, self._leases))
             ]
-            undead_holders += undead
-            if not undead:
+            undead += holders
+            if not holders:
                 places.append((device, shared))
         if not places:
             raise DeviceError(
-                f"{what}: no card of {self._target.name} can be had alone: {some(undead_holders)}",
+                f"{what}: no card of {self._target.name} can be had alone: {some(undead)}",
                 remedy="end that process, or reset the card; accuracy can be run on its other "
                 "chips: -m accuracy",
             )
         return places
-
-
-def _worker() -> int:
-    """The number of this xdist worker; 0 without xdist."""
-    match = re.fullmatch(r"gw(\d{1,4})", os.environ.get("PYTEST_XDIST_WORKER", ""))
-    return int(match[1]) if match else 0

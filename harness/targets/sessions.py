@@ -14,8 +14,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn
 
 from harness.base.errors import InferError, LoadError
 from harness.targets import worker_process
@@ -48,8 +47,7 @@ def open_session(
     pass_fds: Sequence[int] = (),
     python: str | Path = sys.executable,
     env: Mapping[str, str] | None = None,
-    expect_input: tuple[int, ...] | None = None,
-    expect_output: tuple[int, ...] | None = None,
+    expect: tuple[tuple[int, ...] | None, tuple[int, ...] | None] = (None, None),
     driver: str = "",
     explain: Explain = lambda error: error,
     after: contextlib.ExitStack | None = None,
@@ -59,8 +57,8 @@ def open_session(
     `backend` is `onnxruntime` or a Python file as `worker.py` describes it; `options` are the
     backend's. `python` may be another interpreter of 3.7 or later. The worker inherits `pass_fds`
     (a lease's) and appends what it prints to `log`. `deadline_open_s` is for its start and the
-    opening together, `deadline_run_s` for the wait for one batch. `expect_input` and
-    `expect_output` are shapes with the batch axis. `driver` is what `SessionInfo` says of a
+    opening together, `deadline_run_s` for the wait for one batch. `expect`: the shapes of input and
+    output, with the batch axis. `driver` is what `SessionInfo` says of a
     backend of one's own. `explain` gives the error that a failure of the worker becomes, e.g. a
     device's. `after` is closed with the session.
 
@@ -84,14 +82,14 @@ def open_session(
         opened = worker.ask(
             {"op": "open", "file": str(file.absolute()), "options": dict(options)}, deadline_open_s
         )
-        inputs, outputs = _specs(opened["inputs"]), _specs(opened["outputs"])
-        _check_tensors(name, inputs, outputs, expect_input, expect_output)
-        memory = allocate(worker.memory_fd, inputs[0], outputs[0])
+        given = _tensor(name, "input", opened["inputs"], expect[0])
+        returned = _tensor(name, "output", opened["outputs"], expect[1])
+        memory = allocate(worker.memory_fd, given, returned)
         worker.ask({"op": "map", "size": memory.size, "slots": memory.layout}, deadline_open_s)
     about = SessionInfo(
         driver=driver or str(backend), runtime=_runtime(opened["info"]), pid=worker.process.pid
     )
-    return WorkerSession(name, worker, memory, inputs, outputs, about, deadline_run_s, after)
+    return WorkerSession(name, worker, memory, given, returned, about, deadline_run_s, after)
 
 
 @contextlib.contextmanager
@@ -125,16 +123,16 @@ class WorkerSession:
         name: str,
         worker: Worker,
         memory: Memory,
-        inputs: tuple[TensorSpec, ...],
-        outputs: tuple[TensorSpec, ...],
+        given: TensorSpec,
+        returned: TensorSpec,
         about: SessionInfo,
         deadline_run_s: float,
         after: contextlib.ExitStack | None,
     ) -> None:
         self.name = name
         self.about = about
-        self.inputs: Sequence[TensorSpec] = inputs
-        self.outputs: Sequence[TensorSpec] = outputs
+        self.inputs: Sequence[TensorSpec] = (given,)
+        self.outputs: Sequence[TensorSpec] = (returned,)
         self.slots: tuple[Float32, ...] = memory.inputs  # views of the inputs' shape, writable
         self._results = memory.outputs
         self._worker: Worker | None = worker
@@ -142,43 +140,6 @@ class WorkerSession:
         self._deadline_s = deadline_run_s
         self._submitted: deque[tuple[int, int]] = deque()  # (request, slot), oldest first
         self._stream = 0  # number of the stream that may collect
-
-    def write(self, slot: int, batch: Float32) -> None:
-        """Copy `float32[B, 3, S, S]` into a slot that is not submitted.
-
-        Raises:
-            InferError: another shape or dtype than the model's, or a slot in use.
-        """
-        self._alive()
-        self._check_free(slot)
-        copy_batch(self.name, self.inputs[0], batch, self.slots[slot])
-
-    def submit(self, slot: int) -> None:
-        """Queue the batch in a slot; the slot is the worker's until `collect` returns it."""
-        worker = self._alive()
-        self._check_free(slot)
-        try:
-            request = worker.send({"op": "run", "slot": slot})
-        except WorkerTrouble as trouble:
-            self._fail(trouble)
-        self._submitted.append((request, slot))
-
-    def collect(self) -> tuple[Float32, float]:
-        """Wait for the oldest submitted batch: a copy of its logits, and milliseconds.
-
-        Raises:
-            InferError: see `protocol.Session.stream`.
-        """
-        worker = self._alive()
-        if not self._submitted:
-            raise InferError(f"{self.name}: no batch was submitted")
-        request, slot = self._submitted[0]
-        try:
-            reply = worker.receive(request, self._deadline_s)
-        except WorkerTrouble as trouble:
-            self._fail(trouble)
-        self._submitted.popleft()
-        return self._results[slot].copy(), float(reply["ms"])
 
     def stream(self, batches: Iterable[Float32]) -> Iterator[Float32]:
         """See `protocol.Session.stream`; each batch is copied into the next free slot."""
@@ -189,33 +150,42 @@ class WorkerSession:
     def stream_into(self, fillers: Iterable[Filler]) -> Iterator[Float32]:
         """Like `stream`; each filler writes a batch into the slot's `float32[B, 3, S, S]`.
 
-        The slot holds an older batch before. While a filler runs, two batches are in flight.
-        A stream that is given up half way leaves nothing behind; one session has one stream at
-        a time, a new one ends the older.
+        The slot holds an older batch before. A stream that is given up half way leaves nothing
+        behind; one session has one stream at a time, a new one ends the older.
         """
-        self._drain()
-        self._stream += 1
-        stream = self._stream
-        in_flight = 0
+        stream = self._begin()
         for count, fill in enumerate(fillers):
             self._check_stream(stream)
             slot = count % len(self.slots)
             fill(self.slots[slot])
             self._check_stream(stream)
-            result = None
-            if in_flight == len(self.slots) - 1:
-                result, _ = self.collect()
-                in_flight -= 1
-            self.submit(slot)  # before the result is handed out: the consumer may take its time
-            in_flight += 1
+            full = len(self._submitted) == len(self.slots) - 1
+            result = self._collect() if full else None
+            self._submit(slot)  # before the result is handed out: the consumer may take its time
             if result is not None:
                 yield result
                 self._check_stream(stream)
-        while in_flight:
-            result, _ = self.collect()
-            in_flight -= 1
-            yield result
+        while self._submitted:
+            yield self._collect()
             self._check_stream(stream)
+
+    def _submit(self, slot: int) -> None:
+        """Queue the batch in a slot; the slot is the worker's until `_collect` returns it."""
+        try:
+            request = self._alive().send({"op": "run", "slot": slot})
+        except WorkerTrouble as trouble:
+            self._fail(trouble)
+        self._submitted.append((request, slot))
+
+    def _collect(self) -> Float32:
+        """Wait for the oldest submitted batch: a copy of its logits."""
+        request, slot = self._submitted[0]
+        try:
+            self._alive().receive(request, self._deadline_s)
+        except WorkerTrouble as trouble:
+            self._fail(trouble)
+        self._submitted.popleft()
+        return self._results[slot].copy()
 
     def time(self, loops: int, warmup: int) -> list[float]:
         """Milliseconds of `loops` executions on the batch in slot 0, after `warmup` others.
@@ -227,21 +197,15 @@ class WorkerSession:
             InferError: as `stream`.
         """
         check_loops(self.name, loops, warmup)
-        self._drain()
-        self._stream += 1
-        command = {
-            "op": "time",
-            "loops": int(loops),
-            "warmup": int(warmup),
-            "pulse_s": min(1.0, self._deadline_s / 4),
-        }
+        self._begin()
+        pulse_s = min(1.0, self._deadline_s / 4)
+        command = {"op": "time", "loops": loops, "warmup": warmup, "pulse_s": pulse_s}
         try:
             worker = self._alive()
             request = worker.send(command)
-            while True:
-                reply = worker.receive(request, 2 * self._deadline_s)
-                if "ms" in reply:
-                    return [float(ms) for ms in reply["ms"]]
+            while "ms" not in (reply := worker.receive(request, 2 * self._deadline_s)):
+                pass  # progress
+            return [float(ms) for ms in reply["ms"]]
         except WorkerTrouble as trouble:
             self._fail(trouble)
 
@@ -261,17 +225,6 @@ class WorkerSession:
             worker = self._let_go()
             if not worker.end(polite_s=worker_process.CLOSE_S):
                 raise undead(self.name, worker)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _alive(self) -> Worker:
         if self._worker is None:
@@ -300,10 +253,12 @@ class WorkerSession:
                 remedy="read one stream to its end, or open a session for each",
             )
 
-    def _drain(self) -> None:
-        """Wait for what a stream that was given up has left in flight."""
+    def _begin(self) -> int:
+        """Wait for what a stream that was given up has left in flight; the new one's number."""
         while self._submitted:
-            self.collect()
+            self._collect()
+        self._stream += 1
+        return self._stream
 
     def _fail(self, trouble: WorkerTrouble) -> NoReturn:
         worker = self._let_go()
@@ -321,36 +276,25 @@ def _runtime(info: Mapping[str, Any]) -> Runtime:
     }
 
 
-def _specs(data: Any) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(str(name), tuple(shape), str(dtype)) for name, shape, dtype in data)
-
-
-def _check_tensors(
-    name: str,
-    inputs: tuple[TensorSpec, ...],
-    outputs: tuple[TensorSpec, ...],
-    expect_input: tuple[int, ...] | None,
-    expect_output: tuple[int, ...] | None,
-) -> None:
-    for kind, specs, expected in (
-        ("input", inputs, expect_input),
-        ("output", outputs, expect_output),
-    ):
-        if len(specs) != 1:
-            names = ", ".join(spec.name for spec in specs) or "none"
-            raise LoadError(
-                f"{name} has {len(specs)} {kind}s ({names}); a classifier has one",
-                remedy="export the network's logits alone",
-            )
-        spec = specs[0]
-        if spec.dtype != "float32":
-            raise LoadError(
-                f"{name}: the {kind} {spec.name!r} is {spec.dtype}, not float32",
-                remedy="compile it with float32 inputs and outputs",
-            )
-        if expected is not None and spec.shape != expected:
-            raise LoadError(
-                f"{name}: the {kind} {spec.name!r} has shape {list(spec.shape)}, "
-                f"expected {list(expected)}",
-                remedy="compile it from the ONNX file of this model and batch size",
-            )
+def _tensor(
+    name: str, kind: str, specs: list[list[Any]], expected: tuple[int, ...] | None
+) -> TensorSpec:
+    """The one input or output of a classifier; `LoadError` where it is none."""
+    if len(specs) != 1:
+        names = ", ".join(tensor for tensor, _, _ in specs) or "none"
+        raise LoadError(
+            f"{name} has {len(specs)} {kind}s ({names}); a classifier has one",
+            remedy="export the network's logits alone",
+        )
+    tensor, sides, dtype = specs[0]
+    if dtype != "float32":
+        raise LoadError(
+            f"{name}: the {kind} {tensor!r} is {dtype}, not float32",
+            remedy="compile it with float32 inputs and outputs",
+        )
+    if expected not in (None, tuple(sides)):
+        raise LoadError(
+            f"{name}: the {kind} {tensor!r} has shape {sides}, expected {list(expected or ())}",
+            remedy="compile it from the ONNX file of this model and batch size",
+        )
+    return TensorSpec(tensor, tuple(sides), dtype)

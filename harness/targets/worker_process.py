@@ -207,45 +207,38 @@ def start_worker(
         # Last, so that it hides nothing: a backend of the harness may import the harness.
         environment = with_entries(environment, "PYTHONPATH", last=[ROOT])
         backend = str(backend.absolute())
-    ours: list[int] = []
-    theirs: list[int] = []
     try:
-        command_read, command_write = os.pipe()
-        theirs.append(command_read)
-        ours.append(command_write)
-        reply_read, reply_write = os.pipe()
-        theirs.append(reply_write)
-        ours.append(reply_read)
-        memory = memory_file(name)
-        ours.append(memory)
-        argv = [python, "-u", str(WORKER), "--backend", backend, "--limit", f"{limit_s:g}"]
-        argv += ["--command-fd", str(command_read), "--reply-fd", str(reply_write)]
-        argv += ["--memory-fd", str(memory)]
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as out:
-            start = out.tell()
-            process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                pass_fds=(command_read, reply_write, memory, *pass_fds),
-                start_new_session=True,
-            )
-            started(process)
-    except BaseException as error:
-        for fd in ours:
-            os.close(fd)
-        if isinstance(error, OSError):
-            raise LoadError(
-                f"no worker could be started for {name}: {error}",
-                remedy=f"check that {python} is a Python of 3.7 or later and {log} can be written",
-            ) from error
-        raise
-    finally:
-        for fd in theirs:
-            os.close(fd)
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            command_read, command_write = os.pipe()
+            theirs.callback(os.close, command_read)
+            ours.callback(os.close, command_write)
+            reply_read, reply_write = os.pipe()
+            theirs.callback(os.close, reply_write)
+            ours.callback(os.close, reply_read)
+            memory = memory_file(name)
+            ours.callback(os.close, memory)
+            argv = [python, "-u", str(WORKER), "--backend", backend, "--limit", f"{limit_s:g}"]
+            argv += ["--command-fd", str(command_read), "--reply-fd", str(reply_write)]
+            argv += ["--memory-fd", str(memory)]
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("ab") as out:
+                start = out.tell()
+                process = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    pass_fds=(command_read, reply_write, memory, *pass_fds),
+                    start_new_session=True,
+                )
+                started(process)
+            ours.pop_all()
+    except OSError as error:
+        raise LoadError(
+            f"no worker could be started for {name}: {error}",
+            remedy=f"check that {python} is a Python of 3.7 or later and {log} can be written",
+        ) from error
     return Worker(process, command_write, reply_read, memory, log, start, explain)
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,12 +12,10 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import DeviceError
-from harness.base.locks import FileLock, LockTimeout
+from harness.base.locks import FileLock
 from harness.targets.leases import Lease, lease
 from harness.targets.protocol import Device
-from tests.selftest.running import eventually
 
-ROOT = Path(__file__).parents[2]
 CPU = Device("cpu", 0, "host", "host")
 CARD = tuple(Device("ascend310", k, "Ascend 310", "card-0") for k in range(4))
 
@@ -60,25 +56,13 @@ def test_shared_holders_share(tmp_path: Path) -> None:
     assert is_free(CPU, tmp_path)
 
 
-def test_devices_are_independent_and_files_are_named_after_them(tmp_path: Path) -> None:
-    with take(CARD[0], tmp_path):
-        assert is_free(CARD[1], tmp_path)
-        assert is_free(CPU, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "ascend310-0.gate",
-        "ascend310-0.lock",
-        "ascend310-1.gate",
-        "ascend310-1.lock",
-        "cpu-0.gate",
-        "cpu-0.lock",
-    ]
-
-
 def test_throughput_takes_the_card(tmp_path: Path) -> None:
     with take(CARD[2], tmp_path, group=CARD) as held:
         assert held.devices == CARD and len(set(held.fds)) == 4
         assert [is_free(chip, tmp_path, exclusive=False) for chip in CARD] == [False] * 4
     assert all(is_free(chip, tmp_path) for chip in CARD)
+    with take(CARD[0], tmp_path):
+        assert is_free(CARD[1], tmp_path) and is_free(CPU, tmp_path)
 
 
 def test_one_busy_chip_keeps_the_card_and_the_others_are_given_back(tmp_path: Path) -> None:
@@ -89,30 +73,6 @@ def test_one_busy_chip_keeps_the_card_and_the_others_are_given_back(tmp_path: Pa
         ):
             pass
         assert all(is_free(chip, tmp_path) for chip in CARD[:3])
-
-
-@pytest.mark.parametrize(
-    "device",
-    [
-        Device("../../etc/x", 0, "n", "g"),
-        Device("a/b", 0, "n", "g"),
-        Device("", 0, "n", "g"),
-        Device("cpu", -1, "n", "g"),
-        Device("cpu\n", 0, "n", "g"),
-    ],
-)
-def test_a_name_that_is_no_file_name_is_refused(tmp_path: Path, device: Device) -> None:
-    with pytest.raises(DeviceError, match="no lease for a device called"), take(device, tmp_path):
-        pass
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_group_is_one_group(tmp_path: Path) -> None:
-    with (
-        pytest.raises(DeviceError, match="one lease is for one group"),
-        take(CARD[0], tmp_path, group=[CPU]),
-    ):
-        pass
 
 
 def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
@@ -180,31 +140,6 @@ def test_a_worker_that_lives_on_keeps_its_device(tmp_path: Path) -> None:
     assert is_free(CPU, tmp_path)
 
 
-def test_after_kill_9_the_device_is_free_when_the_worker_is_dead(tmp_path: Path) -> None:
-    code = """
-import subprocess, sys, time
-from pathlib import Path
-from harness.targets.leases import lease
-from harness.targets.protocol import Device
-cpu = Device("cpu", 0, "host", "host")
-with lease(cpu, Path(sys.argv[1]), exclusive=True, timeout_s=9, what="victim") as held:
-    worker = subprocess.Popen(["sleep", "600"], pass_fds=held.fds)
-    print(worker.pid, flush=True)
-    time.sleep(600)
-"""
-    argv = [sys.executable, "-c", code, str(tmp_path)]
-    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE) as parent:
-        assert parent.stdout is not None
-        worker = int(parent.stdout.readline())
-        parent.send_signal(signal.SIGKILL)
-        parent.wait()
-        try:
-            assert not is_free(CPU, tmp_path)
-        finally:
-            os.kill(worker, signal.SIGKILL)
-    assert eventually(lambda: is_free(CPU, tmp_path))
-
-
 def test_the_next_in_line_is_named_to_those_behind_it(tmp_path: Path) -> None:
     with take(CPU, tmp_path, exclusive=False, what="long accuracy"):
         gate = FileLock(tmp_path / "cpu-0.gate")  # as one who waits for an exclusive lease
@@ -219,7 +154,6 @@ def test_the_next_in_line_is_named_to_those_behind_it(tmp_path: Path) -> None:
 def test_a_stream_of_shared_holders_does_not_starve_an_exclusive_one(tmp_path: Path) -> None:
     # Shared holders relay the device: each takes it before the one before gives it back, so the
     # main lock is never free by itself.
-    served = threading.Event()
     stop = threading.Event()
     rolling = threading.Event()
     stopped_at_the_gate = threading.Event()
@@ -244,30 +178,8 @@ def test_a_stream_of_shared_holders_does_not_starve_an_exclusive_one(tmp_path: P
     try:
         assert rolling.wait(30)
         with take(CPU, tmp_path, timeout_s=30.0):
-            served.set()
+            pass
     finally:
         stop.set()
         thread.join(30)
-    assert served.is_set()
     assert stopped_at_the_gate.is_set()
-
-
-def test_the_relay_above_would_starve_it_without_the_gate(tmp_path: Path) -> None:
-    # The same relay on a bare lock: the exclusive one never gets in.
-    path = tmp_path / "bare.lock"
-    first = FileLock(path)
-    first.acquire(exclusive=False, what="a", timeout_s=0)
-    rounds = 0
-
-    def relay(_: str) -> None:
-        nonlocal first, rounds
-        following = FileLock(path)
-        following.acquire(exclusive=False, what="a", timeout_s=0)
-        first.release()
-        first = following
-        rounds += 1
-
-    with pytest.raises(LockTimeout):
-        FileLock(path).acquire(what="b", timeout_s=0.2, on_wait=relay, notice_s=0.0)
-    assert rounds > 2
-    first.release()

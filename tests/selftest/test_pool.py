@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import subprocess
 import threading
-import time
 
 import pytest
 
@@ -45,16 +43,18 @@ def pool_of(tmp_path, monkeypatch):
     return make
 
 
-def test_accuracy_cases_take_different_devices(pool_of):
-    pool = pool_of(Devices(1, 1))
+@pytest.mark.parametrize(
+    ("target", "taken"),
+    [
+        (Devices(1, 1), [0, 1]),
+        (Devices(2), [0, 1]),  # chips of one card
+        (Devices(1, runs_on_host=True), [0, 0]),  # shared
+    ],
+)
+def test_two_accuracy_cases_run_side_by_side(pool_of, target, taken):
+    pool = pool_of(target)
     with pool.for_case("accuracy", "a") as (one, _), pool.for_case("accuracy", "b") as (two, _):
-        assert {one.index, two.index} == {0, 1}
-
-
-def test_two_chips_of_one_card_serve_two_accuracy_cases(pool_of):
-    pool = pool_of(Devices(2))
-    with pool.for_case("accuracy", "a") as (one, _), pool.for_case("accuracy", "b") as (two, _):
-        assert one != two
+        assert [one.index, two.index] == taken
 
 
 def test_throughput_takes_the_whole_card_and_no_other(pool_of):
@@ -64,23 +64,6 @@ def test_throughput_takes_the_whole_card_and_no_other(pool_of):
         assert one.index == 0
         with pool.for_case("accuracy", "b") as (two, _):
             assert two.index == 2
-
-
-def test_throughput_waits_for_an_accuracy_case_on_its_card(pool_of):
-    pool = pool_of(Devices(2))
-    order = []
-
-    def throughput():
-        with pool.for_case("throughput", "t"):
-            order.append("throughput")
-
-    with pool.for_case("accuracy", "a"):
-        thread = threading.Thread(target=throughput)
-        thread.start()
-        time.sleep(0.3)
-        order.append("accuracy ends")
-    thread.join(20)
-    assert order == ["accuracy ends", "throughput"]
 
 
 def tries_of(pool, monkeypatch, check, failures):
@@ -106,16 +89,19 @@ def test_throughput_keeps_its_place_in_line_for_the_only_card(pool_of, monkeypat
     assert seconds > 1000 * TURN_S
 
 
-def test_throughput_stands_in_line_once_for_each_card_and_longer_each_time(pool_of, monkeypatch):
-    tries = tries_of(pool_of(Devices(4, 4)), monkeypatch, "throughput", 7)
-    assert [device for device, _ in tries] == [0, 4] * 4
-    assert [seconds / TURN_S for _, seconds in tries] == [0, 0, 1, 1, 2, 2, 4, 4]
-
-
-def test_accuracy_looks_at_every_chip_in_short_turns(pool_of, monkeypatch):
-    tries = tries_of(pool_of(Devices(2, 1)), monkeypatch, "accuracy", 8)
-    assert [device for device, _ in tries] == [0, 1, 2] * 3
-    assert [seconds / TURN_S for _, seconds in tries] == [0] * 3 + [1] * 6
+@pytest.mark.parametrize(
+    ("cards", "check", "devices", "turns"),
+    [
+        ((4, 4), "throughput", [0, 4] * 4, [0, 0, 1, 1, 2, 2, 4, 4]),
+        ((2, 1), "accuracy", [0, 1, 2] * 3, [0] * 3 + [1] * 6),
+    ],
+)
+def test_turns_of_throughput_get_longer_and_those_of_accuracy_stay_short(
+    pool_of, monkeypatch, cards, check, devices, turns
+):
+    tries = tries_of(pool_of(Devices(*cards)), monkeypatch, check, len(turns) - 1)
+    assert [device for device, _ in tries] == devices
+    assert [seconds / TURN_S for _, seconds in tries] == turns
 
 
 @pytest.fixture
@@ -167,12 +153,6 @@ def test_a_card_that_another_case_has_is_waited_for(pool_of):
     assert order == ["first", "second"]
 
 
-def test_accuracy_cases_share_the_hosts_cpu(pool_of):
-    pool = pool_of(Devices(1, runs_on_host=True))
-    with pool.for_case("accuracy", "a") as (one, _), pool.for_case("accuracy", "b") as (two, _):
-        assert one == two
-
-
 def test_a_device_that_was_set_aside_is_not_used(pool_of):
     pool, other = pool_of(Devices(1, 1)), pool_of(Devices(1, 1))
     pool.quarantine(pool.usable()[0], "it was lost")
@@ -184,18 +164,17 @@ def test_a_device_that_was_set_aside_is_not_used(pool_of):
 
 def test_no_device_is_left(pool_of):
     pool = pool_of(Devices(1))
+    with pytest.raises(DeviceError, match="each was tried"):
+        pool.usable({"npu-0"})
     pool.quarantine(pool.usable()[0], "it was lost")
     with pytest.raises(DeviceError, match="npu-0: it was lost"), pool.for_case("accuracy", "a"):
         pass
-    assert pool_of(Devices(1)).set_aside() == {"npu-0": "it was lost"}
 
 
-def test_devices_that_were_tried_are_left_out(pool_of):
+def test_a_device_that_was_tried_is_left_out(pool_of):
     pool = pool_of(Devices(1, 1))
     with pool.for_case("accuracy", "a", without={"npu-0"}) as (device, _):
         assert device.index == 1
-    with pytest.raises(DeviceError, match="each was tried"):
-        pool.usable({"npu-0", "npu-1"})
 
 
 def test_workers_begin_with_different_devices(pool_of, monkeypatch):
@@ -204,25 +183,3 @@ def test_workers_begin_with_different_devices(pool_of, monkeypatch):
     assert [device.index for device in pool.usable()] == [1, 2, 0]
     monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw5")
     assert pool.usable()[0].index == 2
-
-
-def _hold(pool, told):
-    with pool.for_case("accuracy", "of another process") as (device, _):
-        told.send(device.index)
-        time.sleep(60)
-
-
-def test_another_process_keeps_its_device(pool_of):
-    context = multiprocessing.get_context("fork")
-    pool = pool_of(Devices(1, 1))
-    heard, told = context.Pipe(duplex=False)
-    child = context.Process(target=_hold, args=(pool, told))
-    child.start()
-    assert heard.poll(20)
-    theirs = heard.recv()
-    with pool.for_case("accuracy", "ours") as (device, _):
-        assert device.index != theirs
-    child.kill()  # a crashed worker's device is free again
-    child.join(20)
-    with pool.for_case("throughput", "all") as (one, _):
-        assert one.index in (0, 1)

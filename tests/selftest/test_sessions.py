@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -49,6 +50,9 @@ def test_stream_keeps_the_order_and_every_value(plain: WorkerSession) -> None:
             assert result.dtype == np.float32 and result.shape == (B, C)
             np.testing.assert_array_equal(result, expected(given))
     assert len({result.ctypes.data for result in results}) == 11  # copies, not the slots
+    session: Session = plain
+    assert [(s.name, s.shape, s.dtype) for s in session.inputs] == [("image", SHAPE, "float32")]
+    assert [(s.name, s.shape, s.dtype) for s in session.outputs] == [("class", (B, C), "float32")]
 
 
 def test_fillers_write_into_the_slots(plain: WorkerSession) -> None:
@@ -81,26 +85,9 @@ def test_two_batches_are_in_flight_while_the_third_is_filled(plain: WorkerSessio
     assert in_flight == [2, 2, 2, 1, 0]
 
 
-def test_session_satisfies_the_protocol(plain: WorkerSession) -> None:
-    session: Session = plain
-    assert [(s.name, s.shape, s.dtype) for s in session.inputs] == [("image", SHAPE, "float32")]
-    assert [(s.name, s.shape, s.dtype) for s in session.outputs] == [("class", (B, C), "float32")]
-
-
-def test_primitives(plain: WorkerSession) -> None:
-    plain.write(1, batch(2))
-    plain.write(0, batch(3))
-    plain.submit(1)
-    plain.submit(0)
-    result, ms = plain.collect()
-    np.testing.assert_array_equal(result, expected(batch(2)))
-    assert ms >= 0
-    np.testing.assert_array_equal(plain.collect()[0], expected(batch(3)))
-
-
 def test_time_counts_the_loops_and_not_the_warm_up(opened: Opener) -> None:
     session = opened("outputs = [y * 0 + self.runs]")
-    session.write(0, batch(-1))
+    session.slots[0][...] = -1
     for loops, warmup in ((1, 0), (37, 5)):
         times = session.time(loops, warmup)
         assert len(times) == loops and all(isinstance(ms, float) and ms >= 0 for ms in times)
@@ -127,15 +114,23 @@ def test_a_backend_may_time_itself(opened: Opener) -> None:
 def test_a_long_measurement_is_no_hang(opened: Opener) -> None:
     # Longer than the deadline together, each execution far below it.
     session = opened("time.sleep(0.02)", deadline_run_s=1.0)
-    session.write(0, batch(-1))
+    session.slots[0][...] = -1
     assert len(session.time(60, 10)) == 70 - 10
 
 
-def test_the_model_file_options_and_info_arrive(opened: Opener) -> None:
-    session = opened(open="model.info = {'path': path, 'options': sorted(model.options)}")
+def test_what_a_worker_is_started_with(opened: Opener) -> None:
+    session = opened(open="model.info['given'] = [path, *sorted(model.options)]")
     about = session.about.runtime
-    assert str(about["path"]).endswith("/model.fake")
-    assert (about["options"], about["numpy"]) == (("fault", "open"), np.__version__)
+    assert isinstance(about["given"], tuple) and isinstance(about["path"], tuple)
+    file, *options = about["given"]
+    assert file.endswith("/model.fake")
+    assert (options, about["numpy"]) == (["fault", "open"], np.__version__)
+    # A script's folder would hide runtimes: `harness/targets` has modules of such names.
+    path = [os.path.abspath(entry or ".") for entry in about["path"]]
+    assert str(WORKER.parent) not in path and str(ROOT) in path
+    # The kernel takes the worker rather than pytest when memory is out.
+    ours = int(Path("/proc/self/oom_score_adj").read_text())
+    assert int(Path(f"/proc/{session.about.pid}/oom_score_adj").read_text()) > min(ours, 499)
 
 
 def test_what_a_runtime_prints_goes_to_the_log(opened: Opener, tmp_path: Path) -> None:
@@ -158,31 +153,18 @@ def test_nan_and_infinity_pass_through(opened: Opener) -> None:
     np.testing.assert_array_equal(result[0, 1:], expected(batch(-1))[0, 1:])
 
 
-def test_the_scripts_folder_hides_no_runtime(plain: WorkerSession) -> None:
-    # `harness/targets` has an onnxruntime.py; a worker that imports it has no runtime.
-    entries = plain.about.runtime["path"]
-    assert isinstance(entries, tuple)
-    path = [os.path.abspath(entry or ".") for entry in entries]
-    assert str(WORKER.parent) not in path
-    assert str(ROOT) in path
-
-
 # --- what a runtime can do --------------------------------------------------------------------
 
 FAULTS = {
     "raises": ("raise RuntimeError('E40000 inner\\nmore')", "RuntimeError: E40000 inner$"),
     "segmentation fault": ("ctypes.string_at(0)", r"was killed by SIGSEGV \(segmentation fault\)"),
-    "abort": ("os.abort()", r"was killed by SIGABRT \(abort\)"),
     "out of memory": (
         "os.kill(os.getpid(), signal.SIGKILL)",
         r"was killed by SIGKILL \(perhaps out of memory\)",
     ),
     "exits": ("os._exit(3)", "ended with exit code 3"),
-    "exits well": ("sys.exit(0)", "ended with exit code 0"),
-    "wrong shape": ("outputs = [y.T]", r"output 'class' has shape \[5, 2\], .* says \[2, 5\]"),
     "closes everything": ("os.closerange(3, 4096); time.sleep(600)", "(closed its end|SIGKILL)"),
     "replies nonsense": ("reply(b'\\x00\\x00\\x00\\x02no')", "the worker replied nonsense: b'no'"),
-    "replies no object": ("reply(b'\\x00\\x00\\x00\\x02[]')", "replied nonsense"),
     "replies out of turn": (
         "reply(b'\\x00\\x00\\x00\\x0a{\"id\": 99}')",
         "replied to request 99 in place of",
@@ -220,11 +202,10 @@ def test_a_death_is_seen_although_a_child_keeps_the_pipes(opened: Opener) -> Non
 @pytest.mark.parametrize(
     "hang",
     [
-        "time.sleep(600)",
         "ctypes.PyDLL(None).sleep(600)",  # with the interpreter's lock held
         "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)",
     ],
-    ids=["sleeps", "holds the lock", "ignores SIGTERM"],
+    ids=["holds the lock", "ignores SIGTERM"],
 )
 def test_a_hang_ends_at_the_deadline_with_all_its_processes(
     opened: Opener, hang: str, tmp_path: Path
@@ -241,19 +222,21 @@ def test_a_hang_ends_at_the_deadline_with_all_its_processes(
     assert not alive(int(pids.read_text()))
 
 
-def test_a_hang_while_timing(opened: Opener) -> None:
+def test_a_hang_while_opening_timing_or_closing(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = r"could not be opened: did not answer in 0\.3 s"
+    with pytest.raises(LoadError, match=words) as caught:
+        opened(open="time.sleep(600)", deadline_open_s=0.3)
+    assert caught.value.hung
     session = opened("time.sleep(600)", deadline_run_s=0.3)
-    session.write(0, batch(-1))
+    session.slots[0][...] = -1
     with pytest.raises(InferError, match="did not answer"):
         session.time(10, 2)
-
-
-def test_a_hang_at_close_is_ended(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_process, "CLOSE_S", 0.3)
     session = opened(open="model.close = lambda: time.sleep(600)")
-    worker = session.about.pid
     session.close()
-    assert worker is not None and not alive(worker)
+    assert session.about.pid is not None and not alive(session.about.pid)
 
 
 def test_a_worker_that_will_not_die_is_a_device_error(
@@ -266,10 +249,8 @@ def test_a_worker_that_will_not_die_is_a_device_error(
     monkeypatch.setattr(worker_process, "kill_group", stubborn)
     session = opened("time.sleep(600)", deadline_run_s=0.3)
     pid = session.about.pid
-    session.write(0, batch(-1))
-    session.submit(0)
     with pytest.raises(DeviceError, match=f"process {pid}, would not die") as caught:
-        session.collect()
+        list(session.stream([batch(-1)]))
     assert "did not answer in 0.3 s" in caught.value.message
     other = opened()
     with pytest.raises(DeviceError, match="would not die"):
@@ -283,8 +264,6 @@ def test_a_failed_session_is_closed(opened: Opener) -> None:
     for use in (
         lambda: list(session.stream([batch(1)])),
         lambda: session.time(1, 0),
-        lambda: session.submit(0),
-        session.collect,
     ):
         with pytest.raises(InferError, match=r"the session of model\.fake is closed"):
             use()
@@ -296,12 +275,11 @@ def test_a_failed_session_is_closed(opened: Opener) -> None:
 BAD_MODELS = {
     "raises": ("raise OSError('no such model')", "OSError: no such model"),
     "crashes": ("os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
-    "exits": ("sys.exit('no device 0')", "exit code 1"),
     "two inputs": ("model.inputs = model.inputs * 2", r"2 inputs \(image, image\)"),
     "no output": ("model.outputs = []", r"0 outputs \(none\)"),
     "float16": ("model.inputs = [('x', (2, 3, 4, 4), 'float16')]", "'x' is float16, not float32"),
     "another batch": ("model.inputs = [('x', (4, 3, 4, 4), 'float32')]", r"expected \[2, 3, 4"),
-    "other classes": ("model.outputs = [('y', (2, 6), 'float32')]", r"expected \[2, 5\]"),
+    "other classes": ("model.outputs = [('y', (2, 6), 'float32')]", r"\[2, 6\], expected \[2, 5\]"),
 }  # fmt: skip
 
 
@@ -310,75 +288,36 @@ def test_a_bad_model_is_a_load_error(opened: Opener, model: str) -> None:
     code, message = BAD_MODELS[model]
     before = descriptors()
     with pytest.raises(LoadError, match=message) as caught:
-        opened(open=f"print('opening'); {code}", expect_input=SHAPE, expect_output=(B, C))
+        opened(open=f"print('opening'); {code}", expect=(SHAPE, (B, C)))
     assert "opening" in caught.value.log
     assert caught.value.message.startswith("model.fake")
     assert caught.value.remedy
     assert descriptors() == before
 
 
-def test_a_hang_while_opening(opened: Opener) -> None:
-    words = r"could not be opened: did not answer in 0\.3 s"
-    with pytest.raises(LoadError, match=words) as caught:
-        opened(open="time.sleep(600)", deadline_open_s=0.3)
-    assert caught.value.hung
-
-
-@pytest.mark.parametrize(
-    ("python", "message"),
-    [("/no/such/python3.7", "no worker could be started"), ("/bin/false", "exit code 1")],
-)
-def test_an_interpreter_that_is_none(opened: Opener, python: str, message: str) -> None:
-    before = descriptors()
-    with pytest.raises(LoadError, match=message):
-        opened(python=python)
-    assert descriptors() == before
-
-
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        ("x = ", "SyntaxError"),
-        ("import no_such_runtime", "ModuleNotFoundError: No module named 'no_such_runtime'"),
-        ("x = 1", "AttributeError"),
-    ],
-)
-def test_a_backend_that_is_none(opened: Opener, tmp_path: Path, source: str, message: str) -> None:
+def test_an_interpreter_or_backend_that_is_none(opened: Opener, tmp_path: Path) -> None:
     backend = tmp_path / "broken.py"
-    backend.write_text(source)
-    with pytest.raises(LoadError, match=message):
-        opened(backend=backend)
+    backend.write_text("import no_such_runtime")
+    before = descriptors()
+    for given, message in (
+        ({"python": "/no/such/python3.7"}, "no worker could be started"),
+        ({"python": "/bin/false"}, "exit code 1"),
+        ({"backend": backend}, "ModuleNotFoundError: No module named 'no_such_runtime'"),
+    ):
+        with pytest.raises(LoadError, match=message):
+            opened(**given)
+        assert descriptors() == before
 
 
 # --- use and misuse ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        np.zeros((1, 3, S, S), np.float32),
-        np.zeros(SHAPE, np.float64),
-        np.zeros(SHAPE, np.uint8),
-        np.zeros((B, S, S, 3), np.float32),
-    ],
-    ids=["short batch", "float64", "uint8", "NHWC"],
-)
-def test_a_batch_that_does_not_fit_is_not_submitted(plain: WorkerSession, bad: Any) -> None:
-    with pytest.raises(InferError, match="for the input 'image', which is float32"):
-        list(plain.stream([batch(1), bad]))
-    assert len(list(plain.stream([batch(1)] * 4))) == 4
-
-
-def test_slots_in_use_are_kept(plain: WorkerSession) -> None:
-    with pytest.raises(InferError, match="no batch was submitted"):
-        plain.collect()
-    plain.submit(0)
-    with pytest.raises(InferError, match="slot 0 is in use"):
-        plain.submit(0)
-    with pytest.raises(InferError, match="slot 0 is in use"):
-        plain.write(0, batch(1))
-    with pytest.raises(InferError, match="no slot 3"):
-        plain.submit(3)
+def test_a_batch_that_does_not_fit_is_not_submitted(plain: WorkerSession) -> None:
+    for shape, kind in (((1, 3, S, S), "f4"), (SHAPE, "f8"), (SHAPE, "u1"), ((B, S, S, 3), "f4")):
+        bad: Any = np.zeros(shape, kind)
+        with pytest.raises(InferError, match="for the input 'image', which is float32"):
+            list(plain.stream([batch(1), bad]))
+        assert len(list(plain.stream([batch(1)] * 4))) == 4
 
 
 def test_a_stream_that_is_given_up_leaves_nothing_behind(plain: WorkerSession) -> None:
@@ -414,18 +353,19 @@ def test_an_error_of_the_feed_comes_through_and_the_session_lives(plain: WorkerS
     assert len(list(plain.stream([batch(2)] * 4))) == 4
 
 
-@pytest.mark.parametrize(("loops", "warmup"), [(0, 0), (-1, 0), (1, -1)])
-def test_times_of_nothing_are_refused(plain: WorkerSession, loops: int, warmup: int) -> None:
-    with pytest.raises(InferError, match="cannot time"):
-        plain.time(loops, warmup)
+def test_times_of_nothing_are_refused(plain: WorkerSession) -> None:
+    for loops, warmup in ((0, 0), (1, -1)):
+        with pytest.raises(InferError, match="cannot time"):
+            plain.time(loops, warmup)
 
 
 def test_close_is_polite_first_and_can_be_repeated(opened: Opener, tmp_path: Path) -> None:
     before = descriptors()
     said = tmp_path / "closed"
-    with opened(open=f"model.close = lambda: open({str(said)!r}, 'w').close()") as session:
-        worker = session.about.pid
-        assert worker is not None and alive(worker)
+    session = opened(open=f"model.close = lambda: open({str(said)!r}, 'w').close()")
+    worker = session.about.pid
+    assert worker is not None and alive(worker)
+    session.close()
     assert said.exists() and not alive(worker)
     session.close()
     assert descriptors() == before
@@ -441,10 +381,8 @@ def test_helpers_of_a_runtime_inherit_the_lease_and_nothing_else(
         open({str(pid)!r}, "w").write(str(helper.pid))
         """
     cpu = Device("cpu", 0, "host", "host")
-    with (
-        lease(cpu, tmp_path, exclusive=True, timeout_s=9, what="case") as held,
-        opened(open=start, pass_fds=held.fds),
-    ):
+    with lease(cpu, tmp_path, exclusive=True, timeout_s=9, what="case") as held:
+        opened(open=start, pass_fds=held.fds)
         fds = Path(f"/proc/{pid.read_text()}/fd")
 
         def names() -> set[str]:
@@ -454,12 +392,6 @@ def test_helpers_of_a_runtime_inherit_the_lease_and_nothing_else(
         eventually(lambda: not any(".so" in name for name in names()))
         found = names()
     assert found == {"null", "worker.log", "cpu-0.lock"}
-
-
-def test_the_kernel_prefers_the_worker_when_memory_is_out(opened: Opener) -> None:
-    session = opened()
-    ours = int(Path("/proc/self/oom_score_adj").read_text())
-    assert int(Path(f"/proc/{session.about.pid}/oom_score_adj").read_text()) > min(ours, 499)
 
 
 # --- ONNX Runtime -----------------------------------------------------------------------------
@@ -496,15 +428,14 @@ def on_onnxruntime(file: Path, folder: Path, options: dict[str, Any]) -> WorkerS
         log=folder / "worker.log",
         deadline_open_s=60,
         deadline_run_s=60,
-        expect_input=SHAPE,
-        expect_output=(B, C),
+        expect=(SHAPE, (B, C)),
     )
 
 
 def test_onnxruntime(onnx_file: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     batches = [rng.random(SHAPE, dtype=np.float32) for _ in range(5)]
-    with on_onnxruntime(onnx_file, tmp_path, {"threads": 1}) as session:
+    with contextlib.closing(on_onnxruntime(onnx_file, tmp_path, {"threads": 1})) as session:
         assert session.about.driver == "onnxruntime"
         assert session.about.runtime["providers"] == ("CPUExecutionProvider",)
         assert session.about.runtime["onnxruntime"]
@@ -514,21 +445,14 @@ def test_onnxruntime(onnx_file: Path, tmp_path: Path) -> None:
         assert len(session.time(3, 1)) == 3
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"treads": 1}, "unknown options of the onnxruntime backend: treads"),
-        ({"providers": ["NoSuchExecutionProvider"]}, "has no NoSuchExecutionProvider here"),
-    ],
-)
-def test_onnxruntime_options_are_checked(
-    onnx_file: Path, tmp_path: Path, options: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(LoadError, match=message):
-        on_onnxruntime(onnx_file, tmp_path, options)
-
-
-def test_onnxruntime_refuses_a_file_that_is_no_model(tmp_path: Path) -> None:
-    (tmp_path / "bad.onnx").write_bytes(b"not a model")
-    with pytest.raises(LoadError, match=r"bad\.onnx could not be opened: InvalidProtobuf"):
-        on_onnxruntime(tmp_path / "bad.onnx", tmp_path, {})
+def test_onnxruntime_refuses_options_and_files(onnx_file: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.onnx"
+    bad.write_bytes(b"not a model")
+    no_such: dict[str, Any] = {"providers": ["NoSuchExecutionProvider"]}
+    for file, options, message in (
+        (onnx_file, {"treads": 1}, "unknown options of the onnxruntime backend: treads"),
+        (onnx_file, no_such, "has no NoSuchExecutionProvider here"),
+        (bad, {}, r"bad\.onnx could not be opened: InvalidProtobuf"),
+    ):
+        with pytest.raises(LoadError, match=message):
+            on_onnxruntime(file, tmp_path, options)

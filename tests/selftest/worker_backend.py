@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import textwrap
 from collections.abc import Callable, Iterator
@@ -71,14 +72,15 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerSession]:
     """One healthy session for all tests that leave it so: starting a worker takes its time."""
     folder = tmp_path_factory.mktemp("plain")
     (folder / "fake.py").write_text(FAKE)
-    with open_session(
+    session = open_session(
         folder / "model.fake",
         backend=folder / "fake.py",
         options={},
         log=folder / "worker.log",
         deadline_open_s=60,
         deadline_run_s=60,
-    ) as session:
+    )
+    with contextlib.closing(session):
         yield session
 
 
@@ -119,10 +121,8 @@ def failing(session: WorkerSession) -> InferError:
 
 def broken(session: WorkerSession) -> InferError:
     """The error of the one batch that sets off the fault."""
-    session.write(0, batch(-1))
-    session.submit(0)
     with pytest.raises(InferError) as caught:
-        session.collect()
+        list(session.stream([batch(-1)]))
     return caught.value
 
 
