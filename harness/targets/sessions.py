@@ -50,7 +50,6 @@ def open_session(
     expect: tuple[tuple[int, ...] | None, tuple[int, ...] | None] = (None, None),
     driver: str = "",
     explain: Explain = lambda error: error,
-    after: contextlib.ExitStack | None = None,
 ) -> WorkerSession:
     """Open `file` in a device worker of its own.
 
@@ -60,7 +59,7 @@ def open_session(
     opening together, `deadline_run_s` for the wait for one batch. `expect`: the shapes of input and
     output, with the batch axis. `driver` is what `SessionInfo` says of a
     backend of one's own. `explain` gives the error that a failure of the worker becomes, e.g. a
-    device's. `after` is closed with the session.
+    device's.
 
     Raises:
         LoadError: no worker, no model, or a model with other tensors than one float32 input and
@@ -89,7 +88,7 @@ def open_session(
     about = SessionInfo(
         driver=driver or str(backend), runtime=_runtime(opened["info"]), pid=worker.process.pid
     )
-    return WorkerSession(name, worker, memory, given, returned, about, deadline_run_s, after)
+    return WorkerSession(name, worker, memory, given, returned, about, deadline_run_s)
 
 
 @contextlib.contextmanager
@@ -127,7 +126,6 @@ class WorkerSession:
         returned: TensorSpec,
         about: SessionInfo,
         deadline_run_s: float,
-        after: contextlib.ExitStack | None,
     ) -> None:
         self.name = name
         self.about = about
@@ -136,7 +134,7 @@ class WorkerSession:
         self.slots: tuple[Float32, ...] = memory.inputs  # views of the inputs' shape, writable
         self._results = memory.outputs
         self._worker: Worker | None = worker
-        self._after = after or contextlib.ExitStack()
+        self.after = contextlib.ExitStack()  # is closed with the session
         self._deadline_s = deadline_run_s
         self._submitted: deque[tuple[int, int]] = deque()  # (request, slot), oldest first
         self._stream = 0  # number of the stream that may collect
@@ -219,7 +217,7 @@ class WorkerSession:
         Raises:
             DeviceError: the worker would not die; its device stays leased.
         """
-        with self._after:
+        with self.after:
             if self._worker is None:
                 return
             worker = self._let_go()

@@ -36,7 +36,6 @@ def open_api(opening: Opening) -> sessions.WorkerSession:
     with contextlib.ExitStack() as undo:
         workspace = Workspace(opening.work)
         undo.callback(workspace.close)
-        after = contextlib.ExitStack()
         session = sessions.open_session(
             workspace.own_copy(opening.file),
             backend=drivers.BACKEND,
@@ -47,11 +46,9 @@ def open_api(opening: Opening) -> sessions.WorkerSession:
             pass_fds=opening.lease_fds,
             python=toolkit.python,
             env=toolkit.env,
-            expect_input=opening.input.shape,
-            expect_output=opening.output.shape,
+            expect=(opening.input.shape, opening.output.shape),
             driver="api",
             explain=explain,
-            after=after,
         )
-        after.push(undo.pop_all())
+        session.after.push(undo.pop_all())
     return session
