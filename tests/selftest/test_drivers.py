@@ -407,11 +407,6 @@ def test_chunks_shrink_with_the_free_space(
     assert len(calls(tmp_path)) == 3  # a quarter of it is one batch
 
 
-def test_a_batch_of_another_shape_is_refused(faulty: Opener) -> None:
-    with pytest.raises(InferError, match=r"a batch of float32\[1, 3, 4, 4\] for the input 'image'"):
-        list(faulty().stream([batch(1)[:1]]))
-
-
 # --- what a tool can say of its times -----------------------------------------------------------
 
 TIME_FAULTS = {
@@ -444,12 +439,6 @@ def test_a_wrong_figure_is_found_in_every_form(opened: Opener, generation: int) 
         session.time(3, 1)
 
 
-@pytest.mark.parametrize(("loops", "warmup"), [(0, 0), (1, -1)])
-def test_impossible_timings_are_refused(faulty: Opener, loops: int, warmup: int) -> None:
-    with pytest.raises(InferError):
-        faulty().time(loops, warmup)
-
-
 # --- opening ------------------------------------------------------------------------------------
 
 OPEN_FAULTS = {
@@ -466,13 +455,6 @@ def test_a_fault_while_opening(opened: Opener, fault: str) -> None:
     kind, message = OPEN_FAULTS[fault]
     with pytest.raises(kind, match=message):
         opened(fault)
-
-
-def test_a_hang_while_opening(opened: Opener, tmp_path: Path) -> None:
-    with pytest.raises(LoadError, match="did not end in 1 s") as caught:
-        opened("hang-open", deadline_run_s=1.0)
-    assert caught.value.hung
-    assert not alive(calls(tmp_path)[-1]["pid"])
 
 
 @pytest.mark.parametrize("actual", [1, 4, 16])

@@ -280,14 +280,6 @@ def test_an_option_that_names_nothing(host: Path, option: str) -> None:
         find(host, None, **{option: host / "folder"})
 
 
-@pytest.mark.parametrize("option", ["atc", "npu_smi", "benchmark_tool"])
-def test_a_program_must_be_one(host: Path, option: str) -> None:
-    if os.geteuid() == 0:
-        assert not os.access(put(host / "text"), os.X_OK)  # also root needs one x
-    with pytest.raises(ConfigError, match="is not a program that can be executed"):
-        find(host, None, **{option: put(host / "text")})
-
-
 @pytest.mark.parametrize("python", ["python9.9", "/no/such/python"])
 def test_an_interpreter_that_is_not_there(host: Path, python: str) -> None:
     with pytest.raises(ConfigError, match="given for the Python interpreter"):

@@ -44,16 +44,12 @@ def probe(toolkit: Toolkit, *, log: Path) -> Probe:
     done = processes.run(
         [toolkit.python, str(BACKEND)], deadline_s=PROBE_S, log=log, env=toolkit.env
     )
-    for line in reversed(done.output().replace("\r", "\n").splitlines()):
-        if not line.startswith(PROBE_MARK):
-            continue
-        with contextlib.suppress(ValueError, TypeError):
-            return Probe(**json.loads(line[len(PROBE_MARK) :]))
-        break
+    lines = done.output().replace("\r", "\n").splitlines()
+    answers = [line for line in lines if line.startswith(PROBE_MARK)]
+    with contextlib.suppress(ValueError, TypeError, IndexError):
+        return Probe(**json.loads(answers[-1][len(PROBE_MARK) :]))
     last = done.tail(lines=1).strip()
-    why = f"{toolkit.python}: the look for ais_bench {_ending(done)}" + (
-        f" ({last})" if last else ""
-    )
+    why = f"looking for ais_bench, {toolkit.python}: {done.describe()}" + f" ({last})" * bool(last)
     return Probe(api=why, module=why, aclruntime=why)
 
 
@@ -130,9 +126,3 @@ def _why_no_benchmark(program: Path | None) -> str:
     if not os.access(program, os.X_OK):
         return f"{program} may not be executed: chmod u+x {program}"
     return ""
-
-
-def _ending(done: processes.Completed) -> str:
-    if done.timed_out:
-        return f"was stopped after {done.seconds:.0f} s"
-    return processes.describe_exit(done.returncode)

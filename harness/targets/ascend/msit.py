@@ -8,7 +8,6 @@ toolkit (default: `$ASCEND_TOOLKIT_HOME`), `-d` the device. None of it was run o
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +34,10 @@ def commands(
     data.write_bytes(np.ascontiguousarray(batch, np.float32).tobytes())
     command = [str(toolkit.msit), "debug", "compare"]
     command += ["-gm", str(onnx.absolute()), "-om", str(compiled.absolute()), "-i", str(data)]
-    cann = _cann(toolkit.env)
+    cann = toolkit.env.get("ASCEND_TOOLKIT_HOME") or toolkit.env.get("ASCEND_HOME_PATH")
     if cann:
         command += ["-c", cann]
     command += ["-o", str(folder / "msit"), "-d", str(device)]
     source = toolkit.environment_source
     source_command = [shlex.join(["source", source.removeprefix(_SOURCED)])]
     return [*(source_command if source.startswith(_SOURCED) else []), shlex.join(command)]
-
-
-def _cann(env: Mapping[str, str]) -> str:
-    return env.get("ASCEND_TOOLKIT_HOME") or env.get("ASCEND_HOME_PATH", "")

@@ -31,6 +31,7 @@ TRIES = 3  # of a query that fails at once: mostly somebody else's call at the s
 RETRY_S = 0.5
 
 
+@dataclass
 class NpuSmi:
     """Queries of npu-smi, one at a time on this host.
 
@@ -39,22 +40,12 @@ class NpuSmi:
     others' calls for `wait_s` seconds, by default `LOCK_DEADLINES` times as long.
     """
 
-    def __init__(
-        self,
-        program: Path,
-        *,
-        env: Mapping[str, str],
-        lock: Path,
-        log: Path,
-        deadline_s: float = 30.0,
-        wait_s: float | None = None,
-    ) -> None:
-        self.program = program
-        self.env = env
-        self.lock = lock
-        self.log = log
-        self.deadline_s = deadline_s
-        self.wait_s = LOCK_DEADLINES * deadline_s if wait_s is None else wait_s
+    program: Path
+    env: Mapping[str, str]
+    lock: Path
+    log: Path
+    deadline_s: float = 30.0
+    wait_s: float | None = None
 
     def info(self) -> NpuInfo:
         """All chips now.
@@ -120,10 +111,11 @@ class NpuSmi:
 
     def _call(self, *arguments: str) -> tuple[Completed, str]:
         command = f"npu-smi {' '.join(arguments)}"
+        wait_s = LOCK_DEADLINES * self.deadline_s if self.wait_s is None else self.wait_s
         try:
             with (
                 tempfile.TemporaryDirectory(prefix="npu-smi-") as folder,
-                locked(self.lock, timeout_s=self.wait_s, what=command, for_all=True) as lock,
+                locked(self.lock, timeout_s=wait_s, what=command, for_all=True) as lock,
             ):
                 done = run(
                     [str(self.program), *arguments],

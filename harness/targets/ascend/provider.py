@@ -40,7 +40,6 @@ class AscendProvider(Provider):
 
         What a run would find is found here, but for patience: each step has `DETECT_S` seconds.
         """
-
         options = settings.of(AscendOptions)
         if options.soc_version is not None:
             named = _target_of(soc_name(options.soc_version))
@@ -69,12 +68,8 @@ class AscendProvider(Provider):
         targets = [name for chip in shown if (name := _target_of(chip)) is not None]
         if len(targets) == 1:
             return Detected(targets[0], "the NPU that npu-smi shows")
-        which = (
-            ": which one is not said"
-            if targets
-            else f", and targets are for {', '.join(CHIPS.values())}"
-        )
-        return Detected(None, f"npu-smi says {' and '.join(shown)}{which}")
+        kinds, wanted = " and ".join(shown), ", ".join(CHIPS.values())
+        return Detected(None, f"npu-smi says {kinds}, and targets are for {wanted}")
 
     def lacking(self, settings: Settings, *, building: bool) -> Sequence[Missing]:
         options = settings.of(AscendOptions)

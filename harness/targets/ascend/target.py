@@ -190,12 +190,16 @@ class AscendTarget:
         spec = model.section(AscendSpec)
         return spec.atc_flags(batch_size), spec.atc_flags(batch_size, tuned=False)
 
+    @staticmethod
+    def _shape(model: Model, batch_size: int) -> tuple[int, ...]:
+        return (batch_size, 3, model.input.size, model.input.size)
+
     def compile_inputs(self, model: Model, batch_size: int) -> Mapping[str, Any]:
         flags, untuned = self._flags(model, batch_size)
         return {
             **self.identity(),
             "input": model.input.name,
-            "shape": [batch_size, 3, model.input.size, model.input.size],
+            "shape": list(self._shape(model, batch_size)),
             "flags": list(untuned if self._options.tune == "none" else flags),
             "tune": self._options.tune,
             "simulator": self._options.simulator,
@@ -233,7 +237,6 @@ class AscendTarget:
         # Tuning is for the cases that their guide tunes: an untuned figure is an untuned model's.
         tune = self._options.tune if flags != untuned else "none"
         searches = tune != "none"
-        size = model.input.size
         tools = self.toolkit
         if searches and device is not None:
             # atc's tuning takes device 0 unless it is told.
@@ -244,7 +247,7 @@ class AscendTarget:
             tools,
             onnx=onnx,
             input_name=model.input.name,
-            shape=(batch_size, 3, size, size),
+            shape=self._shape(model, batch_size),
             soc_version=self.soc_version,
             flags=flags,
             untuned_flags=untuned,
@@ -277,13 +280,12 @@ class AscendTarget:
         log: Path,
         lease_fds: Sequence[int],
     ) -> Session:
-        size = model.input.size
         return _OPENERS[self.driver](
             Opening(
                 file,
                 toolkit=self.toolkit,
                 device_id=device.index,
-                input=TensorSpec(model.input.name, (batch_size, 3, size, size), "float32"),
+                input=TensorSpec(model.input.name, self._shape(model, batch_size), "float32"),
                 output=TensorSpec(model.output.name, (batch_size, model.classes), "float32"),
                 work=self._place.work,
                 log=log,
@@ -363,12 +365,11 @@ class AscendTarget:
         self, onnx: Path, file: Path, model: Model, batch_size: int, device: Device
     ) -> Mapping[str, str]:
         flags, untuned = self._flags(model, batch_size)
-        size = model.input.size
         arguments = atc.atc_arguments(
             onnx=onnx,
             output_stem=Path(f"{model.id}_bs{batch_size}"),
             input_name=model.input.name,
-            shape=(batch_size, 3, size, size),
+            shape=self._shape(model, batch_size),
             soc_version=self.soc_version,
             flags=untuned if self._options.tune == "none" else flags,
         )
