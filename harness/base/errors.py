@@ -50,7 +50,7 @@ class HarnessError(Exception):
 
     @property
     def full_disk(self) -> bool:
-        """Whether a full disk or quota is the reason, as the operating system words it."""
+        """Return whether a full disk or quota is the reason, as the operating system words it."""
         return any(words in text for words in _FULL_DISK for text in (self.message, self.log))
 
     def to_json(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def now() -> str:
 
 
 def regular_text(path: Path, *, errors: str = "strict") -> str:
-    """The text of a regular file in UTF-8.
+    """Return the text of a regular file in UTF-8.
 
     Raises:
         OSError: it cannot be read, or is a pipe or a device, which might never end.

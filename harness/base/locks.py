@@ -63,12 +63,12 @@ class FileLock:
 
     @property
     def held(self) -> bool:
-        """Whether this object holds the lock."""
+        """Return whether this object holds the lock."""
         return self._fd is not None
 
     @property
     def fd(self) -> int:
-        """The descriptor; a child that inherits it (`pass_fds`) holds the lock too.
+        """Return the descriptor; a child that inherits it (`pass_fds`) holds the lock too.
 
         Raises:
             ValueError: the lock is not held.

@@ -102,5 +102,5 @@ class TargetOptions:
 
     @property
     def simulated(self) -> bool:
-        """Whether the run is on a simulated host of this family."""
+        """Return whether the run is on a simulated host of this family."""
         return False

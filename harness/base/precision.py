@@ -15,7 +15,7 @@ _WIDE = 10.0  # from here on the interval stands beside its figure
 
 
 def is_known(half_width: float | None) -> bool:
-    """Whether a figure says anything; one without an interval does."""
+    """Return whether a figure says anything; one without an interval does."""
     return half_width is None or 0 <= half_width <= _BEYOND
 
 

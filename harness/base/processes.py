@@ -115,7 +115,7 @@ class Completed:
 
     @property
     def ok(self) -> bool:
-        """Whether it ended by itself, in time, with exit code 0."""
+        """Return whether it ended by itself, in time, with exit code 0."""
         return self.returncode == 0 and not self.timed_out
 
     def describe(self) -> str:
@@ -246,7 +246,7 @@ class Running:
 
     @property
     def overdue(self) -> bool:
-        """Whether it runs although its deadline has passed."""
+        """Return whether it runs although its deadline has passed."""
         if self._process is None or self._done is not None:
             return False
         return time.monotonic() > self._limit and not has_ended(self._process)

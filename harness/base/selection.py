@@ -42,7 +42,7 @@ class Selection:
             )
 
     def describe(self) -> str:
-        """The choice in words, for records: `a sample of 1,000, seed 3`."""
+        """Return the choice in words, for records: `a sample of 1,000, seed 3`."""
         if self.limit is not None:
             return f"the first {self.limit:,} by name"
         if self.sample is not None:

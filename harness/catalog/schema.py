@@ -171,13 +171,13 @@ class BaselineTable(_Facts, Section):
     judged: tuple[BatchSize, ...] | None = None
 
     def judges(self, batch_size: int) -> bool:
-        """Whether this table's figure for a batch size is a target."""
+        """Return whether this table's figure for a batch size is a target."""
         if self.not_comparable or batch_size not in self.fps:
             return False
         return self.judged is None or batch_size in self.judged
 
     def baseline(self, model: str, batch_size: int) -> Baseline:
-        """The figure of one batch size of `model`."""
+        """Return the figure of one batch size of `model`."""
         facts = {name: getattr(self, name) for name in _Facts.model_fields}
         return Baseline(
             **facts,
@@ -190,7 +190,7 @@ class BaselineTable(_Facts, Section):
 
 
 def same_product(one: str, other: str) -> bool:
-    """Whether two names are of one product: tools say `NVIDIA Tesla T4` or `Tesla T4`."""
+    """Return whether two names are of one product: tools say `NVIDIA Tesla T4` or `Tesla T4`."""
 
     def plain(name: str) -> str:
         return "".join(c for c in name.lower() if c.isalnum()).removeprefix("nvidia")
@@ -212,11 +212,11 @@ class Baseline(_Facts):
 
     @property
     def comparable(self) -> bool:
-        """Whether a measurement of this model may be compared with the figure at all."""
+        """Return whether a measurement of this model may be compared with the figure at all."""
         return not self.not_comparable
 
     def is_of(self, chip: str) -> bool:
-        """Whether the figure is that of this chip; a run that names none is its target's."""
+        """Return whether the figure is that of this chip; a run that names none is its target's."""
         return not chip or same_product(chip, self.chip)
 
     @property
@@ -332,11 +332,11 @@ class KnownFailure(Section):
     note: Note = ""
 
     def matches(self, case: str, check: Check) -> bool:
-        """Whether a case is meant."""
+        """Return whether a case is meant."""
         return self.check in (None, check) and fnmatchcase(case, self.case)
 
     def expired(self, today: date) -> bool:
-        """Whether the excuse has run out."""
+        """Return whether the excuse has run out."""
         return self.expires is not None and today > self.expires
 
 
@@ -361,7 +361,7 @@ class Catalog(Contents):
     digest: str
 
     def model(self, name: str) -> Model:
-        """The model called `name`.
+        """Return the model called `name`.
 
         Raises:
             CatalogError: there is none; the closest names are given.

@@ -41,7 +41,7 @@ class Document:
     lists: set[KeyPath]
 
     def line(self, path: KeyPath) -> int:
-        """The line of a path, or of the closest section around it; lines count from 1."""
+        """Return the line of a path, or of the closest section around it; lines count from 1."""
         while path not in self.lines:
             path = path[:-1]
         return self.lines[path]
@@ -118,7 +118,7 @@ def shown(value: Any) -> str:
 
 
 def suggest(found: object, names: Collection[object]) -> str:
-    """The name that was probably meant, where one is close, and the names that there are."""
+    """Return the name that was probably meant, where one is close, and the names that there are."""
     known = [str(name) for name in names]
     close = difflib.get_close_matches(str(found)[:100], known[:_MAX_COMPARED], n=1, cutoff=0.5)
     meant = [f"did you mean {close[0]!r}?"] if close else []
@@ -171,7 +171,7 @@ def _decoded(content: bytes) -> str:
 
 
 def _plain(text: str) -> Any:
-    """The value of a scalar that is not in quotes."""
+    """Return the value of a scalar that is not in quotes."""
     if text in _PLAIN:
         return _PLAIN[text]
     if _INT.fullmatch(text):
@@ -218,7 +218,7 @@ def _refuse_properties(event: Any, line: int) -> None:
 
 
 def _data_of(node: Any, path: KeyPath, document: Document) -> Any:
-    """The value of a node; lines and lists below it are added to `document`."""
+    """Return the value of a node; lines and lists below it are added to `document`."""
     line = node.start_mark.line + 1
     # A mapping's entry stands at its key, which has been noted already.
     document.lines.setdefault(path, line)
@@ -300,7 +300,7 @@ def problem_of(document: Document, error: ErrorDetails) -> Problem:
 
 
 def _expectation(error: ErrorDetails, found: Any) -> tuple[str, str]:
-    """What was expected, and a hint."""
+    """Return what was expected, and a hint."""
     kind, context = error["type"], error.get("ctx", {})
     if kind == "unknown_name":
         return error["msg"], suggest(found, context["known"])

@@ -59,7 +59,7 @@ class Chart:
 
     @property
     def widest(self) -> str:
-        """The longest text of the axis, for which a page keeps room."""
+        """Return the longest text of the axis, for which a page keeps room."""
         return max((tick.text for tick in self.ticks), key=len)
 
 
@@ -73,7 +73,7 @@ class Band:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """The lowest and the highest figure inside."""
+        """Return the lowest and the highest figure inside."""
         return self.level - BAND_WIDTH * self.noise, self.level + BAND_WIDTH * self.noise
 
 
@@ -92,7 +92,7 @@ def band_of(values: tuple[float, ...]) -> Band | None:
 
 
 def _span(series: Series, band: Band | None) -> tuple[float, float]:
-    """The lowest and the highest value on the chart."""
+    """Return the lowest and the highest value on the chart."""
     values = [point.value for point in series.points]
     if band is not None:
         values += band.ends

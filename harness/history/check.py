@@ -28,18 +28,18 @@ class Compared:
 
     @property
     def row(self) -> Row:
-        """The figure."""
+        """Return the figure."""
         return self.series.points[-1]
 
     @property
     def before(self) -> tuple[float, ...]:
-        """The latest figures of runs before it, as many as a rule looks at."""
+        """Return the latest figures of runs before it, as many as a rule looks at."""
         earlier = self.series.values[:-1] if self.row.counted else self.series.values
         return earlier[-drift.REACH :]
 
     @property
     def level(self) -> float | None:
-        """The median of the runs before; None without any."""
+        """Return the median of the runs before; None without any."""
         return statistics.median(self.before) if self.before else None
 
     @property
@@ -49,12 +49,12 @@ class Compared:
 
     @property
     def decline(self) -> drift.Change | None:
-        """What the rules say of the figure, where they look at it."""
+        """Return what the rules say of the figure, where they look at it."""
         return self.series.decline if self.row.counted else None
 
     @property
     def bad(self) -> bool:
-        """Whether it fails the check."""
+        """Return whether it fails the check."""
         return self.state in ("falls", "low")
 
     @property

@@ -57,7 +57,7 @@ class Change:
 
     @property
     def decline(self) -> bool:
-        """Whether the figures went down."""
+        """Return whether the figures went down."""
         return self.size < 0
 
     @property
@@ -67,7 +67,7 @@ class Change:
 
     @property
     def sentence(self) -> str:
-        """What was found and by which rule, for a reader."""
+        """Return what was found and by which rule, for a reader."""
         way = "lower" if self.decline else "higher"
         if self.rule == "drift":
             verb = "falls" if self.decline else "rises"
@@ -93,7 +93,7 @@ def _orders_with_inversions(n: int) -> tuple[int, ...]:
 
 
 def chance_of_inversions(n: int, inversions: int) -> float:
-    """The share of all orders of `n` values with at least so many inversions.
+    """Return the share of all orders of `n` values with at least so many inversions.
 
     Exact where no two values are equal; with equal ones, which count as no inversion, the true
     share is smaller.
@@ -112,7 +112,7 @@ def slope(values: Sequence[float]) -> float:
 
 
 def noise(values: Sequence[float]) -> float | None:
-    """The standard deviation of the figures from run to run; None for fewer than five.
+    """Return the standard deviation of the figures from run to run; None for fewer than five.
 
     From the differences of neighbours (their median absolute deviation, scaled to a normal
     distribution's standard deviation), so that neither a slow drift nor a single step counts as

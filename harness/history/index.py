@@ -72,12 +72,12 @@ class Row:
 
     @property
     def counted(self) -> bool:
-        """Whether a rule looks at the figure."""
+        """Return whether a rule looks at the figure."""
         return self.measured is not None and self.outcome in COUNTED and not self.trouble
 
     @property
     def value(self) -> float:
-        """The figure of a row that has one."""
+        """Return the figure of a row that has one."""
         assert self.measured is not None
         return self.measured
 
@@ -144,7 +144,7 @@ def read_history(folder: Path) -> History:
 
 
 def _known(index: Path) -> Iterator[tuple[str, tuple[str, _Run]]]:
-    """The lines of the file by directory; none that is damaged or of another version."""
+    """Return the lines of the file by directory; none that is damaged or of another version."""
     try:
         text = files.regular_text(index, errors="replace")
     except OSError:
@@ -181,7 +181,7 @@ def _results(folder: Path) -> Iterator[tuple[str, int, int]]:
 
 
 def run_line(records: RunRecords) -> RunLine:
-    """The line that says what made a run.
+    """Return the line that says what made a run.
 
     Raises:
         RecordError: the records lost it.
@@ -195,7 +195,7 @@ def run_line(records: RunRecords) -> RunLine:
 
 
 def row_of(records: RunRecords, case: CaseLine, otherwise: float) -> Row:
-    """The row of a case. `otherwise`: its moment where no start is known."""
+    """Return the row of a case. `otherwise`: its moment where no start is known."""
     run = records.run
     provenance = case.provenance
     if provenance == "real" and run is not None:
@@ -228,7 +228,7 @@ def row_of(records: RunRecords, case: CaseLine, otherwise: float) -> Row:
 
 
 def chip_of(case: CaseLine) -> str:
-    """The chip that a case ran on: as its setup says, or else the device's name."""
+    """Return the chip that a case ran on: as its setup says, or else the device's name."""
     chip = case.throughput.setup.chip if case.throughput else ""
     return chip or (case.device.name if case.device else "")
 
@@ -251,7 +251,7 @@ def _trouble(case: CaseLine) -> tuple[Trouble, ...]:
 
 
 def _made_with(case: CaseLine) -> Mapping[str, str]:
-    """What a figure was made with, by the name that a reader sees when it changes."""
+    """Return what a figure was made with, by the name that a reader sees when it changes."""
     setup = case.throughput.setup if case.throughput else Setup(method="", tuning="")
     device = case.device or DeviceInfo("")
     tools = {name: str(text) for name, text in device.toolchain.items() if text}

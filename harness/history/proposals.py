@@ -44,7 +44,7 @@ class Sample:
 
     @property
     def made_with(self) -> dict[str, str]:
-        """What must be the same in all runs of one figure."""
+        """Return what must be the same in all runs of one figure."""
         setup = self.measurement.setup
         return {
             "toolchain": _plain(setup.toolchain),
@@ -68,7 +68,7 @@ class Proposal:
 
     @property
     def chip_fps(self) -> float:
-        """The median of the runs, in frames a second of one chip."""
+        """Return the median of the runs, in frames a second of one chip."""
         values = (sample.measurement.timing.fps for sample in self.samples)
         return round(statistics.median(values), _CHIP_DECIMALS)
 

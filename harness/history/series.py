@@ -70,24 +70,24 @@ class Series:
 
     @cached_property
     def counted(self) -> tuple[Row, ...]:
-        """The points that the rules look at."""
+        """Return the points that the rules look at."""
         return tuple(point for point in self.points if point.counted)
 
     @cached_property
     def values(self) -> tuple[float, ...]:
-        """The figures that the rules look at."""
+        """Return the figures that the rules look at."""
         return tuple(point.value for point in self.counted)
 
     @property
     def below_floor(self) -> bool:
-        """Whether the last figure lies below the floor."""
+        """Return whether the last figure lies below the floor."""
         return bool(
             self.floor and self.values and self.values[-1] < self.floor.value * (1.0 - 1e-12)
         )
 
     @property
     def failed(self) -> bool:
-        """Whether the newest run measured a figure and its case failed all the same."""
+        """Return whether the newest run measured a figure and its case failed all the same."""
         return not self.misses and self.points[-1].outcome == "failed"
 
     @cached_property
@@ -99,16 +99,16 @@ class Series:
 
     @cached_property
     def changes(self) -> tuple[drift.Change, ...]:
-        """What the rules find at the end of the series."""
+        """Return what the rules find at the end of the series."""
         return drift.changes(self.values, self.key.check)
 
     @cached_property
     def decline(self) -> drift.Change | None:
-        """The decline at the end of the series, if there is one."""
+        """Return the decline at the end of the series, if there is one."""
         return drift.decline(self.values, self.key.check)
 
     def explanations(self, change: drift.Change) -> tuple[str, ...]:
-        """What else changed within the runs that a rule looked at, each with its date."""
+        """Return what else changed within the runs that a rule looked at, each with its date."""
         first = self.counted[-change.runs]
         return tuple(
             f"{mark.row.day} {text}"
@@ -161,14 +161,14 @@ def load(
 
 
 def key_of(row: Row) -> Key:
-    """The series that a case belongs to."""
+    """Return the series that a case belongs to."""
     return Key(
         row.check, row.target, row.chip, row.model, row.batch_size, row.images, row.provenance
     )
 
 
 def _misses(rows: Iterable[Row], figures: Mapping[Key, list[Row]]) -> dict[Key, list[Row]]:
-    """The cases without a figure that are newer than the last figure of their series.
+    """Return the cases without a figure that are newer than the last figure of their series.
 
     Such a case may not know its chip, and never the number of its images: it belongs to the series
     of its case that has the newest figure, of its chip where that is known.
@@ -189,7 +189,7 @@ def _misses(rows: Iterable[Row], figures: Mapping[Key, list[Row]]) -> dict[Key, 
 
 
 def floor_of(key: Key, catalog: Catalog | None) -> Floor | None:
-    """What the catalog asks of a real figure; None where it asks nothing comparable."""
+    """Return what the catalog asks of a real figure; None where it asks nothing comparable."""
     model = catalog.models.get(key.model) if catalog else None
     if model is None or key.provenance != "real":
         return None

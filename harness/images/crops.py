@@ -92,7 +92,7 @@ class Crops:
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """The chunks that were used until now."""
+        """Return the chunks that were used until now."""
         return tuple(entry for entry in self._entries if entry is not None)
 
     def keys(self) -> tuple[str, ...]:
@@ -221,7 +221,7 @@ class Crops:
         return reader
 
     def _entry(self, index: int) -> Entry:
-        """The chunk, which is waited for, or made here where nobody works ahead."""
+        """Return the chunk, which is waited for, or made here where nobody works ahead."""
         if self._filler is not None:
             begin = time.monotonic()
             self._filler.wait_for(index)
@@ -241,7 +241,7 @@ class Crops:
         using_host: UsingHost,
         decoded: Callable[[], None],
     ) -> Entry:
-        """The chunk from the store, decoded by `pool` where it has none."""
+        """Return the chunk from the store, decoded by `pool` where it has none."""
         inputs = self._inputs_of(index)
         paths = self._paths(index)
 

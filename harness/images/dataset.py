@@ -69,7 +69,7 @@ class ImageSet:
         return digest.hexdigest()
 
     def part(self, positions: Iterable[int]) -> ImageSet:
-        """The images at some positions, in the order of the whole."""
+        """Return the images at some positions, in the order of the whole."""
         chosen = sorted(set(positions))
         return replace(
             self,

@@ -55,7 +55,7 @@ class FileDigests:
         return [known[key] for key in keys]
 
     def _transaction(self, step: Callable[[sqlite3.Connection], T]) -> T | None:
-        """The result of `step`, or None where the database cannot be used."""
+        """Return the result of `step`, or None where the database cannot be used."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self.path, timeout=60)) as database, database:
@@ -91,7 +91,7 @@ def unusable(paths: Sequence[Path], first: DataError) -> DataError:
 
 
 def _unreadable(paths: Sequence[Path], error: OSError) -> DataError:
-    """Which of the files cannot be read at all; `error` is what was met first."""
+    """Return which of the files cannot be read at all; `error` is what was met first."""
     bad: list[tuple[Path, OSError]] = []
     for path in paths:
         try:

@@ -63,7 +63,7 @@ _FRACTION = 12  # bits below one step
 
 
 def kind_of(index: int) -> Kind:
-    """The kind of the image at `index`, by a schedule that repeats every 50 images."""
+    """Return the kind of the image at `index`, by a schedule that repeats every 50 images."""
     return _SCHEDULE.get(index % _PERIOD, "landscape")
 
 

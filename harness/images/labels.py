@@ -75,7 +75,7 @@ def of_layout(layout: Layout, stems: Sequence[str], named: Path | None) -> Label
 
 
 def _find(layout: Layout, stems: Sequence[str], places: Sequence[Path]) -> Labels | None:
-    """The labels that lie with the images; None where no label file does.
+    """Return the labels that lie with the images; None where no label file does.
 
     Files of names and indices come first, and all that there are must agree. Files that need a
     list of the classes besides are looked at when there is no other; never beside a thousand class
@@ -108,7 +108,7 @@ def _places(folder: Path) -> Iterator[Path]:
 
 
 def _is_val_list(path: Path) -> bool:
-    """Whether a `val.txt` speaks of ImageNet: the name is that of many data sets' lists."""
+    """Return whether a `val.txt` speaks of ImageNet: the name is that of many data sets' lists."""
     if not path.is_file():
         return False
     with path.open(encoding="utf-8", errors="replace") as file:
@@ -168,7 +168,7 @@ class _Pairs(list[tuple[str, Any]]):
 
 
 def _devkit_numbers(file: _File) -> dict[str, int] | None:
-    """The kit's `ILSVRC2012_validation_ground_truth.txt`: an ILSVRC2012_ID for each image.
+    """Return the kit's `ILSVRC2012_validation_ground_truth.txt`: an ILSVRC2012_ID for each image.
 
     Line n belongs to ILSVRC2012_val_n, so that a part of the images has its labels too.
     """
@@ -232,7 +232,7 @@ READERS = (
 
 
 def _column(file: _File, kind: re.Pattern[str]) -> list[str] | None:
-    """The lines of a file in which every line is of one kind; line n is that of image n.
+    """Return the lines of a file in which every line is of one kind; line n is that of image n.
 
     Raises:
         DataError: a blank line in between, after which every label would be another image's.
@@ -286,7 +286,7 @@ def _checked(path: Path, entries: Sequence[tuple[str, str, int]]) -> dict[str, i
 def _with_folders(
     layout: Layout, stems: Sequence[str], listed: Labels | None, places: Sequence[Path]
 ) -> Labels:
-    """The labels of images in WNID folders: those of a label file, if any, which must agree.
+    """Return the labels of images in WNID folders: those of a label file, if any, which must agree.
 
     The class index of a folder is the place of its WNID among all thousand. torchvision counts the
     folders that are there, which is the same for the thousand only: one that is missing would
@@ -316,7 +316,7 @@ def _with_folders(
 
 
 def _listed_indices(layout: Layout, places: Sequence[Path]) -> dict[str, int]:
-    """The index of each WNID by a list of the classes near the folders."""
+    """Return the index of each WNID by a list of the classes near the folders."""
     source, wnids = next(synsets.class_lists(places), (None, ()))
     if source is None:
         raise DataError(

@@ -86,7 +86,7 @@ def flat(folder: Path) -> Layout | None:
 
 
 def wnid_folders(folder: Path) -> Layout | None:
-    """The images sorted into folders named by WNID, as torchvision's `ImageNet` has them."""
+    """Return the images sorted into folders named by WNID, as torchvision's `ImageNet` has them."""
     names = sorted(e.name for e in entries(folder) if WNID.fullmatch(e.name) and e.is_dir())
     paths = _images(folder, [folder / name for name in names])
     if not paths:

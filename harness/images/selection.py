@@ -45,7 +45,7 @@ def find_images(root: Path, labels: Path | None, selection: Selection) -> Chosen
 
 
 def choose(image_set: ImageSet, selection: Selection) -> ImageSet:
-    """The chosen images, sorted by name.
+    """Return the chosen images, sorted by name.
 
     Raises:
         DataError: fewer images than a sample takes, a list that cannot be read, that is empty,

@@ -84,7 +84,7 @@ def read_meta(path: Path) -> tuple[str, ...]:
 
 
 def devkit_order(places: Iterable[Path], wanted_by: Path) -> tuple[str, ...]:
-    """The WNIDs in the order of ILSVRC2012_ID, from the first list that is not just sorted.
+    """Return the WNIDs in the order of ILSVRC2012_ID, from the first list that is not just sorted.
 
     wanted_by: the file whose numbers are to be read, for messages.
 

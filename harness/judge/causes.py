@@ -255,12 +255,12 @@ def says_nothing_of_the_model(error: ErrorInfo) -> bool:
 
 
 def strange_times(case: CaseLine) -> bool:
-    """Whether a throughput failed because its times cannot be right, whatever they are."""
+    """Return whether a throughput failed because its times cannot be right, whatever they are."""
     return ProblemCode.STRANGE_TIMES in _codes(case)
 
 
 def wrong_outputs(case: CaseLine) -> bool:
-    """Whether a throughput failed because the outputs are wrong, whatever the speed."""
+    """Return whether a throughput failed because the outputs are wrong, whatever the speed."""
     measured = case.throughput
     if measured is None:
         return False

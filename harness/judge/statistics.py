@@ -183,7 +183,7 @@ class Drift:
     significant: bool  # t test of the two halves at 99 %
 
     def strong(self, at_least_percent: float) -> bool:
-        """Whether it is no chance and large enough to speak of."""
+        """Return whether it is no chance and large enough to speak of."""
         return self.significant and abs(self.percent) >= at_least_percent
 
 
@@ -227,7 +227,7 @@ def _deviation(values: Sequence[float], mean: float) -> float:
 
 
 def percentile(ordered: Sequence[float], p: float) -> float:
-    """The p-th percentile of sorted values, linear between them (NumPy's default rule)."""
+    """Return the p-th percentile of sorted values, linear between them (NumPy's default rule)."""
     position = (len(ordered) - 1) * p / 100.0
     low = math.floor(position)
     high = min(low + 1, len(ordered) - 1)

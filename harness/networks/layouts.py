@@ -134,7 +134,7 @@ def _bare(loaded: object) -> dict[str, Any]:
 
 
 def _nested(loaded: object, nest: str) -> dict[str, Any]:
-    """The state dict under `nest`."""
+    """Return the state dict under `nest`."""
     torch = import_torch()
     top = _mapping(loaded, "the file's object")
     if nest not in top:

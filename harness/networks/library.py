@@ -173,7 +173,7 @@ def _registered(text: str) -> set[str]:
 
 
 def _sources(library: str) -> Iterator[str]:
-    """The text of each module in which a library keeps its classifiers."""
+    """Return the text of each module in which a library keeps its classifiers."""
     try:
         spec = importlib.util.find_spec(library)
     except (ImportError, ValueError):

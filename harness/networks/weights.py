@@ -237,7 +237,7 @@ def _faults(torch: Any, expected: State, state: Mapping[str, Any]) -> list[str]:
 
 
 def _fault(torch: Any, key: str, value: Any, wanted: torch.Tensor) -> tuple[str, str]:
-    """The kind of fault of one value and its details; empty where there is none."""
+    """Return the kind of fault of one value and its details; empty where there is none."""
     if not isinstance(value, torch.Tensor):
         return "not a dense tensor", type(value).__name__
     if value.layout is not torch.strided or value.is_quantized or value.is_meta:

@@ -25,7 +25,7 @@ class Look:
         return f"{count:,} {self.words(count)}"
 
     def words(self, count: int) -> str:
-        """The word for so many cases."""
+        """Return the word for so many cases."""
         return f"{self.word}s" if count != 1 and self.outcome in _NOUNS else self.word
 
 
@@ -58,7 +58,7 @@ class Banner:
 
     @property
     def text(self) -> str:
-        """The whole banner on one line."""
+        """Return the whole banner on one line."""
         return f"{self.word} \N{EM DASH} {self.sentence}"
 
 

@@ -249,12 +249,12 @@ class ThroughputMeasurement:
 
     @property
     def precise(self) -> bool:
-        """Whether the figure that is judged is as precise as was asked for."""
+        """Return whether the figure that is judged is as precise as was asked for."""
         return self.half_width_percent <= self.precision_percent
 
     @property
     def too_short(self) -> bool:
-        """Whether it decides nothing, however precise it looks: a few quick rounds agree by
+        """Return whether it decides nothing, however precise it looks: a few quick rounds agree by
         chance, and end before a cool device has slowed down.
         """
         return bool(self.too_few_rounds or self.too_few_seconds)

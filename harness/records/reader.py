@@ -52,7 +52,7 @@ class RunRecords:
         return 7 if self.end is None else self.end.exit_status
 
     def end_agrees(self) -> bool:
-        """Whether the end line counts what the plan and the case lines have."""
+        """Return whether the end line counts what the plan and the case lines have."""
         if self.end is None:
             return False
         stated, counts = self.end.counts, self.counts()

@@ -26,7 +26,7 @@ class LoadFailed(Exception):
 
 
 def open_device(host: Host, device: int) -> int:
-    """The logical id of a runtime's device id; faults of opening strike here.
+    """Return the logical id of a runtime's device id; faults of opening strike here.
 
     Raises:
         DeviceLost: there is no such device, or it was told to be lost.

@@ -63,18 +63,18 @@ class SimulatorConfig:
 
     @property
     def soc_version(self) -> str:
-        """What atc calls the chip: `Ascend310P3`."""
+        """Return what atc calls the chip: `Ascend310P3`."""
         return "Ascend" + self.chip
 
     @property
     def product(self) -> str:
-        """What npu-smi calls the card."""
+        """Return what npu-smi calls the card."""
         duo = self.chip == "310P3" and self.chips_per_card == 2
         return "Atlas 300I Duo" if duo else CHIPS[self.chip][1]
 
     @property
     def frequency_mhz(self) -> int:
-        """The AI core's rated frequency."""
+        """Return the AI core's rated frequency."""
         return CHIPS[self.chip][2]
 
     @property

@@ -29,7 +29,7 @@ class FaultKind:
 
     @property
     def lasts(self) -> bool:
-        """Whether it is a state of a device."""
+        """Return whether it is a state of a device."""
         return self.counted == LASTS
 
     def knows_devices(self, place: str) -> bool:

@@ -101,7 +101,7 @@ def verify_digest(path: Path, spec: CheckpointSpec) -> Digests:
 
 
 def has_digest(spec: CheckpointSpec) -> bool:
-    """Whether the catalog can tell the file from another one."""
+    """Return whether the catalog can tell the file from another one."""
     return any(value is not None for value in (spec.md5, spec.sha256, spec.sha256_prefix))
 
 
@@ -134,7 +134,7 @@ def _digests(path: Path) -> Digests:
 
 
 def _mismatch(digests: Digests, spec: CheckpointSpec) -> str | None:
-    """What differs, with both values: `its md5 is ..., expected ...`."""
+    """Return what differs, with both values: `its md5 is ..., expected ...`."""
     prefix = digests.sha256[: len(spec.sha256_prefix or "")]
     for kind, wanted, actual in (
         ("md5", spec.md5, digests.md5),

@@ -1,21 +1,19 @@
 """Download one file: bounded, resumed, and verified before it has its name.
 
-What arrives goes to `NAME.part`, beside a note `NAME.part.json` of what it is a part of. It gets
-its name by one rename after the caller's check. A kill leaves the part, and the next call goes on
-from there if the server still has the same file.
+What arrives goes to `NAME.part`, and gets its name by one rename after the caller's check. An
+attempt goes on where the one before it ended, if the server still has the same file.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import ssl
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
 
 _CONNECT_S = 15.0  # a firewall that drops packets is noticed sooner than a slow server
 _MOST_REDIRECTS = 5
-_FURTHER_BYTES = 1 << 15  # what an attempt must add at least not to count as a failure
 _LONGEST_TEXT = 300  # characters of a URL or a reason in a message
 _PASSING = (408, 425, 429, 500, 502, 503, 504)  # statuses that another attempt may not meet
 
@@ -41,7 +38,7 @@ class Limits:
 
     timeout_s: no byte for so long ends an attempt.
     deadline_s: the whole call ends after so long, waiting for another process included.
-    retries: further attempts in a row that get hardly further than those before.
+    retries: further attempts in a row that get no further than those before.
     pause_s: pause before a retry.
     most_bytes: a longer file is refused.
     """
@@ -93,8 +90,11 @@ def fetch(
                     return destination
                 except CheckpointError:
                     job.set_aside(destination)
-            job.run(ends)
-            job.publish(verify)
+            try:
+                job.run(ends)
+                job.publish(verify)
+            finally:
+                job.part.unlink(missing_ok=True)
     except LockTimeout as error:
         raise job.failure(f"{error.holder} did not end within {limits.deadline_s:g} s") from error
     except _Fault as fault:
@@ -124,16 +124,7 @@ class _Fault(Exception):
         self.message, self.again = message, again
 
 
-@dataclass(frozen=True)
-class _Note:
-    """What a part is a part of. The URL is kept as a digest, since it may hold a password."""
-
-    url_sha256: str
-    validator: str  # for `If-Range`
-    total: int
-
-
-@dataclass(frozen=True)
+@dataclass
 class _Download:
     """One file on its way; `fetch` holds its lock."""
 
@@ -141,14 +132,12 @@ class _Download:
     destination: Path
     progress: OnProgress
     limits: Limits
+    validator: str = ""  # of what the part is a part of, for `If-Range`; empty: it cannot go on
+    total: int = 0
 
     @property
     def part(self) -> Path:
         return self.destination.with_name(f"{self.destination.name}.part")
-
-    @property
-    def note(self) -> Path:
-        return self.destination.with_name(f"{self.destination.name}.part.json")
 
     def run(self, ends: float) -> None:
         """Get the whole file into the part, in as many attempts as it takes."""
@@ -156,7 +145,8 @@ class _Download:
 
         if not self.url.lower().startswith(("https://", "http://")):
             raise _Fault("it must begin with https:// or http://")
-        furthest, failures = self._size(), 0
+        self._discard()  # what a killed process left
+        furthest = failures = 0
         while True:
             try:
                 return self._attempt(ends)
@@ -171,7 +161,7 @@ class _Download:
             except (httpx2.InvalidURL, ValueError, ImportError, RuntimeError):
                 fault = _Fault("its URL, or that of the proxy, cannot be used")
             size = self._size()
-            failures = 0 if size >= furthest + _FURTHER_BYTES else failures + 1
+            failures = 0 if size > furthest else failures + 1
             furthest = max(furthest, size)
             # Whatever a connection that the deadline closed under its reader was called.
             if time.monotonic() + (self.limits.pause_s if fault.again else 0.0) >= ends:
@@ -188,7 +178,6 @@ class _Download:
             verify(self.part)
         except CheckpointError as error:
             aside = self.set_aside(self.part)
-            self._discard()
             raise CheckpointError(
                 f"{self.destination.name} from {shown(self.url)} was refused: {error.message}; "
                 f"it was not opened and is set aside as {aside}",
@@ -197,7 +186,6 @@ class _Download:
         with self.part.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(self.part, self.destination)
-        self._discard()
 
     def set_aside(self, path: Path) -> Path:
         """Take a refused file out of the way, under a name that says which file it is."""
@@ -209,11 +197,7 @@ class _Download:
 
     def failure(self, reason: str) -> CheckpointError:
         where = f"{self.destination.name} could not be fetched from {shown(self.url)}"
-        again = ""
-        if self._read_note() is not None and (size := self._size()):
-            where += f" ({size / 1e6:.1f} MB of it are in {self.part})"
-            again = "run again to go on from there, or "
-        return CheckpointError(f"{where}: {reason}", remedy=again + self._by_hand())
+        return CheckpointError(f"{where}: {reason}", remedy=self._by_hand())
 
     def _by_hand(self) -> str:
         return (
@@ -225,14 +209,10 @@ class _Download:
         """One request. The part is the whole file afterwards, or an exception is raised."""
         import httpx2
 
-        note, have = self._read_note(), self._size()
-        if note is None or not 0 < have <= note.total:
-            note, have = None, 0
-        elif have == note.total:
-            return
+        have = self._size() if self.validator else 0
         headers = {"User-Agent": "acceptance-tests", "Accept-Encoding": "identity"}
-        if note is not None:
-            headers |= {"Range": f"bytes={have}-", "If-Range": note.validator}
+        if have:
+            headers |= {"Range": f"bytes={have}-", "If-Range": self.validator}
         client = httpx2.Client(
             # OpenSSL's own certificates, so that SSL_CERT_FILE names others.
             verify=ssl.create_default_context(),
@@ -246,22 +226,23 @@ class _Download:
         alarm.start()
         try:
             with client, contextlib.closing(self._open(client, headers)) as response:
-                if response.status_code == 206 and note is not None:
-                    self._require_rest(response.headers, have, note)
+                if response.status_code == 206 and have:
+                    self._require_rest(response.headers, have)
                 else:
-                    note, have = self._begin(response, resuming=note is not None), 0
+                    self._begin(response, resuming=have > 0)
+                    have = 0
                 with self.part.open("ab" if have else "wb") as file:
                     for chunk in response.iter_raw():
                         have += len(chunk)
                         file.write(chunk)
-                        self.progress(have, note.total)
+                        self.progress(have, self.total)
         finally:
             alarm.cancel()
-        if have != note.total:
-            raise _Fault(f"it ended after {have} of {note.total} bytes", again=True)
+        if have != self.total:
+            raise _Fault(f"it ended after {have} of {self.total} bytes", again=True)
 
     def _open(self, client: httpx2.Client, headers: dict[str, str]) -> httpx2.Response:
-        """The last response of a chain of redirects, its body unread."""
+        """Return the last response of a chain of redirects, its body unread."""
         request = client.build_request("GET", self.url, headers=headers)
         for _ in range(_MOST_REDIRECTS + 1):
             response = client.send(request, stream=True)
@@ -275,19 +256,17 @@ class _Download:
             request = response.next_request
         raise _Fault(f"more than {_MOST_REDIRECTS} redirects")
 
-    def _require_rest(self, headers: httpx2.Headers, have: int, note: _Note) -> None:
+    def _require_rest(self, headers: httpx2.Headers, have: int) -> None:
         """Refuse a rest that is of another file or of another place in it."""
-        rest = f"bytes {have}-{note.total - 1}/{note.total}"
+        rest = f"bytes {have}-{self.total - 1}/{self.total}"
         # A reply to If-Range may leave the validators out (RFC 9110, section 15.3.7).
-        same = _validator(headers) in ("", note.validator)
+        same = _validator(headers) in ("", self.validator)
         if headers.get("Content-Range") != rest or not same:
             self._discard()
             raise _Fault("the server went on with another file or place", again=True)
 
-    def _begin(self, response: httpx2.Response, *, resuming: bool) -> _Note:
-        """Begin a new part; without a validator its note is not kept, since nobody could know
-        whether the rest would be of the same file.
-        """
+    def _begin(self, response: httpx2.Response, *, resuming: bool) -> None:
+        """Refuse a reply that is no whole file; otherwise begin a new part with it."""
         status, headers = response.status_code, response.headers
         if status == 416 and resuming:
             self._discard()
@@ -295,46 +274,29 @@ class _Download:
         if status != 200:
             reason = f"HTTP {status} ({response.reason_phrase or 'unknown status'})"
             raise _Fault(reason, again=status in _PASSING)
-        # Before the part is discarded: a login page must not cost what is there.
         if headers.get("Content-Type", "").startswith("text/html"):
             raise _Fault("it is a web page (a login, or a notice?), not a file")
         length = headers.get("Content-Length", "")
         if not length.isdecimal():
             raise _Fault("the server does not say how long it is: its end could not be told")
-        note = _Note(_sha256(self.url), _validator(headers), int(length))
-        if note.total > self.limits.most_bytes:
-            size, most = note.total / 1e6, self.limits.most_bytes / 1e6
+        if int(length) > self.limits.most_bytes:
+            size, most = int(length) / 1e6, self.limits.most_bytes / 1e6
             raise _Fault(f"a file of more than {most:.1f} MB is refused; it has {size:.1f} MB")
         self._discard()
-        if note.validator:
-            self.note.write_text(json.dumps(asdict(note)) + "\n", encoding="utf-8")
-        return note
+        self.validator, self.total = _validator(headers), int(length)
 
     def _size(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0
 
     def _discard(self) -> None:
-        # The part first: a part must never be beside another's note.
         self.part.unlink(missing_ok=True)
-        self.note.unlink(missing_ok=True)
-
-    def _read_note(self) -> _Note | None:
-        """The note of the part; None where it is damaged, or is of another URL."""
-        try:
-            note = _Note(**json.loads(self.note.read_text(encoding="utf-8")))
-            return note if note.url_sha256 == _sha256(self.url) and note.total > 0 else None
-        except (OSError, ValueError, TypeError, RecursionError):
-            return None
+        self.validator = ""
 
 
 def _validator(headers: httpx2.Headers) -> str:
     """A strong ETag or a date, for `If-Range`, which takes no weak tag (RFC 9110, 13.1.5)."""
     etag = str(headers.get("ETag", ""))
     return etag if etag and not etag.startswith("W/") else str(headers.get("Last-Modified", ""))
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def _one_line(text: str) -> str:

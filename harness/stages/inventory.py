@@ -83,7 +83,7 @@ class _Artifacts:
         return Item(entry, self._model(source), batch_size, self._what(entry, source))
 
     def _ancestry(self, entry: Entry) -> Iterator[Entry]:
-        """The artifact, what it was made from, and so on, as far as the store has them."""
+        """Return the artifact, what it was made from, and so on, as far as the store has them."""
         for _ in range(_MOST_STEPS):
             yield entry
             digest = next((entry.inputs[name] for name in _FROM if name in entry.inputs), None)
