@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,11 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
 
 
+@pytest.fixture(autouse=True)
+def chunks_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNK", 2)
+
+
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the images that were decoded, as it happens."""
@@ -70,9 +75,7 @@ def no_thread_is_left() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("chunk", [1, 3, COUNT, 1024])
-def test_rows_across_the_borders_of_chunks(
-    chunk: int, store: Store, images: ImageSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_across_the_borders_of_chunks(chunk, store, images, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", chunk)
     found = crops(store, images, STEPS)
     right = wanted(images)
@@ -88,9 +91,7 @@ def test_rows_across_the_borders_of_chunks(
             assert not any(row.flags.owndata for row in rows)  # views, no copies
 
 
-def test_only_a_few_chunks_are_mapped_at_a_time_and_views_stay_valid(
-    store: Store, images: ImageSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_a_few_chunks_are_mapped_at_a_time_and_views_stay_valid(store, images, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 1)
     found = crops(store, images, STEPS)
     views = [found.rows(index, index + 1)[0] for index in range(COUNT)]
@@ -108,10 +109,7 @@ def test_only_a_few_chunks_are_mapped_at_a_time_and_views_stay_valid(
         assert str(store.root) not in maps.read()
 
 
-def test_the_first_chunk_is_read_while_the_next_is_decoded(
-    store: Store, images: ImageSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "CHUNK", 2)
+def test_the_first_chunk_is_read_while_the_next_is_decoded(store, images, monkeypatch):
     load, first_was_read, began = preprocess.load_crop, threading.Event(), threading.Event()
 
     def held(path: Path, pre: Preprocessing, sha256: str = "") -> Any:
@@ -130,9 +128,7 @@ def test_the_first_chunk_is_read_while_the_next_is_decoded(
     np.testing.assert_array_equal(np.concatenate(rows), wanted(images))
 
 
-def test_what_is_ahead_of_the_reader_is_bounded(
-    store: Store, images: ImageSet, decoded: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_ahead_of_the_reader_is_bounded(store, images, decoded, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 1)
     found = Crops(store, images, STEPS)
     with found.filling():
@@ -144,9 +140,7 @@ def test_what_is_ahead_of_the_reader_is_bounded(
     assert len(decoded) == COUNT
 
 
-def test_a_reader_that_ends_early_ends_the_decoding(
-    store: Store, images: ImageSet, decoded: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reader_that_ends_early_ends_the_decoding(store, images, decoded, monkeypatch):
     monkeypatch.setattr(module, "_cores", lambda: 1)
     go_on, load = threading.Event(), preprocess.load_crop
 
@@ -166,9 +160,7 @@ def test_a_reader_that_ends_early_ends_the_decoding(
     assert len(decoded) == COUNT
 
 
-def test_who_waits_for_another_process_is_told_and_can_end(
-    store: Store, images: ImageSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_waits_for_another_process_is_told_and_can_end(store, images, monkeypatch):
     defaults = locks.FileLock.acquire.__kwdefaults__
     assert defaults is not None
     monkeypatch.setitem(defaults, "notice_s", 0.01)
@@ -182,10 +174,7 @@ def test_who_waits_for_another_process_is_told_and_can_end(
     assert "the test" in told[0]
 
 
-def test_two_readers_of_the_same_images_decode_them_once(
-    store: Store, images: ImageSet, decoded: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "CHUNK", 2)
+def test_two_readers_of_the_same_images_decode_them_once(store, images, decoded):
     with ThreadPoolExecutor(2) as pool:
         both = [pool.submit(crops, Store(store.root), images, STEPS) for _ in range(2)]
         for found in both:
@@ -194,10 +183,7 @@ def test_two_readers_of_the_same_images_decode_them_once(
     assert len(decoded) == COUNT * 3
 
 
-def test_a_bad_image_ahead_stops_the_reader_at_once(
-    store: Store, images: ImageSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "CHUNK", 2)
+def test_a_bad_image_ahead_stops_the_reader_at_once(store, images):
     images.paths[3].write_text("<html>")
     found = Crops(store, images, STEPS)
     with pytest.raises(DataError, match="not an image"), found.filling():
@@ -206,11 +192,8 @@ def test_a_bad_image_ahead_stops_the_reader_at_once(
             time.sleep(0.005)
 
 
-def test_the_host_is_taken_before_the_lock_of_a_chunk(
-    store: Store, images: ImageSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_host_is_taken_before_the_lock_of_a_chunk(store, images, monkeypatch):
     """Never the other way round: the holder of a lock would wait for who waits for the lock."""
-    monkeypatch.setattr(module, "CHUNK", 3)
     held = threading.local()
     seen: list[bool] = []
     real = locks.locked
@@ -235,13 +218,11 @@ def test_the_host_is_taken_before_the_lock_of_a_chunk(
     for _ in range(2):  # the second time nothing is decoded
         with (found := Crops(store, images, STEPS)).filling(using_host, progress.append):
             all_rows(found)
-    assert seen == [True] * 3
+    assert seen == [True] * 4
     assert sorted(progress) == list(range(1, COUNT + 1))
 
 
-def test_a_second_call_builds_nothing(
-    store: Store, images: ImageSet, tmp_path: Path, decoded: list[str]
-) -> None:
+def test_a_second_call_builds_nothing(store, images, tmp_path, decoded):
     first = crops(store, images, STEPS)
     assert sorted(decoded) == sorted(images.names)
     decoded.clear()
@@ -256,13 +237,11 @@ def test_a_second_call_builds_nothing(
     np.testing.assert_array_equal(all_rows(crops(store, turned, STEPS)), wanted(images)[::-1])
 
 
-def test_another_geometry_is_another_entry_and_another_mean_is_not(
-    store: Store, images: ImageSet
-) -> None:
-    (first,) = crops(store, images, STEPS).entries
+def test_another_geometry_is_another_entry_and_another_mean_is_not(store, images):
+    first = crops(store, images, STEPS).entries[0]
     halves = Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    (shared,) = crops(store, images, STEPS.model_copy(update={"normalize": halves})).entries
-    assert shared.key == first.key
+    shared = crops(store, images, STEPS.model_copy(update={"normalize": halves}))
+    assert shared.entries[0].key == first.key
     smaller = STEPS.model_copy(update={"crop": CenterCrop(size=10, offset="round")})
     floor = STEPS.model_copy(update={"crop": CenterCrop(size=12, offset="floor")})
     for other in (smaller, floor):
@@ -271,29 +250,19 @@ def test_another_geometry_is_another_entry_and_another_mean_is_not(
         np.testing.assert_array_equal(all_rows(found), wanted(images, other))
 
 
-def test_a_changed_image_is_decoded_again(
-    store: Store, images: ImageSet, decoded: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "CHUNK", 3)
+def test_a_changed_image_is_decoded_again(store, images, decoded):
     before = crops(store, images, STEPS)
     rewrite(images.paths[3], seed=99)
     decoded.clear()
     after = crops(store, images, STEPS)
-    assert sorted(decoded) == sorted(images.names[3:6])  # its chunk alone
-    assert [e.cached for e in after.entries] == [True, False, True]
+    assert sorted(decoded) == sorted(images.names[2:4])  # its chunk alone
+    assert [e.cached for e in after.entries] == [True, False, True, True]
     np.testing.assert_array_equal(all_rows(after), wanted(images))
     assert not np.array_equal(all_rows(after)[3], all_rows(before)[3])
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, MemoryError])
-def test_filling_goes_on_where_it_was_ended(
-    end: type[BaseException],
-    store: Store,
-    images: ImageSet,
-    decoded: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "CHUNK", 2)
+def test_filling_goes_on_where_it_was_ended(end, store, images, decoded, monkeypatch):
     load = preprocess.load_crop
 
     def ended(path: Path, pre: Preprocessing, sha256: str = "") -> Any:
@@ -327,15 +296,7 @@ def test_filling_goes_on_where_it_was_ended(
     ],
     ids=["truncated", "empty", "web page", "absent"],
 )
-def test_a_bad_image_is_named_and_the_rest_is_kept(
-    spoil: Callable[[Path], object],
-    says: str,
-    store: Store,
-    images: ImageSet,
-    decoded: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "CHUNK", 2)
+def test_a_bad_image_is_named_and_the_rest_is_kept(spoil, says, store, images, decoded):
     crops(store, image_set(images.root, list(images.paths[:4])), STEPS)
     bad = images.paths[5]
     content = bad.read_bytes()
@@ -353,11 +314,8 @@ def test_a_bad_image_is_named_and_the_rest_is_kept(
     np.testing.assert_array_equal(all_rows(found), wanted(images))
 
 
-def test_what_is_there_can_be_verified_before_it_is_fed(
-    store: Store, images: ImageSet, decoded: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "CHUNK", 3)
-    Crops(store, images, STEPS).rows(0, 3)  # one chunk of several
+def test_what_is_there_can_be_verified_before_it_is_fed(store, images, decoded):
+    Crops(store, images, STEPS).rows(0, 2)  # one chunk of several
     decoded.clear()
     found = Crops(Store(store.root), images, STEPS)
     assert found.verify_present() == 1
@@ -365,10 +323,7 @@ def test_what_is_there_can_be_verified_before_it_is_fed(
     np.testing.assert_array_equal(all_rows(found), wanted(images))
 
 
-def test_every_bad_image_is_named_in_one_go(
-    store: Store, images: ImageSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "CHUNK", 2)
+def test_every_bad_image_is_named_in_one_go(store, images):
     bad = (1, 2, 3, 6)
     for index in bad:
         images.paths[index].write_bytes(b"no image at all")
@@ -385,9 +340,7 @@ def test_every_bad_image_is_named_in_one_go(
         found.rows(0, 1)
 
 
-def test_an_image_that_changes_under_a_run_poisons_nothing(
-    store: Store, images: ImageSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_image_that_changes_under_a_run_poisons_nothing(store, images):
     right = wanted(images)
     before = images.paths[3].read_bytes()
     found = Crops(store, images, STEPS)
@@ -400,18 +353,15 @@ def test_an_image_that_changes_under_a_run_poisons_nothing(
     assert again.keys() == keys
     np.testing.assert_array_equal(all_rows(again), right)
     # Also where a chunk is made again that had been there.
-    store.gc(key=keys[0])
+    store.gc(key=keys[1])
     rewrite(images.paths[3], 99)
     with pytest.raises(DataError, match="changed while the run used them"):
-        again.rows(0, 1)
+        again.rows(3, 4)
         again._maps.clear()
-        again.rows(0, 1)
+        again.rows(3, 4)
 
 
-def test_chunks_that_were_tidied_away_meanwhile_are_made_again(
-    store: Store, images: ImageSet, decoded: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "CHUNK", 2)
+def test_chunks_that_were_tidied_away_meanwhile_are_made_again(store, images, decoded):
     found = crops(store, images, STEPS)
     right = wanted(images)
     decoded.clear()
@@ -426,7 +376,7 @@ def test_chunks_that_were_tidied_away_meanwhile_are_made_again(
     assert store.last_used(last) > time.time() - 600
 
 
-def test_contents_are_those_of_the_files(store: Store, images: ImageSet) -> None:
+def test_contents_are_those_of_the_files(store, images):
     first = Crops(store, images, STEPS).contents()
     assert Crops(store, images, STEPS).contents() == first
     rewrite(images.paths[3], 99)
