@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 from harness.__main__ import app
 from harness.catalog.load import load_catalog, parse_catalog
 from harness.catalog.schema import Baseline, Catalog, Model
-from harness.measure.throughput import LEAST_S
 from harness.settings import DEFAULT_BATCH_SIZES, OPTIONS
 from harness.targets.ascend import target as ascend
 from tests.selftest.running import ROOT
@@ -112,27 +111,6 @@ def test_the_readme_leads_to_the_guides_that_the_figures_are_from():
         link = links[source.title.split(", ")[1]]
         assert link.startswith(f"https://github.com/{repository}/blob/{commit}"), source.title
         assert link.endswith(f"/{path}"), source.title
-
-
-def test_the_page_says_how_much_disk_the_crops_take():
-    distinct = {
-        (model.preprocessing.resize, model.preprocessing.crop): model.input.size
-        for model in of_guides(CATALOG)
-    }
-    gigabytes = sum(50_000 * 3 * size**2 for size in distinct.values()) / 1e9
-    text = (ROOT / "docs" / "imagenet.md").read_text(encoding="utf-8")
-    assert f"{gigabytes:.0f} GB for all five models" in text
-
-
-def test_the_page_says_how_long_the_device_is_busy_at_least():
-    seconds, files = 0.0, 0
-    for model in of_guides(CATALOG):
-        figures = model.baselines("ascend310p3")
-        files += len(figures or DEFAULT_BATCH_SIZES)
-        seconds += LEAST_S * len(figures or DEFAULT_BATCH_SIZES)
-        seconds += sum(50_000 * one.factor / one.fps for one in figures.values())
-    said = f"a 310P3 alone is busy for {seconds / 60:.0f} minutes; compiling {files} models"
-    assert said in " ".join(ASCEND.split())
 
 
 def test_the_page_says_the_deadlines():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import threading
@@ -96,19 +95,7 @@ WHOLE = encoded(noise_image(200, 150))
         (encoded(deep_image(np.int32), "TIFF"), r"more than 8 bits \(Pillow's mode I\)"),
         (encoded(deep_image(np.float32), "TIFF"), r"more than 8 bits \(Pillow's mode F\)"),
     ],
-    ids=[
-        *(
-            "empty",
-            "truncated",
-            "sparse",
-            "text",
-            "postscript",
-            "sliver",
-            "short-png",
-            "damaged-header",
-        ),
-        *("16-bit-grey", "32-bit-grey", "float-grey"),
-    ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_bad_file_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "ILSVRC2012_val_00000007.JPEG"
@@ -125,16 +112,6 @@ def test_zeros_behind_the_end_of_an_image_are_no_damage(tmp_path: Path) -> None:
     right = load_crop(path, SMALL)
     path.write_bytes(WHOLE + bytes(4096))
     assert np.array_equal(load_crop(path, SMALL), right)
-
-
-def test_a_file_of_another_digest_is_not_decoded(tmp_path: Path) -> None:
-    path = tmp_path / "a.JPEG"
-    path.write_bytes(WHOLE)
-    right = hashlib.sha256(WHOLE).hexdigest()
-    assert np.array_equal(load_crop(path, SMALL, right), load_crop(path, SMALL))
-    path.write_bytes(encoded(noise_image(200, 150), quality=20))
-    with pytest.raises(DataError, match="changed while the run used it"):
-        load_crop(path, SMALL, right)
 
 
 def test_a_file_too_large_for_an_image_is_not_read(

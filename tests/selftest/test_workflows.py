@@ -14,15 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.base.stages import Stage
-from harness.catalog.load import load_catalog
 from harness.judge.causes import Exit
-from harness.plan import Case, make_plan
 from harness.records import reader
-from harness.records.lines import CaseLine
-from harness.records.observed import ErrorInfo
 from harness.report import why
-from harness.settings import OPTIONS, resolve
+from harness.settings import OPTIONS
 from tests.selftest import report_samples as samples
 from tests.selftest.running import ROOT, TINY, _on_one_core
 
@@ -267,44 +262,6 @@ def test_the_document_says_every_exit_code_and_its_word():
     assert {int(code) for code in rows} == {*map(int, Exit), why.OVERLAP}
     for code, words in rows.items():
         assert why.first_screen(None, int(code)).word in words.split(", ")
-
-
-RED = "resnest50-bs16-ascend310p3"
-REFUSED = ErrorInfo(
-    type="CompileRefused",
-    stage=Stage.COMPILE,
-    message="model.onnx [16, 3, 224, 224] for Ascend310P3: atc failed: EZ3002: Optype [X] of Ops "
-    "kernel [AIcoreEngine] is unsupported.",
-    remedy="this CANN has no such operator for this chip: check the chip's name, install the "
-    "operator package of the chip (CANN 8.5 and later), or use a newer CANN",
-)
-
-
-def red_night() -> list[str]:
-    """The first screen of a night on a 310P3 in which one model does not compile at one size."""
-
-    def line(case: Case) -> CaseLine:
-        if case.id == RED:
-            refused: dict[str, Any] = {"target": case.target, "provenance": "real"}
-            return samples.case(
-                case.model, case.batch_size, case.check, "error", error=REFUSED, **refused
-            )
-        if case.check == "accuracy":
-            return samples.real_accuracy(case.model, case.batch_size)
-        return samples.real_throughput(case.model, case.batch_size)
-
-    catalog = load_catalog(ROOT / "baselines.yaml")
-    models = ",".join(name for name, one in catalog.models.items() if one.guide[:6] == "guide-")
-    chosen = {"target": "ascend310p3", "models": models}
-    plan = make_plan(catalog, resolve(chosen, environment={}))
-    found = samples.run_records(map(line, plan.cases), provenance="real", exit_status=1)
-    return list(why.first_screen(found, 1).lines)
-
-
-def test_the_document_shows_a_first_screen_as_it_is_printed():
-    (shown,) = re.findall(r"^```\n(RUN FAILED.*?)\n```$", DOCUMENT, re.S | re.M)
-    # The last line names the report; here none was written.
-    assert shown.splitlines()[:-1] == red_night()[:-1]
 
 
 def test_the_document_and_the_workflow_name_variables_that_the_script_knows():
