@@ -150,7 +150,7 @@ def missing(
         # The room above, for what only the target knows of this host.
         from harness.targets import registry
 
-        items += registry.lacking(settings, building=building)
+        items += registry.provider_of(settings).lacking(settings, building=building)
     judged = any(case.check == "accuracy" for case in selected)
     if settings.imagenet is None and judged and not building:
         items.append(

@@ -86,14 +86,14 @@ def build(settings: Settings, *, check: CheckOption = None) -> None:
     Crops and references are made where there is a data set.
     """
     catalog = load_catalog(settings.catalog)
-    registry.check(settings)
+    registry.provider_of(settings).check(settings)
     settings = registry.located(settings)
     cases = [case for case in make_plan(catalog, settings).cases if check in (None, case.check)]
     lacking = missing(settings, cases, building=True)
     if lacking:
         sys.stderr.write(missing_text(lacking, len(cases)) + "\n")
         raise typer.Exit(int(Exit.INPUT_ERROR))
-    for tool in registry.unused(settings):
+    for tool in registry.provider_of(settings).unused(settings):
         sys.stderr.write(f"{tool} is not used: a simulated host has its own tools\n")
     folder = None
     code = Exit.HARNESS_FAULT

@@ -6,7 +6,6 @@ targets needs, it looks at itself (`Provider.looks`).
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import os
 import shutil
@@ -21,9 +20,9 @@ from harness.base import host
 from harness.base.errors import CheckpointError, HarnessError
 from harness.base.families import available, families, family_of
 from harness.base.stages import Stage
-from harness.base.store import Store, source_digest
+from harness.base.store import Store
 from harness.base.terms import WHOLE_SET
-from harness.catalog.schema import Catalog, CheckpointSpec, Model
+from harness.catalog.schema import Catalog, Model
 from harness.judge.causes import Exit
 from harness.settings import Settings
 from harness.stages.checkpoint import has_digest, verify_digest
@@ -53,7 +52,6 @@ _EVERY = frozenset(SUBJECTS)
 _STAND_INS = frozenset({REHEARSAL, *_SIMULATED})  # take no original checkpoint and no ImageNet
 _PYTHON, _DISK, _INPUTS = "Python and libraries", "disk", "real inputs"
 _NO_FOLDER = "no folder given"
-_NOT_VERIFIED = "not verified: no digest is published"
 ABSENT = "original checkpoints are absent"  # `Finding.short` of checkpoints that are nowhere
 
 Can = Literal["yes", "throughput only", "no"]
@@ -163,8 +161,7 @@ def brief(examination: Examination, target: str | None = None) -> list[Finding]:
     """What a person can mend or must know, what stops most first; of one target, or of all.
 
     Where a machine has nothing of a platform, that is one line and not one for each of its parts.
-    What is all right, or only told for completeness, is left out. Who asks for one target is not
-    told what it is good for.
+    What is all right, or only told for completeness, is left out.
     """
     left = [
         one
@@ -177,15 +174,7 @@ def brief(examination: Examination, target: str | None = None) -> list[Finding]:
         if nothing is not None and {one.short for one in left} >= nothing.shorts:
             say = Findings(family.title, frozenset(family.targets), "machine")
             left = [one for one in left if not one.concerns <= say.of]
-            only = f"for {nothing.only_for}"
-            left.append(say.lacks(nothing.what, nothing.found, nothing.remedy, only_for=only))
-    if target is None:
-        left = [
-            dataclasses.replace(one, remedy=f"only {one.only_for}: {one.remedy}")
-            if one.only_for
-            else one
-            for one in left
-        ]
+            left.append(say.lacks(nothing.what, nothing.found, nothing.remedy))
     # What stops more comes first; a mere note is last.
     return sorted(left, key=lambda one: (one.state == "note", -len(one.needed_by)))
 
@@ -223,7 +212,8 @@ def _disk(settings: Settings, models: Sequence[Model]) -> Iterator[Finding]:
     say = Findings(_DISK, _EVERY, "machine")
     place = _existing(settings.store)
     free = shutil.disk_usage(place).free / 1e9
-    filled = sum(entry.bytes for entry in Store(settings.store).entries()) / 1e9
+    entries = list(Store(settings.store).entries())
+    filled = sum(entry.bytes for entry in entries) / 1e9
     need, count = MODEL_GB * len(models), f"{len(models)} model{'s' if len(models) != 1 else ''}"
     what = f"store: a rehearsal of {count} fills about {need:.1f} GB"
     found = f"{filled:.1f} GB in it, {free:.1f} GB free at {settings.store}"
@@ -240,49 +230,20 @@ def _disk(settings: Settings, models: Sequence[Model]) -> Iterator[Finding]:
         if not os.access(_existing(folder), os.W_OK):
             remedy = f"make it writable, or --{name}=DIR"
             yield say.lacks(f"{name} directory", f"{folder} cannot be written", remedy)
-    if models:
-        yield _crops(settings.store, models, free, say)
-
-
-def _crops(store: Path, models: Sequence[Model], free: float, say: Findings) -> Finding:
-    """What the cropped images of all models take together, and whether it fits in `free` GB."""
-    decoded = _decoded(store)
-    need = left = 0.0
     # Models with one geometry share their crops.
-    for model in {_geometry(model): model for model in models}.values():
-        image = model.preprocessing.size**2 * 3 / 1e9
-        inputs = model.preprocessing.model_dump(mode="json", include={"resize", "crop"})
-        there = sum(count for geometry, count in decoded if geometry == inputs)
-        need += WHOLE_SET * image
-        left += max(0, WHOLE_SET - there) * image
+    sizes = {
+        model.preprocessing.model_dump_json(include={"resize", "crop"}): model.preprocessing.size
+        for model in models
+    }
+    need = sum(WHOLE_SET * size**2 * 3 / 1e9 for size in sizes.values())
+    left = max(0.0, need - sum(entry.bytes for entry in entries if entry.kind == Stage.CROPS) / 1e9)
     what = f"crops of {WHOLE_SET:,} images, all together: {need:.1f} GB"
     found = f"{left:.1f} GB are still to be written, {free:.1f} GB are free"
-    if free >= left:
-        return say.ok(what, found)
     remedy = (
         "for the whole set: --store=DIR on a larger disk, or fewer --models at a time and "
         "python -m harness cache gc --max-gb=N after each"
     )
-    return say.note(what, found, remedy)
-
-
-def _geometry(model: Model) -> str:
-    return model.preprocessing.describe().partition(", mean")[0]
-
-
-def _decoded(root: Path) -> list[tuple[object, int]]:
-    """(geometry, images) of each chunk of crops in the store that this version would use."""
-    now = {
-        "pillow": host.package_version("pillow"),
-        "recipe": source_digest("harness.images.preprocess", "harness.catalog.steps"),
-    }
-    return [
-        (entry.inputs.get("geometry"), count)
-        for entry in Store(root).entries()
-        if entry.kind == Stage.CROPS
-        and isinstance(count := entry.inputs.get("count"), int)
-        and all(entry.inputs.get(key) == value for key, value in now.items())
-    ]
+    yield say.ok(what, found) if free >= left else say.note(what, found, remedy)
 
 
 def _existing(path: Path) -> Path:
@@ -305,10 +266,9 @@ def _image_set(settings: Settings) -> Iterator[Finding]:
         yield say.lacks(
             what,
             _NO_FOLDER,
-            "--imagenet=DIR or $IMAGENET_DIR (docs/imagenet.md)",
+            "for published accuracy: --imagenet=DIR or $IMAGENET_DIR (docs/imagenet.md)",
             for_accuracy=True,
             short="no ImageNet images",
-            only_for="needed for published accuracy",
         )
         return
     from harness.images.selection import find_images
@@ -336,61 +296,49 @@ def _weights(
         remedy = "python -m harness plan says what is wrong with it"
         found = f"{settings.catalog} cannot be used"
         yield say.lacks("the catalog", found, remedy, needed_by=_EVERY)
-    absent = []
+    absent: dict[str, str] = {}
     for model in models:
         if model.id in given:
             path, what = given[model.id], f"ONNX file of {model.id}"
             remedy = "--onnx=MODEL=FILE with the right path"
-            there = path.is_file()
-            yield (
-                say.ok(what, str(path)) if there else say.lacks(what, f"{path} is no file", remedy)
-            )
+            if path.is_file():
+                yield say.ok(what, str(path))
+            else:
+                yield say.lacks(what, f"{path} is no file", remedy)
             continue
-        found_one = checkpoint(settings, model)
-        if found_one.short == ABSENT:
-            absent.append((model, found_one))
+        finding = checkpoint(settings, model)
+        if finding.short == ABSENT:
+            absent[model.id] = finding.found
         else:
-            yield found_one
-    if absent:
-        yield _absent(settings, absent)
-
-
-def _absent(settings: Settings, absent: Sequence[tuple[Model, Finding]]) -> Finding:
-    """One line for all that are nowhere: their files where folders were given, else the models."""
-    (_, one), *others = absent
-    only = "needed for published accuracy and throughput"
-    given = settings.checkpoints is not None or settings.checkpoint_cache is not None
-    if given and not others:
-        return dataclasses.replace(one, only_for=only)
-    names = ", ".join(model.checkpoint.file if given else model.id for model, _ in absent)
-    offered = [model.id for model, _ in absent if model.checkpoint.url]
-    remedy = "put them there" if given else "--checkpoints=DIR"
-    if offered and settings.checkpoint_cache is None:
-        all_of_them = "them" if others else "it"
-        which = all_of_them if len(offered) == len(absent) else f"that of {', '.join(offered)}"
-        remedy += f", or --checkpoint-cache=DIR fetches {which}"
-    return dataclasses.replace(
-        one,
-        what="original checkpoints",
-        found=f"absent: {names}; {one.found}" if given else f"absent: {names}",
-        remedy=f"{remedy} (docs/checkpoints.md)",
-        only_for=only,
-    )
+            yield finding
+    if absent:  # one line for all
+        (where,) = set(absent.values())
+        remedy = (
+            "for published accuracy and throughput: --checkpoints=DIR, or --checkpoint-cache=DIR "
+            "fetches those that have a URL (docs/checkpoints.md)"
+        )
+        found = f"absent: {', '.join(absent)}; {where}"
+        yield say.lacks("original checkpoints", found, remedy, short=ABSENT)
 
 
 def checkpoint(settings: Settings, model: Model) -> Finding:
     """Say whether the file is there and is the one that the catalog means; nothing is fetched."""
     say, spec = _inputs(settings), model.checkpoint
     what = f"checkpoint of {model.id}: {spec.file}"
-    cache = settings.checkpoint_cache or settings.store / "checkpoints"
-    fetches = settings.checkpoint_cache is not None and not settings.offline and bool(spec.url)
-    places = [folder / spec.file for folder in (settings.checkpoints, cache) if folder]
-    path = next((place for place in places if place.is_file()), None)
+    cache = settings.checkpoint_cache
+    folders = [folder for folder in (settings.checkpoints, cache) if folder]
+    fetches = cache is not None and not settings.offline and bool(spec.url)
+    path = next((one / spec.file for one in folders if (one / spec.file).is_file()), None)
     if path is None:
-        return _nowhere(settings, spec, say, what, fetches=fetches)
-    if settings.checkpoints is None and settings.checkpoint_cache is None:
-        found = f"{path}, a folder that no option names"
-        return say.lacks(what, found, f"--checkpoint-cache={cache}")
+        places = [f"{one}{'' if one.is_dir() else ' (no such folder)'}" for one in folders]
+        found = f"not in {' or '.join(places)}" if folders else _NO_FOLDER
+        if fetches:
+            return say.note(what, f"{found}; fetched when it is needed")
+        remedy = f"download {spec.url}" if spec.url else f"get {spec.file} from its publisher"
+        remedy += f" into {folders[0]}" if folders else ", then --checkpoints=DIR"
+        if spec.url and cache is None:
+            remedy += ", or --checkpoint-cache=DIR fetches it"
+        return say.lacks(what, found, remedy, short=ABSENT)
     try:
         verify_digest(path, spec)
     except CheckpointError as error:
@@ -401,23 +349,5 @@ def checkpoint(settings: Settings, model: Model) -> Finding:
     if path.stat().st_size == 0:
         remedy = f"get it again: {spec.url or 'from its publisher'}"
         return say.lacks(what, f"{path} is empty (0 bytes)", remedy)
-    verified = "digest as published" if has_digest(spec) else _NOT_VERIFIED
+    verified = "digest as published" if has_digest(spec) else "not verified: no digest is published"
     return say.ok(what, f"{path}; {verified}")
-
-
-def _nowhere(
-    settings: Settings, spec: CheckpointSpec, say: Findings, what: str, *, fetches: bool
-) -> Finding:
-    given = [folder for folder in (settings.checkpoints, settings.checkpoint_cache) if folder]
-    folders = [f"{one}{'' if one.is_dir() else ' (no such folder)'}" for one in given]
-    found = f"not in {' or '.join(folders)}" if given else _NO_FOLDER
-    if fetches:
-        return say.note(what, f"{found}; fetched when it is needed")
-    remedy = "--checkpoints=DIR"
-    if given and spec.url:
-        remedy = f"download {spec.url} into {given[0]}"
-    elif given:
-        remedy = f"get {spec.file} from its publisher and put it into {given[0]}"
-    if spec.url and settings.checkpoint_cache is None:
-        remedy += ", or --checkpoint-cache=DIR fetches it" + ("" if given else f": {spec.url}")
-    return say.lacks(what, found, remedy, short=ABSENT)

@@ -33,7 +33,7 @@ def checks_over(
     assert records.run is not None
     run = records.run
     try:
-        remarks = registry.remarks(settings, records.directory)
+        remarks = registry.provider_of(settings).remarks(settings, records.directory)
         return (
             *run_checks(records, catalog),
             *(_remark(run, CheckName.PLANTED_FAULT, "the simulated host", one) for one in remarks),

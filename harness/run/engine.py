@@ -75,7 +75,7 @@ class Run:
             ConfigError: options that do not fit together.
         """
         self.settings = settings if worker else registry.located(_with_usual_target(settings))
-        registry.check(self.settings)
+        registry.provider_of(self.settings).check(self.settings)
         self.id = run_id or writer.new_run_id()
         self.worker = worker
         self.directory: Path = self.settings.runs / self.id

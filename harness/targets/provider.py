@@ -39,7 +39,6 @@ class Finding:
     `for_accuracy`: only their accuracy cannot.
     kind: whether it is the machine's (devices, drivers, disk) or something to supply.
     short: for the summary; equal ones of several findings are said once.
-    only_for: "needed for published accuracy": said where nobody asked for one target.
     """
 
     group: str
@@ -52,7 +51,6 @@ class Finding:
     for_accuracy: bool = False
     kind: Kind = "input"
     short: str = ""
-    only_for: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,6 @@ class NothingHere:
     what: str
     found: str
     remedy: str
-    only_for: str  # "the Ascend targets"
 
 
 class Provider:

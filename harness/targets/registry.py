@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
 from harness.base.errors import ConfigError
 from harness.base.families import Family, available, families, family_of
-from harness.plan import Missing
 from harness.settings import Settings, with_target
 from harness.targets.protocol import Target
 from harness.targets.provider import Provider
 
-__all__ = ["available", "check", "lacking", "located", "make_target", "remarks", "unused"]
-
 
 def provider(family: Family) -> Provider:
     """Return what a family offers; its package is imported now."""
-    instance = import_module(f"{family.package}.provider").PROVIDER
-    if not isinstance(instance, Provider):
-        raise TypeError(f"{family.package}.provider.PROVIDER is no Provider")
+    instance: Provider = import_module(f"{family.package}.provider").PROVIDER
     return instance
 
 
-def _provider_of(settings: Settings) -> Provider:
+def provider_of(settings: Settings) -> Provider:
+    """Return the provider of the settings' target; one that offers nothing where there is none."""
     family = family_of(settings.target or "")
     return Provider() if family is None else provider(family)
 
@@ -55,26 +50,3 @@ def located(settings: Settings) -> Settings:
         if one.target is not None:
             return with_target(settings, one.target, one.how)
     return with_target(settings, None, "; ".join(one.how for one in detected if one.how))
-
-
-def lacking(settings: Settings, *, building: bool = False) -> Sequence[Missing]:
-    """Return what the settings' target needs of this host and does not find.
-
-    `building`: models are compiled here and run nowhere.
-    """
-    return _provider_of(settings).lacking(settings, building=building)
-
-
-def check(settings: Settings) -> None:
-    """Raise `ConfigError` where the options of a simulation cannot be played, before a run."""
-    _provider_of(settings).check(settings)
-
-
-def unused(settings: Settings) -> Sequence[str]:
-    """Return options that name tools of a real host in a simulated run, which has its own."""
-    return _provider_of(settings).unused(settings)
-
-
-def remarks(settings: Settings, run_dir: Path) -> tuple[str, ...]:
-    """Return what the target says of a finished run: planted faults that never struck."""
-    return tuple(_provider_of(settings).remarks(settings, run_dir))

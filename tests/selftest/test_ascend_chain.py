@@ -114,7 +114,7 @@ def test_an_npu_is_found_without_being_named(tmp_path, monkeypatch):
 def test_options_that_do_not_fit(tmp_path, given, words):
     with pytest.raises(ConfigError) as caught:
         settings = resolve(given, environment={})
-        registry.check(settings)
+        registry.provider_of(settings).check(settings)
         registry.make_target("ascend310p3", settings, tmp_path)
     assert words in caught.value.message + caught.value.remedy
 

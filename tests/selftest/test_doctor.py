@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Iterable
 from importlib import metadata
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -15,9 +16,8 @@ from typer.testing import CliRunner
 from harness.__main__ import app
 from harness.base.environment import ROOT
 from harness.base.errors import DeviceError
-from harness.base.host import package_version
 from harness.base.stages import Stage
-from harness.base.store import Store, source_digest
+from harness.base.store import Store
 from harness.catalog.load import load_catalog
 from harness.cli import examination as doctor
 from harness.cli import options as command_options
@@ -317,124 +317,60 @@ def test_a_file_of_the_right_name_is_not_yet_the_checkpoint(look, digested, tmp_
     assert named(look(**cached, offline=True)[0], "checkpoint of tiny").state == "lacks"
 
 
-def test_an_absent_checkpoint_is_named_with_its_folder(look, digested, tmp_path):
-    folder = tmp_path / "weights"
+def test_an_absent_checkpoint_is_named_with_its_folder(digested, tmp_path):
+    folder, none = tmp_path / "weights", tmp_path / "none"
     folder.mkdir()
+    bare, offered = (load_catalog(path).models["tiny"] for path in (TINY, digested[0]))
+    fetch = ", or --checkpoint-cache=DIR fetches it"
 
-    def absent(**given):
-        return named(look(**given)[0], "checkpoint")
+    def absent(model, **given):
+        settings = resolve({"store": str(tmp_path), **given}, {})
+        found = doctor.checkpoint(settings, model)
+        return found.state, found.found, found.remedy
 
-    found = absent(checkpoints=str(folder))
-    assert (found.state, found.found) == ("lacks", f"not in {folder}")
-    assert found.remedy == f"get tiny.pth from its publisher and put it into {folder}"
-    offered = {"catalog": str(digested[0]), "checkpoints": str(folder)}
-    assert absent(**offered).remedy == (
-        f"download https://example.org/tiny.pth into {folder}, or --checkpoint-cache=DIR fetches it"
-    )
-    found = absent(**offered, checkpoint_cache=str(tmp_path), offline=True)
-    assert found.found == f"not in {folder} or {tmp_path}"
-    assert "fetches" not in found.remedy
-    assert absent(**offered, checkpoint_cache=str(tmp_path)).state == "note"
-    found = absent(checkpoints=str(tmp_path / "none"))
-    assert found.found == f"not in {tmp_path / 'none'} (no such folder)"
-    found = absent()
-    assert (found.found, found.remedy) == (
-        "absent: tiny",
-        "--checkpoints=DIR (docs/checkpoints.md)",
-    )
+    by_hand = f"get tiny.pth from its publisher into {folder}"
+    download = f"download https://example.org/tiny.pth into {folder}"
+    assert absent(bare, checkpoints=str(folder)) == ("lacks", f"not in {folder}", by_hand)
+    assert absent(offered, checkpoints=str(folder))[2] == download + fetch
+    both = {"checkpoints": str(folder), "checkpoint_cache": str(none)}
+    places = f"not in {folder} or {none} (no such folder)"
+    assert absent(offered, **both, offline=True) == ("lacks", places, download)
+    assert absent(offered, **both) == ("note", f"{places}; fetched when it is needed", "")
+    assert absent(bare, **both) == ("lacks", places, by_hand)
 
 
-def test_an_empty_checkpoint_and_one_that_no_option_names_are_never_ok(look, tmp_path):
+def test_absent_checkpoints_are_one_line_and_an_empty_one_is_never_ok(look, tmp_path):
+    found = named(look(catalog=str(ROOT / "baselines.yaml"), models="fixres,resnest50")[0], "origi")
+    assert (found.state, found.found) == ("lacks", "absent: fixres, resnest50; no folder given")
+    assert "--checkpoints=DIR, or --checkpoint-cache=DIR" in found.remedy
     (tmp_path / "tiny.pth").write_bytes(b"")
     found = named(look(checkpoints=str(tmp_path))[0], "checkpoint of")
     assert (found.state, "empty (0 bytes)" in found.found) == ("lacks", True)
-    cache = tmp_path / "store" / "checkpoints"
-    cache.mkdir(parents=True)
-    (cache / "tiny.pth").write_bytes(b"PK")
-    found = named(look()[0], "checkpoint of")  # pytest would ask for an option, too
-    assert (found.state, found.remedy) == ("lacks", f"--checkpoint-cache={cache}")
-    assert named(look(checkpoint_cache=str(cache))[0], "checkpoint of").state == "ok"
-
-
-def test_many_absent_checkpoints_are_one_line_and_promise_no_fetch_without_a_url(tmp_path):
-    catalog = load_catalog(ROOT / "baselines.yaml")
-    models = list(catalog.models.values())[:2]
-
-    def with_url(url):
-        changed = [model.checkpoint.model_copy(update={"url": url}) for model in models]
-        pairs = zip(models, changed, strict=True)
-        return [model.model_copy(update={"checkpoint": spec}) for model, spec in pairs]
-
-    bare, offered = with_url(None), with_url("https://example.org/x.pth")
-
-    def line(models, **given):
-        settings = resolve({"store": str(tmp_path), **given}, {})
-        (found,) = doctor._weights(settings, catalog, models)
-        return found
-
-    one, two = (model.id for model in models)
-    files = ", ".join(model.checkpoint.file for model in models)
-    folder = {"checkpoints": str(tmp_path)}
-    assert line(bare).found == f"absent: {one}, {two}"
-    assert line(bare).remedy == "--checkpoints=DIR (docs/checkpoints.md)"
-    assert "--checkpoint-cache=DIR fetches them (" in line(offered).remedy
-    assert f"fetches that of {two} (" in line([bare[0], offered[1]]).remedy
-    assert line(bare, **folder).found == f"absent: {files}; not in {tmp_path}"
-    assert line(bare, **folder).remedy == "put them there (docs/checkpoints.md)"
 
 
 # Disk --------------------------------------------------------------------------------------
 
 
 def test_crops_of_all_models_are_held_against_the_disk_together(tmp_path, monkeypatch):
-    catalog = load_catalog(ROOT / "baselines.yaml")
-    models = list(catalog.models.values())
+    models = list(load_catalog(ROOT / "baselines.yaml").models.values())
     settings = resolve({"store": str(tmp_path / "store"), "runs": str(tmp_path / "runs")}, {})
     usage = shutil.disk_usage(tmp_path)
 
-    def crops(free_gb):
+    def crops(free_gb, **decoded_gb):
+        entries = [SimpleNamespace(kind=kind, bytes=gb * 1e9) for kind, gb in decoded_gb.items()]
+        monkeypatch.setattr(Store, "entries", lambda self: entries)
         disk = usage._replace(free=int(free_gb * 1e9))
         monkeypatch.setattr(shutil, "disk_usage", lambda place: disk)
         return named(doctor._disk(settings, models), "crops")
 
     # The largest alone takes 22 GB.
-    found = crops(30)
+    found = crops(30, export=22)
     assert found.what == "crops of 50,000 images, all together: 50.6 GB"
     assert found.found == "50.6 GB are still to be written, 30.0 GB are free"
     assert (found.state, "cache gc --max-gb=N" in found.remedy) == ("note", True)
     assert crops(51).state == "ok"
-    # What is decoded already needs no room, but not what an older Pillow decoded.
-    sizes = {one.preprocessing.size: one.preprocessing for one in models}
-    largest = sizes[max(sizes)].model_dump(mode="json", include={"resize", "crop"})
-    now = {
-        "count": 50_000,
-        "geometry": largest,
-        "pillow": package_version("pillow"),
-        "recipe": source_digest("harness.images.preprocess", "harness.catalog.steps"),
-    }
-
-    def build(staging):
-        (staging / "crops.npy").write_bytes(b"")
-        return ""
-
-    Store(settings.store).get_or_build(Stage.CROPS, {**now, "pillow": "0.9"}, build)
-    assert crops(30).state == "note"
-    Store(settings.store).get_or_build(Stage.CROPS, now, build)
-    assert crops(30).found == "28.5 GB are still to be written, 30.0 GB are free"
-    assert crops(30).state == "ok"
-
-
-def test_crops_that_a_run_decoded_are_counted(tmp_path):
-    from harness.images import dataset, generated
-    from harness.images.crops import Crops
-
-    (tmp_path / "images").mkdir()
-    generated.write_set(tmp_path / "images", 2, 1, workers=1)
-    preprocessing = load_catalog(TINY).models["tiny"].preprocessing
-    store = Store(tmp_path / "store")
-    Crops(store, dataset.find_image_set(tmp_path / "images"), preprocessing).complete()
-    inputs = preprocessing.model_dump(mode="json", include={"resize", "crop"})
-    assert doctor._decoded(store.root) == [(inputs, 2)]
+    found = crops(30, crops=22)
+    assert (found.state, found.found[:7]) == ("ok", "28.6 GB")
 
 
 def test_the_store_says_what_is_in_it_and_what_it_needs(look, tmp_path, monkeypatch):
@@ -467,7 +403,7 @@ def test_what_a_machine_has_nothing_of_is_one_line():
     shorts = cuda.PROVIDER.nothing_here().shorts
     parts = [gpu.lacks(short, "absent", "supply it", short=short) for short in shorts]
     inputs = Findings("real inputs", frozenset({"cpu", "cuda", *NPU}))
-    weights = inputs.lacks("original checkpoints", "absent: a", "get it", only_for="needed for x")
+    weights = inputs.lacks("original checkpoints", "absent: a", "get it")
     other = [every.ok("store", "much"), every.note("crops", "little", "a larger disk")]
     python = every.lacks("Python", "3.9", "supply it")
     whole = doctor.Examination((*findings, *parts, weights, *other, python), ())
@@ -479,12 +415,7 @@ def test_what_a_machine_has_nothing_of_is_one_line():
         "a GPU and its ONNX Runtime",
         "crops",  # a mere note
     ]
-    assert short[1].remedy == "only needed for x: get it"
-    assert short[2].remedy.startswith("only for the Ascend targets: ")
     assert "--simulate-ascend" in short[2].remedy
-    # Who names a target is not told whom it concerns.
-    for target in ("ascend310p3", "cuda", "cpu"):
-        assert not [one for one in doctor.brief(whole, target) if "only " in one.remedy]
     # A part that is missing where the others are there is named.
     some = doctor.Examination((findings[0], parts[1]), ())
     assert {one.what for one in doctor.brief(some)} == {findings[0].what, parts[1].what}

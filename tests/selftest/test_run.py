@@ -39,6 +39,7 @@ from harness.run.case_record import error_info, repeat_command
 from harness.run.engine import CaseRun, Run
 from harness.run.known_failures import CaseEnd, case_end
 from harness.settings import resolve
+from harness.targets.provider import Provider
 from tests.selftest.running import ROOT, TINY
 
 Ending = Verdict | BaseException
@@ -304,7 +305,7 @@ def test_checks_that_cannot_be_judged_fail_the_run(make, monkeypatch):
 
 
 def test_what_a_target_remarks_is_recorded(make, monkeypatch):
-    monkeypatch.setattr("harness.targets.registry.remarks", lambda *_: ("never struck",))
+    monkeypatch.setattr(Provider, "remarks", lambda *_: ("never struck",))
     records = make().execute()
     assert [(one.name, one.outcome, one.sentence) for one in records.checks] == [
         (CheckName.PLANTED_FAULT, "recorded", "never struck")

@@ -28,8 +28,7 @@ NOTHING_HERE = NothingHere(
     frozenset({_NO_NPU_SMI, _NO_ATC, _NO_DRIVER}),
     "an NPU, its driver, CANN and ais_bench",
     "none of them is here",
-    "docs/ascend.md; --simulate-ascend needs none of them",
-    "the Ascend targets",
+    "for the Ascend targets: docs/ascend.md; --simulate-ascend needs none of them",
 )
 
 _OF = frozenset(CHIPS)

@@ -47,8 +47,7 @@ class CudaProvider(Provider):
             frozenset({_NO_GPU, _NO_RUNTIME}),
             "a GPU and its ONNX Runtime",
             "neither is here",
-            "NVIDIA's driver, then pip install -r requirements/cuda.txt",
-            "--target=cuda",
+            "for --target=cuda: NVIDIA's driver, then pip install -r requirements/cuda.txt",
         )
 
     def looks(self, settings: Settings) -> Sequence[Look]:
