@@ -13,7 +13,7 @@ from harness.base.stages import Stage
 from harness.pages.looks import banners
 from harness.records import reader
 from harness.report import write_report
-from tests.selftest.running import NO_NETWORK, QUICK, ROOT, TINY, last_json, run_python
+from tests.selftest.running import NO_NETWORK, QUICK, TINY, last_json, run_python
 
 HEAVY = ("torch", "torchvision", "timm", "onnx", "onnxsim", "onnxruntime")
 
@@ -201,12 +201,3 @@ def test_failures_in_pytests_words(run_pytest, tmp_path):
     assert second.error.remembered
     assert "failed earlier in this run" in second.sentence
     assert f"the same failure as in accuracy of {first.case}, see there" in done.output
-
-
-def test_the_root_conftest_only_hands_over():
-    lines = (ROOT / "conftest.py").read_text().splitlines()
-    assert len([line for line in lines if line.strip()]) == 2
-    for check in ("accuracy", "throughput"):
-        text = (ROOT / "tests" / "acceptance" / f"test_{check}.py").read_text()
-        assert text.count("\n    ") == 1
-        assert "accept(measure())" in text

@@ -39,50 +39,41 @@ def test_how_well_something_is_known(half_width: float, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("percent", "half_width", "said"),
+    ("value", "unit", "half_width", "said"),
     [
-        (1504.10, 41.0, "16 ×, ±41 %"),
-        (1504.10, 4608.0, "not known"),
-        (1504.10, None, "16.0 ×"),
-        (452.13, 3.0, "5.52 ×"),
-        (123_456.0, 3.0, "1,240 ×"),
-        (4.71, None, "+4.71 %"),
-        (4.71, 0.05, "+4.71 %"),
-        (4.71, 0.5, "+4.7 %"),
-        (4.71, 9.0, "+5 %"),
-        (4.71, 41.0, "+5 %, ±41 %"),
-        (-19.24, 9.0, "-19 %"),
-        (-0.001, None, "+0.00 %"),
-        (99.99, 20.0, "+100 %, ±20 %"),
+        (1504.10, "%", 41.0, "16 ×, ±41 %"),
+        (1504.10, "%", 4608.0, "not known"),
+        (1504.10, "%", None, "16.0 ×"),
+        (452.13, "%", 3.0, "5.52 ×"),
+        (123_456.0, "%", 3.0, "1,240 ×"),
+        (4.71, "%", None, "+4.71 %"),
+        (4.71, "%", 0.05, "+4.71 %"),
+        (4.71, "%", 0.5, "+4.7 %"),
+        (4.71, "%", 9.0, "+5 %"),
+        (4.71, "%", 41.0, "+5 %, ±41 %"),
+        (-19.24, "%", 9.0, "-19 %"),
+        (-0.001, "%", None, "+0.00 %"),
+        (99.99, "%", 20.0, "+100 %, ±20 %"),
+        (-0.126, "points", None, "-0.13 points"),
+        (250.0, "points", None, "+250.00 points"),
+        (None, "%", 5.0, formats.NO_VALUE),
+        (31.543, "fps", None, "31.54 fps"),
+        (31.543, "fps", 0.4, "31.54 fps"),
+        (31.543, "fps", 4.0, "31.5 fps"),
+        (31.543, "fps", 41.0, "32 fps"),
+        (31.543, "fps", 141.0, "not known"),
+        (1507.8, "fps", 41.0, "1,500 fps"),
+        (12345.6, "fps", None, "12,346 fps"),
+        (0.0, "fps", 41.0, "0.000 fps"),
     ],
 )
-def test_a_difference_has_no_false_digit(
-    percent: float, half_width: float | None, said: str
+def test_a_figure_has_no_false_digit(
+    value: float | None, unit: str, half_width: float | None, said: str
 ) -> None:
-    assert words(formats.difference(percent, half_width=half_width)) == said
-
-
-def test_points_and_absent_values_stay() -> None:
-    assert words(formats.difference(-0.126, "points")) == "-0.13 points"
-    assert words(formats.difference(250.0, "points")) == "+250.00 points"
-    assert formats.difference(None, half_width=5.0) == formats.NO_VALUE
-
-
-@pytest.mark.parametrize(
-    ("fps", "half_width", "said"),
-    [
-        (31.543, None, "31.54 fps"),
-        (31.543, 0.4, "31.54 fps"),
-        (31.543, 4.0, "31.5 fps"),
-        (31.543, 41.0, "32 fps"),
-        (31.543, 141.0, "not known"),
-        (1507.8, 41.0, "1,500 fps"),
-        (12345.6, None, "12,346 fps"),
-        (0.0, 41.0, "0.000 fps"),
-    ],
-)
-def test_a_rate_has_no_false_digit(fps: float, half_width: float | None, said: str) -> None:
-    assert words(formats.figure(fps, "fps", half_width)) == said
+    if unit == "fps":
+        assert words(formats.figure(value, unit, half_width)) == said
+    else:
+        assert words(formats.difference(value, unit, half_width=half_width)) == said
 
 
 @pytest.mark.parametrize(
