@@ -65,50 +65,34 @@ class HarnessError(Exception):
 
 
 class ConfigError(HarnessError):
-    """Options, variables or files of the command line that do not fit together."""
-
     stage = Stage.CONFIGURATION
 
 
 class CatalogError(HarnessError):
-    """`baselines.yaml` is not what it must be."""
-
     stage = Stage.CATALOG
 
 
 class DataError(HarnessError):
-    """Images or labels that cannot be used."""
-
     stage = Stage.DATA
 
 
 class CheckpointError(HarnessError):
-    """Weights that are absent, damaged, unsafe or not those of the network."""
-
     stage = Stage.CHECKPOINT
 
 
 class NetworkError(HarnessError):
-    """A network that no library supplies under the name in the catalog."""
-
     stage = Stage.NETWORK
 
 
 class ExportError(HarnessError):
-    """PyTorch to ONNX."""
-
     stage = Stage.EXPORT
 
 
 class SimplifyError(HarnessError):
-    """onnxsim at one fixed batch size."""
-
     stage = Stage.SIMPLIFY
 
 
 class CompileError(HarnessError):
-    """The target's compiler."""
-
     stage = Stage.COMPILE
 
 
@@ -125,14 +109,10 @@ class InferError(HarnessError):
 
 
 class DeviceError(HarnessError):
-    """A device that is absent, busy, lost or unhealthy."""
-
     stage = Stage.DEVICE
 
 
 class EagerError(HarnessError):
-    """The eager PyTorch reference could not be had."""
-
     stage = Stage.EAGER
 
 
@@ -149,14 +129,10 @@ class ProvenanceError(HarnessError):
 
 
 class StoreError(HarnessError):
-    """The artifact store cannot be read or written."""
-
     stage = Stage.STORE
 
 
 class RecordError(HarnessError):
-    """Records of a run that cannot be written, read or joined."""
-
     stage = Stage.RECORDS
 
 

@@ -130,8 +130,7 @@ class Tidied:
     """What `gc` removed, with the reason, and what it left although it was asked to remove it."""
 
     removed: tuple[tuple[Entry, str], ...]
-    recent: tuple[Entry, ...]  # used within the last hour
-    held: tuple[Entry, ...]  # somebody is building it
+    kept: tuple[Entry, ...]  # used within the last hour, or somebody is building it
     failed: tuple[tuple[Path, OSError], ...]  # entries and leftovers that cannot be removed
 
 
@@ -365,8 +364,7 @@ class Store:
         digits name entries that go whenever they were used.
         """
         removed: list[tuple[Entry, str]] = []
-        recent: list[Entry] = []
-        held: list[Entry] = []
+        kept: list[Entry] = []
         failed: list[tuple[Path, OSError]] = []
         moment = time.time()
         for leftover in (*self.root.glob("damaged/*"), *self.root.glob("staging/*")):
@@ -395,18 +393,18 @@ class Store:
             else:
                 continue
             if age <= _GC_GRACE_S and not named:
-                recent.append(entry)
+                kept.append(entry)
                 continue
             try:
                 gone = self._remove(f"{entry.kind}-{entry.key}", entry.directory)
             except locks.LockTimeout:
-                held.append(entry)
+                kept.append(entry)
             except OSError as error:
                 failed.append((entry.directory, error))
             else:
                 total -= entry.bytes
                 removed += [(entry, reason)] * gone
-        return Tidied(tuple(removed), tuple(recent), tuple(held), tuple(failed))
+        return Tidied(tuple(removed), tuple(kept), tuple(failed))
 
     def _remove(self, name: str, directory: Path) -> bool:
         """Remove an entry or a leftover of `name`; return False where it is gone already.

@@ -148,10 +148,8 @@ def gc(
         typer.echo(f"removed {entry.kind} {entry.key} ({decimal(entry.bytes)}): {why}")
     removed = decimal(sum(entry.bytes for entry, _ in done.removed))
     summary = f"{plural(len(done.removed), 'artifact')}, {removed} removed"
-    if done.recent:
-        summary += f"; {len(done.recent)} used within the last hour stay"
-    if done.held:
-        summary += f"; {len(done.held)} in the making stay"
+    if done.kept:
+        summary += f"; {len(done.kept)} used within the last hour or in the making stay"
     typer.echo(summary)
     if done.failed:
         path, error = done.failed[0]

@@ -97,7 +97,8 @@ def geometry(pre: Preprocessing, width: int, height: int) -> Geometry:
     size = pre.crop.size
     missing = tuple(max(size - side, 0) for side in resized)
     padding = (missing[0] // 2, missing[1] // 2, (missing[0] + 1) // 2, (missing[1] + 1) // 2)
-    left, top = (_margin(max(side, size) - size, pre.crop.offset) for side in resized)
+    spare = [max(side - size, 0) for side in resized]
+    left, top = (round(one / 2) if pre.crop.offset == "round" else one // 2 for one in spare)
     return Geometry(resized, padding, (left, top))
 
 
@@ -185,10 +186,6 @@ def _resized(pre: Preprocessing, width: int, height: int) -> tuple[int, int]:
     if resize.op == "resize_short" and width <= height:
         return resize.size, int(resize.size * height / width)
     return int(resize.size * width / height), resize.size
-
-
-def _margin(spare: int, rule: str) -> int:
-    return round(spare / 2) if rule == "round" else spare // 2
 
 
 def _crop(image: Image.Image, pre: Preprocessing) -> UInt8:

@@ -25,7 +25,6 @@ from harness.simulator.host import Host
 __all__ = (
     "BaseTensor",
     "InferenceSession",
-    "MemorySummary",
     "Tensor",
     "session_options",
     "sumary",
@@ -43,7 +42,6 @@ DATATYPES: Mapping[str, int] = {
     "int64": 9,
     "float64": 11,
 }
-_NCHW, _ND = 0, 2
 _FAILURE = "[-1][ACL: general failure] "
 _INVALID = "[1][ACL: invalid parameter] "
 _RUNTIME = "[3][ACL: runtime failure] "
@@ -74,11 +72,9 @@ def _fails(said: str, code: str) -> RuntimeError:
 
 @dataclass
 class session_options:
-    """How a session is opened: `loop` executions for each run; it logs alike at every level."""
+    """How a session is opened: `loop` executions for each run."""
 
     loop: int = 1
-    log_level: int = 2
-    acl_json_path: str = ""
 
 
 class sumary:
@@ -94,7 +90,6 @@ class tensor_desc:
     def __init__(self, tensor: om.Tensor) -> None:
         self.name = tensor.name
         self.datatype = DATATYPES[tensor.dtype]
-        self.format = _NCHW if len(tensor.shape) == 4 else _ND
         self.shape = list(tensor.shape)
         self.size = self.realsize = int(np.prod(tensor.shape)) * np.dtype(tensor.dtype).itemsize
 
@@ -137,17 +132,6 @@ class Tensor:
 
     def _bytes(self) -> Array:
         return self._array.reshape(-1).view(np.uint8)
-
-
-class MemorySummary:
-    """Milliseconds of the copies to and from devices: the chip reads the host's memory."""
-
-    def __init__(self) -> None:
-        self.H2D_time_list: list[float] = []
-        self.D2H_time_list: list[float] = []
-
-    def reset(self) -> None:
-        """Forget them."""
 
 
 class InferenceSession:
@@ -262,23 +246,6 @@ class InferenceSession:
             return float(np.float32(end - start))
         # Floats of C, counted from the session's begin: after an hour they tell 0.25 ms apart.
         return float(np.float32(start - self._zero_ms)), float(np.float32(end - self._zero_ms))
-
-    # What the front-ends call of a static model, too.
-
-    def set_context(self) -> None:
-        """Do nothing: sessions of one process do not disturb each other here."""
-
-    def set_staticbatch(self) -> int:
-        """Choose the only mode of the models here."""
-        return 0
-
-    def set_custom_outsize(self, sizes: Sequence[int]) -> int:
-        """Take sizes and ignore them, as for every static model."""
-        return 0
-
-    def get_dym_aipp_input_exist(self) -> int:
-        """Return how many inputs have dynamic AIPP: none."""
-        return 0
 
     def free_resource(self) -> int:
         """Unload the model; the session is of no use any more. Safe to call twice."""

@@ -55,16 +55,8 @@ def _answer(argv: Sequence[str], host: Host) -> Iterator[str]:
 # --- values -----------------------------------------------------------------------------------
 
 
-def _health_of(host: Host, chip: Chip) -> str:
-    return "Alarm" if host.strikes("unhealthy", chip.device) else "OK"
-
-
 def _temperature(host: Host, chip: Chip) -> int:
     return 97 if host.strikes("throttled", chip.device) else 42 + chip.device % 8
-
-
-def _watts(host: Host) -> float:
-    return 15.8 if host.config.chip != "310" else 12.8
 
 
 def _frequency(host: Host, chip: Chip, holders: Sequence[Holder]) -> int:
@@ -115,11 +107,11 @@ def _table(host: Host) -> Iterator[str]:
         holders = host.holders(chip.device)
         pages = "                0    / 969" if hugepages else ""
         # A card's power is printed once, in the row of its first chip.
-        watts = f"{_watts(host)}" if chip.chip_id == 0 else "NA"
+        watts = ("12.8" if config.chip == "310" else "15.8") if chip.chip_id == 0 else "NA"
         yield _row(
             widths,
             f"{chip.npu_id:<8}{config.chip}",
-            _health_of(host, chip),
+            "Alarm" if host.strikes("unhealthy", chip.device) else "OK",
             f"{watts:<13}{_temperature(host, chip)}{pages}",
         )
         yield _row(

@@ -66,7 +66,7 @@ def test_what_was_used_within_the_hour_stays_and_is_told(cache, tmp_path: Path) 
     done = cache("gc", "--older-than-days=0")
     assert done.exit_code == 0
     assert "1 artifact, " in done.output
-    assert " removed; 1 used within the last hour stay" in done.output
+    assert " removed; 1 used within the last hour or in the making stay" in done.output
     assert [entry.key for entry in store.entries()] == [one.key]
     assert cache("gc", f"--key={one.key[:8]}").exit_code == 0
     assert list(store.entries()) == []

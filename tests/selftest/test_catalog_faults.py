@@ -68,10 +68,12 @@ FAULTS = [
     Fault("title: Tiny", "[a, b]: Tiny", "a list or a mapping as a key"),
     Fault("title: Tiny", "true: Tiny", "the key true in models.tiny"),
     Fault("4: 800.5}", "4.5: 800.5}", f"the key 4.5 in {TABLE}.fps"),
-    Fault("top1: 70.5", "top1: true", "found true; expected a number"),
+    Fault("top1: 70.5", "top1: true", "found true; expected a valid number"),
     Fault("classes: 1000\n", "classes: 1000.0\n", "found 1000.0; expected"),
-    Fault("top1: 70.5", 'top1: "70.5"', 'found "70.5"; expected a number', "remove the quotes"),
-    Fault("size: 72,", "size: 7_2,", 'found "7_2"; expected a whole number', "plain digits"),
+    Fault(
+        "top1: 70.5", 'top1: "70.5"', 'found "70.5"; expected a valid number', "remove the quotes"
+    ),
+    Fault("size: 72,", "size: 7_2,", 'found "7_2"; expected a valid integer', "plain digits"),
     Fault(
         'sha256_prefix: "0123ABCD"',
         "sha256_prefix: 12345678",
@@ -84,14 +86,23 @@ FAULTS = [
         "act_layer: relu", "act_layer: [relu]", "act_layer: found a list; expected a number, text"
     ),
     Fault("classes: 1000\n", "classes: 1002\n", "found 1002; expected 1000 or 1001"),
-    Fault("1: 400,", "0: 400,", f"{TABLE}.fps.0: found the key 0; expected at least"),
-    Fault("4: 800.5}", "99999: 800.5}", "found the key 99999; expected at most"),
-    Fault("4: 800.5}", '"4": 800.5}', 'found the key "4"; expected a whole', "remove the quotes"),
+    Fault("1: 400,", "0: 400,", f"{TABLE}.fps.0: found the key 0; expected greater than or"),
+    Fault("4: 800.5}", "99999: 800.5}", "found the key 99999; expected less than or"),
+    Fault(
+        "4: 800.5}",
+        '"4": 800.5}',
+        'found the key "4"; expected a valid integer',
+        "remove the quotes",
+    ),
     Fault("4: 800.5}", "4: 800,5}", f"{TABLE}.fps.5: found nothing", "write a value"),
-    Fault("fps: {1: 400, 4: 800.5}", "fps: {}", "expected at least 1 entry"),
-    Fault("top1: 70.5", "top1: 0.705", "found 0.705; expected more than 1"),
-    Fault("tolerance_percent: 1,", "tolerance_percent: 100,", "found 100; expected at most 10"),
-    Fault("tolerance_percent: 1,", "tolerance_percent: 0,", "found 0; expected more than 0"),
+    Fault("fps: {1: 400, 4: 800.5}", "fps: {}", "should have at least 1 item"),
+    Fault("top1: 70.5", "top1: 0.705", "found 0.705; expected greater than 1"),
+    Fault(
+        "tolerance_percent: 1,",
+        "tolerance_percent: 100,",
+        "found 100; expected less than or equal to 10",
+    ),
+    Fault("tolerance_percent: 1,", "tolerance_percent: 0,", "found 0; expected greater than 0"),
     Fault("side: both", "side: bth", "found \"bth\"; expected 'both' or 'drop'", "'both'"),
     Fault(
         "{target: ascend310,",
@@ -132,7 +143,7 @@ FAULTS = [
         "crop: {size: 64,", "crop: {size: 60,", f"{STEPS}.crop.size: found 60; expected the size of"
     ),
     Fault("size: 72,", "size: 60,", f"{STEPS}.crop.size: found 64, larger than", at="crop: {size"),
-    Fault("0.225]", "0]", f"{STEPS}.normalize.std[2]: found 0; expected more than 0"),
+    Fault("0.225]", "0]", f"{STEPS}.normalize.std[2]: found 0; expected greater than 0"),
     Fault(
         "classes: 1000\n    label_offset: 0",
         "classes: 1001\n    label_offset: 0",
@@ -176,7 +187,11 @@ FAULTS = [
     Fault("title: Tiny", "title: Ti\x07ny", "control character U+0007"),
     Fault("title: Tiny", 'title: "Ti\\x1bny"', "a control character"),
     Fault("models:\n", "---\nmodels:\n", "a second document", at="---"),
-    Fault("mean: [0.485,", "mean: [123.675,", "mean[0]: found 123.675; expected at most 1"),
+    Fault(
+        "mean: [0.485,",
+        "mean: [123.675,",
+        "mean[0]: found 123.675; expected less than or equal to 1",
+    ),
     Fault(
         "      layout: plain",
         f'      sha256: "{"9" * 64}"\n      layout: plain',

@@ -468,7 +468,7 @@ def test_gc_by_age_and_size(tmp_path, ages, limits, removed, recent):
         entry_of_age(store, number, age)
     done = store.gc(**limits)
     assert numbers(entry for entry, _ in done.removed) == removed
-    assert numbers(done.recent) == recent
+    assert numbers(done.kept) == recent
     assert numbers(store.entries()) == [n for n in range(len(ages)) if n not in removed]
     for entry in store.entries():  # reading makes recent
         assert store.get(KIND, entry.inputs) is not None
@@ -511,7 +511,7 @@ def test_gc_spares_an_entry_that_somebody_builds(tmp_path):
     entry = entry_of_age(store, 0, 9 * DAY)
     with locks.locked(tmp_path / "locks" / f"export-{entry.key}.lock", what="building it"):
         done = store.gc(older_than_s=DAY)
-    assert (done.removed, [one.key for one in done.held]) == ((), [entry.key])
+    assert (done.removed, [one.key for one in done.kept]) == ((), [entry.key])
     assert len(store.gc(older_than_s=DAY).removed) == 1
 
 
@@ -527,9 +527,9 @@ def test_gc_removes_leftovers_of_dead_builds_and_old_damage(tmp_path):
         (folder / "half").write_text("x")
     for folder in old:
         aged(folder, 2 * 3600)
-    assert Store(tmp_path).gc() == Tidied((), (), (), ())
+    assert Store(tmp_path).gc() == Tidied((), (), ())
     assert files_below(tmp_path) == [f"staging/{young.name}/half"]
-    assert Store(tmp_path / "absent").gc(max_bytes=0) == Tidied((), (), (), ())
+    assert Store(tmp_path / "absent").gc(max_bytes=0) == Tidied((), (), ())
 
 
 def test_gc_spares_a_build_that_takes_hours(tmp_path):
@@ -551,7 +551,7 @@ def test_an_entry_that_vanishes_during_gc(tmp_path, monkeypatch):
     entry = entry_of_age(store, 0, 9 * DAY)
     monkeypatch.setattr(store, "entries", lambda: iter([entry]))
     Store(tmp_path).gc(older_than_s=DAY)
-    assert store.gc(older_than_s=DAY) == Tidied((), (), (), ())
+    assert store.gc(older_than_s=DAY) == Tidied((), (), ())
 
 
 # A disk that does not do as it should.
