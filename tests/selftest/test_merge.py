@@ -197,39 +197,40 @@ def test_records_that_are_not_whole_are_told_and_not_green(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("statuses", "joined"),
+    ("parts", "joined"),
     [
-        ((1, 7), 1),
-        ((7, 4), 7),
-        ((6, 4), 4),
-        ((0, 6), 6),
-        ((0, 0), 0),
-        ((2, 7), 2),
-        ((3, 1), 1),
-        ((7, 137), 7),
-        ((-9, 1), 1),
-        ((-9, 6), 7),
+        *(
+            (tuple({"exit_status": status} for status in statuses), joined)
+            for *statuses, joined in (
+                (1, 7, 1),
+                (7, 4, 7),
+                (6, 4, 4),
+                (0, 6, 6),
+                (0, 0, 0),
+                (2, 7, 2),
+                (3, 1, 1),
+                (7, 137, 7),
+                (-9, 1, 1),
+                (-9, 6, 7),
+            )
+        ),
+        # A red case or check counts whatever its run ended with.
+        (({"outcome": "failed"},), 1),
+        (({"check": "failed"},), 1),
+        (({"check": "inconclusive"},), 6),
+        # Inconclusive is allowed where every run allowed it.
+        (({"check": "inconclusive", "allow_inconclusive": True},), 0),
+        (({"check": "inconclusive", "allow_inconclusive": True}, {}), 6),
     ],
 )
-def test_the_exit_code_follows_the_order_of_the_readme(tmp_path, statuses, joined):
-    parts = [
-        one_run(tmp_path, [speed(batch, run)], exit_status=status)
-        for batch, run, status in zip((1, 4), "ab", statuses, strict=True)
-    ]
-    assert merge(parts, tmp_path / "both").exit_status == joined
-
-
-def test_a_red_case_or_check_counts_whatever_its_run_ended_with(tmp_path):
-    for number, (outcome, raw, status) in enumerate(
-        (
-            ("failed", [], 1),
-            ("passed", ["failed"], 1),
-            ("passed", ["inconclusive"], 6),
-        )
-    ):
-        case = speed(1, f"r{number}", outcome=outcome)
-        part = one_run(tmp_path, [case], exit_status=0, raw=[checked(text) for text in raw])
-        assert merge([part], tmp_path / f"merged {number}").exit_status == status
+def test_the_exit_code_follows_the_order_of_the_readme(tmp_path, parts, joined):
+    runs = []
+    for batch, run, changes in zip((1, 4), "ab", parts, strict=False):
+        given = {"exit_status": 0, "outcome": "passed", "check": "", **changes}
+        case = speed(batch, run, outcome=given.pop("outcome"))
+        outcome = given.pop("check")
+        runs.append(one_run(tmp_path, [case], raw=[checked(outcome)] if outcome else [], **given))
+    assert merge(runs, tmp_path / "joined").exit_status == joined
 
 
 def test_what_a_part_was_told_to_leave_out_is_not_lost(tmp_path):
@@ -247,14 +248,6 @@ def test_what_a_part_was_told_to_leave_out_is_not_lost(tmp_path):
         end = merge(parts, tmp_path / name).end
         assert end is not None
         assert (end.exit_status, end.stopped, end.complete) == ended
-
-
-def test_inconclusive_is_allowed_where_every_run_allowed_it(tmp_path):
-    undecided = checked("inconclusive")
-    one = one_run(tmp_path, [speed(1, "a")], raw=[undecided], allow_inconclusive=True)
-    other = one_run(tmp_path, [speed(4, "b")])
-    assert merge([one], tmp_path / "one").exit_status == 0
-    assert merge([one, other], tmp_path / "both").exit_status == 6
 
 
 # Checks over the cases --------------------------------------------------------------------
@@ -346,19 +339,19 @@ def test_missing_predictions_do_not_turn_a_comparison_green(tmp_path):
     assert made.exit_status == 1
 
 
-@pytest.mark.parametrize("outcome", ["passed", "failed"])
-def test_a_run_that_compared_all_itself_keeps_its_word(tmp_path, outcome):
+@pytest.mark.parametrize(
+    ("outcome", "unnamed"),
+    [("passed", ""), ("failed", ""), ("failed", "predictions/bs4.csv")],
+)
+def test_a_run_that_compared_all_itself_keeps_its_word(tmp_path, outcome, unnamed):
+    """Also where a case of it left no predictions behind: nothing to compare clears nobody."""
     part = shard(tmp_path, "a", {1: RIGHT, 4: RIGHT}, raw=[batches(outcome)])
-    shutil.rmtree(part / "predictions")
+    if unnamed:
+        text = (part / RESULTS).read_text()
+        (part / RESULTS).write_text(text.replace(unnamed, ""))
+    else:
+        shutil.rmtree(part / "predictions")
     assert outcomes(merge([part], tmp_path / "one")) == {BATCHES: outcome}
-
-
-def test_nothing_to_compare_clears_nobody(tmp_path):
-    """The failed run's case left no predictions behind; what it said stays."""
-    part = shard(tmp_path, "a", {1: RIGHT, 4: RIGHT}, raw=[batches("failed")])
-    text = (part / RESULTS).read_text()
-    (part / RESULTS).write_text(text.replace("predictions/bs4.csv", ""))
-    assert outcomes(merge([part], tmp_path / "one")) == {BATCHES: "failed"}
 
 
 def test_the_same_case_on_two_hosts_must_have_run_one_file(tmp_path):

