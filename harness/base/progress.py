@@ -152,13 +152,11 @@ class Progress:
 
     def _text(self) -> str:
         """Return the status: the run, then the stage; empty when there is nothing to say."""
-        return " ".join(part for part in (self._run_text(), self._stage_text()) if part)
-
-    def _run_text(self) -> str:
-        if not self._planned:
-            return ""
-        done = self._planned - len(self._open)
-        return f"[{done}/{self._planned} cases{_left(self._seconds_left())}]"
+        parts = [self._stage_text()]
+        if self._planned:
+            done = self._planned - len(self._open)
+            parts.insert(0, f"[{done}/{self._planned} cases{_left(self._seconds_left())}]")
+        return " ".join(filter(None, parts))
 
     def _seconds_left(self) -> float:
         """Return how long the run still takes, by earlier runs or by this one's cases so far.

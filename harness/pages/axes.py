@@ -28,17 +28,8 @@ def ticks(low: float, high: float, most: int = 4) -> tuple[tuple[float, str], ..
     if step == 10.0:
         step, power = 1.0, power + 1
 
-    def at(index: int) -> float:
-        # Rounded, so that a tick is the number that its text says.
-        return round(index * step * 10.0**power, max(0, -power))
-
-    width = step * 10.0**power
+    width, decimals = step * 10.0**power, max(0, -power)
     first, last = math.floor(low / width + 1e-9), math.ceil(high / width - 1e-9)
-    return tuple(
-        (at(index), _tick_text(at(index), max(0, -power)))
-        for index in range(first, max(last, first + 1) + 1)
-    )
-
-
-def _tick_text(value: float, decimals: int) -> str:
-    return f"{value + 0.0:,.{decimals}f}".replace("-", MINUS)
+    # Rounded, so that a tick is the number that its text says; never a negative zero.
+    values = [round(i * width, decimals) + 0.0 for i in range(first, max(last, first + 1) + 1)]
+    return tuple((value, f"{value:,.{decimals}f}".replace("-", MINUS)) for value in values)
