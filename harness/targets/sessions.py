@@ -156,7 +156,6 @@ class WorkerSession:
             self._check_stream(stream)
             slot = count % len(self.slots)
             fill(self.slots[slot])
-            self._check_stream(stream)
             full = len(self._submitted) == len(self.slots) - 1
             result = self._collect() if full else None
             self._submit(slot)  # before the result is handed out: the consumer may take its time

@@ -34,10 +34,8 @@ F_ADD_SEALS, F_SEAL_SHRINK, F_SEAL_GROW = 1033, 2, 4
 def memory_file(name: str) -> int:
     """The descriptor of an empty file without a path, to be shared with a worker for `name`.
 
-    It is in memory where kernel, C library and Python know how, else in the temporary directory.
-
     Raises:
-        LoadError: neither can be had.
+        LoadError: neither memory nor the temporary directory has one.
     """
     with contextlib.suppress(AttributeError, OSError):  # AttributeError: glibc before 2.27
         return _memfd_create("batches", MFD_CLOEXEC | MFD_ALLOW_SEALING)
@@ -76,15 +74,6 @@ class Memory:
     outputs: tuple[Float32, ...]
 
 
-def _count(spec: TensorSpec) -> int:
-    return math.prod(spec.shape)
-
-
-def _slot_bytes(spec: TensorSpec) -> int:
-    size = _count(spec) * np.dtype(spec.dtype).itemsize
-    return -(-size // ALIGNMENT) * ALIGNMENT
-
-
 def allocate(fd: int, given: TensorSpec, returned: TensorSpec) -> Memory:
     """Lay out and map the slots.
 
@@ -97,34 +86,28 @@ def allocate(fd: int, given: TensorSpec, returned: TensorSpec) -> Memory:
         MemoryError: the slots are larger than the machine's memory.
         OSError: the kernel refuses them.
     """
-    sizes = {"inputs": _slot_bytes(given), "outputs": _slot_bytes(returned)}
-    count = SLOTS if SLOTS * sum(sizes.values()) <= SLOTS_BYTES else SLOTS - 1
-    offset = 0
-    layout = []
-    for _ in range(count):
-        slot = {}
-        for key, size in sizes.items():
-            slot[key] = [offset]
-            offset += size
-        layout.append(slot)
-    if offset > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
-        raise MemoryError(f"{offset / 2**30:.0f} GiB are more than this machine has")
-    os.ftruncate(fd, offset)
+    given_bytes, returned_bytes = (
+        -(-4 * math.prod(spec.shape) // ALIGNMENT) * ALIGNMENT for spec in (given, returned)
+    )
+    slot = given_bytes + returned_bytes
+    count = SLOTS if SLOTS * slot <= SLOTS_BYTES else SLOTS - 1
+    size = count * slot
+    if size > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
+        raise MemoryError(f"{size / 2**30:.0f} GiB are more than this machine has")
+    os.ftruncate(fd, size)
     try:
         fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW)
     except OSError:  # a file in the temporary directory
         # A page that the disk has no room for would be a SIGBUS, too: take them all now.
-        os.posix_fallocate(fd, 0, offset)
+        os.posix_fallocate(fd, 0, size)
     # Unmapped when the last view is gone: whoever holds one after `close` reads stale numbers,
     # not freed memory.
-    memory = mmap.mmap(fd, offset)
+    memory = mmap.mmap(fd, size)
 
-    def view(spec: TensorSpec, at: int) -> Float32:
-        return np.frombuffer(memory, np.float32, _count(spec), at).reshape(spec.shape)
+    def views(spec: TensorSpec, offsets: range) -> tuple[Float32, ...]:
+        flat = (np.frombuffer(memory, np.float32, math.prod(spec.shape), at) for at in offsets)
+        return tuple(one.reshape(spec.shape) for one in flat)
 
-    return Memory(
-        offset,
-        layout,
-        tuple(view(given, slot["inputs"][0]) for slot in layout),
-        tuple(view(returned, slot["outputs"][0]) for slot in layout),
-    )
+    inputs, outputs = range(0, size, slot), range(given_bytes, size, slot)
+    layout = [{"inputs": [i], "outputs": [o]} for i, o in zip(inputs, outputs, strict=True)]
+    return Memory(size, layout, views(given, inputs), views(returned, outputs))

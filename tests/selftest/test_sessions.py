@@ -365,7 +365,10 @@ def test_close_is_polite_first_and_can_be_repeated(opened: Opener, tmp_path: Pat
     session = opened(open=f"model.close = lambda: open({str(said)!r}, 'w').close()")
     worker = session.about.pid
     assert worker is not None and alive(worker)
+    ends: list[str] = []
+    session.after.callback(ends.append, "a private copy is removed")
     session.close()
+    assert ends
     assert said.exists() and not alive(worker)
     session.close()
     assert descriptors() == before

@@ -166,14 +166,12 @@ def in_process(
 
 BAD_OUTPUTS = {
     "wrong shape": ("outputs = [y.T]", r"output 'class' has shape \[5, 2\], .* says \[2, 5\]"),
-    "wrong rank": ("outputs = [y[None]]", r"has shape \[1, 2, 5\]"),
     "wrong dtype": ("outputs = [y.astype('f2')]", "output 'class' has dtype float16"),
     "swapped bytes": ("outputs = [y.astype('>f4')]", "output 'class' has dtype >f4"),
     "no output": ("outputs = []", "returned 0 outputs, the model has 1"),
     "extra output": ("outputs = [y, y]", "returned 2 outputs, the model has 1"),
     "not a list": ("outputs = y", "returned a ndarray, not a list"),
     "not an array": ("outputs = [[1.0]]", "output 'class' is a list, not an array"),
-    "none": ("outputs = None", "returned a NoneType, not a list"),
 }
 
 
@@ -194,16 +192,15 @@ def test_outputs_are_held_against_the_models_own_words(
 
 
 def test_what_is_out_of_order_is_an_error_and_no_crash(tmp_path: Path) -> None:
-    replies = in_process(tmp_path, [{"op": "nonsense"}, {"op": "run", "slot": 9}, {"op": "run"}])
-    assert [reply["id"] for reply in replies] == list(range(6))
-    assert ["error" in reply for reply in replies] == [False, False, True, True, True, False]
+    *replies, closed = in_process(tmp_path, [{"op": "nonsense"}, {"op": "run", "slot": 9}])
+    assert ["error" in reply for reply in replies] == [False, False, True, True]
+    assert closed == {"id": 4}
 
 
 @pytest.mark.parametrize(
     ("code", "message"),
     [
         ("model.outputs = [('y', (None, 5), 'float32')]", r"\[None, 5\].*fixed sides"),
-        ("model.outputs = [('y', ('N', 5), 'float32')]", r"\['N', 5\].*fixed sides"),
         ("model.outputs = [('y', (0, 5), 'float32')]", "fixed sides"),
         ("model.outputs = [('y', (2, 5), 'tensor(string)')]", "NumPy does not have"),
         ("raise ValueError", "no message"),
@@ -229,18 +226,18 @@ def test_times_are_reported_in_chunks(
     assert len(timed["ms"]) == loops
 
 
-@pytest.mark.parametrize("warmup", [0, 1, 2, 7])
-def test_a_backend_may_alternate_between_two_variants(tmp_path: Path, warmup: int) -> None:
+def test_a_backend_may_alternate_between_two_variants(tmp_path: Path) -> None:
     # The eager reference does, between its memory formats.
     code = "model.time = lambda arrays, loops, warmup: [i % 2 for i in range(loops)]"
     commands = [
         {"op": "time", "loops": loops, "warmup": warmup, "pulse_s": pulse_s}
-        for loops in (1, 2, 50)
+        for loops in (1, 50)
+        for warmup in (0, 1, 2, 7)
         for pulse_s in (0.0, 1000.0)
     ]
     replies = in_process(tmp_path, commands, open=code)
     timed = [reply["ms"] for reply in replies if "ms" in reply]
-    assert timed == [[i % 2 for i in range(loops)] for loops in (1, 1, 2, 2, 50, 50)]
+    assert timed == [[0]] * 8 + [[0, 1] * 25] * 8
 
 
 @pytest.fixture
@@ -294,21 +291,13 @@ def test_a_hang_with_the_interpreter_locked_ends_without_a_parent(
 
 def test_the_worker_is_python_3_7() -> None:
     ast.parse(WORKER.read_text(), feature_version=(3, 7))
-    # The check sees what it is for.
-    with pytest.raises(SyntaxError):
-        ast.parse("if (x := 1): pass", feature_version=(3, 7))
 
 
 def test_the_worker_imports_only_the_standard_library_and_numpy() -> None:
-    imported = {
-        name.split(".")[0]
-        for node in ast.walk(ast.parse(WORKER.read_text()))
-        for name in (
-            [alias.name for alias in node.names]
-            if isinstance(node, ast.Import)
-            else [node.module or ""]
-            if isinstance(node, ast.ImportFrom)
-            else []
-        )
-    }
+    imported = set()
+    for node in ast.walk(ast.parse(WORKER.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add((node.module or "").split(".")[0])
     assert imported <= set(sys.stdlib_module_names) | {"numpy", "__future__"}
