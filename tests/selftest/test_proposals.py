@@ -168,6 +168,7 @@ def test_a_run_without_a_first_line_is_refused(tmp_path):
         ({"measurement": {"outputs": None}}, "not compared"),
         ({"measurement": {"conditions": (Condition("before", 1, busy="yes"),)}}, "busy"),
         ({"outcome": "inconclusive"}, "inconclusive"),
+        ({"outcome": "crashed"}, "crashed: nothing to build on"),
         ({"setup": {"chip": ""}, "device": DeviceInfo("")}, "chip"),
         ({"setup": {"toolchain": ""}}, "toolchain"),
         ({"setup": {"tuning": "hand"}}, "no word"),
@@ -179,11 +180,6 @@ def test_a_figure_to_build_nothing_on_is_left_out(tmp_path, changes, why):
     made = propose(runs_of(tmp_path, [300.0], **changes), CATALOG)
     assert made.text == ""
     assert why in made.left[0][1]
-
-
-def test_a_case_without_a_figure_is_left_out(tmp_path):
-    run = nights.write_run(tmp_path, [nights.speed(1.0, outcome="crashed", measurement=None)])
-    assert propose([run], CATALOG).left[0][1] == "crashed: nothing to build on"
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.base.errors import ConfigError, DataError
+from harness.base.errors import DataError
 from harness.base.selection import Selection
 from harness.images.dataset import ImageSet
 from harness.images.selection import choose
@@ -61,21 +60,6 @@ def test_a_sample_is_fair() -> None:
         for number in numbers(choose(WHOLE, Selection(sample=5, seed=seed))):
             counts[number] += 1
     assert 60 < min(counts.values()) <= max(counts.values()) < 140
-
-
-@pytest.mark.parametrize(
-    ("choice", "said"),
-    [
-        ({"limit": 1, "sample": 1}, "--limit and --sample do not go together"),
-        ({"limit": 1, "list_file": Path("a")}, "--limit and --image-list"),
-        ({"sample": 1, "list_file": Path("a")}, "--sample and --image-list"),
-        ({"limit": 3, "seed": 1}, "--seed 1 without a sample"),
-    ],
-)
-def test_choices_that_make_no_sense(choice: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said) as caught:
-        Selection(**choice)
-    assert caught.value.remedy
 
 
 # Stored lists.

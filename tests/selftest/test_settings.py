@@ -124,7 +124,9 @@ def test_the_selection(given: dict[str, Any], wanted: Selection) -> None:
     [
         ({"limit": "5", "sample": "5"}, {}, "--limit and --sample"),
         ({"limit": "5", "image_list": "a"}, {}, "--limit and --image-list"),
+        ({"sample": "5", "image_list": "a"}, {}, "--sample and --image-list"),
         ({"seed": "5"}, {}, "--seed 5 without a sample"),
+        ({"limit": "3", "seed": "1"}, {}, "--seed 1 without a sample"),
         ({"limit": "5"}, {"HARNESS_SAMPLE": "5"}, "--limit and --sample"),
         ({"rehearsal": True, "target": "ascend310"}, {}, "not on ascend310"),
         ({"driver": "pyacl"}, {}, "is not one of api, cli, benchmark"),
