@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Literal
 
 from harness.base.options import Group, TargetOptions
 
@@ -50,7 +49,7 @@ class Family:
     """What the lower rooms know of a family of targets.
 
     `title`: how `doctor` calls what it finds of it. `group`: of its options in `--help`.
-    `rehearses`: its target is that of a rehearsal. `arithmetic`: what its targets compute in.
+    `rehearses`: its target is that of a rehearsal.
     `section`: the part of a model in the catalog that is the family's, as `module:Class` of a
     pydantic model.
     """
@@ -63,7 +62,6 @@ class Family:
     group: Group | None = None
     simulation: Simulation | None = None
     rehearses: bool = False
-    arithmetic: Literal["float16", "float32"] = "float32"
     section: str = ""
     guide_columns: tuple[GuideColumn, ...] = ()
 

@@ -17,7 +17,6 @@ import contextlib
 import dataclasses
 import hashlib
 import itertools
-import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +34,7 @@ from PIL import (
 )
 
 from harness.base.errors import DataError
+from harness.base.host import cores
 from harness.base.npy import NpyReader, NpyWriter
 from harness.base.stages import Stage
 from harness.base.store import Entry, Store, key_of, source_digest
@@ -179,7 +179,7 @@ class Crops:
                 self._digests.pop(index, None)
             return entry is not None
 
-        with ThreadPoolExecutor(_cores()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             return sum(pool.map(look, range(self.chunks)))
 
     @contextlib.contextmanager
@@ -230,7 +230,7 @@ class Crops:
         return self._acquired_here(index) if entry is None else entry
 
     def _acquired_here(self, index: int) -> Entry:
-        with ThreadPoolExecutor(_cores()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             return self._acquire(index, self._store, pool, nullcontext, lambda: None)
 
     def _acquire(
@@ -317,7 +317,7 @@ class _Filler:
         self._todo = [index for index, entry in enumerate(crops._entries) if entry is None]
         self._tasks: dict[int, Future[Entry]] = {}
         self._chunks = ThreadPoolExecutor(FILLERS, thread_name_prefix="chunks")
-        self._images = ThreadPoolExecutor(_cores(), thread_name_prefix="decode")
+        self._images = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
         self._begin(0)
 
     def wait_for(self, index: int) -> None:
@@ -409,13 +409,9 @@ def _keeping_memory() -> Iterator[None]:
     It asks the system for it anew otherwise, which is an eighth of the time that decoding takes.
     """
     before = _imaging.get_blocks_max()
-    _imaging.set_blocks_max(max(before, 4 * _cores()))
+    _imaging.set_blocks_max(max(before, 4 * cores()))
     try:
         yield
     finally:
         _imaging.set_blocks_max(before)
         _imaging.clear_cache()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))

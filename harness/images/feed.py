@@ -7,7 +7,6 @@ padded with zeros and says how many of its rows are real.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import nullcontext
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from harness.base.host import cores
 from harness.catalog.steps import Normalize
 from harness.images import preprocess
 from harness.images.crops import Crops, Progress, UInt8, UsingHost
@@ -75,7 +75,7 @@ class Feed:
         """Within the block images are decoded ahead (`Crops.filling`), and batches are
         normalised by several threads. The threads end with the block.
         """
-        self._threads = min(len(os.sched_getaffinity(0)), MOST_THREADS)
+        self._threads = min(cores(), MOST_THREADS)
         with contextlib.ExitStack() as stack:
             if self._threads > 1:
                 # The caller's thread does a part, too.

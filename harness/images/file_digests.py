@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from harness.base.errors import DataError, some
+from harness.base.host import cores
 from harness.base.store import file_digest
 
 COPY_AGAIN = "copy the files again, or take them out of the set"
@@ -39,7 +39,7 @@ class FileDigests:
             keys = [(str(f), signature) for f, signature in zip(files, signatures, strict=True)]
             known = self._transaction(lambda database: _recall(database, keys)) or {}
             missing = [i for i, key in enumerate(keys) if key not in known]
-            with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            with ThreadPoolExecutor(cores()) as pool:
                 digests = list(pool.map(file_digest, [files[i] for i in missing]))
         except OSError as error:
             raise _unreadable(files, error) from error

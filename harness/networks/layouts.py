@@ -6,7 +6,6 @@ that `networks/library.py` builds. PyTorch is not imported before it is needed.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -179,13 +178,3 @@ _ALL = (
     ),
 )
 LAYOUTS: Mapping[str, Layout] = MappingProxyType({layout.name: layout for layout in _ALL})
-
-
-def layout_of(name: str) -> Layout:
-    try:
-        return LAYOUTS[name]
-    except KeyError:
-        close = difflib.get_close_matches(name, LAYOUTS, n=1) or list(LAYOUTS)
-        raise CheckpointError(
-            f"no checkpoint layout `{name}`", remedy=f"closest: {', '.join(close)}"
-        ) from None

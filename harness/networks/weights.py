@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import CheckpointError, some
-from harness.networks.layouts import LONGEST_NAME, State, layout_of
+from harness.networks.layouts import LAYOUTS, LONGEST_NAME, State
 from harness.networks.library import import_torch
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def load_state(path: Path, layout_name: str, *, allow_unsafe: bool = False) -> S
     `allow_unsafe` uses the full one, which runs whatever code the file names. Raises
     `CheckpointError` for a file that is absent, damaged, refused, or of another layout.
     """
-    layout = layout_of(layout_name)
+    layout = LAYOUTS[layout_name]
     loaded = _load(path, allow_unsafe=allow_unsafe)
     try:
         return layout.to_network(loaded)
@@ -77,7 +77,7 @@ def save_checkpoint(
     stays.
     """
     torch = import_torch()
-    layout = layout_of(layout_name)
+    layout = LAYOUTS[layout_name]
     # Copies, since a view would take its whole storage along, and shared storages differ.
     dense = torch.contiguous_format
     plain = {k: v.detach().clone(memory_format=dense) for k, v in network_state.items()}

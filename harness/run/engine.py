@@ -189,14 +189,9 @@ class Run:
         planned = tuple(case.planned(nodeid) for nodeid, case in cases)
         writer.append(self.directory, run, PlanLine(run=self.id, cases=planned))
         self.planned = dict(cases)
-        self.progress.begin(self._expected(cases))
-
-    def _expected(self, cases: Sequence[tuple[str, Case]]) -> dict[str, float | None]:
-        """Seconds that earlier runs let expect of each case."""
         images = self.settings.rehearsal_images if self.settings.stand_ins else None
-        chosen = [case for _, case in cases]
         times = estimates.estimates(chosen, self.settings, images=images)
-        return {nodeid: times[case].work_s for nodeid, case in cases}
+        self.progress.begin({nodeid: times[case].work_s for nodeid, case in cases})
 
     def finish(self, *, stopped: str = "", decide: Callable[[Exit], int] = int) -> RunRecords:
         """Judge what spans the cases, write the end line and the report; return the records.

@@ -282,7 +282,7 @@ def check_faults(config: SimulatorConfig, driver: str | None = None) -> None:
             if place not in absent
             and (place not in DRIVERS or place in drivers)
             and (config.devices or not kind.lasts)
-            and (fault.device is None or kind.knows_devices(place))
+            and (fault.device is None or place in DRIVERS or kind.lasts)
         ]
         if there and (fault.device or 0) < max(1, config.devices):
             continue

@@ -32,10 +32,6 @@ class FaultKind:
         """Return whether it is a state of a device."""
         return self.counted == LASTS
 
-    def knows_devices(self, place: str) -> bool:
-        """Return whether the fault can strike there on one device and not on another."""
-        return place in DRIVERS or self.lasts
-
 
 _NPU_SMI = ("npu-smi",)
 _ATC = ("atc",)

@@ -97,8 +97,8 @@ class Host:
     def register(self, device: int) -> OpenSession:
         """Enter this process in the device's process table."""
         self._sessions.mkdir(parents=True, exist_ok=True)
-        pid = os.getpid()
-        entry = {"pid": pid, "started": _start_of(pid), "name": _name_of(pid), "device": device}
+        pid, name = os.getpid(), Path("/proc/self/comm").read_text().strip()
+        entry = {"pid": pid, "started": _start_of(pid), "name": name, "device": device}
         number = 0
         while True:
             path = self._sessions / f"{pid}-{number}"
@@ -309,10 +309,3 @@ def _start_of(pid: int) -> str:
         return ""
     words = text.rpartition(")")[2].split()
     return "" if words[0] in "ZX" else words[19]
-
-
-def _name_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return ""

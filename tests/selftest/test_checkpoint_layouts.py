@@ -373,9 +373,3 @@ def test_wrong_layout_is_named(layout: str, loaded: object, said: str, tmp_path:
 def test_data_parallel_prefix_is_stripped_when_uniform() -> None:
     loaded = LAYOUTS["plain"].to_network({"module.a.b": ONE, "module.module.c": ONE})
     assert list(loaded) == ["a.b", "module.c"]
-
-
-def test_unknown_layout_names_the_closest(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError) as caught:
-        load_state(tmp_path / "w.pth", "huawei-seresnet")
-    assert "huawei-seresnext" in caught.value.remedy

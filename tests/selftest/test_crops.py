@@ -141,7 +141,7 @@ def test_what_is_ahead_of_the_reader_is_bounded(store, images, decoded, monkeypa
 
 
 def test_a_reader_that_ends_early_ends_the_decoding(store, images, decoded, monkeypatch):
-    monkeypatch.setattr(module, "_cores", lambda: 1)
+    monkeypatch.setattr(module, "cores", lambda: 1)
     go_on, load = threading.Event(), preprocess.load_crop
 
     def held(path: Path, pre: Preprocessing, sha256: str = "") -> Any:

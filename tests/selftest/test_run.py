@@ -34,7 +34,7 @@ from harness.records import reader, writer
 from harness.records.lines import CaseLine, CheckName
 from harness.records.observed import Diagnosis, ErrorInfo, Observed
 from harness.records.verdicts import Reference, Verdict
-from harness.run import ending, engine, known_failures
+from harness.run import ending, known_failures
 from harness.run.case_record import error_info, repeat_command
 from harness.run.engine import CaseRun, Run
 from harness.run.known_failures import CaseEnd, case_end
@@ -483,12 +483,11 @@ def test_a_case_knows_whether_it_fails_a_test(make):
         assert case.fails == fails
 
 
-def test_progress_knows_the_cases_of_the_run(make, monkeypatch):
+def test_progress_knows_the_cases_of_the_run(make):
     seen: list[Any] = []
     progress = SimpleNamespace(begin=seen.append, ended=seen.append, end=lambda: seen.append("end"))
     run = make()
     run.progress = progress
-    monkeypatch.setattr(engine.Run, "_expected", lambda self, cases: {n: 3.0 for n, _ in cases})
     run.execute(only(run))
     assert len(seen[0]) == 2
     assert seen[1:] == [*seen[0], "end"]

@@ -11,7 +11,6 @@ FAMILY = Family(
     options=AscendOptions,
     group=GROUP,
     simulation=Simulation("simulate_ascend", "simulator", ("ascend310p3", "ascend310")),
-    arithmetic="float16",
     section="harness.targets.ascend.spec:AscendSpec",
     guide_columns=(GuideColumn("ascend310", "310", 0), GuideColumn("ascend310p3", "310P", 2)),
 )
