@@ -186,25 +186,21 @@ def _python(settings: Settings, models: Sequence[Model]) -> Iterator[Finding]:
     say = Findings(_PYTHON, _EVERY)
     what, version = "Python 3.11 or 3.12", sys.version_info[:2]
     found = f"{version[0]}.{version[1]}"
-    if version in ((3, 11), (3, 12)):
-        yield say.ok(what, found)
-    else:
-        yield say.lacks(what, found, "make accept PYTHON=/path/to/python3.12")
+    supported = version in ((3, 11), (3, 12))
+    yield say.check(supported, what, found, "make accept PYTHON=/path/to/python3.12")
     given = {name for name, _ in settings.onnx}
     exported = any(model.id not in given for model in models)
     for name, why in _LIBRARIES.items():
         what, of_torch = f"{name}: {why}", name in _OF_TORCH
         found = host.package_version(name)
-        if importlib.util.find_spec(name) is not None:
-            if name == "onnxruntime" and found == "not installed":
-                found = host.package_version("onnxruntime-gpu")  # the same module
-            yield say.ok(what, found)
-            continue
+        there = importlib.util.find_spec(name) is not None
+        if there and name == "onnxruntime" and found == "not installed":
+            found = host.package_version("onnxruntime-gpu")  # the same module
         remedy = "pip install -r requirements.txt"
         if of_torch:
             remedy += " (real inputs need none of it with --onnx=MODEL=FILE)"
         needed_by = _EVERY if not of_torch or exported else _STAND_INS
-        yield say.lacks(what, found, remedy, needed_by=needed_by)
+        yield say.check(there, what, found, remedy, needed_by=needed_by)
     yield say.ok("processor", f"{host.processor()[0]}, {host.cores()} cores")
 
 
@@ -220,12 +216,10 @@ def _disk(settings: Settings, models: Sequence[Model]) -> Iterator[Finding]:
     if not os.access(place, os.W_OK):
         remedy = f"make {place} writable, or --store=DIR"
         yield say.lacks(what, f"{found}, not writable", remedy)
-    elif free >= need - filled:
-        yield say.ok(what, found)
     else:
         # A store that is filled already needs no more room: only what cannot be written stops.
         remedy = "--store=DIR on a larger disk, or python -m harness cache gc"
-        yield say.lacks(what, found, remedy, needed_by=frozenset())
+        yield say.check(free >= need - filled, what, found, remedy, needed_by=frozenset())
     for name, folder in (("runs", settings.runs), ("leases", settings.leases)):
         if not os.access(_existing(folder), os.W_OK):
             remedy = f"make it writable, or --{name}=DIR"
@@ -300,11 +294,8 @@ def _weights(
     for model in models:
         if model.id in given:
             path, what = given[model.id], f"ONNX file of {model.id}"
-            remedy = "--onnx=MODEL=FILE with the right path"
-            if path.is_file():
-                yield say.ok(what, str(path))
-            else:
-                yield say.lacks(what, f"{path} is no file", remedy)
+            found = str(path) if path.is_file() else f"{path} is no file"
+            yield say.check(path.is_file(), what, found, "--onnx=MODEL=FILE with the right path")
             continue
         finding = checkpoint(settings, model)
         if finding.short == ABSENT:

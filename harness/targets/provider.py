@@ -72,6 +72,10 @@ class Findings:
         more = {"needed_by": self.of, "kind": self.kind, **more}
         return Finding(self.group, what, "lacks", found, remedy, self.of, **more)
 
+    def check(self, good: bool, what: str, found: str, remedy: str, **more: Any) -> Finding:
+        """Say `ok` where it is `good`, else what lacks."""
+        return self.ok(what, found) if good else self.lacks(what, found, remedy, **more)
+
 
 @dataclass(frozen=True)
 class Look:

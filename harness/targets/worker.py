@@ -107,16 +107,7 @@ def _write_all(fd: int, data: bytes) -> None:
 
 # --- backends ---------------------------------------------------------------------------------
 
-_ORT_DTYPES = {
-    "tensor(float)": "float32",
-    "tensor(float16)": "float16",
-    "tensor(double)": "float64",
-    "tensor(int8)": "int8",
-    "tensor(int32)": "int32",
-    "tensor(int64)": "int64",
-    "tensor(uint8)": "uint8",
-    "tensor(bool)": "bool",
-}
+_ORT_DTYPES = {"float": "float32", "double": "float64"}  # others are NumPy's names
 
 
 class OnnxRuntimeModel:
@@ -171,7 +162,8 @@ class OnnxRuntimeModel:
 
 
 def _ort_spec(tensor: Any) -> Spec:
-    return Spec(tensor.name, tuple(tensor.shape), _ORT_DTYPES.get(tensor.type, tensor.type))
+    kind = tensor.type[len("tensor(") : -1]  # tensor(float16)
+    return Spec(tensor.name, tuple(tensor.shape), _ORT_DTYPES.get(kind, kind))
 
 
 def _open_model(backend: str, path: str, options: dict[str, Any]) -> Any:

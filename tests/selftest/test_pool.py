@@ -135,6 +135,23 @@ def test_throughput_waits_for_no_worker_that_would_not_die(pool_of, undead):
         assert len(lease.devices) == 2
 
 
+def test_a_worker_that_may_still_end_is_waited_for(pool_of, undead, tmp_path):
+    (tmp_path / "run" / "set-aside" / "npu-0.json").unlink()
+    pool = pool_of(Devices(2))
+    with pytest.raises(leases.NotFree), pool.for_case("throughput", "t", timeout_s=0):
+        pass
+
+
+def test_throughput_has_the_hosts_cpu_alone(pool_of):
+    pool = pool_of(Devices(1, runs_on_host=True))
+    with (
+        pool.for_case("throughput", "t"),
+        pytest.raises(leases.NotFree),
+        pool.for_case("accuracy", "a", timeout_s=0),
+    ):
+        pass
+
+
 def test_a_card_that_another_case_has_is_waited_for(pool_of):
     pool, order = pool_of(Devices(2)), []
     pool.quarantine(pool.usable()[0], "it was lost")

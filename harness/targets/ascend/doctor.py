@@ -113,11 +113,8 @@ def _parts(
         remedy = "install CANN's toolkit; source its set_env.sh, or --ascend-home=DIR"
         yield say.note(what, f"version not known; {source}", remedy)
     what = "atc: CANN's compiler"
-    if tools.atc:
-        yield say.ok(what, str(tools.atc))
-    else:
-        remedy = "install CANN's toolkit and source its set_env.sh, or --atc=FILE"
-        yield say.lacks(what, _ABSENT, remedy, short=_NO_ATC)
+    remedy = "install CANN's toolkit and source its set_env.sh, or --atc=FILE"
+    yield say.check(bool(tools.atc), what, str(tools.atc or _ABSENT), remedy, short=_NO_ATC)
     yield from _devices(settings, host, Findings(group, _OF, "machine"))
     yield from _drivers(settings.of(AscendOptions).driver, tools, folder, say)
 

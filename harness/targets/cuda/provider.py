@@ -77,7 +77,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         works = True
     what = "ONNX Runtime with the CUDA provider"
     remedy = "pip uninstall onnxruntime, then pip install -r requirements/cuda.txt"
-    yield say.ok(what, found) if works else say.lacks(what, found, remedy, short=_NO_RUNTIME)
+    yield say.check(works, what, found, remedy, short=_NO_RUNTIME)
 
 
 def _version(distribution: str) -> str:
