@@ -298,7 +298,7 @@ class Model(Section):
         return dict(sorted((first | judged).items()))
 
     def baseline(self, target: str, batch_size: int) -> Baseline | None:
-        """The figure of `baselines` for one batch size, or None where nothing is published."""
+        """Return the figure of `baselines` for a batch size; None where nothing is published."""
         return self.baselines(target).get(batch_size)
 
 

@@ -137,7 +137,7 @@ def changes(values: Sequence[float], check: Check) -> tuple[Change, ...]:
 
 
 def decline(values: Sequence[float], check: Check) -> Change | None:
-    """The decline at the end of a series, the slowest kind first; None where there is none."""
+    """Return the decline at the end of a series, the slowest kind first; None without one."""
     return next((change for change in changes(values, check) if change.decline), None)
 
 
@@ -168,7 +168,7 @@ def _drift(values: Sequence[float], check: Check) -> Change | None:
 def _separated(
     rule: Rule, values: Sequence[float], recent: int, margin: float, check: Check
 ) -> Change | None:
-    """The last `recent` figures against those before, apart by `margin` times their range."""
+    """Compare the last `recent` figures with those before: apart by `margin` times their range."""
     before, last = values[:-recent], values[-recent:]
     if len(before) < BEFORE_LEAST:
         return None

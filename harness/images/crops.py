@@ -96,7 +96,7 @@ class Crops:
         return tuple(entry for entry in self._entries if entry is not None)
 
     def keys(self) -> tuple[str, ...]:
-        """The chunks' keys in the store: what they will hold is known before they are decoded.
+        """Return the chunks' keys in the store, which are known before anything is decoded.
 
         Raises:
             DataError: image files that cannot be read, by name.

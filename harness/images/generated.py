@@ -76,7 +76,7 @@ def label_slots(count: int, seed: int) -> tuple[int, ...]:
 
 
 def make_image(seed: int, index: int, label_slot: int, kind: Kind | None = None) -> Image.Image:
-    """The image at `index` of the set of `seed`: class `CLASSES[label_slot]`, `kind` by schedule.
+    """Draw image `index` of the set of `seed`: class `CLASSES[label_slot]`, `kind` by schedule.
 
     Its mode is RGB, or L or CMYK for the kinds `grey` and `cmyk`.
     """

@@ -43,7 +43,7 @@ def indices(wnids: Iterable[str]) -> dict[str, int]:
 
 
 def read_list(path: Path) -> tuple[str, ...]:
-    """The 1000 WNIDs of a text file: by the number after each, else in the order of the lines.
+    """Return the 1000 WNIDs of a text file, by the number after each or in the order of lines.
 
     Raises:
         DataError: the file cannot be read, a line is no WNID, or they are not 1000 different
@@ -64,7 +64,7 @@ def read_list(path: Path) -> tuple[str, ...]:
 
 
 def read_meta(path: Path) -> tuple[str, ...]:
-    """The 1000 WNIDs of the development kit's `data/meta.mat`, in the order of ILSVRC2012_ID.
+    """Return the 1000 WNIDs of the kit's `data/meta.mat`, in the order of ILSVRC2012_ID.
 
     The file has 860 more synsets, numbered above 1000, which group the classes. Raises `DataError`
     for a file that is not the kit's.

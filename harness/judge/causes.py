@@ -250,7 +250,7 @@ def _codes(case: CaseLine) -> set[ProblemCode]:
 
 
 def says_nothing_of_the_model(error: ErrorInfo) -> bool:
-    """Whether the case ended before its model could fail: what is declared of it stays open."""
+    """Return whether the case ended before its model could fail: known failures stay open."""
     return error.stage in _BEFORE_THE_MODEL or error.full_disk
 
 

@@ -28,7 +28,7 @@ class Condition:
 
     @property
     def trouble(self) -> str:
-        """Why a figure measured meanwhile decides nothing; empty when nothing speaks against it."""
+        """Return why a figure measured meanwhile decides nothing; empty when it may decide."""
         states = {
             f"unhealthy ({self.health})": self.health.upper() not in ("", "OK"),
             "busy": self.busy == "yes",

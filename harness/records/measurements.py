@@ -261,8 +261,8 @@ class ThroughputMeasurement:
 
     @property
     def counts(self) -> bool:
-        """Whether the figure may be used elsewhere: precise, long enough, of the right model, on
-        a device of its own.
+        """Return whether the figure may be used elsewhere: precise, long enough, of the right
+        model, on a device of its own.
         """
         return (
             self.precise

@@ -48,7 +48,7 @@ class RunRecords:
 
     @property
     def exit_status(self) -> int:
-        """What the run ended with; 7, the machine's trouble, where its records have no end."""
+        """Return what the run ended with; 7, the machine's trouble, without an end line."""
         return 7 if self.end is None else self.end.exit_status
 
     def end_agrees(self) -> bool:

@@ -54,7 +54,7 @@ def write(path: Path, payload: bytes, **described: Any) -> Header:
 
 
 def read(path: Path, *, with_payload: bool = True) -> tuple[Header, bytes]:
-    """The header and the payload (empty when it was not asked for; its length is checked still).
+    """Return header and payload (empty when not asked for; its length is checked all the same).
 
     Raises:
         OmError: not such a file, or damaged.
