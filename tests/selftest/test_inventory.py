@@ -95,39 +95,26 @@ def test_every_artifact_says_what_it_is_and_no_two_are_alike(
     assert not any(one.older for one in items)
 
 
-def test_real_weights_and_given_files_are_told_from_stand_ins(
+def test_real_weights_given_files_and_networks_of_no_model_are_told_apart(
     tmp_path: Path, catalog: Catalog
 ) -> None:
     store = Store(tmp_path)
-    put(store, Stage.EXPORT, network="timm:inception_v4", arguments={"num_classes": 1001},
-        checkpoint="0123456789abcdef")  # fmt: skip
+    network = "timm:inception_v4"
+    weights = "0123456789abcdef"
+    put(store, Stage.EXPORT, network=network, arguments={"num_classes": 1001}, checkpoint=weights)
+    put(store, Stage.EXPORT, network=network, arguments={"num_classes": 7}, checkpoint="1")
+    put(store, Stage.EXPORT, network="timm:other", checkpoint="2")
     given = put(store, Stage.EXPORT, given="fedcba9876543210")
     put(store, Stage.SIMPLIFY, onnx=given.digest, batch_size=8)
     assert rows(inventory(store.entries(), catalog)) == {
         (Stage.EXPORT, "inceptionv4", None, "weights 01234567"),
+        (Stage.EXPORT, network, None, "weights 1"),
+        (Stage.EXPORT, "timm:other", None, "weights 2"),
         (Stage.EXPORT, "", None, "given file fedcba98"),
         (Stage.SIMPLIFY, "", 8, "given file fedcba98"),
     }
-
-
-def test_a_network_of_no_model_is_named_itself(tmp_path: Path, catalog: Catalog) -> None:
-    store = Store(tmp_path)
-    put(store, Stage.EXPORT, network="timm:other", checkpoint="1")
-    put(
-        store,
-        Stage.EXPORT,
-        network="timm:inception_v4",
-        arguments={"num_classes": 7},
-        checkpoint="2",
-    )
-    assert {one.model for one in inventory(store.entries(), catalog)} == {
-        "timm:other",
-        "timm:inception_v4",
-    }
-    assert {one.model for one in inventory(store.entries(), None)} == {
-        "timm:other",
-        "timm:inception_v4",
-    }
+    named = {one.model for one in inventory(store.entries(), None)}
+    assert named == {network, "timm:other", ""}
 
 
 def test_what_another_version_made_is_older(tmp_path: Path, catalog: Catalog) -> None:

@@ -63,6 +63,7 @@ def test_how_well_something_is_known(half_width: float, said: str) -> None:
         (31.543, "fps", 41.0, "32 fps"),
         (31.543, "fps", 141.0, "not known"),
         (1507.8, "fps", 41.0, "1,500 fps"),
+        (1507.8, "fps", None, "1,507.8 fps"),
         (12345.6, "fps", None, "12,346 fps"),
         (0.0, "fps", 41.0, "0.000 fps"),
     ],

@@ -34,10 +34,6 @@ def steps(path: Path) -> list[dict[str, Any]]:
     return [step for job in load(path)["jobs"].values() for step in job["steps"]]
 
 
-def test_there_are_two_workflows():
-    assert [path.name for path in WORKFLOWS] == ["ci.yml", "nightly.yml"]
-
-
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 class TestWorkflow:
     def test_actions_are_pinned_by_digest_with_their_version_beside_it(self, path):
