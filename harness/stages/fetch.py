@@ -145,7 +145,6 @@ class _Download:
 
         if not self.url.lower().startswith(("https://", "http://")):
             raise _Fault("it must begin with https:// or http://")
-        self._discard()  # what a killed process left
         furthest = failures = 0
         while True:
             try:
@@ -157,7 +156,7 @@ class _Download:
                 # without a network.
                 unreached = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
                 reason = _one_line(f"{type(error).__name__}: {error}")
-                fault = _Fault(reason, again=self._size() > 0 or not unreached)
+                fault = _Fault(reason, again=self.total > 0 or not unreached)
             except (httpx2.InvalidURL, ValueError, ImportError, RuntimeError):
                 fault = _Fault("its URL, or that of the proxy, cannot be used")
             size = self._size()

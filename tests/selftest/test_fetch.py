@@ -268,6 +268,8 @@ def test_host_that_does_not_answer_is_asked_once(
 
     with monkeypatch.context() as patch:
         patch.setattr(socket, "getaddrinfo", no_name)
+        get.folder.mkdir()
+        get.part.write_bytes(OTHER)  # of a killed process
         assert "Name or service not known" in get.fails("http://publisher.example/w.pth")
     assert len(asked) == 1, "without a network, no case of a run must wait for retries"
     with socket.socket() as full, contextlib.ExitStack() as stack:
