@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.selftest.running import TINY, Finished, run_python
+from tests.selftest.running import TINY, Finished, on_one_core, run_python
 
 # The same examples in every run: what is red is red again. To search for more:
 # pytest tests/selftest --hypothesis-profile=search
@@ -24,13 +24,23 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # A shell starts what runs in its background with Ctrl-C ignored, and children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+WITH_OTHERS = "PYTEST_XDIST_WORKER" in os.environ
+if WITH_OTHERS:
+    # What the workers start spins on each other's cores otherwise, and takes many times as long.
+    on_one_core()
+
+
+@pytest.fixture(autouse=True)
+def _first_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cases that run in this process begin with the first device, whatever worker of ours it is."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
 
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all workers of this test session share: the store's locks do the rest."""
     base = tmp_path_factory.getbasetemp()
-    if os.environ.get("PYTEST_XDIST_WORKER"):
+    if WITH_OTHERS:
         base = base.parent
     folder = base / "shared"
     folder.mkdir(exist_ok=True)

@@ -59,13 +59,13 @@ def run_python(command: list[str], env: dict[str, str] | None = None) -> tuple[i
         stderr=subprocess.STDOUT,
         text=True,
         timeout=300,
-        preexec_fn=_on_one_core,
+        preexec_fn=on_one_core,
     )
     return done.returncode, done.stdout
 
 
-def _on_one_core() -> None:
-    # Two runs side by side whose threads spin on each other's cores take many times as long.
+def on_one_core() -> None:
+    """Keep this process, and what it starts, to one core: another for each worker of xdist."""
     cores = sorted(os.sched_getaffinity(0))
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
     os.sched_setaffinity(0, {cores[worker % len(cores)]})

@@ -19,7 +19,7 @@ from harness.records import reader
 from harness.report import why
 from harness.settings import OPTIONS
 from tests.selftest import report_samples as samples
-from tests.selftest.running import ROOT, TINY, _on_one_core
+from tests.selftest.running import ROOT, TINY, on_one_core
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 NIGHTLY = ROOT / "ci" / "nightly.sh"
@@ -129,7 +129,7 @@ def night(tmp_path, shared):
             stderr=subprocess.STDOUT,
             text=True,
             timeout=300,
-            preexec_fn=_on_one_core,
+            preexec_fn=on_one_core,
         )
 
     return night
