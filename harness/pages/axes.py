@@ -30,6 +30,6 @@ def ticks(low: float, high: float, most: int = 4) -> tuple[tuple[float, str], ..
 
     width, decimals = step * 10.0**power, max(0, -power)
     first, last = math.floor(low / width + 1e-9), math.ceil(high / width - 1e-9)
-    # Rounded, so that a tick is the number that its text says; never a negative zero.
-    values = [round(i * width, decimals) + 0.0 for i in range(first, max(last, first + 1) + 1)]
+    # Rounded, so that a tick is the number that its text says.
+    values = [round(i * width, decimals) for i in range(first, max(last, first + 1) + 1)]
     return tuple((value, f"{value:,.{decimals}f}".replace("-", MINUS)) for value in values)

@@ -261,14 +261,14 @@ class _Download:
         # A reply to If-Range may leave the validators out (RFC 9110, section 15.3.7).
         same = _validator(headers) in ("", self.validator)
         if headers.get("Content-Range") != rest or not same:
-            self._discard()
+            self.part.unlink(missing_ok=True)
             raise _Fault("the server went on with another file or place", again=True)
 
     def _begin(self, response: httpx2.Response, *, resuming: bool) -> None:
         """Refuse a reply that is no whole file; otherwise begin a new part with it."""
         status, headers = response.status_code, response.headers
         if status == 416 and resuming:
-            self._discard()
+            self.part.unlink(missing_ok=True)
             raise _Fault("the server's file is shorter than the part that is here", again=True)
         if status != 200:
             reason = f"HTTP {status} ({response.reason_phrase or 'unknown status'})"
@@ -281,15 +281,10 @@ class _Download:
         if int(length) > self.limits.most_bytes:
             size, most = int(length) / 1e6, self.limits.most_bytes / 1e6
             raise _Fault(f"a file of more than {most:.1f} MB is refused; it has {size:.1f} MB")
-        self._discard()
         self.validator, self.total = _validator(headers), int(length)
 
     def _size(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0
-
-    def _discard(self) -> None:
-        self.part.unlink(missing_ok=True)
-        self.validator = ""
 
 
 def _validator(headers: httpx2.Headers) -> str:
