@@ -62,11 +62,6 @@ class FileLock:
         self._token = ""
 
     @property
-    def held(self) -> bool:
-        """Return whether this object holds the lock."""
-        return self._fd is not None
-
-    @property
     def fd(self) -> int:
         """Return the descriptor; a child that inherits it (`pass_fds`) holds the lock too.
 
