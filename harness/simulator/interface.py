@@ -76,7 +76,8 @@ class Session:
         entries = self.session.sumary().exec_time_list
         return [one if isinstance(one, float) else one[1] - one[0] for one in entries]
 
-    def _infer(self, feeds: Any, mode: str) -> list[Array]:
+    def infer(self, feeds: Any, mode: str = "static") -> list[Array]:
+        """Execute on a list of arrays in input order."""
         if not isinstance(feeds, list) or not feeds:
             raise ValueError("feeds must be a list that is not empty")
         if mode != "static":
@@ -101,10 +102,6 @@ class InferSession(Session):
             raise ValueError(f"device_id {device_id} is out of [0, 255]")
         super().__init__(device_id, model_path)
 
-    def infer(self, feeds: Any, mode: str = "static") -> list[Array]:
-        """Execute on a list of arrays in input order."""
-        return self._infer(feeds, mode)
-
     def summary(self) -> aclruntime.sumary:
         """Return the times of the executions: `exec_time_list`."""
         return self.session.sumary()
@@ -126,10 +123,6 @@ class InferSession(Session):
 class OldInferSession(Session):
     """Before 2024-02: other names, times as milliseconds."""
 
-    def infer(self, feeds: Any, mode: str = "static") -> list[Array]:
-        """Execute on a list of arrays in input order."""
-        return self._infer(feeds, mode)
-
     def sumary(self) -> aclruntime.sumary:
         """Return the times of the executions: `exec_time_list`."""
         return self.session.sumary()
@@ -149,7 +142,7 @@ class OldestInferSession(OldInferSession):
 
     def infer(self, feeds: Any, mode: str) -> list[Array]:  # type: ignore[override]  # see above
         """Execute on a list of arrays in input order."""
-        return self._infer(feeds, mode)
+        return super().infer(feeds, mode)
 
 
 class MemorySummary:
