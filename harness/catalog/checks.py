@@ -1,7 +1,7 @@
 """Relations between the values of a catalog that no section can check alone.
 
-Sources that exist, crops that fit, one judging figure for a batch size, known failures that some
-case can match.
+Sources that exist, networks that a library has, crops that fit, one judging figure for a batch
+size, known failures that some case can match.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from harness.catalog.schema import (
 )
 from harness.catalog.yaml_document import KeyPath, Problem, shown, suggest
 from harness.networks.layouts import LAYOUTS
-from harness.networks.library import RESERVED_ARGUMENTS
+from harness.networks.library import RESERVED_ARGUMENTS, unknown_network
 
 Sourced = Published | AccuracyRule | GuideAccuracy | BaselineTable | RatioRule
 
@@ -73,7 +73,10 @@ def _names(model: Model, contents: Contents) -> Iterator[Problem]:
 
 
 def _network(model: Model, contents: Contents) -> Iterator[Problem]:
-    for name in RESERVED_ARGUMENTS.intersection(model.network.arguments):
+    source, arguments = model.network.source, model.network.arguments
+    if unknown := unknown_network(source):
+        yield Problem(("network", "source"), f"found {shown(source)}; {unknown[0]}", unknown[1])
+    for name in RESERVED_ARGUMENTS.intersection(arguments):
         yield Problem(
             ("network", "arguments", name),
             "found an argument by which the library would fetch weights",

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from functools import cache, partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, lru_cache, partial
 from importlib import metadata
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -129,6 +131,59 @@ def library_version(source: str) -> str:
         return metadata.version(library)
     except metadata.PackageNotFoundError as error:
         raise NetworkError(f"`{source}`: {library} is not installed", remedy=_INSTALL) from error
+
+
+# What each library writes above a network that it knows by name, and timm's tables of names that
+# it has renamed. A test compares these names with those that the libraries list.
+_REGISTERED = re.compile(
+    r"^@register_model(?:\([^)\n]*\))?\n(?:@[^\n]*\n)*def ([A-Za-z0-9_]+)\(", re.MULTILINE
+)
+_RENAMED = re.compile(
+    r"^register_model_deprecations\(__name__, \{(.*?)^\}\)", re.DOTALL | re.MULTILINE
+)
+_KEY = re.compile(r"""['"]([A-Za-z0-9_]+)['"]\s*:""")
+
+
+@lru_cache(maxsize=256)
+def unknown_network(source: str) -> tuple[str, str] | None:
+    """Say what is wrong with the name in `LIBRARY:NAME`, and what to do; None when nothing is.
+
+    The library's source is read for it, nothing is imported. Nothing is wrong where that cannot
+    tell: the library is not installed, or a version of it writes down its networks otherwise.
+    """
+    library, name = _split(source)
+    # Nearly every name is right: the modules that do not even hold the word are not parsed.
+    if any(name in _registered(text) for text in _sources(library) if name in text):
+        return None
+    known = {one for text in _sources(library) for one in _registered(text)}
+    if not known:
+        return None
+    return (
+        f"{library} {library_version(source)} has no network {name!r}",
+        _closest(name, known) or f"look the name up in {library}'s documentation",
+    )
+
+
+def _registered(text: str) -> set[str]:
+    """The names that a module of a library registers, the old names of renamed ones included."""
+    names = set(_REGISTERED.findall(text)) if "register_model" in text else set()
+    for table in _RENAMED.findall(text):
+        names |= set(_KEY.findall(table))
+    return names
+
+
+def _sources(library: str) -> Iterator[str]:
+    """Return the text of each module in which a library keeps its classifiers."""
+    try:
+        spec = importlib.util.find_spec(library)
+    except (ImportError, ValueError):
+        return
+    for place in (spec.submodule_search_locations if spec else None) or ():
+        for path in sorted(Path(place, "models").glob("*.py")):
+            try:
+                yield path.read_text(encoding="utf-8", errors="replace")
+            except OSError:
+                continue
 
 
 def _split(source: str) -> tuple[str, str]:

@@ -125,6 +125,12 @@ FAULTS = [
         "  tiny:\n", "  Tiny-1:\n", 'models.Tiny-1: found the key "Tiny-1"; expected a name of a-z'
     ),
     Fault("  tiny:\n", "  7:\n", "found the key 7; expected text"),
+    Fault(
+        'source: "timm:test_resnet"',
+        'source: "timm:test_resnot"',
+        "has no network 'test_resnot'",
+        "test_resnet",
+    ),
     Fault("{name: image,", '{name: "image:0",', "expected the name of an ONNX tensor"),
     Fault(
         '"--auto_tune_mode=RL,GA"]', '"--auto_tune_mode=RL,GA --log=debug"]', "expected one flag"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -82,6 +83,72 @@ def test_refused_arguments_are_one_line(source: str, arguments: dict[str, Any]) 
     assert "\n" not in caught.value.message and caught.value.remedy
     # It crosses a process and is still told apart from a name that no library has.
     assert type(from_json(caught.value.to_json())).__name__ == "NetworkRefused"
+
+
+# ------------------------------------------------------------------------- names, unimported
+
+
+def test_the_names_that_are_read_are_those_that_the_libraries_list() -> None:
+    torchvision, timm = networks.import_torchvision(), networks.import_timm()
+    listed = {
+        "torchvision": set(torchvision.models.list_models(module=torchvision.models)),
+        "timm": set(timm.list_models()),
+    }
+    for library, names in listed.items():
+        read = {name for text in networks._sources(library) for name in networks._registered(text)}
+        assert names <= read
+        # What is read besides are the old names of renamed networks, which still build.
+        is_model = timm.is_model if library == "timm" else names.__contains__
+        assert [name for name in read - names if not is_model(name)] == []
+
+
+@pytest.mark.parametrize(
+    ("source", "closest"),
+    [
+        ("timm:mobilenetv3_largee_100", "mobilenetv3_large_100"),
+        ("timm:mobilenet_v3", "mobilenetv3_"),
+        ("timm:Resnest50", "resnest50d"),
+        ("torchvision:fcn_resnet50", "resnet50"),  # a segmenter
+        ("timm:zzzzqq", "documentation"),
+    ],
+)
+def test_a_name_that_no_library_has_is_refused(source: str, closest: str) -> None:
+    found = networks.unknown_network(source)
+    assert found is not None
+    text, hint = found
+    library, _, name = source.partition(":")
+    assert text == f"{library} {metadata.version(library)} has no network {name!r}"
+    assert closest in hint
+
+
+def test_names_are_read_without_importing() -> None:
+    code = (
+        "import sys; from harness.networks.library import library_version, unknown_network as u; "
+        "library_version('timm:any'); "
+        "print([u(s) for s in ('timm:resnest50d', 'timm:tv_resnet50', 'torchvision:resnet50')], "
+        "u('timm:nonsense') is None, {'torch', 'torchvision', 'timm'} & set(sys.modules))"
+    )
+    assert in_child(code).strip() == "[None, None, None] False set()"
+
+
+def test_where_nothing_can_tell_no_name_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A host without the libraries, and one whose version registers its networks otherwise."""
+    check = networks.unknown_network.__wrapped__
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert check("timm:of_no_library") is None
+    package = tmp_path / "timm" / "models"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").write_text("raise SystemExit('imported')")
+    (package / "net.py").write_text("NETWORKS = make_all()\n")
+    monkeypatch.undo()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "timm", raising=False)
+    assert check("timm:of_another_style") is None
+    (package / "net.py").write_text("@register_model\ndef net(pretrained=False):\n    pass\n")
+    found = check("timm:nett")
+    assert found is not None and found[1] == "closest: net"
 
 
 # --------------------------------------------------------------------------------- libraries
