@@ -273,6 +273,7 @@ def test_filling_goes_on_where_it_was_ended(end, store, images, decoded, monkeyp
         return load(path, pre, sha256)
 
     with monkeypatch.context() as patch:
+        patch.setattr(os, "sched_getaffinity", lambda _: {0, 1})  # two threads on any machine
         patch.setattr(preprocess, "load_crop", ended)
         with pytest.raises(end):
             crops(store, images, STEPS)
