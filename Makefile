@@ -1,6 +1,6 @@
 # make accept   rehearse the acceptance of every model on this machine
 # make env      only the environment that both use, .venv
-# make test     the harness's own tests, four at a time (many of them wait)
+# make test     the harness's own tests, two at a time
 # make lint     ruff, mypy, and which room may import which
 # PYTHON=...    the interpreter to use (3.11 or 3.12)
 
@@ -19,7 +19,7 @@ accept: $(VENV)/installed
 env: $(VENV)/installed
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest tests/selftest -n 4 --dist=worksteal $(ARGS)
+	$(BIN)/python -m pytest tests/selftest -n 2 --dist=worksteal $(ARGS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

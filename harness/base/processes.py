@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+from harness.base import signals
 from harness.base.errors import LOG_TAIL_LINES, HarnessError
 
 GRACE_S = 2.0  # between SIGTERM and SIGKILL
@@ -51,10 +52,22 @@ ending = threading.Event()
 """Set once everything here is being ended: what fails from then on says nothing of itself."""
 
 
-def started(process: subprocess.Popen[Any]) -> None:
-    """Note a process that was started with a session of its own."""
-    _running.add(process)
-    _started.add(process.pid)
+def start(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+    """Start a process with a session of its own, which ends with this one; `options` of `Popen`.
+
+    A signal that comes meanwhile acts afterwards: it would leave a process that nobody knows.
+    """
+    with signals.held_back():
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            **options,
+        )
+        _running.add(process)
+        _started.add(process.pid)
+    return process
 
 
 def is_ours(pid: int) -> bool:
@@ -226,23 +239,18 @@ class Running:
             self._limit = self._began + deadline_s
             try:
                 known = shutil.which(argv[0], path=(os.environ if env is None else env).get("PATH"))
-                self._process = subprocess.Popen(
+                self._process = start(
                     with_parent(argv) if dies_with_us and known else list(argv),
-                    stdin=subprocess.DEVNULL,
                     stdout=out,
-                    stderr=subprocess.STDOUT,
                     cwd=cwd,
                     env=None if env is None else dict(env),
                     pass_fds=tuple(pass_fds),
                     umask=umask,
-                    start_new_session=True,
                 )
             except (OSError, ValueError) as error:  # ValueError: a NUL in an argument
                 out.write(f"cannot start {argv[0]}: {error}\n".encode())
                 code = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_STARTED
                 self._done = Completed(self._argv, code, 0.0, False, log, self._log_start)
-            else:
-                started(self._process)
 
     @property
     def overdue(self) -> bool:

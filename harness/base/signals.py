@@ -52,6 +52,22 @@ def uninterrupted() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Let a signal that comes within the block, which must be bounded, act after it."""
+    came: list[int] = []
+    try:
+        with _restored():
+            if _in_main_thread():
+                for number in _NUMBERS:
+                    if callable(signal.getsignal(number)):
+                        signal.signal(number, lambda number, frame: came.append(number))
+            yield
+    finally:
+        if came:
+            signal.raise_signal(came[0])
+
+
+@contextlib.contextmanager
 def _restored() -> Iterator[None]:
     before = [(number, signal.getsignal(number)) for number in _NUMBERS]
     try:

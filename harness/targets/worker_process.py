@@ -1,4 +1,4 @@
-"""The process of a device worker: started, asked with deadlines, ended with all that it started.
+"""The process of a device worker: start, asked with deadlines, ended with all that it started.
 
 Commands and replies cross pipes of their own, as `worker.py` describes them.
 """
@@ -23,7 +23,7 @@ from harness.base.processes import (
     describe_exit,
     has_ended,
     kill_group,
-    started,
+    start,
     tail,
     wait_ended,
 )
@@ -176,7 +176,7 @@ class Worker:
         return WorkerTrouble(f"the worker {'died' if code is None else describe_exit(code)}")
 
     def end(self, polite_s: float) -> bool:
-        """Stop the worker and all that it started, free descriptors; False if it lives on."""
+        """Stop the worker and all that it start, free descriptors; False if it lives on."""
         try:
             if polite_s > 0 and not has_ended(self.process):
                 with contextlib.suppress(WorkerTrouble):
@@ -222,24 +222,20 @@ def start_worker(
             argv += ["--memory-fd", str(memory)]
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as out:
-                start = out.tell()
-                process = subprocess.Popen(
+                log_start = out.tell()
+                process = start(
                     argv,
-                    stdin=subprocess.DEVNULL,
                     stdout=out,
-                    stderr=subprocess.STDOUT,
                     env=environment,
                     pass_fds=(command_read, reply_write, memory, *pass_fds),
-                    start_new_session=True,
                 )
-                started(process)
             ours.pop_all()
     except OSError as error:
         raise LoadError(
             f"no worker could be started for {name}: {error}",
             remedy=f"check that {python} is a Python of 3.7 or later and {log} can be written",
         ) from error
-    return Worker(process, command_write, reply_read, memory, log, start, explain)
+    return Worker(process, command_write, reply_read, memory, log, log_start, explain)
 
 
 def give_up(worker: Worker, error: HarnessError, cause: BaseException | None) -> NoReturn:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.base import processes
+from harness.base import processes, signals
 from harness.base.errors import HarnessError
 from harness.base.processes import (
     Running,
@@ -324,3 +324,14 @@ def test_a_program_is_overdue_after_its_deadline(tmp_path):
     running = Running(["sleep", "600"], deadline_s=0.0, log=tmp_path / "log")
     assert running.overdue
     assert running.finish().timed_out and not running.overdue
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_signal_while_something_starts_acts_afterwards(fails):
+    done = []
+    with pytest.raises(KeyboardInterrupt), signals.held_back():
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("not interrupted")
+        if fails:
+            raise OSError("planted")
+    assert done == ["not interrupted"]
