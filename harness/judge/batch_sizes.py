@@ -161,9 +161,11 @@ def _compared(
     verb = {"FAIL": "differ", "PASS": "agree", "INCONCLUSIVE": "are not decided"}[decision]
     names = f" ({some(table.flipped)})" if table.flipped else ""
     rounding = f", {len(table.rounding)} of these within rounding" if table.rounding else ""
+    fewer = f"{worst} is right on {counted(lost)} of {images} less than {best}"
+    difference = fewer if lost else "all are right on as many images"
     return (
-        f"batch sizes {verb}{on}: {worst} is right on {counted(lost)} of {images} less than "
-        f"{best}, {100.0 * lost / images:.2f} points{known}, allowed {TOLERANCE_POINTS:g}; "
+        f"batch sizes {verb}{on}: {difference}, "
+        f"{100.0 * lost / images:.2f} points{known}, allowed {TOLERANCE_POINTS:g}; "
         f"{len(table.flipped)} of {images} predictions differ{names}{rounding}"
     )
 
