@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from harness.base.terms import Provenance
 from harness.pages.looks import Banner, banners
@@ -68,14 +68,14 @@ def shown(records: RunRecords) -> Shown:
     def let_through(line: _Line) -> _Line:
         nonlocal refused
         kind: Provenance = of_run if line.provenance == "real" else line.provenance
-        found, note, across = shown_line(line, kind)
+        one = shown_line(line, kind)
         key = key_of(line)
-        if note:
-            notes[key] = note
-        if note and found.sentence == GONE:
+        if one.note:
+            notes[key] = one.note
+        if one.withheld:
             withheld.add(key)
-        refused += across
-        return found
+        refused += one.across
+        return one.line
 
     cases = tuple(let_through(line) for line in _in_order(records, of_run))
     checks = tuple(let_through(line) for line in records.checks)
@@ -116,16 +116,28 @@ def _lost(records: RunRecords, planned: PlannedCase, provenance: Provenance) -> 
     )
 
 
-def shown_line(line: _Line, kind: Provenance) -> tuple[_Line, str, bool]:
-    """Return a line as it may be shown in a run of this provenance, why something of it is left
-    out, and whether it was judged across provenances.
+@dataclass(frozen=True)
+class ShownLine(Generic[_Line]):
+    """A line as it may be shown, and why something of it is left out.
+
+    `withheld`: its whole comparison is. `across`: it was judged across provenances.
     """
+
+    line: _Line
+    note: str = ""
+    withheld: bool = False
+    across: bool = False
+
+
+def shown_line(line: _Line, kind: Provenance) -> ShownLine[_Line]:
+    """Return a line as it may be shown in a run of this provenance."""
     verdict = line.verdict
     if verdict is None:
-        return line.model_copy(update={"provenance": kind}), "", False
+        return ShownLine(line.model_copy(update={"provenance": kind}))
     note, across = _withheld(verdict.reference, kind, isinstance(line, CaseLine))
     update: dict[str, object] = {"provenance": kind}
-    if note:
+    withheld = bool(note)
+    if withheld:
         update["sentence"] = GONE
         update["verdict"] = _without_comparison(verdict, kind)
         if across and line.outcome == "passed":
@@ -134,7 +146,7 @@ def shown_line(line: _Line, kind: Provenance) -> tuple[_Line, str, bool]:
         own = {name: value for name, value in verdict.figures.items() if name not in dropped}
         update["verdict"] = replace(verdict, figures=own)
         note = f"{len(dropped)} recorded figure(s) of others are withheld: this case is {kind}."
-    return line.model_copy(update=update), note, across
+    return ShownLine(line.model_copy(update=update), note, withheld, across)
 
 
 def _without_comparison(verdict: Verdict, kind: Provenance) -> Verdict:

@@ -16,7 +16,7 @@ _SHOWN = ("outcome", "measured", "reference", "difference", "sentence")
 
 def columns(line: CaseLine) -> dict[str, str]:
     """Return what is shown of a case, by property."""
-    line, _, _ = shown_line(line, line.provenance)
+    line = shown_line(line, line.provenance).line
     difference = line.difference_percent
     return {
         "outcome": line.outcome,
