@@ -80,6 +80,7 @@ class RunLine(_Line):
     catalog_digest: str = ""
     machine: Machine = Field(default_factory=Machine)
     versions: Mapping[str, str] = Field(default_factory=dict)
+    target: str = ""  # of all its cases; empty where a merged run has several
     settings: Mapping[str, Any] = Field(default_factory=dict)  # by option; shown, and compared
     allow_inconclusive: bool = False
     # What the guides' tables need of other targets; empty in a run that is not real.

@@ -54,7 +54,7 @@ def _remark(run: RunLine, name: CheckName, subject: str, sentence: str) -> RunCh
         name=name,
         subject=subject,
         model="",
-        target=str(run.settings.get("target") or ""),
+        target=run.target,
         provenance=run.provenance,
         outcome="recorded" if name is CheckName.PLANTED_FAULT else "failed",
         sentence=sentence,

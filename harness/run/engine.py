@@ -172,6 +172,7 @@ class Run:
         _point_latest(self.settings.runs, self.id)
         run = RunLine(
             run=self.id,
+            target=self.settings.target or "",
             provenance=self.settings.provenance,
             started=files.now(),
             command=self.command,

@@ -317,6 +317,7 @@ def _run_line(parts: Sequence[_Part], output: Path, notes: Sequence[str]) -> Run
             for name, value in runs[0].settings.items()
             if all(run.settings.get(name, ...) == value for run in runs)
         },
+        target=runs[0].target if len({run.target for run in runs}) == 1 else "",
         allow_inconclusive=all(run.allow_inconclusive for run in runs),
         merged=tuple(_about(part) for part in parts),
         notes=tuple(notes[:_MOST_NOTES]),
