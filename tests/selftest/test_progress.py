@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-import time
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -22,7 +22,7 @@ from tests.selftest.running import eventually
 def clock(monkeypatch):
     """A clock that the test moves."""
     now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
 
