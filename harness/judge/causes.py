@@ -100,7 +100,7 @@ _UNSTEADY = "the device was not its own, or too unsteady to measure"
 _SEE_DIAGNOSIS = "the diagnosis in the report has what was compared (docs/diagnosis.md)"
 _OVERFLOW = (
     "on a target that computes in float16 it is likely an overflow: compile it more precisely on "
-    'trial, docs/ascend.md says how ("What each error means")'
+    "trial, docs/ascend-errors.md says how"
 )
 _RED = ("failed", "error", "crashed", "inconclusive")
 # Stages that are the same for every model: equal words are one failure.

@@ -5,8 +5,8 @@ a host "has" them; whatever drives the real tools then drives these, by the same
 the contracts that are known of several generations of the real tools (argument checks, messages,
 files, permissions, exit codes), compute with ONNX Runtime, and can be told to misbehave.
 
-What is not known of the real tools is not made up here to look known: docs/ascend.md says
-where. Nothing that these tools measure says anything about an Ascend chip.
+What is not known of the real tools is not made up here to look known: docs/simulator.md
+says where. Nothing that these tools measure says anything about an Ascend chip.
 """
 
 from harness.simulator.config import SimulatorConfig, check_faults, parse_config

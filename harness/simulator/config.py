@@ -36,7 +36,7 @@ MAX_MS = 600_000.0
 
 @dataclass(frozen=True)
 class SimulatorConfig:
-    """A simulated host. `docs/ascend.md` says what each key means.
+    """A simulated host. `docs/simulator.md` says what each key means.
 
     `time` is how long an execution takes: "real" (as long as computing takes), "given" (its
     milliseconds are reported, whatever computing took) or "spin" (the processor is kept busy for

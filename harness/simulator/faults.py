@@ -146,7 +146,7 @@ def closest(word: str, known: Iterable[str]) -> str:
 
 
 def fault_table() -> list[str]:
-    """Return the faults as rows of Markdown, for `docs/ascend.md`."""
+    """Return the faults as rows of Markdown, for `docs/simulator.md`."""
     rows = ["| name | what happens | drivers | counted at |", "| --- | --- | --- | --- |"]
     for name, kind in FAULTS.items():
         tools = [place for place in kind.places if place not in DRIVERS]

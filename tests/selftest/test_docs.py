@@ -178,7 +178,9 @@ def test_the_pages_give_pytest_options_that_it_has(page):
     assert {word for line in commands for word in re.findall(r"(?<=\s)--[\w-]+", line)} <= known
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [*sorted(ROOT.glob("README*.md")), *PAGES], ids=lambda page: page.name
+)
 def test_links_of_the_documents_lead_to_files_and_headings(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if "://" in target:

@@ -1,8 +1,8 @@
-"""Both READMEs say the same, and what they tell a person to type works.
+"""Chinese pages say what the English ones say, and the commands of both READMEs work.
 
-`test_docs.py` holds the English README against the code; here the Chinese one is held against the
-English one, block by block, and every command of both is run. A command that `attempt` does not
-know fails: a new command in a README needs a way to run it here.
+`test_docs.py` holds the English pages against the code; here each Chinese one is held against its
+English one, block by block, and every command of both READMEs is run. A command that `attempt`
+does not know fails: a new command in a README needs a way to run it here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ CHINESE = ROOT / "README.zh.md"
 PROGRAMS = ("make", "pip", "pytest", "python")
 REAL = "pytest --rehearsal -m accuracy"
 
-_LANGUAGES = re.compile(r"^(English|\[English\]\(README\.md\)) \| .*$", re.M)
+PAGES = [CHINESE, *sorted((ROOT / "docs").glob("*.zh.md"))]
+
+_LANGUAGES = re.compile(r"^(English|\[English\]\(\S+\.md\)) \| .*$", re.M)
 _FENCE = re.compile(r"```(\w*)\n(.*?)```", re.S)
 _SPAN = re.compile(r"`([^`]+)`")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -67,9 +69,14 @@ def _fixed(block: str) -> Counter[str]:
     code = [_code(line) for _, lines in _FENCE.findall(block) for line in lines.splitlines()]
     prose = _FENCE.sub("", block)
     columns = [f"columns {line.count('|')}" for line in prose.splitlines() if line[:1] == "|"]
-    links = [f"links {target}" for target in _LINK.findall(prose)]
+    links = [f"links {target}" for target in map(_page, _LINK.findall(prose))]
     figures = [f"figures {number}" for number in _NUMBER.findall(_plain(prose))]
     return Counter([*code, *columns, *links, *figures, *_spans(prose), *_FORM.findall(prose)])
+
+
+def _page(target: str) -> str:
+    """Return what a link leads to in either language: headings are translated, with anchors."""
+    return target if "://" in target else target.partition("#")[0].replace(".zh.md", ".md")
 
 
 def _code(line: str) -> str:
@@ -217,14 +224,14 @@ def documents() -> tuple[str, str]:
     return ENGLISH.read_text(encoding="utf-8"), CHINESE.read_text(encoding="utf-8")
 
 
-def test_the_chinese_readme_says_what_the_english_one_says(documents):
-    assert differences(*documents) == []
-
-
-def test_each_readme_leads_to_the_other(documents):
-    english, chinese = (text.splitlines()[:4] for text in documents)
-    assert any(_LANGUAGES.match(line) and "](README.zh.md)" in line for line in english)
-    assert any(_LANGUAGES.match(line) and "](README.md)" in line for line in chinese)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_chinese_page_says_what_the_english_one_says_and_each_leads_to_the_other(page):
+    english = page.with_name(page.name.replace(".zh.md", ".md"))
+    texts = english.read_text(encoding="utf-8"), page.read_text(encoding="utf-8")
+    assert differences(*texts) == []
+    for text, other in zip(texts, (page, english), strict=True):
+        (line,) = (line for line in text.splitlines()[:4] if _LANGUAGES.match(line))
+        assert f"]({other.name})" in line
 
 
 def test_every_path_of_the_house_is_there():

@@ -151,7 +151,7 @@ def test_a_fault_that_nothing_can_show_is_refused(text, driver, refused):
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_each_fault_is_taken_with_the_drivers_of_the_pages_table(name):
-    page = (ROOT / "docs" / "ascend.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "simulator.md").read_text(encoding="utf-8")
     assert "\n".join(["", *fault_table(), ""]) in page
     (row,) = (row for row in fault_table() if row.startswith(f"| `{name}` |"))
     column = row.split(" | ")[2]

@@ -334,7 +334,7 @@ def test_v5_secures_paths(bench):
 
 @pytest.mark.parametrize("there", [True, False])
 def test_without_pkg_resources_it_warns_and_goes_on(bench, monkeypatch, there):
-    """setuptools 81 and later has none: the trap is in docs/ascend.md by what is printed."""
+    """setuptools 81 and later has none: the trap is in docs/ascend-errors.md by what is printed."""
     find = importlib.util.find_spec
 
     def found(name: str, *more: Any) -> Any:
@@ -346,7 +346,7 @@ def test_without_pkg_resources_it_warns_and_goes_on(bench, monkeypatch, there):
     warning = "[WARNING] can't find aclruntime, please install"
     assert (warning in ran.out) is not there
     assert ("Inference tensor Processing" in ran.out) is not there
-    page = (ROOT / "docs" / "ascend.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "ascend-errors.md").read_text(encoding="utf-8")
     assert f"`{warning}` " in page and "setuptools<81" in page
 
 

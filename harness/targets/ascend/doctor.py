@@ -86,7 +86,7 @@ def _simulation(settings: Settings) -> Iterator[Finding]:
     first = min(lacking.values(), key=len)[0]
     remedy = first.remedy
     if options.simulator:
-        remedy = "--simulator says what the simulated host has: docs/ascend.md"
+        remedy = "--simulator says what the simulated host has: docs/simulator.md"
     yield say.lacks(what, f"{first.what}: {first.found}", remedy)
 
 

@@ -26,7 +26,7 @@ class AscendOptions(TargetOptions):
     )
     simulator: str = what_option(
         "text",
-        "what --simulate-ascend plays, e.g. cards=2,fault=busy or time=spin:5; docs/ascend.md "
+        "what --simulate-ascend plays, e.g. cards=2,fault=busy or time=spin:5; docs/simulator.md "
         "lists keys and faults, and the drivers that show each",
         "KEY=VALUE,...",
         default="",
