@@ -110,6 +110,7 @@ def test_only_a_few_chunks_are_mapped_at_a_time_and_views_stay_valid(store, imag
 
 
 def test_the_first_chunk_is_read_while_the_next_is_decoded(store, images, monkeypatch):
+    monkeypatch.setattr(module, "cores", lambda: 2)  # a lone thread may take the next chunk first
     load, first_was_read, began = preprocess.load_crop, threading.Event(), threading.Event()
 
     def held(path: Path, pre: Preprocessing, sha256: str = "") -> Any:
