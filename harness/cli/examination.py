@@ -278,7 +278,8 @@ def _image_set(settings: Settings) -> Iterator[Finding]:
         found = f"{images.whole.describe()}; right for the {known} whose class is known"
     if chosen != len(images.whole):
         found += f"; used: {settings.selection.describe()}, {chosen:,} of them"
-    part = f"a part of the {WHOLE_SET:,}: only conversion can be judged, see python -m harness plan"
+    part = "not ImageNet's" if images.whole.own_set else f"a part of the {WHOLE_SET:,}"
+    part += ": only conversion can be judged, see python -m harness plan"
     yield say.ok(what, found) if chosen == WHOLE_SET else say.note(what, found, part)
 
 

@@ -15,6 +15,7 @@ from harness.cli import examination
 from harness.cli.options import CheckOption, console, say, table
 from harness.estimates import Estimate, estimates
 from harness.judge.accuracy import describe_part
+from harness.judge.wording import counted
 from harness.pages.formats import duration, plural
 from harness.plan import Case, make_plan, missing
 from harness.settings import Settings
@@ -32,7 +33,7 @@ def plan(settings: Settings, *, check: CheckOption = None) -> None:
         if settings.target is not None:
             say(f"target {settings.target}: {settings.detection}")
     cases = [one for one in make_plan(catalog, settings).cases if check in (None, one.check)]
-    images, trouble = image_count(settings)
+    images, own, trouble = image_count(settings)
     times = estimates(cases, settings, images=images)
     columns = ("case", "check", "held against", "expected")
     shown = table(*columns, whole=columns[:2], title=f"{len(cases)} cases")
@@ -47,7 +48,7 @@ def plan(settings: Settings, *, check: CheckOption = None) -> None:
     if trouble is not None:
         say(f"\nthe images cannot be used: {trouble.message}\n  what to do: {trouble.remedy}")
     if not settings.stand_ins:
-        for line in part_lines(catalog, settings, cases, images):
+        for line in part_lines(catalog, settings, cases, images, own=own):
             say(line)
     for item in missing(settings, cases):
         say(f"\nmissing: {item.thing}\n  give {item.remedy}")
@@ -109,34 +110,40 @@ def expected_text(times: Mapping[Case, Estimate]) -> str:
     return f"{text}; not known and not counted: {plural(left, 'case')}" if left else text
 
 
-def image_count(settings: Settings) -> tuple[int | None, HarnessError | None]:
+def image_count(settings: Settings) -> tuple[int | None, bool, HarnessError | None]:
     """How many images accuracy would use, or None and, where it is known, why a run would stop.
+    Between the two: whether they are all of a data set that is not ImageNet's.
 
     Counted where there is a data set, which is checked as a run checks it; else as many as the
     options ask for.
     """
     if settings.stand_ins:
-        return settings.rehearsal_images, None
+        return settings.rehearsal_images, False, None
     if settings.imagenet is not None and settings.imagenet.is_dir():
         from harness.images.selection import find_images
 
         try:
-            images = find_images(settings.imagenet, settings.labels, settings.selection)
+            chosen = find_images(settings.imagenet, settings.labels, settings.selection).chosen
         except HarnessError as error:
-            return None, error
-        return len(images.chosen), None
+            return None, False, error
+        return len(chosen), len(chosen) == chosen.own_set, None
     if settings.image_list is not None:
-        return None, None
-    return settings.limit or settings.sample or WHOLE_SET, None
+        return None, False, None
+    return settings.limit or settings.sample or WHOLE_SET, False, None
 
 
 def part_lines(
-    catalog: Catalog, settings: Settings, cases: Sequence[Case], images: int | None
+    catalog: Catalog, settings: Settings, cases: Sequence[Case], images: int | None, *, own: bool
 ) -> list[str]:
-    """For each model, whether a PASS is possible on a part of the data set."""
+    """For each model, whether a PASS is possible on a part of the data set.
+
+    `own`: the images are all of a data set that is not ImageNet's.
+    """
     models = dict.fromkeys(case.model for case in cases if case.check == "accuracy")
     if images is None or images == WHOLE_SET or not models:
         return []
+    if own:
+        return ["", f"a data set of your own: eager PyTorch on all {counted(images)} decides"]
     lines = ["", "accuracy on a part of the data set is held against eager PyTorch:"]
     for name in models:
         spec = catalog.models[name].accuracy

@@ -46,6 +46,7 @@ class ImageSet:
     labels_without_image: how many labels the source has for images that were not found.
     landmarks: stem and label, by the source, of those images whose right class is known, also
         where the image itself is not in the set.
+    chosen_from: how many images the set has of which these are a part; 0 where these are all.
     """
 
     root: Path
@@ -56,6 +57,7 @@ class ImageSet:
     label_source: str
     labels_without_image: int = 0
     landmarks: tuple[tuple[str, int], ...] = ()
+    chosen_from: int = 0
 
     def __len__(self) -> int:
         return len(self.names)
@@ -68,6 +70,15 @@ class ImageSet:
             digest.update(os.fsencode(f"{name} {label}\n"))
         return digest.hexdigest()
 
+    @property
+    def own_set(self) -> int:
+        """How many images the data set has that these are of; 0 where it is ImageNet's by a name:
+        of another one no accuracy is published.
+        """
+        if any(name.startswith("ILSVRC2012_val_") for name in self.names):
+            return 0
+        return self.chosen_from or len(self)
+
     def part(self, positions: Iterable[int]) -> ImageSet:
         """Return the images at some positions, in the order of the whole."""
         chosen = sorted(set(positions))
@@ -76,6 +87,7 @@ class ImageSet:
             names=tuple(self.names[i] for i in chosen),
             paths=tuple(self.paths[i] for i in chosen),
             labels=tuple(self.labels[i] for i in chosen),
+            chosen_from=self.chosen_from or (len(self) if len(chosen) < len(self) else 0),
         )
 
     def describe(self) -> str:

@@ -21,7 +21,7 @@ FOLDERS = (".", "val", "ILSVRC2012_img_val")
 
 WHAT_IS_WANTED = (
     "name a folder that holds ILSVRC2012_val_*.JPEG or the 1000 WNID folders (n01440764/...), "
-    "itself or in val/ or ILSVRC2012_img_val/"
+    "itself or in val/ or ILSVRC2012_img_val/, or images of your own and their label file"
 )
 
 _VAL_NAME = re.compile(r"ILSVRC2012_val_\d+\.jpe?g", re.IGNORECASE | re.ASCII)
@@ -63,6 +63,8 @@ def find(root: Path) -> Layout:
         for recognise in (flat, wnid_folders)
         if (layout := recognise(folder)) is not None
     ]
+    # Last: a picture of a README beside val/ is no data set.
+    layouts = layouts or [layout for folder in folders if (layout := own(folder)) is not None]
     if not layouts:
         inside = some(sorted(entry.name for entry in entries(root)))
         raise DataError(
@@ -83,6 +85,12 @@ def flat(folder: Path) -> Layout | None:
     if not any(_VAL_NAME.fullmatch(entry.name) for entry in entries(folder)):
         return None
     return Layout(folder, "flat folder", _images(folder, [folder]))
+
+
+def own(folder: Path) -> Layout | None:
+    """Return the images of a folder, whatever they are called: a data set of one's own."""
+    paths = _images(folder, [folder])
+    return Layout(folder, "flat folder of your own images", paths) if paths else None
 
 
 def wnid_folders(folder: Path) -> Layout | None:

@@ -9,7 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness.judge.accuracy import judge_part, judge_rehearsal, judge_whole_set
+from harness.judge.accuracy import (
+    judge_own_set,
+    judge_part,
+    judge_rehearsal,
+    judge_whole_set,
+)
 from harness.judge.batch_sizes import judge_batch_sizes
 from harness.judge.run_checks import judge_ratio, judge_same_artifact
 from harness.judge.throughput import judge_baseline, judge_eager_speed, record_speed
@@ -38,6 +43,13 @@ RULES = (
         "Accuracy on a part of it",
         "Tango 1998; Clopper and Pearson 1934; tolerance of guides 000 and 003",
         judge_part,
+    ),
+    Rule(
+        "accuracy-own-set",
+        "Accuracy on a data set of your own",
+        "this project: eager PyTorch in place of the published figure; tolerance of guides 000 and "
+        "003",
+        judge_own_set,
     ),
     Rule(
         "accuracy-rehearsal",

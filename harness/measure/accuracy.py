@@ -241,6 +241,7 @@ class Observation:
             fidelity=None if self._comparison is None else self._comparison.fidelity,
             reference_scores=None if reference is None else reference.scores,
             seconds=seconds,
+            own_set=self._images.own_set,
         )
 
     def write(self, path: Path) -> None:

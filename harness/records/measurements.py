@@ -142,7 +142,10 @@ class Fidelity:
 
 @dataclass(frozen=True)
 class AccuracyMeasurement:
-    """What an accuracy pass observed. `problems` are facts that no score may hide."""
+    """What an accuracy pass observed. `problems` are facts that no score may hide.
+
+    own_set: how many images the data set has that these are of; 0 where it is ImageNet's.
+    """
 
     provenance: Provenance
     expected_images: int
@@ -152,6 +155,7 @@ class AccuracyMeasurement:
     reference_scores: Scores | None  # eager PyTorch on the same images
     seconds: float
     predictions_file: str = ""  # relative to the run directory
+    own_set: int = 0
     kind: Literal["accuracy"] = "accuracy"
 
     @property

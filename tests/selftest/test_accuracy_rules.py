@@ -134,6 +134,36 @@ def test_tolerances_at_their_edges(rule, measurement, kind):
     assert (verdict.kind, codes(verdict)) == (kind, [])
 
 
+@pytest.mark.parametrize(
+    ("rule", "measurement", "kind"),
+    [
+        (BOTH, part(5, 5), "PASS"),
+        # 1 % of 100 is one image.
+        (BOTH, part(200, 100, lost=1), "PASS"),
+        (BOTH, part(200, 100, lost=2), "FAIL"),
+        (BOTH, part(200, 100, gained=2), "FAIL"),
+        (DROP, part(200, 100, gained=2), "PASS"),
+        (BOTH, part(5, 5, l2=0.031), "FAIL"),
+        (BOTH, part(5, 5, scores=scores(4, 4)), "FAIL"),
+        (BOTH, part(5, 0), "INCONCLUSIVE"),  # labels of other images, say
+        (BOTH, whole(5, images=5), "INCONCLUSIVE"),  # no weights for an eager pass
+    ],
+)
+def test_a_data_set_of_ones_own_is_held_against_eager_on_all_of_it(rule, measurement, kind):
+    own = dataclasses.replace(measurement, own_set=measurement.expected_images)
+    verdict = judge(own, rule)
+    assert (verdict.kind, verdict.rule) == (kind, "accuracy-own-set")
+    assert verdict.reference.kind == "eager"
+    assert "accepted" not in verdict.sentence
+
+
+def test_a_part_of_ones_own_data_set_is_not_held_against_what_is_published():
+    measurement = part(1000, 950)  # 95 %, where 78.26 % is published
+    assert codes(judge(measurement)) == [C.REFERENCE_OFF]
+    own = judge(dataclasses.replace(measurement, own_set=2000))
+    assert (own.kind, own.rule, codes(own)) == ("PASS", "accuracy-part", [])
+
+
 @given(st.integers(30_000, 45_000), st.sampled_from([BOTH, DROP]))
 def test_the_smallest_tolerance_passes_and_a_smaller_one_does_not(correct, rule):
     smallest = judge(whole(correct), rule).figures[SMALLEST]

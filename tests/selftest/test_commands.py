@@ -120,6 +120,17 @@ def test_plan_says_whether_a_part_of_the_data_set_can_pass(run):
     assert "no weights for an eager pass" in output
 
 
+def test_plan_and_doctor_know_a_data_set_of_ones_own(run, tmp_path):
+    for name in ("cat.png", "dog.png"):
+        (tmp_path / name).write_bytes(b"PNG")
+    (tmp_path / "val_label.txt").write_text("cat.png 282\ndog.png 207\n")
+    words = ("plan", "--target=cpu", "--models=fixres", "-m", "accuracy", f"--imagenet={tmp_path}")
+    assert "eager PyTorch on all 2 images decides" in run(*words).output
+    assert "1 image: no PASS is possible" in run(*words, "--limit=1").output
+    looked = run("doctor", "--target=cpu", f"--imagenet={tmp_path}", "--all").output
+    assert "not ImageNet's" in " ".join(looked.split())
+
+
 def test_plan_counts_the_images_that_are_there_and_checks_them(run, tmp_path):
     names = [f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, 4)]
     for name in names:
