@@ -7,7 +7,7 @@ that `networks/library.py` builds. PyTorch is not imported before it is needed.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
@@ -145,6 +145,26 @@ def _nested(loaded: object, nest: str) -> dict[str, Any]:
     return _mapping(top[nest], f"`{nest}`")
 
 
+def _efficientnet_lite() -> Iterator[tuple[str, str]]:
+    """Yield the names of a file and of timm: one list of blocks there, and seven stages here."""
+    yield "_conv_stem.{rest}", "conv_stem.{rest}"
+    yield "_bn0.{rest}", "bn1.{rest}"
+    yield "_conv_head.{rest}", "conv_head.{rest}"
+    yield "_bn1.{rest}", "bn2.{rest}"
+    yield "_fc.{rest}", "classifier.{rest}"
+    # The first block does not expand, so its layers have other numbers in timm.
+    first = ("depthwise_conv", "conv_dw"), ("bn1", "bn1"), ("project_conv", "conv_pw"), ("bn2",) * 2
+    others = (
+        *(("expand_conv", "conv_pw"), ("bn0", "bn1"), ("depthwise_conv", "conv_dw")),
+        *(("bn1", "bn2"), ("project_conv", "conv_pwl"), ("bn2", "bn3")),
+    )
+    stages = (1, 2, 2, 3, 3, 4, 1)  # blocks of each
+    places = [(stage, n) for stage, blocks in enumerate(stages) for n in range(blocks)]
+    for number, (stage, n) in enumerate(places):
+        for theirs, ours in others if number else first:
+            yield f"_blocks.{number}._{theirs}.{{rest}}", f"blocks.{stage}.{n}.{ours}.{{rest}}"
+
+
 _ALL = (
     Layout(
         "plain",
@@ -175,6 +195,12 @@ _ALL = (
             ("head.fc.{rest}", "fc.{rest}"),
             ("backbone.{rest}", "{rest}"),
         ),
+    ),
+    Layout(
+        "efficientnet-lite0",
+        "a bare state dict under the names of lukemelas/EfficientNet-PyTorch, `_blocks.0` to "
+        "`_blocks.15`; ml-illustrated/EfficientNet-Lite-PyTorch",
+        names=tuple(_efficientnet_lite()),
     ),
 )
 LAYOUTS: Mapping[str, Layout] = MappingProxyType({layout.name: layout for layout in _ALL})
