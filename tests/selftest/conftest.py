@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from tests.selftest import in_process
 from tests.selftest.running import TINY, Finished, on_one_core, run_python
 
 # The same examples in every run: what is red is red again. To search for more:
@@ -34,6 +36,12 @@ if WITH_OTHERS:
 def _first_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cases that run in this process begin with the first device, whatever worker of ours it is."""
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _heavy_libraries_once() -> Iterator[None]:
+    with in_process.in_this_process():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 
-from harness.base import jobs, processes
+from harness.base import processes
 from harness.base.errors import CompileError, ExportError, HarnessError
+from tests.selftest import in_process
 from tests.selftest.running import ROOT, alive, eventually
 
 FUNCTIONS = "tests.selftest.job_functions"
 
 
 def call(function: str, tmp_path: Path, *, deadline_s: float = 60.0, **arguments: Any) -> Any:
-    return jobs.call(
+    return in_process.real_call(
         function if ":" in function else f"{FUNCTIONS}:{function}",
         arguments,
         deadline_s=deadline_s,

@@ -20,13 +20,14 @@ from harness.simulator.host import VARIABLE
 from harness.stages.pipeline import CasePipeline, Prepared
 from harness.targets.protocol import Session
 from tests.selftest.fakes import workbench
-from tests.selftest.running import ROOT
+from tests.selftest.running import ROOT, TINY
 from tests.selftest.simulated import ascend_target
 
 _T = TypeVar("_T")
 BATCH = 4
 ODD = Path(__file__).with_name("odd.yaml")
 BASELINES = ROOT / "baselines.yaml"
+SMALL = {"odd": ODD, "tiny": TINY}  # the models that are built here, with their catalogs
 
 
 class World:
@@ -62,14 +63,14 @@ class World:
 
     def catalog(self, model: str) -> Catalog:
         """The catalog that has a model."""
-        path = ODD if model == "odd" else BASELINES
+        path = SMALL.get(model, BASELINES)
         return self.once(f"catalog {path}", lambda: load_catalog(path))
 
     def bench(self, model: str, **options: Any) -> CasePipeline:
         """A case of a model at batch size 4 on the CPU, nothing built."""
         bench = workbench(
             self.new_folder(),
-            catalog=ODD if model == "odd" else BASELINES,
+            catalog=SMALL[model],
             **{
                 "store": str(self.store),
                 "leases": str(self.folder / "leases"),
