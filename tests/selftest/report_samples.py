@@ -31,6 +31,7 @@ from harness.records.lines import (
 )
 from harness.records.measurements import (
     AccuracyMeasurement,
+    EagerSpeed,
     Fidelity,
     Flip,
     OutputsCheck,
@@ -157,10 +158,7 @@ def throughput_measurement(batch: int, size: int = 400, **changes: Any) -> Throu
     values: dict[str, Any] = {
         "provenance": "rehearsal",
         "timing": timing(batch, latencies(batch, size=size)),
-        "rivals": {
-            "contiguous": replace(eager, mean_ms=1000 * batch / 188.1),
-            "channels_last": eager,
-        },
+        "eager": EagerSpeed("channels-last", eager, (4.1, 4.2), (5.1, 5.0), 1.217),
         "precision_percent": 1.0,
         "budget_s": 60.0,
         "seconds": 12.5,
@@ -602,7 +600,7 @@ def real_throughput(model: str, batch: int, factor: float = 1.02, **changes: Any
             batch,
             provenance="real",
             timing=timing(batch, samples, mean_ms=mean, half_width_percent=0.6),
-            rivals={},
+            eager=None,
             half_width_percent=0.6,
             conditions=conditions(),
             setup=SETUP,

@@ -18,6 +18,8 @@ from harness.targets.protocol import SessionInfo
 from tests.selftest.fakes import FakeSession, workbench
 from tests.selftest.running import TINY
 
+SIMULATED = {"simulate_ascend": True, "rehearsal": False}
+
 
 def case(tmp_path, check="throughput", **options):
     """A case of the tiny model; of a rehearsal where no folder of checkpoints is given."""
@@ -36,14 +38,13 @@ def case(tmp_path, check="throughput", **options):
 )
 @pytest.mark.parametrize("real", [True, False])
 def test_a_session_is_timed_as_its_driver_needs_it(tmp_path, about, wall_check, round_s, real):
-    options = {"checkpoints": str(tmp_path)} if real else {}
+    options = {"checkpoints": str(tmp_path)} if real else SIMULATED
     one = case(tmp_path, budget="33", precision="2", **options)
     session: Any = SimpleNamespace(about=about)
-    plan = attempt._plan(one, session, with_rival=not real)
+    plan = attempt._plan(one, session)
     assert (plan.wall_check, plan.round_s) == (wall_check, round_s)
     assert (plan.budget_s, plan.precision_percent) == (33.0, 2.0)
     assert plan.least_s == (throughput.LEAST_S if real else 0.0)
-    assert plan.warmup == (throughput.WARMUP if real else 1)
 
 
 @pytest.mark.parametrize(
