@@ -39,17 +39,17 @@ Sessions = tuple[Session, Session]
 CASE = Case("squeezenet1_1", 1, "cpu", "throughput")
 SLOW = Path(__file__).with_name("repeated_model.py")
 # Ends by itself when this process is gone.
-LOOP = "import os; os.nice({nice}); parent = os.getppid()\nwhile os.getppid() == parent: pass"
+LOOP = "import os; os.nice({nice})\nwhile os.getppid() == {parent}: pass"
 CONDITIONS = ((0, 0), (1, 19), (1, 0), (2, 19), (2, 0))  # busy processes, their priority
 
 
 @contextlib.contextmanager
-def neighbours(count: int, nice: int) -> Iterator[None]:
+def neighbours(count: int, nice: int) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Run so many busy processes meanwhile."""
-    code = LOOP.format(nice=nice)
+    code = LOOP.format(nice=nice, parent=os.getpid())
     busy = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(count)]
     try:
-        yield
+        yield busy
     finally:
         for process in busy:
             process.kill()
@@ -106,7 +106,7 @@ def main() -> None:
     """Measure in each condition and print a Markdown table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=20, help="of the sound model, a condition")
-    parser.add_argument("--slow-runs", type=int, default=5, help="of the planted one")
+    parser.add_argument("--slow-runs", type=int, default=3, help="of the planted one")
     parser.add_argument("--store", help="an artifact store (default: a new one)")
     given = parser.parse_args()
     print(
@@ -136,7 +136,7 @@ def main() -> None:
                 f"{count} at priority {nice}" if count else "none",
                 f"{median(found):.2f}",
                 f"{min(found):.2f} to {max(found):.2f}",
-                f"{100 * median(found) / quiet - 100:+.1f} %",
+                f"{100 * (median(found) / quiet - 1):+.1f} %",
                 f"{median(clock):.1f}",
                 f"{median(eagers):.1f}",
                 f"{median(one.seconds for one in sound):.1f}",

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.measure import attempt, throughput
+from harness.measure import attempt, beside_eager, throughput
 from harness.plan import Case
 from harness.records.measurements import ProblemCode
 from harness.stages import eager
 from harness.stages.pipeline import CasePipeline, Prepared
+from harness.targets import host, sessions
 from harness.targets.protocol import SessionInfo
 from tests.selftest.fakes import FakeSession, workbench
 from tests.selftest.running import TINY
@@ -89,3 +90,24 @@ def test_weights_that_nobody_verified_are_said(tmp_path, check, given, digest, w
     spec = one.model.checkpoint.model_copy(update={"sha256": "a" * 64 if digest else None})
     one.model = one.model.model_copy(update={"checkpoint": spec})
     assert attempt.unverified(one) == why
+
+
+@pytest.mark.parametrize("rehearsed", [True, False])
+def test_a_rehearsals_throughput_computes_on_one_thread(tmp_path, monkeypatch, rehearsed):
+    one = case(tmp_path, **({} if rehearsed else {"checkpoints": str(tmp_path)}))
+    given: list[dict[str, Any]] = []
+
+    def open_session(file, *, options, **_):
+        given.append(options)
+        size = one.model.input.size
+        return FakeSession(lambda batch: batch, (4, 3, size, size), one.model.classes)
+
+    monkeypatch.setattr(sessions, "open_session", open_session)
+    monkeypatch.setattr(host, "cores", lambda: 7)
+    monkeypatch.setattr(beside_eager, "measure", lambda *_, **__: ("measurement", "samples"))
+    rival: Any = SimpleNamespace(path=TINY) if rehearsed else None
+    with attempt.opened(one, Prepared(TINY, TINY, rival=rival)) as session:
+        if rehearsed:
+            attempt._beside_eager(one, session, rival)
+    assert [options["threads"] for options in given] == ([1, 1] if rehearsed else [7])
+    assert [options["faster_format"] for options in given[1:]] == [True] * rehearsed

@@ -20,7 +20,7 @@ from harness.records.measurements import OutputsCheck, ProblemCode, ThroughputMe
 from harness.stages.inference import Predictions
 from harness.targets.ascend import target as ascend
 from harness.targets.ascend.cli import Printed, Summary, execution_times
-from harness.targets.protocol import Float32, Session, Times
+from harness.targets.protocol import Float32, Session
 from tests.selftest import fakes
 from tests.selftest.planted.graphs import small_onnx
 from tests.selftest.planted.rows import Fault, Found, Row, judged, said
@@ -95,7 +95,7 @@ def _om(driver: str = "api", *, maker: str = "", runs: str = "", **other: int) -
     return row
 
 
-def _while_it_runs(fault: str, use: Callable[[Session], Sequence[Float32] | Times]) -> Row:
+def _while_it_runs(fault: str, use: Callable[[Session], Sequence[Float32 | float]]) -> Row:
     """The command-line tool misbehaves after the model was opened."""
 
     def row(world: World, planted: bool) -> Found:
@@ -117,8 +117,8 @@ def _two_batches(session: Session) -> Sequence[Float32]:
     return outputs
 
 
-def _five_times(session: Session) -> Times:
-    return session.time(5, 1)
+def _five_times(session: Session) -> Sequence[float]:
+    return session.time(5, 1).ms
 
 
 def _overflow(world: World, planted: bool) -> Found:
