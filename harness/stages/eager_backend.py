@@ -33,12 +33,12 @@ class EagerModel:
         module = library.build_network(options["network"], options["arguments"])
         weights.load_into(module, state, name=options["network"])
         self._module = module.eval()
-        fastest = "channels-last"  # on most networks
-        if options["faster_format"]:
-            image = np.ones((1, *shape[1:]), np.float32)
-            trials = {name: self._trial(name, image) for name in FORMATS}
-            fastest = min(trials, key=trials.get)
-        self._use(fastest)
+        image = np.ones((1, *shape[1:]), np.float32)
+        # Channels-last is the faster one on most networks.
+        self._use(self._faster(image) if options["faster_format"] else "channels-last")
+
+    def _faster(self, image):
+        return min(FORMATS, key=lambda name: self._trial(name, image))
 
     def _use(self, name):
         self._format = getattr(self._torch, FORMATS[name])

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import itertools
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -11,6 +16,9 @@ from harness.judge.throughput import judge_throughput
 from harness.measure import beside_eager
 from harness.targets.protocol import Times
 from tests.selftest.fakes import FakeSession
+
+# As the worker has it: without types.
+eager_backend: Any = importlib.import_module("harness.stages.eager_backend")
 
 
 class Worker(FakeSession):
@@ -39,7 +47,7 @@ class Diary(list[tuple[Worker, int]]):
 def measured(cpu_ms, eager_cpu_ms, waits=1.0, **changes):
     diary = Diary()
     ours = Worker(cpu_ms, diary, waits)
-    theirs = Worker(eager_cpu_ms, diary, waits, seed=2)
+    theirs = Worker(eager_cpu_ms, diary, seed=2)
     options = {"precision_percent": 10.0, "budget_s": 40.0, **changes}
     found, samples = beside_eager.measure(ours, theirs, clock=lambda: diary.seconds, **options)
     return found, samples, [(side is ours, loops) for side, loops in diary]
@@ -56,6 +64,9 @@ def test_the_clock_decides_nothing(waits):
     assert quick.eager.ratio == pytest.approx(4.0, rel=0.02)
     assert quick.timing.fps == pytest.approx(4000 / 5.0 / waits, rel=0.02)
     assert (kind(quick), kind(slow)) == ("PASS", "FAIL")
+    verdict = judge_throughput(quick, None, case="x")
+    assert verdict.difference_percent == pytest.approx(300, rel=0.03)
+    assert verdict.measured == quick.timing.fps
 
 
 def test_sides_take_turns_of_equal_cpu_time_and_the_first_execution_counts_for_nothing():
@@ -86,6 +97,27 @@ def test_no_cpu_time_is_an_error(cpu_ms, monkeypatch):
     monkeypatch.setattr(session, "time", lambda loops, warmup: Times((5.0,), cpu_ms))
     with pytest.raises(InferError, match="no CPU time"):
         beside_eager.measure(session, session, precision_percent=10.0, budget_s=1.0)
+
+
+@pytest.mark.parametrize("faster", list(eager_backend.FORMATS))
+def test_eager_pytorch_takes_the_faster_memory_format_whatever_one_execution_took(
+    monkeypatch, faster
+):
+    costs = {
+        name: itertools.cycle([5.0, 1.0 if name == faster else 1.2])
+        for name in eager_backend.FORMATS
+    }
+    model = object.__new__(eager_backend.EagerModel)
+    clock = SimpleNamespace(seconds=0.0)
+
+    def run(images):
+        clock.seconds += next(costs[model.name])
+
+    monkeypatch.setattr(model, "_use", lambda name: setattr(model, "name", name), raising=False)
+    monkeypatch.setattr(model, "run", run, raising=False)
+    timer = SimpleNamespace(process_time=lambda: clock.seconds)
+    monkeypatch.setattr(eager_backend, "time", timer)
+    assert model._faster(None) == faster
 
 
 def test_a_trimmed_mean_bears_strange_turns_and_is_the_mean_of_few():
