@@ -130,6 +130,13 @@ class Settings:
         "DIR",
         default=Path(tempfile.gettempdir()) / "npu-acceptance-leases",
     )
+    lang: str = place_option(
+        "text",
+        "language of the report: en, or zh for Chinese (default: that of the locale)",
+        "LANG",
+        default="",
+        choices=("en", "zh"),
+    )
     catalog: Path = what_option(
         "path", "the catalog (default: baselines.yaml)", "FILE", default=ROOT / "baselines.yaml"
     )

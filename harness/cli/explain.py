@@ -10,7 +10,7 @@ from harness.base.stages import Stage
 from harness.base.store import Explanation, Store
 from harness.catalog.schema import Catalog
 from harness.images.crops import Crops
-from harness.pages.formats import clip, option
+from harness.pages.formats import clip, datum
 from harness.plan import make_plan
 from harness.settings import Settings
 from harness.stages.pipeline import Workbench
@@ -62,7 +62,7 @@ def _differences(missing: Explanation) -> Iterator[str]:
     else:
         yield f"  nearest: {missing.kind} {missing.nearest}, which differs in"
     for name, wanted, other in missing.differences:
-        yield f"    {name}: {clip(option(wanted), 80)} here, {clip(option(other), 80)} there"
+        yield f"    {name}: {clip(datum(wanted), 80)} here, {clip(datum(other), 80)} there"
 
 
 class _Absent(Exception):

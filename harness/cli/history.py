@@ -27,6 +27,7 @@ from harness.history.trend import write_trend
 from harness.judge.causes import Exit
 from harness.pages import formats
 from harness.pages.looks import banners
+from harness.pages.words import spoken
 from harness.records import reader
 from harness.report import exports, write_report
 from harness.run.merge import merge as join
@@ -105,8 +106,9 @@ def merge(
     )
     for note in joined.run.notes if joined.run is not None else ():
         typer.echo(note, err=True)
-    write_report(output)
-    exports.write_all(output)
+    with spoken(settings.lang):
+        write_report(output)
+        exports.write_all(output)
     counts = _counts(joined.counts()) or "no case"
     typer.echo(f"{output}: {counts}; exit code {joined.exit_status}")
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import readable_errors
+from harness.pages.words import spoken
 from harness.records import reader
 from harness.report import exports, write_report
 from harness.report.why import annotation, first_screen
@@ -17,12 +17,12 @@ from harness.settings import Settings
 RunList = Annotated[list[Path], typer.Argument(metavar="RUN...", help="run directories")]
 
 
-@readable_errors()
-def report(runs: RunList) -> None:
+def report(settings: Settings, *, runs: RunList) -> None:
     """Render report.html again from the records of a run."""
-    for run in runs:
-        typer.echo(write_report(run))
-        exports.write_all(run)
+    with spoken(settings.lang):
+        for run in runs:
+            typer.echo(write_report(run))
+            exports.write_all(run)
 
 
 def why(
@@ -48,7 +48,7 @@ def why(
         typer.Option("--github", help="also as an annotation (always in a GitHub workflow)"),
     ] = False,
 ) -> None:
-    """Whether the model, the toolchain, the machine or an input failed, and why it is thought so.
+    """Say what failed (model, toolchain, machine or input), why it is thought so, and what is next.
 
     The exit code of this command says nothing of the run: it is 0.
     """

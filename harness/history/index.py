@@ -27,7 +27,6 @@ from harness.pages.formats import plural
 from harness.records import reader
 from harness.records.conditions import Setup
 from harness.records.lines import CaseLine, RunLine
-from harness.records.measurements import ThroughputMeasurement
 from harness.records.observed import DeviceInfo
 from harness.records.reader import RunRecords
 from harness.records.writer import RESULTS
@@ -234,19 +233,16 @@ def chip_of(case: CaseLine) -> str:
 
 
 def _trouble(case: CaseLine) -> tuple[Trouble, ...]:
-    one = case.measurement
-    if one is None:
-        return ()
+    speed = case.throughput
+    looks = speed.conditions if speed is not None else ()
     # The speed of a wrong model counts for nothing, in the history too.
-    wrong = bool(one.problems)
-    met: dict[Trouble, bool] = {}
-    if isinstance(one, ThroughputMeasurement):
-        wrong = wrong or (one.outputs is not None and not one.outputs.within)
-        looks = one.conditions
-        met["unhealthy"] = any(look.health and look.health.upper() != "OK" for look in looks)
-        met["busy"] = any(look.busy == "yes" for look in looks)
-        met["throttled"] = any(look.throttled == "yes" for look in looks)
-    met["wrong outputs"] = wrong
+    wrong = case.measurement is not None and bool(case.measurement.problems)
+    met: dict[Trouble, bool] = {
+        "unhealthy": any(look.health and look.health.upper() != "OK" for look in looks),
+        "busy": any(look.busy == "yes" for look in looks),
+        "throttled": any(look.throttled == "yes" for look in looks),
+        "wrong outputs": wrong or bool(speed and speed.outputs and not speed.outputs.within),
+    }
     return tuple(name for name, true in met.items() if true)
 
 
@@ -254,10 +250,8 @@ def _made_with(case: CaseLine) -> Mapping[str, str]:
     """Return what a figure was made with, by the name that a reader sees when it changes."""
     setup = case.throughput.setup if case.throughput else Setup(method="", tuning="")
     device = case.device or DeviceInfo("")
-    tools = {name: str(text) for name, text in device.toolchain.items() if text}
-    compiler = [f"{name} {tools[name]}" for name in ("cann", "onnxruntime") if name in tools]
     values = {
-        "toolchain": setup.toolchain or ", ".join(compiler),
+        "toolchain": setup.toolchain,
         "tool": setup.driver,
         "method": setup.method,
         "tuning": setup.tuning,
@@ -265,9 +259,9 @@ def _made_with(case: CaseLine) -> Mapping[str, str]:
         "device": f"{device.name} ({device.id})" if device.id else device.name,
         "host": case.machine.hostname,
         "checkpoint": case.checkpoint.sha256 if case.checkpoint else "",
-        "driver": tools.get("driver", ""),
-        "firmware": tools.get("firmware", ""),
         "harness": case.versions.get("harness", ""),
+        # What the toolchain names already is not said twice.
+        **{name: text for name, text in device.tools.items() if text not in setup.toolchain},
     }
     return {name: text for name, text in values.items() if text}
 

@@ -15,13 +15,13 @@ from typing import Literal
 import jinja2
 from markupsafe import Markup
 
-from harness import __version__
 from harness.base import files, precision
-from harness.base.terms import Provenance
+from harness.base.terms import Outcome, Provenance
 from harness.history import chart, drift
 from harness.history.index import History
 from harness.history.series import Series
 from harness.pages import formats, html
+from harness.pages.charts import Chart
 from harness.pages.looks import LOOKS, Banner, banners
 
 ROWS_SHOWN = 20
@@ -35,22 +35,21 @@ Tone = Literal["good", "bad", "warn", "few", "neutral"]
 
 @dataclass(frozen=True)
 class Look:
-    """How a state is shown: sign and word carry the meaning. `style` is an outcome's colour."""
+    """How a state is shown: its word, with the sign and the colour of an outcome."""
 
-    word: str
-    sign: str
-    style: str
+    said: str
+    outcome: Outcome
 
 
 # What is most worth saying of a series comes first: on the page, and where several apply.
 STATES: dict[State, Look] = {
-    "falls": Look("falls", "\N{BLACK DOWN-POINTING TRIANGLE}", "failed"),
-    "below": Look("below the floor", "\N{BALLOT X}", "error"),
-    "failed": Look("failed", "\N{BALLOT X}", "failed"),
-    "missed": Look("no figure", "!", "error"),
-    "rises": Look("rises", "\N{BLACK UP-POINTING TRIANGLE}", "recorded"),
-    "steady": Look("steady", "\N{CHECK MARK}", "passed"),
-    "few": Look("too few runs", "\N{HORIZONTAL ELLIPSIS}", "not_run"),
+    "falls": Look("falls", "failed"),
+    "below": Look("below the floor", "error"),
+    "failed": Look("failed", "failed"),
+    "missed": Look("no figure", "error"),
+    "rises": Look("rises", "recorded"),
+    "steady": Look("steady", "passed"),
+    "few": Look("too few runs", "not_run"),
 }
 _ORDER = list(STATES)
 _NAMES: dict[Provenance, str] = {
@@ -74,7 +73,7 @@ class SeriesView:
     noise: str
     margin: str
     newest: str
-    chart: chart.Chart
+    chart: Chart
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class Page:
     """The page. `notes`: what a reader must know of the history; `linked`: it lies beside it."""
 
     name: str
-    banner: Banner | None
+    banners: tuple[Banner, ...]
     headline: str
     tone: Tone
     facts: tuple[str, ...]
@@ -121,7 +120,7 @@ def build(
         facts.append(f"{first} to {max((one.misses or one.points)[-1].day for one in series)}")
     return Page(
         name=_NAMES[kind],
-        banner=next(iter(banners([kind])), None),
+        banners=banners([kind]),
         headline=text,
         tone=tone,
         facts=tuple(facts),
@@ -139,7 +138,7 @@ def build(
 
 
 def _view(series: Series, anchor: str) -> SeriesView:
-    key, values = series.key, series.values
+    key, values, look = series.key, series.values, STATES[state_of(series)]
     band = chart.band_of(values)
     level = noise = margin = ""
     if band is not None:
@@ -156,7 +155,7 @@ def _view(series: Series, anchor: str) -> SeriesView:
     return SeriesView(
         series=series,
         anchor=f"{anchor}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', key.name)[:100]}",
-        state=STATES[state_of(series)],
+        state=look,
         name=formats.line(key.name, 200),
         where=", ".join(where),
         last=formats.figure(series.points[-1].value, series.unit),
@@ -164,7 +163,7 @@ def _view(series: Series, anchor: str) -> SeriesView:
         noise=noise,
         margin=margin,
         newest=_newest(series),
-        chart=chart.draw(series),
+        chart=chart.draw(series, look.said),
     )
 
 
@@ -221,12 +220,11 @@ def _template() -> jinja2.Template:
     environment.globals.update(
         LOOKS=LOOKS,
         ROWS_SHOWN=ROWS_SHOWN,
-        chart=chart,
+        BAND_WIDTH=chart.BAND_WIDTH,
         drift=drift,
         formats=formats,
         precision=precision,
         style=html.style() + own,
-        version=__version__,
     )
     return environment.get_template("trend.html.j2")
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from harness.base import precision
 from harness.base.precision import MINUS
-from harness.records.measurements import Datum
+from harness.pages.words import language, say
 
 NO_VALUE = "\N{EN DASH}"
 NOT_FINITE = "not a finite number"
@@ -46,8 +46,9 @@ def line(text: str, limit: int = LONGEST_LINE) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """`1 case`, `2,000 cases`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    """`1 case`, `2,000 cases`; in Chinese a noun stands with its measure word."""
+    ending = "" if count == 1 or language() == "zh" else "s"
+    return f"{count:,} {say(noun)}{ending}"
 
 
 # Figures -------------------------------------------------------------------------------------
@@ -164,29 +165,23 @@ def figure(value: float | None, unit: str, half_width: float | None = None) -> s
     return f"{plain(value)}{SPACE}{clip(unit, 20)}".rstrip()
 
 
-def datum(value: Datum | list[str], unit: str = "") -> str:
-    """Write a figure of a verdict, or an option, on one line; two numbers are an interval."""
-    if value is None or value == "" or value == ():
+def datum(value: object, unit: str = "") -> str:
+    """Write a figure of a verdict, or the value of an option, on one line.
+
+    Two numbers are an interval.
+    """
+    if value is None or value == "":
         return NO_VALUE
     if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, str):
-        return line(value)
+        return say("yes") if value else say("no")
+    if isinstance(value, Mapping):
+        return line(", ".join(f"{key}: {datum(one)}" for key, one in value.items())) or NO_VALUE
     if isinstance(value, int | float):
         text = plain(value)
-    elif len(value) == 2 and not any(isinstance(one, str) for one in value):
-        text = " to ".join(datum(one) for one in value)
+    elif isinstance(value, tuple) and [isinstance(one, int | float) for one in value] == [True] * 2:
+        text = say("{low} to {high}", low=plain(value[0]), high=plain(value[1]))
+    elif isinstance(value, list | tuple):
+        return line(", ".join(map(datum, value))) or NO_VALUE
     else:
-        return line(", ".join(datum(one) for one in value))
+        return line(str(value))
     return f"{text}{SPACE}{unit}" if unit else text
-
-
-def option(value: object) -> str:
-    """Write the value of a setting, which may be of any type that JSON has."""
-    if isinstance(value, Mapping):
-        return line(", ".join(f"{key}: {option(item)}" for key, item in value.items())) or NO_VALUE
-    if isinstance(value, list | tuple):
-        return line(", ".join(option(item) for item in value)) or NO_VALUE
-    if value is None or isinstance(value, str | bool | int | float):
-        return datum(value)
-    return line(str(value))

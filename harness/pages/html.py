@@ -12,7 +12,9 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup
 
+from harness import __version__
 from harness.pages import formats
+from harness.pages.words import language, say
 
 
 def style() -> Markup:
@@ -22,16 +24,16 @@ def style() -> Markup:
 
 
 def environment(folder: Path) -> jinja2.Environment:
-    """Return Jinja for the templates of `folder`, with the formats as filters."""
+    """Return Jinja for the templates of `folder` and the shared macros, with formats as filters."""
     found = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
+        loader=jinja2.FileSystemLoader([folder, Path(__file__).parent]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=_finalize,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.globals["NO_VALUE"] = formats.NO_VALUE
+    found.globals.update(_=say, language=language, NO_VALUE=formats.NO_VALUE, version=__version__)
     for one in (
         formats.datum,
         formats.difference,

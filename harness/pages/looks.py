@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.base.terms import Outcome, Provenance
+from harness.pages.words import language, say
 
 Tone = Literal["good", "bad", "warn", "neutral"]
 
@@ -20,13 +21,19 @@ class Look:
     sign: str
     meaning: str
 
+    @property
+    def said(self) -> str:
+        """The word in the page's language."""
+        return say(self.word)
+
     def counted(self, count: int) -> str:
         """`1 error`, `2 errors`, `2 failed`."""
-        return f"{count:,} {self.words(count)}"
+        return say("{count} {word}", count=f"{count:,}", word=self.words(count))
 
     def words(self, count: int) -> str:
         """Return the word for so many cases."""
-        return f"{self.word}s" if count != 1 and self.outcome in _NOUNS else self.word
+        many = count != 1 and self.outcome in _NOUNS and language() == "en"
+        return f"{self.word}s" if many else self.said
 
 
 _NOUNS: tuple[Outcome, ...] = ("error", "known_failure")
@@ -59,7 +66,7 @@ class Banner:
     @property
     def text(self) -> str:
         """Return the whole banner on one line."""
-        return f"{self.word} \N{EM DASH} {self.sentence}"
+        return f"{say(self.word)} \N{EM DASH} {say(self.sentence)}"
 
 
 _BANNERS = (

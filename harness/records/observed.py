@@ -10,6 +10,12 @@ from harness.base.stages import Stage
 from harness.records.measurements import AccuracyMeasurement, Scalar, ThroughputMeasurement
 from harness.records.verdicts import Verdict
 
+# What of a target's identity is no version of a tool.
+_NAMES_A_DEVICE = (
+    *("target", "chip", "simulated"),
+    *("architecture", "processor", "processor_features"),
+)
+
 
 @dataclass(frozen=True)
 class ErrorInfo:
@@ -114,6 +120,12 @@ class DeviceInfo:
     runtime: Mapping[str, Scalar | tuple[str, ...]] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)  # devices not used, with the reason
     commands: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def tools(self) -> dict[str, str]:
+        """Versions of what drove the device: `toolchain` without what names the device itself."""
+        tools = ((name, value) for name, value in self.toolchain.items() if value)
+        return {name: str(value) for name, value in tools if name not in _NAMES_A_DEVICE}
 
 
 @dataclass(frozen=True)

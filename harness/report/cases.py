@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from markupsafe import Markup, escape
 
 from harness.base.errors import RecordError
-from harness.base.stages import Stage
 from harness.pages import formats
+from harness.pages.charts import Chart
 from harness.pages.formats import NO_VALUE
 from harness.pages.looks import ATTENTION, LOOKS, Look
+from harness.pages.words import say
 from harness.records import reader
 from harness.records.lines import CaseLine, RunCheckLine
 from harness.records.observed import Diagnosis, Section
 from harness.records.reader import RunRecords
 from harness.records.verdicts import BatchFlip, FigureName, Reference, ReferenceKind
 from harness.report import charts, rows
-from harness.report.thumbs import Thumbs, images_of
 
 FLIPS_SHOWN = 20
 SECTIONS_SHOWN = 12
@@ -59,11 +59,10 @@ def tail(text: str, limit: int) -> Log | None:
 
 @dataclass(frozen=True)
 class Room:
-    """What a page may hold: characters of one log and of one diagnosis, and its thumbnails."""
+    """What a page may hold: characters of one log and of one diagnosis."""
 
     log: int
     diagnosis: int
-    thumbs: Thumbs
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,6 @@ class CaseView:
     note: str
     withheld: bool
     records: RunRecords
-    places: Mapping[Stage, int]
     room: Room
 
     @property
@@ -106,7 +104,7 @@ class CaseView:
 
     @property
     def reference_name(self) -> str:
-        return _REFERENCES[self.reference.kind] if self.reference is not None else "withheld"
+        return say(_REFERENCES[self.reference.kind] if self.reference is not None else "withheld")
 
     @property
     def reference_value(self) -> str:
@@ -151,31 +149,29 @@ class CaseView:
     def circumstances(self) -> rows.Groups:
         return rows.circumstances(self.line, self.records.run)
 
-    def thumb(self, name: str) -> str:
-        """Return the thumbnail of an image as a data URI; empty where there is none."""
-        return self.room.thumbs.uri(self.line.images, name)
-
     @cached_property
-    def latency(self) -> tuple[charts.Chart, ...]:
-        """Charts of the execution times, where their file lies in the run."""
+    def latency(self) -> Chart | None:
+        """The execution times, where their file lies in the run."""
         found = self.line.throughput
         if found is None or not found.samples_file:
-            return ()
+            return None
         try:
             times = reader.read_samples(self.records.directory, found.samples_file)
         except RecordError:
-            return ()
+            return None
         return charts.latency([sample for one in times.ours for sample in one])
 
     @cached_property
-    def temperature(self) -> charts.Chart | None:
+    def temperature(self) -> Chart | None:
         found = self.line.throughput
-        points = [
-            (look.seconds, look.temperature_c, bool(look.trouble))
-            for look in (found.conditions if found is not None else ())
-            if look.temperature_c is not None
-        ]
-        return charts.over_time("Temperature of the device", points, "°C")
+        looks = found.conditions if found is not None else ()
+        return charts.temperature(
+            [
+                (look.seconds, look.temperature_c, bool(look.trouble))
+                for look in looks
+                if look.temperature_c is not None
+            ]
+        )
 
     @cached_property
     def intervals(self) -> tuple[charts.Interval, ...]:
@@ -192,12 +188,12 @@ class CaseView:
         return tail(text, self.room.log)
 
     @cached_property
-    def stages(self) -> tuple[charts.Segment, ...]:
+    def stages(self) -> tuple[charts.Bar, ...]:
+        stored = f" ({say('from the store')})"
         parts = [
-            (one.stage, one.stage.doing, one.seconds, "from the store" if one.cached else "")
-            for one in self.line.stages
+            (say(one.stage.doing) + stored * one.cached, one.seconds) for one in self.line.stages
         ]
-        return charts.stacked(parts, self.places)
+        return charts.bars(parts)
 
     @property
     def commands(self) -> tuple[str, ...]:
@@ -232,12 +228,14 @@ class CheckView:
     line: RunCheckLine
     anchor: str
     note: str
-    records: RunRecords
-    room: Room
 
     @property
     def look(self) -> Look:
         return LOOKS[self.line.outcome]
+
+    @property
+    def good(self) -> bool:
+        return self.line.outcome == "passed"
 
     @property
     def figures(self) -> rows.Rows:
@@ -258,7 +256,3 @@ class CheckView:
     @property
     def sizes(self) -> tuple[int, ...]:
         return tuple({size: None for flip in self.flips for size in flip.answers})
-
-    def thumb(self, name: str) -> str:
-        """Return the thumbnail of an image as a data URI; empty where there is none."""
-        return self.room.thumbs.uri(images_of(self.records, self.line), name)

@@ -19,6 +19,7 @@ from harness import __version__
 from harness.base import files
 from harness.base.errors import RecordError
 from harness.pages import formats
+from harness.pages.words import spoken
 from harness.records import reader
 from harness.records.reader import RunRecords
 from harness.report import headline
@@ -139,12 +140,13 @@ def write_all(run_dir: Path) -> list[Path]:
         RecordError: there are no records, or a file cannot be written.
     """
     records = reader.read(run_dir)
-    texts = {
-        "summary.json": summary_json(records),
-        "results.csv": results_csv(records),
-        "summary.md": summary_markdown(records),
-        "junit.xml": junit_xml(records),
-    }
+    with spoken("en"):  # what programs read
+        texts = {
+            "summary.json": summary_json(records),
+            "results.csv": results_csv(records),
+            "junit.xml": junit_xml(records),
+        }
+    texts["summary.md"] = summary_markdown(records)
     remedy = "free disk space or check who owns the run directory"
     return [
         files.replace_file(records.directory / name, text, remedy=remedy)

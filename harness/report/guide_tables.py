@@ -16,8 +16,10 @@ from harness.base.families import guide_columns
 from harness.judge import causes
 from harness.pages import formats
 from harness.pages.formats import NO_VALUE
+from harness.pages.words import say
 from harness.records.lines import CaseLine, GuideFigures, PublishedSpeed
 from harness.report.cases import CaseView
+from harness.report.findings import grouped
 from harness.report.rows import chip_and_card
 
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -95,10 +97,15 @@ class SpeedTable:
     """Throughput of one model by batch size, in frames a second."""
 
     model: str
-    columns: tuple[tuple[str, str], ...]  # name, what one figure is of
+    columns: tuple[str, ...]  # name, and what one figure is of
     ratios: tuple[str, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+
+    @property
+    def heads(self) -> list[str]:
+        """The columns after that of the batch sizes."""
+        return [*self.columns, *self.ratios]
 
 
 def speed_tables(
@@ -108,10 +115,8 @@ def speed_tables(
 
     A table of one column would repeat the summary.
     """
-    by_model: dict[str, list[CaseView]] = {}
-    for view in cases:
-        if view.line.check == "throughput" and (view.line.measured or 0) > 0:
-            by_model.setdefault(view.line.model, []).append(view)
+    timed = [one for one in cases if (one.line.measured or 0) > 0]
+    by_model = grouped(timed, lambda one: one.line.model)
     tables = (_table(model, views, published.get(model)) for model, views in by_model.items())
     return tuple(table for table in tables if len(table.columns) > 1)
 
@@ -135,14 +140,14 @@ def _table(model: str, cases: Sequence[CaseView], published: GuideFigures | None
         ours = any(best[name] == size and _measured(column) for name, column in columns.items())
         rows.append(row(f"{size}", dict.fromkeys(columns, size), "best" if ours else ""))
     if any(size is not None for size in best.values()):
-        total = row("best batch size", best, "total")
+        total = row(say("best batch size"), best, "total")
         # The published figure of a batch size that is best for us need not be the best one.
         cells = (replace(one, best=False, published=None if one.case else one.published)
                  for one in total.cells)  # fmt: skip
         rows.append(replace(total, cells=tuple(cells)))
     return SpeedTable(
         model=model,
-        columns=tuple((name, _unit(name, column)) for name, column in columns.items()),
+        columns=tuple(f"{name} {_unit(name, column)}".rstrip() for name, column in columns.items()),
         ratios=tuple(f"{_NUMERATOR}/{name}" for name in under),
         rows=tuple(rows),
         notes=tuple(_notes(columns, published)),
@@ -190,7 +195,8 @@ def _unit(name: str, column: Column) -> str:
         return ""  # a host's CPU is no card
     units = dict.fromkeys(cell.unit for cell in column.values())
     return ", ".join(
-        f"a {unit}" if chips == 1 else f"a {unit} of {chips} chips" for unit, chips in units
+        say(f"a {unit}") if chips == 1 else say("a {unit} of {n} chips", unit=say(unit), n=chips)
+        for unit, chips in units
     )
 
 
@@ -212,17 +218,21 @@ def _notes(columns: Mapping[str, Column], published: GuideFigures | None) -> lis
     notes = []
     if published is not None and published.speeds:
         notes.append(
-            f"Published figures are those of {published.guide or 'the guide'}; a ratio is that of "
-            "the measured figures, with a published one where nothing was measured."
+            say(
+                "Published figures are those of {guide}; a ratio is that of the measured figures, "
+                "with a published one where nothing was measured.",
+                guide=published.guide,
+            )
         )
     if any(cell.why_not for column in columns.values() for cell in column.values()):
         notes.append(
-            "A figure that is not decided, or of a model with wrong outputs, counts for nothing: "
-            "it is neither the best nor in a ratio."
+            say(
+                "A figure that is not decided, or of a model with wrong outputs, counts for "
+                "nothing: it is neither the best nor in a ratio."
+            )
         )
     for name, column in columns.items():
         reasons = (one.published.not_comparable for one in column.values() if one.published)
-        notes += [
-            f"{name}, struck out: not comparable ({why})." for why in dict.fromkeys(reasons) if why
-        ]
+        struck_out = "{column}, struck out: not comparable ({why})."
+        notes += [say(struck_out, column=name, why=why) for why in dict.fromkeys(reasons) if why]
     return notes

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from harness.pages import formats
 from harness.pages.formats import NO_VALUE
-from harness.pages.looks import ATTENTION, Look
+from harness.pages.words import say
 from harness.records.reader import RunRecords
 from harness.report.cases import CaseView
-from harness.report.provenance import key_of
-from harness.report.view import RunView, view
+from harness.report.findings import Why
+from harness.report.view import view
 
 ROWS_SHOWN = 40
 LONGEST_CELL = 300
@@ -31,37 +32,35 @@ def escaped(value: str, limit: int = LONGEST_CELL) -> str:
 
 
 def summary_markdown(records: RunRecords) -> str:
-    """Return banner, verdict, what failed and why, and a matrix for each target and check."""
+    """Return banner, verdict, what failed, why and what next, and a matrix for each target and
+    check.
+    """
     run = view(records)
     lines = [
-        f"> **{banner.word}** \N{EM DASH} {escaped(banner.sentence)}\n" for banner in run.banners
+        f"> **{say(banner.word)}** \N{EM DASH} {escaped(say(banner.sentence))}\n"
+        for banner in run.banners
     ]
-    lines += [f"## {run.icon.sign} {escaped(run.headline.text, LONGEST_LINE)}", ""]
+    head = f"{run.headline.word}{say(': ')}{run.headline.text}"
+    lines += [f"## {run.icon.sign} {escaped(head, LONGEST_LINE)}", ""]
     lines += [f"- {escaped(reason)}" for reason in run.headline.more]
-    lines += [f"- {escaped(why.text, LONGEST_LINE)}" for why in run.whys]
-    lines += _attention(run)
+    lines += _attention(run.whys)
     for matrix in run.matrices:
-        title = f"{matrix.check.capitalize()} on {escaped(matrix.target)}, {matrix.unit}"
-        rows = [["model", *(f"batch {size}" for size in matrix.batch_sizes)]]
-        rows += [[escaped(model), *map(_cell, cells)] for model, _, cells in matrix.rows]
-        lines += ["", f"### {title}", "", *_table(rows)]
+        what = {"check": say(matrix.check).capitalize(), "target": escaped(matrix.target)}
+        sizes = (say("batch {n}", n=size) for size in matrix.batch_sizes)
+        rows = [[escaped(model), *map(_cell, cells)] for model, _, cells in matrix.rows]
+        lines += ["", f"### {say('{check} on {target}', **what)}, {matrix.unit}", ""]
+        lines += _table([say("Model"), *sizes], rows)
     lines += ["", escaped(run.sum.text, LONGEST_LINE)]
-    if records.run is not None:
-        about = (
-            records.run.run,
-            records.run.started,
-            records.run.machine.hostname,
-            records.run.git,
-        )
-        lines += ["", f"<sub>{escaped(', '.join(part for part in about if part))}</sub>"]
+    if (about := records.run) is not None:
+        parts = (about.run, about.started, about.machine.hostname, about.git)
+        lines += ["", f"<sub>{escaped(', '.join(part for part in parts if part))}</sub>"]
     return "\n".join(lines).strip() + "\n"
 
 
-def _table(rows: list[list[str]]) -> list[str]:
-    """Cells are escaped already; the first row is the head."""
-    head, *body = rows
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    """Cells are escaped already."""
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
-    return lines + [f"| {' | '.join(row)} |" for row in body]
+    return lines + [f"| {' | '.join(row)} |" for row in rows]
 
 
 def _cell(cases: tuple[CaseView, ...]) -> str:
@@ -71,29 +70,31 @@ def _cell(cases: tuple[CaseView, ...]) -> str:
         if case.measured != NO_VALUE:
             parts.append(f"**{escaped(case.measured)}**")
         if case.look.outcome != "passed" or len(parts) == 1:
-            parts.append(case.look.word)
+            parts.append(case.look.said)
         if case.difference != NO_VALUE:
             parts.append(f"({escaped(case.difference)})")
         texts.append(" ".join(parts))
     return "<br>".join(texts)
 
 
-def _attention(run: RunView) -> list[str]:
-    # First what is said of the run, of which there is little.
-    rows = [
-        _row(check.look, key_of(check.line), check.line.sentence)
-        for check in run.checks
-        if check.line.outcome in ATTENTION
-    ]
-    rows += [_row(entry.look, entry.title, entry.text, entry.remedy) for entry in run.entries]
+def _attention(whys: Sequence[Why]) -> list[str]:
+    rows = []
+    for why in whys:
+        steps = []
+        if why.remedy:
+            steps.append(f"**{say('What to do')}:** {escaped(why.remedy, LONGEST_LINE)}")
+        if why.repeat:
+            repeat = escaped(why.repeat, LONGEST_LINE)
+            steps.append(f"**{say('Run it again')}:** <code>{repeat}</code>")
+        for entry in why.entries:
+            said = [f"{escaped(why.what)}{say(': ')}{escaped(why.why)}"]
+            said += [escaped(entry.text)] * (entry.text.rstrip(".") != why.why)
+            seen = f"{entry.look.sign} {entry.look.said}"
+            rows.append([seen, escaped(entry.title), "<br>".join([*said, *steps])])
+            steps = []  # once for a cause
     if not rows:
         return []
     left = len(rows) - ROWS_SHOWN
-    more = ["", f"and {left:,} more, in the report"] if left > 0 else []
-    rows = [["", "what", "why"], *rows[:ROWS_SHOWN]]
-    return ["", "### Needs a look", "", *_table(rows), *more]
-
-
-def _row(look: Look, what: str, why: str, remedy: str = "") -> list[str]:
-    to_do = f"<br>**What to do:** {escaped(remedy, LONGEST_LINE)}" if remedy else ""
-    return [f"{look.sign} {look.word}", escaped(what), escaped(why) + to_do]
+    more = ["", f"{say('{n} more', n=left)} {say('in the report')}"] if left > 0 else []
+    head = ["", say("what"), say("why, and what next")]
+    return ["", f"### {say('Needs a look')}", "", *_table(head, rows[:ROWS_SHOWN]), *more]

@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 from harness.base.terms import Provenance
 from harness.pages.looks import Banner, banners
+from harness.pages.words import say
 from harness.records.lines import CaseLine, PlannedCase, RunCheckLine
 from harness.records.reader import RunRecords
 from harness.records.verdicts import FigureName, Reference, ReferenceKind, Verdict
@@ -21,6 +22,18 @@ from harness.records.verdicts import FigureName, Reference, ReferenceKind, Verdi
 _Line = TypeVar("_Line", CaseLine, RunCheckLine)
 
 GONE = "Withheld: see the note."
+SIMULATED_FIGURE = (
+    "It was held against a figure that the catalog marks as simulated. Such a figure is not shown: "
+    "on a page it could be taken for a published one."
+)
+FOREIGN = (
+    "The record names a reference of kind '{reference}'. It is withheld: a {kind} run says nothing "
+    "about it."
+)
+ACROSS = (
+    "The measurement is {kind} and its reference {reference}. The comparison is withheld: judging "
+    "across provenances is refused."
+)
 LOST = "Planned, but the records have no line of it: the run ended before it did."
 # What a run that is not real may be held against.
 _OWN: tuple[ReferenceKind, ...] = ("eager", "eager-speed", "batch-size", "none")
@@ -46,7 +59,7 @@ class Shown:
 
     @property
     def real(self) -> bool:
-        """Whether everything in the records is real."""
+        """Return whether everything in the records is real."""
         return self.kinds <= {"real"}
 
     @cached_property
@@ -111,7 +124,7 @@ def _lost(records: RunRecords, planned: PlannedCase, provenance: Provenance) -> 
         run=records.run.run if records.run is not None else "",
         provenance=provenance,
         outcome="not_run",
-        sentence=LOST,
+        sentence=say(LOST),
         **planned.model_dump(),
     )
 
@@ -138,38 +151,29 @@ def shown_line(line: _Line, kind: Provenance) -> ShownLine[_Line]:
     update: dict[str, object] = {"provenance": kind}
     withheld = bool(note)
     if withheld:
-        update["sentence"] = GONE
+        update["sentence"] = say(GONE)
         update["verdict"] = _without_comparison(verdict, kind)
         if across and line.outcome == "passed":
             update["outcome"] = "inconclusive"
     elif kind != "real" and (dropped := _OF_OTHERS & verdict.figures.keys()):
         own = {name: value for name, value in verdict.figures.items() if name not in dropped}
         update["verdict"] = replace(verdict, figures=own)
-        note = f"{len(dropped)} recorded figure(s) of others are withheld: this case is {kind}."
+        recorded = "{n} recorded figure(s) of others are withheld: this case is {kind}."
+        note = say(recorded, n=len(dropped), kind=say(kind))
     return ShownLine(line.model_copy(update=update), note, withheld, across)
 
 
 def _without_comparison(verdict: Verdict, kind: Provenance) -> Verdict:
     none = Reference(kind="none", provenance=kind)
-    return replace(verdict, sentence=GONE, allowed="", reference=none, figures={})
+    return replace(verdict, sentence=say(GONE), allowed="", reference=none, figures={})
 
 
 def _withheld(reference: Reference, kind: Provenance, is_case: bool) -> tuple[str, bool]:
-    """Why a comparison must not be shown, and whether it should never have been made."""
+    """Return why a comparison must not be shown, and whether it was made across provenances."""
     if is_case and reference.kind == "baseline" and kind == reference.provenance == "simulated":
-        return (
-            "It was held against a figure that the catalog marks as simulated. Such a figure is "
-            "not shown: on a page it could be taken for a published one."
-        ), False
+        return say(SIMULATED_FIGURE), False
     if kind != "real" and reference.kind not in _OWN:
-        what = "case" if is_case else "check"
-        return (
-            f"The record of this {kind} {what} names a reference of kind '{reference.kind}'. It is "
-            f"withheld: a {kind} run says nothing about it."
-        ), True
+        return say(FOREIGN, reference=reference.kind, kind=say(kind)), True
     if reference.provenance != kind and reference.kind != "none":
-        return (
-            f"The measurement is {kind} and its reference {reference.provenance}. The comparison "
-            "is withheld: judging across provenances is refused."
-        ), True
+        return say(ACROSS, kind=say(kind), reference=say(reference.provenance)), True
     return "", False

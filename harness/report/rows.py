@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.pages import formats
 from harness.pages.formats import NO_VALUE, datum, plain
+from harness.pages.words import say
 from harness.records.conditions import Condition
 from harness.records.lines import CaseLine, RunLine
 from harness.records.measurements import AccuracyMeasurement, Scalar, ThroughputMeasurement
@@ -47,8 +48,7 @@ _LABELS = {
     "alone": "held alone",
     "waited_s": "waited for it",
     "hostname": "host",
-    "cann": "CANN",
-    "driver": "driver of the device",
+    "driver": "run through",
 }
 _UNITS: dict[str, Callable[[float], str]] = {
     "ms": formats.milliseconds,
@@ -58,18 +58,17 @@ _UNITS: dict[str, Callable[[float], str]] = {
     "agreement": lambda fraction: formats.percent(100 * fraction),
     "gib": lambda value: f"{value:,.1f}{formats.SPACE}GiB" if value else "",
 }
-_TOOLS = {"cann": "CANN", "driver": "driver", "firmware": "firmware"}
 
 
 def rows(*pairs: Row) -> Rows:
     """Return labelled values without those that are not known."""
-    return tuple((label, value) for label, value in pairs if value not in (NO_VALUE, ""))
+    return tuple((say(label), value) for label, value in pairs if value not in (NO_VALUE, ""))
 
 
-def known(values: Mapping[str, Scalar | tuple[str, ...]], before: str = "") -> Rows:
-    """Return versions or other values by their own names, `before` each of them."""
-    pairs = ((_LABELS.get(name, formats.line(name, 80)), value) for name, value in values.items())
-    return rows(*((before + label, datum(value)) for label, value in pairs))
+def known(values: Mapping[str, Any], before: str = "") -> Rows:
+    """Return versions or settings by the names that the record has, `before` each of them."""
+    named = ((before + formats.line(name, 80), datum(one)) for name, one in values.items())
+    return tuple((name, value) for name, value in named if value != NO_VALUE)
 
 
 def fields(value: Any, *names: str) -> Rows:
@@ -89,8 +88,8 @@ def fields(value: Any, *names: str) -> Rows:
         elif isinstance(item, str | int | float):
             label = _LABELS.get(name, (stem if unit in _UNITS and stem else name).replace("_", " "))
             text = datum(item) if isinstance(item, str) else _UNITS.get(unit, datum)(item)
-            found.append((label, text))
-    return rows(*found)
+            found += rows((label, text))
+    return tuple(found)
 
 
 # What was measured -----------------------------------------------------------------------------
@@ -98,11 +97,10 @@ def fields(value: Any, *names: str) -> Rows:
 
 def figures_of(verdict: Verdict) -> Rows:
     """Return the figures that a verdict was made from."""
-    figures = [(name.label, datum(value, name.unit)) for name, value in verdict.figures.items()]
+    figures = rows(*((name.label, datum(one, name.unit)) for name, one in verdict.figures.items()))
     tops = verdict.top1_by_batch_size.items()
-    return rows(
-        *figures, *((f"top-1 at batch size {size}", formats.percent(top1)) for size, top1 in tops)
-    )
+    label = say("top-1 at batch size {n}")
+    return (*figures, *((label.format(n=size), formats.percent(top1)) for size, top1 in tops))
 
 
 def accuracy(measured: AccuracyMeasurement) -> Groups:
@@ -118,14 +116,13 @@ def throughput(measured: ThroughputMeasurement) -> Groups:
     """Return the rows of a throughput, beside the charts of its samples."""
     timing = measured.timing
     latency = ("mean_ms", "half_width_percent", "median_ms", "p99_ms", "min_ms", "max_ms")
-    fps = rows(("throughput", formats.rate(timing.fps, timing.half_width_percent)))
     return {
         "Latency of one execution": (
             *fields(timing, *latency, "cv_percent", "means_only"),
             *fields(measured, "precision_percent", "precise"),
         ),
         "How it was measured": (
-            *fps,
+            *rows(("throughput", formats.rate(timing.fps, timing.half_width_percent))),
             *fields(timing, "warmup", "rounds", "executions", "outliers"),
             *fields(measured, "budget_s", "seconds"),
         ),
@@ -136,30 +133,18 @@ def throughput(measured: ThroughputMeasurement) -> Groups:
 
 
 def _eager(measured: ThroughputMeasurement) -> Rows:
-    eager = measured.eager
-    if eager is None:
+    if measured.ratio is None:
         return ()
-    timing = eager.timing
     return (
-        ("memory format", eager.memory_format),
-        ("by the clock", f"{formats.rate(timing.fps)}, {formats.milliseconds(timing.mean_ms)}"),
-        ("CPU time, eager to compiled", f"{eager.ratio:.3f} times"),
-        ("half-width of that", formats.percent(measured.half_width_percent)),
+        *(
+            (name, f"{formats.rate(one.fps)}, {formats.milliseconds(one.mean_ms)}")
+            for name, one in measured.rivals.items()
+        ),
+        *rows(
+            ("ratio, compiled to the fastest of these", f"{measured.ratio:.3f}"),
+            ("half-width of the ratio", formats.percent(measured.half_width_percent)),
+        ),
     )
-
-
-def _answers(answers: Sequence[str]) -> str:
-    """`no (9 of 9)`, or each answer with how often it was given."""
-    counts = {text: answers.count(text) for text in dict.fromkeys(answers)}
-    return ", ".join(f"{text} ({count:,} of {len(answers):,})" for text, count in counts.items())
-
-
-def _span(readings: Iterable[float | None], unit: str) -> str:
-    values = [round(one, 1) for one in readings if one is not None]
-    if not values:
-        return NO_VALUE
-    low, high = plain(min(values)), plain(max(values))
-    return f"{low if low == high else f'{low} to {high}'}{formats.SPACE}{unit}"
 
 
 def _looks(looks: Sequence[Condition]) -> Rows:
@@ -176,6 +161,25 @@ def _looks(looks: Sequence[Condition]) -> Rows:
     )
 
 
+def _answers(answers: Sequence[str]) -> str:
+    """`no (9 of 9)`, or each answer with how often it was given."""
+    counts = {text: answers.count(text) for text in dict.fromkeys(answers)}
+    of = f"{len(answers):,}"
+    return say(", ").join(
+        say("{answer} ({n} of {all})", answer=say(text), n=f"{count:,}", all=of)
+        for text, count in counts.items()
+    )
+
+
+def _span(readings: Iterable[float | None], unit: str) -> str:
+    values = [round(one, 1) for one in readings if one is not None]
+    if not values:
+        return NO_VALUE
+    low, high = plain(min(values)), plain(max(values))
+    text = low if low == high else say("{low} to {high}", low=low, high=high)
+    return f"{text}{formats.SPACE}{unit}"
+
+
 # With what, and where --------------------------------------------------------------------------
 
 
@@ -187,22 +191,14 @@ def circumstances(case: CaseLine, run: RunLine | None) -> Groups:
     versions = {name: one for name, one in case.versions.items() if usual.get(name) != one}
     device = case.device or DeviceInfo("")
     setup = case.throughput.setup if case.throughput is not None else None
-    held = ("id", "name", "card", "alone", "waited_s")
+    held = ("id", "name", "card", "alone", "waited_s", "driver")
     how = ("method", "tuning", "chip", "card", "chips", "toolchain", "note")
-    where = rows(
-        ("host", formats.line(case.machine.hostname)),
-        ("processor", formats.line(case.machine.processor)),
-        ("worker", formats.line(case.worker)),
-        ("started", formats.moment(case.started)),
-        ("duration", formats.duration(case.seconds)),
-    )
     return {
         "Device": (
             *(fields(device, *held) if device.id else ()),
-            *rows(("run through", formats.line(device.driver))),
             *known(device.toolchain),
             *known(device.runtime),
-            *known(device.left_out, "not used: "),
+            *known(device.left_out, say("not used: ")),
         ),
         "How it was set up": fields(setup, *how),
         "Checkpoint": fields(case.checkpoint),
@@ -210,7 +206,13 @@ def circumstances(case: CaseLine, run: RunLine | None) -> Groups:
             *fields(case.images),
             *rows(("preprocessing", formats.line(case.preprocessing, 1_000))),
         ),
-        "Where and when": where,
+        "Where and when": rows(
+            ("host", formats.line(case.machine.hostname)),
+            ("processor", formats.line(case.machine.processor)),
+            ("worker", formats.line(case.worker)),
+            ("started", formats.moment(case.started)),
+            ("duration", formats.duration(case.seconds)),
+        ),
         "Versions of this case": known(versions),
     }
 
@@ -223,31 +225,29 @@ def chip_and_card(case: CaseLine) -> tuple[str, str]:
 
 
 def device_line(case: CaseLine) -> str:
-    """`ascend310p3-1, Ascend310P3, Atlas 300I Pro, CANN 8.0.RC2, driver 23.0.0, ...`."""
+    """`ascend310p3-1, Ascend310P3, Atlas 300I Pro, cann 8.0.RC2, driver 23.0.0, ...`."""
     device = case.device
     if device is None:
         return ""
-    tools = [(name, device.toolchain.get(key)) for key, name in _TOOLS.items()]
-    tools.append(("run through", device.driver))
-    said = (f"{name} {value}" for name, value in tools if value)
-    return ", ".join(_each((device.id, *chip_and_card(case), *said)))
+    tools = [f"{name} {value}" for name, value in device.tools.items()]
+    through = say("run through {driver}", driver=device.driver) if device.driver else ""
+    return ", ".join(_each((device.id, *chip_and_card(case), *tools, through)))
 
 
 def toolchain(cases: Sequence[CaseLine]) -> Rows:
     """Return every device of a run with its chip and card, then the versions that drove them."""
     devices: dict[str, dict[str, None]] = {}  # label -> what was said of it, each once
-    tools: dict[str, dict[str, None]] = {name: {} for name in _TOOLS.values()}
+    tools: dict[str, dict[str, None]] = {}
     for case in cases:
         device = case.device or DeviceInfo("")
-        versions = {**device.toolchain, **case.versions}
-        for key, name in _TOOLS.items():
-            tools[name].update(_each((versions.get(key),)))
+        for name, value in device.tools.items():
+            tools.setdefault(name, {}).update(_each((case.versions.get(name, value),)))
         if device.id:
             label = " on ".join(_each((device.id, case.machine.hostname)))
             devices.setdefault(label, {}).update(_each((*chip_and_card(case), device.card)))
     return (
         *((label, ", ".join(said)) for label, said in devices.items()),
-        *rows(*((name, " / ".join(said)) for name, said in tools.items())),
+        *((name, " / ".join(said)) for name, said in tools.items()),
     )
 
 

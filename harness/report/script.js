@@ -3,7 +3,7 @@
 (() => {
   // Nobody unfolds paper: the environment, what is judged over the cases and all of an open case.
   const onPaper =
-    "#environment details, .check-of-run details, " +
+    "#environment details, #checks details, " +
     "article.case > details[open] .fold, article.case > details[open] .error .log";
   let unfolded = [];
   addEventListener("beforeprint", () => {
@@ -13,6 +13,21 @@
   addEventListener("afterprint", () => {
     for (const one of unfolded) one.open = false;
   });
+
+  const words = document.body.dataset;
+  for (const block of document.querySelectorAll(".command")) {
+    if (!navigator.clipboard) break;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = words.copy;
+    button.addEventListener("click", () => {
+      navigator.clipboard.writeText(block.querySelector("pre").textContent.trim()).then(
+        () => { button.textContent = words.copied; },
+        () => { button.textContent = words.select; }
+      );
+    });
+    block.append(button);
+  }
 
   const form = document.getElementById("filter");
   const cases = [...document.querySelectorAll("article.case")];
@@ -32,7 +47,7 @@
       item.hidden = !match;
       if (match) count += 1;
     }
-    shown.textContent = `${count} of ${cases.length} cases shown`;
+    shown.textContent = shown.dataset.text.replace("{shown}", count).replace("{all}", cases.length);
   };
 
   const follow = () => {
@@ -63,18 +78,4 @@
   // A browser may restore the controls of an earlier visit.
   apply();
   follow();
-
-  for (const block of document.querySelectorAll(".command")) {
-    if (!navigator.clipboard) break;
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = "Copy";
-    button.addEventListener("click", () => {
-      navigator.clipboard.writeText(block.querySelector("pre").textContent.trim()).then(
-        () => { button.textContent = "Copied"; },
-        () => { button.textContent = "Select it by hand"; }
-      );
-    });
-    block.append(button);
-  }
 })();

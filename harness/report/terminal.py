@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from harness.base.precision import MINUS
-from harness.base.terms import Outcome
 from harness.pages import formats
 from harness.pages.formats import NO_VALUE
 from harness.records.reader import RunRecords
@@ -11,9 +10,7 @@ from harness.report.cases import CaseView
 from harness.report.provenance import key_of
 from harness.report.view import Matrix, view
 
-REASONS_SHOWN = 10
 LONGEST = 800
-_REASONS: tuple[Outcome, ...] = ("failed", "inconclusive", "error", "crashed")
 
 
 def _plain(text: str, limit: int = formats.LONGEST_LINE) -> str:
@@ -43,15 +40,16 @@ def _table(matrix: Matrix) -> list[str]:
 
 
 def summary_lines(records: RunRecords) -> list[str]:
-    """Return a run in plain text: banner, headline, what failed and why it is thought so, models
-    by batch sizes, what is judged over the cases, the sum of the outcomes.
+    """Return a run in plain text: banner, headline, what failed, why and what next, models by
+    batch sizes, what is judged over the cases, the sum of the outcomes.
 
     A figure in brackets is the difference from the reference in percent. No colours.
     """
     run = view(records)
     lines = [*(banner.text for banner in run.banners), run.headline.text]
     lines += [f"  {_plain(reason)}" for reason in run.headline.more]
-    lines += [f"  {_plain(why.text, LONGEST)}" for why in run.whys]
+    for why in run.whys:
+        lines += [f"  {_plain(text, LONGEST)}" for text in why.lines]
     if records.end is not None and records.end.exit_status:
         lines.append(f"  {run.exit_words}")
     for matrix in run.matrices:
@@ -62,13 +60,4 @@ def summary_lines(records: RunRecords) -> list[str]:
     ]
     if checks:
         lines += ["", "over the cases", *(f"  {_plain(text, LONGEST)}" for text in checks)]
-    reasons = [
-        f"  {_plain(f'{entry.look.word}: {entry.title}: {entry.text}')}"
-        for entry in run.entries
-        if entry.look.outcome in _REASONS
-    ]
-    if reasons:
-        lines += ["", *reasons[:REASONS_SHOWN]]
-        if len(reasons) > REASONS_SHOWN:
-            lines.append(f"  and {len(reasons) - REASONS_SHOWN} more, in the report")
     return [*lines, "", run.sum.text]

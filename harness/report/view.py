@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,25 +16,22 @@ from harness.base.host import Machine
 from harness.base.stages import Stage
 from harness.base.terms import OUTCOMES, Check, Outcome
 from harness.pages import formats
+from harness.pages.charts import Chart
 from harness.pages.looks import LOOKS, Banner, Look, Tone
+from harness.pages.words import say
 from harness.records.lines import GuideFigures
 from harness.records.reader import RunRecords
 from harness.report import charts, findings, guide_tables, rows
 from harness.report.cases import CaseView, CheckView, Room
+from harness.report.findings import grouped
 from harness.report.headline import Headline, Sum, headline, reconcile
 from harness.report.provenance import Shown, key_of, shown
-from harness.report.thumbs import PAGE_TOTAL, Thumbs
 
-# All logs of a page together, in characters of HTML: keeps 100 cases well under 2 MB.
-LOGS_TOTAL = 500_000
-LOG_LONGEST = 12_000
-LOG_SHORTEST = 400
-# The same for the diagnoses.
-DIAGNOSES_TOTAL = 300_000
-DIAGNOSIS_LONGEST = 20_000
-DIAGNOSIS_SHORTEST = 1_000
-SMALL_STAGE = 0.005
-"""Of the time of all stages: a part of the bar below this is not seen."""
+# Characters of HTML of all logs of a page together, of one at least, and at most; the same of the
+# diagnoses: 100 cases stay well under 2 MB.
+LOGS = (500_000, 400, 12_000)
+DIAGNOSES = (300_000, 1_000, 20_000)
+SMALL_STAGE = 1.0  # percent of the time of all stages: those below are one
 
 _CHECKS_FIRST = ("failed", "inconclusive", "passed", "recorded")
 _ICONS: dict[Tone, Outcome] = {
@@ -56,15 +53,14 @@ class Matrix:
 
     @property
     def unit(self) -> str:
-        return "top-1" if self.check == "accuracy" else "frames a second"
+        return "top-1" if self.check == "accuracy" else say("frames a second")
 
 
 @dataclass(frozen=True)
 class RunView:
-    """A run as it is shown. `share`: how much of their usual room logs and pictures get."""
+    """A run as it is shown."""
 
     shown: Shown
-    share: float = 1.0
 
     @property
     def records(self) -> RunRecords:
@@ -80,8 +76,8 @@ class RunView:
     @property
     def name(self) -> str:
         if self.banners:
-            return f"{self.banners[-1].noun} report"
-        return "Acceptance report" if self.shown.kinds else "Report"
+            return say(f"{self.banners[-1].noun} report")
+        return say("Acceptance report") if self.shown.kinds else say("Report")
 
     @property
     def run(self) -> str:
@@ -90,7 +86,7 @@ class RunView:
 
     @cached_property
     def headline(self) -> Headline:
-        return headline(self.shown)
+        return headline(self.shown, self.whys)
 
     @property
     def icon(self) -> Look:
@@ -103,10 +99,6 @@ class RunView:
     @cached_property
     def whys(self) -> tuple[findings.Why, ...]:
         return findings.whys(self.shown)
-
-    @cached_property
-    def entries(self) -> tuple[findings.Entry, ...]:
-        return findings.entries(self.shown)
 
     @property
     def exit_words(self) -> str:
@@ -144,7 +136,6 @@ class RunView:
                 note=self.shown.notes.get(case.nodeid, ""),
                 withheld=case.nodeid in self.shown.withheld,
                 records=self.records,
-                places=self._places,
                 room=self._room,
             )
             for case in self.records.cases
@@ -158,8 +149,6 @@ class RunView:
                 line=check,
                 anchor=self.anchors[key_of(check)],
                 note=self.shown.notes.get(key_of(check), ""),
-                records=self.records,
-                room=self._room,
             )
             for check in sorted(
                 self.records.checks, key=lambda one: _CHECKS_FIRST.index(one.outcome)
@@ -172,23 +161,16 @@ class RunView:
         logs = sum(bool(one.log) for case in cases for one in (*case.artifacts, case.error) if one)
         diagnosed = sum(case.diagnosis is not None for case in cases)
 
-        def each(total: float, count: int, shortest: int, longest: int) -> int:
-            return max(shortest, min(longest, int(total * self.share) // max(1, count)))
+        def each(count: int, total: int, least: int, most: int) -> int:
+            return max(least, min(most, total // max(1, count)))
 
-        return Room(
-            log=each(LOGS_TOTAL, logs, LOG_SHORTEST, LOG_LONGEST),
-            diagnosis=each(DIAGNOSES_TOTAL, diagnosed, DIAGNOSIS_SHORTEST, DIAGNOSIS_LONGEST),
-            thumbs=Thumbs(self.records.directory, int(PAGE_TOTAL * self.share)),
-        )
+        return Room(log=each(logs, *LOGS), diagnosis=each(diagnosed, *DIAGNOSES))
 
     @cached_property
     def matrices(self) -> tuple[Matrix, ...]:
         """One matrix for each target and check, in the order of the plan."""
-        groups: dict[tuple[str, Check], dict[str, list[CaseView]]] = {}
-        for case in self.cases:
-            models = groups.setdefault((case.line.target, case.line.check), {})
-            models.setdefault(case.line.model, []).append(case)
-        return tuple(_matrix(*key, models) for key, models in groups.items())
+        groups = grouped(self.cases, lambda case: (case.line.target, case.line.check))
+        return tuple(_matrix(*key, cases) for key, cases in groups.items())
 
     def values(self, name: str) -> tuple[str, ...]:
         """Return the models, checks or targets of the cases, each once."""
@@ -198,33 +180,33 @@ class RunView:
 
     @cached_property
     def guide_accuracy(self) -> tuple[list[CaseView], ...]:
-        """Every accuracy case that measured something, those of a model and target together."""
-        groups: dict[tuple[str, str], list[CaseView]] = {}
-        for case in self.cases:
-            if case.line.check == "accuracy" and case.line.measured is not None:
-                groups.setdefault((case.line.model, case.line.target), []).append(case)
-        return tuple(groups.values())
+        """Every accuracy of a real run, those of a model and target together."""
+        return tuple(self._measured("accuracy").values()) if self.shown.real else ()
+
+    def _measured(self, check: Check) -> dict[tuple[str, str], list[CaseView]]:
+        """The cases that measured something, by model and target."""
+        known = [case for case in self.cases if case.line.measured is not None]
+        cases = [case for case in known if case.line.check == check]
+        return grouped(cases, lambda case: (case.line.model, case.line.target))
 
     @cached_property
     def guide_speed(self) -> tuple[guide_tables.SpeedTable, ...]:
-        return guide_tables.speed_tables(self.cases, self._published)
+        timed = [case for case in self.cases if case.line.check == "throughput"]
+        return guide_tables.speed_tables(timed, self._published)
 
     @property
     def _published(self) -> Mapping[str, GuideFigures]:
         return self.records.run.guide_figures if self.records.run is not None else {}
 
     @cached_property
-    def speed_charts(self) -> tuple[charts.Chart, ...]:
+    def speed_charts(self) -> tuple[Chart, ...]:
         """Throughput over batch size for each model and target."""
-        groups: dict[tuple[str, str], list[CaseView]] = {}
-        for case in self.cases:
-            if case.line.throughput is not None and case.line.measured is not None:
-                groups.setdefault((case.line.model, case.line.target), []).append(case)
-        drawn = (self._speed_chart(*key, cases) for key, cases in groups.items())
+        timed = self._measured("throughput").items()
+        drawn = (self._speed_chart(*key, cases) for key, cases in timed)
         return tuple(chart for chart in drawn if chart is not None)
 
-    def _speed_chart(self, model: str, target: str, cases: list[CaseView]) -> charts.Chart | None:
-        measured, reference, names = {}, {}, []
+    def _speed_chart(self, model: str, target: str, cases: list[CaseView]) -> Chart | None:
+        measured, reference, held_against = {}, {}, {}
         for case in cases:
             line, held = case.line, case.reference
             known = line.throughput.timing.half_width_percent if line.throughput else 0.0
@@ -233,19 +215,14 @@ class RunView:
             )
             if held is not None and held.value is not None:
                 reference[line.batch_size] = held.value
-                names.append(case.reference_name)
-        if "baseline" in names and model in self._published:
+                held_against[held.kind] = case.reference_name
+        if "baseline" in held_against and model in self._published:
             # The guide's whole column: batch sizes that were not run as well.
             for one in self._published[model].speeds:
                 if one.target == target and not one.not_comparable:
                     reference.setdefault(one.batch_size, one.fps)
         title = f"{formats.line(model, 120)} on {formats.line(target, 60)}"
-        return charts.over_batch_size(title, measured, reference, ", ".join(dict.fromkeys(names)))
-
-    @cached_property
-    def intervals(self) -> tuple[tuple[CaseView, charts.Interval], ...]:
-        """Every interval of an accuracy."""
-        return tuple((case, one) for case in self.cases for one in case.intervals)
+        return charts.over_batch_size(title, measured, reference, ", ".join(held_against.values()))
 
     # Time ----------------------------------------------------------------------------------
 
@@ -258,28 +235,15 @@ class RunView:
                 totals[one.stage] = totals.get(one.stage, 0.0) + max(0.0, one.seconds)
         return dict(sorted(totals.items(), key=lambda item: -item[1]))
 
-    @cached_property
-    def _places(self) -> dict[Stage, int]:
-        return {stage: place for place, stage in enumerate(self._seconds)}
-
     @property
     def stages_total(self) -> str:
         return formats.duration(sum(self._seconds.values()))
 
     @cached_property
-    def stages(self) -> tuple[charts.Segment, ...]:
-        """Where the time went; what nobody would see in the bar is one part of it."""
-        seconds, total = self._seconds, sum(self._seconds.values())
-        small = {stage: took for stage, took in seconds.items() if took < SMALL_STAGE * total}
-        if len(small) < 2:
-            small = {}
-        parts: list[tuple[Stage | None, str, float, str]] = [
-            (stage, stage.doing, took, "") for stage, took in seconds.items() if stage not in small
-        ]
-        if small:
-            names = ", ".join(stage.doing for stage in small)
-            parts.append((None, "all others", sum(small.values()), names))
-        return charts.stacked(parts, self._places)
+    def stages(self) -> tuple[charts.Bar, ...]:
+        """Where the time went."""
+        parts = [(say(stage.doing), took) for stage, took in self._seconds.items()]
+        return charts.bars(parts, least=SMALL_STAGE)
 
     # Environment ---------------------------------------------------------------------------
 
@@ -289,17 +253,28 @@ class RunView:
         run, cases = self.records.run, self.records.cases
         if run is None:
             return {}
+        end, about = self.records.end, formats.line
+        ran = rows.rows(
+            ("run", about(run.run)),
+            ("provenance", say(run.provenance)),
+            ("started", formats.moment(run.started)),
+            ("finished", formats.moment(end.finished) if end else say("no end line")),
+            ("duration", formats.duration(end.seconds) if end and end.seconds else ""),
+            ("exit status", str(end.exit_status) if end else ""),
+            ("git revision", about(run.git)),
+            ("catalog digest", about(run.catalog_digest)),
+            ("working directory", about(run.directory)),
+            ("merged from", about(", ".join(run.merged))),
+        )
         others = dict.fromkeys(case.machine for case in cases)
         machines = [run.machine, *(one for one in others if one not in (run.machine, Machine()))]
-        settings = (
-            (formats.line(name.replace("_", " "), 80), formats.option(value))
-            for name, value in run.settings.items()
-        )
+        settings = {name.replace("_", " "): value for name, value in run.settings.items()}
         return {
-            **{f"Machine {n}": rows.fields(machine) for n, machine in enumerate(machines, 1)},
+            "Run": ran,
+            **{say("Machine {n}", n=n): rows.fields(one) for n, one in enumerate(machines, 1)},
             "Devices and toolchain": rows.toolchain(cases),
             "Versions": rows.known(run.versions),
-            "Settings": rows.rows(*settings),
+            "Settings": rows.known(settings),
         }
 
     @property
@@ -308,17 +283,16 @@ class RunView:
         return shlex.join(run.command) if run is not None else ""
 
 
-def view(records: RunRecords, *, share: float = 1.0) -> RunView:
+def view(records: RunRecords) -> RunView:
     """Return the view of a run."""
-    return RunView(shown(records), share)
+    return RunView(shown(records))
 
 
-def _matrix(target: str, check: Check, models: Mapping[str, list[CaseView]]) -> Matrix:
-    cases = [case for row in models.values() for case in row]
+def _matrix(target: str, check: Check, cases: Sequence[CaseView]) -> Matrix:
     sizes = tuple(sorted({case.line.batch_size for case in cases}))
-    found = []
-    for model, row in models.items():
+    table = []
+    for model, row in grouped(cases, lambda case: case.line.model).items():
         title = next((case.line.title for case in row if case.line.title), "")
         cells = tuple(tuple(case for case in row if case.line.batch_size == size) for size in sizes)
-        found.append((model, title if title != model else "", cells))
-    return Matrix(target, check, sizes, tuple(found))
+        table.append((model, title if title != model else "", cells))
+    return Matrix(target, check, sizes, tuple(table))

@@ -23,7 +23,8 @@ from harness.report.view import RunView, view
 
 # Not an exit code of a run: `ci/nightly.sh` refuses to start while another night goes on.
 OVERLAP = 75
-MOST_LINES = 16
+MOST_LINES = 18
+MOST_FINDINGS = 6
 WHOLE_FINDINGS = 2  # findings that are followed by what was said and what to do
 TIME_LIMIT = "time limit"
 
@@ -136,16 +137,14 @@ def _word(records: RunRecords, status: int | None) -> str:
 
 
 def _findings(run: RunView, whys: tuple[findings.Why, ...]) -> list[str]:
-    """The findings; the first of them with what was said, what to do and where the log is."""
+    """The findings; the first of them with what was said, what next and where the log is."""
     lines = []
-    for number, why in enumerate(whys):
-        lines.append(f"- {why.text}")
-        if number >= WHOLE_FINDINGS:
-            continue
-        lines += [f"    {why.said}"] if why.said else []
-        lines += [f"    what to do: {why.remedy}"] if why.remedy else []
-        log = _log_of(why.case, run.records) if why.case is not None else None
-        lines += [f"    log: {log}"] if log is not None else []
+    for number, why in enumerate(whys[:MOST_FINDINGS]):
+        first, *more = why.lines
+        lines.append(f"- {first}")
+        if number < WHOLE_FINDINGS:
+            log = _log_of(why.case, run.records) if why.case is not None else None
+            lines += [*more, *([f"    log: {log}"] if log is not None else [])]
     return lines
 
 

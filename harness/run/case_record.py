@@ -14,9 +14,6 @@ from harness.plan import Case
 from harness.records.observed import DeviceInfo, ErrorInfo
 from harness.settings import OPTIONS, Settings, resolve
 
-# What of a toolchain a reader compares from run to run, beside the libraries of the host.
-_VERSIONED = ("cann", "driver", "firmware")
-
 
 def nodeid_of(case: Case) -> str:
     """Return the name that pytest gives a case, so that runs of both kinds can be merged."""
@@ -25,10 +22,7 @@ def nodeid_of(case: Case) -> str:
 
 def versions_of(device: DeviceInfo | None) -> dict[str, str]:
     """Return the versions of the host's libraries and of the device's toolchain."""
-    toolchain = device.toolchain if device is not None else {}
-    return host.versions() | {
-        name: str(toolchain[name]) for name in _VERSIONED if name in toolchain
-    }
+    return host.versions() | (device.tools if device is not None else {})
 
 
 def error_info(error: BaseException) -> ErrorInfo:
@@ -63,7 +57,7 @@ def repeat_command(settings: Settings, case: Case) -> str:
     chosen: dict[str, Any] = {"models": case.model, "batch_sizes": case.batch_size}
     for row in OPTIONS:
         value = chosen.get(row.name, settings.value(row))
-        if row.kind == "flag" or row.name == "runs" or value == plain.value(row):
+        if row.kind == "flag" or row.name in ("runs", "lang") or value == plain.value(row):
             continue
         if row.kind == "pairs":
             words += [f"{row.flag}={name}={path}" for name, path in value]

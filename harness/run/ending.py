@@ -109,16 +109,18 @@ def end_records(
     return reader.read(directory)
 
 
-def publish(records: RunRecords) -> RunRecords:
+def publish(records: RunRecords, language: str = "en") -> RunRecords:
     """Write the report and its exports; a run that cannot have them did not end well.
 
     Its end line is then written again: the last one counts. Never raises for what a report meets.
     """
+    from harness.pages.words import spoken
     from harness.report import exports, write_report
 
     try:
-        write_report(records.directory, images_at_hand=True)
-        exports.write_all(records.directory)
+        with spoken(language):
+            write_report(records.directory)
+            exports.write_all(records.directory)
     except Exception as error:
         sys.stderr.write(f"\nno report: {_told(error)}\n")
         trouble = isinstance(error, HarnessError)

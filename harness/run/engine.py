@@ -214,7 +214,7 @@ class Run:
             seconds=time.monotonic() - self._begin,
             decide=decide,
         )
-        self.records = publish(records)
+        self.records = publish(records, self.settings.lang)
         return self.records
 
     def summary(self) -> list[str]:

@@ -30,6 +30,7 @@ from harness.targets import sessions
 from harness.targets.protocol import Float32, Session
 
 BATCH = 8
+FORMATS = ("contiguous", "channels-last")
 _BACKEND = Path(__file__).with_name("eager_backend.py")
 
 Feeding = Callable[[Feed, UsingHost], contextlib.AbstractContextManager[None]]
@@ -109,11 +110,9 @@ def open_eager(
     log: Path,
     *,
     lease_fds: tuple[int, ...],
-    threads: int | None = None,
-    faster_format: bool = False,
+    both_formats: bool = False,
 ) -> Iterator[Session]:
-    """Open eager PyTorch in a device worker, in channels-last memory or in the `faster_format`;
-    `threads`: all cores unless it is told.
+    """Open eager PyTorch in a device worker; `both_formats`: execution `i` in `FORMATS[i % 2]`.
 
     Raises:
         EagerError: it could not be opened.
@@ -127,8 +126,8 @@ def open_eager(
                 **case.tensors,
                 "trust": case.trusted,
                 "batch_size": batch_size,
-                "threads": threads or cores(),
-                "faster_format": faster_format,
+                "threads": cores(),
+                "both_formats": both_formats,
             },
             log=log,
             deadline_open_s=case.deadline(300.0),

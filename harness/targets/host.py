@@ -21,15 +21,9 @@ def device() -> Device:
 
 
 def open_onnx(
-    file: Path,
-    *,
-    log: Path,
-    lease_fds: Sequence[int] = (),
-    factor: float = 1.0,
-    threads: int | None = None,
+    file: Path, *, log: Path, lease_fds: Sequence[int] = (), factor: float = 1.0
 ) -> sessions.WorkerSession:
-    """Open an ONNX file in a device worker, on all of the host's cores unless told `threads`; it is
-    not optimised again.
+    """Open an ONNX file in a device worker on all of the host's cores; it is not optimised again.
 
     Raises:
         LoadError: ONNX Runtime does not take it.
@@ -37,7 +31,7 @@ def open_onnx(
     return sessions.open_session(
         file,
         backend="onnxruntime",
-        options={"threads": threads or cores()},
+        options={"threads": cores()},
         log=log,
         deadline_open_s=120.0 * factor,
         deadline_run_s=300.0 * factor,

@@ -28,13 +28,11 @@ from tests.selftest import history_samples as nights
 from tests.selftest import report_samples as samples
 from tests.selftest.running import ROOT
 
+one_run = nights.write_run
+
 
 def speed(batch: int, run: str, **changes: Any) -> CaseLine:
     return nights.speed(500 + batch, batch=batch, run=run, **changes)
-
-
-def one_run(tmp_path: Path, cases: list[CaseLine], **changes: Any) -> Path:
-    return nights.write_run(tmp_path, cases, name=cases[0].run, **changes)
 
 
 def shards(tmp_path: Path) -> list[Path]:
@@ -470,16 +468,8 @@ def test_links_are_not_followed(tmp_path):
 @pytest.mark.parametrize(
     "name",
     [
-        "/etc/passwd",
-        "../secret/x.log",
-        "logs/../../secret/x.log",
-        "logs//x.log",
-        "logs/.",
-        "report.html",
-        "results.jsonl",
-        "logs/x\x00.log",
-        "logs",
-        "logs/" + "x" * 300,
+        *("/etc/passwd", "../secret/x.log", "logs/../../secret/x.log", "logs//x.log", "logs/."),
+        *("report.html", "results.jsonl", "logs/x\x00.log", "logs", "logs/" + "x" * 300),
     ],
 )
 def test_a_name_that_leads_elsewhere_is_left_out(tmp_path, name):

@@ -154,7 +154,7 @@ def test_batch_sizes_that_disagree_make_a_run_of_passed_cases_red() -> None:
         "The model failed: batch size 4 is right on 93 images of 50000 less",
         "ILSVRC2012_val_00000217.JPEG 31 31 (12.125) 7 (12.128) no",
         "Batch 1 says (logit) Batch 4 says (logit)",
-        "75 more in the records.",
+        "75 more in the records",
         "top-1 at batch size 4 78.24 %",
         "Rule: top-1 on the same images differs by at most 0.1 points",
     ):
@@ -291,10 +291,9 @@ def test_tables_and_charts_that_are_not_real_hold_no_published_figure(kind: Prov
     for figure in ("182.224", "346.484", "529.115", "78.26", "815.805", "733.052", "893.562"):
         assert figure not in tree.text()
     assert "529.6" in tree.text()  # what was measured is shown
-    assert "Acc@Top1 Eager PyTorch Relative error" in tree.text()
+    assert "Acc@Top1" not in tree.text()  # it would repeat the results
     assert "×" not in tree.text()
     assert 'class="l-reference"' not in tree.html
-    assert "Accuracy against its reference" not in tree.text()
 
 
 # --- what a case shows -------------------------------------------------------------------------
@@ -335,9 +334,8 @@ SHOWN: dict[str, tuple[RunRecords, tuple[str, ...]]] = {
             "warm-up executions 20",
             "rounds 8",
             "precision asked for was reached yes",
-            "memory format channels-last",
-            "by the clock 210.4 fps, 19.011 ms",
-            "CPU time, eager to compiled 1.217 times",
+            "channels_last 210.4 fps, 19.011 ms",
+            "contiguous 188.1 fps",
             "Outputs against the ONNX model relative L2 5.10e\N{MINUS SIGN}7 bound 0.03",
             "times are means of several executions no",
             "+49 %",
@@ -355,7 +353,7 @@ SHOWN: dict[str, tuple[RunRecords, tuple[str, ...]]] = {
     "a real run": (
         samples.real_run(),
         (
-            "On ascend310p3-1, Ascend310P3, Atlas 300I Pro, CANN 8.0.RC2, driver 23.0.0, firmware "
+            "On ascend310p3-1, Ascend310P3, Atlas 300I Pro, cann 8.0.RC2, driver 23.0.0, firmware "
             "7.1.0.3.220, run through api",
             "ascend310p3-0 was set aside in stage device: device 0 was lost: [507033] "
             "(npu-smi no longer shows it)",
@@ -365,11 +363,11 @@ SHOWN: dict[str, tuple[RunRecords, tuple[str, ...]]] = {
             "temperature 43 to 56.8 °C",
             "card npu-1 held alone yes",
             "tuning none chip Ascend310P3 card Atlas 300I Pro",
-            "CANN 8.0.RC2 driver of the device 23.0.0 firmware",
+            "cann 8.0.RC2 driver 23.0.0 firmware",
             "atc --framework=5 --model=model.onnx",
             "python3 -m ais_bench --model model.om --loop 100",
             "+0.10 points, 99 % interval \N{MINUS SIGN}0.72 points to +0.94 points",
-            "difference of top-1, 6 points either way",
+            "top-1, 1 points either way",
             "Stage: compile. Suspect: the compiler.",
             "stage relative L2 equal predictions",
             "compiled 0.31 41 of 64",
@@ -380,7 +378,7 @@ SHOWN: dict[str, tuple[RunRecords, tuple[str, ...]]] = {
         real(samples.real_accuracy("fixres", 1, "failed", diagnosis=UNCLEAR)),
         (
             "The model failed: it ran, and its figures do not hold; its diagnosis: Eager",
-            "140 more rows in the records.",
+            "140 more in the records",
         ),
     ),
 }  # fmt: skip
@@ -407,9 +405,9 @@ def test_the_environment_names_every_device_and_what_drove_it() -> None:
         "ascend310p3-1 on bench-03 Ascend310P3, Atlas 300I Pro, npu-1",
         "ascend310p3-0 on bench-03 Ascend310P3, npu-0",
         "ascend310p3-1 on bench-04 Ascend310P3, npu-1",
-        "CANN 8.0.RC2 / 8.1.RC1 driver 23.0.0 firmware 7.1.0.3.220",
+        "cann 8.0.RC2 / 8.1.RC1 driver 23.0.0 firmware 7.1.0.3.220",
         "Machine 2 host bench-04",
-        "Versions of this case CANN 8.1.RC1",
+        "Versions of this case cann 8.1.RC1",
     ):
         assert said in text, said
 
@@ -447,14 +445,11 @@ def test_stages_and_artifacts_are_named_by_what_was_done() -> None:
     kinds = (Stage.STANDIN, Stage.EXPORT, Stage.SIMPLIFY, Stage.COMPILE, Stage.CROPS)
     line = samples.case(stages=stages, artifacts=tuple(map(samples.artifact, kinds)))
     records = samples.run_records([line, samples.case(batch=1)])
-    tree = section(records, "time")
-    # The longest first; what nobody sees in the bar is one part of it.
-    places = [tree.text().index(part) for part in ("compile ", "infer images ", "all others 3.20")]
+    # The longest first; what nobody sees is one part of it.
+    text = section(records, "time").text()
+    places = [text.index(part) for part in ("compile ", "infer images ", "all others 2.89")]
     assert places == sorted(places)
-    assert "simplify, export, load, wait for the device" in tree.text()
     html = render_html(records)
-    found = set(re.findall(r'<i class="(t\d h\d)"><b>(\d+)</b></i>compile', html))
-    assert len(found) == 1  # it looks the same everywhere
     table = html[html.index('aria-label="Artifacts of') :]
     names = re.findall(r'<th scope="row">(.*?)</th>', table[: table.index("</table>")])
     assert names == [stage.makes for stage in kinds]

@@ -16,7 +16,7 @@ from harness.base.terms import CHECKS, Check, Outcome, Provenance
 from harness.records.lines import CaseLine
 from harness.records.observed import ErrorInfo
 from harness.records.reader import RunRecords
-from harness.report import summary_lines, why
+from harness.report import findings, summary_lines, why
 from harness.report.view import RunView, view
 from harness.report.why import Screen, annotation, first_screen
 from tests.selftest import report_samples as samples
@@ -65,7 +65,7 @@ def test_a_red_run_says_what_failed_and_why_everywhere(
     assert screen.lines[1] == f"{title}: {word}"
     assert len(screen.lines) <= why.MOST_LINES
     header, terminal = page(records).text("header"), "\n".join(summary_lines(records))
-    assert f"{line.check} of {line.case}" in header
+    assert findings.title([line]) in header
     for text in (header, terminal, "\n".join(screen.lines)):
         assert said in text
         assert f"exit code {status}: " in text
@@ -92,7 +92,7 @@ def test_a_green_run_blames_nothing() -> None:
 def test_a_lost_case_is_blamed_on_the_first_screen(changes: dict[str, Any], said: str) -> None:
     records = run_records([case()], lost=[planned(case("m", 1, "throughput"))], **changes)
     assert said in page(records).text("header")
-    assert "throughput of m-bs1-cpu" in page(records).text("header")
+    assert "m bs 1 on cpu (throughput)" in page(records).text("header")
     assert said in "\n".join(summary_lines(records))
 
 
@@ -136,11 +136,16 @@ def test_one_failed_build_is_said_once_everywhere() -> None:
     assert found.said.endswith("EZ3002: EyeLike")
     assert found.remedy == "a newer CANN"
     (told,) = [line for line in summary_lines(run.records) if "EyeLike" in line]
-    assert told.strip().startswith(f"error: {called}: [4, 3, 224, 224]")
+    assert told.strip().startswith("[4, 3, 224, 224]")
     html = page(run.records).html
-    part = Tree(html[html.index('<ul class="attention">') : html.index('<section id="results"')])
+    part = Tree(html[html.index('<ul class="whys"') : html.index('<ul class="facts"')])
     assert part.tags["li"] == part.text().count("EyeLike") == 1
     assert part.text().count("What to do: a newer CANN") == 1
+    # What is next stands beside it: the command that does the first case again.
+    (command,) = (why.repeat for why in run.whys)
+    assert command in part.text()
+    for text in (summary_lines(run.records), first_screen(run.records).lines):
+        assert f"again: {command}" in "\n".join(text)
     # Each case is still there, with a link to it.
     for check in CHECKS:
         assert f"#case-resnest50-bs4-cpu-{check}" in part.values("href")
@@ -172,13 +177,14 @@ DATA = ErrorInfo(type="D", stage=Stage.DATA, message="no set")
         (
             [case("b", n, outcome="not_run") for n in (1, 2)]
             + [case("a", n, outcome="crashed") for n in (1, 2)],
-            ["a bs 1 on cpu (accuracy)", "a bs 2 on cpu (accuracy)", "b bs 1, 2 on cpu (accuracy)"],
+            ["b bs 1, 2 on cpu (accuracy)", "a bs 1 on cpu (accuracy)", "a bs 2 on cpu (accuracy)"],
         ),
     ],
     ids=["two builds", "one export", "other artifacts", "no images", "crashes and lost ones"],
 )
 def test_what_is_one_failure_and_what_is_not(lines: list[CaseLine], titles: list[str]) -> None:
-    assert [entry.title for entry in real(*lines, exit_status=1).entries] == titles
+    run = real(*lines, exit_status=1)
+    assert [entry.title for why in run.whys for entry in why.entries] == titles
 
 
 # --- the first screen --------------------------------------------------------------------------
