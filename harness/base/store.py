@@ -18,7 +18,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,7 @@ class Entry:
     created: str
     cached: bool
     log: str = ""
+    about: str = ""  # what it is, for people; a case of another name may use it as well
 
     def file(self, name: str | None = None) -> Path:
         """Return the path of a file; without a name, of the only or first one."""
@@ -214,7 +215,9 @@ class Store:
 
     # Building ----------------------------------------------------------------------------
 
-    def get_or_build(self, kind: Stage, inputs: Inputs, build: Builder) -> Entry:
+    def get_or_build(
+        self, kind: Stage, inputs: Inputs, build: Builder, *, about: str = ""
+    ) -> Entry:
         """Return the entry for these inputs; call `build(staging)` when it is not there.
 
         `build` writes its files into the staging folder and returns its log. One process builds,
@@ -242,7 +245,7 @@ class Store:
                 if entry is not None:
                     self._set_aside(self._directory(kind, key), entry)
                 self._raise_remembered(kind, key)
-                return self._build(kind, key, inputs, build)
+                return self._build(kind, key, inputs, build, about)
         except locks.LockTimeout as error:
             raise StoreError(
                 f"waited {LOCK_TIMEOUT_S:.0f} s for another process to build {kind} {key}: {error}",
@@ -254,7 +257,7 @@ class Store:
                 remedy=f"check space and rights of {self.root}, or choose --store=DIR",
             ) from error
 
-    def _build(self, kind: Stage, key: str, inputs: Inputs, build: Builder) -> Entry:
+    def _build(self, kind: Stage, key: str, inputs: Inputs, build: Builder, about: str) -> Entry:
         staging = self.root / "staging" / f"{kind}-{key}-{os.getpid()}-{secrets.token_hex(4)}"
         try:
             staging.mkdir(parents=True)
@@ -265,13 +268,23 @@ class Store:
                 if not processes.ending.is_set():  # a build that we end did not fail
                     self._remember(kind, key, error)
                 raise
-            return self._publish(kind, key, inputs, staging, log, time.monotonic() - began)
+            entry = Entry(
+                kind=str(kind),
+                key=key,
+                directory=self._directory(kind, key),
+                inputs=json.loads(canonical(inputs)),
+                files={},
+                seconds=round(time.monotonic() - began, 3),
+                created=now(),
+                log=log[-LOG_CHARACTERS:],
+                cached=False,
+                about=about,
+            )
+            return self._publish(entry, staging)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
-    def _publish(
-        self, kind: Stage, key: str, inputs: Inputs, staging: Path, log: str, seconds: float
-    ) -> Entry:
+    def _publish(self, entry: Entry, staging: Path) -> Entry:
         files: dict[str, StoredFile] = {}
         for path in sorted(path for path in staging.rglob("*") if path.is_file()):
             _sync(path)
@@ -279,18 +292,8 @@ class Store:
             files[name] = StoredFile(file_digest(path), path.stat().st_size)
             path.chmod(0o444)
         if not files:
-            raise StoreError(f"building {kind} {key} left no file", log=log)
-        entry = Entry(
-            kind=str(kind),
-            key=key,
-            directory=self._directory(kind, key),
-            inputs=json.loads(canonical(inputs)),
-            files=files,
-            seconds=round(seconds, 3),
-            created=now(),
-            log=log[-LOG_CHARACTERS:],
-            cached=False,
-        )
+            raise StoreError(f"building {entry.kind} {entry.key} left no file", log=entry.log)
+        entry = replace(entry, files=files)
         manifest = {"format": FORMAT, "host": socket.gethostname(), **asdict(entry)}
         del manifest["directory"], manifest["cached"]
         (staging / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")

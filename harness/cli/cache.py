@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import shutil
 import sys
@@ -16,7 +15,7 @@ from rich.filesize import decimal
 from rich.markup import escape
 
 from harness.base import signals
-from harness.base.errors import CatalogError, ConfigError, StoreError
+from harness.base.errors import ConfigError, StoreError
 from harness.base.store import Store
 from harness.catalog.load import load_catalog
 from harness.cli.building import build_all
@@ -26,40 +25,31 @@ from harness.judge.causes import Exit
 from harness.pages.formats import plural
 from harness.plan import make_plan, missing, missing_text
 from harness.settings import Settings
-from harness.stages.inventory import inventory
 from harness.targets import registry
 
 KEY_SHOWN = 8  # digits of a key, which name its folder well enough
 
 
 def ls(settings: Settings) -> None:
-    """Every artifact: kind, model, batch size, chip, size, how long building took, last use."""
+    """Every artifact: its stage, what it is, its size, how long building took, last use."""
     store = _store(settings)
-    catalog = None
-    with contextlib.suppress(CatalogError):  # names alone hang on it
-        catalog = load_catalog(settings.catalog)
-    items = inventory(store.entries(), catalog)
-    columns = ("kind", "model", "batch", "what", "size", "built", "unused", "key")
+    entries = sorted(store.entries(), key=lambda entry: (entry.about, entry.kind, entry.created))
+    columns = ("kind", "what", "size", "built", "unused", "key")
     shown = table(*columns, whole=("kind", "size", "built", "unused", "key"))
-    for item in items:
-        entry = item.entry
+    for entry in entries:
         days = (time.time() - store.last_used(entry)) / 86400
         shown.add_row(
             escape(entry.kind),
-            escape(item.model),
-            "" if item.batch_size is None else str(item.batch_size),
-            escape(item.what + (", older" if item.older else "")),
+            escape(entry.about),
             decimal(entry.bytes),
             f"{entry.seconds:.0f} s",
             f"{max(0.0, days):.1f} d",
             escape(entry.key[:KEY_SHOWN]),
         )
-    if items:
+    if entries:
         console().print(shown)
-    older = sum(item.entry.bytes for item in items if item.older)
-    total = decimal(sum(item.entry.bytes for item in items))
-    summary = f"{plural(len(items), 'artifact')}, {total} in {settings.store}"
-    summary += f" ({decimal(older)} of it older than another of the same)" if older else ""
+    total = decimal(sum(entry.bytes for entry in entries))
+    summary = f"{plural(len(entries), 'artifact')}, {total} in {settings.store}"
     parents = (settings.store, *settings.store.absolute().parents)
     free = shutil.disk_usage(next(path for path in parents if path.exists())).free
     say(f"{summary}; {decimal(free)} free on its disk")

@@ -74,7 +74,7 @@ class _Absent(Exception):
 class _ReadOnly(Store):
     """A store that stops at the first artifact which would have to be built."""
 
-    def get_or_build(self, kind: Stage, inputs: Any, build: Any) -> Any:
+    def get_or_build(self, kind: Stage, inputs: Any, build: Any, *, about: str = "") -> Any:
         entry = self.get(kind, inputs)
         if entry is None:
             raise _Absent(self.explain(kind, inputs))

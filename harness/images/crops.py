@@ -244,16 +244,17 @@ class Crops:
         """Return the chunk from the store, decoded by `pool` where it has none."""
         inputs = self._inputs_of(index)
         paths = self._paths(index)
+        about = f"{len(paths)} images, {self._preprocessing.describe()}"
 
         def build(staging: Path) -> str:
             digests = self._digests_in(index)
             _decode(staging / _FILE, paths, digests, self._preprocessing, pool, decoded)
-            return f"{len(paths)} images, {self._preprocessing.describe()}"
+            return about
 
         entry = store.get(_KIND, inputs)
         if entry is None:
             with using_host():
-                entry = store.get_or_build(_KIND, inputs, build)
+                entry = store.get_or_build(_KIND, inputs, build, about=about)
         self._entries[index] = entry
         self._digests.pop(index, None)
         return entry

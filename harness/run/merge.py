@@ -23,7 +23,7 @@ from harness.records import reader, writer
 from harness.records.lines import CaseLine, CheckName, PlanLine, RunCheckLine, RunLine
 from harness.records.reader import RunRecords
 from harness.run.ending import end_records
-from harness.run.merged_files import FileCopier, with_files
+from harness.run.merged_files import copy_files
 
 _SEVERITY = ("passed", "recorded", "inconclusive", "failed")
 _MOST_NOTES = 20
@@ -42,9 +42,8 @@ _WEIGHTIEST_FIRST = (
 
 @dataclass(frozen=True)
 class _Part:
-    """One run that is merged. `number`: from 1, in the order in which they were named."""
+    """One run that is merged."""
 
-    number: int
     records: RunRecords
     run: RunLine
 
@@ -93,12 +92,11 @@ def merge(
     staged = output.with_name(f".{output.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         staged.mkdir(parents=True)
-        copier = FileCopier(staged)
-        copied = [
-            copier.take_over(case, part.records.directory, part.number) for part, case in cases
-        ]
-        notes = [*_notes(parts, with_ratios=catalog is not None), *copier.notes]
-        _write(staged, _run_line(parts, output, notes), parts, copied, catalog)
+        notes = _notes(parts, with_ratios=catalog is not None)
+        for part, case in cases:
+            notes += copy_files(case, part.records.directory, staged)
+        run = _run_line(parts, output, list(dict.fromkeys(notes)))
+        _write(staged, run, parts, [case for _, case in cases], catalog)
         staged.rename(output)  # fails where another process filled the directory meanwhile
     except OSError as error:
         raise RecordError(
@@ -128,7 +126,7 @@ def _read(runs: Sequence[Path], output: Path) -> list[_Part]:
                 remedy="leave this run out",
             )
         place = os.path.realpath(records.directory)
-        parts.setdefault(place, _Part(len(parts) + 1, records, records.run))
+        parts.setdefault(place, _Part(records, records.run))
     for folder in Path(os.path.realpath(output)).parents:
         if str(folder) in parts:
             raise RecordError(
@@ -181,11 +179,12 @@ def _joined_cases(parts: Sequence[_Part]) -> list[tuple[_Part, CaseLine]]:
     for part in parts:
         for case in part.records.cases:
             other, known = cases.setdefault(case.nodeid, (part, case))
-            before, after = _content(known), _content(case)
-            if before != after:
-                fields = some([name for name in before if before[name] != after[name]])
+            # As text: a NaN equals itself.
+            after = {name: repr(value) for name, value in case}
+            differ = [name for name, value in known if repr(value) != after[name]]
+            if differ:
                 says = f"{other.name} says {_result(known)}, {part.name} says {_result(case)}"
-                clashes.append(f"{case.case} ({case.check}): {says}; they differ in {fields}")
+                clashes.append(f"{case.case} ({case.check}): {says}; they differ in {some(differ)}")
     if clashes:
         noun = "case" if len(clashes) == 1 else "cases"
         more = f"; and {len(clashes) - 3} more" if len(clashes) > 3 else ""
@@ -195,12 +194,6 @@ def _joined_cases(parts: Sequence[_Part]) -> list[tuple[_Part, CaseLine]]:
             "--batch-sizes select)",
         )
     return list(cases.values())
-
-
-def _content(case: CaseLine) -> dict[str, str]:
-    """Return a case's fields as texts, without the names of its files, which a merge changes."""
-    # As text: a NaN equals itself.
-    return {name: repr(value) for name, value in with_files(case, lambda file: "")}
 
 
 def _result(case: CaseLine) -> str:

@@ -1,18 +1,16 @@
 """The files that a run's cases name, copied into a merged run.
 
 A record may come from anywhere: a name that leads out of its run's folders, or through a link, is
-left out, with a note.
+left out, with a note. Each file bears its case's name, and no case is in two runs.
 """
 
 from __future__ import annotations
 
 import errno
-import filecmp
 import os
 import shutil
 import stat
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
 from pathlib import Path
 
 from harness.records.lines import CaseLine
@@ -20,60 +18,31 @@ from harness.records.lines import CaseLine
 _FOLDERS = ("predictions", "samples", "logs")
 
 
-def with_files(case: CaseLine, rename: Callable[[str], str]) -> CaseLine:
-    """Return the same case with other names of its files."""
-    changes: dict[str, object] = {
-        "artifacts": tuple(
-            replace(one, log_file=rename(one.log_file)) if one.log_file else one
-            for one in case.artifacts
-        )
-    }
-    if case.accuracy is not None and case.accuracy.predictions_file:
-        name = rename(case.accuracy.predictions_file)
-        changes["measurement"] = replace(case.accuracy, predictions_file=name)
-    if case.throughput is not None and case.throughput.samples_file:
-        name = rename(case.throughput.samples_file)
-        changes["measurement"] = replace(case.throughput, samples_file=name)
-    return case.model_copy(update=changes)
+def copy_files(case: CaseLine, source: Path, target: Path) -> Iterator[str]:
+    """Copy the files of a case from one run directory to another; yield what is left out and why.
 
-
-@dataclass
-class FileCopier:
-    """Copies files into `folder`; `notes` say what was left out, and why."""
-
-    folder: Path
-    notes: list[str] = field(default_factory=list)
-
-    def take_over(self, case: CaseLine, directory: Path, number: int) -> CaseLine:
-        """Copy the files of a case of run `number`; return it with the names of the copies."""
-        for name in _logs(case, directory):
-            self._copy(name, directory, number)
-        return with_files(case, lambda name: self._copy(name, directory, number) or name)
-
-    def _copy(self, name: str, directory: Path, number: int) -> str:
-        """Copy one file and return the copy's name; empty where it was left out."""
+    Raises:
+        OSError: a copy cannot be written.
+    """
+    for name in dict.fromkeys(_names(case, source)):
         try:
-            source = _checked(directory, name)
+            file = _checked(source, name)
         except OSError as error:
-            note = f"left out: {name!r:.80} of {directory.name}: {error.strerror}"
-            if note not in self.notes:
-                self.notes.append(note)
-            return ""
-        target = self.folder / name
-        if target.exists() and not filecmp.cmp(source, target, shallow=False):
-            first, _, rest = name.partition("/")
-            name = f"{first}/from-{number}/{rest}"
-            target = self.folder / name
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
-        return name
+            yield f"left out: {name!r:.80} of {source.name}: {error.strerror}"
+            continue
+        copy = target / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
 
 
-def _logs(case: CaseLine, directory: Path) -> list[str]:
-    """Logs that bear the case's name: its record does not list them one by one."""
-    pattern = f"logs/{case.check}-{case.case}-*"
-    return sorted(path.relative_to(directory).as_posix() for path in directory.glob(pattern))
+def _names(case: CaseLine, directory: Path) -> Iterator[str]:
+    # Logs that bear the case's name: its record does not list them one by one.
+    for log in sorted(directory.glob(f"logs/{case.check}-{case.case}-*")):
+        yield log.relative_to(directory).as_posix()
+    named = [one.log_file for one in case.artifacts]
+    named += [case.accuracy.predictions_file] if case.accuracy is not None else []
+    named += [case.throughput.samples_file] if case.throughput is not None else []
+    yield from filter(None, named)
 
 
 def _checked(directory: Path, name: str) -> Path:

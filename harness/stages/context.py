@@ -133,6 +133,21 @@ class CaseContext:
         """Whether the checkpoint may run code while it is read."""
         return self.model.id in self.bench.settings.trust_checkpoint
 
+    def about(self, stage: Stage) -> str:
+        """Say what the artifact of a stage is, for people who look at the store."""
+        words = [self.model.id]
+        if stage in (Stage.SIMPLIFY, Stage.COMPILE, Stage.PROBE):
+            words.append(f"batch size {self.case.batch_size}")
+        if stage is Stage.COMPILE:
+            toolchain = self.bench.target.identity()
+            words.append(str(toolchain.get("chip", self.case.target)))
+            words += [f"CANN {toolchain['cann']}"] if "cann" in toolchain else []
+        if self.given_onnx is not None:
+            words.append("given ONNX file")
+        if self.bench.provenance != "real":
+            words.append(self.bench.provenance)
+        return ", ".join(words)
+
     def log_path(self, stage: Stage, part: str = "") -> Path:
         """Return the file that keeps what a stage prints; `part` where a stage has several."""
         name = f"{self.case.check}-{self.case.id}-{stage}{f'-{part}' if part else ''}.log"

@@ -57,7 +57,9 @@ def _find(bench: Bench) -> tuple[ImageSet, ImagesInfo]:
     if settings.stand_ins:
         build = GeneratedImages(bench)
         with bench.progress.stage("rehearsal images", Stage.DATA):
-            entry = bench.store.get_or_build(build.stage, build.inputs(), build.build)
+            entry = bench.store.get_or_build(
+                build.stage, build.inputs(), build.build, about="generated"
+            )
         images, selection, findings = dataset.find_image_set(entry.directory), "", None
     elif settings.imagenet is None:
         raise ConfigError("no data set is configured", remedy="--imagenet=DIR or $IMAGENET_DIR")

@@ -242,7 +242,9 @@ class CasePipeline(CaseContext):
 
     def _made(self, build: Build) -> Entry:
         with self.stage(build.stage) as note:
-            entry = self.bench.store.get_or_build(build.stage, build.inputs(), build.build)
+            entry = self.bench.store.get_or_build(
+                build.stage, build.inputs(), build.build, about=self.about(build.stage)
+            )
             note.cached = entry.cached
         self._note(entry)
         return entry

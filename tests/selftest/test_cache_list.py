@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from pathlib import Path
 
@@ -12,11 +11,9 @@ from typer.testing import CliRunner, Result
 
 from harness.__main__ import app
 from harness.base.stages import Stage
-from harness.base.store import MANIFEST, Store
+from harness.base.store import MANIFEST, Entry, Store
 from harness.cli import cache as cache_commands
 from harness.cli import options
-from tests.selftest.running import TINY
-from tests.selftest.test_inventory import fill, put
 
 
 @pytest.fixture
@@ -33,22 +30,29 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     return cache
 
 
-def test_the_list_names_model_batch_chip_and_key(cache, tmp_path: Path) -> None:
+def put(store: Store, about: str, **inputs: int) -> Entry:
+    """An artifact with a file of a few bytes."""
+
+    def build(staging: Path) -> str:
+        (staging / "file").write_text(about)
+        return ""
+
+    return store.get_or_build(Stage.EXPORT, inputs, build, about=about)
+
+
+def test_the_list_says_what_each_artifact_is(cache, tmp_path: Path) -> None:
     (line,) = cache("ls").output.splitlines()
     assert line.startswith("0 artifacts, 0 bytes in ")
     store = Store(tmp_path / "store")
-    fill(store)
-    lines = cache("ls", COLUMNS="140").output.splitlines()
-    (real,) = [line for line in lines if "Ascend310P3, CANN 8.0.RC2" in line and " 4  " in line]
-    assert real.split()[:3] == ["compile", "squeezenet1_1", "4"]
-    keys = {entry.key[: cache_commands.KEY_SHOWN] for entry in store.entries()}
-    assert all(any(line.endswith(key) for line in lines) for key in keys)
-    assert lines[-1].startswith("14 artifacts, ")
-    assert "torchvision:squeezenet1_1" in cache("ls", f"--catalog={TINY}", COLUMNS="140").output
-    assert "torchvision:squeezenet1_1" in cache("ls", "--catalog=absent.yaml", COLUMNS="140").output
-    manifest = next(store.entries()).directory / MANIFEST
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "inputs": None}))
-    assert "13 artifacts, " in cache("ls").output
+    put(store, "squeezenet1_1, [batch size 4]", number=2)
+    damaged = put(store, "resnest50, batch size 1", number=1)
+    first, second, summary = cache("ls", COLUMNS="140").output.splitlines()[-3:]
+    assert first.startswith("export") and "resnest50, batch size 1" in first
+    assert first.endswith(damaged.key[: cache_commands.KEY_SHOWN])
+    assert "squeezenet1_1, [batch size 4]" in second and "0.0 d" in second
+    assert summary.startswith("2 artifacts, 52 bytes in ")
+    (damaged.directory / MANIFEST).write_text("{}")
+    assert "1 artifact, " in cache("ls").output
 
 
 @pytest.mark.parametrize(("columns", "width"), [("80", 80), ("132", 132), ("", 100), ("x", 100)])
@@ -61,7 +65,7 @@ def test_a_pipe_is_as_wide_as_columns_says(
 
 def test_what_was_used_within_the_hour_stays_and_is_told(cache, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
-    one, other = put(store, Stage.EXPORT, "a", number=1), put(store, Stage.EXPORT, "b", number=2)
+    one, other = put(store, "a", number=1), put(store, "b", number=2)
     os.utime(other.directory / MANIFEST, (0, 0))
     done = cache("gc", "--older-than-days=0")
     assert done.exit_code == 0
@@ -75,7 +79,7 @@ def test_what_was_used_within_the_hour_stays_and_is_told(cache, tmp_path: Path) 
 def test_what_cannot_be_removed_is_the_machine(
     cache, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    entry = put(Store(tmp_path / "store"), Stage.EXPORT, "a", number=1)
+    entry = put(Store(tmp_path / "store"), "a", number=1)
     os.utime(entry.directory / MANIFEST, (0, 0))
 
     def refuse(*_: object, **__: object) -> None:

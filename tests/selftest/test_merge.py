@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -427,23 +426,6 @@ def test_the_files_that_records_name_come_along(tmp_path):
     # The records also name a log that is not there.
     missing = "'logs/squeezenet1_1-simplify.log' of a: No such file or directory"
     assert notes(made) == (f"left out: {missing}",)
-
-
-def test_equal_names_of_different_files_are_kept_apart(tmp_path):
-    one = with_files(tmp_path, "a")
-    case = samples.case("squeezenet1_1", 8, run="b", artifacts=())
-    assert case.accuracy is not None
-    measured = replace(case.accuracy, predictions_file=NAMED[2])
-    other = one_run(tmp_path, [case.model_copy(update={"measurement": measured})])
-    (other / "predictions").mkdir()
-    (other / NAMED[2]).write_text("of b")
-    made = merge([one, other], tmp_path / "both").directory
-    texts = {
-        case.batch_size: (made / case.accuracy.predictions_file).read_text()
-        for case in reader.read(made).cases
-        if case.accuracy is not None
-    }
-    assert texts == {4: f"{NAMED[2]} of a", 8: "of b"}
 
 
 def test_links_are_not_followed(tmp_path):
