@@ -20,16 +20,13 @@ class NpyReader:
     some rows back; they are read again from the file when they are touched again.
 
     Raises:
-        OSError, ValueError: no file, or not a C-ordered `.npy` file of plain numbers.
+        OSError, ValueError: no file, or not a `.npy` file of plain numbers.
     """
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as stream:
-            if np.lib.format.read_magic(stream) != (1, 0):
-                raise ValueError(f"{path} is of another version of the .npy format than 1.0")
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-            if fortran or dtype.hasobject:
-                raise ValueError(f"{path} is not a C-ordered array of plain numbers")
+            np.lib.format.read_magic(stream)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
             self._offset = stream.tell()
             self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         count = int(np.prod(shape, dtype=np.int64))
@@ -73,15 +70,9 @@ class NpyWriter:
             ValueError: rows of another shape or dtype, or past the end.
             OSError: the disk is full.
         """
-        if rows.dtype != self.dtype or rows.shape[1:] != self.shape[1:]:
-            raise ValueError(
-                f"rows are {rows.dtype}{list(rows.shape)}, the file's "
-                f"{self.dtype}{list(self.shape)}"
-            )
-        if not 0 <= start <= start + len(rows) <= self.shape[0]:
-            raise ValueError(f"rows {start}:{start + len(rows)} of {self.shape[0]}")
-        if not rows.size:
-            return
+        last = start + len(rows)
+        if rows.dtype != self.dtype or rows.shape[1:] != self.shape[1:] or last > self.shape[0]:
+            raise ValueError(f"rows {start}:{last} do not fit: {rows.dtype}{list(rows.shape)}")
         data = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
         at = self._offset + start * self._row_bytes
         while data:

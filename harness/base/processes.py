@@ -143,31 +143,15 @@ class Completed:
     def output(self) -> str:
         """Return what it printed, both streams in the order of writing.
 
-        Of more than `OUTPUT_BYTES`, return the beginning and the end, in whole lines, and between
-        them a line that says how much is left out.
+        Of more than `OUTPUT_BYTES` return the end, in whole lines.
 
         Raises:
             OSError: the log is gone.
         """
-        half = OUTPUT_BYTES // 2
-        with self.log.open("rb") as file:
-            end = file.seek(0, os.SEEK_END)
-            file.seek(self.log_start)
-            if end - self.log_start <= OUTPUT_BYTES:
-                return file.read(OUTPUT_BYTES).decode(errors="replace")
-            first = file.read(half)
-            file.seek(end - half)
-            last = file.read(half)
-        # Half a line may hold half a number. A progress bar's carriage returns end lines, too.
-        first = first[: max(first.rfind(b"\n"), first.rfind(b"\r")) + 1]
-        ends = [at for at in (last.find(b"\n"), last.find(b"\r")) if at >= 0]
-        last = last[min(ends, default=half) + 1 :]
-        left_out = end - self.log_start - len(first) - len(last)
-        return (
-            first.decode(errors="replace")
-            + f"\n... {left_out} bytes left out ...\n"
-            + last.decode(errors="replace")
-        )
+        whole = self.log.stat().st_size - self.log_start <= OUTPUT_BYTES
+        text = last_text(self.log, OUTPUT_BYTES, start=self.log_start)
+        # Half a line may hold half a number.
+        return text if whole else "".join(text.splitlines(keepends=True)[1:])
 
     def tail(self, lines: int = LOG_TAIL_LINES) -> str:
         """Return the last lines that it printed; empty when the log is gone."""

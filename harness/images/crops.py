@@ -145,10 +145,10 @@ class Crops:
             DataError: the images of all chunks that cannot be read or decoded, by name.
         """
         refused: list[DataError] = []
-        with self.filling(using_host, to_the_end=True):
+        with _keeping_memory(), ThreadPoolExecutor(cores()) as pool:
             for index in range(self.chunks):
                 try:
-                    self._entry(index)
+                    self._acquire(index, self._store, pool, using_host, lambda: None)
                 except DataError as error:
                     refused.append(error)
         if len(refused) == 1:
@@ -184,22 +184,17 @@ class Crops:
 
     @contextlib.contextmanager
     def filling(
-        self,
-        using_host: UsingHost = nullcontext,
-        progress: Progress | None = None,
-        *,
-        to_the_end: bool = False,
+        self, using_host: UsingHost = nullcontext, progress: Progress | None = None
     ) -> Iterator[None]:
         """Within the block chunks are decoded and verified ahead of the reader.
 
         `using_host` is held for each chunk that is decoded; a caller that holds the host's lease
         itself leaves it out, since a second one could wait for a third who waits for the first.
         `progress` gets the number of images decoded here, from any thread. The threads end with
-        the block. Images that cannot be used end it, but where it goes `to_the_end`: then only
-        the reader of their chunk hears of them.
+        the block. Images that cannot be used end it.
         """
         with _keeping_memory():
-            filler = _Filler(self, using_host, progress, to_the_end)
+            filler = _Filler(self, using_host, progress)
             self._filler = filler
             try:
                 yield
@@ -305,13 +300,10 @@ class _Filler:
     reader is near.
     """
 
-    def __init__(
-        self, crops: Crops, using_host: UsingHost, progress: Progress | None, to_the_end: bool
-    ) -> None:
+    def __init__(self, crops: Crops, using_host: UsingHost, progress: Progress | None) -> None:
         self._crops = crops
         self._using_host = using_host
         self._progress = progress
-        self._to_the_end = to_the_end
         self._decoded = itertools.count(1)
         self._ended = False
         self._store = dataclasses.replace(crops._store, on_wait=self._on_wait)
@@ -322,15 +314,14 @@ class _Filler:
         self._begin(0)
 
     def wait_for(self, index: int) -> None:
-        """Wait for the chunk; raise what ended it or, but `to_the_end`, any other that is done."""
+        """Wait for the chunk; raise what ended it, or any other that is done."""
         self._begin(index)
         task = self._tasks.get(index)
         if task is not None:
             task.result()
-        if not self._to_the_end:
-            for other in self._tasks.values():
-                if other.done():
-                    other.result()
+        for other in self._tasks.values():
+            if other.done():
+                other.result()
 
     def end(self) -> None:
         """Stop the threads and wait for them: an image's time, or a few seconds for a lock."""

@@ -42,7 +42,11 @@ class FileDigests:
             with ThreadPoolExecutor(cores()) as pool:
                 digests = list(pool.map(file_digest, [files[i] for i in missing]))
         except OSError as error:
-            raise _unreadable(files, error) from error
+            raise DataError(
+                f"image {error.filename or files[0].parent}: cannot be read: "
+                f"{error.strerror or error}",
+                remedy=COPY_AGAIN,
+            ) from error
         fresh = {keys[i]: digest for i, digest in zip(missing, digests, strict=True)}
         if fresh:
             rows = [(*key, digest) for key, digest in fresh.items()]
@@ -88,19 +92,3 @@ def unusable(paths: Sequence[Path], first: DataError) -> DataError:
     return DataError(
         f"{len(paths)} images cannot be used: {first.message}; also {names}", remedy=COPY_AGAIN
     )
-
-
-def _unreadable(paths: Sequence[Path], error: OSError) -> DataError:
-    """Return which of the files cannot be read at all; `error` is what was met first."""
-    bad: list[tuple[Path, OSError]] = []
-    for path in paths:
-        try:
-            with path.open("rb"):
-                pass
-        except OSError as one:
-            bad.append((path, one))
-    path, reason = bad[0] if bad else (Path(error.filename or paths[0]), error)
-    first = DataError(
-        f"image {path}: cannot be read: {reason.strerror or reason}", remedy=COPY_AGAIN
-    )
-    return unusable([path for path, _ in bad] or [path], first)

@@ -17,14 +17,13 @@ from typing import Any
 from harness.base.errors import DataError, some
 from harness.images import synsets
 from harness.images.layouts import Layout, stem
-from harness.images.synsets import CLASS_COUNT, WNID
+from harness.images.synsets import CLASS_COUNT
 from harness.images.textfiles import numbered_lines, parsed_lines, read_text
 
 VAL_LABEL = "val_label.txt"
 FIXRES_LABELS = "imagenet_labels_fixres.json"
 VAL = "val.txt"
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
-SYNSET_LABELS = "imagenet_2012_validation_synset_labels.txt"
 DEVKIT = "ILSVRC2012_devkit_t12"
 
 WHAT_IS_WANTED = (
@@ -77,17 +76,17 @@ def of_layout(layout: Layout, stems: Sequence[str], named: Path | None) -> Label
 def _find(layout: Layout, stems: Sequence[str], places: Sequence[Path]) -> Labels | None:
     """Return the labels that lie with the images; None where no label file does.
 
-    Files of names and indices come first, and all that there are must agree. Files that need a
-    list of the classes besides are looked at when there is no other; never beside a thousand class
-    folders, which say everything that they could add.
+    Files of names and indices come first, and all that there are must agree. The kit's numbers
+    are looked at when there is no other; never beside a thousand class folders, which say
+    everything that they could add.
     """
 
     def there(*names: str) -> list[Path]:
         return [path for place in places for name in names if (path := place / name).exists()]
 
     files = there(VAL_LABEL, FIXRES_LABELS) + [path for path in there(VAL) if _is_val_list(path)]
-    for name in (SYNSET_LABELS, GROUND_TRUTH) if len(layout.folders) != CLASS_COUNT else ():
-        files = files or there(name)
+    if not files and len(layout.folders) != CLASS_COUNT:
+        files = there(GROUND_TRUTH)
     if not files:
         return None
     first, *others = (read(path, stems, places) for path in files)
@@ -172,13 +171,17 @@ def _devkit_numbers(file: _File) -> dict[str, int] | None:
 
     Line n belongs to ILSVRC2012_val_n, so that a part of the images has its labels too.
     """
-    values = _column(file, _NUMBER)
-    if values is None:
+    lines = list(numbered_lines(file.text))
+    if not lines or not all(_NUMBER.fullmatch(line) for _, line in lines):
         return None
+    for wanted, (number, _) in enumerate(lines, 1):
+        if number != wanted:  # after which every label would be another image's
+            raise DataError(
+                f"line {wanted} of {file.path} is blank: line n must be that of image n",
+                remedy="copy the file again",
+            )
     outside = [
-        f"{value} (line {number})"
-        for number, value in enumerate(values, 1)
-        if not 1 <= int(value) <= CLASS_COUNT
+        f"{line} (line {number})" for number, line in lines if not 1 <= int(line) <= CLASS_COUNT
     ]
     if outside:
         raise DataError(
@@ -187,32 +190,7 @@ def _devkit_numbers(file: _File) -> dict[str, int] | None:
         )
     order = synsets.devkit_order(file.places, file.path)
     index = synsets.indices(order)
-    return _by_number(index[order[int(value) - 1]] for value in values)
-
-
-def _wnid_labels(file: _File) -> dict[str, int] | None:
-    """A WNID for each image in the order of their numbers, as TensorFlow's models have them."""
-    values = _column(file, WNID)
-    if values is None:
-        return None
-    known = set(values)
-    if len(known) == len(values) > 1:
-        raise DataError(
-            f"{file.path} is a list of classes: no WNID is in it twice",
-            remedy="name the file that has the label of each image",
-        )
-    classes: Iterable[str] = known
-    if len(known) != CLASS_COUNT:
-        _, classes = next(synsets.class_lists(file.places), (file.path, ()))
-    index = synsets.indices(classes)
-    unknown = sorted(known - set(index))
-    if unknown:
-        raise DataError(
-            f"{file.path} has WNIDs whose class index is not known: {some(unknown)}",
-            remedy=f"an index is the place among all {CLASS_COUNT} WNIDs: put a list of them "
-            f"({synsets.LISTS[0]}) beside the file",
-        )
-    return _by_number(index[value] for value in values)
+    return {f"ILSVRC2012_val_{number:08d}": index[order[int(line) - 1]] for number, line in lines}
 
 
 def _names_and_indices(file: _File) -> dict[str, int]:
@@ -226,31 +204,8 @@ def _names_and_indices(file: _File) -> dict[str, int]:
 READERS = (
     _json,
     _devkit_numbers,
-    _wnid_labels,
     _names_and_indices,  # the last: what no other knows is malformed lines
 )
-
-
-def _column(file: _File, kind: re.Pattern[str]) -> list[str] | None:
-    """Return the lines of a file in which every line is of one kind; line n is that of image n.
-
-    Raises:
-        DataError: a blank line in between, after which every label would be another image's.
-    """
-    lines = list(numbered_lines(file.text))
-    if not lines or not all(kind.fullmatch(line) for _, line in lines):
-        return None
-    for wanted, (number, _) in enumerate(lines, 1):
-        if number != wanted:
-            raise DataError(
-                f"line {wanted} of {file.path} is blank: line n must be that of image n",
-                remedy="copy the file again",
-            )
-    return [line for _, line in lines]
-
-
-def _by_number(labels: Iterable[int]) -> dict[str, int]:
-    return {f"ILSVRC2012_val_{number:08d}": label for number, label in enumerate(labels, 1)}
 
 
 def _checked(path: Path, entries: Sequence[tuple[str, str, int]]) -> dict[str, int]:

@@ -8,7 +8,6 @@ do (`docs/preprocessing.md`). It is done in two halves. The first, `load_crop`, 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import stat
@@ -36,11 +35,6 @@ MAX_ASPECT = 8
 # stops a program depends on the interpreter's filters; a measurement must not, so one pixel
 # above the limit is an error here.
 MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
-
-# Several threads decode. ImageNet's images are of 0.2 million pixels; those of the limit above take
-# half a gigabyte each, and only one past this number is decoded at a time.
-LARGE_PIXELS = 16_000_000
-_LARGE = threading.Lock()
 
 # A file is read whole before it is decoded; no photograph comes near this size.
 MAX_BYTES = 256 * 1024 * 1024
@@ -227,15 +221,13 @@ def _bytes(path: Path) -> bytes:
 
 def _load(data: bytes, pre: Preprocessing) -> UInt8:
     with _open(data) as image:
-        pixels = image.width * image.height
-        if pixels > MAX_PIXELS:
+        if image.width * image.height > MAX_PIXELS:
             raise _too_large()
         lost = len(data) - len(data.rstrip(b"\0"))
         # Zeros decode to some picture: neither libjpeg nor Pillow says a word.
         if image.format == "JPEG" and lost >= LOST_TAIL and not data.endswith(_END, 0, -lost):
             raise DataError(f"its last {lost:,} bytes are zeros: a copy that was cut off")
-        with _LARGE if pixels > LARGE_PIXELS else contextlib.nullcontext():
-            return _crop(image, pre)
+        return _crop(image, pre)
 
 
 def _open(data: bytes) -> Image.Image:

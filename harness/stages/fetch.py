@@ -226,9 +226,13 @@ class _Download:
         try:
             with client, contextlib.closing(self._open(client, headers)) as response:
                 if response.status_code == 206 and have:
-                    self._require_rest(response.headers, have)
+                    # Of the same file, by `If-Range`; perhaps of another place in it.
+                    rest = f"bytes {have}-{self.total - 1}/{self.total}"
+                    if response.headers.get("Content-Range") != rest:
+                        self.part.unlink(missing_ok=True)
+                        raise _Fault("the server went on at another place", again=True)
                 else:
-                    self._begin(response, resuming=have > 0)
+                    self._begin(response)
                     have = 0
                 with self.part.open("ab" if have else "wb") as file:
                     for chunk in response.iter_raw():
@@ -255,21 +259,9 @@ class _Download:
             request = response.next_request
         raise _Fault(f"more than {_MOST_REDIRECTS} redirects")
 
-    def _require_rest(self, headers: httpx2.Headers, have: int) -> None:
-        """Refuse a rest that is of another file or of another place in it."""
-        rest = f"bytes {have}-{self.total - 1}/{self.total}"
-        # A reply to If-Range may leave the validators out (RFC 9110, section 15.3.7).
-        same = _validator(headers) in ("", self.validator)
-        if headers.get("Content-Range") != rest or not same:
-            self.part.unlink(missing_ok=True)
-            raise _Fault("the server went on with another file or place", again=True)
-
-    def _begin(self, response: httpx2.Response, *, resuming: bool) -> None:
+    def _begin(self, response: httpx2.Response) -> None:
         """Refuse a reply that is no whole file; otherwise begin a new part with it."""
         status, headers = response.status_code, response.headers
-        if status == 416 and resuming:
-            self.part.unlink(missing_ok=True)
-            raise _Fault("the server's file is shorter than the part that is here", again=True)
         if status != 200:
             reason = f"HTTP {status} ({response.reason_phrase or 'unknown status'})"
             raise _Fault(reason, again=status in _PASSING)

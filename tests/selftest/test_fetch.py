@@ -144,14 +144,6 @@ RESUMED: dict[str, tuple[list[Behaviour], list[str | None]]] = {
     "no validator": ([file(etag=None, cut=CUT), file(etag=None)], [None, None]),
     "a weak tag": ([file(etag='W/"one"', cut=CUT), file(etag='W/"one"')], [None, None]),
     "another file": ([file(OTHER, cut=CUT), file(etag='"two"')], [None, REST]),
-    "another file, If-Range ignored": (
-        [file(OTHER, cut=CUT), file(etag='"two"', heed_if_range=False), file(etag='"two"')],
-        [None, REST, None],
-    ),
-    "a shorter file": (
-        [file(OTHER * 2, cut=200_000), file(heed_if_range=False)],
-        [None, "bytes=200000-", None],
-    ),
     **{
         span: ([file(cut=CUT), file(OTHER, content_range=span), file()], [None, REST, None])
         for span in (

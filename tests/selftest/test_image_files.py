@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +16,6 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps
 
 from harness.base.errors import DataError
-from harness.catalog.steps import Preprocessing
 from harness.images import preprocess
 from harness.images.preprocess import (
     MAX_PIXELS,
@@ -124,35 +122,6 @@ def test_a_file_too_large_for_an_image_is_not_read(
     monkeypatch.setattr(preprocess, "MAX_BYTES", len(WHOLE) - 1)
     with pytest.raises(DataError, match="which no image has"):
         load_crop(path, SMALL)
-
-
-def test_large_images_are_decoded_one_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "a.JPEG"
-    path.write_bytes(WHOLE)
-    decode = preprocess._crop
-
-    def alone(patience_s: float) -> int:
-        """How many of two threads met nobody in the decoder."""
-        together, lonely = threading.Barrier(2), []
-
-        def met(image: Image.Image, pre: Preprocessing) -> Any:
-            try:
-                together.wait(patience_s)
-            except threading.BrokenBarrierError:
-                lonely.append(image)
-            return decode(image, pre)
-
-        monkeypatch.setattr(preprocess, "_crop", met)
-        with ThreadPoolExecutor(2) as pool:
-            list(pool.map(lambda _: load_crop(path, SMALL), range(2)))
-        return len(lonely)
-
-    monkeypatch.setattr(preprocess, "LARGE_PIXELS", 200 * 150)
-    assert alone(20.0) == 0
-    monkeypatch.setattr(preprocess, "LARGE_PIXELS", 200 * 150 - 1)
-    assert alone(0.2) == 2
 
 
 @settings(max_examples=60)

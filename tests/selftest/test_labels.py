@@ -156,20 +156,7 @@ def test_meta_mat_gives_the_order(root: Path, content: dict[str, Any], said: str
     assert find_image_set(root).labels == LABELS
 
 
-# WNIDs as labels, and other names.
-
-
-def test_a_wnid_for_each_image(tmp_path: Path) -> None:
-    put_images(tmp_path / "val")
-    file = tmp_path / "imagenet_2012_validation_synset_labels.txt"
-    put_text(file, "".join(f"{WNIDS[label]}\n" for label in (*LABELS, *range(1000))))
-    assert find_image_set(tmp_path).labels == LABELS
-    # Fewer than all WNIDs have no places of their own.
-    put_text(file, "".join(f"{WNIDS[label]}\n" for label in (*LABELS, 0)))
-    assert "not known" in message_of(tmp_path)
-    put_text(tmp_path / "synsets.txt", "\n".join(WNIDS))
-    assert find_image_set(tmp_path).labels == LABELS
-    assert "list of classes" in message_of(tmp_path, tmp_path / "synsets.txt")
+# Other names.
 
 
 @pytest.mark.parametrize("prefix", ["", "val/", "n01440764/"])
