@@ -49,15 +49,9 @@ def call(
         HarnessError: the function's own, or `error`.
     """
     with tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
-        spec = Path(folder) / "spec.json"
-        result = Path(folder) / "result.json"
-        job = {
-            "function": function,
-            "arguments": dict(arguments),
-            "result": str(result),
-            "parent": os.getpid(),
-            "limit": deadline_s + 5.0,
-        }
+        spec, result = Path(folder, "spec.json"), Path(folder, "result.json")
+        job = {"function": function, "arguments": dict(arguments), "result": str(result)}
+        job |= {"parent": os.getpid(), "limit": deadline_s + 5.0}
         spec.write_text(json.dumps(job), encoding="utf-8")
         done = processes.run(
             # -P: no `harness` and no `numpy` of the working directory.
@@ -83,13 +77,13 @@ def call(
                 remedy="look at the log; SIGKILL often means that memory ran out",
                 log=tail,
             ) from None
-    if "error" in answer:
-        failure = from_json(answer["error"])
-        if type(failure) is HarnessError:  # not one of ours: an exception of a library
-            failure = error(f"{what}: {failure.message}", remedy=failure.remedy, log=failure.log)
-        failure.log = failure.log or tail
-        raise failure
-    return answer["value"]
+    if "value" in answer:
+        return answer["value"]
+    failure = from_json(answer["error"])
+    if type(failure) is HarnessError:  # not one of ours: an exception of a library
+        failure = error(f"{what}: {failure.message}", remedy=failure.remedy, log=failure.log)
+    failure.log = failure.log or tail
+    raise failure
 
 
 def main(spec_file: str) -> int:

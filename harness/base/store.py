@@ -33,7 +33,6 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 LOCK_TIMEOUT_S = 3600.0
 LOG_CHARACTERS = 20_000  # of a build's log, its end, in the manifest
-_GC_GRACE_S = 3600.0
 _UNUSABLE = (OSError, ValueError, TypeError, RecursionError)  # of any bytes as a manifest
 
 Inputs = Mapping[str, Any]
@@ -113,26 +112,6 @@ class Entry:
     def bytes(self) -> int:
         """Size of all files, in bytes."""
         return sum(file.bytes for file in self.files.values())
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Why a key is in the store or not: the inputs that differ from the nearest entry."""
-
-    kind: str
-    key: str
-    present: bool
-    nearest: str | None = None
-    differences: tuple[tuple[str, Any, Any], ...] = ()  # (input, wanted, in the nearest entry)
-
-
-@dataclass(frozen=True)
-class Tidied:
-    """What `gc` removed, with the reason, and what it left although it was asked to remove it."""
-
-    removed: tuple[tuple[Entry, str], ...]
-    kept: tuple[Entry, ...]  # used within the last hour, or somebody is building it
-    failed: tuple[tuple[Path, OSError], ...]  # entries and leftovers that cannot be removed
 
 
 @dataclass
@@ -323,7 +302,7 @@ class Store:
         error.remembered = True
         raise error
 
-    # Looking after it --------------------------------------------------------------------
+    # What is in it (`store_care` explains and tidies) ---------------------------------------
 
     def entries(self) -> Iterator[Entry]:
         """Yield every entry with a readable manifest, unverified, those of earlier versions too."""
@@ -333,83 +312,11 @@ class Store:
             except _UNUSABLE:
                 continue
 
-    def explain(self, kind: Stage, inputs: Inputs) -> Explanation:
-        """Return which inputs keep a key from being in the store."""
-        key = key_of(kind, inputs)
-        wanted = _flatten(json.loads(canonical(inputs)))  # as a manifest has them
-        nearest: tuple[str, tuple[tuple[str, Any, Any], ...]] | None = None
-        for entry in self.entries():
-            if entry.kind != kind:
-                continue
-            if entry.key == key:
-                return Explanation(kind, key, True, key)
-            have = _flatten(dict(entry.inputs))
-            differing = tuple(
-                (name, wanted.get(name), have.get(name))
-                for name in sorted(wanted.keys() | have.keys())
-                if wanted.get(name) != have.get(name)
-            )
-            if nearest is None or len(differing) < len(nearest[1]):
-                nearest = (entry.key, differing)
-        return Explanation(kind, key, False, *(nearest or ()))
-
     def last_used(self, entry: Entry) -> float:
         """Return when an entry was last read, seconds since the epoch; 0 for one that is gone."""
-        return _mtime(entry.directory / MANIFEST)
+        return mtime(entry.directory / MANIFEST)
 
-    def gc(
-        self, *, max_bytes: int | None = None, older_than_s: float | None = None, key: str = ""
-    ) -> Tidied:
-        """Remove entries not used for `older_than_s`, then the least recently used ones until at
-        most `max_bytes` remain; leftovers of dead builds and damaged entries go as well.
-
-        Entries used within the last hour stay: a run may be about to open them. `key`: its first
-        digits name entries that go whenever they were used.
-        """
-        removed: list[tuple[Entry, str]] = []
-        kept: list[Entry] = []
-        failed: list[tuple[Path, OSError]] = []
-        moment = time.time()
-        for leftover in (*self.root.glob("damaged/*"), *self.root.glob("staging/*")):
-            if moment - _mtime(leftover) <= _GC_GRACE_S:
-                continue
-            try:
-                if leftover.parent.name == "staging":
-                    self._remove(leftover.name.rsplit("-", 2)[0], leftover)
-                else:  # nobody opens it
-                    shutil.rmtree(leftover)
-            except (locks.LockTimeout, FileNotFoundError):
-                continue
-            except OSError as error:
-                failed.append((leftover, error))
-        entries = sorted(self.entries(), key=self.last_used)
-        total = sum(entry.bytes for entry in entries)
-        for entry in entries:
-            age = moment - self.last_used(entry)
-            named = bool(key) and entry.key.startswith(key)
-            if named:
-                reason = "its key was named"
-            elif older_than_s is not None and age > older_than_s:
-                reason = f"not used for {age / 86400:.1f} days"
-            elif max_bytes is not None and total > max_bytes:
-                reason = "least recently used, over the size limit"
-            else:
-                continue
-            if age <= _GC_GRACE_S and not named:
-                kept.append(entry)
-                continue
-            try:
-                gone = self._remove(f"{entry.kind}-{entry.key}", entry.directory)
-            except locks.LockTimeout:
-                kept.append(entry)
-            except OSError as error:
-                failed.append((entry.directory, error))
-            else:
-                total -= entry.bytes
-                removed += [(entry, reason)] * gone
-        return Tidied(tuple(removed), tuple(kept), tuple(failed))
-
-    def _remove(self, name: str, directory: Path) -> bool:
+    def remove(self, name: str, directory: Path) -> bool:
         """Remove an entry or a leftover of `name`; return False where it is gone already.
 
         Raises:
@@ -461,17 +368,8 @@ def _sync(path: Path) -> None:
         os.fsync(stream.fileno())
 
 
-def _mtime(path: Path) -> float:
+def mtime(path: Path) -> float:
     try:
         return path.stat().st_mtime
     except OSError:
         return 0.0
-
-
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix.removesuffix("."): value}
-    flat: dict[str, Any] = {}
-    for name, inner in value.items():
-        flat |= _flatten(inner, f"{prefix}{name}.")
-    return flat

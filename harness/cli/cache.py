@@ -17,6 +17,7 @@ from rich.markup import escape
 from harness.base import signals
 from harness.base.errors import ConfigError, StoreError
 from harness.base.store import Store
+from harness.base.store_care import tidy
 from harness.catalog.load import load_catalog
 from harness.cli.building import build_all
 from harness.cli.explain import explain as lines
@@ -129,7 +130,8 @@ def gc(
         raise ConfigError(
             f"--key {key!r} is no key", remedy=f"{KEY_SHOWN} to 32 digits, as `cache ls` shows them"
         )
-    done = _store(settings).gc(
+    done = tidy(
+        _store(settings),
         max_bytes=None if max_gb is None else int(max_gb * 1e9),
         older_than_s=None if older_than_days is None else older_than_days * 86400,
         key=key or "",

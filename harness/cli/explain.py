@@ -7,7 +7,9 @@ from typing import Any
 
 from harness.base.errors import ConfigError
 from harness.base.stages import Stage
-from harness.base.store import Explanation, Store
+from harness.base.store import Store
+from harness.base.store_care import Explanation
+from harness.base.store_care import explain as explain_key
 from harness.catalog.schema import Catalog
 from harness.images.crops import Crops
 from harness.pages.formats import clip, datum
@@ -77,5 +79,5 @@ class _ReadOnly(Store):
     def get_or_build(self, kind: Stage, inputs: Any, build: Any, *, about: str = "") -> Any:
         entry = self.get(kind, inputs)
         if entry is None:
-            raise _Absent(self.explain(kind, inputs))
+            raise _Absent(explain_key(self, kind, inputs))
         return entry

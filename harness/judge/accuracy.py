@@ -15,7 +15,7 @@ from harness.judge import statistics
 from harness.judge.shared import Figures, Side, decide, require, upwards
 from harness.judge.statistics import Interval, Paired, percent
 from harness.judge.wording import counted, joined, problems_text, would_decide
-from harness.records.measurements import AccuracyMeasurement, Problem, ProblemCode
+from harness.records.measurements import AccuracyMeasurement, Datum, Problem, ProblemCode
 from harness.records.verdicts import FigureName, Reference, Verdict
 
 # A score outside these bounds could not tell a good artifact from a bad one.
@@ -198,27 +198,17 @@ def judge_part(
     if pairs is None:
         problems.append(Problem(ProblemCode.OTHER_PAIRS))
     else:
-        interval = pairs.interval(PAIRED_CONFIDENCE)
-        right = pairs.reference_correct
-        low, high = percent(statistics.binomial_interval(right, pairs.n, REFERENCE_CONFIDENCE))
-        figures |= {
-            FigureName.DIFFERENCE_POINTS: round(pairs.points, 4),
-            FigureName.DIFFERENCE_INTERVAL: tuple(round(limit, 4) for limit in interval),
-            FigureName.ONLY_EAGER_RIGHT: pairs.only_reference,
-            FigureName.ONLY_COMPILED_RIGHT: pairs.only_compiled,
-            FigureName.EAGER_INTERVAL: (round(low, 3), round(high, 3)),
-        }
-        if not measurement.own_set and not low <= published.top1 <= high:
-            eager = {"images": pairs.n, "top1": 100.0 * right / pairs.n, "low": low, "high": high}
-            off = Problem(ProblemCode.REFERENCE_OFF, {**eager, "published": published.top1})
-            problems.append(off)
-    if pairs is not None and not problems:
-        kind, enough = decide(interval, points, rule.side), None
-        figures[FigureName.SMALLEST_PERCENT] = _smallest(interval, published, rule.side)
-        if kind == "INCONCLUSIVE":
-            enough = images_to_decide(pairs, points, rule.side)
-            figures[FigureName.IMAGES_TO_DECIDE] = enough or WHOLE_SET
-        sentence = _compared(kind, pairs, interval, allowed, enough)
+        interval, eager = pairs.interval(PAIRED_CONFIDENCE), _eager_interval(pairs)
+        figures |= _paired_figures(pairs, interval, eager)
+        if not measurement.own_set and not eager[0] <= published.top1 <= eager[1]:
+            problems.append(_reference_off(pairs, eager, published))
+        if not problems:
+            kind, enough = decide(interval, points, rule.side), None
+            figures[FigureName.SMALLEST_PERCENT] = _smallest(interval, published, rule.side)
+            if kind == "INCONCLUSIVE":
+                enough = images_to_decide(pairs, points, rule.side)
+                figures[FigureName.IMAGES_TO_DECIDE] = enough or WHOLE_SET
+            sentence = _compared(kind, pairs, interval, allowed, enough)
     images = counted(measurement.scores.images)
     all_images = f"{published.top1:g} % is published for all {WHOLE_SET} images"
     return Verdict(
@@ -340,6 +330,33 @@ def paired_of(measurement: AccuracyMeasurement) -> Paired | None:
     except ValueError:
         return None
     return pairs if pairs.reference_correct == eager.correct[0] else None
+
+
+def _eager_interval(pairs: Paired) -> Interval:
+    """Return the interval of the eager score, in percent: where the published one must lie."""
+    right = pairs.reference_correct
+    return percent(statistics.binomial_interval(right, pairs.n, REFERENCE_CONFIDENCE))
+
+
+def _paired_figures(pairs: Paired, interval: Interval, eager: Interval) -> Figures:
+    return {
+        FigureName.DIFFERENCE_POINTS: round(pairs.points, 4),
+        FigureName.DIFFERENCE_INTERVAL: tuple(round(limit, 4) for limit in interval),
+        FigureName.ONLY_EAGER_RIGHT: pairs.only_reference,
+        FigureName.ONLY_COMPILED_RIGHT: pairs.only_compiled,
+        FigureName.EAGER_INTERVAL: tuple(round(limit, 3) for limit in eager),
+    }
+
+
+def _reference_off(pairs: Paired, eager: Interval, published: Published) -> Problem:
+    data: dict[str, Datum] = {
+        "images": pairs.n,
+        "top1": 100.0 * pairs.reference_correct / pairs.n,
+        "low": eager[0],
+        "high": eager[1],
+        "published": published.top1,
+    }
+    return Problem(ProblemCode.REFERENCE_OFF, data)
 
 
 def _smallest(interval: Interval, published: Published, side: Side) -> float:

@@ -7,7 +7,6 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 from harness.base import locks
 from harness.base.errors import DataError
 from harness.base.store import Store
+from harness.base.store_care import tidy
 from harness.catalog.steps import CenterCrop, Normalize, Preprocessing
 from harness.images import crops as module
 from harness.images import preprocess
@@ -173,15 +173,6 @@ def test_who_waits_for_another_process_is_told_and_can_end(store, images, monkey
         while not told:
             time.sleep(0.01)
     assert "the test" in told[0]
-
-
-def test_two_readers_of_the_same_images_decode_them_once(store, images, decoded):
-    with ThreadPoolExecutor(2) as pool:
-        both = [pool.submit(crops, Store(store.root), images, STEPS) for _ in range(2)]
-        for found in both:
-            np.testing.assert_array_equal(all_rows(found.result()), wanted(images))
-    # `wanted` decodes as well.
-    assert len(decoded) == COUNT * 3
 
 
 def test_a_bad_image_ahead_stops_the_reader_at_once(store, images):
@@ -350,7 +341,7 @@ def test_an_image_that_changes_under_a_run_poisons_nothing(store, images):
     assert again.keys() == keys
     np.testing.assert_array_equal(all_rows(again), right)
     # Also where a chunk is made again that had been there.
-    store.gc(key=keys[1])
+    tidy(store, key=keys[1])
     rewrite(images.paths[3], 99)
     with pytest.raises(DataError, match="changed while the run used them"):
         again.rows(3, 4)
@@ -362,10 +353,10 @@ def test_chunks_that_were_tidied_away_meanwhile_are_made_again(store, images, de
     found = crops(store, images, STEPS)
     right = wanted(images)
     decoded.clear()
-    store.gc(key=found.keys()[0])
+    tidy(store, key=found.keys()[0])
     np.testing.assert_array_equal(all_rows(found), right)
     assert sorted(decoded) == list(images.names[:2])
-    store.gc(key=found.keys()[1])
+    tidy(store, key=found.keys()[1])
     # What is about to be fed is not the next to be tidied away.
     last = found.entries[-1]
     os.utime(last.directory / "manifest.json", (1.0, 1.0))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +16,6 @@ from tests.selftest.small_images import (
     COUNT,
     noise,
     put_images,
-    rewrite,
 )
 
 
@@ -51,20 +48,6 @@ def test_unchanged_files_are_hashed_once(tmp_path: Path, hashed: list[str]) -> N
     assert FileDigests(memory).of(files[::-1]) == first[::-1]
     assert FileDigests(memory).of([]) == []
     assert hashed == []
-
-
-def test_only_a_changed_file_is_hashed_again(
-    tmp_path: Path, images: ImageSet, hashed: list[str]
-) -> None:
-    memory = FileDigests(tmp_path / "memory.sqlite")
-    before = memory.of(images.paths)
-    hashed.clear()
-    rewrite(images.paths[3], seed=99)
-    after = memory.of(images.paths)
-    assert hashed == [images.names[3]]
-    assert [a == b for a, b in zip(before, after, strict=True)] == [i != 3 for i in range(COUNT)]
-    assert memory.of(images.paths) == after
-    assert hashed == [images.names[3]]
 
 
 def test_a_file_that_took_anothers_place_is_hashed_again(
@@ -118,25 +101,6 @@ def test_a_memory_that_cannot_be_used_is_only_slower(tmp_path: Path, images: Ima
     assert FileDigests(tmp_path / "folder.sqlite").of(images.paths) == right
     (tmp_path / "file").write_text("x")
     assert FileDigests(tmp_path / "file" / "memory.sqlite").of(images.paths) == right
-
-
-def test_a_busy_memory_is_kept(
-    tmp_path: Path, images: ImageSet, hashed: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    memory = tmp_path / "memory.sqlite"
-    right = FileDigests(memory).of(images.paths)
-    inode = memory.stat().st_ino
-    connect = sqlite3.connect
-    monkeypatch.setattr(sqlite3, "connect", lambda path, timeout: connect(path, timeout=0.01))
-    hashed.clear()
-    with contextlib.closing(connect(memory)) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        assert FileDigests(memory).of(images.paths) == right
-        other.rollback()
-    assert memory.stat().st_ino == inode  # what others remembered is not lost
-    assert len(hashed) == COUNT
-    assert FileDigests(memory).of(images.paths) == right
-    assert len(hashed) == COUNT
 
 
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:

@@ -87,17 +87,6 @@ def test_another_input_is_found_however_little_it_moves(
     assert [one.data["images"] for one in problems] == [len(one) for one in names]
 
 
-def test_fewer_images_than_are_looked_at_are_all_looked_at(images, tmp_path):
-    few = dataclasses.replace(
-        images, names=images.names[:2], paths=images.paths[:2], labels=images.labels[:2]
-    )
-    check = InputCheck(few, STEPS)
-    batch = np.zeros((BATCH, 3, STEPS.size, STEPS.size), np.float32)
-    check.look(few.names, batch)
-    (problem,) = check.problems()
-    assert problem.data["names"] == few.names
-
-
 def test_an_image_that_is_gone_is_a_data_error(images):
     images.paths[0].unlink()
     check = InputCheck(images, STEPS)

@@ -106,22 +106,6 @@ def test_who_waits_hears_of_it_and_then_gets_the_lock(tmp_path):
     assert len(heard) == 1 and "the build of another run" in heard[0]
 
 
-def test_waiting_takes_turns_with_other_processes(tmp_path):
-    # No update of a counter is lost between processes.
-    path, counter = tmp_path / "a.lock", tmp_path / "n"
-    counter.write_text("0")
-    code = (
-        "import sys; from pathlib import Path; from harness.base.locks import locked\n"
-        "for _ in range(20):\n"
-        " with locked(Path(sys.argv[1]), timeout_s=60, what='count'):\n"
-        "  p = Path(sys.argv[2]); p.write_text(str(int(p.read_text()) + 1))\n"
-    )
-    argv = [sys.executable, "-c", code, str(path), str(counter)]
-    children = [subprocess.Popen(argv, cwd=ROOT) for _ in range(3)]
-    assert [child.wait(60) for child in children] == [0, 0, 0]
-    assert counter.read_text() == "60"
-
-
 def test_held_while_the_holder_is_stopped_and_free_after_kill_9(tmp_path):
     path = tmp_path / "a.lock"
     code = (
@@ -157,16 +141,6 @@ def test_a_child_holds_on_after_leave_and_not_after_release(tmp_path, leave):
         child.kill()
         child.wait()
     assert is_free(path) and left_behind(path) == ""
-
-
-def test_children_do_not_inherit_unless_told(tmp_path):
-    path = tmp_path / "a.lock"
-    lock = FileLock(path)
-    lock.acquire(what="case")
-    with subprocess.Popen(["sleep", "600"], close_fds=False) as child:
-        lock.leave()
-        assert is_free(path)
-        child.kill()
 
 
 def test_a_deleted_file_is_not_locked_in_vain(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from typing import Any
 
@@ -224,13 +223,3 @@ def test_normalize_writes_every_value_of_the_table_into_a_given_buffer() -> None
         assert same_bits(buffer[1:3, channel], table[channel][crops[..., channel]])
     assert np.isnan(buffer[[0, 3]]).all()
     assert same_bits(buffer[1:3], normalize(crops, table))
-
-
-def test_normalize_takes_views_and_runs_in_threads() -> None:
-    table = normalization_table(HALF)
-    crops = np.random.default_rng(1).integers(0, 256, (8, 20, 20, 3), np.uint8)
-    whole = normalize(crops, table)
-    spread = np.empty((8, 3, 20, 40), np.float32)[..., ::2]
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda i: normalize_into(crops[i::4], table, spread[i::4]), range(4)))
-    assert same_bits(spread, whole)

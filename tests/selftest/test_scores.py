@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.base.errors import InferError
 from harness.measure import accuracy
 from harness.records.measurements import NO_CLASS, ProblemCode
 from harness.stages import inference
@@ -81,24 +80,6 @@ def test_outputs_are_joined_to_names_and_padding_is_cut_off():
     assert (count, done) == (10, [4, 8, 10])
 
 
-@pytest.mark.parametrize(
-    ("times", "count", "words"),
-    [
-        ([1, 0, 1], 10, "2 batches of 3"),
-        ([2, 2, 2], 10, "more batches"),
-        ([], 0, "no image"),
-    ],
-)
-def test_a_session_that_swallows_or_repeats_batches_or_has_none_is_an_error(times, count, words):
-    class Faulty(FakeSession):
-        def stream_into(self, fillers):
-            for logits, number in zip(super().stream_into(fillers), times, strict=False):
-                yield from [logits] * number
-
-    with pytest.raises(InferError, match=words):
-        inference.infer(Faulty(echo), batches(count), lambda *_: None)
-
-
 # Scores ------------------------------------------------------------------------------------
 
 
@@ -153,18 +134,6 @@ def test_a_problem_counts_all_images_and_names_a_few():
     (problem,) = tally(predictions([1], names=images.names[:1]), images).problems()
     assert problem.data["images"] == 49
     assert problem.data["names"] == images.names[1:11]
-
-
-def test_padding_that_is_counted_and_rows_that_are_missing_are_problems():
-    images = image_set([1, 2, 3])
-    padded = Predictions(images.names, predictions([1, 2, 3, 0]).logits)
-    (problem,) = tally(padded, images).problems()
-    assert (problem.code, dict(problem.data)) == (ProblemCode.ROWS, {"outputs": 4, "images": 3})
-    short = tally(Predictions(images.names, predictions([1, 2]).logits), images)
-    rows, missing = short.problems()
-    assert (rows.code, dict(rows.data)) == (ProblemCode.ROWS, {"outputs": 2, "images": 3})
-    assert (missing.code, missing.data["names"]) == (ProblemCode.NO_OUTPUT, (images.names[2],))
-    assert short.scores.correct[0] == 2
 
 
 # Fidelity ----------------------------------------------------------------------------------

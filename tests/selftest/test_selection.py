@@ -53,15 +53,6 @@ def test_a_sample_is_without_replacement_and_grows(
         choose(whole, Selection(sample=count + 1, seed=seed))
 
 
-def test_a_sample_is_fair() -> None:
-    """Over many seeds every image is chosen about equally often: 5 of 20 in 400 seeds, 100."""
-    counts = dict.fromkeys(range(1, 21), 0)
-    for seed in range(400):
-        for number in numbers(choose(WHOLE, Selection(sample=5, seed=seed))):
-            counts[number] += 1
-    assert 60 < min(counts.values()) <= max(counts.values()) < 140
-
-
 # Stored lists.
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -21,7 +20,8 @@ from harness.base import locks, processes
 from harness.base import store as module
 from harness.base.errors import CompileError, HarnessError, StoreError
 from harness.base.stages import Stage
-from harness.base.store import MANIFEST, Builder, Entry, Store, Tidied, key_of, source_digest
+from harness.base.store import MANIFEST, Builder, Entry, Store, key_of, source_digest
+from harness.base.store_care import Tidied, explain, tidy
 from tests.selftest.running import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -176,24 +176,6 @@ def other_process(root: Path, code: str) -> subprocess.Popen[str]:
     )
 
 
-def test_a_killed_builder_leaves_nothing_readable(tmp_path):
-    builder = other_process(
-        tmp_path,
-        """
-        def build(staging):
-            (staging / "model.onnx").write_text("half")
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        store.get_or_build(kind, inputs, build)
-        """,
-    )
-    builder.communicate(timeout=60)
-    assert builder.returncode == -signal.SIGKILL
-    store = Store(tmp_path)
-    assert (store.get(KIND, INPUTS), list(store.entries())) == (None, [])
-    assert store.get_or_build(KIND, INPUTS, writes()).file().read_text() == "bytes"
-
-
 def test_who_waits_is_told_of_the_builder_and_gets_its_entry(tmp_path, monkeypatch):
     builder = other_process(
         tmp_path / "store",
@@ -334,20 +316,8 @@ def test_a_manifest_that_cannot_be_used_is_passed_over(name, tmp_path):
     OF_MANIFEST[name][0](store.get_or_build(KIND, INPUTS, writes()))
     other = store.get_or_build(KIND, {"number": 1}, writes())
     assert [entry.key for entry in store.entries()] == [other.key]
-    assert store.explain(KIND, {"number": 1}).present
-    assert store.gc(max_bytes=0).failed == ()
-
-
-def test_an_entry_that_was_repaired_meanwhile_is_not_set_aside(tmp_path, monkeypatch):
-    """Two processes see the damage; the second to get the lock finds a new entry."""
-    entry = Store(tmp_path).get_or_build(KIND, INPUTS, writes())
-    truncate(entry)
-    second = Store(tmp_path)
-    seen = iter(["model.onnx has 3 bytes instead of 5"])
-    read = second._read
-    monkeypatch.setattr(second, "_read", lambda *key: next(seen, None) or read(*key))
-    Store(tmp_path).get_or_build(KIND, INPUTS, writes("by the first"))
-    assert second.get_or_build(KIND, INPUTS, forbidden).file().read_text() == "by the first"
+    assert explain(store, KIND, {"number": 1}).present
+    assert tidy(store, max_bytes=0).failed == ()
 
 
 def test_unchanged_files_are_hashed_once_in_a_process(tmp_path, monkeypatch):
@@ -418,16 +388,16 @@ def test_a_build_that_is_ended_with_the_process_is_not_remembered(tmp_path, monk
 
 def test_explain_names_the_differing_input_of_the_nearest_entry(tmp_path):
     store = Store(tmp_path)
-    assert store.explain(KIND, INPUTS).nearest is None
+    assert explain(store, KIND, INPUTS).nearest is None
     near = store.get_or_build(KIND, {**INPUTS, "target": {"os": "y"}}, writes())
     store.get_or_build(KIND, {**INPUTS, "target": {"os": "y"}, "batch_size": 8}, writes())
     store.get_or_build(Stage.COMPILE, {**INPUTS, "batch_size": 1}, writes())  # another kind
-    why = store.explain(KIND, INPUTS)
+    why = explain(store, KIND, INPUTS)
     assert (why.present, why.nearest, why.key) == (False, near.key, key_of(KIND, INPUTS))
     assert why.differences == (("target.os", "x", "y"),)
-    why = store.explain(KIND, {**near.inputs, "new": 2})
+    why = explain(store, KIND, {**near.inputs, "new": 2})
     assert why.differences == (("new", 2, None),)
-    why = store.explain(KIND, dict(near.inputs))
+    why = explain(store, KIND, dict(near.inputs))
     assert (why.present, why.nearest, why.differences) == (True, near.key, ())
 
 
@@ -466,7 +436,7 @@ def test_gc_by_age_and_size(tmp_path, ages, limits, removed, recent):
     store = Store(tmp_path)
     for number, age in enumerate(ages):
         entry_of_age(store, number, age)
-    done = store.gc(**limits)
+    done = tidy(store, **limits)
     assert numbers(entry for entry, _ in done.removed) == removed
     assert numbers(done.kept) == recent
     assert numbers(store.entries()) == [n for n in range(len(ages)) if n not in removed]
@@ -476,7 +446,7 @@ def test_gc_by_age_and_size(tmp_path, ages, limits, removed, recent):
     assert not any(entry.directory.exists() for entry, _ in done.removed)
     assert files_below(tmp_path / "staging") == []
     for entry in store.entries():  # a named key goes whenever it was used
-        ((removed_one, why),) = store.gc(key=entry.key[:8]).removed
+        ((removed_one, why),) = tidy(store, key=entry.key[:8]).removed
         assert (removed_one.key, why) == (entry.key, "its key was named")
 
 
@@ -486,8 +456,8 @@ def test_entries_of_an_earlier_version_are_listed_and_collected(tmp_path):
     old = Store.get_or_build(store, "compiled", INPUTS, writes())  # type: ignore[arg-type]
     aged(old.directory / MANIFEST, 9 * DAY)
     assert [entry.kind for entry in store.entries()] == ["compiled"]
-    assert not store.explain(Stage.COMPILE, INPUTS).present
-    ((removed, reason),) = store.gc(older_than_s=7 * DAY).removed
+    assert not explain(store, Stage.COMPILE, INPUTS).present
+    ((removed, reason),) = tidy(store, older_than_s=7 * DAY).removed
     assert (removed.key, "9.0 days" in reason) == (old.key, True)
 
 
@@ -500,7 +470,7 @@ def test_gc_tells_what_it_cannot_remove(tmp_path, monkeypatch, call):
     leftover.mkdir()
     aged(leftover, 2 * 3600)
     monkeypatch.setattr(os, call, refuse(errno.EACCES))
-    done = store.gc(older_than_s=DAY)
+    done = tidy(store, older_than_s=DAY)
     assert done.removed == ()
     assert [path for path, _ in done.failed] == [leftover, entry.directory]
     assert {error.errno for _, error in done.failed} == {errno.EACCES}
@@ -510,9 +480,9 @@ def test_gc_spares_an_entry_that_somebody_builds(tmp_path):
     store = Store(tmp_path)
     entry = entry_of_age(store, 0, 9 * DAY)
     with locks.locked(tmp_path / "locks" / f"export-{entry.key}.lock", what="building it"):
-        done = store.gc(older_than_s=DAY)
+        done = tidy(store, older_than_s=DAY)
     assert (done.removed, [one.key for one in done.kept]) == ((), [entry.key])
-    assert len(store.gc(older_than_s=DAY).removed) == 1
+    assert len(tidy(store, older_than_s=DAY).removed) == 1
 
 
 def test_gc_removes_leftovers_of_dead_builds_and_old_damage(tmp_path):
@@ -527,9 +497,9 @@ def test_gc_removes_leftovers_of_dead_builds_and_old_damage(tmp_path):
         (folder / "half").write_text("x")
     for folder in old:
         aged(folder, 2 * 3600)
-    assert Store(tmp_path).gc() == Tidied((), (), ())
+    assert tidy(Store(tmp_path)) == Tidied((), (), ())
     assert files_below(tmp_path) == [f"staging/{young.name}/half"]
-    assert Store(tmp_path / "absent").gc(max_bytes=0) == Tidied((), (), ())
+    assert tidy(Store(tmp_path / "absent"), max_bytes=0) == Tidied((), (), ())
 
 
 def test_gc_spares_a_build_that_takes_hours(tmp_path):
@@ -539,7 +509,7 @@ def test_gc_spares_a_build_that_takes_hours(tmp_path):
     def build(staging: Path) -> str:
         (staging / "part").write_text("x")
         aged(staging, 5 * 3600)
-        Store(tmp_path).gc(older_than_s=0)
+        tidy(Store(tmp_path), older_than_s=0)
         return writes()(staging)
 
     assert list(store.get_or_build(KIND, INPUTS, build).files) == ["model.onnx", "part"]
@@ -550,8 +520,8 @@ def test_an_entry_that_vanishes_during_gc(tmp_path, monkeypatch):
     store = Store(tmp_path)
     entry = entry_of_age(store, 0, 9 * DAY)
     monkeypatch.setattr(store, "entries", lambda: iter([entry]))
-    Store(tmp_path).gc(older_than_s=DAY)
-    assert store.gc(older_than_s=DAY) == Tidied((), (), ())
+    tidy(Store(tmp_path), older_than_s=DAY)
+    assert tidy(store, older_than_s=DAY) == Tidied((), (), ())
 
 
 # A disk that does not do as it should.

@@ -1,0 +1,127 @@
+"""Look after a store: say which inputs keep a key from being there; remove what is old."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.base import locks
+from harness.base.stages import Stage
+from harness.base.store import Entry, Inputs, Store, canonical, key_of, mtime
+
+GRACE_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a key is in the store or not: the inputs that differ from the nearest entry."""
+
+    kind: str
+    key: str
+    present: bool
+    nearest: str | None = None
+    differences: tuple[tuple[str, Any, Any], ...] = ()  # (input, wanted, in the nearest entry)
+
+
+def explain(store: Store, kind: Stage, inputs: Inputs) -> Explanation:
+    """Return which inputs keep a key from being in the store."""
+    key = key_of(kind, inputs)
+    wanted = _flatten(json.loads(canonical(inputs)))  # as a manifest has them
+    nearest: tuple[str, tuple[tuple[str, Any, Any], ...]] | None = None
+    for entry in store.entries():
+        if entry.kind != kind:
+            continue
+        if entry.key == key:
+            return Explanation(kind, key, True, key)
+        have = _flatten(dict(entry.inputs))
+        differing = tuple(
+            (name, wanted.get(name), have.get(name))
+            for name in sorted(wanted.keys() | have.keys())
+            if wanted.get(name) != have.get(name)
+        )
+        if nearest is None or len(differing) < len(nearest[1]):
+            nearest = (entry.key, differing)
+    return Explanation(kind, key, False, *(nearest or ()))
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix.removesuffix("."): value}
+    flat: dict[str, Any] = {}
+    for name, inner in value.items():
+        flat |= _flatten(inner, f"{prefix}{name}.")
+    return flat
+
+
+@dataclass(frozen=True)
+class Tidied:
+    """What `tidy` removed, with the reason, and what it left although it was asked to remove it."""
+
+    removed: tuple[tuple[Entry, str], ...]
+    kept: tuple[Entry, ...]  # used within the last hour, or somebody is building it
+    failed: tuple[tuple[Path, OSError], ...]  # entries and leftovers that cannot be removed
+
+
+def tidy(
+    store: Store,
+    *,
+    max_bytes: int | None = None,
+    older_than_s: float | None = None,
+    key: str = "",
+) -> Tidied:
+    """Remove entries not used for `older_than_s`, then the least recently used ones until at most
+    `max_bytes` remain; leftovers of dead builds and damaged entries go as well.
+
+    Entries used within the last hour stay: a run may be about to open them. `key`: its first
+    digits name entries that go whenever they were used.
+    """
+    removed: list[tuple[Entry, str]] = []
+    kept: list[Entry] = []
+    failed = list(_remove_leftovers(store))
+    entries = sorted(store.entries(), key=store.last_used)
+    total = sum(entry.bytes for entry in entries)
+    for entry in entries:
+        age = time.time() - store.last_used(entry)
+        named = bool(key) and entry.key.startswith(key)
+        if named:
+            reason = "its key was named"
+        elif older_than_s is not None and age > older_than_s:
+            reason = f"not used for {age / 86400:.1f} days"
+        elif max_bytes is not None and total > max_bytes:
+            reason = "least recently used, over the size limit"
+        else:
+            continue
+        if age <= GRACE_S and not named:
+            kept.append(entry)
+            continue
+        try:
+            gone = store.remove(f"{entry.kind}-{entry.key}", entry.directory)
+        except locks.LockTimeout:
+            kept.append(entry)
+        except OSError as error:
+            failed.append((entry.directory, error))
+        else:
+            total -= entry.bytes
+            removed += [(entry, reason)] * gone
+    return Tidied(tuple(removed), tuple(kept), tuple(failed))
+
+
+def _remove_leftovers(store: Store) -> Iterator[tuple[Path, OSError]]:
+    """Remove what dead builds and damage left an hour ago or more; yield what cannot be removed."""
+    for leftover in (*store.root.glob("damaged/*"), *store.root.glob("staging/*")):
+        if time.time() - mtime(leftover) <= GRACE_S:
+            continue
+        try:
+            if leftover.parent.name == "staging":
+                store.remove(leftover.name.rsplit("-", 2)[0], leftover)
+            else:  # nobody opens it
+                shutil.rmtree(leftover)
+        except (locks.LockTimeout, FileNotFoundError):
+            continue
+        except OSError as error:
+            yield leftover, error
