@@ -131,3 +131,17 @@ def test_every_image_that_cannot_be_used_is_named_at_once(tmp_path, monkeypatch)
     with pytest.raises(DataError, match="another reason"), one.all_unusable():
         monkeypatch.setattr(crops.Crops, "complete", lambda *_: None)
         raise DataError("another reason")
+
+
+def test_an_artifact_says_what_it_is(tmp_path, monkeypatch):
+    one = case(tmp_path)
+    assert one.about(Stage.EXPORT) == "tiny"
+    assert one.about(Stage.PROBE) == "tiny, batch size 4"
+    assert one.about(Stage.COMPILE) == "tiny, batch size 4, cpu"
+    chip = {"chip": "Ascend310P3", "cann": "8.0.RC2"}
+    monkeypatch.setattr(one.bench.target, "identity", lambda: chip)
+    monkeypatch.setattr(one.bench, "provenance", "simulated")
+    compiled = "tiny, batch size 4, Ascend310P3, CANN 8.0.RC2, simulated"
+    assert one.about(Stage.COMPILE) == compiled
+    given = case(tmp_path, onnx=[f"tiny={tmp_path / 'a.onnx'}"])
+    assert given.about(Stage.SIMPLIFY) == "tiny, batch size 4, given ONNX file"
