@@ -82,7 +82,7 @@ def _newest(runs: Path) -> Iterator[RunRecords]:
 
 
 def _is_like(records: RunRecords, case: CaseLine, settings: Settings) -> bool:
-    """Whether a case ran here as one of now would, and for as long: by budget and precision."""
+    """Return whether a case ran here as one of now would, with the same budget and precision."""
     if case.provenance != settings.provenance or case.outcome not in _MEASURED:
         return False
     if case.machine.hostname != socket.gethostname():

@@ -29,7 +29,7 @@ class Agreement:
     equal: int
 
     def within(self, bound: float) -> bool:
-        """Whether the logits differ by no more than `bound`; never with NaN or infinity."""
+        """Return whether the logits differ by no more than `bound`; never with NaN or infinity."""
         return self.relative_l2 <= bound
 
     @property

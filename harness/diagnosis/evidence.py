@@ -85,7 +85,7 @@ class Evidence:
 
     @property
     def right_is_fed(self) -> bool:
-        """Whether the run feeds what the catalog's preprocessing gives."""
+        """Return whether the run feeds what the catalog's preprocessing gives."""
         return np.array_equal(self.pictures.fed, self.input)
 
     def section(

@@ -235,7 +235,7 @@ def _restores_score(before: Bools, after: Bools, expected: float) -> bool:
 
 
 def _nearly(order: Index, after: Bools, known: Bools) -> bool:
-    """Whether all is restored but the rows of a partial batch's padding, which no order can."""
+    """Return whether all is restored but the rows of a partial batch's padding."""
     possible = (order != np.arange(len(order)))[known]
     enough = np.mean(after) >= NEARLY_ALL
     return bool(enough and possible.any() and np.mean(after[possible]) >= RESTORED)

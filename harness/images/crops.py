@@ -288,7 +288,7 @@ class Crops:
         return digests
 
     def _digests_of(self, paths: Sequence[Path]) -> list[str]:
-        return FileDigests(self._store.root / "digests.sqlite").of(paths)
+        return FileDigests(self._store.root / "digests").of(paths)
 
 
 class _Stopped(Exception):

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from harness.base.errors import DataError, some
+from harness.base.errors import DataError, RecordError, some
+from harness.base.files import regular_text, replace_file
 from harness.base.host import cores
 from harness.base.store import file_digest
 
 COPY_AGAIN = "copy the files again, or take them out of the set"
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class FileDigests:
-    """A database of digests by path, size and times of change.
+    """A folder of digests by path, size and times of change, a JSON file for each list of images.
 
-    One that is damaged, busy or cannot be written is only a slower start.
+    One that is damaged or cannot be written is only a slower start.
     """
 
-    path: Path
+    folder: Path
 
     def of(self, files: Sequence[Path]) -> list[str]:
         """Return the digest of each file, in order.
@@ -33,11 +34,16 @@ class FileDigests:
         Raises:
             DataError: files that cannot be read, by name.
         """
+        names = [os.fspath(file) for file in files]
+        listed = hashlib.sha256(os.fsencode("\0".join(names))).hexdigest()[:32]
+        memory = self.folder / f"{listed}.json"
         try:
             stats = [file.stat() for file in files]
-            signatures = [f"{s.st_size}-{s.st_mtime_ns}-{s.st_ctime_ns}-{s.st_ino}" for s in stats]
-            keys = [(str(f), signature) for f, signature in zip(files, signatures, strict=True)]
-            known = self._transaction(lambda database: _recall(database, keys)) or {}
+            keys = [
+                f"{name} {s.st_size}-{s.st_mtime_ns}-{s.st_ctime_ns}-{s.st_ino}"
+                for name, s in zip(names, stats, strict=True)
+            ]
+            known = _recalled(memory)
             missing = [i for i, key in enumerate(keys) if key not in known]
             with ThreadPoolExecutor(cores()) as pool:
                 digests = list(pool.map(file_digest, [files[i] for i in missing]))
@@ -47,41 +53,22 @@ class FileDigests:
                 f"{error.strerror or error}",
                 remedy=COPY_AGAIN,
             ) from error
-        fresh = {keys[i]: digest for i, digest in zip(missing, digests, strict=True)}
-        if fresh:
-            rows = [(*key, digest) for key, digest in fresh.items()]
-            self._transaction(
-                lambda database: database.executemany(
-                    "INSERT OR REPLACE INTO digests VALUES (?, ?, ?)", rows
-                )
-            )
-        known |= fresh
-        return [known[key] for key in keys]
-
-    def _transaction(self, step: Callable[[sqlite3.Connection], T]) -> T | None:
-        """Return the result of `step`, or None where the database cannot be used."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self.path, timeout=60)) as database, database:
-                database.execute(
-                    "CREATE TABLE IF NOT EXISTS digests "
-                    "(path TEXT PRIMARY KEY, signature TEXT, sha256 TEXT)"
-                )
-                return step(database)
-        except (sqlite3.Error, OSError, UnicodeError) as error:  # a path need not be UTF-8
-            # Its subclasses mean a file that is busy, full or read-only; this one a damaged file.
-            if type(error) is sqlite3.DatabaseError:
-                with suppress(OSError):
-                    self.path.unlink()
-            return None
+        known |= {keys[i]: digest for i, digest in zip(missing, digests, strict=True)}
+        found = {key: known[key] for key in keys}
+        if missing:
+            with suppress(OSError, RecordError):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                replace_file(memory, json.dumps(found))
+        return [found[key] for key in keys]
 
 
-def _recall(
-    database: sqlite3.Connection, keys: Sequence[tuple[str, str]]
-) -> dict[tuple[str, str], str]:
-    query = "SELECT sha256 FROM digests WHERE path = ? AND signature = ?"
-    rows = ((key, database.execute(query, key).fetchone()) for key in keys)
-    return {key: row[0] for key, row in rows if row is not None}
+def _recalled(memory: Path) -> dict[str, str]:
+    try:
+        digests = json.loads(regular_text(memory))
+    except (OSError, ValueError):
+        return {}
+    whole = isinstance(digests, dict) and all(isinstance(one, str) for one in digests.values())
+    return digests if whole else {}
 
 
 def unusable(paths: Sequence[Path], first: DataError) -> DataError:

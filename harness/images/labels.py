@@ -101,7 +101,7 @@ def _find(layout: Layout, stems: Sequence[str], places: Sequence[Path]) -> Label
 
 
 def _places(folder: Path) -> Iterator[Path]:
-    """Where files about the images of `folder` may lie: with them, above, in the kit's folder."""
+    """Yield where label files may lie: with the images, above them, in the kit's folder."""
     for place in (folder, folder.absolute().parent):
         yield from (place, place / DEVKIT, place / DEVKIT / "data")
 

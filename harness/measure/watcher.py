@@ -51,8 +51,9 @@ class Watcher:
         return met_at_work or len(self.seen) >= HURRIED_LOOKS
 
     def ready(self) -> bool:
-        """Whether a look met the device at work, or enough of them tried: a figure of which neither
-        holds may be that of a throttled device.
+        """Return whether a look met the device at work, or enough of them tried.
+
+        Before, a figure may be that of a throttled device.
         """
         return self._seen_enough or not self._thread.is_alive()
 

@@ -223,7 +223,7 @@ Line = RunLine | PlanLine | CaseLine | RunCheckLine | EndLine
 
 
 def count(plan: Sequence[PlannedCase], cases: Iterable[CaseLine]) -> dict[str, int]:
-    """How many cases ended how. The sum equals the number of planned cases when all is well."""
+    """Count the cases by outcome. The sum equals the number of planned cases when all is well."""
     counts: dict[str, int] = dict.fromkeys(OUTCOMES, 0)
     seen: set[str] = set()
     for case in cases:

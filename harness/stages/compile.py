@@ -44,7 +44,7 @@ class Compile:
 
     @property
     def on_device(self) -> bool:
-        """Whether it takes a device alone, as tuning on it does."""
+        """Return whether it takes a device alone, as tuning on it does."""
         case = self.case
         return compiles_on_device(case.bench.target, case.model, case.case.batch_size)
 

@@ -121,7 +121,7 @@ class CaseContext:
 
     @property
     def network(self) -> dict[str, Any]:
-        """Where the network comes from, with its arguments, and the layout of its checkpoint."""
+        """Return source and arguments of the network, and the layout of its checkpoint."""
         return {
             "network": self.model.network.source,
             "arguments": dict(self.model.network.arguments),
@@ -130,7 +130,7 @@ class CaseContext:
 
     @property
     def trusted(self) -> bool:
-        """Whether the checkpoint may run code while it is read."""
+        """Return whether the checkpoint may run code while it is read."""
         return self.model.id in self.bench.settings.trust_checkpoint
 
     def about(self, stage: Stage) -> str:
