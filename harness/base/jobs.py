@@ -50,8 +50,13 @@ def call(
     """
     with tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
         spec, result = Path(folder, "spec.json"), Path(folder, "result.json")
-        job = {"function": function, "arguments": dict(arguments), "result": str(result)}
-        job |= {"parent": os.getpid(), "limit": deadline_s + 5.0}
+        job = {
+            "function": function,
+            "arguments": dict(arguments),
+            "result": str(result),
+            "parent": os.getpid(),
+            "limit": deadline_s + 5.0,
+        }
         spec.write_text(json.dumps(job), encoding="utf-8")
         done = processes.run(
             # -P: no `harness` and no `numpy` of the working directory.

@@ -182,12 +182,14 @@ def test_misuse_is_refused(tmp_path):
 
 
 def test_only_a_regular_file_is_a_lock(tmp_path):
+    (tmp_path / "target").touch()
     (tmp_path / "link").symlink_to(tmp_path / "target")
+    (tmp_path / "dangling").symlink_to(tmp_path / "absent")
     os.mkfifo(tmp_path / "pipe")
-    for name in ("link", "pipe"):
+    for name in ("link", "dangling", "pipe"):
         with pytest.raises(OSError, match=name):
             FileLock(tmp_path / name).acquire(what="case", timeout_s=0)
-    assert not (tmp_path / "target").exists()
+    assert not (tmp_path / "absent").exists()
 
 
 # --- between users ----------------------------------------------------------------------------
