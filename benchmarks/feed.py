@@ -445,7 +445,7 @@ def measure_throughput(table: Table, work: Path, seconds: float, processes: int)
                 return float(back.readline())
 
             def worker(count: int, timed: Session = session) -> float:
-                return statistics.fmean(timed.time(count, 0))
+                return statistics.fmean(timed.time(count, 0).ms)
 
             pairs = worker_overhead.in_turn(bare, worker, seconds, 4)
             asked.close()

@@ -48,7 +48,7 @@ from harness.records.measurements import (
     ThroughputMeasurement,
 )
 from harness.records.predictions import Prediction
-from harness.targets.protocol import Float32, SessionInfo, TensorSpec
+from harness.targets.protocol import Float32, SessionInfo, TensorSpec, Times
 
 CATALOG = Path(__file__).resolve().parents[1] / "baselines.yaml"
 SIZES = (200, 1_000, 5_000, WHOLE)
@@ -294,11 +294,11 @@ class SimulatedDevice:
     def clock(self) -> float:
         return self.seconds
 
-    def time(self, loops: int, warmup: int) -> list[float]:
+    def time(self, loops: int, warmup: int) -> Times:
         course = self._course.factor(self.seconds)
         mean = self._mean_ms * course * (1.0 + self._noise * self._random.standard_normal())
         self.seconds += (loops + warmup) * mean / 1000.0
-        return [float(mean)]
+        return Times((float(mean),))
 
     def stream(self, batches: Iterable[Float32]) -> Iterator[Float32]:
         raise NotImplementedError("a simulated device has a speed, and no model")

@@ -32,10 +32,10 @@ from onnx import TensorProto, helper, numpy_helper
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.bare_loop import bare_session
-from harness.measure.throughput import TURN_PAUSE_S
 from harness.targets.protocol import Float32
 from harness.targets.sessions import WorkerSession, open_session
 
+TURN_PAUSE_S = 0.1  # the other side's threads spin for a while after their last execution
 BATCHES = 4  # distinct prepared batches, fed in a circle
 # SqueezeNet 1.1: squeeze and expand channels of the fire modules; a pool stands before some.
 FIRES = (("pool", 16, 64), (16, 64), ("pool", 32, 128), (32, 128))
@@ -105,7 +105,6 @@ def in_turn(
     count = max(3, round(count * seconds / took))
 
     def turn(side: Callable[[int], float]) -> float:
-        # The other side's threads spin for a while after their last execution.
         time.sleep(TURN_PAUSE_S)
         return side(count)
 
@@ -191,7 +190,7 @@ def measure(
             return statistics.fmean(times)
 
         def worker_time(count: int) -> float:
-            return statistics.fmean(session.time(count, 0))
+            return statistics.fmean(session.time(count, 0).ms)
 
         session.slots[0][...] = data[0]
         if timing:

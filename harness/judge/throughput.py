@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from statistics import median
 
 from harness.base import precision
 from harness.base.errors import ProvenanceError, some
@@ -29,7 +30,7 @@ def judge_throughput(
 ) -> Verdict:
     """Judge by the rule that the measurement calls for.
 
-    Rehearsed: against eager PyTorch timed in alternation. Real or simulated: against a judging
+    Rehearsed: against eager PyTorch's CPU time. Real or simulated: against a judging
     baseline of the same provenance, and RECORDED where there is none. `note` is said beside
     whatever a real or simulated measurement comes to.
     """
@@ -83,7 +84,9 @@ def judge_baseline(
         measurement,
         rule="throughput-baseline",
         fps=fps,
+        judged=fps,
         floor=floor,
+        whole=baseline.fps,
         reference=Reference(
             "baseline", baseline.fps, "fps", baseline.source, baseline.note, baseline.provenance
         ),
@@ -104,29 +107,35 @@ def judge_eager_speed(
     measurement: ThroughputMeasurement, *, tolerance_percent: float = EAGER_TOLERANCE_PERCENT
 ) -> Verdict:
     """Judge a rehearsal's throughput: at least eager PyTorch's on the same host within the
-    tolerance, the faster of its two memory formats, equal threads, measured in alternation.
+    tolerance, by CPU time, in the faster of its two memory formats, on one thread each, in turns.
     """
     require(measurement.provenance, "eager PyTorch's speed on this host", "rehearsal")
-    rival = measurement.fastest_rival
-    if rival is None:
+    eager = measurement.eager
+    if eager is None:
         raise ProvenanceError("a rehearsal's throughput has no other reference than eager PyTorch")
-    (name, eager), fps = rival, measurement.timing.fps
+    fps, eager_fps = measurement.timing.fps, eager.timing.fps
     share, width = 1.0 - tolerance_percent / 100.0, measurement.half_width_percent
-    times = apart(fps / eager.fps, share, digits=min(3, precision.digits(width)))
-    source = f"eager PyTorch on this host, {name}"
+    times = apart(eager.ratio, share, digits=min(3, precision.digits(width)))
+    source = f"eager PyTorch on this host, {eager.memory_format}"
     return _judge_speed(
         measurement,
         rule="throughput-rehearsal",
         fps=fps,
-        floor=eager.fps * share,
-        reference=Reference("eager-speed", eager.fps, "fps", source, "", "rehearsal"),
-        compared=f"{apart(fps)} fps, {times} times eager PyTorch's {apart(eager.fps)} ({name}), "
-        f"at least {share:g} times is asked for",
+        judged=eager.ratio,
+        floor=share,
+        whole=1.0,
+        ratio=eager.ratio,
+        reference=Reference("eager-speed", eager_fps, "fps", source, "", "rehearsal"),
+        compared=f"{times} times eager PyTorch by CPU time ({eager.memory_format}, one thread "
+        f"each), at least {share:g} times is asked for; by the clock {apart(fps)} fps beside "
+        f"eager's {apart(eager_fps)}",
         allowed=f"eager PyTorch's speed less {tolerance_percent:g} %",
         figures={
-            FigureName.EAGER_FPS: round(eager.fps, 3),
-            FigureName.EAGER_HALF_WIDTH: round(eager.half_width_percent, 3),
-            FigureName.RATIO: round(fps / eager.fps, 4),
+            FigureName.EAGER_FPS: round(eager_fps, 3),
+            FigureName.EAGER_HALF_WIDTH: round(eager.timing.half_width_percent, 3),
+            FigureName.CPU_MS: round(median(eager.cpu_ms), 4),
+            FigureName.EAGER_CPU_MS: round(median(eager.eager_cpu_ms), 4),
+            FigureName.RATIO: round(eager.ratio, 4),
             FigureName.RATIO_HALF_WIDTH: round(width, 3),
         },
     )
@@ -171,45 +180,52 @@ def _judge_speed(
     *,
     rule: str,
     fps: float,
+    judged: float,
     floor: float,
+    whole: float,
     reference: Reference,
     compared: str,
     allowed: str,
     figures: Figures,
+    ratio: float | None = None,
     uncounted: str = "",
     note: str = "",
 ) -> Verdict:
-    """Judge `fps` by its `floor`. `uncounted`: why the reference counts other chips."""
+    """Judge `judged`, fps or a ratio, by its `floor`, a share of `whole`. `uncounted`: why the
+    reference counts other chips.
+    """
     problems, figures = _problems(measurement), {**_timing_figures(measurement), **figures}
     kind: VerdictKind = "FAIL"
     sentence = problems_text(problems)
     if not problems:
-        kind, why, decisive = _decide(measurement, fps, floor, uncounted)
-        if decisive is not None and reference.value:
-            short = max(0.0, 100.0 * (1.0 - decisive / reference.value))
+        kind, why, decisive = _decide(measurement, judged, floor, uncounted)
+        if decisive is not None:
+            short = max(0.0, 100.0 * (1.0 - decisive / whole))
             figures[FigureName.SMALLEST_PERCENT] = math.ceil(1000 * short) / 1000
         if kind == "INCONCLUSIVE":
             why = f"this decides nothing: {why}"
         slow = "too slow: " if kind == "FAIL" else ""
         sentence = joined(slow + compared, why, note, *_remarks(measurement))
-    return Verdict(kind, sentence, rule, "fps", fps, reference, allowed, problems, figures)
+    return Verdict(
+        kind, sentence, rule, "fps", fps, reference, allowed, problems, figures, ratio=ratio
+    )
 
 
 def _decide(
-    measurement: ThroughputMeasurement, fps: float, floor: float, uncounted: str
+    measurement: ThroughputMeasurement, value: float, floor: float, uncounted: str
 ) -> tuple[VerdictKind, str, float | None]:
-    """Return the kind, why, and the fps that a wider tolerance would have to admit: the mean, or
-    the lower end of its interval; None where no tolerance would make a PASS.
+    """Return the kind, why, and what a wider tolerance would have to admit: the value, or the
+    lower end of its interval; None where no tolerance would make a PASS.
     """
     if hindrance := joined(_trouble(measurement), uncounted) or _too_short(measurement):
         return "INCONCLUSIVE", hindrance, None
-    if measurement.precise and math.isfinite(fps):
+    if measurement.precise and math.isfinite(value):
         # A mean that equals the floor passes, whatever the last bit of a division says.
-        return "PASS" if fps >= floor * (1.0 - 1e-12) else "FAIL", "", fps
+        return "PASS" if value >= floor * (1.0 - 1e-12) else "FAIL", "", value
     width = measurement.half_width_percent
     known = precision.known_to(width, "known to worse than ±100 %")
     unprecise = (
-        f"the {'ratio' if measurement.rivals else 'mean'} is only {known} after "
+        f"the {'ratio' if measurement.eager else 'mean'} is only {known} after "
         f"{measurement.seconds:.0f} s (asked for ±{measurement.precision_percent:g} %): other work "
         "on this machine?"
     )
@@ -217,7 +233,7 @@ def _decide(
     # side of the floor, what is known decides. A published figure asks for the precision.
     if measurement.provenance != "rehearsal" or not width < 100.0:
         return "INCONCLUSIVE", unprecise, None
-    low, high = fps * (1.0 - width / 100.0), fps * (1.0 + width / 100.0)
+    low, high = value * (1.0 - width / 100.0), value * (1.0 + width / 100.0)
     if low < floor <= high:
         return "INCONCLUSIVE", unprecise, low
     return "PASS" if low >= floor else "FAIL", f"{known}, which decides", low
@@ -264,7 +280,7 @@ def _remarks(measurement: ThroughputMeasurement) -> list[str]:
     if measurement.outputs is None:  # a speed counts only for a model that computes what it should
         remarks.append("outputs were not compared with the ONNX model's")
     drift = statistics.drift(measurement.timing.round_means)
-    if drift is not None and drift.strong(STRONG_DRIFT_PERCENT):
+    if measurement.eager is None and drift is not None and drift.strong(STRONG_DRIFT_PERCENT):
         way = "slower" if drift.percent > 0 else "faster"
         size = f"{abs(drift.percent):.1f} %"
         remarks.append(f"the second half of the rounds was {size} {way} than the first")

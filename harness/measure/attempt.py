@@ -19,9 +19,9 @@ from harness.base.errors import DeviceError, HarnessError, LoadError
 from harness.base.stages import Stage
 from harness.judge.accuracy import judge_accuracy
 from harness.judge.throughput import judge_throughput
-from harness.measure import accuracy, throughput
+from harness.measure import accuracy, beside_eager, throughput
 from harness.measure.input_check import InputCheck
-from harness.measure.throughput import Rival, TimingPlan
+from harness.measure.throughput import TimingPlan
 from harness.measure.watcher import Watcher, look
 from harness.records import writer
 from harness.records.measurements import (
@@ -30,6 +30,7 @@ from harness.records.measurements import (
     OutputsCheck,
     Problem,
     ProblemCode,
+    Samples,
     ThroughputMeasurement,
 )
 from harness.records.observed import Attempt, DeviceInfo
@@ -39,7 +40,14 @@ from harness.stages.inference import infer
 from harness.stages.pipeline import CasePipeline, Prepared
 from harness.stages.weights import Checkpoint
 from harness.targets.pool import TIMEOUT_S
-from harness.targets.protocol import Device, DeviceFault, Session, device_fault, left_out
+from harness.targets.protocol import (
+    Device,
+    DeviceFault,
+    Session,
+    device_fault,
+    left_out,
+    on_one_thread,
+)
 
 
 def measure(case: CasePipeline, prepared: Prepared) -> Verdict:
@@ -252,6 +260,8 @@ def loaded(case: CasePipeline, prepared: Prepared, device: Device) -> Iterator[S
         LoadError: the runtime does not take the file, or it is another model's.
     """
     target, model, batch_size = case.bench.target, case.model, case.case.batch_size
+    if prepared.rival is not None:
+        target = on_one_thread(target)
     with contextlib.ExitStack() as stack:
         with case.stage(Stage.LOAD), _remedied(case, prepared):
             session = target.open(
@@ -372,32 +382,32 @@ def take_throughput(
     target, (images, expected) = case.bench.target, prepared.probe
     (outputs,) = session.stream([images])
     difference, problems = throughput.compare_outputs(outputs, expected)
-    plan = _plan(case, session, with_rival=prepared.rival is not None)
-
-    def progress(rounds: int, width: float) -> None:
-        asked = f"(asked for: \N{PLUS-MINUS SIGN}{plan.precision_percent:g} %)"
-        case.bench.progress.say(f"{rounds} rounds, {precision.known_to(width)} {asked}")
-
-    with contextlib.ExitStack() as stack:
-        rival = None
-        if prepared.rival is not None:
-            with case.stage(Stage.LOAD_EAGER):
-                rival = stack.enter_context(_eager_rival(case, prepared.rival))
+    if prepared.rival is not None:
+        measurement, samples = _beside_eager(case, session, prepared.rival)
+    else:
         with case.stage(Stage.TIME), Watcher(target, device, session) as watcher:
             measurement, samples = throughput.measure(
-                session, plan, rival=rival, progress=progress, ready=watcher.ready
+                session,
+                _plan(case, session),
+                progress=functools.partial(_progress, case),
+                ready=watcher.ready,
             )
+        measurement = replace(measurement, conditions=tuple(watcher.seen))
     return replace(
         measurement,
         outputs=OutputsCheck(difference, target.traits.fidelity_bound),
         problems=(*problems, *measurement.problems),
-        conditions=tuple(watcher.seen),
         setup=target.setup(device, prepared.facts, session),
         samples_file=writer.write_samples(case.bench.run_dir, case.case.id, samples),
     )
 
 
-def _plan(case: CasePipeline, session: Session, *, with_rival: bool) -> TimingPlan:
+def _progress(case: CasePipeline, rounds: int, width: float) -> None:
+    asked = f"(asked for: \N{PLUS-MINUS SIGN}{case.bench.settings.precision:g} %)"
+    case.bench.progress.say(f"{rounds} rounds, {precision.known_to(width)} {asked}")
+
+
+def _plan(case: CasePipeline, session: Session) -> TimingPlan:
     settings, about = case.bench.settings, session.about
     return TimingPlan(
         provenance=case.bench.provenance,
@@ -405,16 +415,26 @@ def _plan(case: CasePipeline, session: Session, *, with_rival: bool) -> TimingPl
         budget_s=settings.budget,
         least_s=throughput.LEAST_S if case.bench.provenance == "real" else 0.0,
         round_s=about.round_s or case.bench.target.traits.round_s,
-        # A CPU needs no more, and a heavy model takes half a second for each.
-        warmup=1 if with_rival else throughput.WARMUP,
         wall_check="at-most" if about.pid is None else "near",
     )
 
 
-@contextlib.contextmanager
-def _eager_rival(case: CasePipeline, weights: Checkpoint) -> Iterator[Rival]:
-    """Open eager PyTorch at the case's batch size, in both memory formats."""
-    log = case.log_path(Stage.LOAD_EAGER)
-    size, fds = case.case.batch_size, case.lease_fds
-    with eager.open_eager(case, weights, size, log, lease_fds=fds, both_formats=True) as session:
-        yield Rival(session, eager.FORMATS)
+def _beside_eager(
+    case: CasePipeline, session: Session, weights: Checkpoint
+) -> tuple[ThroughputMeasurement, Samples]:
+    """Time a session and eager PyTorch in turns, on one thread each."""
+    log, size, fds = case.log_path(Stage.LOAD_EAGER), case.case.batch_size, case.lease_fds
+    with contextlib.ExitStack() as stack:
+        with case.stage(Stage.LOAD_EAGER):
+            opening = eager.open_eager(
+                case, weights, size, log, lease_fds=fds, threads=1, faster_format=True
+            )
+            rival = stack.enter_context(opening)
+        with case.stage(Stage.TIME):
+            return beside_eager.measure(
+                session,
+                rival,
+                precision_percent=case.bench.settings.precision,
+                budget_s=case.bench.settings.budget,
+                progress=functools.partial(_progress, case),
+            )

@@ -166,12 +166,20 @@ class AccuracyMeasurement:
 # Throughput --------------------------------------------------------------------------------
 
 
+Rounds = tuple[tuple[float, ...], ...]
+
+
 @dataclass(frozen=True)
 class Samples:
-    """Milliseconds of each execution, by round; they lie in a file beside the record."""
+    """Milliseconds of each execution, by round; they lie in a file beside the record.
 
-    ours: tuple[tuple[float, ...], ...]
-    rivals: Mapping[str, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
+    `cpu` and `eager_cpu` are of CPU time, in a rehearsal.
+    """
+
+    ours: Rounds
+    cpu: Rounds = ()
+    eager: Rounds = ()
+    eager_cpu: Rounds = ()
 
 
 @dataclass(frozen=True)
@@ -219,16 +227,27 @@ class OutputsCheck:
 
 
 @dataclass(frozen=True)
+class EagerSpeed:
+    """Eager PyTorch beside the compiled model, in turns, on one thread each."""
+
+    memory_format: str  # the faster one
+    timing: Timing  # eager PyTorch's, by the clock
+    cpu_ms: tuple[float, ...]  # CPU time of the compiled model's execution, by turn
+    eager_cpu_ms: tuple[float, ...]
+    ratio: float  # eager PyTorch's CPU time to the compiled model's
+
+
+@dataclass(frozen=True)
 class ThroughputMeasurement:
-    """What a throughput run observed; `rivals` were timed in alternation with it."""
+    """What a throughput run observed."""
 
     provenance: Provenance
     timing: Timing
-    rivals: Mapping[str, Timing]  # eager PyTorch by memory format
     precision_percent: float  # asked for
     budget_s: float
     seconds: float
-    half_width_percent: float  # of what is judged: the mean, or the ratio to the fastest rival
+    half_width_percent: float  # of what is judged: the mean, or the ratio to eager PyTorch
+    eager: EagerSpeed | None = None  # in a rehearsal
     too_few_rounds: int = 0  # rounds that it takes, where the budget ended them before
     too_few_seconds: float = 0.0  # seconds that it takes, where the budget ended it before
     outputs: OutputsCheck | None = None
@@ -237,19 +256,6 @@ class ThroughputMeasurement:
     setup: Setup = field(default_factory=Setup)
     samples_file: str = ""  # relative to the run directory
     kind: Literal["throughput"] = "throughput"
-
-    @property
-    def fastest_rival(self) -> tuple[str, Timing] | None:
-        if not self.rivals:
-            return None
-        name = max(self.rivals, key=lambda name: self.rivals[name].fps)
-        return name, self.rivals[name]
-
-    @property
-    def ratio(self) -> float | None:
-        """Frames a second, in multiples of the fastest rival's."""
-        rival = self.fastest_rival
-        return None if rival is None else self.timing.fps / rival[1].fps
 
     @property
     def precise(self) -> bool:

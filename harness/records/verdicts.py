@@ -79,6 +79,8 @@ class FigureName(StrEnum):
     LOOKS = "looks", "looks at the device"
     EAGER_FPS = "eager_fps", "eager", "fps"
     EAGER_HALF_WIDTH = "eager_half_width", "eager half-width of the mean", "%"
+    CPU_MS = "cpu_ms", "CPU time of an execution", "ms"
+    EAGER_CPU_MS = "eager_cpu_ms", "CPU time of eager's execution", "ms"
     RATIO = "ratio", "ratio to the reference"
     RATIO_HALF_WIDTH = "ratio_half_width", "half-width of the ratio", "%"
     BASELINE_FPS = "baseline_fps", "baseline", "fps"
@@ -125,10 +127,14 @@ class Verdict:
     figures: Mapping[FigureName, Datum] = field(default_factory=dict)
     top1_by_batch_size: Mapping[int, float] = field(default_factory=dict)  # percent
     batch_flips: tuple[BatchFlip, ...] = ()  # the first `FLIPS_KEPT`
+    # To the reference, of what was judged, where that is not `measured`.
+    ratio: float | None = None
 
     @property
     def difference_percent(self) -> float | None:
-        """100 * (measured - reference) / reference."""
+        """100 * (measured - reference) / reference, or what `ratio` says in its place."""
+        if self.ratio is not None:
+            return 100.0 * (self.ratio - 1.0)
         value = self.reference.value
         if self.measured is None or not value:
             return None

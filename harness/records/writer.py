@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from pydantic_core import PydanticSerializationError
 from harness.base import locks
 from harness.base.errors import RecordError
 from harness.records.lines import CaseLine, Line
-from harness.records.measurements import FLIPS_KEPT, AccuracyMeasurement, Samples
+from harness.records.measurements import FLIPS_KEPT, AccuracyMeasurement, Rounds, Samples
 
 RESULTS = "results.jsonl"
 SAMPLES = "samples"
@@ -70,20 +69,20 @@ def append(directory: Path, *lines: Line) -> None:
 def write_samples(directory: Path, name: str, samples: Samples) -> str:
     """Keep the execution times (ms) of a case; returns the file's path relative to `directory`.
 
-    JSON: `{"ours": [[ms, ...] of each round], "rivals": {format: the same}}`.
+    JSON: `{"ours": [[ms, ...] of each round], ...}`, a key for each field of `Samples`.
 
     Raises:
         RecordError: the file cannot be written.
     """
     path = directory / SAMPLES / f"{name}.json"
 
-    def rounded(rounds: tuple[tuple[float, ...], ...]) -> list[list[float]]:
+    def rounded(rounds: Rounds) -> list[list[float]]:
         return [[round(sample, 5) for sample in one] for one in rounds]
 
-    rivals: Mapping[str, list[list[float]]] = {k: rounded(v) for k, v in samples.rivals.items()}
+    data = {one.name: rounded(getattr(samples, one.name)) for one in fields(samples)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"ours": rounded(samples.ours), "rivals": rivals}))
+        path.write_text(json.dumps(data))
     except OSError as error:
         raise RecordError(
             f"cannot write {path}: {error}",

@@ -133,17 +133,15 @@ def throughput(measured: ThroughputMeasurement) -> Groups:
 
 
 def _eager(measured: ThroughputMeasurement) -> Rows:
-    if measured.ratio is None:
+    eager = measured.eager
+    if eager is None:
         return ()
-    return (
-        *(
-            (name, f"{formats.rate(one.fps)}, {formats.milliseconds(one.mean_ms)}")
-            for name, one in measured.rivals.items()
-        ),
-        *rows(
-            ("ratio, compiled to the fastest of these", f"{measured.ratio:.3f}"),
-            ("half-width of the ratio", formats.percent(measured.half_width_percent)),
-        ),
+    timing = eager.timing
+    return rows(
+        ("memory format", eager.memory_format),
+        ("by the clock", f"{formats.rate(timing.fps)}, {formats.milliseconds(timing.mean_ms)}"),
+        ("CPU time, eager to compiled", say("{n} times", n=f"{eager.ratio:.3f}")),
+        ("half-width of that", formats.percent(measured.half_width_percent)),
     )
 
 

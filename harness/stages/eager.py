@@ -30,7 +30,6 @@ from harness.targets import sessions
 from harness.targets.protocol import Float32, Session
 
 BATCH = 8
-FORMATS = ("contiguous", "channels-last")
 _BACKEND = Path(__file__).with_name("eager_backend.py")
 
 Feeding = Callable[[Feed, UsingHost], contextlib.AbstractContextManager[None]]
@@ -110,9 +109,11 @@ def open_eager(
     log: Path,
     *,
     lease_fds: tuple[int, ...],
-    both_formats: bool = False,
+    threads: int | None = None,
+    faster_format: bool = False,
 ) -> Iterator[Session]:
-    """Open eager PyTorch in a device worker; `both_formats`: execution `i` in `FORMATS[i % 2]`.
+    """Open eager PyTorch in a device worker, in channels-last memory or in the `faster_format`;
+    `threads`: all cores unless it is told.
 
     Raises:
         EagerError: it could not be opened.
@@ -126,8 +127,8 @@ def open_eager(
                 **case.tensors,
                 "trust": case.trusted,
                 "batch_size": batch_size,
-                "threads": cores(),
-                "both_formats": both_formats,
+                "threads": threads or cores(),
+                "faster_format": faster_format,
             },
             log=log,
             deadline_open_s=case.deadline(300.0),

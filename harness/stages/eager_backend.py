@@ -7,9 +7,15 @@ that it may import the package for the network, the checkpoint and the strict lo
 import time
 from pathlib import Path
 
+import numpy as np
+
+FORMATS = {"contiguous": "contiguous_format", "channels-last": "channels_last"}  # PyTorch's names
+TRIALS = 3  # executions of one image by which formats are compared, a quick network's for TRIAL_S
+TRIAL_S = 0.3  # seconds of CPU time
+
 
 class EagerModel:
-    """`float32[B, 3, S, S]` -> `float32[B, C]`; two copies, one for each memory format."""
+    """`float32[B, 3, S, S]` -> `float32[B, C]`, in channels-last memory or in the faster format."""
 
     def __init__(self, path, options):
         from harness.networks import library, weights
@@ -18,47 +24,45 @@ class EagerModel:
         torch.set_num_threads(int(options["threads"]))
         self._torch = torch
         batch, size = int(options["batch_size"]), int(options["size"])
-        self.inputs = [(options["input_name"], (batch, 3, size, size), "float32")]
+        shape = (batch, 3, size, size)
+        self.inputs = [(options["input_name"], shape, "float32")]
         self.outputs = [(options["output_name"], (batch, int(options["classes"])), "float32")]
         state = weights.load_state(
             Path(path), options["layout"], allow_unsafe=bool(options["trust"])
         )
-        self._models = []
-        # One pass over images takes channels-last: it is the faster one on most networks.
-        formats = [torch.channels_last]
-        if options["both_formats"]:
-            formats.insert(0, torch.contiguous_format)
-        for memory_format in formats:
-            module = library.build_network(options["network"], options["arguments"])
-            weights.load_into(module, state, name=options["network"])
-            self._models.append((module.eval().to(memory_format=memory_format), memory_format))
+        module = library.build_network(options["network"], options["arguments"])
+        weights.load_into(module, state, name=options["network"])
+        self._module = module.eval()
+        image = np.ones((1, *shape[1:]), np.float32)
+        # Channels-last is the faster one on most networks.
+        self._use(self._faster(image) if options["faster_format"] else "channels-last")
+
+    def _faster(self, image):
+        return min(FORMATS, key=lambda name: self._trial(name, image))
+
+    def _use(self, name):
+        self._format = getattr(self._torch, FORMATS[name])
+        self._module.to(memory_format=self._format)
+        self.info = {"memory_format": name}
+
+    def _trial(self, name, image):
+        """The least CPU time of an execution in a memory format."""
+        self._use(name)
+        seconds = []
+        while len(seconds) < TRIALS or sum(seconds) < TRIAL_S:
+            began = time.process_time()
+            self.run([image])
+            seconds.append(time.process_time() - began)
+        return min(seconds)
 
     def run(self, arrays):
         torch = self._torch
-        module, memory_format = self._models[0]
         with torch.inference_mode():
-            images = torch.from_numpy(arrays[0].copy()).contiguous(memory_format=memory_format)
-            return [module(images).numpy()]
-
-    def time(self, arrays, loops, warmup):
-        """Milliseconds of `loops` executions; execution i uses memory format i % formats."""
-        torch = self._torch
-        inputs = [
-            torch.from_numpy(arrays[0].copy()).contiguous(memory_format=memory_format)
-            for _, memory_format in self._models
-        ]
-        samples = []
-        with torch.inference_mode():
-            for i in range(-warmup, loops):
-                which = i % len(self._models)
-                start = time.perf_counter()
-                self._models[which][0](inputs[which])
-                if i >= 0:
-                    samples.append(1000.0 * (time.perf_counter() - start))
-        return samples
+            images = torch.from_numpy(arrays[0]).contiguous(memory_format=self._format)
+            return [self._module(images).numpy()]
 
     def close(self):
-        self._models = []
+        self._module = None
 
 
 def open_model(path, options):

@@ -21,9 +21,15 @@ def device() -> Device:
 
 
 def open_onnx(
-    file: Path, *, log: Path, lease_fds: Sequence[int] = (), factor: float = 1.0
+    file: Path,
+    *,
+    log: Path,
+    lease_fds: Sequence[int] = (),
+    factor: float = 1.0,
+    threads: int | None = None,
 ) -> sessions.WorkerSession:
-    """Open an ONNX file in a device worker on all of the host's cores; it is not optimised again.
+    """Open an ONNX file in a device worker, on all of the host's cores unless told `threads`; it is
+    not optimised again.
 
     Raises:
         LoadError: ONNX Runtime does not take it.
@@ -31,7 +37,7 @@ def open_onnx(
     return sessions.open_session(
         file,
         backend="onnxruntime",
-        options={"threads": cores()},
+        options={"threads": threads or cores()},
         log=log,
         deadline_open_s=120.0 * factor,
         deadline_run_s=300.0 * factor,

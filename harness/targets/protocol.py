@@ -81,6 +81,19 @@ class SessionInfo:
     method: str = "pure-inference"
 
 
+@dataclass(frozen=True)
+class Times:
+    """Times of executions.
+
+    `ms`: milliseconds by the clock; one value, their mean, where the tool behind it prints no more.
+    `cpu_ms`: milliseconds of CPU time that the session's process spent on each; empty where an
+    execution is not on the host's CPU, or nobody knows.
+    """
+
+    ms: tuple[float, ...]
+    cpu_ms: tuple[float, ...] = ()
+
+
 class Session(Protocol):
     """A compiled model opened on one device."""
 
@@ -104,11 +117,8 @@ class Session(Protocol):
         """As `stream`, but each filler writes its batch straight into the session's input."""
         ...
 
-    def time(self, loops: int, warmup: int) -> list[float]:
-        """Milliseconds of each of `loops` executions after `warmup` that are not returned.
-
-        One value, their mean, where the tool behind it prints no more.
-        """
+    def time(self, loops: int, warmup: int) -> Times:
+        """Times of each of `loops` executions after `warmup` that are not returned."""
         ...
 
     def executions(self, loops: int) -> int:
@@ -241,6 +251,13 @@ class TellsFaults(Protocol):
     def device_fault(self, error: HarnessError, device: Device) -> DeviceFault | None: ...
 
 
+@runtime_checkable
+class RunsOnThreads(Protocol):
+    """Runs models on as many threads of the host as it is told."""
+
+    def on_threads(self, threads: int) -> Target: ...
+
+
 @dataclass(frozen=True)
 class OperatorComparison:
     """The commands that compare a compiled model with its ONNX file operator by operator.
@@ -282,6 +299,11 @@ def card(target: Target, device: Device) -> Sequence[Device]:
 def device_fault(target: Target, error: HarnessError, device: Device) -> DeviceFault | None:
     """Why a failure is the device's and not the model's; None when nothing says so."""
     return target.device_fault(error, device) if isinstance(target, TellsFaults) else None
+
+
+def on_one_thread(target: Target) -> Target:
+    """Return the target with sessions that compute on one thread; itself where it has no say."""
+    return target.on_threads(1) if isinstance(target, RunsOnThreads) else target
 
 
 def compare_operators(

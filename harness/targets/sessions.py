@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from harness.base.errors import InferError, LoadError
 from harness.targets import worker_process
 from harness.targets.batches import check_loops, copy_batch
-from harness.targets.protocol import Filler, Float32, Runtime, SessionInfo, TensorSpec
+from harness.targets.protocol import Filler, Float32, Runtime, SessionInfo, TensorSpec, Times
 from harness.targets.shared_memory import Memory, allocate, no_memory
 from harness.targets.worker_process import (
     Explain,
@@ -184,11 +184,11 @@ class WorkerSession:
         self._submitted.popleft()
         return self._results[slot].copy()
 
-    def time(self, loops: int, warmup: int) -> list[float]:
-        """Milliseconds of `loops` executions on the batch in slot 0, after `warmup` others.
+    def time(self, loops: int, warmup: int) -> Times:
+        """Times of `loops` executions on the batch in slot 0, after `warmup` others.
 
         Slot 0 holds zeros until something is written to it. The worker reports after every few
-        executions, two at least: its silence may be as long as two deadlines of a run.
+        executions: its silence may be as long as two deadlines of a run.
 
         Raises:
             InferError: as `stream`.
@@ -202,7 +202,7 @@ class WorkerSession:
             request = worker.send(command)
             while "ms" not in (reply := worker.receive(request, 2 * self._deadline_s)):
                 pass  # progress
-            return [float(ms) for ms in reply["ms"]]
+            return Times(tuple(map(float, reply["ms"])), tuple(map(float, reply["cpu_ms"])))
         except WorkerTrouble as trouble:
             self._fail(trouble)
 

@@ -13,7 +13,8 @@ so the parent can queue the next batch while one runs:
     {"op": "open", "file": ..., "options": {...}}   -> {"inputs", "outputs", "info"}
     {"op": "map", "size": n, "slots": [...]}        -> {}
     {"op": "run", "slot": k}                        -> {"ms": execution time}
-    {"op": "time", "loops": n, "warmup": m, ...}    -> {"progress": done} ..., {"ms": [...]}
+    {"op": "time", "loops": n, "warmup": m, ...}    -> {"progress": done} ...,
+                                                       {"ms": [...], "cpu_ms": [...]}
     {"op": "close"}                                 -> {}, and the process ends
 
 Every reply repeats the command's "id". What a command could not do is replied as
@@ -27,11 +28,9 @@ A backend is `onnxruntime` or a Python file with one function:
                                      batch axis; dtypes are NumPy names
     model.run(arrays) -> arrays      one contiguous array for each input, and for each output;
                                      the inputs lie in shared memory: not to be kept or written to
-    model.time(arrays, loops, warmup) -> list of ms          optional
+    model.time(arrays, loops, warmup) -> list of ms          optional, for a timer of its own
                                      called several times for one measurement, so that the worker
-                                     can report in between: with an even number of loops but for
-                                     the last of a measurement, so execution i of a call may use
-                                     variant i % 2 of two; warmup is 0, since the warm-up is a
+                                     can report in between; warmup is 0, since the warm-up is a
                                      call of its own whose times are dropped
     model.info                       optional dict: versions and what else a record should say
     model.close()                    optional
@@ -63,7 +62,6 @@ import numpy as np
 
 _LENGTH = struct.Struct(">I")
 _WATCH_S = 0.5
-_CHUNK = 2  # an even number, and doubled: see `model.time` above
 _OOM_SCORE = 500  # under memory pressure the kernel should take the worker, not pytest
 
 
@@ -210,7 +208,7 @@ class Worker:
         self._inputs: list[Spec] = []
         self._outputs: list[Spec] = []
         self._slots: list[tuple[list[Any], list[Any]]] = []
-        self._chunk = _CHUNK  # executions between two reports, remembered between measurements
+        self._chunk = 1  # executions between two reports, remembered between measurements
 
     def serve(self, command_fd: int) -> None:
         """Answer commands until `close` or until the parent's end of the pipe is closed."""
@@ -291,6 +289,7 @@ class Worker:
         inputs = list(self._slots[0][0])
         done = 0
         kept: list[float] = []
+        cpu: list[float] = []
         for count, keep in ((command["warmup"], False), (command["loops"], True)):
             left = count
             while left:
@@ -298,34 +297,38 @@ class Worker:
                 # measurement and can tell it from a hang.
                 now = min(self._chunk, left)
                 began = time.monotonic()
-                times = self._time(inputs, now)
+                times, cpu_times = self._time(inputs, now)
                 took = time.monotonic() - began
                 if keep:
                     kept += times
+                    cpu += cpu_times
                 done += now
                 left -= now
                 self._reply(command, {"progress": done})
                 if took > command["pulse_s"]:
-                    self._chunk = max(_CHUNK, self._chunk // 2)
+                    self._chunk = max(1, self._chunk // 2)
                 elif took < command["pulse_s"] / 2 and now == self._chunk:
                     self._chunk *= 2
-        return {"ms": kept}
+        return {"ms": kept, "cpu_ms": cpu}
 
-    def _time(self, inputs: list[Any], loops: int) -> list[float]:
+    def _time(self, inputs: list[Any], loops: int) -> tuple[list[float], list[float]]:
+        """Milliseconds by the clock, and of CPU time where the model has no timer of its own."""
+        cpu_times = []
         if hasattr(self._model, "time"):
             times = [float(ms) for ms in self._model.time(inputs, loops, 0)]
         else:
             times = []
             for _ in range(loops):
-                began = time.perf_counter()
+                began, cpu_began = time.perf_counter(), time.process_time()
                 results = self._model.run(inputs)
+                cpu_times.append(1000.0 * (time.process_time() - cpu_began))
                 times.append(1000.0 * (time.perf_counter() - began))
                 self._check_outputs(results)
         if len(times) != loops or not all(math.isfinite(ms) and ms >= 0 for ms in times):
             raise ModelError(
                 f"the runtime gave {len(times)} times for {loops} executions: {times[:5]}"
             )
-        return times
+        return times, cpu_times
 
     def _op_close(self, command: dict[str, Any]) -> dict[str, Any]:
         model, self._model = self._model, None

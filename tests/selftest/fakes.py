@@ -17,7 +17,7 @@ from harness.plan import Case
 from harness.records.measurements import AccuracyMeasurement
 from harness.stages.inference import Predictions
 from harness.stages.pipeline import CasePipeline, Prepared, Workbench
-from harness.targets.protocol import Float32, SessionInfo, TensorSpec
+from harness.targets.protocol import Float32, SessionInfo, TensorSpec, Times
 from tests.selftest.running import TINY
 
 
@@ -51,11 +51,10 @@ class FakeSession:
             fill(view)
             yield self._function(view)
 
-    def time(self, loops: int, warmup: int) -> list[float]:
+    def time(self, loops: int, warmup: int) -> Times:
         self.warmups.append(warmup)
-        for _ in range(warmup):
-            next(self._times)
-        return [next(self._times) for _ in range(loops)]
+        times = [next(self._times) for _ in range(warmup + loops)]
+        return Times(tuple(times[warmup:]))
 
     def executions(self, loops: int) -> int:
         return loops

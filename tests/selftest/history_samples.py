@@ -62,7 +62,6 @@ def speed(
         **{
             "provenance": provenance,
             "timing": timing,
-            "rivals": {},
             "half_width_percent": 0.4,
             "outputs": OutputsCheck(0.004, 0.03),
             "setup": replace(made_with, **(setup or {})),

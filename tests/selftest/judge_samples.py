@@ -10,9 +10,10 @@ from typing import Any
 
 from harness.catalog.load import load_catalog
 from harness.catalog.schema import Baseline
-from harness.judge.statistics import half_width_percent
+from harness.judge.statistics import half_width_percent, trimmed_mean
 from harness.records.measurements import (
     AccuracyMeasurement,
+    EagerSpeed,
     Fidelity,
     Flip,
     OutputsCheck,
@@ -104,17 +105,19 @@ def steady(ms: float, spread: float = 0.0, batch_size: int = 4) -> Timing:
 
 def timed(ours: Timing, eager: Timing | None = None, **changes: Any) -> ThroughputMeasurement:
     """A rehearsed timing beside eager's where there is one, else a real one."""
-    series = ours.round_means
+    width, speed = half_width_percent(ours.round_means), None
     if eager is not None:
-        series = tuple(b / a for a, b in zip(ours.round_means, eager.round_means, strict=True))
+        pairs = zip(ours.round_means, eager.round_means, strict=True)
+        ratio, width = trimmed_mean([theirs / own for own, theirs in pairs])
+        speed = EagerSpeed("channels-last", eager, ours.round_means, eager.round_means, ratio)
     found = ThroughputMeasurement(
         provenance="real" if eager is None else "rehearsal",
         timing=ours,
-        rivals={} if eager is None else {"channels-last": eager},
         precision_percent=10.0,
         budget_s=20.0,
         seconds=12.0,
-        half_width_percent=half_width_percent(series),
+        half_width_percent=width,
+        eager=speed,
         outputs=OutputsCheck(1e-6, BOUND),
     )
     return dataclasses.replace(found, **changes)

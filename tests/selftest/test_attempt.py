@@ -9,14 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.measure import attempt, throughput
+from harness.measure import attempt, beside_eager, throughput
 from harness.plan import Case
 from harness.records.measurements import ProblemCode
 from harness.stages import eager
 from harness.stages.pipeline import CasePipeline, Prepared
+from harness.targets import host, sessions
 from harness.targets.protocol import SessionInfo
 from tests.selftest.fakes import FakeSession, workbench
 from tests.selftest.running import TINY
+
+SIMULATED = {"simulate_ascend": True, "rehearsal": False}
 
 
 def case(tmp_path, check="throughput", **options):
@@ -36,14 +39,13 @@ def case(tmp_path, check="throughput", **options):
 )
 @pytest.mark.parametrize("real", [True, False])
 def test_a_session_is_timed_as_its_driver_needs_it(tmp_path, about, wall_check, round_s, real):
-    options = {"checkpoints": str(tmp_path)} if real else {}
+    options = {"checkpoints": str(tmp_path)} if real else SIMULATED
     one = case(tmp_path, budget="33", precision="2", **options)
     session: Any = SimpleNamespace(about=about)
-    plan = attempt._plan(one, session, with_rival=not real)
+    plan = attempt._plan(one, session)
     assert (plan.wall_check, plan.round_s) == (wall_check, round_s)
     assert (plan.budget_s, plan.precision_percent) == (33.0, 2.0)
     assert plan.least_s == (throughput.LEAST_S if real else 0.0)
-    assert plan.warmup == (throughput.WARMUP if real else 1)
 
 
 @pytest.mark.parametrize(
@@ -88,3 +90,24 @@ def test_weights_that_nobody_verified_are_said(tmp_path, check, given, digest, w
     spec = one.model.checkpoint.model_copy(update={"sha256": "a" * 64 if digest else None})
     one.model = one.model.model_copy(update={"checkpoint": spec})
     assert attempt.unverified(one) == why
+
+
+@pytest.mark.parametrize("rehearsed", [True, False])
+def test_a_rehearsals_throughput_computes_on_one_thread(tmp_path, monkeypatch, rehearsed):
+    one = case(tmp_path, **({} if rehearsed else {"checkpoints": str(tmp_path)}))
+    given: list[dict[str, Any]] = []
+
+    def open_session(file, *, options, **_):
+        given.append(options)
+        size = one.model.input.size
+        return FakeSession(lambda batch: batch, (4, 3, size, size), one.model.classes)
+
+    monkeypatch.setattr(sessions, "open_session", open_session)
+    monkeypatch.setattr(host, "cores", lambda: 7)
+    monkeypatch.setattr(beside_eager, "measure", lambda *_, **__: ("measurement", "samples"))
+    rival: Any = SimpleNamespace(path=TINY) if rehearsed else None
+    with attempt.opened(one, Prepared(TINY, TINY, rival=rival)) as session:
+        if rehearsed:
+            attempt._beside_eager(one, session, rival)
+    assert [options["threads"] for options in given] == ([1, 1] if rehearsed else [7])
+    assert [options["faster_format"] for options in given[1:]] == [True] * rehearsed

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from PIL import Image
 
+from benchmarks.busy_neighbours import neighbours
 from benchmarks.photos import SIZE, name_of, photo, write_photos
-from tests.selftest.running import run_python
+from tests.selftest.running import alive, eventually, run_python
 
 
 def test_the_benchmark_of_the_feed_runs_and_prints_its_table(tmp_path):
@@ -47,3 +50,15 @@ def test_a_photo_is_the_same_in_every_process(tmp_path):
     first = write_photos(tmp_path / "a", 3)[2].read_bytes()
     assert write_photos(tmp_path / "b", 7)[2].read_bytes() == first
     assert photo(2).tobytes() != photo(3).tobytes()
+
+
+def test_busy_neighbours_end_with_their_benchmark():
+    with neighbours(2, 19) as busy:
+        assert [process.poll() for process in busy] == [None, None]
+    assert [process.returncode for process in busy] == [-signal.SIGKILL] * 2
+    code = (
+        "import os\nfrom benchmarks.busy_neighbours import neighbours\n"
+        "with neighbours(1, 19) as busy:\n    print(busy[0].pid, flush=True)\n    os._exit(9)"
+    )
+    _, output = run_python(["-c", code])
+    assert eventually(lambda: not alive(int(output)))

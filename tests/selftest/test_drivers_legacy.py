@@ -84,7 +84,7 @@ def test_one_and_sixteen_are_timed_over_a_data_set(
     assert session.about.method == f"dataset of {images} seeded images"
     assert str(session.about.runtime["timed"]).startswith(f"{images} seeded images")
     assert session.executions(1) == session.executions(1000) == images // size
-    assert session.time(1000, 5) == [pytest.approx(2.5)]
+    assert session.time(1000, 5).ms == pytest.approx((2.5,))
     call = calls(tmp_path)[-1]
     assert "input_text_path" in " ".join(call["argv"])
     assert not list((tmp_path / "work").rglob("*.bin"))
@@ -94,7 +94,7 @@ def test_one_and_sixteen_are_timed_over_a_data_set(
 def test_the_others_are_timed_pure(opened: Opener, tmp_path: Path, loops: int, rounds: int) -> None:
     session = opened()
     assert session.about.method == "pure-inference"
-    assert session.time(loops, 5) == [pytest.approx(2.5)]
+    assert session.time(loops, 5).ms == pytest.approx((2.5,))
     assert option(calls(tmp_path)[-1], "round") == str(rounds) == str(session.executions(loops))
 
 

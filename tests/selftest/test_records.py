@@ -175,11 +175,11 @@ def test_a_record_keeps_the_first_flips_and_counts_all(tmp_path: Path) -> None:
 
 
 def test_samples_lie_beside_the_records(tmp_path: Path) -> None:
-    kept = Samples(((1.0, 2.5), (3.0,)), {"contiguous": ((4.0,),)})
+    kept = Samples(((1.0, 2.5), (3.0,)), cpu=((0.5, 2.0), (1.5,)), eager=((4.0,),))
     file = write_samples(tmp_path, "throughput-a-bs1-cpu", kept)
     assert file == "samples/throughput-a-bs1-cpu.json"
     assert read_samples(tmp_path, file) == kept
-    (tmp_path / "samples" / "bad.json").write_text('{"ours": [["x"]], "rivals": {}}')
+    (tmp_path / "samples" / "bad.json").write_text('{"ours": [["x"]]}')
     for name in ("samples/none.json", "samples/bad.json", "../samples/x.json", "/etc/passwd"):
         with pytest.raises(RecordError, match="no samples at"):
             read_samples(tmp_path, name)

@@ -68,9 +68,8 @@ def test_a_baseline_is_a_floor(fps, tolerance, kind):
 @pytest.mark.parametrize(
     ("mean_ms", "kind"), [(10 / 0.9001, "PASS"), (10 / 0.8999, "FAIL"), (5.0, "PASS")]
 )
-def test_eager_speed_less_ten_percent_of_the_faster_format(mean_ms, kind):
-    both = {"contiguous": steady(20.0), "channels-last": EAGER}
-    verdict = judge_eager_speed(timed(steady(mean_ms), EAGER, rivals=both))
+def test_eager_speed_less_ten_percent(mean_ms, kind):
+    verdict = judge_eager_speed(timed(steady(mean_ms), EAGER))
     assert (verdict.kind, verdict.rule) == (kind, "throughput-rehearsal")
     assert verdict.reference.value == 400.0
     assert "channels-last" in verdict.reference.source

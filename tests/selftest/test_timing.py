@@ -1,4 +1,4 @@
-"""Throughput: summaries, stopping on precision, alternation, the clock, the output check."""
+"""Throughput by the clock: summaries, stopping on precision, strange times, the output check."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from harness.base.errors import InferError
 from harness.judge.statistics import percentile, t99
 from harness.measure import throughput
-from harness.measure.throughput import MIN_ROUNDS, Rival, TimingPlan, timing_of
+from harness.measure.throughput import MIN_ROUNDS, TimingPlan, timing_of
 from harness.records.measurements import ProblemCode
+from harness.targets.protocol import Times
 from tests.selftest.fakes import FakeSession
 
 
@@ -60,18 +61,10 @@ def noisy(mean, spread, seed=1):
         yield float(mean * (1 + spread * rng.standard_normal()))
 
 
-def measure(session, rival=None, names=("a",), **changes):
-    options = {
-        "provenance": "rehearsal",
-        "budget_s": 60.0,
-        "round_s": 0.1,
-        "turn_pause_s": 0.0,
-        "warmup": 2,
-    }
+def measure(session, **changes):
+    options = {"provenance": "real", "budget_s": 60.0, "round_s": 0.1, "warmup": 2}
     passed = {key: changes.pop(key) for key in ("clock", "ready") if key in changes}
-    plan = TimingPlan(**{**options, **changes})
-    other = None if rival is None else Rival(rival, names)
-    return throughput.measure(session, plan, rival=other, **passed)[0]
+    return throughput.measure(session, TimingPlan(**{**options, **changes}), **passed)[0]
 
 
 def test_rounds_stop_at_the_precision_asked_for_or_with_the_budget():
@@ -92,81 +85,6 @@ def test_warm_up_is_not_in_the_mean():
     assert measured.timing.mean_ms == 5.0
     assert session.warmups[0] == 2
     assert set(session.warmups[1:]) == {0}
-
-
-# A rival -----------------------------------------------------------------------------------
-
-
-class Noting(FakeSession):
-    """Whose first execution of each call takes long, and one other of the second call once."""
-
-    def __init__(self, ms, cold_ms, calls, hiccup_at=-1):
-        super().__init__(lambda b: b)
-        self.ms, self.cold_ms, self.calls, self.hiccup_at = ms, cold_ms, calls, hiccup_at
-        self.loops = []
-
-    def time(self, loops, warmup):
-        self.calls.append(self)
-        self.loops.append(loops)
-        times = [self.cold_ms, *[self.ms] * (warmup + loops - 1)]
-        if len(self.loops) == 2 and self.hiccup_at >= 0:
-            times[min(self.hiccup_at, len(times) - 1)] = 1000.0
-        return times[warmup:]
-
-
-def test_a_rival_is_timed_in_alternation_and_without_what_is_cold():
-    calls: list[Noting] = []
-    ours, theirs = Noting(5.0, 50.0, calls), Noting(10.0, 90.0, calls)
-    plan = TimingPlan("rehearsal", round_s=0.1, turn_pause_s=0.0, warmup=2)
-    measured, samples = throughput.measure(ours, plan, rival=Rival(theirs, ("a",)))
-    assert measured.timing.mean_ms == 5.0
-    assert measured.rivals["a"].mean_ms == 10.0
-    assert calls[3:] == [ours, theirs] * MIN_ROUNDS
-    assert measured.ratio == pytest.approx(2.0)
-    # Each execution that was timed is among the samples, of either.
-    assert sum(map(len, samples.ours)) == measured.timing.executions
-    assert sum(map(len, samples.rivals["a"])) == measured.rivals["a"].executions
-
-
-def test_a_rival_is_timed_by_format():
-    times = itertools.cycle([20.0, 10.0])
-    ours = FakeSession(lambda b: b, times=itertools.repeat(5.0))
-    measured = measure(ours, FakeSession(lambda b: b, times=times), ("a", "b"))
-    assert {name: one.mean_ms for name, one in measured.rivals.items()} == {"a": 20.0, "b": 10.0}
-    assert measured.fastest_rival == ("b", measured.rivals["b"])
-
-
-def test_a_slow_rival_is_not_run_more_often_than_it_is_timed():
-    rival = Noting(400.0, 420.0, [])
-    measured = measure(Noting(5.0, 5.0, []), rival, ("a", "b"))
-    assert set(rival.loops) == {2}
-    assert measured.rivals["b"].mean_ms == 400.0
-
-
-def test_a_hiccup_does_not_make_each_turn_of_a_rival_a_short_one():
-    rival = Noting(10.0, 100.0, [], hiccup_at=2)
-    measure(Noting(5.0, 5.0, []), rival)
-    assert set(rival.loops[2:]) == {10}  # as many as a round of 0.1 s has
-
-
-def test_a_slow_moment_that_falls_on_both_does_not_spoil_the_ratio():
-    moods = itertools.cycle([1.0, 2.0, 1.0, 3.0, 1.5])
-    shared: list[float] = []
-
-    class Moody(FakeSession):
-        def __init__(self, base, leads):
-            super().__init__(lambda b: b)
-            self.base, self.leads = base, leads
-
-        def time(self, loops, warmup):
-            if self.leads:
-                shared.append(next(moods))
-            return [self.base * (shared[-1] if shared else 1.0)] * loops
-
-    measured = measure(Moody(5.0, True), Moody(10.0, False))
-    assert measured.precise
-    assert measured.timing.rounds == MIN_ROUNDS
-    assert measured.timing.half_width_percent > 10
 
 
 # The output check --------------------------------------------------------------------------
@@ -205,7 +123,7 @@ class Clocked(FakeSession):
     def time(self, loops, warmup):
         mean = next(self.means)
         self.seconds += (loops + warmup) * mean / 1000.0
-        return self.reports(mean, loops)
+        return Times(tuple(self.reports(mean, loops)))
 
 
 def clocked(session, **changes):
@@ -291,7 +209,7 @@ def test_a_figure_that_has_not_settled_is_not_done():
     assert late.timing.mean_ms == pytest.approx(10.3, rel=0.012)
 
 
-@pytest.mark.parametrize("provenance", ["real", "simulated", "rehearsal"])
+@pytest.mark.parametrize("provenance", ["real", "simulated"])
 def test_a_budget_that_ends_too_early_leaves_what_decides_nothing(provenance):
     real = provenance == "real"
 
@@ -302,7 +220,7 @@ def test_a_budget_that_ends_too_early_leaves_what_decides_nothing(provenance):
 
     quick = timed(0.1)
     assert quick.precise  # two equal rounds: the width is nothing
-    assert quick.too_few_rounds == (3 if provenance == "rehearsal" else 5)
+    assert quick.too_few_rounds == 5
     assert not quick.counts
     assert timed(5.0).too_few_seconds == (10.0 if real else 0.0)
     enough = timed(60.0)

@@ -215,7 +215,7 @@ def test_models_that_are_none(tmp_path: Path, code: str, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("loops", "warmup", "pulse_s", "progress"),
-    [(20, 3, 1000.0, [2, 3, 7, 15, 23]), (5, 0, 0.0, [2, 4, 5])],  # quick ones, slow ones
+    [(20, 3, 1000.0, [1, 3, 7, 15, 23]), (5, 0, 0.0, [1, 2, 3, 4, 5])],  # quick ones, slow ones
 )
 def test_times_are_reported_in_chunks(
     tmp_path: Path, loops: int, warmup: int, pulse_s: float, progress: list[int]
@@ -224,20 +224,6 @@ def test_times_are_reported_in_chunks(
     _, _, *replies, timed, _ = in_process(tmp_path, [command])
     assert [reply["progress"] for reply in replies] == progress
     assert len(timed["ms"]) == loops
-
-
-def test_a_backend_may_alternate_between_two_variants(tmp_path: Path) -> None:
-    # The eager reference does, between its memory formats.
-    code = "model.time = lambda arrays, loops, warmup: [i % 2 for i in range(loops)]"
-    commands = [
-        {"op": "time", "loops": loops, "warmup": warmup, "pulse_s": pulse_s}
-        for loops in (1, 50)
-        for warmup in (0, 1, 2, 7)
-        for pulse_s in (0.0, 1000.0)
-    ]
-    replies = in_process(tmp_path, commands, open=code)
-    timed = [reply["ms"] for reply in replies if "ms" in reply]
-    assert timed == [[0]] * 8 + [[0, 1] * 25] * 8
 
 
 @pytest.fixture

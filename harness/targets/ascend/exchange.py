@@ -23,7 +23,7 @@ from harness.targets.ascend.faults import lost_device, raise_for, undead
 from harness.targets.ascend.filetool import Chunk, Opening, read_floats
 from harness.targets.ascend.workspace import Workspace, make_folder, remove, write_file
 from harness.targets.batches import check_loops, copy_batch
-from harness.targets.protocol import Filler, Float32, SessionInfo, TensorSpec
+from harness.targets.protocol import Filler, Float32, SessionInfo, TensorSpec, Times
 
 DISK_PART = 0.25  # of what is free: two chunks, their outputs, and others who write meanwhile
 MOST_FILES = 50_000  # ais_bench refuses a folder of more than 100,000
@@ -150,8 +150,8 @@ class FileSession(abc.ABC):
             if self._stream == stream and not self._closed:
                 self._end_stream()
 
-    def time(self, loops: int, warmup: int) -> list[float]:
-        """Return milliseconds of executions of a whole batch; a mean as one value when the tool
+    def time(self, loops: int, warmup: int) -> Times:
+        """Return the times of executions of a whole batch; a mean as one value when the tool
         prints no more.
 
         Raises:
@@ -160,7 +160,7 @@ class FileSession(abc.ABC):
         check_loops(self.name, loops, warmup)
         self._end_stream()
         try:
-            return self.timed(loops, warmup)
+            return Times(tuple(self.timed(loops, warmup)))
         finally:
             self.workspace.clear()
 

@@ -33,8 +33,13 @@ class CpuTarget:
     # preprocessing (another green channel's std) by 6e-3 on the least sensitive of them.
     traits = Traits(fidelity_bound=1e-3, runs_on_host=True)
 
-    def __init__(self, deadline_factor: float = 1.0) -> None:
+    def __init__(self, deadline_factor: float = 1.0, threads: int | None = None) -> None:
         self._factor = deadline_factor
+        self._threads = threads  # of a session; None: all cores
+
+    def on_threads(self, threads: int) -> CpuTarget:
+        """See `protocol.RunsOnThreads`."""
+        return CpuTarget(self._factor, threads)
 
     def identity(self) -> Mapping[str, Scalar]:
         name, features = processor()
@@ -88,7 +93,9 @@ class CpuTarget:
         log: Path,
         lease_fds: Sequence[int],
     ) -> Session:
-        return host.open_onnx(file, log=log, lease_fds=lease_fds, factor=self._factor)
+        return host.open_onnx(
+            file, log=log, lease_fds=lease_fds, factor=self._factor, threads=self._threads
+        )
 
     def look(
         self, device: Device, moment: Moment, seconds: float, session: Session | None

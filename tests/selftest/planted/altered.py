@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from harness.targets.protocol import Float32, Session
+from harness.targets.protocol import Float32, Session, Times
 
 
 class Altered:
@@ -38,7 +38,7 @@ class Altered:
 
         return self._after(self._inner.stream_into(changed()))
 
-    def time(self, loops: int, warmup: int) -> list[float]:
+    def time(self, loops: int, warmup: int) -> Times:
         return self._inner.time(loops, warmup)
 
     def executions(self, loops: int) -> int:

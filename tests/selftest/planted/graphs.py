@@ -58,6 +58,46 @@ def small_onnx(
     return path
 
 
+def convolution_onnx(path: Path, *, channels: int, dead: int = 0) -> Path:
+    """The means of a convolution's `channels`: `float32[4, 3, 64, 64]` -> `[4, channels]`.
+
+    `dead`: channels of another convolution, which is computed, multiplied by zero and added.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    def means(name: str, count: int) -> list[Any]:
+        kernel = np.random.default_rng(count).standard_normal((count, 3, 5, 5), np.float32)
+        constants.append(numpy_helper.from_array(kernel, f"{name} kernel"))
+        return [
+            helper.make_node("Conv", ["image", f"{name} kernel"], [f"{name} maps"]),
+            helper.make_node("ReduceMean", [f"{name} maps"], [name], axes=[2, 3], keepdims=0),
+        ]
+
+    constants: list[Any] = []
+    if not dead:
+        nodes = means("class", channels)
+    else:
+        constants.append(numpy_helper.from_array(np.zeros(1, np.float32), "zero"))
+        nodes = [
+            *means("live", channels),
+            *means("dead", dead),
+            helper.make_node("ReduceMean", ["dead"], ["mean"], axes=[1], keepdims=1),
+            helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
+            helper.make_node("Add", ["live", "nothing"], ["class"]),
+        ]
+    graph = helper.make_graph(
+        nodes,
+        "convolution",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [4, 3, 64, 64])],
+        [helper.make_tensor_value_info("class", TensorProto.FLOAT, [4, channels])],
+        constants,
+    )
+    opset = helper.make_opsetid("", 11)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=6), str(path))
+    return path
+
+
 def perturb(model: Any) -> None:
     """One filter of the first convolution's weights disturbed, in place."""
     from onnx import numpy_helper

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,11 +12,13 @@ from harness.base.terms import Provenance
 from harness.catalog.load import parse_catalog
 from harness.catalog.schema import Baseline
 from harness.judge.throughput import judge_throughput
-from harness.measure import throughput
+from harness.measure import beside_eager, throughput
 from harness.measure.throughput import TimingPlan
 from harness.records.conditions import Condition, Setup
 from harness.records.measurements import ProblemCode, ThroughputMeasurement
-from harness.targets.protocol import Float32, SessionInfo, TensorSpec
+from harness.targets import host
+from harness.targets.protocol import Float32, Session, SessionInfo, TensorSpec, Times
+from tests.selftest.planted.graphs import convolution_onnx
 from tests.selftest.planted.rows import Fault, Found, Row, judged, said
 from tests.selftest.planted.world import BASELINES, BATCH, World
 
@@ -48,7 +51,7 @@ class Clocked:
     def clock(self) -> float:
         return self.seconds
 
-    def time(self, loops: int, warmup: int) -> list[float]:
+    def time(self, loops: int, warmup: int) -> Times:
         times = []
         for _ in range(warmup + loops):
             self._executions += 1
@@ -56,7 +59,7 @@ class Clocked:
             ripple = 1.0 + 1e-4 * (self._executions % 7)
             times.append(self._ms * ripple)
         self.seconds += self._opening_s + sum(times) / 1000.0
-        return self._told(times, warmup)
+        return Times(tuple(self._told(times, warmup)))
 
     def stream(self, batches: Iterable[Float32]) -> Iterator[Float32]:
         raise AssertionError("nothing is inferred here")
@@ -161,6 +164,46 @@ def _noisy(world: World, planted: bool) -> Found:
     return _against(world, timed(Clocked(4.4, told), wall_check="off", budget_s=12.0))
 
 
+def _beside_eager(ours: Session, eager: Session, **options: Any) -> Found:
+    found, _ = beside_eager.measure(
+        ours, eager, precision_percent=10.0, budget_s=40.0, least_s=0.5, **options
+    )
+    return judged(judge_throughput(found, None, case="a rehearsal"))
+
+
+def _dead_convolution(world: World, planted: bool) -> Found:
+    """A file that does what it should, and a heavy convolution besides that changes nothing."""
+    folder = world.new_folder()
+    ours = convolution_onnx(folder / "ours.onnx", channels=16, dead=96 if planted else 0)
+    eager = convolution_onnx(folder / "eager.onnx", channels=48)
+    with contextlib.ExitStack() as stack:
+        sessions = [
+            stack.enter_context(
+                contextlib.closing(host.open_onnx(file, log=folder / "log", threads=1))
+            )
+            for file in (ours, eager)
+        ]
+        return _beside_eager(*sessions)
+
+
+class Neighboured(Clocked):
+    """Executions of `ms` of CPU time, which take the clock `waits` times as long."""
+
+    def __init__(self, ms: float, waits: float) -> None:
+        super().__init__(ms, opening_s=0.1)
+        self._waits = waits
+
+    def time(self, loops: int, warmup: int) -> Times:
+        cpu = super().time(loops, warmup).ms
+        return Times(tuple(self._waits * ms for ms in cpu), cpu)
+
+
+def _half_as_fast(world: World, planted: bool) -> Found:
+    """Half of eager's speed, where other work takes ten times as much of the clock from eager."""
+    ours, eager = Neighboured(8.0 if planted else 2.0, 1.5), Neighboured(4.0, 15.0)
+    return _beside_eager(ours, eager, clock=ours.clock)
+
+
 def _slow(world: World, planted: bool) -> Found:
     """Below the figure by less than the guides' tables round."""
     return _against(world, measured(4.44 if planted else 4.42))
@@ -193,4 +236,8 @@ FAULTS = (
     Fault("Other work on the machine", "the session's times", "verdict", "INCONCLUSIVE",
           "is only known to", _noisy),
     Fault("A speed 0.3 % below its figure", "the device", "verdict", "FAIL", "too slow", _slow),
+    Fault("A dead heavy convolution, in a rehearsal", "the ONNX file", "verdict", "FAIL",
+          "too slow", _dead_convolution),
+    Fault("Half of eager's speed beside other work, in a rehearsal", "the session's times",
+          "verdict", "FAIL", "too slow", _half_as_fast),
 )  # fmt: skip

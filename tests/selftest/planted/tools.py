@@ -95,7 +95,7 @@ def _om(driver: str = "api", *, maker: str = "", runs: str = "", **other: int) -
     return row
 
 
-def _while_it_runs(fault: str, use: Callable[[Session], Sequence[Float32] | list[float]]) -> Row:
+def _while_it_runs(fault: str, use: Callable[[Session], Sequence[Float32 | float]]) -> Row:
     """The command-line tool misbehaves after the model was opened."""
 
     def row(world: World, planted: bool) -> Found:
@@ -117,8 +117,8 @@ def _two_batches(session: Session) -> Sequence[Float32]:
     return outputs
 
 
-def _five_times(session: Session) -> list[float]:
-    return session.time(5, 1)
+def _five_times(session: Session) -> Sequence[float]:
+    return session.time(5, 1).ms
 
 
 def _overflow(world: World, planted: bool) -> Found:

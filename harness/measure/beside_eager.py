@@ -1,0 +1,114 @@
+"""A rehearsal's throughput: the CPU time of a compiled model beside eager PyTorch's.
+
+Each computes on one thread of a process of its own, in short turns. What is judged is the ratio of
+the CPU times that the two processes spent on an execution: a neighbour takes the clock's time from
+both, and next to none of theirs. Frames a second are taken from the clock all the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from statistics import fmean
+
+from harness.base.errors import InferError
+from harness.judge.statistics import trimmed_mean
+from harness.measure.throughput import loops_of, times_of, timing_of
+from harness.records.measurements import EagerSpeed, Samples, ThroughputMeasurement, Timing
+from harness.targets.protocol import Session, Times
+
+# CPU time of a turn: a thousand times what a clock tells apart where the kernel counts switches,
+# and many ticks where it counts ticks; short beside the time in which a laptop heats up.
+TURN_S = 0.1
+# Three turns of a slow model have an interval already, wide as Student's t makes it.
+LEAST_TURNS = 3
+# A quick model's turns go on for so long: a moment of other work must be the exception.
+LEAST_S = 2.0
+
+
+def measure(
+    session: Session,
+    eager: Session,
+    *,
+    precision_percent: float,
+    budget_s: float,
+    least_s: float = LEAST_S,
+    progress: Callable[[int, float], None] = lambda turns, half_width: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> tuple[ThroughputMeasurement, Samples]:
+    """Time a session and eager PyTorch in turns; returns the summary and all samples.
+
+    Turns stop when the ratio is as precise as was asked for, whatever it is, or `budget_s` ends.
+    `progress` gets the number of turns and the half-width reached.
+
+    Raises:
+        InferError: a session failed, or gave no CPU times.
+    """
+    begin = clock()
+    ours, other = _Side(session), _Side(eager)
+    while True:
+        ours.turn()
+        other.turn()
+        turns = len(ours.cpu)
+        cpu_ms, eager_cpu_ms = ours.cpu_means(), other.cpu_means()
+        ratio, width = trimmed_mean(
+            [theirs / own for own, theirs in zip(cpu_ms, eager_cpu_ms, strict=True)]
+        )
+        progress(turns, width)
+        seconds = clock() - begin
+        if seconds >= budget_s:
+            break
+        if turns >= LEAST_TURNS and seconds >= least_s and width <= precision_percent:
+            break
+    speed = EagerSpeed(
+        memory_format=str(eager.about.runtime.get("memory_format", "")),
+        timing=other.timing(),
+        cpu_ms=cpu_ms,
+        eager_cpu_ms=eager_cpu_ms,
+        ratio=ratio,
+    )
+    measurement = ThroughputMeasurement(
+        provenance="rehearsal",
+        timing=ours.timing(),
+        eager=speed,
+        precision_percent=precision_percent,
+        budget_s=budget_s,
+        seconds=seconds,
+        half_width_percent=width,
+        too_few_rounds=LEAST_TURNS if turns < LEAST_TURNS else 0,
+    )
+    samples = Samples(
+        tuple(ours.ms), cpu=tuple(ours.cpu), eager=tuple(other.ms), eager_cpu=tuple(other.cpu)
+    )
+    return measurement, samples
+
+
+class _Side:
+    """One session's turns, sized by a first execution that counts for nothing."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.ms: list[tuple[float, ...]] = []
+        self.cpu: list[tuple[float, ...]] = []
+        self._loops = loops_of(TURN_S, self._times(1).cpu_ms[0])
+
+    def turn(self) -> None:
+        times = self._times(self._loops)
+        self.ms.append(times.ms)
+        self.cpu.append(times.cpu_ms)
+
+    def cpu_means(self) -> tuple[float, ...]:
+        """CPU time of an execution in ms, by turn."""
+        return tuple(map(fmean, self.cpu))
+
+    def timing(self) -> Timing:
+        return timing_of(self._session.inputs[0].shape[0], 1, self.ms)
+
+    def _times(self, loops: int) -> Times:
+        times = times_of(self._session, loops, 0)
+        if len(times.cpu_ms) != loops or not sum(times.cpu_ms) > 0.0:
+            raise InferError(
+                f"{loops} executions took no CPU time that this host could tell",
+                remedy="a rehearsal's throughput needs the CPU clock of processes",
+            )
+        return times
