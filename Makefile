@@ -1,22 +1,38 @@
-# make accept   rehearse the acceptance of every model on this machine
-# make env      only the environment that both use, .venv
-# make test     the harness's own tests, two at a time
-# make lint     ruff, mypy, and which room may import which
-# PYTHON=...    the interpreter to use (3.11 or 3.12)
+# make accept     rehearse the acceptance of every model on this machine
+# make env        only the environment that both use, .venv
+# make env-run    the small environment of a host that only runs compiled models: no PyTorch
+# make test       the harness's own tests, two at a time
+# make lint       ruff, mypy, and which room may import which
+# TORCH=cpu       with any of them: take PyTorch's CPU wheels, from PyTorch's own index
+# PYTHON=...      the interpreter to use (3.11 or 3.12)
 
 VENV := .venv
 BIN := $(VENV)/bin
 FIND_PYTHON := for p in "$(PYTHON)" python3 python3.12 python3.11; do \
 	[ -n "$$p" ] && "$$p" -c 'import sys, venv; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \
 	2>/dev/null && { echo "$$p"; exit 0; }; done; exit 1
-REQUIREMENTS := requirements.txt $(wildcard requirements/*.txt)
+REQUIREMENTS := requirements.txt $(wildcard requirements/*.txt) pyproject.toml
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
-.PHONY: accept env test lint format clean
+# Sizes of the wheels for x86-64: what pip install --dry-run --ignore-installed adds up to.
+ifeq ($(TORCH),)
+SIZE := 2.9 GB to fetch on x86-64, 2.5 GB of it for CUDA, which no rehearsal uses: TORCH=cpu saves it
+else ifeq ($(TORCH),cpu)
+SIZE := 0.35 GB to fetch
+PIN = $(shell sed -n 's/^\($(1)==[0-9.]*\).*/\1+cpu/p' requirements/build.txt)
+WHEELS := --extra-index-url https://download.pytorch.org/whl/cpu $(call PIN,torch) $(call PIN,torchvision)
+else
+$(error TORCH=$(TORCH) is not known: leave it out, or TORCH=cpu)
+endif
+
+.PHONY: accept env env-run test lint format clean
 
 accept: $(VENV)/installed
 	$(BIN)/python -m pytest --rehearsal $(ARGS)
 
 env: $(VENV)/installed
+
+env-run: $(VENV)/installed-run
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest tests/selftest -n 2 --dist=worksteal $(ARGS)
@@ -31,14 +47,24 @@ format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(VENV)/installed: $(REQUIREMENTS)
+$(VENV)/installed: $(REQUIREMENTS) | $(BIN)/python
+	@echo 'installing all requirements into $(VENV): $(SIZE)'
+	$(PIP) -r requirements.txt $(WHEELS)
+	$(PIP) --no-deps -e .
+	@touch $@
+
+$(VENV)/installed-run: $(REQUIREMENTS) | $(BIN)/python
+	@echo 'installing requirements/run.txt into $(VENV), without PyTorch: 0.11 GB to fetch'
+	$(PIP) -r requirements/run.txt
+	$(PIP) --no-deps -e .
+	@touch $@
+
+$(BIN)/python:
 	@python=$$($(FIND_PYTHON)) || { \
 		echo "no Python 3.11 or 3.12 with venv found; name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; \
 		exit 1; }; \
 	echo "using $$($$python --version) ($$python)"; \
 	$$python -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
-	@touch $@
 
 clean:
 	rm -rf $(VENV) .store runs

@@ -193,7 +193,13 @@ def builds(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="builds-", dir=args.work) as folder:
         command = [
             *(sys.executable, "-m", "pytest", "tests/acceptance", "-q", "--simulate-ascend"),
-            *("-m", "throughput", "--batch-sizes=1,2,4,8,16", "--precision=0.01", "--budget=6"),
+            *(
+                "-m",
+                "throughput",
+                "--batch-sizes=1,2,4,8,16",
+                "--timing-precision=0.01",
+                "--budget=6",
+            ),
             f"--simulator=compute=none,time=spin:5,atc_seconds={args.atc_seconds}",
             *(f"--catalog={TINY}", f"--runs={folder}/runs", f"--store={folder}/store"),
         ]

@@ -1,26 +1,29 @@
-"""`python -m harness`: what can be known and done without running pytest."""
+"""`npu-accept`, or `python -m harness`: what can be known and done without running pytest."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 try:
     import typer
     from typer import completion as typers
 
+    from harness import __version__
     from harness.cli import cache, history
-    from harness.cli.completion import VARIABLE, completion
+    from harness.cli.completion import PROGRAM, VARIABLE, completion
     from harness.cli.doctor import doctor
     from harness.cli.options import takes_settings
     from harness.cli.plan import plan
+    from harness.cli.reference import options
     from harness.cli.report import report, why
     from harness.cli.rules import rules
     from harness.judge.causes import Exit
 except ModuleNotFoundError as error:
     # Of the harness' own modules none is absent: that would be a fault, with its traceback.
-    if __name__ != "__main__" or (error.name or "harness").partition(".")[0] == "harness":
+    if (error.name or "harness").partition(".")[0] == "harness":
         raise
     sys.stderr.write(
         f"{error.name} is not installed in {sys.executable}\n"
@@ -39,11 +42,30 @@ app = _commands(
     name="harness",
     add_completion=False,  # `completion` is a command of ours
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"npu-acceptance {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_show_version, help="show the version"),
+    ] = False,
+) -> None:
+    pass
+
+
 app.command()(takes_settings(plan))
 app.command()(takes_settings(doctor))
 app.command()(takes_settings(report, ("lang",)))
 app.command()(takes_settings(why, ()))
 app.command()(rules)
+app.command()(options)
 _store = _commands("Look at, fill and tidy the artifact store.")
 _store.command()(takes_settings(cache.ls, ("store", "catalog")))
 _store.command()(takes_settings(cache.explain))
@@ -64,11 +86,12 @@ _usage_error.exit_code = int(Exit.INPUT_ERROR)
 
 
 def main() -> None:
-    """Entry of `python -m harness`."""
+    """Entry of the command."""
     run: Callable[..., Any] = app
     # typer does this itself only together with the options that it would add.
     typers.completion_init()  # type: ignore[attr-defined]  # imported there, not exported
-    run(prog_name="python -m harness", complete_var=VARIABLE)
+    installed = Path(sys.argv[0]).stem == PROGRAM
+    run(prog_name=PROGRAM if installed else "python -m harness", complete_var=VARIABLE)
 
 
 if __name__ == "__main__":

@@ -88,8 +88,9 @@ def _is_like(records: RunRecords, case: CaseLine, settings: Settings) -> bool:
     if case.machine.hostname != socket.gethostname():
         return False
     given = records.run.settings if records.run else {}
-    timing = (given.get("budget"), given.get("precision"))
-    return case.check == "accuracy" or timing == (settings.budget, settings.precision)
+    precision = given.get("timing_precision", given.get("precision"))  # its older name
+    timing = (given.get("budget"), precision)
+    return case.check == "accuracy" or timing == (settings.budget, settings.timing_precision)
 
 
 def _work_s(case: CaseLine, images: int | None) -> float:

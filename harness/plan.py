@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from harness.base.errors import ConfigError
 from harness.base.families import available
+from harness.base.names import did_you_mean
 from harness.base.terms import CHECKS, Check
 from harness.catalog.schema import Catalog, Model
 from harness.records.lines import PlannedCase
@@ -96,9 +96,9 @@ def _known(name: str, names: Iterable[str], what: str) -> None:
     known = list(dict.fromkeys(names))
     if name in known:
         return
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    raise ConfigError(f"no {what} is named {name!r}", remedy=f"{hint}{what}s: {', '.join(known)}")
+    hint = did_you_mean(name, known)
+    remedy = " ".join([hint, f"{what}s: {', '.join(known)}"]).strip()
+    raise ConfigError(f"no {what} is named {name!r}", remedy=remedy)
 
 
 def _targets(model: Model, settings: Settings) -> tuple[str, ...]:

@@ -6,23 +6,24 @@ What a run is stands in `harness.run.engine`; nothing below this module imports 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
-from collections.abc import Callable, Generator, Sequence
-from contextlib import nullcontext
-from typing import Any, NoReturn
+import traceback
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import pytest
 
-from harness import settings
+from harness import settings, usage
 from harness.base import signals
-from harness.base.errors import HarnessError, RecordError
+from harness.base.errors import ConfigError, HarnessError, RecordError
 from harness.judge.causes import Exit
 from harness.plan import Case
 from harness.records import writer
 from harness.records.verdicts import Verdict
 from harness.report import pytest_html
-from harness.run.case_record import nodeid_of
 from harness.run.engine import CaseRun, Run, progress_on_stderr
 
 CASE = pytest.StashKey[CaseRun]()
@@ -32,19 +33,12 @@ _WORDS = {
 }
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Add the harness's options, each with a variable and a key of `pytest.ini`."""
-    for one in settings.GROUPS:
-        parser.getgroup(f"acceptance: {one.title}", f"acceptance: {one.title}, e.g. {one.example}")
-    for option in settings.OPTIONS:
-        group = parser.getgroup(f"acceptance: {option.group.title}")
-        how: dict[str, Any] = {"action": "store_true"}
-        if option.kind != "flag":
-            repeats = option.kind in ("list", "pairs")
-            how = {"action": "append" if repeats else "store", "metavar": option.metavar}
-        text = f"{option.help} [${option.environment}]"
-        group.addoption(option.flag, dest=option.name, default=None, help=text, **how)
-        parser.addini(option.ini, help=option.help.replace("%%", "%"), default="")
+    config: Any = pluginmanager.get_plugin("pytestconfig")
+    arguments = [str(argument) for argument in config.invocation_params.args]
+    with _refusing():
+        usage.add_options(parser, arguments, pluginmanager.list_name_plugin())
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -53,10 +47,12 @@ def pytest_configure(config: pytest.Config) -> None:
     worker: dict[str, Any] = getattr(config, "workerinput", {})  # xdist sets it on its workers
     if getattr(config.option, "dist", "no") == "each":
         raise pytest.UsageError("--dist=each runs each case several times; use --dist=load")
-    given = {one.name: config.getoption(one.name, default=None) for one in settings.OPTIONS}
+    given = {one.name: config.getoption(one.ini, default=None) for one in settings.OPTIONS}
     given["target"] = worker.get("acceptance_target") or given["target"]
-    ini = {one.ini: str(config.getini(one.ini) or "") for one in settings.OPTIONS}
-    try:
+    keys = [key for one in settings.OPTIONS for key in one.keys]
+    with _refusing():
+        ini = settings.ini_values(config.inipath) if config.inipath else {}
+        ini |= {key: str(config.getini(key) or "") for key in keys}
         run = Run(
             settings.resolve(given, ini=ini, base=config.invocation_params.dir),
             run_id=worker.get("acceptance_run", ""),
@@ -65,9 +61,9 @@ def pytest_configure(config: pytest.Config) -> None:
             # pytest's capture is suspended while plugins are configured: this is the real stderr.
             progress=progress_on_stderr(worker.get("workerid", "")),
         )
-    except HarnessError as error:
-        _refuse(error)
     config.pluginmanager.register(RunHooks(run), "acceptance-run")
+    for line in [] if worker else settings.unknown_variables(os.environ):
+        sys.stderr.write(f"{line}\n")
     if config.pluginmanager.hasplugin("html"):
         config.pluginmanager.register(pytest_html.Columns(run.settings.provenance))
     if worker:
@@ -77,11 +73,15 @@ def pytest_configure(config: pytest.Config) -> None:
         signals.listen()
 
 
-def _refuse(error: HarnessError) -> NoReturn:
+@contextmanager
+def _refusing() -> Iterator[None]:
     """End before anything runs: a full disk is the machine's trouble, all else an input."""
-    if isinstance(error, RecordError):
+    try:
+        yield
+    except RecordError as error:
         pytest.exit(str(error), returncode=int(Exit.MACHINE_TROUBLE))
-    raise pytest.UsageError(str(error)) from None
+    except HarnessError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 @pytest.fixture
@@ -118,12 +118,14 @@ class RunHooks:
         self._interrupted = False
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionstart(self) -> None:
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Read the catalog before anything is collected: its errors are errors of usage."""
-        try:
+        config = session.config
+        marks = [re.split(r"\W", line)[0] for line in config.getini("markers")]
+        with _refusing():
+            usage.check_expression("-m", config.getoption("markexpr"), marks)
+            usage.check_expression("-k", config.getoption("keyword"))
             _ = self.run.plan
-        except HarnessError as error:
-            _refuse(error)
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Make one item for each case of the test's check."""
@@ -133,10 +135,11 @@ class RunHooks:
                 cases = self.run.plan.of(check)
                 metafunc.parametrize("case", cases, ids=[case.id for case in cases])
 
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Without xdist the selection is known here."""
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        """Without xdist the selection is known here, and that it could be collected."""
         self.run.upcoming = tuple(case for item in session.items if (case := _case_of(item)))
-        if not self.run.worker and not session.config.option.collectonly:
+        if not (self.run.worker or session.config.option.collectonly or session.testsfailed):
             self._begin([item.nodeid for item in session.items])
 
     @pytest.hookimpl(optionalhook=True)
@@ -151,16 +154,10 @@ class RunHooks:
         self._begin(ids)
 
     def _begin(self, nodeids: Sequence[str]) -> None:
-        def name(nodeid: str) -> str:  # whatever pytest's root is
-            return nodeid.rpartition("::")[2]
-
-        known = {name(nodeid_of(case)): case for case in self.run.plan.cases}
-        cases = [(one, known[name(one)]) for one in nodeids if name(one) in known]
-        try:
+        with _refusing():
+            cases = usage.planned(nodeids, self.run.plan)
             if cases and not self.run.begun:
                 self.run.begin(cases)
-        except HarnessError as error:
-            _refuse(error)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -182,8 +179,11 @@ class RunHooks:
             error = call.excinfo.value
             if isinstance(error, HarnessError):
                 report.longrepr = f"{name}: {self.run.describe(case.case, error)}"
-            if not isinstance(error, pytest.fail.Exception):
+            if not isinstance(error, pytest.fail.Exception | pytest.skip.Exception):
                 case.failed(error)
+            elif not case.fails:  # else it is the verdict, which the line has
+                remedy = "see to that plugin, e.g. a longer --timeout"
+                case.failed(ConfigError(f"another plugin ended the case: {error}", remedy=remedy))
         line = case.line()
         if call.when == "call" or report.failed:
             if line.outcome == "known_failure":
@@ -222,15 +222,24 @@ class RunHooks:
         """End the run, after xdist has ended its workers; nothing that was started lives on."""
         with nullcontext() if self.run.worker else signals.uninterrupted():
             self.run.stop_building()
-            yield
+            fault = ""
+            try:
+                yield
+            except Exception as error:  # another plugin's: it must not cost records and report
+                if not self.run.begun:
+                    raise
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                fault = f"{where.filename}, line {where.lineno}: {type(error).__name__}: {error}"
+                sys.stderr.write(f"\na plugin of pytest failed as the run ended: {fault}\n")
             if self.run.begun:
-                self._finish(session)
+                self._finish(session, fault=bool(fault))
 
-    def _finish(self, session: pytest.Session) -> None:
+    def _finish(self, session: pytest.Session, *, fault: bool) -> None:
         decided: list[int] = []  # nothing, where the records could not even be read
 
         def decide(code: Exit) -> int:
             """Keep pytest's code of a run that was interrupted, or in which pytest failed."""
+            code = Exit.HARNESS_FAULT if fault and code == Exit.PASSED else code
             ended = [pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED]
             if not self._interrupted:
                 ended.append(pytest.ExitCode.INTERRUPTED)  # what xdist calls the end by -x

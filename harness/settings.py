@@ -14,13 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import iniconfig
+
 from harness.base.environment import ROOT
 from harness.base.errors import ConfigError
-from harness.base.families import available, families, rehearsal_target
+from harness.base.families import available, families, family_of, rehearsal_target, target_name
+from harness.base.names import did_you_mean
 from harness.base.options import (
     INPUTS,
     MEASURING,
     PLACES,
+    REAL,
+    STAND_INS,
     WHAT_TO_RUN,
     Group,
     Option,
@@ -54,7 +59,7 @@ class Settings:
     rehearsal: bool = what_option(
         "flag",
         "run the whole chain on this machine: ONNX Runtime, generated images, stand-in weights",
-        kind_of_run=True,
+        asks_for="rehearsal",
     )
     target: str | None = what_option(
         "text",
@@ -63,7 +68,7 @@ class Settings:
         "NAME",
     )
     models: tuple[str, ...] | None = what_option(
-        "list", "models to run, separated by commas (default: all)", "A,B"
+        "list", "models to run, separated by commas (default: all)", "A,B", also=("model",)
     )
     batch_sizes: tuple[int, ...] | None = what_option(
         "list",
@@ -80,33 +85,39 @@ class Settings:
         limits=(0, 255),
     )
     imagenet: Path | None = input_option(
-        "path", "folder of the ImageNet validation images", "DIR", variable="IMAGENET_DIR"
+        "path",
+        "folder of the ImageNet validation images",
+        "DIR",
+        variable="IMAGENET_DIR",
+        used_in=REAL,
     )
     labels: Path | None = input_option(
-        "path", "label file, when it does not lie beside the images", "FILE"
+        "path", "label file, when it does not lie beside the images", "FILE", used_in=REAL
     )
     limit: int | None = input_option(
-        "int", "use the first N images by name", "N", limits=(1, MAX_IMAGES)
+        "int", "use the first N images by name", "N", limits=(1, MAX_IMAGES), used_in=REAL
     )
     sample: int | None = input_option(
         "int",
         "use N images chosen at random, the same ones every time",
         "N",
         limits=(1, MAX_IMAGES),
+        used_in=REAL,
     )
     seed: int = input_option(
-        "int", "seed of --sample (default: 0)", "S", default=0, limits=(0, MAX_SEED)
+        "int", "seed of --sample (default: 0)", "S", default=0, limits=(0, MAX_SEED), used_in=REAL
     )
     image_list: Path | None = input_option(
-        "path", "use the images that this file names, one on a line", "FILE"
+        "path", "use the images that this file names, one on a line", "FILE", used_in=REAL
     )
     checkpoints: Path | None = input_option(
-        "path", "folder of the original checkpoints (.pth)", "DIR"
+        "path", "folder of the original checkpoints (.pth)", "DIR", used_in=REAL
     )
     checkpoint_cache: Path | None = input_option(
         "path",
         "folder that checkpoints are fetched into (default: checkpoints in the store)",
         "DIR",
+        used_in=REAL,
     )
     offline: bool = input_option("flag", "fetch nothing; use only the files that are there")
     onnx: tuple[tuple[str, Path], ...] = input_option(
@@ -117,6 +128,7 @@ class Settings:
         "models whose checkpoint may run code while it is read; only for files you made",
         "A,B",
         default=(),
+        used_in=REAL,
     )
     store: Path = place_option(
         "path", "folder of the artifact store (default: .store)", "DIR", default=ROOT / ".store"
@@ -126,7 +138,8 @@ class Settings:
     )
     leases: Path = place_option(
         "path",
-        "folder of the host's device locks, shared by containers",
+        "folder of the host's device locks, shared by containers (default: npu-acceptance-leases "
+        "in the temporary folder)",
         "DIR",
         default=Path(tempfile.gettempdir()) / "npu-acceptance-leases",
     )
@@ -145,15 +158,17 @@ class Settings:
         f"generated images of a rehearsal (default: {DEFAULT_REHEARSAL_IMAGES})",
         "N",
         default=DEFAULT_REHEARSAL_IMAGES,
+        used_in=STAND_INS,
         limits=(25, MAX_IMAGES),
     )
-    precision: float = measuring_option(
+    timing_precision: float = measuring_option(
         "float",
         "half-width of a throughput's 99-percent interval at which rounds stop, in percent "
         "(default: 1; 10 in a rehearsal)",
         "PERCENT",
         default=1.0,
         limits=(0.01, 100.0),
+        also=("precision",),
     )
     budget: float = measuring_option(
         "float",
@@ -245,9 +260,10 @@ GROUPS: tuple[Group, ...] = (
     MEASURING,
     PLACES,
 )
-_BY_NAME = {row.name: row for row in OPTIONS}
-_REAL_INPUTS = ("imagenet", "labels", "limit", "sample", "seed", "image_list", "checkpoints")
-"""What a rehearsal, which makes its own images and weights, has no use for."""
+_KINDS: Mapping[Provenance, str] = {
+    "real": "a real run",
+    **{row.asks_for: row.flag for row in OPTIONS if row.asks_for},
+}
 
 
 def resolve(
@@ -261,20 +277,25 @@ def resolve(
 
     Args:
         command_line: option name -> value, absent or None when not given.
+        ini: every key `harness_...` of the file, with its value.
         base: what relative paths are relative to; the working directory by default.
 
     Raises:
-        ConfigError: a value that cannot be used, with the place that it came from.
+        ConfigError: a value that cannot be used, with the place that it came from; an option that
+            such a run does not use; a key that does not exist.
     """
     environment = os.environ if environment is None else environment
     ini = {} if ini is None else ini
     base = base or Path.cwd()
     values: dict[str, Any] = {}
+    for key in ini.keys() - {key for row in OPTIONS for key in row.keys}:
+        hint = did_you_mean(key, [row.ini for row in OPTIONS])
+        raise ConfigError(f"pytest.ini: there is no key {key}", remedy=hint or "remove it")
     for row in OPTIONS:
         for source, raw in (
             (row.flag, command_line.get(row.name)),
-            (f"${row.environment}", environment.get(row.environment)),
-            (f"pytest.ini {row.ini}", ini.get(row.ini)),
+            *((f"${name}", environment.get(name)) for name in row.variables),
+            *((f"pytest.ini {key}", ini.get(key)) for key in row.keys),
         ):
             if raw is None or raw == "" or raw == [] or raw is False:
                 continue
@@ -290,6 +311,33 @@ def resolve(
     return settings
 
 
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Return a line for each variable `HARNESS_...` that no option has."""
+    known = {name: name for row in OPTIONS for name in row.variables}
+    known |= {"HARNESS_" + row.name.upper(): row.environment for row in OPTIONS}
+    return [
+        f"${name} is not a variable of the harness. {did_you_mean(name, known, known)}".strip()
+        for name in environment
+        if name.startswith("HARNESS_") and known.get(name) != name
+    ]
+
+
+def ini_values(path: Path) -> dict[str, str]:
+    """Return the keys `harness_...` of a `pytest.ini`, read as pytest reads it.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    if not path.is_file() or path.suffix != ".ini":
+        return {}
+    try:
+        sections = iniconfig.IniConfig(str(path)).sections
+    except (OSError, ValueError, iniconfig.ParseError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", remedy="correct the file") from error
+    keys = sections.get("pytest", {})
+    return {key: value for key, value in keys.items() if key.startswith("harness_")}
+
+
 def with_target(settings: Settings, target: str | None, detection: str = "") -> Settings:
     """Return the same settings on a target that was found, or that another process chose."""
     return dataclasses.replace(settings, target=target or settings.target, detection=detection)
@@ -297,34 +345,52 @@ def with_target(settings: Settings, target: str | None, detection: str = "") -> 
 
 def _make_consistent(values: dict[str, Any], command_line: Mapping[str, Any]) -> None:
     """Set defaults and limits of a rehearsal and of a simulation; both make their own inputs."""
-    kinds = [row for row in OPTIONS if row.kind_of_run and values.get(row.name)]
+    kinds = [row for row in OPTIONS if row.asks_for and values.get(row.name)]
     if len(kinds) > 1:
         raise ConfigError(
             f"{kinds[0].flag} and {kinds[1].flag} are two kinds of run",
             remedy="leave out one: a rehearsal runs on this machine's CPU, a simulation through "
             "stand-ins of a device's tools",
         )
-    for family in families():
-        played = family.simulation
-        if played and command_line.get(played.described_by) and not values.get(played.asked_by):
-            asked, described = _BY_NAME[played.asked_by], _BY_NAME[played.described_by]
-            raise ConfigError(
-                f"{described.flag} says what {asked.flag} plays", remedy=f"add {asked.flag}"
-            )
-    if not kinds:
-        return
-    _choose_target(values, kinds[0])
-    for name in _REAL_INPUTS:
-        if name in values and command_line.get(name):
-            flag = _BY_NAME[name].flag
-            raise ConfigError(
-                f"{flag} does not go with {kinds[0].flag}, which makes its own images and weights",
-                remedy=f"leave out one of the two; real inputs on this machine: "
-                f"--target={rehearsal_target()} {flag}=...",
-            )
-        values.pop(name, None)
-    values.setdefault("precision", 10.0)
-    values.setdefault("budget", 40.0 if values.get("rehearsal") else 10.0)
+    if values.get("target"):
+        values["target"] = target_name(values["target"])
+    if kinds:
+        _choose_target(values, kinds[0])
+    _leave_out_unused(values, command_line, (kinds[0].asks_for if kinds else None) or "real")
+    if kinds:
+        values.setdefault("timing_precision", 10.0)
+        values.setdefault("budget", 40.0 if values.get("rehearsal") else 10.0)
+
+
+def _leave_out_unused(
+    values: dict[str, Any], command_line: Mapping[str, Any], kind: Provenance
+) -> None:
+    """Refuse what the command line asks and this run does not use; drop it where it comes from a
+    variable or a file, which are the same for every run.
+    """
+    target = values.get("target")
+    family = family_of(target or "")
+    others = {
+        row.name: other
+        for other in families()
+        for row in rows(other.options)
+        if family not in (None, other)
+    }
+    for row in OPTIONS:
+        if row.name not in values:
+            continue
+        if kind not in row.used_in:
+            place = _KINDS[kind]
+            remedy = f"leave it out; it is for {' and '.join(_KINDS[one] for one in row.used_in)}"
+        elif row.name in others or (family is not None and row.name in family.ignores):
+            place, remedy = f"the target {target}", "leave it out"
+            if row.name in others:
+                remedy += f"; it is for {', '.join(others[row.name].targets)}"
+        else:
+            continue
+        if command_line.get(row.name):
+            raise ConfigError(f"{row.flag} does not go with {place}", remedy=remedy)
+        values.pop(row.name)
 
 
 def _choose_target(values: dict[str, Any], kind: Option) -> None:

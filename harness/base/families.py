@@ -6,7 +6,8 @@ and `provider` (`harness.targets.provider`: what a run uses). A package is impor
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 
@@ -17,12 +18,11 @@ PACKAGES = ("harness.targets.cpu", "harness.targets.cuda", "harness.targets.asce
 
 @dataclass(frozen=True)
 class Simulation:
-    """The simulated host of a family: the option that asks for it, the one that describes it, and
-    the targets that it plays, the usual one first.
+    """The simulated host of a family: the option that asks for it, and the targets that it plays,
+    the usual one first.
     """
 
     asked_by: str
-    described_by: str
     targets: tuple[str, ...]
 
     @property
@@ -49,6 +49,8 @@ class Family:
     """What the lower rooms know of a family of targets.
 
     `title`: how `doctor` calls what it finds of it. `group`: of its options in `--help`.
+    `short_names`: other names of its targets. `ignores`: options of every run that its targets
+    have no use for.
     `rehearses`: its target is that of a rehearsal.
     `section`: the part of a model in the catalog that is the family's, as `module:Class` of a
     pydantic model.
@@ -58,6 +60,8 @@ class Family:
     name: str
     title: str
     targets: tuple[str, ...]
+    short_names: Mapping[str, str] = field(default_factory=dict)
+    ignores: tuple[str, ...] = ()
     options: type[TargetOptions] = TargetOptions
     group: Group | None = None
     simulation: Simulation | None = None
@@ -82,6 +86,14 @@ def _family(package: str) -> Family:
 def available() -> tuple[str, ...]:
     """Return the names of the targets that this version can run on."""
     return tuple(name for family in families() for name in family.targets)
+
+
+def target_name(name: str) -> str:
+    """Return a target's name for what a person writes: `310P3` and `Ascend310P3` alike."""
+    text = name.strip().lower()
+    short = {key: target for family in families() for key, target in family.short_names.items()}
+    text = short.get(text, text)
+    return text if text in available() else name.strip()
 
 
 def family_of(target: str) -> Family | None:

@@ -12,10 +12,8 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from harness import __version__
 from harness.base.errors import ConfigError
-
-VERSION = "0.1.0"
-"""Of the harness."""
 
 PACKAGES = (
     "numpy",
@@ -112,7 +110,7 @@ def machine() -> Machine:
 def versions() -> dict[str, str]:
     """Versions of the harness, of Python and of the libraries that can change a figure."""
     return {
-        "harness": VERSION,
+        "harness": __version__,
         "python": platform.python_version(),
         **{name: package_version(name) for name in PACKAGES},
     }

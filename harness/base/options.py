@@ -9,10 +9,13 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+from harness.base.terms import Provenance
 
 Kind = Literal["flag", "text", "path", "list", "int", "float", "pairs"]
 _KEY = "option"
+REAL, STAND_INS = ("real",), ("rehearsal", "simulated")  # kinds of run
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ INPUTS = Group(
     "inputs", "pytest -m accuracy --imagenet=/data/val --checkpoints=/data/pth --sample=5000"
 )
 MEASURING = Group(
-    "measuring", "pytest -m throughput --precision=0.5 --budget=300 --allow-inconclusive"
+    "measuring", "pytest -m throughput --timing-precision=0.5 --budget=300 --allow-inconclusive"
 )
 PLACES = Group("places", "pytest --store=/srv/store --runs=/srv/runs --leases=/srv/leases")
 
@@ -40,7 +43,8 @@ class Option:
     """One setting: its flag, its variable, its key in `pytest.ini` and its help.
 
     `limits`: the least and the largest number; of a list, whose numbers are `numbers`.
-    `kind_of_run`: a flag that asks for a run that is not real.
+    `asks_for`: the kind of run that a flag asks for. `used_in`: the kinds of run that use it.
+    `also`: other names that are accepted, e.g. an older one.
     """
 
     name: str
@@ -52,19 +56,40 @@ class Option:
     choices: tuple[str, ...] = ()
     limits: tuple[float, float] | None = None
     numbers: str = ""
-    kind_of_run: bool = False
+    asks_for: Provenance | None = None
+    used_in: tuple[Provenance, ...] = get_args(Provenance)
+    also: tuple[str, ...] = ()
 
     @property
     def flag(self) -> str:
-        return "--" + self.name.replace("_", "-")
+        return self.flags[0]
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The flag and the other names of it."""
+        return tuple("--" + name.replace("_", "-") for name in (self.name, *self.also))
+
+    @property
+    def own_flag(self) -> str:
+        """A form of the flag that no other plugin of pytest has."""
+        return "--harness" + self.flag[1:]
 
     @property
     def environment(self) -> str:
-        return self.variable or "HARNESS_" + self.name.upper()
+        return self.variables[0]
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        own = self.variable or "HARNESS_" + self.name.upper()
+        return (own, *("HARNESS_" + name.upper() for name in self.also))
 
     @property
     def ini(self) -> str:
-        return "harness_" + self.name
+        return self.keys[0]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple("harness_" + name for name in (self.name, *self.also))
 
 
 def option(

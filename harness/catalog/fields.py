@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from harness.base.families import target_name
 from harness.base.stages import Stage
 from harness.catalog.yaml_document import unknown_key, unknown_name
 
@@ -34,6 +35,10 @@ MAX_TOLERANCE_PERCENT = 10
 # Top-1 and top-5 are percent: a figure of at most 1 is a fraction by mistake, or a network that
 # is hardly better than guessing among 1,000 classes (0.1).
 MIN_ACCURACY_PERCENT = 1
+
+
+def _target(value: Any) -> Any:
+    return target_name(value) if isinstance(value, str) else value
 
 
 def matching(pattern: str, expected: str) -> AfterValidator:
@@ -108,7 +113,9 @@ Fps = Annotated[float, Field(gt=0, le=1e7, allow_inf_nan=False)]
 Tolerance = Annotated[float, Field(gt=0, le=MAX_TOLERANCE_PERCENT, allow_inf_nan=False)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 # Which targets there are is known to `base/families.py`.
-Target = Annotated[str, matching(r"[a-z][a-z0-9-]{0,31}", "the name of a target")]
+Target = Annotated[
+    str, matching(r"[a-z][a-z0-9-]{0,31}", "the name of a target"), BeforeValidator(_target)
+]
 BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)]
 Flag = Annotated[str, matching(r"--[a-z][a-z0-9_]*(=[^\s\"'`$;|&<>]+)?", "one flag, --name=value")]
 Argument = Annotated[bool | int | Number | str, BeforeValidator(_argument)]

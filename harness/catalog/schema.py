@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import Field, create_model, field_validator
 
 from harness.base.errors import CatalogError
-from harness.base.families import families
+from harness.base.families import families, target_name
 from harness.base.terms import Check, Provenance
 from harness.catalog.fields import (
     MAX_TOLERANCE_PERCENT,
@@ -193,7 +193,8 @@ def same_product(one: str, other: str) -> bool:
     """Return whether two names are of one product: tools say `NVIDIA Tesla T4` or `Tesla T4`."""
 
     def plain(name: str) -> str:
-        return "".join(c for c in name.lower() if c.isalnum()).removeprefix("nvidia")
+        name = target_name(name).lower()  # an NPU is named with its family or without
+        return "".join(c for c in name if c.isalnum()).removeprefix("nvidia")
 
     return plain(one) == plain(other)
 

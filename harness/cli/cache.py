@@ -84,8 +84,6 @@ def build(settings: Settings, *, check: CheckOption = None) -> None:
     if lacking:
         sys.stderr.write(missing_text(lacking, len(cases)) + "\n")
         raise typer.Exit(int(Exit.INPUT_ERROR))
-    for tool in registry.provider_of(settings).unused(settings):
-        sys.stderr.write(f"{tool} is not used: a simulated host has its own tools\n")
     folder = None
     code = Exit.HARNESS_FAULT
     with signals.listening():

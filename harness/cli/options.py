@@ -12,22 +12,20 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any
 
-import iniconfig
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from harness.base.environment import ROOT
-from harness.base.errors import ConfigError, DeviceError, HarnessError, StoreError
+from harness.base.errors import DeviceError, HarnessError, StoreError
 from harness.base.families import available
 from harness.base.options import Option
 from harness.base.terms import Check
 from harness.catalog.load import load_catalog
 from harness.judge.causes import Exit
-from harness.settings import OPTIONS, resolve
+from harness.settings import OPTIONS, ini_values, resolve, unknown_variables
 
 INI = ROOT / "pytest.ini"
 PIPED_WIDTH = 100  # columns of a pipe or a file, which a person reads later
@@ -68,23 +66,6 @@ def readable_errors() -> Iterator[None]:
         raise typer.Exit(int(code)) from None
 
 
-def ini_values(path: Path | None = None) -> dict[str, str]:
-    """Return the harness's keys of `pytest.ini` (`INI`), read as pytest reads it.
-
-    Raises:
-        ConfigError: the file cannot be read.
-    """
-    path = INI if path is None else path
-    if not path.is_file():
-        return {}
-    try:
-        sections = iniconfig.IniConfig(str(path)).sections
-    except (OSError, ValueError, iniconfig.ParseError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}", remedy="correct the file") from error
-    known = {option.ini for option in OPTIONS}
-    return {key: value for key, value in sections.get("pytest", {}).items() if key in known}
-
-
 def takes_settings(
     command: Callable[..., None], names: Collection[str] | None = None
 ) -> Callable[..., None]:
@@ -104,7 +85,9 @@ def takes_settings(
     def run(**given: Any) -> None:
         with readable_errors():
             others = {parameter.name: given.pop(parameter.name) for parameter in own}
-            command(resolve(given, ini=ini_values()), **others)
+            for line in unknown_variables(os.environ):
+                sys.stderr.write(f"{line}\n")
+            command(resolve(given, ini=ini_values(INI)), **others)
 
     del run.__wrapped__
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -119,7 +102,7 @@ def _parameter(option: Option) -> inspect.Parameter:
     )
     completed = option.choices or option.name in ("target", "models")
     declared = typer.Option(
-        option.flag,
+        *option.flags,
         metavar=option.metavar,
         help=f"{option.help} [${option.environment}]",
         rich_help_panel=option.group.title,
@@ -143,7 +126,7 @@ def _completions(option: Option, incomplete: str) -> list[str]:
         begun, comma, last = incomplete.rpartition(",")
         begun += comma
         try:
-            known = load_catalog(resolve({}, ini=ini_values()).catalog).models
+            known = load_catalog(resolve({}, ini=ini_values(INI)).catalog).models
         except HarnessError:
             known = ()
     return [begun + value for value in known if value.startswith(last)]

@@ -225,6 +225,8 @@ def _of_check(check: RunCheckLine, records: RunRecords) -> Reason:
             same = (case.model, case.target) == (check.model, check.target)
             if same and case.outcome == "failed" and (reason := _diagnosis(case)):
                 return reason
+    if check.name is CheckName.PLANTED_FAULT:
+        return Reason("input", check.sentence, "choose cases and a driver that meet the fault")
     return Reason("model", check.sentence)
 
 

@@ -403,7 +403,7 @@ def take_throughput(
 
 
 def _progress(case: CasePipeline, rounds: int, width: float) -> None:
-    asked = f"(asked for: \N{PLUS-MINUS SIGN}{case.bench.settings.precision:g} %)"
+    asked = f"(asked for: \N{PLUS-MINUS SIGN}{case.bench.settings.timing_precision:g} %)"
     case.bench.progress.say(f"{rounds} rounds, {precision.known_to(width)} {asked}")
 
 
@@ -411,7 +411,7 @@ def _plan(case: CasePipeline, session: Session) -> TimingPlan:
     settings, about = case.bench.settings, session.about
     return TimingPlan(
         provenance=case.bench.provenance,
-        precision_percent=settings.precision,
+        precision_percent=settings.timing_precision,
         budget_s=settings.budget,
         least_s=throughput.LEAST_S if case.bench.provenance == "real" else 0.0,
         round_s=about.round_s or case.bench.target.traits.round_s,

@@ -407,7 +407,7 @@ def _with_usual_target(settings: Settings) -> Settings:
     """Return the settings with the target of a run on stand-ins, where they name none."""
     if settings.target is not None or not settings.stand_ins:
         return settings
-    kinds = {row.name: True for row in OPTIONS if row.kind_of_run and settings.value(row)}
+    kinds = {row.name: True for row in OPTIONS if row.asks_for and settings.value(row)}
     return dataclasses.replace(settings, target=resolve(kinds, environment={}).target)
 
 

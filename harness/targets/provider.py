@@ -115,10 +115,6 @@ class Provider:
     def check(self, settings: Settings) -> None:
         """Raise `ConfigError` where the options of a simulation cannot be played."""
 
-    def unused(self, settings: Settings) -> Sequence[str]:
-        """Return options that name tools of a real host in a simulated run, which has its own."""
-        return ()
-
     def remarks(self, settings: Settings, run_dir: Path) -> Sequence[str]:
         """Return what the family says of a finished run, e.g. planted faults that never struck."""
         return ()

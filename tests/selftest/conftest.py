@@ -32,6 +32,13 @@ if WITH_OTHERS:
     on_one_core()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """A warning fails a test of ours; it never fails an acceptance case."""
+    config.addinivalue_line("filterwarnings", "error")
+    # pytest-metadata's own, nothing of ours
+    config.addinivalue_line("filterwarnings", "ignore::DeprecationWarning:pytest_metadata")
+
+
 @pytest.fixture(autouse=True)
 def _first_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cases that run in this process begin with the first device, whatever worker of ours it is."""

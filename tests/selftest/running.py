@@ -20,7 +20,7 @@ TINY = Path(__file__).parent / "tiny.yaml"
 NO_NETWORK = ("timm:test_resnet", "timm:test_resnet\n      arguments: {no_such: 1}")
 # The budget ends each throughput case after its first rounds, for tests that ask what becomes of a
 # verdict, not which it is.
-QUICK = ("--budget", "0.1", "--precision", "100", "--allow-inconclusive")
+QUICK = ("--budget", "0.1", "--timing-precision", "100", "--allow-inconclusive")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from harness.settings import resolve
 from harness.targets import registry
 from tests.selftest.running import TINY, run_python
 
-CHAIN = ("--simulate-ascend", "--batch-sizes=4", "--budget=0.2", "--precision=50")
+CHAIN = ("--simulate-ascend", "--batch-sizes=4", "--budget=0.2", "--timing-precision=50")
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def execute(shared, tmp_path):
             "simulator": simulator,
             "batch_sizes": "4",
             "budget": 0.2,
-            "precision": 50,
+            "timing_precision": 50,
             "catalog": str(catalog),
             "store": str(shared / "store"),
             "runs": str(tmp_path / "runs"),
@@ -188,9 +188,9 @@ def test_each_fault_is_named_at_its_stage(case_of, fault, stage, code, words):
 
 def test_a_fault_that_nothing_came_across_is_told(execute):
     records = execute("cards=2,fault=nan:1", "accuracy")
-    assert records.end.exit_status == 0
+    assert records.end.exit_status == 6
     (check,) = (one for one in records.checks if one.name == CheckName.PLANTED_FAULT)
-    assert (check.outcome, check.sentence) == ("recorded", "fault nan:1 never struck")
+    assert (check.outcome, check.sentence) == ("inconclusive", "fault nan:1 never struck")
 
 
 # Judged against figures that are marked as simulated ----------------------------------------
@@ -228,7 +228,7 @@ def test_a_simulated_device_is_judged_by_simulated_figures(
     catalog.write_text(TINY.read_text() + table)
     host = ",".join(("compute=onnx,time=spin:10", *options))
     # Five rounds of 0.25 s, whatever the machine does meanwhile: the budget ends none of them.
-    case, status = case_of(host, "throughput", catalog, budget=60, precision=30)
+    case, status = case_of(host, "throughput", catalog, budget=60, timing_precision=30)
     assert (case.outcome, status) == (outcome, code), case.sentence
     assert words in case.sentence
     assert provenance == "simulated" or "4000" not in case.sentence

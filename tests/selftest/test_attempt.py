@@ -40,7 +40,7 @@ def case(tmp_path, check="throughput", **options):
 @pytest.mark.parametrize("real", [True, False])
 def test_a_session_is_timed_as_its_driver_needs_it(tmp_path, about, wall_check, round_s, real):
     options = {"checkpoints": str(tmp_path)} if real else SIMULATED
-    one = case(tmp_path, budget="33", precision="2", **options)
+    one = case(tmp_path, budget="33", timing_precision="2", **options)
     session: Any = SimpleNamespace(about=about)
     plan = attempt._plan(one, session)
     assert (plan.wall_check, plan.round_s) == (wall_check, round_s)

@@ -87,7 +87,7 @@ def test_what_is_not_like_this_run_says_nothing(settings, other):
     assert estimates(settings)["accuracy", 4].work_s is None
 
 
-@pytest.mark.parametrize("option", ["budget", "precision"])
+@pytest.mark.parametrize("option", ["budget", "timing_precision"])
 def test_a_throughput_of_another_budget_says_nothing(settings, option):
     write(settings, "a", case("throughput"), **{option: 7.0})
     assert estimates(settings)["throughput", 4].work_s is None

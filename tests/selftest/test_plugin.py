@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from html import unescape
 
@@ -13,7 +16,7 @@ from harness.base.stages import Stage
 from harness.pages.looks import banners
 from harness.records import reader
 from harness.report import write_report
-from tests.selftest.running import NO_NETWORK, QUICK, TINY, last_json, run_python
+from tests.selftest.running import NO_NETWORK, QUICK, ROOT, TINY, last_json, run_python
 
 HEAVY = ("torch", "torchvision", "timm", "onnx", "onnxsim", "onnxruntime")
 
@@ -54,6 +57,15 @@ def test_collect_only_always_works_and_imports_nothing_heavy():
         (("--catalog={broken}",), ("broken.yaml:{line}",)),  # when the session starts
         (("--runs=/proc/x",), ("--runs=DIR",)),  # when the cases are known
         (("-n", "2", "--dist=each"), ("--dist=each",)),
+        (("-m", "acuracy", "-n", "2"), ("acuracy", "did you mean 'accuracy'")),
+        (("-k", "((("), ("-k '((('",)),
+        (("--modles=tiny",), ("--modles", "did you mean '--models'")),
+        (("-p", "tests.selftest.plugins.multiplied"), ("not in the plan", "tiny-bs1-cpu")),
+        (("-p", "tests.selftest.plugins.multiplied", "-n", "1"), ("not in the plan",)),
+        (
+            ("-p", "tests.selftest.plugins.same_options", "--device=0"),
+            ("same_options", "--harness-device"),
+        ),
     ],
 )
 def test_a_wrong_command_line_is_an_error_of_usage_in_words(run_pytest, tmp_path, arguments, words):
@@ -65,6 +77,25 @@ def test_a_wrong_command_line_is_an_error_of_usage_in_words(run_pytest, tmp_path
     for word in words:
         assert word.format(line=line) in done.output
     assert "Traceback" not in done.output
+    assert not done.runs.exists()
+
+
+def test_every_option_has_a_form_that_no_other_plugin_has(run_pytest):
+    words = ("-p", "tests.selftest.plugins.same_options", "--simulate-ascend", "--offline")
+    done = run_pytest(*words[:-1], "--harness-device=0", "--harness-offline", "--collect-only")
+    assert done.code == 0, done.output
+    assert run_pytest(*words, "--harness-seed=1").code == 4
+
+
+@pytest.mark.parametrize("root", [[], ["--rootdir=/"]])
+def test_from_elsewhere_the_acceptance_cases_run_and_no_test_of_ours(root):
+    command = [sys.executable, "-m", "pytest", str(ROOT), *root, "-p", "no:cacheprovider"]
+    command += ["--rehearsal", "--collect-only", "-q", f"--catalog={TINY}"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True)
+    nodes = [line for line in done.stdout.splitlines() if "::" in line]
+    assert len(nodes) == 4, done.stdout + done.stderr
+    assert all("tests/acceptance/test_" in node for node in nodes)
 
 
 def test_settings_come_from_the_command_line_then_variables(run_pytest):
@@ -132,6 +163,30 @@ def test_a_rehearsal_with_two_workers_then_alone_from_the_store(run_pytest, shar
     )
     assert done.code == 0, done.output
     assert re.search(r"1 (recorded|inconclusive)", done.output)
+
+
+def test_other_plugins_cost_neither_a_case_nor_the_report(run_pytest):
+    done = run_pytest(
+        *("--rehearsal", "-m", "accuracy", "-p", "tests.selftest.plugins.noisy"),
+        env={"PYTHONOPTIMIZE": "1", "ANOTHER_ENDS": "tiny-bs4"},
+    )
+    assert done.code == 4, done.output
+    records = done.records()
+    assert [case.outcome for case in records.cases] == ["passed", "error"]
+    assert "planted: it took too long" in records.cases[1].sentence
+    assert records.end is not None
+    assert records.end.complete
+    assert (done.run_dir / "report.html").is_file()
+    assert "noisy.py, line" in done.output
+    assert "INTERNALERROR" not in done.output
+    # Where all cases are good, a plugin that failed is not green.
+    done = run_pytest(
+        *("--rehearsal", "-k", "accuracy and bs1"), "-p", "tests.selftest.plugins.noisy"
+    )
+    assert done.code == 3, done.output
+    records = done.records()
+    assert records.end is not None
+    assert records.end.exit_status == 3
 
 
 def test_a_lost_worker_costs_one_case_and_is_in_every_report(run_pytest, tmp_path):

@@ -304,13 +304,13 @@ def test_checks_that_cannot_be_judged_fail_the_run(make, monkeypatch):
     assert records.exit_status == Exit.ACCEPTANCE_FAILED
 
 
-def test_what_a_target_remarks_is_recorded(make, monkeypatch):
+def test_what_a_target_remarks_is_not_green(make, monkeypatch):
     monkeypatch.setattr(Provider, "remarks", lambda *_: ("never struck",))
     records = make().execute()
     assert [(one.name, one.outcome, one.sentence) for one in records.checks] == [
-        (CheckName.PLANTED_FAULT, "recorded", "never struck")
+        (CheckName.PLANTED_FAULT, "inconclusive", "never struck")
     ]
-    assert records.exit_status == Exit.PASSED
+    assert records.exit_status == Exit.INCONCLUSIVE_ONLY
 
 
 def test_a_worker_that_died_has_a_line_for_its_case(make):
@@ -429,7 +429,7 @@ def test_an_excused_case_ends_green(make, tmp_path):
     "given",
     [
         {"rehearsal": True},
-        {"rehearsal": True, "offline": True, "rehearsal_images": "60", "precision": "3"},
+        {"rehearsal": True, "offline": True, "rehearsal_images": "60", "timing_precision": "3"},
         {"simulate_ascend": True, "simulator": "cards=2,fault=busy", "device": "0,1"},
         {"target": "ascend310p3", "imagenet": "/data/a b", "sample": "50", "seed": "3"},
         {"target": "cpu", "onnx": ["tiny=/x/y.onnx"], "allow_inconclusive": True},

@@ -10,7 +10,7 @@ import pytest
 from harness.base.errors import ConfigError
 from harness.base.options import rows
 from harness.base.selection import Selection
-from harness.settings import OPTIONS, Settings, resolve
+from harness.settings import OPTIONS, Settings, resolve, unknown_variables
 from harness.targets.ascend.options import AscendOptions
 
 BASE = Path("/base")
@@ -84,8 +84,8 @@ def test_paths_are_absolute_below_the_base() -> None:
         ("limit", "0"),
         ("sample", "0"),
         ("limit", "50001"),
-        ("precision", "nan"),
-        ("precision", "0"),
+        ("timing_precision", "nan"),
+        ("timing_precision", "0"),
         ("budget", "inf"),
         ("batch_sizes", "0"),
         ("batch_sizes", "4,x"),
@@ -130,6 +130,15 @@ def test_the_selection(given: dict[str, Any], wanted: Selection) -> None:
         ({"limit": "5"}, {"HARNESS_SAMPLE": "5"}, "--limit and --sample"),
         ({"rehearsal": True, "target": "ascend310"}, {}, "not on ascend310"),
         ({"driver": "pyacl"}, {}, "is not one of api, cli, benchmark"),
+        ({"rehearsal": True, "device": "7"}, {}, "--device does not go with the target cpu"),
+        ({"target": "cpu", "device": "7"}, {}, "--device does not go with the target cpu"),
+        ({"rehearsal": True, "driver": "api"}, {}, "--driver does not go with the target cpu"),
+        ({"target": "cuda", "tune": "none"}, {}, "--tune does not go with the target cuda"),
+        ({"rehearsal": True, "soc_version": "310P3"}, {}, "--soc-version does not go with"),
+        ({"rehearsal": True, "simulator": "cards=2"}, {}, "--simulator does not go with --rehears"),
+        ({"simulator": "cards=2"}, {}, "--simulator does not go with a real run"),
+        ({"simulate_ascend": True, "atc": "/nope"}, {}, "--atc does not go with --simulate-ascend"),
+        ({"target": "cpu", "rehearsal_images": "30"}, {}, "--rehearsal-images does not go with a"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_at_once(
@@ -143,9 +152,9 @@ def test_what_cannot_be_meant_is_refused_at_once(
 
 def test_a_rehearsal_has_its_own_defaults() -> None:
     found = settings({"rehearsal": True})
-    assert (found.target, found.precision, found.budget) == ("cpu", 10.0, 40.0)
+    assert (found.target, found.timing_precision, found.budget) == ("cpu", 10.0, 40.0)
     assert found.provenance == "rehearsal"
-    assert settings({"rehearsal": True, "precision": "2"}).precision == 2.0
+    assert settings({"rehearsal": True, "timing_precision": "2"}).timing_precision == 2.0
     assert not settings({"rehearsal": False}, {"HARNESS_REHEARSAL": "no"}).rehearsal
 
 
@@ -186,6 +195,27 @@ def test_settings_as_json_are_plain_values() -> None:
     assert data["seed"] == 0
 
 
+def test_older_and_shorter_names_are_accepted() -> None:
+    wanted = settings({"timing_precision": "2", "models": "a"})
+    assert settings({}, {"HARNESS_PRECISION": "2", "HARNESS_MODEL": "a"}) == wanted
+    assert settings({}, {}, {"harness_precision": "2", "harness_model": "a"}) == wanted
+    both = {"HARNESS_PRECISION": "3", "HARNESS_TIMING_PRECISION": "2", "HARNESS_MODELS": "a"}
+    assert settings({}, both) == wanted
+    for name in ("310P3", "Ascend310P3", "ascend310p3"):
+        assert settings({"target": name}).target == "ascend310p3"
+    assert settings({"target": "310p4"}).target == "310p4"  # which the plan refuses
+
+
+def test_names_that_nothing_has_are_told_with_the_closest() -> None:
+    with pytest.raises(ConfigError, match="harness_modles") as caught:
+        settings({}, {}, {"harness_modles": "a"})
+    assert "harness_models" in caught.value.remedy
+    given = {"HARNESS_MODLES": "a", "HARNESS_IMAGENET": "/", "HARNESS_MODELS": "a", "OTHER": "1"}
+    first, second = unknown_variables(given)
+    assert "HARNESS_MODLES" in first and "'HARNESS_MODELS'" in first
+    assert "HARNESS_IMAGENET" in second and "'IMAGENET_DIR'" in second
+
+
 # Options of a family of targets.
 
 
@@ -201,4 +231,5 @@ def test_a_simulation_has_its_own_target_defaults_and_locks() -> None:
     found = settings({"simulate_ascend": True}, {"IMAGENET_DIR": "/data"})
     assert (found.provenance, found.target, found.budget) == ("simulated", "ascend310p3", 10.0)
     assert found.imagenet is None and found.stand_ins
+    assert settings({"simulate_ascend": True}, {"HARNESS_ATC": "/atc"}) == found
     assert found.leases_of(BASE) == BASE / "leases" != settings().leases_of(BASE)

@@ -135,7 +135,7 @@ def night(tmp_path, shared):
     return night
 
 
-CHAIN = "--simulate-ascend --batch-sizes=4 --budget=0.2 --precision=50 --no-diagnosis"
+CHAIN = "--simulate-ascend --batch-sizes=4 --budget=0.2 --timing-precision=50 --no-diagnosis"
 
 
 def test_a_night_that_fails_keeps_its_code_and_says_why_at_its_end(night, tmp_path):

@@ -8,9 +8,10 @@ FAMILY = Family(
     "ascend",
     "Ascend",
     tuple(CHIPS),
+    short_names={chip.removeprefix("ascend"): chip for chip in CHIPS},
     options=AscendOptions,
     group=GROUP,
-    simulation=Simulation("simulate_ascend", "simulator", ("ascend310p3", "ascend310")),
+    simulation=Simulation("simulate_ascend", ("ascend310p3", "ascend310")),
     section="harness.targets.ascend.spec:AscendSpec",
     guide_columns=(GuideColumn("ascend310", "310", 0), GuideColumn("ascend310p3", "310P", 2)),
 )

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from harness.base.options import Group, TargetOptions, option, what_option
+from harness.base.options import REAL, Group, TargetOptions, option, what_option
 
 CHIPS: Mapping[str, str] = {"ascend310": "Ascend310", "ascend310p3": "Ascend310P3"}
 DRIVERS = ("api", "cli", "benchmark")
 """How models run on an NPU, in the order of preference."""
 GROUP = Group("ascend", "pytest --device=0,1 --ais-python=/usr/bin/python3 --tune=none")
+# Of a real host: a simulated one has its own.
+_TOOL: Mapping[str, Any] = {"group": GROUP, "used_in": REAL}
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class AscendOptions(TargetOptions):
         "flag",
         "run the Ascend chain on this machine: a stand-in for CANN's tools and an NPU, "
         "generated images, stand-in weights",
-        kind_of_run=True,
+        asks_for="simulated",
     )
     simulator: str = what_option(
         "text",
@@ -30,9 +33,10 @@ class AscendOptions(TargetOptions):
         "lists keys and faults, and the drivers that show each",
         "KEY=VALUE,...",
         default="",
+        used_in=("simulated",),
     )
     soc_version: str | None = option(
-        "text", "the chip, where no npu-smi tells it: Ascend310P3", "CHIP", group=GROUP
+        "text", "the chip, where no npu-smi tells it: Ascend310P3 or 310P3", "CHIP", group=GROUP
     )
     driver: str | None = option(
         "text",
@@ -43,28 +47,28 @@ class AscendOptions(TargetOptions):
     )
     tune: str = option(
         "text",
-        "tuning of compiled models: guide (default), none, or aoe (takes hours)",
+        "tuning of compiled models: guide, none, or aoe, which takes hours (default: guide)",
         "HOW",
         default="guide",
         choices=("guide", "none", "aoe"),
         group=GROUP,
     )
     ascend_home: Path | None = option(
-        "path", "folder of the CANN toolkit (default: where it is found)", "DIR", group=GROUP
+        "path", "folder of the CANN toolkit (default: where it is found)", "DIR", **_TOOL
     )
-    atc: Path | None = option("path", "the atc to use", "FILE", group=GROUP)
-    npu_smi: Path | None = option("path", "the npu-smi to use", "FILE", group=GROUP)
+    atc: Path | None = option("path", "the atc to use", "FILE", **_TOOL)
+    npu_smi: Path | None = option("path", "the npu-smi to use", "FILE", **_TOOL)
     benchmark_tool: Path | None = option(
-        "path", "the legacy benchmark tool, for --driver=benchmark", "FILE", group=GROUP
+        "path", "the legacy benchmark tool, for --driver=benchmark", "FILE", **_TOOL
     )
     ais_infer: Path | None = option(
-        "path", "ais_infer.py of CANN 5.1, for --driver=cli", "FILE", group=GROUP
+        "path", "ais_infer.py of CANN 5.1, for --driver=cli", "FILE", **_TOOL
     )
     ais_python: str | None = option(
         "text",
         "the Python that has ais_bench and aclruntime (default: this one)",
         "PYTHON",
-        group=GROUP,
+        **_TOOL,
     )
 
     @property

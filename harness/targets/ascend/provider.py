@@ -102,10 +102,6 @@ class AscendProvider(Provider):
         if options.simulate_ascend:
             simulation.check(options, settings.target)
 
-    def unused(self, settings: Settings) -> Sequence[str]:
-        options = settings.of(AscendOptions)
-        return simulation.unused(options) if options.simulate_ascend else ()
-
     def remarks(self, settings: Settings, run_dir: Path) -> Sequence[str]:
         return simulation.remarks(run_dir) if settings.of(AscendOptions).simulate_ascend else ()
 

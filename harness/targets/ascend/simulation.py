@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.base import locks
 from harness.base.errors import ConfigError
+from harness.base.options import REAL, rows
 from harness.targets.ascend.options import CHIPS, AscendOptions
 from harness.targets.ascend.toolkit import Toolkit
 
@@ -25,8 +26,6 @@ NOTICE = "Part of a SIMULATED Ascend host, made by harness.simulator; never a re
 NOTICE_BYTES = 2000  # of a tool's beginning, in which it says so
 
 USUAL = "ascend310p3"
-# Options that name tools of a real host, where a simulated one has its own.
-_REAL_TOOLS = ("ais_infer", "ais_python", "ascend_home", "atc", "benchmark_tool", "npu_smi")
 
 
 def check(options: AscendOptions, target: str | None) -> None:
@@ -51,16 +50,6 @@ def _config(options: AscendOptions, target: str | None) -> SimulatorConfig:
     return simulator.parse_config(options.simulator, usual_chip=chip)
 
 
-def unused(options: AscendOptions) -> tuple[str, ...]:
-    """Return the options that name tools of a real host."""
-    given = dataclasses.asdict(options)
-    return tuple(
-        f"--{name.replace('_', '-')}={given[name]}"
-        for name in _REAL_TOOLS
-        if given[name] is not None
-    )
-
-
 def environment(options: AscendOptions, target: str | None, folder: Path) -> Mapping[str, str]:
     """Return the environment of a host in `folder` that has the simulated CANN.
 
@@ -83,7 +72,8 @@ def own_tools(options: AscendOptions, folder: Path) -> AscendOptions:
     """Return options that name no tool of a real host, and those of the host in `folder`."""
     from harness import simulator
 
-    nothing: dict[str, Any] = dict.fromkeys(_REAL_TOOLS)
+    tools = (row.name for row in rows(AscendOptions) if row.used_in == REAL)
+    nothing: dict[str, Any] = dict.fromkeys(tools)
     own = {**nothing, "ais_infer": simulator.ais_infer_script(folder)}
     return dataclasses.replace(options, **own)
 

@@ -1,0 +1,161 @@
+"""The command line of pytest: the options that it gets, and what of it cannot be meant."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Protocol
+
+from harness.base.errors import ConfigError, some
+from harness.base.names import did_you_mean
+from harness.plan import Case, Plan
+from harness.run.case_record import nodeid_of
+from harness.settings import GROUPS, OPTIONS
+
+_WORD = re.compile(r"(?:[\w+.\[\]\\/-]|:(?!\s))+")  # as `-m` and `-k` take them
+_OPERATORS = ("and", "or", "not", "True", "False", "None")
+
+
+class Group(Protocol):
+    """What of a group of pytest's options is used here."""
+
+    def addoption(self, *flags: str, **attributes: Any) -> None: ...
+
+
+class Parser(Protocol):
+    """What of pytest's parser is used here."""
+
+    extra_info: dict[str, Any]
+
+    def getgroup(self, name: str, description: str = "") -> Group: ...
+    def addini(self, name: str, help: str, *, default: str) -> None: ...
+    def parse_known_and_unknown_args(self, args: Sequence[str]) -> tuple[Any, list[str]]: ...
+
+
+def add_options(
+    parser: Parser, arguments: Sequence[str], plugins: Iterable[tuple[str, Any]]
+) -> None:
+    """Add every option, with its keys of `pytest.ini`; leave a flag to another plugin that has it.
+
+    Args:
+        arguments: the command line.
+        plugins: every plugin of pytest, with its name.
+
+    Raises:
+        ConfigError: the command line has a flag of ours that another plugin would take.
+    """
+    for one in GROUPS:
+        parser.getgroup(f"acceptance: {one.title}", f"acceptance: {one.title}, e.g. {one.example}")
+    given = {argument.partition("=")[0] for argument in arguments}
+    for option in OPTIONS:
+        group = parser.getgroup(f"acceptance: {option.group.title}")
+        how: dict[str, Any] = {"action": "store_true"}
+        if option.kind != "flag":
+            repeats = option.kind in ("list", "pairs")
+            how = {"action": "append" if repeats else "store", "metavar": option.metavar}
+        text = f"{option.help} [${option.environment}]"
+        for flag in (*option.flags, option.own_flag):
+            if _is_free(flag, parser):
+                group.addoption(flag, dest=option.ini, default=None, help=text, **how)
+                text = argparse.SUPPRESS  # help shows the first
+            elif flag in given:
+                owner = _owner(flag, plugins)
+                away = f", or do without that plugin: -p no:{owner}" if owner else ""
+                raise ConfigError(
+                    f"{flag} is taken here by {owner or 'another plugin of pytest'}",
+                    remedy=f"write {option.own_flag}{away}",
+                )
+        for key in option.keys:
+            parser.addini(key, help=option.help.replace("%%", "%"), default="")
+    _hint_at_unknown_flags(arguments, parser)
+
+
+def _is_free(flag: str, parser: Parser) -> bool:
+    given = f"{flag}=x"
+    try:
+        return given in parser.parse_known_and_unknown_args([given])[1]
+    except Exception:  # it is known, and takes another value
+        return False
+
+
+def _owner(flag: str, plugins: Iterable[tuple[str, Any]]) -> str:
+    """Return the name of the plugin whose source adds the flag; empty where none is found."""
+    for name, plugin in plugins:
+        hook = getattr(plugin, "pytest_addoption", None)
+        try:
+            source = inspect.getsource(hook) if hook is not None else ""
+        except (OSError, TypeError):
+            continue
+        if f'"{flag}"' in source or f"'{flag}'" in source:
+            return name
+    return ""
+
+
+def _hint_at_unknown_flags(arguments: Sequence[str], parser: Parser) -> None:
+    """Let pytest's own error of an unknown option name the closest one of ours."""
+    try:
+        unknown = parser.parse_known_and_unknown_args(arguments)[1]
+    except Exception:  # another error of usage, which pytest tells
+        return
+    known = [flag for option in OPTIONS for flag in option.flags]
+    hints = [did_you_mean(argument.partition("=")[0], known) for argument in unknown]
+    if any(hints):
+        parser.extra_info["what to do"] = " ".join(filter(None, hints))
+
+
+def check_expression(flag: str, text: str, names: Collection[str] | None = None) -> None:
+    """Check what `-m` or `-k` was given, before anything is collected.
+
+    Args:
+        names: what may be named; anything where it is None.
+
+    Raises:
+        ConfigError: it is no expression, or names something that does not exist.
+    """
+    if not text.strip():
+        return
+    words = [word for word in _WORD.findall(text) if word not in _OPERATORS]
+    plain = _WORD.sub(lambda word: word[0] if word[0] in _OPERATORS else "x", text)
+    try:
+        compile(plain.strip(), flag, "eval")
+    except (SyntaxError, ValueError, MemoryError):
+        raise ConfigError(
+            f"{flag} {text!r} is no expression", remedy="names with and, or, not and parentheses"
+        ) from None
+    for word in words if names is not None and "=" not in text else ():
+        if names is not None and word not in names:
+            hint = did_you_mean(word, names)
+            known = f"{flag} accuracy or {flag} throughput"
+            raise ConfigError(
+                f"{flag} {text!r}: no test is marked {word}", remedy=f"{hint} {known}".strip()
+            )
+
+
+def planned(nodeids: Sequence[str], plan: Plan) -> list[tuple[str, Case]]:
+    """Return the selected cases with their node ids; none where other tests were selected.
+
+    Raises:
+        ConfigError: something would run that is not in the plan, or twice.
+    """
+
+    def name(nodeid: str) -> str:  # whatever pytest's root is
+        return nodeid.rpartition("::")[2]
+
+    known = {name(nodeid_of(case)): case for case in plan.cases}
+    cases = [(one, known[name(one)]) for one in nodeids if name(one) in known]
+    others = [one for one in nodeids if name(one) not in known]
+    tests = {one.partition("[")[0] for one in known}
+    if not cases and not any(name(one).partition("[")[0] in tests for one in others):
+        return []
+    if others:
+        raise ConfigError(
+            f"not in the plan: {some(others, 3)}",
+            remedy="run the cases alone, and without plugins that multiply or rename them",
+        )
+    if len({case for _, case in cases}) < len(cases):
+        raise ConfigError(
+            "a case was selected twice", remedy="name each test once; each case runs once in a run"
+        )
+    return cases
