@@ -434,7 +434,7 @@ def _beside_eager(
             return beside_eager.measure(
                 session,
                 rival,
-                precision_percent=case.bench.settings.precision,
+                precision_percent=case.bench.settings.timing_precision,
                 budget_s=case.bench.settings.budget,
                 progress=functools.partial(_progress, case),
             )
