@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import json
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ import pytest
 from harness.base import jobs
 from harness.base.errors import HarnessError, LoadError
 from harness.stages import eager
-from harness.targets.protocol import Float32, SessionInfo, TensorSpec
+from harness.targets.protocol import Float32, SessionInfo, TensorSpec, Times
 
 real_call = jobs.call
 _one_at_a_time = threading.RLock()  # filters of warnings and PyTorch's seed are the process's
@@ -64,10 +65,9 @@ def open_eager(file: Path, *, options: Mapping[str, Any], **others: Any) -> Eage
 class EagerSession:
     """A session on the eager backend without its worker."""
 
-    about = SessionInfo(driver="eager")
-
     def __init__(self, model: Any) -> None:
         self._model = model
+        self.about = SessionInfo(driver="eager", runtime=model.info)
         self.inputs = [TensorSpec(*spec) for spec in model.inputs]
         self.outputs = [TensorSpec(*spec) for spec in model.outputs]
 
@@ -81,9 +81,14 @@ class EagerSession:
             fill(view)
             yield self._model.run([view])[0]
 
-    def time(self, loops: int, warmup: int) -> list[float]:
-        times: list[float] = self._model.time([self._zeros()], loops, warmup)
-        return times
+    def time(self, loops: int, warmup: int) -> Times:
+        clocks = []
+        for _ in range(warmup + loops):
+            clocks.append((time.perf_counter(), time.process_time()))
+            self._model.run([self._zeros()])
+        clocks.append((time.perf_counter(), time.process_time()))
+        ms, cpu_ms = 1000 * np.diff(clocks[warmup:], axis=0).T
+        return Times(tuple(ms.tolist()), tuple(cpu_ms.tolist()))
 
     def executions(self, loops: int) -> int:
         return loops
