@@ -102,8 +102,8 @@ def test_a_rehearsals_throughput_computes_on_one_thread(tmp_path, monkeypatch, r
         size = one.model.input.size
         return FakeSession(lambda batch: batch, (4, 3, size, size), one.model.classes)
 
-    for module in (sessions, eager.sessions):
-        monkeypatch.setattr(module, "open_session", open_session)
+    monkeypatch.setattr(sessions, "open_session", open_session)
+    monkeypatch.setattr("harness.stages.eager.sessions.open_session", open_session)
     monkeypatch.setattr(host, "cores", lambda: 7)
     monkeypatch.setattr(beside_eager, "measure", lambda *_, **__: ("measurement", "samples"))
     rival: Any = SimpleNamespace(path=TINY) if rehearsed else None
