@@ -74,7 +74,7 @@ def draw(series: Series, state: str) -> Chart:
     days = tuple(dict.fromkeys((points[0].day, points[-1].day)))
     last = formats.figure(points[-1].value, series.unit)
     return Chart(
-        caption=note,
+        caption="; ".join(filter(None, (series.unit, note))),
         summary=f"{series.key.name} {series.key.check} over time: {len(points)} figures, "
         f"the last {last}: {state}",
         marks=(*marks, *_figures(points, along, up)),

@@ -151,12 +151,11 @@ class Why:
         return "" if self.entries[0].text.rstrip(".") == self.why else self.entries[0].text
 
     @property
-    def lines(self) -> list[str]:
-        """The finding for a terminal: on the lines after the first what was said and what next."""
-        lines = [self.text]
-        lines += [f"    {entry.text}" for entry in self.entries[:NAMES_SHOWN] if self.said]
-        lines += [f"    {say('what to do')}: {self.remedy}"] * bool(self.remedy)
-        return lines + [f"    {say('again')}: {self.repeat}"] * bool(self.repeat)
+    def details(self) -> list[str]:
+        """What was said and what is next, as lines for a terminal."""
+        said = [entry.text for entry in self.entries[:NAMES_SHOWN] if self.said]
+        steps = (("what to do", self.remedy), ("again", self.repeat))
+        return said + [f"{say(name)}: {step}" for name, step in steps if step]
 
     @property
     def repeat(self) -> str:

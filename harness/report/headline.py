@@ -130,14 +130,17 @@ def headline(shown: Shown, whys: Sequence[Why]) -> Headline:
 
 
 def _whole(shown: Shown) -> bool:
-    """Return whether every model passed on the whole data set: only then is it "accepted"."""
+    """Return whether every model passed on the whole data set: only then is it "accepted".
+
+    In a run that is not real no published figure is left, so that nothing is.
+    """
     scored = {
         case.model
         for case in shown.records.cases
         if case.reference is not None and case.reference.kind == "published"
     }
     kinds = {case.outcome for case in shown.records.cases}
-    return shown.real and kinds == {"passed"} and scored == {c.model for c in shown.records.cases}
+    return kinds == {"passed"} and scored == {c.model for c in shown.records.cases}
 
 
 def _ran(shown: Shown, whys: Sequence[Why]) -> tuple[Tone, str]:

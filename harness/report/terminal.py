@@ -49,7 +49,8 @@ def summary_lines(records: RunRecords) -> list[str]:
     lines = [*(banner.text for banner in run.banners), run.headline.text]
     lines += [f"  {_plain(reason)}" for reason in run.headline.more]
     for why in run.whys:
-        lines += [f"  {_plain(text, LONGEST)}" for text in why.lines]
+        lines.append(f"  {_plain(why.text, LONGEST)}")
+        lines += [f"    {_plain(text, LONGEST)}" for text in why.details]
     if records.end is not None and records.end.exit_status:
         lines.append(f"  {run.exit_words}")
     for matrix in run.matrices:

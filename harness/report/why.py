@@ -140,11 +140,11 @@ def _findings(run: RunView, whys: tuple[findings.Why, ...]) -> list[str]:
     """The findings; the first of them with what was said, what next and where the log is."""
     lines = []
     for number, why in enumerate(whys[:MOST_FINDINGS]):
-        first, *more = why.lines
-        lines.append(f"- {first}")
+        lines.append(f"- {why.text}")
         if number < WHOLE_FINDINGS:
             log = _log_of(why.case, run.records) if why.case is not None else None
-            lines += [*more, *([f"    log: {log}"] if log is not None else [])]
+            lines += [f"    {text}" for text in why.details]
+            lines += [f"    log: {log}"] if log is not None else []
     return lines
 
 

@@ -343,11 +343,20 @@ def test_a_change_of_toolchain_is_marked_and_named(tmp_path):
         ({"versions": {"harness": "2"}}, "harness: 1 → 2"),
         ({"setup": {"tuning": "aoe"}}, "tuning: none → aoe"),
         ({"setup": {"card": ""}}, None),  # what is not known is no change
+        (
+            {
+                "setup": {"toolchain": "CANN 9"},
+                "device": DeviceInfo("npu-0", "Ascend310P3", toolchain={"cann": "9"}),
+            },
+            "toolchain: CANN 8.0.RC2 → CANN 9",  # and nothing more
+        ),
     ],
 )
 def test_what_else_is_marked(tmp_path, changes, text):
-    nights.write_nights(tmp_path, [600.0], versions={"harness": "1"})
-    nights.write_nights(tmp_path, [600.0], first=1, **{"versions": {"harness": "1"}, **changes})
+    before = DeviceInfo("npu-0", "Ascend310P3", toolchain={"cann": "8.0.RC2", "driver": "23.0.0"})
+    nights.write_nights(tmp_path, [600.0], versions={"harness": "1"}, device=before)
+    usual = {"versions": {"harness": "1"}, "device": before}
+    nights.write_nights(tmp_path, [600.0], first=1, **{**usual, **changes})
     (one,) = loaded(tmp_path)
     assert len(one.marks) == (text is not None)
     assert all(text in line for mark in one.marks for line in mark.texts)

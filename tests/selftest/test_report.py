@@ -92,6 +92,30 @@ def test_the_headline_of_a_run(outcomes: tuple[Outcome, ...], tone: str, text: s
     assert summary_lines(records)[0] == text
 
 
+@pytest.mark.parametrize(
+    ("records", "word"),
+    [
+        (
+            real(samples.real_accuracy("fixres", 1), samples.real_throughput("fixres", 1)),
+            "Accepted",
+        ),
+        (real(samples.real_throughput("fixres", 1)), "Passed"),
+        (
+            real(samples.real_accuracy("fixres", 1), samples.real_throughput("resnest50", 1)),
+            "Passed",
+        ),
+        (real(samples.real_accuracy("fixres", 1, "failed")), "Not accepted"),
+        (real(samples.part_accuracy("seresnext101", 1)), "Undecided"),
+        (real(samples.real_throughput("squeezenet1_1", 1)), "Recorded only"),
+        (GREEN, "Passed"),
+        (samples.all_outcomes(), "Failed"),
+    ],
+)
+def test_the_first_word_is_the_answer(records: RunRecords, word: str) -> None:
+    assert f"</svg>{word}</p>" in page(records).html
+    assert summary_markdown(records).count(f" {word}: ") == 1
+
+
 def _edited(**changes: Any) -> RunRecords:
     assert GREEN.end is not None
     return replace(GREEN, end=GREEN.end.model_copy(update=changes))
@@ -395,6 +419,7 @@ def test_a_case_shows_what_its_record_has(name: str) -> None:
 
 def test_the_environment_names_every_device_and_what_drove_it() -> None:
     other = replace(samples.DEVICE, id="ascend310p3-0", card="npu-0")
+    other = replace(other, toolchain={"target": "ascend310p3", **samples.TOOLS})
     newer = {"cann": "8.1.RC1", "driver": "23.0.0"}
     lines = [
         samples.real_throughput("seresnext101", 1),
@@ -408,6 +433,7 @@ def test_the_environment_names_every_device_and_what_drove_it() -> None:
         "ascend310p3-1 on bench-04 Ascend310P3, npu-1",
         "cann 8.0.RC2 / 8.1.RC1 driver 23.0.0 firmware 7.1.0.3.220",
         "Machine 2 host bench-04",
+        "On ascend310p3-0, Ascend310P3, cann 8.0.RC2",  # what names the device is no tool
         "Versions of this case cann 8.1.RC1",
     ):
         assert said in text, said

@@ -71,6 +71,12 @@ def test_a_red_run_says_what_failed_and_why_everywhere(
         assert f"exit code {status}: " in text
 
 
+def test_failures_come_before_what_is_undecided() -> None:
+    lines = [case("a", 1, "throughput", "inconclusive"), case("b", 1, outcome="failed")]
+    whats = [one.what for one in view(run_records(lines, exit_status=1)).whys]
+    assert whats == ["The model failed", "The machine leaves it undecided"]
+
+
 def test_a_green_run_blames_nothing() -> None:
     records = run_records([case()])
     assert view(records).whys == ()
