@@ -7,6 +7,7 @@ this module is: a plan, or a run whose artifacts are all in the store, does with
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import importlib.util
@@ -68,16 +69,37 @@ def import_torchvision() -> ModuleType:
     still fails. Raises `NetworkError` for any other failure.
     """
     import_torch()
-    if "torchvision" not in sys.modules:
-        _purge("torchvision")  # what another, failed import left behind
-    try:
+    if "torchvision" in sys.modules:
         return _import("torchvision")
-    except NetworkError as error:
-        if not _MISSING_OPERATOR.search(error.message):
-            raise
-    _purge("torchvision")
-    _declare_operators()
-    return _import("torchvision")
+    with _without_compiler():
+        _purge("torchvision")  # what another, failed import left behind
+        try:
+            return _import("torchvision")
+        except NetworkError as error:
+            if not _MISSING_OPERATOR.search(error.message):
+                raise
+        _purge("torchvision")
+        _declare_operators()
+        return _import("torchvision")
+
+
+@contextlib.contextmanager
+def _without_compiler() -> Iterator[None]:
+    """Leave PyTorch's compiler out of torchvision's import, which it would take half of.
+
+    torchvision asks it for one function, for the backward pass of `roi_align`, which no classifier
+    has. Who imports the compiler afterwards gets the real one.
+    """
+    name = "torch._dynamo.utils"
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = stub = ModuleType(name)
+    stub.__dict__["is_compile_supported"] = lambda device_type: False
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def import_timm() -> ModuleType:
