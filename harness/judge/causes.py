@@ -13,6 +13,7 @@ from enum import IntEnum
 from typing import Literal, NamedTuple
 
 from harness.base.stages import Stage
+from harness.base.terms import Check, Provenance
 from harness.records.lines import CaseLine, CheckName, RunCheckLine
 from harness.records.measurements import ProblemCode
 from harness.records.observed import ErrorInfo
@@ -293,6 +294,20 @@ def failure(case: CaseLine) -> Hashable | None:
 # How a run ends ----------------------------------------------------------------------------
 
 
+def excused(case: CaseLine) -> bool:
+    """Return whether a case is undecided and fails no run for it (`undecided_by_machine`)."""
+    return case.outcome == "inconclusive" and undecided_by_machine(case.check, case.provenance)
+
+
+def undecided_by_machine(check: Check, provenance: Provenance) -> bool:
+    """Return whether an INCONCLUSIVE verdict is the machine's doing and at no one's cost.
+
+    A rehearsal's throughput says whether the timing path works. Where the machine is too busy to
+    tell, that is said. A real or simulated run asked for a figure, and has none.
+    """
+    return check == "throughput" and provenance == "rehearsal"
+
+
 def exit_code(
     cases: Iterable[CaseLine],
     checks: Iterable[RunCheckLine],
@@ -308,7 +323,8 @@ def exit_code(
     """
     # Whatever a diagnosis found, a failed case is a failed acceptance.
     findings = [one for case in cases if (one := cause_of(case)) is not None]
-    outcomes = {one.outcome for one in findings} | {check.outcome for check in checks}
+    outcomes = {one.outcome for one in findings if one.case is None or not excused(one.case)}
+    outcomes |= {check.outcome for check in checks}
     kinds = {one.cause for one in findings if one.outcome != "inconclusive"}
     if "failed" in outcomes:
         kinds.add("model")

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.base.terms import OUTCOMES, Outcome
+from harness.judge.causes import excused
 from harness.pages import formats
 from harness.pages.formats import plural
 from harness.pages.looks import LOOKS, Tone
 from harness.pages.words import say
-from harness.report.findings import Why, named
+from harness.report.findings import Why, named, subjects
 from harness.report.provenance import Shown, key_of
 
 _RED: tuple[Outcome, ...] = ("failed", "crashed", "error")
@@ -120,7 +121,7 @@ def headline(shown: Shown, whys: Sequence[Why]) -> Headline:
         tone, text = "bad", say("{text}, but {wrong}", text=text, wrong=wrong.pop(0))
     if shown.banners:
         text = f"{say(shown.banners[0].noun)}{say(': ')}{text}"
-    notes = (*(run.notes if run is not None else ()), *_set_aside(shown))
+    notes = (*(run.notes if run is not None else ()), *_undecided(shown), *_set_aside(shown))
     word = _WORDS[tone]
     if tone == "bad" and shown.real:
         word = "Not accepted"
@@ -173,6 +174,17 @@ def _ran(shown: Shown, whys: Sequence[Why]) -> tuple[Tone, str]:
             text += say("; {outcome} over the cases: {checks}", **of)
             tone = max(tone, checks_tone, key=_TONES.index)
     return tone, text
+
+
+def _undecided(shown: Shown) -> tuple[str, ...]:
+    """Name the cases that did not pass, and for which the run does not fail."""
+    names = subjects(case for case in shown.records.cases if excused(case))
+    if not names:
+        return ()
+    said = (
+        "undecided, for which a rehearsal does not fail: {names}. Run it again on a quieter machine"
+    )
+    return (say(said, names=named(names)),)
 
 
 def _set_aside(shown: Shown) -> tuple[str, ...]:

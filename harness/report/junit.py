@@ -1,8 +1,8 @@
 """`junit.xml` from the records: one test case for each case and each check of the run.
 
 The format that CI servers read (the Jenkins and Ant schema): a failed or inconclusive verdict is a
-failure, an error of a stage, a crash or a case that never ran is an error, a known failure is
-skipped. Cases that a crashed worker took with it are in it, which they are not in what a test
+failure, an error of a stage, a crash or a case that never ran is an error. A known failure is
+skipped, and so is what a rehearsal leaves undecided and does not fail for. Cases that a crashed worker took with it are in it, which they are not in what a test
 runner writes.
 """
 
@@ -12,6 +12,7 @@ import re
 import xml.etree.ElementTree as ET
 
 from harness.base.terms import Outcome
+from harness.judge.causes import excused
 from harness.records.lines import CaseLine, RunCheckLine
 from harness.records.reader import RunRecords
 from harness.report.view import view
@@ -26,7 +27,9 @@ _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 def junit_xml(records: RunRecords) -> str:
     """Return the run as one `testsuites` document."""
     run = view(records)
-    outcomes = [case.outcome for case in run.records.cases]
+    cases = run.records.cases
+    outcomes = [case.outcome for case in cases]
+    excuses = sum(map(excused, cases))
     checks = [check.outcome for check in run.records.checks]
     root = ET.Element("testsuites", name="acceptance")
     suite = ET.SubElement(
@@ -34,9 +37,9 @@ def junit_xml(records: RunRecords) -> str:
         "testsuite",
         name="acceptance",
         tests=str(len(outcomes) + len(checks)),
-        failures=str(sum(one in _FAILURES for one in (*outcomes, *checks))),
+        failures=str(sum(one in _FAILURES for one in (*outcomes, *checks)) - excuses),
         errors=str(sum(one in _ERRORS for one in outcomes)),
-        skipped=str(outcomes.count("known_failure")),
+        skipped=str(outcomes.count("known_failure") + excuses),
         time=f"{records.end.seconds if records.end else 0:.3f}",
     )
     if records.run is not None:
@@ -44,7 +47,7 @@ def junit_xml(records: RunRecords) -> str:
         suite.set("hostname", _clean(records.run.machine.hostname))
     warnings = [("warning", banner.text) for banner in run.banners]
     _properties(suite, ("provenance", ", ".join(sorted(run.shown.kinds))), *warnings)
-    for case in run.records.cases:
+    for case in cases:
         _case(suite, case)
     for check in run.records.checks:
         _check(suite, check)
@@ -69,15 +72,15 @@ def _case(suite: ET.Element, line: CaseLine) -> None:
         ("provenance", line.provenance),
         ("device", line.device.id if line.device is not None else ""),
     )
-    if line.outcome in _FAILURES:
+    if line.outcome == "known_failure" or excused(line):
+        ET.SubElement(case, "skipped", message=message)
+    elif line.outcome in _FAILURES:
         ET.SubElement(case, "failure", message=message).text = message
     elif line.outcome in _ERRORS:
         element = ET.SubElement(case, "error", message=message)
         if error is not None:
             element.set("type", _clean(error.type))
             element.text = _clean(f"{error.message}\n{error.remedy}\n{error.log[-LOG_SHOWN:]}")
-    elif line.outcome == "known_failure":
-        ET.SubElement(case, "skipped", message=message)
 
 
 def _check(suite: ET.Element, check: RunCheckLine) -> None:

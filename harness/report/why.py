@@ -91,7 +91,10 @@ def first_screen(
     lines = [one_line(run.headline.text)]
     lines += [f"- {one_line(reason, 300)}" for reason in run.headline.more]
     lines += _findings(run, run.whys)
-    return _screen(run, word, good, _title(word, good), lines, [last] if last else [])
+    title = _title(word, good)
+    if good and (undecided := run.records.counts()["inconclusive"]):
+        title = f"{title}, {undecided:,} undecided"
+    return _screen(run, word, good, title, lines, [last] if last else [])
 
 
 def _without_records(code: int) -> Screen:

@@ -29,7 +29,7 @@ from harness.base.stages import Stage
 from harness.base.terms import Check
 from harness.catalog.load import load_catalog
 from harness.catalog.schema import Catalog
-from harness.judge.causes import Exit
+from harness.judge.causes import Exit, undecided_by_machine
 from harness.plan import Case, Plan, make_plan, missing, missing_text
 from harness.records import reader, writer
 from harness.records.lines import CaseLine, PlanLine, RunLine
@@ -359,11 +359,11 @@ class CaseRun:
     @property
     def fails(self) -> bool:
         """True where the verdict fails a test."""
-        verdict = self.observed.verdict
-        return verdict is not None and (
-            verdict.kind == "FAIL"
-            or (verdict.kind == "INCONCLUSIVE" and not self.run.settings.allow_inconclusive)
-        )
+        verdict, settings = self.observed.verdict, self.run.settings
+        if verdict is None or verdict.kind != "INCONCLUSIVE":
+            return verdict is not None and verdict.kind == "FAIL"
+        excused = undecided_by_machine(self.case.check, settings.provenance)
+        return not (excused or settings.allow_inconclusive)
 
     @property
     def end(self) -> known_failures.CaseEnd:
