@@ -2,8 +2,8 @@
 
 The format that CI servers read (the Jenkins and Ant schema): a failed or inconclusive verdict is a
 failure, an error of a stage, a crash or a case that never ran is an error. A known failure is
-skipped, and so is what a rehearsal leaves undecided and does not fail for. Cases that a crashed worker took with it are in it, which they are not in what a test
-runner writes.
+skipped, and so is what a rehearsal leaves undecided and does not fail for. Cases that a crashed
+worker took with it are in it, which they are not in what a test runner writes.
 """
 
 from __future__ import annotations

@@ -225,6 +225,7 @@ def exit_of(*cases, checks=(), **options):
 
 
 GREEN, UNDECIDED, RED = line(), line(outcome="inconclusive"), line(outcome="failed")
+REHEARSED = line("throughput", outcome="inconclusive", provenance="rehearsal")
 STOPPED = {"complete": False, "stopped": True}
 
 
@@ -241,6 +242,13 @@ STOPPED = {"complete": False, "stopped": True}
         ([failing(Stage.CHECKPOINT)], {}, 4),
         ([UNDECIDED], {}, 6),
         ([UNDECIDED], {"allow_inconclusive": True}, 0),
+        ([REHEARSED], {}, 0),
+        ([REHEARSED, UNDECIDED], {}, 6),
+        ([REHEARSED, RED], {}, 1),
+        ([line("throughput", outcome="inconclusive")], {}, 6),
+        ([line("throughput", outcome="inconclusive", provenance="simulated")], {}, 6),
+        ([line(outcome="inconclusive", provenance="rehearsal")], {}, 6),
+        ([REHEARSED], {"complete": False}, 7),
         ([failing(Stage.DEVICE)], {}, 7),
         ([failing(Stage.WORKER, outcome="crashed")], {}, 7),
         ([failing(Stage.HARNESS)], {}, 3),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from harness.records.lines import CaseLine
 from harness.records.observed import ErrorInfo
 from harness.records.reader import RunRecords
 from harness.report import findings, summary_lines, why
+from harness.report.junit import junit_xml
 from harness.report.view import RunView, view
 from harness.report.why import Screen, annotation, first_screen
 from tests.selftest import report_samples as samples
@@ -238,6 +240,20 @@ def test_a_code_that_says_passed_does_not_outweigh_broken_records(records: RunRe
         assert (screen.word, screen.good) == ("records", False)
         assert "RUN FAILED: records" in screen.lines
     assert first_screen(replace(records, end=None), 0).word == "records"
+
+
+def test_what_a_rehearsal_could_not_time_is_said_of_a_run_that_passed() -> None:
+    records = run_records([case(), case(check="throughput", outcome="inconclusive")])
+    screen = first_screen(records)
+    assert (screen.good, screen.title) == (True, "RUN PASSED, 1 undecided")
+    assert view(records).headline.tone == "warn"
+    for text in (page(records).text("header"), "\n".join(summary_lines(records))):
+        assert "1 of 2 cases passed, 1 inconclusive" in text
+        assert "undecided: throughput of squeezenet1_1-bs4-cpu; a rehearsal does not fail" in text
+    suite = ET.fromstring(junit_xml(records)).find("testsuite")
+    assert suite is not None
+    assert [suite.get(name) for name in ("failures", "errors", "skipped")] == ["0", "0", "1"]
+    assert len(suite.findall("testcase/skipped")) == 1
 
 
 @pytest.mark.parametrize("outcome", ["recorded", "inconclusive", "known_failure"])
