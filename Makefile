@@ -1,4 +1,4 @@
-# make accept     rehearse the acceptance of every model on this machine
+# make accept     rehearse the acceptance of every model on this machine, two cases at a time
 # make env        only the environment that both use, .venv
 # make env-run    the small environment of a host that only runs compiled models: no PyTorch
 # make test       the harness's own tests, two at a time
@@ -28,7 +28,7 @@ endif
 .PHONY: accept env env-run test lint format clean
 
 accept: $(VENV)/installed
-	$(BIN)/python -m pytest --rehearsal $(ARGS)
+	$(BIN)/python -m pytest --rehearsal -n 2 $(ARGS)
 
 env: $(VENV)/installed
 

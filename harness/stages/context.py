@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from harness.base import jobs
 from harness.base.errors import ConfigError, HarnessError
+from harness.base.host import cores
 from harness.base.processes import last_text
 from harness.base.progress import Progress
 from harness.base.stages import Stage
@@ -61,7 +63,12 @@ class Bench:
         )
         self.target = make_target(settings.target, settings, run_dir)
         leases_dir = settings.leases_of(run_dir)
-        self.pool = DevicePool(self.target, leases_dir, run_dir, self.waiting)
+        self.pool = DevicePool(
+            self.target, leases_dir, run_dir, self.waiting, shares_host=settings.rehearsal
+        )
+        # A rehearsal takes one for each thing, and does several things at a time (pytest's -n):
+        # threads that wait for each other take longer for the same.
+        self.threads = 1 if settings.stand_ins else cores()
         self.known: dict[str, Any] = {}  # what the cases of this process share, or its error
 
     def waiting(self, who: str) -> None:
@@ -171,7 +178,8 @@ class CaseContext:
         error: type[HarnessError],
         deadline_s: float,
     ) -> str:
-        """Run a job (`harness.base.jobs`) on a share of the host; returns its log and answer.
+        """Run a job (`harness.base.jobs`) on a share of the host, with one thread; returns its log
+        and answer.
 
         Raises:
             HarnessError: the function's own, or `error`.
@@ -186,5 +194,6 @@ class CaseContext:
                 error=error,
                 what=f"{stage} of {self.case.id}",
                 pass_fds=lease.fds,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
             )
         return f"{last_text(log, LOG_CHARACTERS)}\n{canonical(answer)}".strip()

@@ -108,6 +108,7 @@ def run_onnx(path: str, input_name: str, images: Any) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = 1  # a few images
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return session.run(None, {input_name: images})[0]
 

@@ -27,8 +27,18 @@ TURN_S = 5.0  # in line for one device before the others are looked at again
 class DevicePool:
     """Devices of one target, seen from one process of a run."""
 
-    def __init__(self, target: Target, leases_dir: Path, run_dir: Path, on_wait: OnWait) -> None:
+    def __init__(
+        self,
+        target: Target,
+        leases_dir: Path,
+        run_dir: Path,
+        on_wait: OnWait,
+        *,
+        shares_host: bool = False,
+    ) -> None:
+        """`shares_host`: what is timed on the host's CPU does without having it alone."""
         self._target = target
+        self._shares_host = shares_host
         self._leases = leases_dir
         self._aside = run_dir / "set-aside"
         self._on_wait = on_wait
@@ -79,13 +89,15 @@ class DevicePool:
         timeout_s: float = TIMEOUT_S,
     ) -> Iterator[tuple[Device, leases.Lease]]:
         """Lease the first device that is free, for a case: throughput takes the whole card,
-        accuracy a device alone, or a share of it where the device is the host's CPU.
+        accuracy a device alone, or a share of it where the device is the host's CPU. So does a
+        rehearsal's throughput, which is judged by CPU time.
 
         Raises:
             DeviceError: none is usable, or none became free within `timeout_s` seconds.
         """
         limit = time.monotonic() + timeout_s
-        exclusive = check == "throughput" or not self._target.traits.runs_on_host
+        shares = check == "accuracy" or self._shares_host
+        exclusive = not (shares and self._target.traits.runs_on_host)
         turn_s = 0.0
         while True:
             places = self._places(check, what, without)
