@@ -40,14 +40,7 @@ from harness.stages.inference import infer
 from harness.stages.pipeline import CasePipeline, Prepared
 from harness.stages.weights import Checkpoint
 from harness.targets.pool import TIMEOUT_S
-from harness.targets.protocol import (
-    Device,
-    DeviceFault,
-    Session,
-    device_fault,
-    left_out,
-    on_one_thread,
-)
+from harness.targets.protocol import Device, DeviceFault, Session, device_fault, left_out
 
 
 def measure(case: CasePipeline, prepared: Prepared) -> Verdict:
@@ -260,8 +253,6 @@ def loaded(case: CasePipeline, prepared: Prepared, device: Device) -> Iterator[S
         LoadError: the runtime does not take the file, or it is another model's.
     """
     target, model, batch_size = case.bench.target, case.model, case.case.batch_size
-    if prepared.rival is not None:
-        target = on_one_thread(target)
     with contextlib.ExitStack() as stack:
         with case.stage(Stage.LOAD), _remedied(case, prepared):
             session = target.open(
@@ -426,9 +417,7 @@ def _beside_eager(
     log, size, fds = case.log_path(Stage.LOAD_EAGER), case.case.batch_size, case.lease_fds
     with contextlib.ExitStack() as stack:
         with case.stage(Stage.LOAD_EAGER):
-            opening = eager.open_eager(
-                case, weights, size, log, lease_fds=fds, threads=1, faster_format=True
-            )
+            opening = eager.open_eager(case, weights, size, log, lease_fds=fds, faster_format=True)
             rival = stack.enter_context(opening)
         with case.stage(Stage.TIME):
             return beside_eager.measure(

@@ -22,6 +22,7 @@ from harness.settings import Settings
 from harness.stages.onnx_file import Tensors
 from harness.targets import host, leases
 from harness.targets.pool import TIMEOUT_S, DevicePool
+from harness.targets.protocol import on_one_thread
 from harness.targets.registry import make_target
 
 T = TypeVar("T")
@@ -61,14 +62,15 @@ class Bench:
             on_wait=self.waiting,
             on_damage=lambda what: self.progress.note(f"damaged artifact: {what}"),
         )
-        self.target = make_target(settings.target, settings, run_dir)
+        # A rehearsal takes one thread for each thing, and does several things at a time (pytest's
+        # -n): threads that wait for each other take longer for the same.
+        self.threads = 1 if settings.stand_ins else cores()
+        target = make_target(settings.target, settings, run_dir)
+        self.target = on_one_thread(target) if settings.stand_ins else target
         leases_dir = settings.leases_of(run_dir)
         self.pool = DevicePool(
             self.target, leases_dir, run_dir, self.waiting, shares_host=settings.rehearsal
         )
-        # A rehearsal takes one for each thing, and does several things at a time (pytest's -n):
-        # threads that wait for each other take longer for the same.
-        self.threads = 1 if settings.stand_ins else cores()
         self.known: dict[str, Any] = {}  # what the cases of this process share, or its error
 
     def waiting(self, who: str) -> None:

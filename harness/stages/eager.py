@@ -15,7 +15,7 @@ import numpy as np
 
 from harness.base.environment import ROOT, with_entries
 from harness.base.errors import EagerError, LoadError, RehearsalError
-from harness.base.host import cores, processor
+from harness.base.host import processor
 from harness.base.npy import NpyWriter
 from harness.base.stages import Stage
 from harness.base.store import Entry, source_digest
@@ -53,7 +53,7 @@ class Eager:
             "normalize": self.case.model.preprocessing.normalize.model_dump(),
             "batch_size": BATCH,
             "processor": processor()[1],
-            "threads": cores(),
+            "threads": self.case.bench.threads,
             "recipe": source_digest(
                 "harness.stages.eager",
                 "harness.stages.eager_backend",
@@ -109,11 +109,9 @@ def open_eager(
     log: Path,
     *,
     lease_fds: tuple[int, ...],
-    threads: int | None = None,
     faster_format: bool = False,
 ) -> Iterator[Session]:
-    """Open eager PyTorch in a device worker, in channels-last memory or in the `faster_format`;
-    `threads`: all cores unless it is told.
+    """Open eager PyTorch in a device worker, in channels-last memory or in the `faster_format`.
 
     Raises:
         EagerError: it could not be opened.
@@ -127,7 +125,7 @@ def open_eager(
                 **case.tensors,
                 "trust": case.trusted,
                 "batch_size": batch_size,
-                "threads": threads or cores(),
+                "threads": case.bench.threads,
                 "faster_format": faster_format,
             },
             log=log,

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from harness.base.host import cores, processor, required_version
+from harness.base.host import processor, required_version
 from harness.base.stages import Stage
 from harness.base.store import Entry, source_digest
 from harness.stages.context import CaseContext
@@ -43,7 +43,7 @@ class Probe:
             "simplified": self.simplified.digest,
             "seed": SEED,
             "processor": processor()[1],
-            "threads": cores(),
+            "threads": self.case.bench.threads,
             "recipe": source_digest("harness.targets.worker"),
             "numpy": required_version("numpy"),
             "onnxruntime": required_version("onnxruntime"),
@@ -58,6 +58,7 @@ class Probe:
                 log=case.log_path(Stage.PROBE),
                 lease_fds=lease.fds,
                 factor=case.bench.settings.deadline_factor,
+                threads=case.bench.threads,
             )
             with contextlib.closing(session):
                 (outputs,) = session.stream([self.images()])

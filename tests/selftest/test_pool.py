@@ -37,8 +37,9 @@ class Devices:
 def pool_of(tmp_path, monkeypatch):
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # these tests' own, under -n
 
-    def make(target):
-        return DevicePool(target, tmp_path / "leases", tmp_path / "run", lambda _: None)
+    def make(target, **options):
+        folders = tmp_path / "leases", tmp_path / "run"
+        return DevicePool(target, *folders, lambda _: None, **options)
 
     return make
 
@@ -140,6 +141,13 @@ def test_a_worker_that_may_still_end_is_waited_for(pool_of, undead, tmp_path):
     pool = pool_of(Devices(2))
     with pytest.raises(leases.NotFree), pool.for_case("throughput", "t", timeout_s=0):
         pass
+
+
+def test_what_is_judged_by_cpu_time_shares_the_hosts_cpu_and_no_other_device(pool_of):
+    for target, alone in ((Devices(1, runs_on_host=True), False), (Devices(1), True)):
+        pool = pool_of(target, shares_host=True)
+        with pool.for_case("throughput", "rehearsed") as (_, lease):
+            assert lease.exclusive == alone
 
 
 def test_throughput_has_the_hosts_cpu_alone(pool_of):
