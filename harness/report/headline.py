@@ -178,13 +178,9 @@ def _ran(shown: Shown, whys: Sequence[Why]) -> tuple[Tone, str]:
 
 def _undecided(shown: Shown) -> tuple[str, ...]:
     """Name the cases that did not pass, and for which the run does not fail."""
-    names = subjects(case for case in shown.records.cases if excused(case))
-    if not names:
-        return ()
-    said = (
-        "undecided, for which a rehearsal does not fail: {names}. Run it again on a quieter machine"
-    )
-    return (say(said, names=named(names)),)
+    names = named(subjects(case for case in shown.records.cases if excused(case)))
+    text = say("undecided: {names}; a rehearsal does not fail for it", names=names)
+    return (text,) if names else ()
 
 
 def _set_aside(shown: Shown) -> tuple[str, ...]:
