@@ -78,7 +78,7 @@ def opened(case: CasePipeline, prepared: Prepared, slower: int = 0) -> Iterator[
             )
             session = stack.enter_context(contextlib.closing(slow))
         other = eager.open_eager(
-            case, prepared.rival, CASE.batch_size, log, lease_fds=fds, threads=1, faster_format=True
+            case, prepared.rival, CASE.batch_size, log, lease_fds=fds, faster_format=True
         )
         yield session, stack.enter_context(other)
 

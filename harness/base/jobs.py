@@ -35,7 +35,8 @@ def call(
     pass_fds: Sequence[int] = (),
     env: Mapping[str, str] | None = None,
 ) -> Any:
-    """Run `module:name` with keyword `arguments` in a child and return what it returned.
+    """Run `module:name` with keyword `arguments` in a child and return what it returned. The child
+    computes on one thread: others work beside it.
 
     Args:
         deadline_s: seconds after which the child's process group is killed.
@@ -48,6 +49,7 @@ def call(
     Raises:
         HarnessError: the function's own, or `error`.
     """
+    base = os.environ if env is None else env
     with tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
         spec, result = Path(folder, "spec.json"), Path(folder, "result.json")
         job = {
@@ -63,7 +65,7 @@ def call(
             [sys.executable, "-P", "-m", "harness.base.jobs", str(spec)],
             deadline_s=deadline_s,
             log=log,
-            env=with_entries(os.environ if env is None else env, "PYTHONPATH", first=[ROOT]),
+            env={**with_entries(base, "PYTHONPATH", first=[ROOT]), "OMP_NUM_THREADS": "1"},
             pass_fds=pass_fds,
         )
         tail = done.output()[-20000:]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,8 +179,7 @@ class CaseContext:
         error: type[HarnessError],
         deadline_s: float,
     ) -> str:
-        """Run a job (`harness.base.jobs`) on a share of the host, with one thread; returns its log
-        and answer.
+        """Run a job (`harness.base.jobs`) on a share of the host; returns its log and answer.
 
         Raises:
             HarnessError: the function's own, or `error`.
@@ -196,6 +194,5 @@ class CaseContext:
                 error=error,
                 what=f"{stage} of {self.case.id}",
                 pass_fds=lease.fds,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
             )
         return f"{last_text(log, LOG_CHARACTERS)}\n{canonical(answer)}".strip()
