@@ -17,8 +17,7 @@ from harness.measure.throughput import loops_of, times_of, timing_of
 from harness.records.measurements import EagerSpeed, Samples, ThroughputMeasurement, Timing
 from harness.targets.protocol import Session, Times
 
-# CPU time of a turn: a thousand times what a clock tells apart where the kernel counts switches,
-# and many ticks where it counts ticks; short beside the time in which a laptop heats up.
+# CPU time of a turn: ten ticks where a kernel counts it in ticks of 10 ms; most are far finer.
 TURN_S = 0.1
 # Three turns of a slow model have an interval already, wide as Student's t makes it.
 LEAST_TURNS = 3
