@@ -19,7 +19,6 @@ from harness.diagnosis.words import words
 from harness.records.measurements import AccuracyMeasurement
 from harness.records.observed import Diagnosis
 from harness.stages.pipeline import CasePipeline, Prepared
-from harness.targets.protocol import compare_operators
 
 IMAGES = 16
 LIMIT_S = 180.0
@@ -84,8 +83,7 @@ def _operator_by_operator(evidence: Evidence) -> None:
     """Offer the command of the target's own tool that compares operators on the device."""
     case = evidence.case
     batch = next(batches(evidence.input, case.case.batch_size))
-    comparison = compare_operators(
-        case.bench.target,
+    comparison = case.bench.target.compare_operators(
         case.simplified(),
         evidence.prepared.compiled,
         batch,

@@ -40,7 +40,7 @@ from harness.stages.inference import infer
 from harness.stages.pipeline import CasePipeline, Prepared
 from harness.stages.weights import Checkpoint
 from harness.targets.pool import TIMEOUT_S
-from harness.targets.protocol import Device, DeviceFault, Session, device_fault, left_out
+from harness.targets.protocol import Device, DeviceFault, Session
 
 
 def measure(case: CasePipeline, prepared: Prepared) -> Verdict:
@@ -108,7 +108,7 @@ def _failed(case: CasePipeline, error: HarnessError) -> _Failed | None:
     """
     if case.device is None:
         return None
-    fault = device_fault(case.bench.target, error, case.device)
+    fault = case.bench.target.device_fault(error, case.device)
     if fault is None:
         return None
     failed = _Failed(case.device, fault, error)
@@ -229,7 +229,7 @@ def leased(
         case.device, case.lease_fds = device, lease.fds
         # No longer held afterwards; which device it was stays known.
         stack.callback(setattr, case, "lease_fds", ())
-        unused = left_out(bench.target)
+        unused = bench.target.left_out()
         for name, why in unused.items():
             text = f"{name} is not used: {why}"
             bench.once(text, functools.partial(bench.progress.note, text))

@@ -54,7 +54,7 @@ def _pure(
     # Both figures are of one sample, not of a batch.
     mean = fmean(session.times_ms()) / batch
     rate = 1000 / mean
-    if host.strikes("wrong-throughput", host.visible_device(device)):
+    if host.strikes("wrong-throughput", device):
         rate *= 4
     print(f"[INFO] ave_throughputRate: {rate:.6g}samples/s, ave_latency: {mean:.6g}ms")
     folder = Path("result")
@@ -103,13 +103,12 @@ def _dataset(
                 np.asarray(sample).tofile(file)
                 written.append(file)
     total = time.perf_counter() - began
-    if session.session.loses_outputs and written:
+    if session.loses_outputs and written:
         written[-1].unlink(missing_ok=True)
-    logical = host.visible_device(device)
-    if host.strikes("stale-files", logical):
+    if host.strikes("stale-files", device):
         (folder / "earlier_run_1.bin").write_bytes(b"\0" * 4)
     interface = 1000 * batch / fmean(session.times_ms())
-    if host.strikes("wrong-throughput", logical):
+    if host.strikes("wrong-throughput", device):
         interface *= 4
 
     text = (

@@ -1,15 +1,13 @@
 """What a simulated host has, and how it misbehaves: `key=value,key=value` -> a value.
 
-Standard library only: the installed tools read the same value from a JSON file.
+The installed tools read the same text.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from harness.base.errors import ConfigError
@@ -30,7 +28,6 @@ CHIPS: Mapping[str, tuple[int, str, int, int]] = {
     "310P3": (1, "Atlas 300I Pro", 1080, 21527),
 }
 TOOLS = ("npu-smi", "atc", "aoe", "ais_bench", "benchmark")
-MAX_TIMES_BYTES = 1_000_000
 MAX_MS = 600_000.0
 
 
@@ -40,24 +37,20 @@ class SimulatorConfig:
 
     `time` is how long an execution takes: "real" (as long as computing takes), "given" (its
     milliseconds are reported, whatever computing took) or "spin" (the processor is kept busy for
-    so long). `times` has milliseconds for a model's name, its input's shape ("4x3x224x224") or
-    its batch size ("4"), which win over those of `time` in this order.
+    so long).
     """
 
+    text: str
     chip: str = "310P3"
     chips_per_card: int = 1
-    npu_ids: tuple[int, ...] = (0,)
+    cards: int = 1
     driver: str = "23.0.0"
     generation: str = "v5"
     cann: str = "8.0.RC2"
-    auto_tune: bool = False
-    om: str = "plain"
     atc_seconds: float = 0.0
     compute: str = "onnx"
     float16: bool = False
-    threads: int = 1
     time: tuple[str, float | None] = ("real", None)
-    times: Mapping[str, float] = field(default_factory=dict)
     without: tuple[str, ...] = ()
     faults: tuple[Fault, ...] = ()
 
@@ -85,7 +78,7 @@ class SimulatorConfig:
     @property
     def devices(self) -> int:
         """Chips of all cards."""
-        return len(self.npu_ids) * self.chips_per_card
+        return self.cards * self.chips_per_card
 
     def usual_driver(self) -> str | None:
         """Return the driver that the harness takes here when nobody names one."""
@@ -98,13 +91,6 @@ def major_minor(version: str) -> tuple[int, int]:
     """Return the first two numbers of a version."""
     major, minor = [*re.findall(r"\d+", version), "0"][:2]
     return int(major), int(minor)
-
-
-def from_json(data: Mapping[str, Any]) -> SimulatorConfig:
-    """Read what `dataclasses.asdict` makes of a configuration, from JSON."""
-    tuples = {name: tuple(data[name]) for name in ("npu_ids", "time", "without")}
-    faults = tuple(Fault(**fault) for fault in data["faults"])
-    return SimulatorConfig(**{**data, **tuples, "faults": faults})
 
 
 # --- reading values: a ValueError where one cannot be ------------------------------------------
@@ -135,36 +121,19 @@ def _seconds(text: str) -> float:
     return float(text)
 
 
-def _ids(text: str) -> tuple[int, ...]:
-    ids = tuple(whole(word, 0, 65535) for word in text.split("+"))
-    if len(set(ids)) != len(ids) or len(ids) > 16:
-        raise ValueError
-    return ids
-
-
-def _milliseconds(value: str | float) -> float:
-    number = float(value)
+def _milliseconds(text: str) -> float:
+    number = float(text)
     if not 0 < number <= MAX_MS:
         raise ValueError
     return number
 
 
 def _time(text: str) -> tuple[str, float | None]:
-    if text in ("real", "spin"):
+    if text == "real":
         return text, None
     if text.startswith("spin:"):
         return "spin", _milliseconds(text.removeprefix("spin:"))
     return "given", _milliseconds(text)
-
-
-def _times(text: str) -> Mapping[str, float]:
-    path = Path(text).expanduser()
-    if not path.is_file() or path.stat().st_size > MAX_TIMES_BYTES:
-        raise ValueError
-    data = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(data, dict) or not data:
-        raise ValueError
-    return {name: _milliseconds(ms) for name, ms in data.items()}
 
 
 @dataclass(frozen=True)
@@ -180,27 +149,16 @@ _KEYS: Mapping[str, _Key] = {
         lambda text: whole(text, 1, 4),
         "1 to 4 (default: 4 for 310, 1 otherwise; 2 makes a 310P3 a Duo)",
     ),
-    "npu_ids": _Key(_ids, "at most 16 different ids, joined by +: 2+5; one for each card"),
     "driver": _Key(_version, "a version such as 22.0.4, 23.0.0, 26.0.0: npu-smi's layout"),
-    "generation": _Key(
-        _one_of("v1", "v2", "v3", "v4", "v5"), "a generation of ais_bench: v1, v2, v3, v4, v5"
-    ),
+    "generation": _Key(_one_of("v1", "v2", "v5"), "a generation of ais_bench: v1, v2, v5"),
     "cann": _Key(_version, "a version of the toolkit such as 5.1.RC2, 8.0.RC2"),
-    "auto_tune": _Key(_switch, "0 or 1: atc takes --auto_tune_mode (default: for CANN 5 only)"),
-    "om": _Key(_one_of("plain", "linux"), "plain: x.om, or linux: x_linux_<arch>.om"),
     "atc_seconds": _Key(_seconds, "the seconds that atc takes at least"),
     "compute": _Key(_one_of("onnx", "none"), "onnx: ONNX Runtime, or none: zeros"),
     "float16": _Key(_switch, "0 or 1: through float16, as atc's default precision does"),
-    "threads": _Key(lambda text: whole(text, 1, 256), "threads of ONNX Runtime, 1 to 256"),
     "time": _Key(
         _time,
-        "real, spin:MS (an execution keeps a core busy for so many milliseconds), spin (with "
-        "times), or MS: told, whatever it took, and the harness finds it out",
-    ),
-    "times": _Key(
-        _times,
-        'a file that can be read, with JSON such as {"4": 2.67}: milliseconds for a model\'s '
-        "name, input shape or batch size; not with time=real",
+        "real, spin:MS (an execution keeps a core busy for so many milliseconds), or MS: told, "
+        "whatever it took, and the harness finds it out",
     ),
     "without": _Key(_one_of(*TOOLS), "a tool that the host lacks: " + ", ".join(TOOLS)),
     "fault": _Key(
@@ -241,26 +199,18 @@ def parse_config(text: str, *, usual_chip: str = "310P3") -> SimulatorConfig:
         seen.add(key)
         try:
             read = _KEYS[key].read(value)
-        except (ValueError, TypeError, OSError, RecursionError):
+        except ValueError:
             raise _error(key, f"{key}={value} is not possible") from None
         if key in _REPEATED:
             repeated[key].append(read)
         else:
             given[key] = read
 
-    cards = given.pop("cards", None)
-    if "npu_ids" not in given:
-        given["npu_ids"] = tuple(range(1 if cards is None else cards))
-    elif cards not in (None, len(given["npu_ids"])):
-        raise _error("npu_ids", f"{len(given['npu_ids'])} NPU ids for {cards} cards")
-    table = bool(given.get("times"))
-    time = given.setdefault("time", ("given" if table else "real", None))
-    if time[1] is None and (time[0] == "real") == table:
-        raise _error("time", f"time={time[0]} {'with' if table else 'without'} times is no time")
     given.setdefault("chips_per_card", CHIPS[given["chip"]][0])
-    given.setdefault("auto_tune", major_minor(given.get("cann", SimulatorConfig.cann))[0] == 5)
+    if "chip" not in seen:
+        text = f"chip={usual_chip},{text}"
     return SimulatorConfig(
-        without=tuple(repeated["without"]), faults=tuple(repeated["fault"]), **given
+        text, without=tuple(repeated["without"]), faults=tuple(repeated["fault"]), **given
     )
 
 

@@ -143,18 +143,3 @@ def closest(word: str, known: Iterable[str]) -> str:
     """Return ` (did you mean X?)`, or nothing where no known word is close."""
     match = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean {match[0]}?)" if match else ""
-
-
-def fault_table() -> list[str]:
-    """Return the faults as rows of Markdown, for `docs/simulator.md`."""
-    rows = ["| name | what happens | drivers | counted at |", "| --- | --- | --- | --- |"]
-    for name, kind in FAULTS.items():
-        tools = [place for place in kind.places if place not in DRIVERS]
-        drivers = [f"`{place}`" for place in kind.places if place in DRIVERS]
-        shown = "all" if tools or len(drivers) == len(DRIVERS) else ", ".join(drivers)
-        if tools:
-            shown += f" ({tools[0]})"
-            if drivers:
-                shown += f"; on one device {', '.join(drivers)}"
-        rows.append(f"| `{name}` | {kind.does} | {shown} | {kind.counted} |")
-    return rows

@@ -20,7 +20,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.simulator.config import SimulatorConfig, from_json
+from harness.simulator.config import SimulatorConfig, parse_config
 from harness.simulator.faults import DRIVERS, OF_OUTPUTS
 
 VARIABLE = "NPU_SIMULATOR"
@@ -68,29 +68,18 @@ class Host:
         if not file:
             raise RuntimeError(f"${VARIABLE} is not set: this tool belongs to a simulated host")
         data = json.loads(Path(file).read_text(encoding="utf-8"))
-        return cls(from_json(data["config"]), Path(data["state"]))
+        return cls(parse_config(data["text"]), Path(data["state"]))
 
     # --- chips --------------------------------------------------------------------------------
 
     def chips(self) -> list[Chip]:
         """Return every chip, in the order of npu-smi's table."""
         chips: list[Chip] = []
-        for card, npu_id in enumerate(self.config.npu_ids):
+        for card in range(self.config.cards):
             for chip in range(self.config.chips_per_card):
                 bus = f"0000:{1 + 8 * card + chip:02X}:00.0"
-                chips.append(Chip(len(chips), npu_id, chip, bus))
+                chips.append(Chip(len(chips), card, chip, bus))
         return chips
-
-    def visible_device(self, device: int) -> int | None:
-        """Return the logical id behind a runtime's device id; None when there is no such device.
-
-        `ASCEND_RT_VISIBLE_DEVICES` renumbers the devices of a process; npu-smi ignores it.
-        """
-        known = [chip.device for chip in self.chips()]
-        listed = os.environ.get("ASCEND_RT_VISIBLE_DEVICES")
-        if listed:
-            known = [int(n) for n in listed.split(",") if n.isdigit() and int(n) in known]
-        return known[device] if 0 <= device < len(known) else None
 
     # --- sessions -----------------------------------------------------------------------------
 

@@ -12,7 +12,6 @@ state/                              what the tools share
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import json
 import platform
@@ -27,7 +26,6 @@ from harness.base.errors import ConfigError, RecordError
 from harness.simulator.config import SimulatorConfig
 from harness.simulator.host import VARIABLE
 
-_MAX_SHEBANG = 120  # old kernels cut the line at 127 bytes
 # What is the machine's trouble, whoever chose the folder.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _NOTICE = "Part of a SIMULATED Ascend host, made by harness.simulator; never a real tool."
@@ -78,8 +76,7 @@ def _install(
     settings = folder / "simulator.json"
     toolkit = folder / "ascend-toolkit" / "latest"
     arch = platform.machine()
-    data = {"config": dataclasses.asdict(config), "state": str(folder / "state")}
-    _write(settings, json.dumps(data, indent=1))
+    _write(settings, json.dumps({"text": config.text, "state": str(folder / "state")}))
     _write(
         toolkit / f"{arch}-linux" / "ascend_toolkit_install.info",
         f"package_name=Ascend-cann-toolkit\nversion={config.cann}\n",
@@ -88,7 +85,7 @@ def _install(
     for name, path, module in (
         ("npu-smi", folder / "bin" / "npu-smi", "npu_smi"),
         ("atc", toolkit / "bin" / "atc", "atc"),
-        ("aoe", toolkit / "bin" / "aoe", "aoe"),
+        ("aoe", toolkit / "bin" / "aoe", "atc"),
         ("benchmark", folder / "tools" / f"benchmark.{arch}", "benchmark"),
     ):
         if name not in config.without:
@@ -131,11 +128,9 @@ def _write(path: Path, text: str) -> None:
 
 
 def _shebang() -> str:
-    interpreter = sys.executable
-    if len(interpreter) > _MAX_SHEBANG or " " in interpreter:
-        # A line that is a comment's string to Python and a command to the shell.
-        return f"#!/bin/sh\n'''exec' {shlex.quote(interpreter)} \"$0\" \"$@\"\n' '''\n"
-    return f"#!{interpreter}\n"
+    # A comment's string to Python and a command to the shell: a kernel cuts long lines, and parts
+    # them at blanks.
+    return f"#!/bin/sh\n'''exec' {shlex.quote(sys.executable)} \"$0\" \"$@\"\n' '''\n"
 
 
 def _prologue(settings: Path) -> str:
@@ -149,9 +144,11 @@ def _prologue(settings: Path) -> str:
 
 def _tool(settings: Path, name: str, module: str) -> str:
     """Return the text of an executable that plays a tool."""
+    play = "tune" if name == "aoe" else "main"
     return _prologue(settings) + (
-        f"from harness.simulator.host import play\nfrom harness.simulator.{module} import main\n\n"
-        f"if __name__ == '__main__':\n    sys.exit(play({name!r}, main, sys.argv[1:]))\n"
+        f"from harness.simulator.host import play\n"
+        f"from harness.simulator.{module} import {play}\n\n"
+        f"if __name__ == '__main__':\n    sys.exit(play({name!r}, {play}, sys.argv[1:]))\n"
     )
 
 
@@ -161,13 +158,12 @@ def _python_tools(settings: Path, generation: str) -> Mapping[str, str]:
     metadata = "Metadata-Version: 2.1\nName: {}\nVersion: 0.0.2\n"
     tool = _tool(settings, "ais_bench", "ais_bench")
     files = {
-        "site/aclruntime.py": prologue + "from harness.simulator import aclruntime as _module\n\n"
-        "globals().update({n: getattr(_module, n) for n in _module.__all__})\n",
+        "site/aclruntime.py": prologue,
         "site/aclruntime-0.0.2.dist-info/METADATA": metadata.format("aclruntime"),
     }
     if generation == "v1":  # before `python -m ais_bench`
         return {**files, "tools/ais_infer.py": tool}
-    sessions = {"v5": "InferSession", "v2": "OldestInferSession"}
+    session = "InferSession" if generation == "v5" else "OldInferSession"
     return {
         **files,
         "site/ais_bench-0.0.2.dist-info/METADATA": metadata.format("ais_bench"),
@@ -175,7 +171,5 @@ def _python_tools(settings: Path, generation: str) -> Mapping[str, str]:
         "site/ais_bench/__main__.py": tool,
         "site/ais_bench/infer/__init__.py": "",
         "site/ais_bench/infer/interface.py": prologue
-        + "from harness.simulator import interface as _module\n\n"
-        f"InferSession = _module.{sessions.get(generation, 'OldInferSession')}\n"
-        "MemorySummary = _module.MemorySummary\n",
+        + f"from harness.simulator.interface import {session} as InferSession\n",
     }

@@ -1,22 +1,29 @@
-"""What `ais_bench.infer.interface` offers, over the simulated `aclruntime`, in three generations.
+"""What `ais_bench.infer.interface` offers, in three generations, on simulated chips.
 
 Like the real one it checks the size of what it is fed, in bytes, and neither shape nor type. The
-latest generation looks at a model's path before it opens it, as its command line does.
+latest generation looks at a model's path before it opens it, as its command line does. Dynamic
+shapes, AIPP and pipelines are not simulated.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.simulator import aclruntime
+from harness.simulator import om
+from harness.simulator.chip import DeviceLost, LoadedModel, LoadFailed
+from harness.simulator.host import Host
 
 Array = npt.NDArray[Any]
+
+DATATYPES: Mapping[str, int] = {"float32": 0, "float16": 1, "int8": 2, "int32": 3, "uint8": 4}
 
 
 def why_refused(path: str, writing: bool = False) -> str:
@@ -44,110 +51,141 @@ def why_refused(path: str, writing: bool = False) -> str:
     return ""
 
 
+def fails(said: str, error: type[Exception] = RuntimeError, code: str = "") -> Exception:
+    """Print the cause of a failure, and return what is raised."""
+    print(f"[ERROR] {said}", flush=True)
+    return error(code or said)
+
+
+class TensorDesc:
+    """One input or output; `size` and `realsize` in bytes."""
+
+    def __init__(self, tensor: om.Tensor) -> None:
+        self.name = tensor.name
+        self.datatype = DATATYPES[tensor.dtype]
+        self.shape = list(tensor.shape)
+        self.size = self.realsize = int(np.prod(tensor.shape)) * np.dtype(tensor.dtype).itemsize
+
+
 class Session:
     """What all generations have."""
 
+    pairs = False  # times are (start, end), else durations
+
     def __init__(self, device_id: int, model_path: str) -> None:
-        options = aclruntime.session_options()
-        self.session = aclruntime.InferenceSession(model_path, device_id, options)
+        host = Host.load()
+        if not Path(model_path).is_file():
+            raise fails("model path illegal, please check.", code="please check model path")
+        try:
+            self._model = LoadedModel(host, device_id, Path(model_path))
+        except DeviceLost:
+            print(
+                f"EL0003: [PID: {os.getpid()}] The argument is invalid. Reason: open device "
+                f"{device_id} failed, runtime result = 507033."
+            )
+            code = "[507033][Error code unknown] "
+            raise fails(f"acl open device {device_id} failed", code=code) from None
+        except LoadFailed as error:
+            said = f"load model from file failed, model file is {model_path}: {error}"
+            raise fails(said, code="[1][ACL: invalid parameter] ") from None
+        print(f"[INFO] load model {model_path} success", flush=True)
+        self.loses_outputs = self._model.loses_outputs
+        self._inputs = [TensorDesc(tensor) for tensor in self._model.inputs]
+        self._outputs = [TensorDesc(tensor) for tensor in self._model.outputs]
+        self._loops = 1
+        self._zero_ms: float | None = None
+        self._times: list[Any] = []
 
-    def get_inputs(self) -> list[aclruntime.tensor_desc]:
+    def get_inputs(self) -> list[TensorDesc]:
         """Return descriptions of the inputs."""
-        return self.session.get_inputs()
+        return self._inputs
 
-    def get_outputs(self) -> list[aclruntime.tensor_desc]:
+    def get_outputs(self) -> list[TensorDesc]:
         """Return descriptions of the outputs."""
-        return self.session.get_outputs()
+        return self._outputs
 
     def set_loop_count(self, loop: int) -> None:
         """Set the executions for each `run` from now on."""
-        self.session.options().loop = loop
+        self._loops = loop
 
     def run(self, feeds: Sequence[Array]) -> list[Array]:
-        """Execute on arrays in input order; return the outputs on the host."""
-        inputs = [aclruntime.BaseTensor(feed.ctypes.data, feed.nbytes) for feed in feeds]
-        tensors = self.session.run([desc.name for desc in self.get_outputs()], inputs)
-        for tensor in tensors:
-            tensor.to_host()
-        return [np.array(tensor) for tensor in tensors]
+        """Execute on arrays in input order; return the outputs."""
+        buffers = [np.ascontiguousarray(feed).reshape(-1).view(np.uint8) for feed in feeds]
+        sizes, needed = [one.nbytes for one in buffers], [one.realsize for one in self._inputs]
+        if sizes != needed:
+            said = f"check in size:{sizes} needsize:{needed} not match"
+            raise fails(said, code="[-1][ACL: general failure] ")
+        outputs: list[Array] = []
+        for _ in range(self._loops):
+            outputs, start, end = self._model.execute(buffers)
+            self._times.append(self._timed(start, end))
+        return outputs
+
+    def _timed(self, start: float, end: float) -> Any:
+        if not self.pairs:
+            return float(np.float32(end - start))
+        # Floats of C, counted from the session's begin: after an hour they tell 0.25 ms apart.
+        self._zero_ms = start if self._zero_ms is None else self._zero_ms
+        return float(np.float32(start - self._zero_ms)), float(np.float32(end - self._zero_ms))
 
     def times_ms(self) -> list[float]:
-        """Return how long each execution took since the times were reset."""
-        entries = self.session.sumary().exec_time_list
-        return [one if isinstance(one, float) else one[1] - one[0] for one in entries]
+        """Return how long each execution took since the times were forgotten."""
+        return [one if isinstance(one, float) else one[1] - one[0] for one in self._times]
 
-    def infer(self, feeds: Any, mode: str = "static") -> list[Array]:
+    def forget(self) -> None:
+        """Forget the times."""
+        self._times = []
+
+    def infer(self, feeds: list[Array], mode: str = "static") -> list[Array]:
         """Execute on a list of arrays in input order."""
-        if not isinstance(feeds, list) or not feeds:
-            raise ValueError("feeds must be a list that is not empty")
         if mode != "static":
             raise ValueError(f"mode {mode}: only static models are simulated")
-        for feed in feeds:
-            if not isinstance(feed, np.ndarray):
-                raise RuntimeError(f"type:{type(feed)} invalid")
-        outputs = self.run([np.ascontiguousarray(feed) for feed in feeds])
-        return outputs[:-1] if self.session.loses_outputs else outputs
+        outputs = self.run(feeds)
+        return outputs[:-1] if self.loses_outputs else outputs
+
+    def free_resource(self) -> None:
+        """Unload the model; safe to call twice."""
+        self._model.close()
 
 
 class InferSession(Session):
     """Since 2024-02: times as (start, end)."""
 
+    pairs = True
+
     def __init__(self, device_id: int, model_path: str) -> None:
         if cause := why_refused(model_path):
-            print(f"[ERROR] {cause}", flush=True)
-            raise ValueError(f"model path {model_path} is illegal, the error above says why")
-        if not model_path.endswith(".om"):
-            raise ValueError(f"model path {model_path} must end with .om")
-        if not 0 <= device_id <= 255:
-            raise ValueError(f"device_id {device_id} is out of [0, 255]")
+            raise fails(cause, ValueError, f"model path {model_path} is illegal")
         super().__init__(device_id, model_path)
 
-    def summary(self) -> aclruntime.sumary:
+    def summary(self) -> SimpleNamespace:
         """Return the times of the executions: `exec_time_list`."""
-        return self.session.sumary()
+        return SimpleNamespace(exec_time_list=self._times)
 
     def reset_summaryinfo(self) -> None:
         """Forget the times."""
-        self.session.reset_sumaryinfo()
-
-    def free_resource(self) -> None:
-        """Unload the model."""
-        self.session.free_resource()
+        self.forget()
 
     @staticmethod
     def finalize() -> None:
         """Give up all devices of this process."""
-        aclruntime.InferenceSession.finalize()
 
 
 class OldInferSession(Session):
-    """Before 2024-02: other names, times as milliseconds."""
+    """Of 2022: other names, times as milliseconds, and `infer` has no default for its mode."""
 
-    def sumary(self) -> aclruntime.sumary:
-        """Return the times of the executions: `exec_time_list`."""
-        return self.session.sumary()
-
-    def reset_sumaryinfo(self) -> None:
-        """Forget the times."""
-        self.session.reset_sumaryinfo()
-
-    def finalize(self) -> None:
-        """Unload the model and give up all devices of this process."""
-        self.session.free_resource()
-        self.session.finalize()
-
-
-class OldestInferSession(OldInferSession):
-    """Of 2022: `infer` has no default for its mode."""
-
-    def infer(self, feeds: Any, mode: str) -> list[Array]:  # type: ignore[override]  # see above
+    def infer(self, feeds: list[Array], mode: str) -> list[Array]:  # type: ignore[override]
         """Execute on a list of arrays in input order."""
         return super().infer(feeds, mode)
 
+    def sumary(self) -> SimpleNamespace:
+        """Return the times of the executions: `exec_time_list`."""
+        return SimpleNamespace(exec_time_list=self._times)
 
-class MemorySummary:
-    """Times of copies, of the whole process: there are none."""
+    def reset_sumaryinfo(self) -> None:
+        """Forget the times."""
+        self.forget()
 
-    @staticmethod
-    def reset() -> None:
-        """Forget them."""
+    def finalize(self) -> None:
+        """Unload the model and give up all devices of this process."""
+        self.free_resource()

@@ -33,12 +33,9 @@ class Tensor:
 class Header:
     """What a compiled model says of itself; `digest` is the payload's SHA-256."""
 
-    name: str
-    batch: int
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     soc_version: str
-    tuning: str
     size: int
     digest: str
 

@@ -14,7 +14,6 @@ from harness.base.stages import Stage
 from harness.base.store import Entry
 from harness.stages.context import LOG_CHARACTERS, CaseContext
 from harness.stages.onnx_file import FILE
-from harness.targets.protocol import compiles_on_device
 
 FACTS = "facts.json"
 
@@ -46,7 +45,7 @@ class Compile:
     def on_device(self) -> bool:
         """Return whether it takes a device alone, as tuning on it does."""
         case = self.case
-        return compiles_on_device(case.bench.target, case.model, case.case.batch_size)
+        return case.bench.target.compiles_on_device(case.model, case.case.batch_size)
 
     def inputs(self) -> Mapping[str, Any]:
         case = self.case

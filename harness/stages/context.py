@@ -21,7 +21,6 @@ from harness.settings import Settings
 from harness.stages.onnx_file import Tensors
 from harness.targets import host, leases
 from harness.targets.pool import TIMEOUT_S, DevicePool
-from harness.targets.protocol import on_one_thread
 from harness.targets.registry import make_target
 
 T = TypeVar("T")
@@ -65,7 +64,7 @@ class Bench:
         # -n): threads that wait for each other take longer for the same.
         self.threads = 1 if settings.stand_ins else cores()
         target = make_target(settings.target, settings, run_dir)
-        self.target = on_one_thread(target) if settings.stand_ins else target
+        self.target = target.on_one_thread() if settings.stand_ins else target
         leases_dir = settings.leases_of(run_dir)
         self.pool = DevicePool(
             self.target, leases_dir, run_dir, self.waiting, shares_host=settings.rehearsal

@@ -18,7 +18,7 @@ from harness.base.files import now
 from harness.base.locks import OnWait
 from harness.base.terms import Check
 from harness.targets import leases
-from harness.targets.protocol import Device, Target, card
+from harness.targets.protocol import Device, Target
 
 TIMEOUT_S = 8 * 3600.0  # longer than tuning holds a device
 TURN_S = 5.0  # in line for one device before the others are looked at again
@@ -144,7 +144,7 @@ class DevicePool:
         places: list[tuple[Device, Sequence[Device]]] = []
         undead: list[str] = []
         for device in sorted(cards.values(), key=usable.index):
-            shared = card(self._target, device)
+            shared = self._target.card(device)
             holders = [
                 f"{one.id} was set aside ({aside[one.id]}) and is held by {holder}"
                 for one in shared

@@ -1,17 +1,15 @@
 """The seam between the harness and a place where compiled models run.
 
-A target is a folder of its own that satisfies `Target`; a session is what it opens. What only some
-targets can do is a protocol of its own, reached by a function with a default: code outside
-`harness.targets` asks `left_out(target)` and needs not know whether the target leaves any out.
-Tests use small fakes.
+A target is a folder of its own with a `Target`; a session is what it opens.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -149,24 +147,37 @@ class Traits:
     round_s: float = 0.25
 
 
-class Target(Protocol):
-    """A place where compiled models run."""
+@dataclass(frozen=True)
+class OperatorComparison:
+    """The commands that compare a compiled model with its ONNX file operator by operator.
+
+    `tool` names what does it. Without commands, `why_not` says why there are none.
+    """
+
+    tool: str
+    commands: tuple[str, ...] = ()
+    why_not: str = ""
+
+
+class Target(ABC):
+    """A place where compiled models run. What only some targets can do has a default."""
 
     name: str
     traits: Traits
 
+    @abstractmethod
     def identity(self) -> Mapping[str, Scalar]:
-        """Versions and hardware that change compiled bytes: part of a key and of a report."""
-        ...
+        """Return versions and hardware that change compiled bytes: part of a key and a report."""
 
+    @abstractmethod
     def devices(self) -> Sequence[Device]:
-        """What can be leased now. Raises `DeviceError` when there is none."""
-        ...
+        """Return what can be leased now. Raises `DeviceError` when there is none."""
 
+    @abstractmethod
     def compile_inputs(self, model: Model, batch_size: int) -> Mapping[str, Any]:
-        """Everything besides the ONNX file that changes a compiled file's bytes."""
-        ...
+        """Return everything besides the ONNX file that changes a compiled file's bytes."""
 
+    @abstractmethod
     def compile(
         self,
         onnx: Path,
@@ -185,8 +196,8 @@ class Target(Protocol):
         Returns what the key cannot know, e.g. the tuning that the tool really did. Raises
         `CompileError`.
         """
-        ...
 
+    @abstractmethod
     def open(
         self,
         file: Path,
@@ -198,7 +209,10 @@ class Target(Protocol):
         lease_fds: Sequence[int],
     ) -> Session:
         """Open a session on `device`; what it starts inherits `lease_fds`. Raises `LoadError`."""
-        ...
+
+    @abstractmethod
+    def setup(self, device: Device, facts: Mapping[str, str], session: Session) -> Setup:
+        """Return how a measurement on this session is made; `facts` are those of `compile`."""
 
     def look(
         self, device: Device, moment: Moment, seconds: float, session: Session | None
@@ -207,111 +221,41 @@ class Target(Protocol):
 
         Raises `DeviceError` when the device cannot be looked at.
         """
-        ...
-
-    def setup(self, device: Device, facts: Mapping[str, str], session: Session) -> Setup:
-        """Return how a measurement on this session is made; `facts` are those of `compile`."""
-        ...
+        return Condition(moment, seconds)
 
     def commands(
         self, onnx: Path, file: Path, model: Model, batch_size: int, device: Device
     ) -> Mapping[str, str]:
-        """The target's own tools' commands that do a case again by hand: `compile` and `run`."""
-        ...
+        """Return its own tools' commands that do a case again by hand: `compile` and `run`."""
+        return {}
 
+    def compiles_on_device(self, model: Model, batch_size: int) -> bool:
+        """Return whether a model is compiled on a leased device, e.g. since it is tuned there."""
+        return False
 
-# What only some targets can do -------------------------------------------------------------
+    def left_out(self) -> Mapping[str, str]:
+        """Return devices that a run might use and `devices` does not give, by id, with why."""
+        return {}
 
+    def card(self, device: Device) -> Sequence[Device]:
+        """Return all devices that share power and memory with one, itself among them.
 
-@runtime_checkable
-class CompilesOnDevice(Protocol):
-    """Compiles some models on a leased device: tunes there, or has a runtime that needs one."""
+        Also those that a run may not use: others may.
+        """
+        return (device,)
 
-    def compiles_on_device(self, model: Model, batch_size: int) -> bool: ...
+    def on_one_thread(self) -> Target:
+        """Return the target with sessions that compute on one thread, where it has a say in it."""
+        return self
 
-
-@runtime_checkable
-class LeavesOut(Protocol):
-    """Leaves out devices that a run might use."""
-
-    def left_out(self) -> Mapping[str, str]: ...
-
-
-@runtime_checkable
-class HasCards(Protocol):
-    """Has cards of several devices."""
-
-    def card(self, device: Device) -> Sequence[Device]: ...
-
-
-@runtime_checkable
-class TellsFaults(Protocol):
-    """Tells a device's failure from a model's."""
-
-    def device_fault(self, error: HarnessError, device: Device) -> DeviceFault | None: ...
-
-
-@runtime_checkable
-class RunsOnThreads(Protocol):
-    """Runs models on as many threads of the host as it is told."""
-
-    def on_threads(self, threads: int) -> Target: ...
-
-
-@dataclass(frozen=True)
-class OperatorComparison:
-    """The commands that compare a compiled model with its ONNX file operator by operator.
-
-    `tool` names what does it. Without commands, `why_not` says why there are none.
-    """
-
-    tool: str
-    commands: tuple[str, ...] = ()
-    why_not: str = ""
-
-
-@runtime_checkable
-class ComparesOperators(Protocol):
-    """Has a tool that compares operators on a device."""
+    def device_fault(self, error: HarnessError, device: Device) -> DeviceFault | None:
+        """Return why a failure is the device's and not the model's; None when nothing says so."""
+        return None
 
     def compare_operators(
         self, onnx: Path, file: Path, batch: Float32, device: Device | None, folder: Path
-    ) -> OperatorComparison: ...
-
-
-def compiles_on_device(target: Target, model: Model, batch_size: int) -> bool:
-    """Whether a model is compiled on a leased device."""
-    return isinstance(target, CompilesOnDevice) and target.compiles_on_device(model, batch_size)
-
-
-def left_out(target: Target) -> Mapping[str, str]:
-    """Devices that a run might use and that `devices` does not give, by id, with the reason."""
-    return target.left_out() if isinstance(target, LeavesOut) else {}
-
-
-def card(target: Target, device: Device) -> Sequence[Device]:
-    """All devices that share power and memory with one, itself among them: also those that a run
-    may not use, since others may.
-    """
-    return target.card(device) if isinstance(target, HasCards) else (device,)
-
-
-def device_fault(target: Target, error: HarnessError, device: Device) -> DeviceFault | None:
-    """Why a failure is the device's and not the model's; None when nothing says so."""
-    return target.device_fault(error, device) if isinstance(target, TellsFaults) else None
-
-
-def on_one_thread(target: Target) -> Target:
-    """Return the target with sessions that compute on one thread; itself where it has no say."""
-    return target.on_threads(1) if isinstance(target, RunsOnThreads) else target
-
-
-def compare_operators(
-    target: Target, onnx: Path, file: Path, batch: Float32, device: Device | None, folder: Path
-) -> OperatorComparison | None:
-    """How to compare `file` with `onnx` operator by operator on `batch`, which is written to
-    `folder`; None where the target has no such tool.
-    """
-    if not isinstance(target, ComparesOperators):
+    ) -> OperatorComparison | None:
+        """Return how to compare `file` with `onnx` operator by operator on `batch`, which is
+        written to `folder`; None where there is no such tool.
+        """
         return None
-    return target.compare_operators(onnx, file, batch, device, folder)

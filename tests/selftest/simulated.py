@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,14 +31,14 @@ INPUT, OUTPUT = "image", "class"
 SOC = "Ascend310P3"
 
 
-def write_onnx(path: Path, batch: int | str = "N", dtype: str = "float32") -> Path:
+def write_onnx(path: Path, batch: int | str = "N") -> Path:
     """A convolution, a mean and a matrix: `float32[N, 3, 8, 8]` -> `float32[N, 5]`."""
     from onnx import TensorProto, helper, numpy_helper, save
 
     rng = np.random.default_rng(7)
-    kernel = rng.standard_normal((4, 3, 3, 3)).astype(dtype)
-    matrix = rng.standard_normal((4, CLASSES)).astype(dtype)
-    kind = TensorProto.FLOAT if dtype == "float32" else TensorProto.DOUBLE
+    kernel = rng.standard_normal((4, 3, 3, 3)).astype(np.float32)
+    matrix = rng.standard_normal((4, CLASSES)).astype(np.float32)
+    kind = TensorProto.FLOAT
     graph = helper.make_graph(
         [
             helper.make_node("Conv", [INPUT, "kernel"], ["a"]),
@@ -73,10 +75,6 @@ class Ran:
     out: str
     err: str
 
-    @property
-    def lines(self) -> list[str]:
-        return self.out.replace("\r", "\n").splitlines()
-
 
 @dataclass(frozen=True)
 class SimulatedHost:
@@ -101,6 +99,13 @@ class SimulatedHost:
             timeout=60,
         )
         return Ran(done.returncode, done.stdout, done.stderr)
+
+    def calls(self, tool: str) -> list[dict[str, Any]]:
+        """Return how a tool was called so far, but for its help: `argv` and `pid` of each."""
+        file = self.folder / "state" / "calls.jsonl"
+        lines = file.read_text().splitlines() if file.exists() else []
+        calls = [json.loads(line) for line in lines]
+        return [one for one in calls if one["tool"] == tool and "--help" not in one["argv"]]
 
     def start(self, *command: str | Path) -> subprocess.Popen[str]:
         """Start a tool and do not wait."""
@@ -156,6 +161,19 @@ def ascend_target(
     environment = {**make_host(folder / "host", text).env, **(variables or {})}
     place = Place(folder / "logs", folder / "work", folder)
     return AscendTarget(name, settings.with_options(changed), place, environment)
+
+
+@contextmanager
+def misbehaving(env: Mapping[str, str], fault: str) -> Iterator[None]:
+    """Within the block the tools of a host have a fault that they had not before."""
+    path = Path(env[VARIABLE])
+    before = path.read_text(encoding="utf-8")
+    data = json.loads(before)
+    path.write_text(json.dumps({**data, "text": f"{data['text']},fault={fault}"}), "utf-8")
+    try:
+        yield
+    finally:
+        path.write_text(before, encoding="utf-8")
 
 
 def images(count: int = BATCH, seed: int = 0) -> npt.NDArray[Any]:

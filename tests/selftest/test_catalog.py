@@ -79,7 +79,6 @@ def test_atc_is_told_what_the_catalog_says() -> None:
     common = ("--log=error", "--op_select_implmode=high_precision")
     assert ascend.atc_flags(1) == common
     assert ascend.atc_flags(16) == (common[0], "--auto_tune_mode=RL,GA", common[1])
-    assert ascend.atc_flags(16, tuned=False) == common
     assert (ascend.tuning(1), ascend.tuning(16)) == ("none", "RL,GA")
     everywhere = parse(SMALL.replace(", batch_sizes: [16]}", "}")).model("tiny").section(AscendSpec)
     assert everywhere.tuning(7) == "RL,GA"

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from harness.base.errors import CompileError, ConfigError, DeviceError, InferError, LoadError
 from harness.catalog.load import load_catalog
 from harness.settings import resolve
-from harness.targets import sessions
+from harness.targets import devices, sessions
 from harness.targets.cuda import target as cuda
 from harness.targets.cuda.target import VISIBLE, CudaTarget
 from harness.targets.protocol import Device
@@ -107,7 +107,7 @@ def test_a_tool_that_hangs_or_is_absent(tmp_path, monkeypatch):
 
 
 def test_a_process_of_somebody_else_makes_a_gpu_busy(tmp_path, monkeypatch):
-    monkeypatch.setattr(cuda, "is_ours", lambda pid: pid == os.getpid())
+    monkeypatch.setattr(devices, "is_ours", lambda pid: pid == os.getpid())
     session = object()
     device = Device("cuda", 0, "Tesla T4", "gpu-0")
     own, other = f"GPU-aaaa, {os.getpid()}", f"GPU-aaaa, {os.getppid()}"

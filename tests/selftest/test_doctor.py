@@ -176,7 +176,7 @@ def test_a_package_with_the_name_of_another_is_found(simulated, monkeypatch):
         ({}, "yes", 0, "plays Ascend310P3; proves nothing of a device"),
         ({"target": "cpu"}, "yes", 0, "plays Ascend310P3;"),  # what a run asks for matters not
         ({"simulate_ascend": True, "simulator": "chip=310"}, "yes", 0, "plays Ascend310;"),
-        ({"simulate_ascend": True, "simulator": "without=npu-smi"}, "no", 7, "npu-smi"),
+        ({"simulate_ascend": True, "simulator": "without=atc"}, "no", 4, "has no atc"),
     ],
 )
 def test_the_simulation_is_tried_and_claims_nothing(look, options, can, code, words):
@@ -431,7 +431,7 @@ def test_of_one_target_what_others_need_is_left_out(simulated):
     assert {one.what for one in doctor.brief(found, "cpu")} == inputs
     assert doctor.brief(found, "rehearsal") == []
     assert [one.found for one in doctor.brief(found, "simulate-ascend")] == [
-        "atc: CANN's compiler: neither on PATH nor in a known place"
+        "the simulated Ascend host has no atc, which compiles the models"
     ]
 
 

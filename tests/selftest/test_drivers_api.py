@@ -1,14 +1,13 @@
 """`harness.targets.ascend.api_backend` and `drivers`: ais_bench's Python interface, and who has it.
 
-The backend runs here in this process, on a stand-in of the interface. `test_drivers_simulated` has
-it in a device worker, with what a device does wrong.
+The backend runs here in this process, on a stand-in of the interface. `test_drivers` has it in a
+device worker, with what a device does wrong.
 """
 
 from __future__ import annotations
 
 import ast
 import dataclasses
-import importlib
 import os
 import re
 import sys
@@ -19,12 +18,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from harness import simulator
 from harness.targets.ascend import api_backend, drivers
 from harness.targets.ascend.api_backend import ApiError, ApiModel
-from harness.targets.ascend.options import DRIVERS
-from tests.selftest import ascend_tools
-from tests.selftest.ascend_tools import SHAPE, B, C, batch, expected
+from harness.targets.ascend.options import DRIVERS, AscendOptions
+from harness.targets.ascend.toolkit import Toolkit, find_toolkit
+from tests.selftest.simulated import make_host
+from tests.selftest.worker_backend import SHAPE, B, C, batch, expected
 
 
 class Session:
@@ -52,10 +51,7 @@ class Session:
             start, self.now = np.float32(self.now), self.now + self.ms
             self.times.append((start, np.float32(self.now)) if self.pairs else self.ms)
         self.longest = max(self.longest, len(self.times))
-        return self.answer(expected(feeds[0]))
-
-    def answer(self, result: Any) -> Any:
-        return [result]
+        return [expected(feeds[0])]
 
     def set_loop_count(self, loop: int) -> None:
         self.loop = loop
@@ -90,8 +86,12 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Open a model on a form of the interface, with attributes of it changed."""
 
     def open_model(form: type[Session] = Session, **changes: Any) -> ApiModel:
-        session = type("Changed", (form,), changes)
-        interface = SimpleNamespace(InferSession=session, __file__="interface.py")
+        memory = SimpleNamespace(reset=lambda: None)
+        interface = SimpleNamespace(
+            InferSession=type("Changed", (form,), changes),
+            MemorySummary=memory,
+            __file__="interface.py",
+        )
         monkeypatch.setattr(api_backend, "import_interface", lambda: interface)
         return ApiModel("model.om", {"device_id": 3})
 
@@ -105,8 +105,8 @@ def test_both_forms_infer_time_and_end(opened: Any, form: type[Session]) -> None
     assert model.inputs == [("image", SHAPE, "float32")]
     assert model.outputs == [("class", (B, C), "float32")]
     np.testing.assert_array_equal(model.run([batch(2)]), [expected(batch(2))])
-    for loops, warmup in ((1, 0), (9, 3)):
-        assert model.time([batch(1)], loops, warmup) == pytest.approx([2.5] * loops)
+    for loops in (1, 9):
+        assert model.time([batch(1)], loops, 0) == pytest.approx([2.5] * loops)
     model.close()
     old = form is OldSession
     assert model._session.ended == (["finalize"] if old else ["free_resource", "finalize"])
@@ -119,33 +119,8 @@ def test_the_tools_lists_do_not_grow(opened: Any) -> None:
     assert 1 < model._session.longest <= api_backend._RESET_EVERY < 1200
 
 
-def test_an_input_of_another_shape_or_type_is_refused(opened: Any) -> None:
-    for array in (batch(1)[:1], batch(1).astype(np.float16)):
-        with pytest.raises(ApiError, match="for the input 'image', which is float32"):
-            opened().run([array])
-
-
-ANSWERS = {
-    r"output 'class' came back as float32\[10\], the model says float32\[2, 5\]": lambda y: [
-        y.ravel()
-    ],
-    r"output 'class' came back as float16\[2, 5\]": lambda y: [y.astype(np.float16)],
-    "output 'class' is a str, not an array": lambda y: ["tensor"],
-    "ais_bench returned 2 outputs, the model has 1": lambda y: [y, y],
-    "ais_bench returned a NoneType, not a list": lambda y: None,
-}
-
-
-@pytest.mark.parametrize("message", ANSWERS)
-def test_an_answer_that_is_not_the_models(opened: Any, message: str) -> None:
-    with pytest.raises(ApiError, match=message):
-        opened(answer=lambda self, result: ANSWERS[message](result)).run([batch(1)])
-
-
 def test_times_that_cannot_be(opened: Any) -> None:
-    short = {"summary": lambda self: SimpleNamespace(exec_time_list=self.times[1:])}
     for changes, message in (
-        (short, "timed 3 executions, 4 were asked for"),
         ({"ms": -2.5}, r"timed an execution from 0 to -2\.5 ms: was the clock set"),
         # Half an hour after the session was opened float32 counts in steps of 0.125 ms.
         ({"now": 1.8e6, "ms": 0.25}, r"clock counts in steps of 0\.125 ms"),
@@ -170,16 +145,12 @@ def test_a_model_that_cannot_be_fed(opened: Any, changes: dict[str, Any], messag
         opened(**changes)
 
 
-# --- the backend as a file ----------------------------------------------------------------------
+# The backend as a file -------------------------------------------------------------------------
 
 
-def test_the_backend_is_python_3_7() -> None:
-    ast.parse(drivers.BACKEND.read_text(), feature_version=(3, 7))
-
-
-def test_the_backend_imports_only_the_standard_library_and_numpy() -> None:
+def test_the_backend_is_python_3_7_with_the_standard_library_and_numpy() -> None:
     imported = set()
-    for node in ast.walk(ast.parse(drivers.BACKEND.read_text())):
+    for node in ast.walk(ast.parse(drivers.BACKEND.read_text(), feature_version=(3, 7))):
         if isinstance(node, ast.Import):
             imported |= {alias.name.split(".")[0] for alias in node.names}
         if isinstance(node, ast.ImportFrom):
@@ -187,79 +158,61 @@ def test_the_backend_imports_only_the_standard_library_and_numpy() -> None:
     assert imported <= set(sys.stdlib_module_names) | {"numpy", "__future__"}
 
 
-# --- which drivers there are --------------------------------------------------------------------
+# Which drivers there are -----------------------------------------------------------------------
 
 
-def test_a_host_with_all_drivers(tmp_path: Path) -> None:
-    site = tmp_path / "site"
-    ascend_tools.install_python(site)
-    toolkit = ascend_tools.toolkit(
-        site=site, benchmark=ascend_tools.install_benchmark(tmp_path / "benchmark.x86_64")
-    )
-    found = drivers.available_drivers(toolkit, log=tmp_path / "log")
-    assert tuple(found) == DRIVERS
-    assert found == {"api": "", "cli": "", "benchmark": ""}
-    seen = drivers.probe(toolkit, log=tmp_path / "log")
-    assert seen.versions["ais_bench"] == "0.0.2" and "python" in seen.versions
+def toolkit(folder: Path, config: str = "", **options: Any) -> Toolkit:
+    """The tools of a simulated host in `folder`."""
+    host = make_host(folder, config)
+    return find_toolkit(AscendOptions(**options), host.env, log=folder / "log")
 
 
-def test_a_host_with_none(tmp_path: Path) -> None:
-    found = drivers.available_drivers(ascend_tools.toolkit(), log=tmp_path / "log")
-    assert "No module named 'aclruntime'" in found["api"]
-    assert "no ais_bench is installed" in found["cli"]
-    assert "no benchmark.x86_64" in found["benchmark"]
-    assert all(sys.executable in found[name] for name in ("api", "cli"))
+def available(tools: Toolkit, folder: Path) -> dict[str, str]:
+    """Why each driver cannot be used, in one line; empty where it can."""
+    reasons = drivers.available_drivers(tools, log=folder / "log")
+    assert tuple(reasons) == DRIVERS
+    assert not any("\n" in why for why in reasons.values())
+    return dict(reasons)
 
 
-def test_a_host_with_the_other_tool_of_that_name(tmp_path: Path) -> None:
-    site = tmp_path / "site"
-    ascend_tools.install_python(site, main=False, interface=False)
-    (site / "aclruntime.py").write_text("")
-    folder = site / "ais_bench_benchmark-3.1.dist-info"
-    folder.mkdir()
-    (folder / "METADATA").write_text("Name: ais-bench-benchmark\nVersion: 3.1\n")
-    found = drivers.available_drivers(ascend_tools.toolkit(site=site), log=tmp_path / "log")
-    assert "another tool of that name (ais_bench_benchmark 3.1)" in found["api"]
-    assert "no __main__" in found["cli"]
+def test_a_host_with_all_drivers_and_one_with_none(tmp_path: Path) -> None:
+    tools = toolkit(tmp_path / "all")
+    assert available(tools, tmp_path) == {"api": "", "cli": "", "benchmark": ""}
+    versions = drivers.probe(tools, log=tmp_path / "log").versions
+    assert versions["ais_bench"] == versions["aclruntime"] == "0.0.2" and "python" in versions
+    none = available(toolkit(tmp_path / "none", "without=ais_bench,without=benchmark"), tmp_path)
+    assert "No module named 'aclruntime'" in none["api"]
+    assert "no ais_bench is installed" in none["cli"]
+    assert none["benchmark"] == drivers.NO_BENCHMARK
+    assert all(sys.executable in none[name] for name in ("api", "cli"))
 
 
-def test_a_host_with_cann_5_1(tmp_path: Path) -> None:
-    site = tmp_path / "site"
-    site.mkdir()
-    (site / "aclruntime.py").write_text("")
-    script = ascend_tools.install_ais_infer(tmp_path / "ais_infer.py")
-    toolkit = ascend_tools.toolkit(site=site, ais_infer=script)
-    found = drivers.available_drivers(toolkit, log=tmp_path / "log")
-    assert found["cli"] == "" and found["api"]
-    toolkit = ascend_tools.toolkit(site=site, ais_infer=tmp_path / "absent.py")
-    assert "is not there" in drivers.available_drivers(toolkit, log=tmp_path / "log")["cli"]
+def test_a_host_with_the_other_tool_of_that_name_or_with_cann_5_1(tmp_path: Path) -> None:
+    tools = toolkit(tmp_path / "other")
+    package = tmp_path / "other" / "site" / "ais_bench"
+    (package / "__main__.py").unlink()
+    (package / "infer" / "interface.py").unlink()
+    (package.parent / "ais_bench_benchmark-3.1.dist-info").mkdir()
+    reasons = available(tools, tmp_path)
+    assert "another tool of that name (ais_bench_benchmark 3.1)" in reasons["api"]
+    assert "no __main__" in reasons["cli"]
+    script = tmp_path / "old" / "tools" / "ais_infer.py"
+    toolkit(tmp_path / "old", "generation=v1")
+    reasons = available(toolkit(tmp_path / "old", "generation=v1"), tmp_path)
+    assert reasons["api"] and reasons["cli"]
+    tools = dataclasses.replace(toolkit(tmp_path / "old", "generation=v1"), ais_infer=script)
+    assert available(tools, tmp_path)["cli"] == ""
 
 
 def test_a_simulated_aclruntime_is_none(tmp_path: Path) -> None:
-    environment = simulator.install(
-        tmp_path / "host", simulator.parse_config(""), environment=dict(os.environ)
+    host = make_host(tmp_path / "host")
+    simulated = find_toolkit(AscendOptions(), host.env, log=tmp_path / "log")
+    assert available(simulated, tmp_path)["api"] == ""
+    real = dataclasses.replace(
+        simulated, env={**os.environ, "PYTHONPATH": str(tmp_path / "host" / "site")}
     )
-    real = ascend_tools.toolkit(site=tmp_path / "host" / "site")
-    found = drivers.available_drivers(real, log=tmp_path / "log")
-    assert "is a simulated host's" in found["api"] and "is a simulated host's" in found["cli"]
-    simulated = dataclasses.replace(real, env=environment)
-    found = drivers.available_drivers(simulated, log=tmp_path / "log")
-    assert found["api"] == found["cli"] == ""
-
-
-@pytest.mark.parametrize("there", [True, False])
-def test_versions_without_the_means_to_ask(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
-) -> None:
-    ascend_tools.install_python(tmp_path / "site")
-    monkeypatch.setattr(sys, "path", [str(tmp_path / "site")] if there else [])
-
-    def none(name: str) -> None:  # as in Python 3.7
-        raise ImportError(f"No module named {name!r}")
-
-    monkeypatch.setattr(importlib, "import_module", none)
-    expected = "0.0.2" if there else ""
-    assert api_backend._version("aclruntime") == api_backend._version("ais_bench") == expected
+    reasons = available(real, tmp_path)
+    assert "is a simulated host's" in reasons["api"] and "is a simulated host's" in reasons["cli"]
 
 
 IMPORTS = {
@@ -269,35 +222,20 @@ IMPORTS = {
     "import os; os._exit(0)": "ended with exit code 0",
     "print('harness-probe: nonsense', flush=True); import os; os._exit(0)": "exit code 0",
     "raise SystemError('two\\nlines')": "SystemError: two$",
+    "import time; time.sleep(600)": "was stopped after",
 }
 
 
 @pytest.mark.parametrize("code", IMPORTS)
-def test_an_import_that_fails(tmp_path: Path, code: str) -> None:
-    site = tmp_path / "site"
-    ascend_tools.install_python(site)
-    (site / "aclruntime.py").write_text(code)
-    found = drivers.available_drivers(ascend_tools.toolkit(site=site), log=tmp_path / "log")
+def test_an_import_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    monkeypatch.setattr(drivers, "PROBE_S", 2.0 if "sleep" in code else 60.0)
+    tools = toolkit(tmp_path / "host")
+    (tmp_path / "host" / "site" / "aclruntime.py").write_text(code)
+    reasons = available(tools, tmp_path)
     for name in ("api", "cli"):
-        assert re.search(IMPORTS[code], found[name]), found[name]
-        assert "\n" not in found[name]
+        assert re.search(IMPORTS[code], reasons[name]), reasons[name]
 
 
-def test_an_import_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drivers, "PROBE_S", 2.0)
-    site = tmp_path / "site"
-    ascend_tools.install_python(site)
-    (site / "aclruntime.py").write_text("import time; time.sleep(600)")
-    found = drivers.available_drivers(ascend_tools.toolkit(site=site), log=tmp_path / "log")
-    assert "was stopped after" in found["api"]
-
-
-def test_no_interpreter_and_no_permission(tmp_path: Path) -> None:
-    program = ascend_tools.install_benchmark(tmp_path / "benchmark.x86_64")
-    program.chmod(0o640)
-    toolkit = ascend_tools.toolkit(python="/no/such/python", benchmark=program)
-    found = drivers.available_drivers(toolkit, log=tmp_path / "log")
-    assert "exit code 127" in found["api"]
-    assert f"chmod u+x {program}" in found["benchmark"]
-    toolkit = ascend_tools.toolkit(benchmark=tmp_path / "absent")
-    assert "is not there" in drivers.available_drivers(toolkit, log=tmp_path / "log")["benchmark"]
+def test_no_interpreter(tmp_path: Path) -> None:
+    tools = dataclasses.replace(toolkit(tmp_path / "host"), python="/no/such/python")
+    assert "exit code 127" in available(tools, tmp_path)["api"]

@@ -48,10 +48,10 @@ import shutil
 from abacus.family import AbacusOptions
 from harness.records.conditions import Condition, Setup
 from harness.targets import sessions
-from harness.targets.protocol import Device, Traits
+from harness.targets.protocol import Device, Target, Traits
 
 
-class AbacusTarget:
+class AbacusTarget(Target):
     name = "abacus"
     traits = Traits(fidelity_bound=1e-3)
 

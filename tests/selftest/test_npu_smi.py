@@ -83,9 +83,6 @@ def test_all_that_a_310_says() -> None:
         power_w=12.8,
         temperature_c=61.0,
         aicore_percent=0.0,
-        memory_used_mb=5745.0,
-        memory_total_mb=7759.0,
-        bus_id="0000:83:00.0",
         processes=None,
     )
 
@@ -94,12 +91,6 @@ def test_what_is_not_told_is_none() -> None:
     chip = read("310p3_22.0.2").chips[0]
     assert (chip.power_w, chip.temperature_c) == (None, 44.0)  # NA, and the figure after it
     assert read("310_22.0.4").chips[0].temperature_c is None  # -
-
-
-def test_memory_is_where_models_live() -> None:
-    old, new = read("910a_21.0.2").chips[1], read("910b3_23.0.6").chips[1]
-    assert (old.memory_used_mb, old.memory_total_mb) == (31240.0, 32768.0)  # HBM, not DDR
-    assert (new.memory_used_mb, new.memory_total_mb) == (52314.0, 65536.0)  # glued to the slash
 
 
 # Who is on a chip
@@ -111,7 +102,7 @@ def test_processes_of_each_chip() -> None:
         (),
         (),
         (),
-        (NpuProcess(904545, "python3", 101.0, None), NpuProcess(917047, "", 27.0, None)),
+        (NpuProcess(904545, "python3", None), NpuProcess(917047, "", None)),
     ]
     assert [chip.idle for chip in chips] == ["yes", "yes", "yes", "no"]
 
@@ -119,8 +110,8 @@ def test_processes_of_each_chip() -> None:
 def test_five_columns_and_a_container() -> None:
     busy, idle = read("310p3_26.1.0").chips
     assert busy.processes == (
-        NpuProcess(51234, "", 2210.0, None),
-        NpuProcess(51399, "ais_bench", 96.0, 77),
+        NpuProcess(51234, "", None),
+        NpuProcess(51399, "ais_bench", 77),
     )
     assert (idle.processes, idle.idle) == ((), "yes")
 
@@ -244,7 +235,7 @@ def test_info_and_its_log(tmp_path: Path) -> None:
             "another container has the device",
             "privileged",
         ),
-        ("npu get board type failed. ret is -9005\n", 211, "not known to this", "driver"),
+        ("npu get board type failed. ret is -9005\n", 211, "does not know the board", "driver"),
         ("There is no NPU card on this server.\n", 0, "the driver sees no card", "lsmod"),
         ("Command or option is not found.\nUsage: info\n", 215, "no such query", "update"),
         (
@@ -349,13 +340,13 @@ def test_a_call_that_outlives_its_caller_keeps_the_lock(tmp_path: Path) -> None:
             assert eventually(started.exists)
             caller.kill()
             caller.wait(60)
-            other = npu_smi(tmp_path, prints(sample("310p3_22.0.2")), deadline_s=0.01)
+            other = npu_smi(tmp_path, prints(sample("310p3_22.0.2")), wait_s=0.1)
             other.lock = tmp_path / "lock"
             with pytest.raises(DeviceError, match=r"not free within 0\.1 s, held by"):
                 other.info()
         finally:
             go.touch()
-    other.deadline_s = 30.0
+    other.wait_s = 30.0
     assert other.info().chips
 
 

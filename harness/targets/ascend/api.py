@@ -12,7 +12,7 @@ from harness.base.errors import HarnessError
 from harness.targets import sessions
 from harness.targets.ascend import drivers
 from harness.targets.ascend.faults import lost_device
-from harness.targets.ascend.filetool import Opening
+from harness.targets.ascend.file_session import Opening
 from harness.targets.ascend.workspace import Workspace
 
 

@@ -7,13 +7,12 @@ three generations of spelling), printed on stdout after `ATC run failed`.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.base.errors import CompileError
@@ -25,7 +24,6 @@ SUCCESS = "ATC run success"
 FAILED = "ATC run failed"
 AOE_SUCCESS = "process finished"
 AOE_OPERATORS = 2  # --job_type: tune operators, as atc's RL and GA did
-OUTPUT_BYTES = 4 << 20  # of the end of a log; --log=debug writes gigabytes
 TEXT_CHARACTERS = 300  # of an error's own text in the first line
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./-]+", re.ASCII)
@@ -61,50 +59,66 @@ class Compiled:
     note: str  # how that differs from what was asked for; empty otherwise
 
 
-def atc_arguments(
-    *,
-    onnx: Path | str,
-    output_stem: Path | str,
-    input_name: str,
-    shape: Sequence[int],
-    soc_version: str,
-    flags: Sequence[str],
-) -> list[str]:
-    """What atc is told, as the guides tell it; `flags` come last. The program is not in it.
+@dataclass(frozen=True)
+class Recipe:
+    """What atc is told of a model besides its ONNX file, as the guides tell it.
 
-    `shape` is the input's, batch first. atc writes `<output_stem>.om`.
+    `shape` is the input's, batch first; `flags` come last.
     """
-    log = () if any(flag.startswith("--log=") for flag in flags) else ("--log=error",)
-    return [
-        *_model(onnx, output_stem, input_name, shape),
-        *log,
-        f"--soc_version={soc_version}",
-        *flags,
-    ]
+
+    input_name: str
+    shape: tuple[int, ...]
+    soc_version: str
+    flags: tuple[str, ...]
+
+    @property
+    def tuning(self) -> str:
+        """The modes of atc's own tuning that the flags ask for, or "none"."""
+        modes = [flag for flag in self.flags if flag.startswith(_TUNING_FLAG)]
+        return modes[-1].removeprefix(_TUNING_FLAG).strip("\"'") if modes else "none"
+
+    def untuned(self) -> Recipe:
+        """Return the same without atc's own tuning."""
+        flags = tuple(flag for flag in self.flags if not flag.startswith(_TUNING_FLAG))
+        return replace(self, flags=flags)
+
+    def model(self, onnx: Path | str, output_stem: Path | str) -> list[str]:
+        """Return what names the model to atc and aoe alike; atc writes `<output_stem>.om`."""
+        return [
+            "--framework=5",  # ONNX
+            f"--model={onnx}",
+            f"--output={output_stem}",
+            "--input_format=NCHW",
+            f"--input_shape={self.input_name}:{','.join(map(str, self.shape))}",
+        ]
+
+    def arguments(self, onnx: Path | str, output_stem: Path | str) -> list[str]:
+        """Return atc's arguments; the program is not among them."""
+        logs = any(flag.startswith("--log=") for flag in self.flags)
+        return [
+            *self.model(onnx, output_stem),
+            *(() if logs else ("--log=error",)),
+            f"--soc_version={self.soc_version}",
+            *self.flags,
+        ]
 
 
 @dataclass
 class Compilation:
-    """One compile of `onnx` for one chip and one shape (the input's, batch first).
+    """One compile of `onnx`. `tune`:
 
-    `flags` ask for the guide's tuning, `untuned_flags` are the same without it. `tune`:
-
-    * "guide": `flags`; when this atc says that it tunes no more, `untuned_flags`, with a note.
-    * "none": `untuned_flags`.
+    * "guide": the recipe; when this atc says that it tunes no more, untuned, with a note.
+    * "none": untuned.
     * "aoe": the operators are tuned with aoe on `device_id` first, which takes hours, and atc
-      compiles `untuned_flags` with what it found. The caller holds the device; the tools inherit
-      `pass_fds`, a lease's, so that it stays held as long as one of them lives.
+      compiles untuned with what it found.
 
-    The tools' output is in `log`. `deadline_s` bounds everything together.
+    The caller holds a device that is tuned on; the tools inherit `pass_fds`, its lease's. The
+    tools' output is in `log`. `deadline_s` bounds everything together.
     """
 
     toolkit: Toolkit
+    recipe: Recipe
     onnx: Path
-    input_name: str
-    shape: tuple[int, ...]
-    soc_version: str
-    flags: Sequence[str]
-    untuned_flags: Sequence[str]
     tune: str
     device_id: int | None
     log: Path
@@ -116,12 +130,12 @@ class Compilation:
 
     @property
     def what(self) -> str:
-        return f"{self.onnx.name} {list(self.shape)} for {self.soc_version}"
+        return f"{self.onnx.name} {list(self.recipe.shape)} for {self.recipe.soc_version}"
 
     def into(self, output_dir: Path) -> Compiled:
-        """Compile; the file appears in `output_dir` when it is whole.
+        """Compile; the file appears in `output_dir`, which is there, when it is whole.
 
-        Old offline models there are deleted first; atc's litter stays in a folder that is removed.
+        atc's litter stays in a folder that is removed.
 
         Raises:
             CompileError: a tool is absent, fails, hangs, or leaves no file. The first line has the
@@ -129,8 +143,6 @@ class Compilation:
         """
         self._limit = time.monotonic() + self.deadline_s
         try:
-            output_dir.mkdir(parents=True, exist_ok=True)
-            _delete_models(output_dir)
             with tempfile.TemporaryDirectory(prefix="atc-", dir=_work_parent(output_dir)) as work:
                 self._work = Path(work)
                 self._source = _plain(self.onnx, self._work)
@@ -145,24 +157,19 @@ class Compilation:
         return Compiled(file, tuning, note)
 
     def _compiled(self) -> tuple[Path, str, str]:
-        """The file in the work directory, its tuning, and the note."""
+        """Return the file in the work directory, its tuning, and the note."""
+        untuned, note = self.recipe.untuned(), ""
         if self.tune == "aoe":
             bank, note = self._tuned()
-            done, text = self._atc(self.untuned_flags, {"TUNE_BANK_PATH": str(bank)})
-            return self._result(done, text), "aoe", note
-        asked = _tuning(self.flags)
-        if self.tune == "guide":
-            done, text = self._atc(self.flags)
-            if asked == "none" or _succeeded(done, text) or not _refuses_tuning(text):
-                return self._result(done, text, tuned=asked != "none"), asked, ""
-        done, text = self._atc(self.untuned_flags)
-        note = f"this atc has no {_TUNING_FLAG}{asked} any more: untuned"
-        note = note if self.tune == "guide" else ""
-        return self._result(done, text), _tuning(self.untuned_flags), note
+            return self._result(*self._atc(untuned, {"TUNE_BANK_PATH": str(bank)})), "aoe", note
+        if self.tune == "guide" and self.recipe != untuned:
+            done, text = self._atc(self.recipe)
+            if _succeeded(done, text) or not _refuses_tuning(text):
+                return self._result(done, text, tuned=True), self.recipe.tuning, ""
+            note = f"this atc has no {_TUNING_FLAG}{self.recipe.tuning} any more: untuned"
+        return self._result(*self._atc(untuned)), "none", note
 
-    def _atc(
-        self, flags: Sequence[str], more: Mapping[str, str] | None = None
-    ) -> tuple[Completed, str]:
+    def _atc(self, recipe: Recipe, more: Mapping[str, str] | None = None) -> tuple[Completed, str]:
         atc = self.toolkit.atc
         if atc is None:
             raise CompileError(
@@ -170,16 +177,9 @@ class Compilation:
                 remedy="install the CANN toolkit and source its set_env.sh (the runtime packages "
                 "nnrt have no atc), or name atc by its option; or compile on another host",
             )
-        _delete_models(self._work)
-        arguments = atc_arguments(
-            onnx=self._source,
-            output_stem=STEM,
-            input_name=self.input_name,
-            shape=self.shape,
-            soc_version=self.soc_version,
-            flags=flags,
-        )
-        return self._run([str(atc), *arguments], more or {})
+        for refused in self._work.glob(f"{STEM}*.om"):
+            refused.unlink()
+        return self._run([str(atc), *recipe.arguments(self._source, STEM)], more or {})
 
     def _tuned(self) -> tuple[Path, str]:
         """The knowledge bank that aoe made on a device, and a note when there is nothing in it."""
@@ -196,15 +196,17 @@ class Compilation:
             )
         bank = self._work / "bank"
         bank.mkdir(mode=0o750)
-        model = _model(self._source, "tuned", self.input_name, self.shape)
-        more = {"TUNE_BANK_PATH": str(bank), "ASCEND_DEVICE_ID": str(self.device_id)}
-        done, text = self._run([str(aoe), *model, f"--job_type={AOE_OPERATORS}"], more)
+        model = self.recipe.model(self._source, "tuned")
+        tune = [str(aoe), *model, f"--job_type={AOE_OPERATORS}"]
+        done, text = self._run(tune, {"TUNE_BANK_PATH": str(bank)})
         if not done.ok or AOE_SUCCESS not in text.lower():
             raise self._failure(done, text, said=AOE_SUCCESS in text.lower())
         improved = any(path.is_file() for path in bank.rglob("*"))
         return bank, "" if improved else "aoe found nothing better than the defaults"
 
     def _run(self, argv: Sequence[str], more: Mapping[str, str]) -> tuple[Completed, str]:
+        if self.device_id is not None:  # a tool that tunes takes device 0 unless it is told
+            more = {**more, "ASCEND_DEVICE_ID": str(self.device_id)}
         done = run(
             argv,
             deadline_s=max(0.0, self._limit - time.monotonic()),
@@ -214,7 +216,7 @@ class Compilation:
             pass_fds=self.pass_fds,
             dies_with_us=True,
         )
-        return done, _last_output(done)
+        return done, done.output().replace("\r", "\n")  # of progress bars
 
     def _result(self, done: Completed, text: str, *, tuned: bool = False) -> Path:
         if not _succeeded(done, text):
@@ -277,29 +279,28 @@ _NOT_THE_MODEL = frozenset({"EC0010", "E40000", "E19999"})
 
 
 def _explained(done: Completed, text: str, said: bool) -> tuple[str, str]:
-    """What a reader needs to know of a failure, and what to do. `said`: the tool claims success."""
+    """Return what a reader needs to know of a failure, and what to do. `said`: the tool claims
+    success.
+    """
     name = Path(done.argv[0]).name
     library = _LIBRARY.search(text)
     code = _error(text)
     if done.timed_out:
-        return (
-            done.describe(),
-            "if the machine is slow: --deadline-factor=N gives it N times as long; " + _PLOG,
-        )
+        slow = "if the machine is slow: --deadline-factor=N gives it N times as long; "
+        return done.describe(), slow + _PLOG
     if library:
-        where = "add <toolkit>/<arch>-linux/devlib to LD_LIBRARY_PATH"
-        if library[1] != "libascend_hal.so":
-            where = "source the toolkit's set_env.sh"
+        where = "source the toolkit's set_env.sh"
+        if library[1] == "libascend_hal.so":
+            where = "add <toolkit>/<arch>-linux/devlib to LD_LIBRARY_PATH"
         return f"{name} does not find {library[1]}", where
     if code:
         return f"{name} failed: {code[0]}: {code[1]}", _REMEDIES.get(code[0], _PLOG)
     if done.returncode == NOT_FOUND:
         return f"{name} cannot be started", f"is {done.argv[0]} a program of this machine's kind?"
+    claim = " though it said that it succeeded" if said else ""
     if done.returncode == 0:
-        return f"{done.describe()} and did not say that it succeeded", _PLOG
-    if said:
-        return f"{done.describe()} though it said that it succeeded", _PLOG
-    return done.describe(), _PLOG
+        claim = " and did not say that it succeeded"
+    return done.describe() + claim, _PLOG
 
 
 def _error(text: str) -> tuple[str, str] | None:
@@ -331,23 +332,6 @@ def _succeeded(done: Completed, text: str) -> bool:
     return done.ok and SUCCESS in text and FAILED not in text
 
 
-def _tuning(flags: Sequence[str]) -> str:
-    modes = [flag.removeprefix(_TUNING_FLAG) for flag in flags if flag.startswith(_TUNING_FLAG)]
-    return modes[-1].strip("\"'") if modes else "none"
-
-
-def _model(
-    onnx: Path | str, output_stem: Path | str, input_name: str, shape: Sequence[int]
-) -> list[str]:
-    return [
-        "--framework=5",  # ONNX
-        f"--model={onnx}",
-        f"--output={output_stem}",
-        "--input_format=NCHW",
-        f"--input_shape={input_name}:{','.join(map(str, shape))}",
-    ]
-
-
 def _work_parent(output_dir: Path) -> str | None:
     """Where the work directory is made: in `output_dir`, unless atc would trip over its name."""
     place = str(output_dir.resolve())
@@ -360,19 +344,3 @@ def _plain(onnx: Path, work: Path) -> Path:
     if _PLAIN.fullmatch(str(place)):
         return place
     return Path(shutil.copyfile(place, work / f"{STEM}.onnx"))
-
-
-def _delete_models(folder: Path) -> None:
-    for old in folder.glob(f"{STEM}*.om"):
-        old.unlink()
-
-
-def _last_output(done: Completed) -> str:
-    """The end of what a tool printed; progress bars' carriage returns count as line ends."""
-    try:
-        with done.log.open("rb") as file:
-            end = file.seek(0, os.SEEK_END)
-            file.seek(max(done.log_start, end - OUTPUT_BYTES))
-            return file.read(OUTPUT_BYTES).decode(errors="replace").replace("\r", "\n")
-    except OSError:
-        return ""

@@ -1,8 +1,8 @@
 """Driver `cli`: ais_bench's command line, or `ais_infer.py` of CANN 5.1, over files.
 
-Forms of May 2022 to December 2025 are taken; what a tool can do is read from its `--help`. Each
-batch is one input file with the bytes of the model's input, so the tool groups and pads nothing,
-and each output file is one batch of logits.
+Forms of September 2022 to December 2025 are taken; what a tool can do is read from its `--help`.
+Each batch is one input file with the bytes of the model's input, so the tool groups and pads
+nothing, and each output file is one batch of logits.
 
 The tool's `--batchsize` only scales the throughput that it prints, whatever the model's batch size
 is. The figure is therefore computed here, from the times of the executions, and compared with the
@@ -11,23 +11,20 @@ printed one. A model of another batch size shows in the sizes of its files.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, FiniteFloat, ValidationError
 
 from harness.base import processes
 from harness.base.errors import InferError, LoadError
 from harness.targets.ascend import drivers
 from harness.targets.ascend.drivers import LEAST_WARMUP
-from harness.targets.ascend.exchange import FileSession
-from harness.targets.ascend.filetool import Chunk, Opening, check_files
+from harness.targets.ascend.file_session import Chunk, FileSession, Opening, check_files
 from harness.targets.ascend.workspace import Workspace
 
 AGREEMENT = 1e-3
@@ -38,78 +35,46 @@ _FLAG = re.compile(r"(?<![\w-])--([A-Za-z][\w-]*)")
 _LOADED = re.compile(r"load model .* success")
 _HELP_WIDTH = "240"  # columns: some forms of --help cut names that do not fit
 _GROUPS = re.compile(r"filesperbatch:(\d+) runcount:(\d+)")
-_THROUGHPUT = re.compile(r"^\[INFO\] [Tt]hroughput\s*(.*):\s*([0-9.eE+-]+|nan|inf)\s*$", re.M)
+_THROUGHPUT = re.compile(r"^\[INFO\] [Tt]hroughput\s*.*:\s*([0-9.eE+-]+|nan|inf)\s*$", re.M)
 
 
 # --- what the tool says -----------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Printed:
-    """The line with the throughput: its figure."""
-
-    fps: float
-    inverted: bool = False
-    """Whether it is the first form, of May 2022, which divided by the batch size."""
-
-
-def parse_throughput(text: str) -> Printed | None:
-    """The last throughput that the tool printed, in frames a second; None when it printed none."""
-    matches = _THROUGHPUT.findall(text.replace("\r", "\n"))
-    if not matches:
-        return None
-    formula, value = matches[-1]
+def parse_throughput(text: str) -> float | None:
+    """Return the last throughput that the tool printed, in frames a second; None without one."""
+    values = _THROUGHPUT.findall(text.replace("\r", "\n"))
     try:
-        fps = float(value)
+        return float(values[-1]) if values else None
     except ValueError:
-        fps = math.nan
-    return Printed(fps, inverted="1000/NPU_compute_time/batchsize" in formula)
+        return math.nan
 
 
-@dataclass(frozen=True)
-class Summary:
-    """What a summary file says of the executions, in ms; None for what a generation leaves out."""
+class ComputeTime(BaseModel):
+    """Milliseconds of the executions."""
 
-    times: tuple[float, ...] | None
-    mean_ms: float
-    count: int | None
-    throughput: float
+    mean: FiniteFloat
+    count: int | None = None
 
 
-def parse_summary(text: str) -> Summary:
-    """Read a summary file of any generation. Raises `ValueError` for anything else."""
-    try:
-        data = json.loads(text)
-        compute = data["NPU_compute_time"]
-        entries = data.get("npu_compute_time_list")
-        return Summary(
-            None if entries is None else tuple(_duration(entry) for entry in entries),
-            _finite(compute["mean"]),
-            None if compute.get("count") is None else int(compute["count"]),
-            _finite(data["throughput"]),
-        )
-    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise ValueError(f"{type(error).__name__}: {error}") from error
+class Summary(BaseModel):
+    """A summary file; a generation that keeps nothing but the mean leaves out the rest."""
 
+    NPU_compute_time: ComputeTime
+    npu_compute_time_list: list[FiniteFloat | tuple[FiniteFloat, FiniteFloat]] | None = None
+    throughput: FiniteFloat
 
-def _finite(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no number")
-    return float(value)
-
-
-def _duration(entry: Any) -> float:
-    """Milliseconds of one entry: a duration, or a start and an end."""
-    if isinstance(entry, list):
-        start, end = (_finite(value) for value in entry)
-        if end < start:
-            raise ValueError(f"an execution ends before it starts: {entry}")
-        return end - start
-    return _finite(entry)
+    @property
+    def times(self) -> list[float]:
+        """Milliseconds of each execution, or their mean alone."""
+        if self.npu_compute_time_list is None:
+            return [self.NPU_compute_time.mean]
+        entries = self.npu_compute_time_list
+        return [one if isinstance(one, float) else one[1] - one[0] for one in entries]
 
 
 def execution_times(
-    what: str, printed: Printed | None, summary: Summary, *, batch: int, loops: int
+    what: str, printed: float | None, summary: Summary, *, batch: int, loops: int
 ) -> list[float]:
     """Milliseconds of each execution, or their mean alone where the tool keeps no more.
 
@@ -119,26 +84,25 @@ def execution_times(
     """
     if printed is None:
         raise InferError(f"{what} printed no throughput", remedy="see the tool's log")
-    if summary.count is not None and summary.count != loops:
-        raise InferError(f"{what} timed {summary.count} executions, {loops} were asked for")
-    times = [summary.mean_ms] if summary.times is None else list(summary.times)
-    if summary.times is not None and len(times) != loops:
-        raise InferError(f"{what} lists {len(times)} times, {loops} executions were asked for")
+    times, told = summary.times, summary.NPU_compute_time
+    listed = len(times) if summary.npu_compute_time_list is not None else None
+    for count in (told.count, listed):
+        if count not in (None, loops):
+            raise InferError(f"{what} timed {count} executions, {loops} were asked for")
     mean = statistics.fmean(times)
     if min(times) < 0 or mean <= 0:
         raise InferError(f"{what} reports impossible times: {min(times):g} ms, mean {mean:g} ms")
-    if not _agree(mean, summary.mean_ms):
+    if not _agree(mean, told.mean):
         raise InferError(
-            f"{what} contradicts itself: a mean of {summary.mean_ms:g} ms, and times whose mean "
-            f"is {mean:g} ms",
+            f"{what} contradicts itself: a mean of {told.mean:g} ms, and times whose mean is "
+            f"{mean:g} ms",
             remedy="look at the summary file in the log's folder; time it again",
         )
     fps = 1000.0 * batch / mean
-    for source, value in (("printed", printed.fps), ("wrote", summary.throughput)):
-        wanted = 1000.0 / mean / batch if printed.inverted else fps
-        if not _agree(value, wanted):
+    for source, value in (("printed", printed), ("wrote", summary.throughput)):
+        if not _agree(value, fps):
             raise InferError(
-                f"{what} {source} a throughput of {value:g}, its times give {wanted:g} frames a "
+                f"{what} {source} a throughput of {value:g}, its times give {fps:g} frames a "
                 f"second at batch size {batch}",
                 remedy="the tool and its summary contradict each other: trust neither",
             )
@@ -191,19 +155,19 @@ class AisBench(FileSession):
     def timed(self, loops: int, warmup: int) -> list[float]:
         results, done = self._pure(loops, max(warmup, LEAST_WARMUP))
         self.check_end(done)
-        # Beside the folder of outputs or in it, under a name of its generation.
-        file = next(results.rglob("*su*mary.json"), None)
-        if file is None:
-            raise InferError(
-                f"{self.what} wrote no summary file", remedy="see the tool's log", log=done.tail()
-            )
         try:
-            summary = parse_summary(file.read_text(encoding="utf-8", errors="replace"))
+            # Beside the folder of outputs or in it, under a name of its generation.
+            file = next(results.rglob("*su*mary.json"), None)
+            if file is None:
+                raise InferError(f"{self.what} wrote no summary file", remedy="see the tool's log")
+            summary = Summary.model_validate_json(file.read_bytes())
             printed = parse_throughput(done.output())
             return execution_times(self.what, printed, summary, batch=self.batch, loops=loops)
-        except (OSError, ValueError) as error:
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or file.name
             raise InferError(
-                f"{self.what} wrote a summary that cannot be read: {error}",
+                f"{self.what} wrote a summary that cannot be read: {where}: {first['msg']}",
                 remedy="see the tool's log",
                 log=done.tail(),
             ) from error
@@ -219,9 +183,8 @@ class AisBench(FileSession):
         results, done = self._pure(1, 0)
         # What it prints says whether it failed before or after loading.
         self.check_end(done, InferError if _LOADED.search(done.output()) else LoadError)
-        names = sorted(path.name for path in self._folder(results).glob("*_0.bin"))
         try:
-            (file,) = self._checked(results, [*names, "pure_infer_data_0.bin"][:1], done)
+            (file,) = self._checked(results, ["pure_infer_data_0.bin"], done)
         except InferError as error:
             raise LoadError(error.message, remedy=error.remedy, log=error.log) from error
         if not np.isfinite(np.fromfile(file, np.float32)).all():
@@ -244,7 +207,7 @@ class AisBench(FileSession):
     def _checked(
         self, results: Path, names: Sequence[str], done: processes.Completed
     ) -> list[Path]:
-        folder = self._folder(results)
+        folder = results / _DIRNAME
         expected = dict.fromkeys(names, 4 * math.prod(self.outputs[0].shape))
         ignore = frozenset({"sumary.json", "_summary.json"})
         check_files(self.what, folder, expected, ignore=ignore, log=done.tail())
@@ -252,20 +215,16 @@ class AisBench(FileSession):
 
     def _arguments(self, results: Path, *, loops: int) -> list[str]:
         arguments = [*self._command, "--model", str(self.model), "--output", str(results)]
-        arguments += ["--outfmt", "BIN", "--device", str(self.opening.device_id)]
-        arguments += ["--batchsize", str(self.batch), "--loop", str(loops)]
-        option = self._spelled("output_dirname")
-        return [*arguments, option, _DIRNAME] if option else arguments
-
-    def _folder(self, results: Path) -> Path:
-        """Where the tool put its outputs: the oldest form chooses a name itself."""
-        return next((path for path in results.iterdir() if path.is_dir()), results / _DIRNAME)
+        arguments += [self._spelled("output_dirname"), _DIRNAME, "--outfmt", "BIN"]
+        arguments += ["--device", str(self.opening.device_id)]
+        return [*arguments, "--batchsize", str(self.batch), "--loop", str(loops)]
 
     def _read_options(self) -> frozenset[str]:
         """Read from the tool's help what it takes. Raises `LoadError` when it is not ais_bench."""
         done = self.run([*self._command, "--help"], cwd=self.workspace.path)
-        options = frozenset(_FLAG.findall(done.output()))
-        if done.ok and {"model", "outfmt", "loop"} <= options:
+        options = frozenset(name.replace("-", "_") for name in _FLAG.findall(done.output()))
+        self._dashes = "--output-dirname" in done.output()
+        if done.ok and {"model", "outfmt", "loop", "output_dirname"} <= options:
             return options
         raise LoadError(
             f"{self.name} cannot be run: no ais_bench answers to {' '.join(self._command)}",
@@ -275,9 +234,7 @@ class AisBench(FileSession):
         )
 
     def _spelled(self, name: str) -> str:
-        """Return an option as this form of the tool spells it, or nothing when it has none.
-
-        Forms with dashes speak of the other spelling in their help.
-        """
-        spellings = (name.replace("_", "-"), name)
-        return next((f"--{one}" for one in spellings if one in self._options), "")
+        """Return an option as this form of the tool spells it, or nothing when it has none."""
+        if name not in self._options:
+            return ""
+        return f"--{name.replace('_', '-') if self._dashes else name}"

@@ -44,7 +44,7 @@ _DRIVERS = {
 
 
 def looks(settings: Settings) -> Sequence[Look]:
-    """Return the look at this host, simulated where the run is, and one at a simulated host."""
+    """Return the look at this host, simulated where the run is, and one at what is simulated."""
     return (
         Look(_GROUP, DEADLINE_S, _OF, lambda: _host(settings)),
         Look(_SIMULATED, DEADLINE_S, _SUBJECT, lambda: _simulation(settings)),
@@ -54,40 +54,24 @@ def looks(settings: Settings) -> Sequence[Look]:
 def _host(settings: Settings) -> Iterator[Finding]:
     options = settings.of(AscendOptions)
     with tempfile.TemporaryDirectory(prefix="harness-", ignore_cleanup_errors=True) as name:
+        folder, locks, environment, group = Path(name), settings.leases, dict(os.environ), _GROUP
         if options.simulate_ascend:
             group = f"{_GROUP} (SIMULATED: stand-ins of CANN's tools, no NPU)"
-            yield from _simulated(settings, options, Path(name), group)
-        else:
-            yield from _parts(settings, Path(name), settings.leases, os.environ, _GROUP)
-
-
-def _simulated(
-    settings: Settings, options: AscendOptions, folder: Path, group: str
-) -> Iterator[Finding]:
-    host = folder / "simulator"
-    environment = simulation.environment(options, settings.target, host)
-    own = settings.with_options(simulation.own_tools(options, host))
-    yield from _parts(own, folder, folder / "leases", environment, group)
+            host, locks = folder / "simulator", folder / "leases"
+            environment = dict(simulation.environment(options, settings.target, host))
+            settings = settings.with_options(simulation.own_tools(options, host))
+        yield from _parts(settings, folder, locks, environment, group)
 
 
 def _simulation(settings: Settings) -> Iterator[Finding]:
-    """Whether `--simulate-ascend` works here: its tools are installed, found and asked."""
-    options = dataclasses.replace(settings.of(AscendOptions), simulate_ascend=True, driver=None)
-    target = settings.target if settings.target in CHIPS else simulation.USUAL
-    alone = dataclasses.replace(settings, target=target, device=None)
-    with tempfile.TemporaryDirectory(prefix="harness-", ignore_cleanup_errors=True) as name:
-        findings = list(_simulated(alone, options, Path(name), _SIMULATED))
-    lacking = {name: [one for one in findings if name in one.needed_by] for name in CHIPS}
-    plays = [CHIPS[name] for name, lacks in lacking.items() if not lacks]
-    say, what = Findings(_SIMULATED, _SUBJECT, "machine"), "stand-ins of CANN's tools"
-    if plays:
-        yield say.ok(what, f"plays {' and '.join(plays)}; proves nothing of a device")
-        return
-    first = min(lacking.values(), key=len)[0]
-    remedy = first.remedy
-    if options.simulator:
-        remedy = "--simulator says what the simulated host has: docs/simulator.md"
-    yield say.lacks(what, f"{first.what}: {first.found}", remedy)
+    """Say whether `--simulate-ascend` can be played as the options describe it."""
+    say, what = Findings(_SIMULATED, _SUBJECT), "stand-ins of CANN's tools"
+    target = settings.target if settings.target in CHIPS else None
+    try:
+        chip = simulation.check(settings.of(AscendOptions), target)
+        yield say.ok(what, f"plays {chip}; proves nothing of a device")
+    except HarnessError as error:
+        yield say.lacks(what, error.message, error.remedy)
 
 
 # The parts of a host ---------------------------------------------------------------------------
@@ -175,8 +159,6 @@ def _chip(say: Findings, chip: Chip) -> Finding:
         parts.append(f"{chip.temperature_c:g} °C")
     if chip.power_w is not None:
         parts.append(f"{chip.power_w:g} W")
-    if chip.memory_total_mb:
-        parts.append(f"{chip.memory_used_mb or 0:g} of {chip.memory_total_mb:g} MB")
     users = [f"{one.pid} {one.name}".strip() for one in chip.processes or ()]
     if users:
         parts.append(f"processes: {', '.join(users[:3])}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,9 +65,7 @@ def available_drivers(toolkit: Toolkit, *, log: Path) -> Mapping[str, str]:
     cli = probed.module
     if toolkit.ais_infer is not None:  # a given script is what runs, whatever else is there
         cli = probed.aclruntime
-        if not toolkit.ais_infer.is_file():
-            cli = f"{toolkit.ais_infer} is not there"
-    return {"api": probed.api, "cli": cli, "benchmark": _why_no_benchmark(toolkit.benchmark)}
+    return {"api": probed.api, "cli": cli, "benchmark": "" if toolkit.benchmark else NO_BENCHMARK}
 
 
 def choose(toolkit: Toolkit, asked: str | None, *, log: Path) -> str:
@@ -116,13 +113,3 @@ def run_command(
     run += [f"--model={file}", f"--device={device_id}", f"--batchsize={batch_size}", "--loop=100"]
     # The script has no such option.
     return run if script is not None else [*run, f"--warmup_count={LEAST_WARMUP}"]
-
-
-def _why_no_benchmark(program: Path | None) -> str:
-    if program is None:
-        return NO_BENCHMARK
-    if not program.is_file():
-        return f"{program} is not there"
-    if not os.access(program, os.X_OK):
-        return f"{program} may not be executed: chmod u+x {program}"
-    return ""

@@ -34,8 +34,15 @@ class Patience:
     """Seconds for one call of npu-smi, for others who hold it, and for `set_env.sh`."""
 
     query_s: float = 30.0
-    wait_s: float | None = None  # None: as `NpuSmi` has it
+    wait_s: float = 300.0
     source_s: float = SOURCE_DEADLINE_S
+
+    def times(self, factor: float) -> Patience:
+        """Return the patience with a slow npu-smi."""
+        return Patience(factor * self.query_s, factor * self.wait_s)
+
+
+PATIENCE = Patience()
 
 
 class AscendHost:
@@ -48,12 +55,12 @@ class AscendHost:
         options: AscendOptions,
         place: Place,
         environment: Mapping[str, str],
-        patience: Patience | None = None,
+        patience: Patience = PATIENCE,
     ) -> None:
         self._options = options
         self._place = place
         self._environment = environment
-        self._patience = patience or Patience()
+        self._patience = patience
         self._last_info: NpuInfo | None = None
         self._boards: dict[int, Mapping[str, str]] = {}
 
@@ -134,20 +141,3 @@ def require_chip(given: str | None, target: str) -> None:
             f"--soc-version={given} is not the chip of the target {target}, {chip}",
             remedy=f"--soc-version={chip}, or the target of the other chip",
         )
-
-
-def visible_ids(visible: str | None) -> tuple[int, ...] | None:
-    """Return the logical ids of `ASCEND_RT_VISIBLE_DEVICES=0,2`; None where it says nothing.
-
-    Raises:
-        ConfigError: it is no list of ids.
-    """
-    if visible is None or not visible.strip():
-        return None
-    parts = [part.strip() for part in visible.split(",")]
-    if not all(part.isascii() and part.isdigit() for part in parts):
-        raise ConfigError(
-            f"${VISIBLE}={visible!r} is not a list of logical ids",
-            remedy="unset it, or write it as 0,2",
-        )
-    return tuple(int(part) for part in parts)

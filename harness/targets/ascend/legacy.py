@@ -16,16 +16,15 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from harness.base import processes
 from harness.base.errors import InferError, LoadError
-from harness.targets.ascend.exchange import FileSession
-from harness.targets.ascend.filetool import Chunk, Opening, check_files
-from harness.targets.ascend.workspace import Workspace, make_folder, write_file
+from harness.targets.ascend.file_session import Chunk, FileSession, Opening, check_files
+from harness.targets.ascend.workspace import Workspace, write_file
 
 DATASET_BATCHES = (1, 16)
 """Batch sizes whose figure the guides take from a run over the data set."""
@@ -45,23 +44,21 @@ _AVERAGE = re.compile(
 # --- what the tool says -----------------------------------------------------------------------
 
 
-def parse_interface(text: str) -> float | None:
-    """`Interface throughputRate` of a `perf_vision_...` file in frames a second, or None."""
-    rates = _INTERFACE.findall(text.replace("\r", "\n"))
-    return float(rates[-1]) if rates else None
+def parse_interface(text: str) -> float:
+    """Return `Interface throughputRate` of a `perf_vision_...` file, frames a second; 0 if none."""
+    return float([0, *_INTERFACE.findall(text)][-1])
 
 
-@dataclass(frozen=True)
-class Average:
+class Average(NamedTuple):
     """What a pure inference says of itself.
 
     The latency is that of one image, the inverse of the rate, whatever the batch size (guide 001).
+    `rounding_ms`: half of the last digit that it was printed with; of `44.7` it is 0.05.
     """
 
     fps: float
     latency_ms: float
-    rounding_ms: float = 0.0
-    """Half of the last digit that the latency was printed with: of `44.7` it is 0.05."""
+    rounding_ms: float
 
     @property
     def agrees(self) -> bool:
@@ -75,12 +72,11 @@ class Average:
 
 def parse_average(text: str) -> Average | None:
     """Return the last average of a pure inference, or None."""
-    averages = _AVERAGE.findall(text.replace("\r", "\n"))
+    averages = _AVERAGE.findall(text)
     if not averages:
         return None
     rate, latency = averages[-1]
-    decimals = len(latency.partition(".")[2])
-    return Average(float(rate), float(latency), 0.5 * 0.1**decimals)
+    return Average(float(rate), float(latency), 0.5 * 0.1 ** len(latency.partition(".")[2]))
 
 
 # --- the tool ---------------------------------------------------------------------------------
@@ -97,14 +93,14 @@ class Benchmark(FileSession):
         self._program = (opening.toolkit.benchmark or Path("benchmark")).absolute()
         self.tool = self._program.name
         # Seeded images that it is timed over, in whole batches; 0: a pure inference.
-        over_images = self.batch in DATASET_BATCHES
-        self._timed_images = -(-TIMED_IMAGES // self.batch) * self.batch if over_images else 0
+        self._timed_images = 0
         timed = f"-round of {LEAST_ROUNDS} and more, on the tool's own data"
         method = "pure-inference"
-        if over_images:
-            timed = f"{self._timed_images} seeded images, {DISTINCT_IMAGES} distinct"
+        if self.batch in DATASET_BATCHES:
+            self._timed_images = count = -(-TIMED_IMAGES // self.batch) * self.batch
+            timed = f"{count} seeded images, {DISTINCT_IMAGES} distinct"
             # Never the guides' `whole-dataset`, which is ImageNet's 50,000 images.
-            method = f"dataset of {self._timed_images} seeded images"
+            method = f"dataset of {count} seeded images"
         runtime = {"tool": self.tool, "timed": timed, "warmup": "the tool's own"}
         self.about = self.info(runtime, method)
 
@@ -115,20 +111,11 @@ class Benchmark(FileSession):
             f"{index} {chunk.inputs / stem}.bin {width} {height}\n"
             for index, stem in enumerate(chunk.stems)
         )
-        try:
+        with self.disk("its list of files"):
             write_file(info, "".join(lines).encode("ascii"))
-        except OSError as error:
-            raise self.cannot_write("its list of files", error) from error
-        arguments = [
-            *self._arguments(),
-            "-model_type=vision",
-            f"-input_text_path={info}",
-            f"-input_width={width}",
-            f"-input_height={height}",
-            "-output_binary=True",
-            "-useDvpp=False",
-        ]
-        return self.call(arguments, cwd=chunk.results)
+        arguments = ["-model_type=vision", f"-input_text_path={info}", f"-input_width={width}"]
+        arguments += [f"-input_height={height}", "-output_binary=True", "-useDvpp=False"]
+        return self.call([*self._arguments(), *arguments], cwd=chunk.results)
 
     def output_files(self, chunk: Chunk, done: processes.Completed) -> Sequence[Path]:
         folder = chunk.results / "result" / f"dumpOutput_device{self.opening.device_id}"
@@ -190,7 +177,18 @@ class Benchmark(FileSession):
         return written.fps
 
     def _dataset_fps(self) -> float:
-        chunk = self._seeded_images()
+        random, shape = np.random.default_rng(SEED), self.inputs[0].shape[1:]
+        stems = tuple(f"t{index:06d}" for index in range(self._timed_images))
+        images = {
+            stem: random.standard_normal(shape, dtype=np.float32)
+            for stem in stems[:DISTINCT_IMAGES]
+        }
+        chunk = Chunk(self.workspace.folder(), stems)
+        self.write("an image to time", chunk, images)
+        with self.disk("an image to time"):
+            for index, stem in enumerate(stems[DISTINCT_IMAGES:]):
+                first = chunk.inputs / f"{stems[index % DISTINCT_IMAGES]}.bin"
+                os.link(first, chunk.inputs / f"{stem}.bin")
         self._running = self.start(chunk)
         done = self._running.finish()
         self.check_end(done)
@@ -201,27 +199,8 @@ class Benchmark(FileSession):
             raise self._no_figure(f"{name} has no Interface throughputRate", done)
         return fps
 
-    def _seeded_images(self) -> Chunk:
-        stems = tuple(f"t{index:06d}" for index in range(self._timed_images))
-        chunk = Chunk(self.workspace.folder(), stems)
-        shape = self.inputs[0].shape[1:]
-        random = np.random.default_rng(SEED)
-        try:
-            for path in (chunk.inputs, chunk.results):
-                make_folder(path)
-            for index, stem in enumerate(stems):
-                path = chunk.inputs / f"{stem}.bin"
-                if index < DISTINCT_IMAGES:
-                    image = random.standard_normal(shape, dtype=np.float32)
-                    write_file(path, image.data.cast("B"))
-                else:
-                    os.link(chunk.inputs / f"{stems[index % DISTINCT_IMAGES]}.bin", path)
-        except OSError as error:
-            raise self.cannot_write("images to time", error) from error
-        return chunk
-
     def _text(self, folder: Path, pattern: str, done: processes.Completed) -> str:
-        """The one file of that name. Raises `InferError`."""
+        """Return what the one file of that name says. Raises `InferError`."""
         files = sorted(folder.glob(pattern))
         if len(files) != 1:
             raise self._no_figure(f"it wrote {len(files)} files {pattern}", done)

@@ -20,10 +20,11 @@ _DRIVER = re.compile(r"npu-smi\s+\S+.*\bVersion\s*:\s*(\S+)", re.ASCII)
 _FIRST_ROW = re.compile(rf"({_ID})\s+(\S.*)", re.ASCII)  # NPU, name
 _SECOND_ROW = re.compile(rf"({_ID})(?:\s+(\S+))?", re.ASCII)  # chip, logical id
 _BUS_ID = re.compile(r"[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-9A-Fa-f]", re.ASCII)
-_USED_TOTAL = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*/\s*(\d{1,12}(?:\.\d{1,6})?)", re.ASCII)
 _NOBODY = re.compile(rf"No running processes found in NPU\s+({_ID})\b", re.ASCII | re.IGNORECASE)
 _OWNER = re.compile(rf"({_ID})(?:\s+({_ID}))?", re.ASCII)  # NPU, chip
 _NOTHING = ("", "-", "NA", "N/A")
+
+Row = Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,6 @@ class NpuProcess:
 
     pid: int
     name: str  # empty for processes of some containers
-    memory_mb: float | None
     container_pid: int | None
 
 
@@ -40,8 +40,7 @@ class NpuProcess:
 class Chip:
     """One chip as `npu-smi info` shows it. `logical_id` is what tools take as `--device`.
 
-    `memory_*` is the memory that models live in: HBM where the chip has any. `processes` is
-    `None` where the driver prints no process table.
+    `processes` is `None` where the driver prints no process table.
     """
 
     npu_id: int
@@ -52,9 +51,6 @@ class Chip:
     power_w: float | None
     temperature_c: float | None
     aicore_percent: float | None
-    memory_used_mb: float | None
-    memory_total_mb: float | None
-    bus_id: str  # "NA" where there is no PCIe between host and chip
     processes: tuple[NpuProcess, ...] | None
 
     @property
@@ -104,6 +100,12 @@ class NpuInfo:
         return tuple(chip for chip in self.chips if chip.npu_id == npu_id)
 
 
+# The table ---------------------------------------------------------------------------------
+
+# By NPU, where the table speaks of it: who is on it, and on which chip (None: any).
+_Processes = Mapping[int, Sequence[tuple[int | None, NpuProcess]]]
+
+
 def parse_info(text: str) -> NpuInfo:
     """Read what `npu-smi info` printed, of any generation.
 
@@ -112,74 +114,61 @@ def parse_info(text: str) -> NpuInfo:
             silence would change how many chips a card has.
     """
     rows = [cells for line in text.splitlines() if (cells := _cells(line))]
-    header = next((at for at, cells in enumerate(rows) if _heads_processes(cells)), None)
-    processes = _processes([] if header is None else rows[header + 1 :])
-    try:
-        chips = _chips(rows[:header], processes)
-    except _Unreadable as error:
-        raise DeviceError(
-            f"npu-smi info cannot be read: {error}",
-            remedy="run `npu-smi info` by hand, and report its output if it looks whole",
-            log=text,
-        ) from error
+    header = next((at for at, cells in enumerate(rows) if _heads_processes(cells)), len(rows))
+    processes = _processes(rows[header + 1 :])
+    data = [cells for cells in rows[:header] if _is_data(cells)]
+    chips = []
+    for at in range(0, len(data), 2):
+        chip = _chip(data[at : at + 2], at // 2, processes)
+        if chip is None:
+            pair = " and ".join(repr(" | ".join(cells)[:200]) for cells in data[at : at + 2])
+            raise _unreadable(f"no pair of rows: {pair}", text)
+        chips.append(chip)
     if not chips:
         raise DeviceError(
             "npu-smi info shows no chip",
             remedy="run `npu-smi info` by hand: it must print two rows for each chip",
             log=text,
         )
-    return NpuInfo(_driver_version(rows), chips)
+    # Two leases would be for one device.
+    if len({chip.logical_id for chip in chips}) < len(chips):
+        raise _unreadable("two chips have one logical id", text)
+    if len({(chip.npu_id, chip.chip_id) for chip in chips}) < len(chips):
+        raise _unreadable("two chips have one NPU and chip id", text)
+    titles = (_DRIVER.match(cells[0]) for cells in rows if len(cells) == 1)
+    return NpuInfo(next((title[1] for title in titles if title), ""), tuple(chips))
 
 
-def parse_clock(text: str, chip_id: int) -> Clock | None:
-    """Read the clock of one chip from `info -t common`; None where it is not told.
-
-    310P and 910 have it in one block with the use of the cores.
-    """
-    for block in _blocks(text):
-        rated = _number(block.get("Aicore Freq(MHZ)", ""))
-        current = _number(block.get("Aicore curFreq(MHZ)", ""))
-        # A capture without "Chip ID" is of a chip that is alone.
-        chip = block.get("Chip ID", "0")
-        if rated is not None and current is not None and chip == str(chip_id):
-            return Clock(rated, current, _number(block.get("Aicore Usage Rate(%)", "")))
-    return None
+def _unreadable(why: str, text: str) -> DeviceError:
+    return DeviceError(
+        f"npu-smi info cannot be read: {why}",
+        remedy="run `npu-smi info` by hand, and report its output if it looks whole",
+        log=text,
+    )
 
 
-def _cells(line: str) -> tuple[str, ...]:
-    """The cells of a table's row, stripped; nothing for rulers and for lines of other kinds."""
+def has_rows(text: str) -> bool:
+    """Return whether a text has a row of a chip."""
+    return any(_is_data(_cells(line)) for line in text.splitlines())
+
+
+def _cells(line: str) -> Row:
+    """Return the cells of a table's row, stripped; none of rulers and of lines of other kinds."""
     line = line.strip()
     if not line.startswith("|"):
         return ()
     return tuple(cell.strip() for cell in line.removeprefix("|").removesuffix("|").split("|"))
 
 
-def has_rows(text: str) -> bool:
-    return any(_is_data(cells) for line in text.splitlines() if (cells := _cells(line)))
-
-
-def _is_data(cells: Sequence[str]) -> bool:
+def _is_data(cells: Row) -> bool:
     return len(cells) == 3 and cells[0][:1].isdigit()
 
 
-def _heads_processes(cells: Sequence[str]) -> bool:
+def _heads_processes(cells: Row) -> bool:
     return len(cells) >= 4 and cells[0].startswith("NPU") and "process id" in cells[1].lower()
 
 
-def _driver_version(rows: Iterable[Sequence[str]]) -> str:
-    found = (_DRIVER.match(cells[0]) for cells in rows if len(cells) == 1)
-    return next((match[1] for match in found if match), "")
-
-
-class _Unreadable(ValueError):
-    """A table whose chips cannot be told for certain."""
-
-
-# By NPU, where the table speaks of it: who is on it, and on which chip (None: any).
-_Processes = Mapping[int, Sequence[tuple[int | None, NpuProcess]]]
-
-
-def _processes(rows: Iterable[Sequence[str]]) -> _Processes:
+def _processes(rows: Iterable[Row]) -> _Processes:
     table: dict[int, list[tuple[int | None, NpuProcess]]] = {}
     for cells in rows:
         if len(cells) == 1 and (nobody := _NOBODY.search(cells[0])):
@@ -188,7 +177,6 @@ def _processes(rows: Iterable[Sequence[str]]) -> _Processes:
             process = NpuProcess(
                 _integer(cells[1]) or 0,
                 "" if cells[2] in _NOTHING else cells[2],
-                _number(cells[3]),
                 _integer(cells[4]) if len(cells) > 4 else None,
             )
             chip = int(owner[2]) if owner[2] else None
@@ -196,38 +184,16 @@ def _processes(rows: Iterable[Sequence[str]]) -> _Processes:
     return table
 
 
-def _chips(rows: Iterable[Sequence[str]], processes: _Processes) -> tuple[Chip, ...]:
-    data = [cells for cells in rows if _is_data(cells)]
-    chips = []
-    for at in range(0, len(data), 2):
-        first = data[at]
-        second: Sequence[str] = data[at + 1] if at + 1 < len(data) else ()
-        chips.append(_chip(first, second, at // 2, processes))
-    # Two leases would be for one device.
-    if len({chip.logical_id for chip in chips}) < len(chips):
-        raise _Unreadable("two chips have one logical id")
-    if len({(chip.npu_id, chip.chip_id) for chip in chips}) < len(chips):
-        raise _Unreadable("two chips have one NPU and chip id")
-    return tuple(chips)
-
-
-def _chip(first: Sequence[str], second: Sequence[str], at: int, processes: _Processes) -> Chip:
-    upper = _FIRST_ROW.fullmatch(first[0])
-    lower = _SECOND_ROW.fullmatch(second[0]) if second else None
-    if (
-        upper is None
-        or lower is None
-        or _BUS_ID.fullmatch(first[1])
-        or not (_BUS_ID.fullmatch(second[1]) or second[1] in _NOTHING)
-    ):
-        raise _Unreadable(
-            f"no pair of rows: {' | '.join(first)[:200]!r} and {' | '.join(second)[:200]!r}"
-        )
-    npu, chip = int(upper[1]), int(lower[1])
+def _chip(pair: Sequence[Row], at: int, processes: _Processes) -> Chip | None:
+    """Return the chip of two rows, the `at`th of the table; None where they are none."""
+    first, second = pair[0], pair[-1]
+    upper, lower = _FIRST_ROW.fullmatch(first[0]), _SECOND_ROW.fullmatch(second[0])
+    second_has_bus = _BUS_ID.fullmatch(second[1]) or second[1] in _NOTHING
+    if len(pair) < 2 or not (upper and lower and second_has_bus) or _BUS_ID.fullmatch(first[1]):
+        return None
+    npu, chip, logical = int(upper[1]), int(lower[1]), _integer(lower[2] or "")
     measured = first[2].split()  # power, temperature, hugepages where there are any
-    load, _, memory = second[2].partition(" ")
-    used, total = _memory(memory)
-    logical = _integer(lower[2] or "")
+    on_it = processes.get(npu)  # None: no table, or one that was cut short
     return Chip(
         npu_id=npu,
         chip_id=chip,
@@ -237,41 +203,40 @@ def _chip(first: Sequence[str], second: Sequence[str], at: int, processes: _Proc
         health=first[1],
         power_w=_number(measured[0]) if measured else None,
         temperature_c=_number(measured[1]) if len(measured) > 1 else None,
-        aicore_percent=_number(load),
-        memory_used_mb=used,
-        memory_total_mb=total,
-        bus_id=second[1],
-        processes=None  # no table, or one that was cut short
-        if npu not in processes
-        else tuple(process for on, process in processes[npu] if on in (None, chip)),
+        aicore_percent=_number(second[2].partition(" ")[0]),
+        processes=None
+        if on_it is None
+        else tuple(one for place, one in on_it if place in (None, chip)),
     )
 
 
-def _memory(text: str) -> tuple[float | None, float | None]:
-    """The last `used / total` that has a total: on 910 DDR comes first, then HBM."""
-    pairs = [(float(used), float(total)) for used, total in _USED_TOTAL.findall(text)]
-    return next((pair for pair in reversed(pairs) if pair[1] > 0), (None, None))
-
-
-def _blocks(text: str) -> list[dict[str, str]]:
-    """The fields of each block between empty lines: one for each chip, one for the controller."""
-    blocks: list[list[str]] = [[]]
-    for line in text.splitlines():
-        if line.strip():
-            blocks[-1].append(line)
-        elif blocks[-1]:
-            blocks.append([])
-    return [parse_fields(block) for block in blocks]
+# Lists of `key : value` --------------------------------------------------------------------
 
 
 def parse_fields(lines: Iterable[str]) -> dict[str, str]:
-    """Lines `key : value`; of two with one key the first, of the chip before its controller."""
+    """Read `key : value`; of two with one key the first, of the chip before its controller."""
     fields: dict[str, str] = {}
     for line in lines:
         key, colon, value = line.partition(":")
         if colon and key.strip() and value.strip() not in _NOTHING:
             fields.setdefault(key.strip(), value.strip())
     return fields
+
+
+def parse_clock(text: str, chip_id: int) -> Clock | None:
+    """Read the clock of one chip from `info -t common`; None where it is not told.
+
+    310P and 910 have it in one block, between empty lines, with the use of the cores.
+    """
+    for block in re.split(r"\n\s*\n", text):
+        fields = parse_fields(block.splitlines())
+        rated = _number(fields.get("Aicore Freq(MHZ)", ""))
+        current = _number(fields.get("Aicore curFreq(MHZ)", ""))
+        # A capture without "Chip ID" is of a chip that is alone.
+        chip = fields.get("Chip ID", "0")
+        if rated is not None and current is not None and chip == str(chip_id):
+            return Clock(rated, current, _number(fields.get("Aicore Usage Rate(%)", "")))
+    return None
 
 
 def _number(text: str) -> float | None:

@@ -26,7 +26,6 @@ from harness.targets.ascend.npu_info import (
 )
 
 OUTPUT_BYTES = 1 << 20  # a table of 16 chips has 8 kB; more than this is no answer
-LOCK_DEADLINES = 10  # how many calls of others, each at its deadline, one call waits for
 TRIES = 3  # of a query that fails at once: mostly somebody else's call at the same moment
 RETRY_S = 0.5
 
@@ -37,7 +36,7 @@ class NpuSmi:
 
     `lock` is the same file for everybody who shares the devices; `log` gets every call and its
     answer. `deadline_s` bounds one call; its process group is killed then. A call waits for
-    others' calls for `wait_s` seconds, by default `LOCK_DEADLINES` times as long.
+    others' calls for `wait_s` seconds.
     """
 
     program: Path
@@ -45,7 +44,7 @@ class NpuSmi:
     lock: Path
     log: Path
     deadline_s: float = 30.0
-    wait_s: float | None = None
+    wait_s: float = 300.0
 
     def info(self) -> NpuInfo:
         """All chips now.
@@ -111,11 +110,10 @@ class NpuSmi:
 
     def _call(self, *arguments: str) -> tuple[Completed, str]:
         command = f"npu-smi {' '.join(arguments)}"
-        wait_s = LOCK_DEADLINES * self.deadline_s if self.wait_s is None else self.wait_s
         try:
             with (
                 tempfile.TemporaryDirectory(prefix="npu-smi-") as folder,
-                locked(self.lock, timeout_s=wait_s, what=command, for_all=True) as lock,
+                locked(self.lock, timeout_s=self.wait_s, what=command, for_all=True) as lock,
             ):
                 done = run(
                     [str(self.program), *arguments],
@@ -177,20 +175,12 @@ class Failure:
 _FAILURES = (
     Failure("ret is -8001", "invalid parameter"),
     Failure("ret is -8002", "not permitted", _ACCESS, final=True),
-    Failure(
-        "ret is -8005",
-        "an inner error of the driver's interface: mostly no access to the device",
-        _ACCESS,
-    ),
+    Failure("ret is -8005", "an inner error: mostly no access to the device", _ACCESS),
     Failure("ret is -8006", "the device did not answer in time"),
     Failure("ret is -8007", "no such device"),
     Failure("ret is -8008", "the device does not exist"),
     Failure("ret is -8009", "a call into the driver failed", _ACCESS),
-    Failure(
-        "ret is -8012",
-        "the device is not ready",
-        "wait and try again; if it stays so, reset the device",
-    ),
+    Failure("ret is -8012", "the device is not ready", "wait; if it stays so, reset the device"),
     Failure("ret is -8013", "not supported in a container", "run it on the host", final=True),
     Failure("ret is -8015", "a reset of the device failed", "restart the host"),
     Failure("ret is -8017", "the device's firmware is being upgraded", "try again afterwards"),
@@ -200,23 +190,14 @@ _FAILURES = (
         "give each container devices of its own, or start it privileged",
     ),
     Failure("ret is -8255", "this device does not support the query", final=True),
-    Failure(
-        "ret is -9005",
-        "the board is not known to this npu-smi",
-        "use the npu-smi of the installed driver",
-    ),
+    Failure("ret is -9005", "this npu-smi does not know the board", "use the driver's npu-smi"),
     Failure("dcmi module initialize failed"),
     Failure("dcmi model initialized failed"),
     Failure("npu get board type failed"),
     Failure("Failed to execute npu-smi"),
     Failure("There is no NPU card", "the driver sees no card", final=True),
     Failure("does not support query", final=True),
-    Failure(
-        "Command or option is not found",
-        "this npu-smi has no such query",
-        "update the driver, or name another npu-smi",
-        final=True,
-    ),
+    Failure("Command or option is not found", "it has no such query", "update the driver", True),
     Failure(
         "error while loading shared libraries",
         "a library of the driver is not found",

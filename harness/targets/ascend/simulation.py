@@ -28,9 +28,12 @@ NOTICE_BYTES = 2000  # of a tool's beginning, in which it says so
 USUAL = "ascend310p3"
 
 
-def check(options: AscendOptions, target: str | None) -> None:
-    """Raise `ConfigError` for a host that cannot be described so, one without a compiler, or a
-    fault that nothing shows.
+def check(options: AscendOptions, target: str | None) -> str:
+    """Return the chip that is played, as atc names it.
+
+    Raises:
+        ConfigError: a host that cannot be described so, one without a compiler, or a fault that
+            nothing shows.
     """
     from harness import simulator
 
@@ -41,6 +44,7 @@ def check(options: AscendOptions, target: str | None) -> None:
             "the simulated Ascend host has no atc, which compiles the models",
             remedy="leave out without=atc of --simulator",
         )
+    return config.soc_version
 
 
 def _config(options: AscendOptions, target: str | None) -> SimulatorConfig:
@@ -89,7 +93,7 @@ def remarks(run_dir: Path) -> tuple[str, ...]:
 
 
 def is_part(tool: Path) -> bool:
-    """Whether a file is one of a simulated host's tools: each says so near its beginning."""
+    """Return whether a file is a simulated host's tool: each says so near its beginning."""
     try:
         with tool.open("rb") as file:
             return NOTICE.encode() in file.read(NOTICE_BYTES)

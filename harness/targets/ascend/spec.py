@@ -58,9 +58,9 @@ class AscendSpec(Section):
             return "none"
         return tune.mode
 
-    def atc_flags(self, batch_size: int, *, tuned: bool = True) -> tuple[str, ...]:
-        """Extra flags, one argument each. `tuned=False` leaves tuning out: later atc refuses it."""
+    def atc_flags(self, batch_size: int) -> tuple[str, ...]:
+        """Extra flags, one argument each."""
         given = () if self.log is None else (f"--log={self.log}",)
         tuning = self.tuning(batch_size)
-        tune = (f"--auto_tune_mode={tuning}",) if tuned and tuning != "none" else ()
+        tune = (f"--auto_tune_mode={tuning}",) if tuning != "none" else ()
         return (*given, *tune, *self.flags)

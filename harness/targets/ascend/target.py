@@ -7,17 +7,16 @@ were named are used as they are, and everything that npu-smi tells of them is un
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from harness.base.errors import DeviceError, HarnessError, InferError, LoadError
-from harness.base.processes import is_ours
 from harness.base.store import source_digest
 from harness.catalog.schema import Model
 from harness.records.conditions import Answer, Condition, Moment, Setup
@@ -26,16 +25,15 @@ from harness.settings import Settings
 from harness.targets.ascend import atc, drivers, faults, msit
 from harness.targets.ascend.api import open_api
 from harness.targets.ascend.cli import AisBench
-from harness.targets.ascend.filetool import Opening
+from harness.targets.ascend.file_session import Opening
 from harness.targets.ascend.host import (
+    PATIENCE,
     VISIBLE,
     AscendHost,
-    Patience,
     Place,
     chip_at,
     chips_of,
     require_chip,
-    visible_ids,
 )
 from harness.targets.ascend.legacy import Benchmark
 from harness.targets.ascend.npu_info import Chip, NpuInfo
@@ -43,12 +41,14 @@ from harness.targets.ascend.npu_smi import NpuSmi
 from harness.targets.ascend.options import CHIPS, AscendOptions
 from harness.targets.ascend.spec import AscendSpec
 from harness.targets.ascend.toolkit import Toolkit
+from harness.targets.devices import strangers, visible_ids
 from harness.targets.protocol import (
     Device,
     DeviceFault,
     Float32,
     OperatorComparison,
     Session,
+    Target,
     TensorSpec,
     Traits,
 )
@@ -68,7 +68,7 @@ _OPENERS: Mapping[str, Callable[[Opening], Session]] = {
 }
 
 
-class AscendTarget:
+class AscendTarget(Target):
     """One of the two Ascend chips of the guides; see `protocol.Target`."""
 
     traits = Traits(fidelity_bound=3e-2)  # atc computes in float16 by default
@@ -87,11 +87,10 @@ class AscendTarget:
         self._place = place
         self._factor = settings.deadline_factor
         env = dict(os.environ if environment is None else environment)
-        # It renumbers devices for the runtime and not for npu-smi: what it says is honoured here,
-        # and every process counts as npu-smi does.
-        visible = env.pop(VISIBLE, None)
-        self._wanted = settings.device if settings.device is not None else visible_ids(visible)
-        self._host = AscendHost(self._options, place, env, Patience(query_s=30.0 * self._factor))
+        visible = visible_ids(env, VISIBLE)
+        env.pop(VISIBLE, None)  # every process counts as npu-smi does
+        self._wanted = settings.device if settings.device is not None else visible
+        self._host = AscendHost(self._options, place, env, PATIENCE.times(self._factor))
         require_chip(self._options.soc_version, name)
 
     @property
@@ -186,21 +185,25 @@ class AscendTarget:
 
     # Compiling ---------------------------------------------------------------------------
 
-    def _flags(self, model: Model, batch_size: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        spec = model.section(AscendSpec)
-        return spec.atc_flags(batch_size), spec.atc_flags(batch_size, tuned=False)
+    def _recipe(self, model: Model, batch_size: int) -> atc.Recipe:
+        """Return what atc is told of a model in this run, tuning included where it is wanted."""
+        recipe = atc.Recipe(
+            model.input.name,
+            self._input(model, batch_size).shape,
+            self.soc_version,
+            model.section(AscendSpec).atc_flags(batch_size),
+        )
+        return recipe.untuned() if self._options.tune == "none" else recipe
 
     @staticmethod
-    def _shape(model: Model, batch_size: int) -> tuple[int, ...]:
-        return (batch_size, 3, model.input.size, model.input.size)
+    def _input(model: Model, batch_size: int) -> TensorSpec:
+        side = model.input.size
+        return TensorSpec(model.input.name, (batch_size, 3, side, side), "float32")
 
     def compile_inputs(self, model: Model, batch_size: int) -> Mapping[str, Any]:
-        flags, untuned = self._flags(model, batch_size)
         return {
             **self.identity(),
-            "input": model.input.name,
-            "shape": list(self._shape(model, batch_size)),
-            "flags": list(untuned if self._options.tune == "none" else flags),
+            **asdict(self._recipe(model, batch_size)),
             "tune": self._options.tune,
             "simulator": self._options.simulator,
             "recipe": source_digest("harness.targets.ascend.atc"),
@@ -233,28 +236,17 @@ class AscendTarget:
         log: Path,
         lease_fds: Sequence[int] = (),
     ) -> Mapping[str, str]:
-        flags, untuned = self._flags(model, batch_size)
+        recipe = self._recipe(model, batch_size)
         # Tuning is for the cases that their guide tunes: an untuned figure is an untuned model's.
-        tune = self._options.tune if flags != untuned else "none"
-        searches = tune != "none"
-        tools = self.toolkit
-        if searches and device is not None:
-            # atc's tuning takes device 0 unless it is told.
-            tools = dataclasses.replace(
-                tools, env={**tools.env, "ASCEND_DEVICE_ID": str(device.index)}
-            )
+        tune = "none" if recipe.tuning == "none" else self._options.tune
         compiled = atc.Compilation(
-            tools,
-            onnx=onnx,
-            input_name=model.input.name,
-            shape=self._shape(model, batch_size),
-            soc_version=self.soc_version,
-            flags=flags,
-            untuned_flags=untuned,
-            tune=tune,
+            self.toolkit,
+            recipe,
+            onnx,
+            tune,
             device_id=None if device is None else device.index,
             log=log,
-            deadline_s=(TUNED_DEADLINE_S if searches else COMPILE_DEADLINE_S) * self._factor,
+            deadline_s=self._factor * (COMPILE_DEADLINE_S if tune == "none" else TUNED_DEADLINE_S),
             pass_fds=lease_fds,
         ).into(output_dir)
         if tune == "guide" and compiled.note:
@@ -285,7 +277,7 @@ class AscendTarget:
                 file,
                 toolkit=self.toolkit,
                 device_id=device.index,
-                input=TensorSpec(model.input.name, self._shape(model, batch_size), "float32"),
+                input=self._input(model, batch_size),
                 output=TensorSpec(model.output.name, (batch_size, model.classes), "float32"),
                 work=self._place.work,
                 log=log,
@@ -301,8 +293,7 @@ class AscendTarget:
         npu_smi = self._host.npu_smi
         if npu_smi is None:
             return Condition(moment, seconds, note="no npu-smi")
-        looks = LOOKS if moment != "during" else 1
-        for left in reversed(range(looks)):
+        for left in reversed(range(LOOKS if moment != "during" else 1)):
             condition = self._look_once(npu_smi, device, moment, seconds, session is not None)
             if condition.busy != "yes" or not left:
                 return condition
@@ -318,7 +309,7 @@ class AscendTarget:
                 f"{device.id} is no longer among npu-smi's devices",
                 remedy="its driver lost it: dmesg and npu-smi info say more; a reset may help",
             )
-        busy, note = _busy(chip, moment, measuring=measuring)
+        busy, note = _busy(chip, resting=moment != "during", measuring=measuring)
         throttled: Answer = "unknown"
         clock = npu_smi.clock(chip.npu_id, chip.chip_id)
         # A chip that rests lowers its frequency: only while it works does that mean anything. The
@@ -364,15 +355,8 @@ class AscendTarget:
     def commands(
         self, onnx: Path, file: Path, model: Model, batch_size: int, device: Device
     ) -> Mapping[str, str]:
-        flags, untuned = self._flags(model, batch_size)
-        arguments = atc.atc_arguments(
-            onnx=onnx,
-            output_stem=Path(f"{model.id}_bs{batch_size}"),
-            input_name=model.input.name,
-            shape=self._shape(model, batch_size),
-            soc_version=self.soc_version,
-            flags=untuned if self._options.tune == "none" else flags,
-        )
+        stem = f"{model.id}_bs{batch_size}"
+        arguments = self._recipe(model, batch_size).arguments(onnx, stem)
         run = drivers.run_command(self.toolkit, self.driver, file, device.index, batch_size)
         return {"compile": shlex.join(["atc", *arguments]), "run": shlex.join(run)}
 
@@ -416,24 +400,17 @@ class AscendTarget:
         return None
 
 
-def _busy(chip: Chip, moment: Moment, *, measuring: bool) -> tuple[Answer, str]:
-    """Whether others use the chip. An old driver prints no processes: then only idleness shows.
+def _busy(chip: Chip, *, resting: bool, measuring: bool) -> tuple[Answer, str]:
+    """Return whether others use the chip, and what shows it.
 
-    What this process started is not others', whether it is one worker or a tool for each call.
+    An old driver prints no processes: then only the cores of a chip that should rest show it.
     """
     if chip.processes is None:
-        if moment != "during" and (chip.aicore_percent or 0) > 0:
+        if resting and (chip.aicore_percent or 0) > 0:
             return "yes", f"AI cores at {chip.aicore_percent:g} %"
         return "unknown", ""
-    others = [
-        one
-        for one in chip.processes
-        if not any(pid is not None and is_ours(pid) for pid in (one.pid, one.container_pid))
-    ]
-    alone = measuring and len(others) == len(chip.processes) == 1
-    # npu-smi prints the host's process ids; in a container ours is another number there.
-    if alone and not Path(f"/proc/{others[0].pid}").exists():
-        others = []
+    ids = [(one.pid, one.container_pid) for one in chip.processes]
+    others = [chip.processes[at] for at in strangers(ids, measuring=measuring)]
     if not others:
         return "no", ""
     named = ", ".join(f"{one.pid} {one.name or 'unnamed'}" for one in others[:3])

@@ -15,7 +15,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -48,17 +48,17 @@ class Toolkit:
     """The host's Ascend tools, and the whole environment that they run in."""
 
     env: Mapping[str, str]
-    npu_smi: Path | None
-    atc: Path | None
-    aoe: Path | None
-    benchmark: Path | None
-    msit: Path | None
     python: str  # the interpreter that has ais_bench
-    ais_infer: Path | None  # ais_infer.py of CANN 5.1
-    environment_source: str  # "sourced <set_env.sh>", "variables already set", "not found"
+    environment_source: str = "not found"  # or "sourced <set_env.sh>", "variables already set"
     # "cann" (atc's), "runtime" (the environment's CANN where it is not atc's), "nnrt", "driver",
     # "firmware": as files say, else absent. "atc": which file it is, where no "cann" tells.
-    versions: Mapping[str, str]
+    versions: Mapping[str, str] = field(default_factory=dict)
+    npu_smi: Path | None = None
+    atc: Path | None = None
+    aoe: Path | None = None
+    benchmark: Path | None = None
+    msit: Path | None = None
+    ais_infer: Path | None = None  # ais_infer.py of CANN 5.1
     devlib: Path | None = None  # stand-ins for the driver's libraries, where there is no driver
 
     @property
@@ -117,25 +117,23 @@ def find_toolkit(
 def _environment(
     environment: Mapping[str, str], ascend_home: Path | None, log: Path, deadline_s: float
 ) -> tuple[Mapping[str, str], str]:
-    if ascend_home is not None:
-        scripts = [path for path in _scripts_in(ascend_home) if path.is_file()]
-        if not scripts:
-            raise _names_nothing("CANN", ascend_home, "a folder with set_env.sh")
-    elif _homes(environment):
+    if ascend_home is None and _homes(environment):
         return dict(environment), "variables already set"
-    else:
-        scripts = [path for path in _scripts(environment) if path.is_file()]
+    scripts = [path for path in _scripts(environment, ascend_home) if path.is_file()]
+    if ascend_home is not None and not scripts:
+        raise _names_nothing("CANN", ascend_home, "a folder with set_env.sh")
     why = ""
     for script in scripts:
         done, env = _sourced(script, environment, log, deadline_s)
-        homes = [] if env is None else _homes(env)
-        if env is not None and homes and _is_meant(ascend_home, script, homes):
-            return env, f"sourced {script}"
-        problem = "exported no ASCEND_TOOLKIT_HOME that exists"
+        homes = _homes(env)
         if not done.ok:
             problem = done.describe()
-        elif homes:
+        elif not homes:
+            problem = "exported no ASCEND_TOOLKIT_HOME that exists"
+        elif not _is_below(homes[0], ascend_home):
             problem = f"it is for {homes[0]}"
+        else:
+            return env, f"sourced {script}"
         why = why or f"{script}: {problem}"
     if ascend_home is not None:
         raise ConfigError(
@@ -146,36 +144,27 @@ def _environment(
     return dict(environment), f"not usable: {why}" if why else "not found"
 
 
-def _scripts(environment: Mapping[str, str]) -> Iterator[Path]:
-    home = environment.get("HOME", "")
-    roots = [*ROOTS, *([Path(home, "Ascend")] if os.path.isabs(home) else [])]
-    for script in _SCRIPTS:
-        for root in roots:
-            yield root / script
-
-
-def _scripts_in(folder: Path) -> Iterator[Path]:
-    """`set_env.sh` of what a user may mean: the folder itself, an installation's root, or one
+def _scripts(environment: Mapping[str, str], ascend_home: Path | None) -> Iterator[Path]:
+    """Yield where `set_env.sh` may lie. A user may name its folder, an installation's root, or one
     version of the toolkit (`.../ascend-toolkit/latest`, whose script lies above it).
     """
-    yield folder / "set_env.sh"
-    for script in _SCRIPTS:
-        yield folder / script
-    if folder.parent.name in ("ascend-toolkit", "nnrt"):
-        yield folder.parent / "set_env.sh"
+    if ascend_home is not None:
+        yield from (ascend_home / name for name in ("set_env.sh", *_SCRIPTS, "../set_env.sh"))
+        return
+    home = environment.get("HOME", "")
+    roots = [*ROOTS, *([Path(home, "Ascend")] if os.path.isabs(home) else [])]
+    yield from (root / script for script in _SCRIPTS for root in roots)
 
 
-def _is_meant(ascend_home: Path | None, script: Path, homes: Iterable[Path]) -> bool:
-    """Whether a script above the one version that a user named is for that version."""
-    if ascend_home is None or script.parent != ascend_home.parent:
-        return True
-    return any(home.samefile(ascend_home) for home in homes)
+def _is_below(home: Path, folder: Path | None) -> bool:
+    """Return whether a toolkit is the one that was named: a script above it may be for another."""
+    return folder is None or home.resolve().is_relative_to(folder.resolve())
 
 
 def _sourced(
     script: Path, environment: Mapping[str, str], log: Path, deadline_s: float
-) -> tuple[Completed, Mapping[str, str] | None]:
-    """How sourcing `script` ended, and the environment that it makes; `None` when it makes none."""
+) -> tuple[Completed, Mapping[str, str]]:
+    """Return how sourcing `script` ended, and the environment that it makes; empty where none."""
     with tempfile.TemporaryDirectory(prefix="set-env-") as folder:
         out = Path(folder, "environment")
         # The exit code of `source` is that of its last line, which may be a test: `;`, not `&&`.
@@ -191,8 +180,6 @@ def _sourced(
         except OSError:  # the script left bash before the second command
             text = ""
     exported = dict(entry.split("=", 1) for entry in text.split("\0") if "=" in entry)
-    if not exported:
-        return done, None
     for name in _OF_A_SHELL:
         exported.pop(name, None)
         if name in environment:

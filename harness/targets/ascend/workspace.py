@@ -91,11 +91,8 @@ class Workspace:
             remove(path)
 
     def free_bytes(self) -> int:
-        """What the file system has left; 0 when it does not say."""
-        try:
-            return shutil.disk_usage(self.path).free
-        except OSError:
-            return 0
+        """Return what the file system has left."""
+        return shutil.disk_usage(self.path).free
 
     def close(self) -> None:
         """Remove it with all that is in it; safe to call twice."""
@@ -136,10 +133,6 @@ def write_file(path: Path, data: memoryview | bytes) -> None:
     """Write a new file of mode 0640, whatever the process's umask is. Raises `OSError`."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(path, flags, FILE_MODE)
-    try:
+    with open(fd, "wb") as file:
         os.fchmod(fd, FILE_MODE)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
-    finally:
-        os.close(fd)
+        file.write(data)

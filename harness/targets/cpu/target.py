@@ -17,15 +17,15 @@ from harness.base.errors import CompileError
 from harness.base.host import processor
 from harness.base.store import source_digest
 from harness.catalog.schema import Model
-from harness.records.conditions import Condition, Moment, Setup
+from harness.records.conditions import Setup
 from harness.records.measurements import Scalar
 from harness.targets import host
-from harness.targets.protocol import Device, Session, Traits
+from harness.targets.protocol import Device, Session, Target, Traits
 
 COMPILE_DEADLINE_S = 600.0
 
 
-class CpuTarget:
+class CpuTarget(Target):
     """ONNX Runtime on the CPU: the rehearsal's target, and a check for hosts without an NPU."""
 
     name = host.NAME
@@ -37,9 +37,8 @@ class CpuTarget:
         self._factor = deadline_factor
         self._threads = threads  # of a session; None: all cores
 
-    def on_threads(self, threads: int) -> CpuTarget:
-        """See `protocol.RunsOnThreads`."""
-        return CpuTarget(self._factor, threads)
+    def on_one_thread(self) -> CpuTarget:
+        return CpuTarget(self._factor, threads=1)
 
     def identity(self) -> Mapping[str, Scalar]:
         name, features = processor()
@@ -97,22 +96,12 @@ class CpuTarget:
             file, log=log, lease_fds=lease_fds, factor=self._factor, threads=self._threads
         )
 
-    def look(
-        self, device: Device, moment: Moment, seconds: float, session: Session | None
-    ) -> Condition:
-        return Condition(moment, seconds)  # nothing says who else uses a host's CPU
-
     def setup(self, device: Device, facts: Mapping[str, str], session: Session) -> Setup:
         return Setup(
             driver="onnxruntime",
             chip=device.name,
             toolchain=f"ONNX Runtime {metadata.version('onnxruntime')}",
         )
-
-    def commands(
-        self, onnx: Path, file: Path, model: Model, batch_size: int, device: Device
-    ) -> Mapping[str, str]:
-        return {}  # ONNX Runtime is a library: there is no tool to call
 
 
 def optimize_offline(

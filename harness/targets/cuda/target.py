@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.base import processes
-from harness.base.errors import ConfigError, DeviceError, HarnessError
-from harness.base.processes import is_ours
+from harness.base.errors import DeviceError, HarnessError
 from harness.base.store import source_digest
 from harness.catalog.schema import Model
 from harness.records.conditions import Condition, Moment, Setup
@@ -27,7 +26,8 @@ from harness.records.measurements import Scalar
 from harness.settings import Settings
 from harness.targets import sessions
 from harness.targets.cpu.target import optimize_offline
-from harness.targets.protocol import Device, DeviceFault, Session, Traits
+from harness.targets.devices import strangers, visible_ids
+from harness.targets.protocol import Device, DeviceFault, Session, Target, Traits
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 PROVIDER = "CUDAExecutionProvider"
@@ -42,8 +42,8 @@ _LOST = frozenset({3, 46, 100, 101, 214, 999})
 _OPTIONS = {"use_tf32": "0"}
 
 
-class CudaTarget:
-    """One NVIDIA GPU; see `protocol.Target`."""
+class CudaTarget(Target):
+    """NVIDIA GPUs."""
 
     name = "cuda"
     traits = Traits(fidelity_bound=1e-3)
@@ -55,10 +55,8 @@ class CudaTarget:
             **(os.environ if environment is None else environment),
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # nvidia-smi's order
         }
-        # It renumbers GPUs for the runtime and not for nvidia-smi: what it says is honoured here,
-        # and a worker is shown its own GPU.
-        visible = self._environment.pop(VISIBLE, None)
-        self._wanted = settings.device if settings.device is not None else _ids(visible)
+        visible = visible_ids(self._environment, VISIBLE)
+        self._wanted = settings.device if settings.device is not None else visible
 
     def _showing(self, index: int) -> Mapping[str, str]:
         """The environment of a process whose device 0 is this GPU."""
@@ -176,13 +174,9 @@ class CudaTarget:
         if gpu is None:
             raise DeviceError(f"{device.id} is no longer among nvidia-smi's GPUs")
         apps = self._query("compute-apps", ("gpu_uuid", "pid"))
-        others = [
-            pid
-            for uuid, pid in apps
-            if uuid == gpu["uuid"] and not (pid.isdecimal() and is_ours(int(pid)))
-        ]
-        if session is not None and len(others) == 1 and not Path(f"/proc/{others[0]}").exists():
-            others = []  # the host's process id of ours, seen from a container
+        pids = [pid for uuid, pid in apps if uuid == gpu["uuid"]]
+        ids = [(int(pid) if pid.isdecimal() else None,) for pid in pids]
+        others = [pids[at] for at in strangers(ids, measuring=session is not None)]
         return Condition(
             moment,
             seconds,
@@ -200,11 +194,6 @@ class CudaTarget:
             chips=1,  # a T4, which the figures are of, is one
             toolchain=f"ONNX Runtime {_onnxruntime()}",
         )
-
-    def commands(
-        self, onnx: Path, file: Path, model: Model, batch_size: int, device: Device
-    ) -> Mapping[str, str]:
-        return {}  # ONNX Runtime is a library: there is no tool to call
 
     def device_fault(self, error: HarnessError, device: Device) -> DeviceFault | None:
         if isinstance(error, DeviceError):
@@ -225,24 +214,6 @@ class CudaTarget:
         if not there:
             return DeviceFault("nvidia-smi no longer shows it")
         return DeviceFault(why, certain=False)  # a kernel that fails may be the model's doing
-
-
-def _ids(visible: str | None) -> tuple[int, ...] | None:
-    """Ids of `CUDA_VISIBLE_DEVICES=0,2`; None where it is not set.
-
-    Raises:
-        ConfigError: it names GPUs otherwise, or hides all of them.
-    """
-    if visible is None:
-        return None
-    parts = [part.strip() for part in visible.split(",")]
-    if not all(part.isascii() and part.isdigit() for part in parts):
-        raise ConfigError(
-            f"${VISIBLE}={visible!r} is not a list of nvidia-smi's ids",
-            remedy="write it as 0,2 (nvidia-smi -L shows each UUID's id), or unset it and name "
-            "GPUs with --device=0,2",
-        )
-    return tuple(int(part) for part in parts)
 
 
 def _onnxruntime() -> str:

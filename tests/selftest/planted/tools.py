@@ -19,7 +19,7 @@ from harness.measure import throughput
 from harness.records.measurements import OutputsCheck, ProblemCode, ThroughputMeasurement
 from harness.stages.inference import Predictions
 from harness.targets.ascend import target as ascend
-from harness.targets.ascend.cli import Printed, Summary, execution_times
+from harness.targets.ascend.cli import ComputeTime, Summary, execution_times
 from harness.targets.protocol import Float32, Session
 from tests.selftest import fakes
 from tests.selftest.planted.graphs import small_onnx
@@ -229,8 +229,12 @@ def _listed(mean: float, executions: int) -> Row:
     def row(world: World, planted: bool) -> Found:
         ms, count = (mean, executions) if planted else (4.4, 10)
         fps = 1000.0 * BATCH / 4.4
-        summary = Summary((ms,) * count, ms, count, fps)
-        times = execution_times("model.om: ais_bench", Printed(fps), summary, batch=BATCH, loops=10)
+        summary = Summary(
+            NPU_compute_time=ComputeTime(mean=ms, count=count),
+            npu_compute_time_list=[ms] * count,
+            throughput=fps,
+        )
+        times = execution_times("model.om: ais_bench", fps, summary, batch=BATCH, loops=10)
         return said("accepted", f"{len(times)} times", "session")
 
     return row

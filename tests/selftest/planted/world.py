@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -16,12 +15,11 @@ from harness.measure import attempt as measuring
 from harness.plan import Case
 from harness.records.verdicts import Verdict
 from harness.simulator import parse_config
-from harness.simulator.host import VARIABLE
 from harness.stages.pipeline import CasePipeline, Prepared
 from harness.targets.protocol import Session
 from tests.selftest.fakes import workbench
 from tests.selftest.running import ROOT, TINY
-from tests.selftest.simulated import ascend_target
+from tests.selftest.simulated import ascend_target, misbehaving
 
 _T = TypeVar("_T")
 BATCH = 4
@@ -130,19 +128,7 @@ class Host:
         name = "ascend310" if chip == "310" else "ascend310p3"
         self.log = folder / "log"
         self.target = ascend_target(folder, config, name, driver=driver)
-        self._about = Path(self.target.toolkit.env[VARIABLE])
 
-    @contextlib.contextmanager
-    def misbehaving(self, fault: str) -> Iterator[None]:
+    def misbehaving(self, fault: str) -> contextlib.AbstractContextManager[None]:
         """Within the block the host's tools have a fault that they had not before."""
-        path = self._about
-        before = path.read_text(encoding="utf-8")
-        data = json.loads(before)
-        data["config"]["faults"] = [
-            dataclasses.asdict(one) for one in parse_config(f"fault={fault}").faults
-        ]
-        path.write_text(json.dumps(data), encoding="utf-8")
-        try:
-            yield
-        finally:
-            path.write_text(before, encoding="utf-8")
+        return misbehaving(self.target.toolkit.env, fault)

@@ -2,29 +2,34 @@
 
 Batches are written to a private folder, the tool runs over them, its outputs are counted, measured
 and read, and everything is removed. While the tool runs, the next chunk is written. At most two
-chunks lie on the disk.
+chunks lie on the disk. Stems of files have no dot: ais_bench cuts a name at its first dot, so that
+`img.1` and `img.2` would share one output.
 """
 
 from __future__ import annotations
 
 import abc
+import contextlib
 import functools
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
 
 from harness.base import processes
-from harness.base.errors import HarnessError, InferError
+from harness.base.errors import HarnessError, InferError, some
 from harness.records.measurements import Scalar
 from harness.targets.ascend.faults import lost_device, raise_for, undead
-from harness.targets.ascend.filetool import Chunk, Opening, read_floats
+from harness.targets.ascend.toolkit import Toolkit
 from harness.targets.ascend.workspace import Workspace, make_folder, remove, write_file
 from harness.targets.batches import check_loops, copy_batch
 from harness.targets.protocol import Filler, Float32, SessionInfo, TensorSpec, Times
 
+CHUNK_BYTES = 1 << 30  # inputs of one call of a tool, which loads the model anew each time
 DISK_PART = 0.25  # of what is free: two chunks, their outputs, and others who write meanwhile
 MOST_FILES = 50_000  # ais_bench refuses a folder of more than 100,000
 UMASK = 0o027  # what a tool makes is as private as what we make
@@ -33,11 +38,50 @@ ROUND_S = 5.0
 """Seconds of a round of timing: every call starts the tool and loads the model."""
 
 
+@dataclass(frozen=True)
+class Opening:
+    """What a driver is given to open a model.
+
+    `file` is an `.om` file, `device_id` a logical id; `input` and `output` are what the model must
+    have: float32, of one batch size. `work` is a folder for files, of which a private part is used
+    and removed. The deadlines are for loading and for the wait for one batch; a tool that does both
+    in each call, over a chunk of batches, gets their sum.
+    """
+
+    file: Path
+    toolkit: Toolkit
+    device_id: int
+    input: TensorSpec
+    output: TensorSpec
+    work: Path
+    log: Path
+    deadline_open_s: float
+    deadline_run_s: float
+    lease_fds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some batches as files: `folder/in/<stem>.bin`, and a folder for what the tool writes."""
+
+    folder: Path
+    stems: tuple[str, ...]
+
+    @property
+    def inputs(self) -> Path:
+        return self.folder / "in"
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "out"
+
+
 class FileSession(abc.ABC):
     """A `protocol.Session` on a tool; a subclass knows how to call it and to read its answers.
 
-    Every call of the tool loads the model anew. After a failure the session may be used again.
-    NaN and infinity are passed through. Not for sharing between threads.
+    Every call of the tool loads the model anew, in a new folder: an output that lies there is this
+    call's. After a failure the session may be used again. NaN and infinity are passed through. Not
+    for sharing between threads.
     """
 
     driver: ClassVar[str]
@@ -70,15 +114,14 @@ class FileSession(abc.ABC):
             DeviceError: the device cannot be opened.
             ConfigError: the folder for files cannot be used.
         """
-        workspace = Workspace(opening.work)
-        try:
+        with contextlib.ExitStack() as undo:
+            workspace = Workspace(opening.work)
+            undo.callback(workspace.close)
             session = cls(opening, workspace)
             session.try_once()
             workspace.clear()
-            return session
-        except BaseException:
-            workspace.close()
-            raise
+            undo.pop_all()
+        return session
 
     # What each tool has of its own.
 
@@ -139,8 +182,8 @@ class FileSession(abc.ABC):
                     self._running = self.start(following)
                 if done is not None:
                     # After the start: the device works while the caller takes its time.
-                    for index in range(done.batches):
-                        yield self._read(files, index)
+                    for logits in self._read(files):
+                        yield logits
                         self._check_stream(stream)
                     remove(done.folder)
                 chunk = following
@@ -200,11 +243,7 @@ class FileSession(abc.ABC):
 
     def run(self, argv: Sequence[str], *, cwd: Path) -> processes.Completed:
         """Start the tool and wait for its end, or for its deadline."""
-        running = self.call(argv, cwd=cwd)
-        try:
-            return running.finish()
-        finally:
-            running.stop()
+        return self.call(argv, cwd=cwd).finish()
 
     def check_end(self, done: processes.Completed, error: type[HarnessError] = InferError) -> None:
         """Raise what the end of a call means; nothing when it ended well."""
@@ -214,47 +253,48 @@ class FileSession(abc.ABC):
 
     def _write(self, left: Iterator[Filler], buffer: Float32, before: Chunk | None) -> Chunk | None:
         """Fill and write batches until a chunk is full; None when none is left."""
-        stems: list[str] = []
         folder: Path | None = None
-        batches = most = 0
-        for fill in left:
+        stems: list[str] = []
+        most = 0
+        for batches, fill in enumerate(left, start=1):
             fill(buffer)
             if before is not None and self._running is not None and self._running.overdue:
                 self._finish(before)  # which raises: the deadline holds while we write, too
             if folder is None:
                 folder = self.workspace.folder()
                 most = self._most_batches(buffer.nbytes)
-            stems += self._write_batch(Chunk(folder), buffer)
-            batches += 1
-            if batches >= most:
+            files = {}
+            for first in range(0, self.batch, self.rows_per_file):
+                self._written += 1
+                files[f"b{self._written:08d}"] = buffer[first : first + self.rows_per_file]
+            self.write("a batch", Chunk(folder, ()), files)
+            stems += files
+            if batches == most:
                 break
-        return None if folder is None else Chunk(folder, tuple(stems), batches)
+        return None if folder is None else Chunk(folder, tuple(stems))
 
-    def _write_batch(self, chunk: Chunk, buffer: Float32) -> list[str]:
-        """Write a batch as files; their stems."""
-        stems = []
-        try:
+    def write(self, what: str, chunk: Chunk, arrays: Mapping[str, Float32]) -> None:
+        """Write arrays as input files of a chunk, by their stems. Raises `InferError`."""
+        with self.disk(what):
             for path in (chunk.inputs, chunk.results):
                 make_folder(path)
-            for first in range(0, len(buffer), self.rows_per_file):
-                self._written += 1
-                stems.append(f"b{self._written:08d}")
-                piece = buffer[first : first + self.rows_per_file]
-                write_file(chunk.inputs / f"{stems[-1]}.bin", piece.data.cast("B"))
-        except OSError as error:
-            raise self.cannot_write("a batch", error) from error
-        return stems
+            for stem, array in arrays.items():
+                write_file(chunk.inputs / f"{stem}.bin", array.data.cast("B"))
 
-    def cannot_write(self, what: str, error: OSError) -> InferError:
-        """Return the error of a file for the tool that cannot be written."""
-        return InferError(
-            f"{self.name}: {what} cannot be written to {self.workspace.path}: "
-            f"{error.strerror or error}",
-            remedy="free disk space there, or choose another folder for the run",
-        )
+    @contextlib.contextmanager
+    def disk(self, what: str) -> Iterator[None]:
+        """Make an `InferError` of a file for the tool that cannot be written."""
+        try:
+            yield
+        except OSError as error:
+            raise InferError(
+                f"{self.name}: {what} cannot be written to {self.workspace.path}: "
+                f"{error.strerror or error}",
+                remedy="free disk space there, or choose another folder for the run",
+            ) from error
 
     def _most_batches(self, batch_bytes: int) -> int:
-        room = min(self.opening.chunk_bytes, int(DISK_PART * self.workspace.free_bytes()))
+        room = min(CHUNK_BYTES, int(DISK_PART * self.workspace.free_bytes()))
         return max(1, min(room // batch_bytes, MOST_FILES * self.rows_per_file // self.batch))
 
     def _finish(self, chunk: Chunk) -> Sequence[Path]:
@@ -269,12 +309,19 @@ class FileSession(abc.ABC):
         remove(chunk.inputs)
         return files
 
-    def _read(self, files: Sequence[Path], index: int) -> Float32:
+    def _read(self, files: Sequence[Path]) -> Iterator[Float32]:
+        """Yield the logits of each batch."""
         shape = self.outputs[0].shape
-        count = self.batch // self.rows_per_file
-        batch_files = files[index * count : (index + 1) * count]
-        values = math.prod(shape) // count
-        return np.concatenate([read_floats(file, values) for file in batch_files]).reshape(shape)
+        each = self.batch // self.rows_per_file  # files of a batch
+        for first in range(0, len(files), each):
+            parts = [read_floats(file) for file in files[first : first + each]]
+            if sum(map(len, parts)) != math.prod(shape):
+                raise InferError(
+                    f"{files[first].name} has {len(parts[0])} values, expected "
+                    f"{math.prod(shape) // each}",
+                    remedy="compile the model from the ONNX file of this batch size",
+                )
+            yield np.concatenate(parts).reshape(shape)
 
     def _end_stream(self) -> None:
         """Stop and remove what a stream that was given up has left."""
@@ -297,3 +344,58 @@ class FileSession(abc.ABC):
                 f"{self.name}: the session was used for something else before this stream's end",
                 remedy="read one stream to its end, or open a session for each",
             )
+
+
+def check_files(
+    what: str,
+    folder: Path,
+    expected: Mapping[str, int],
+    *,
+    ignore: frozenset[str] = frozenset(),
+    log: str = "",
+) -> None:
+    """Check that a folder holds exactly these files, each with so many bytes.
+
+    A size of -1 is not looked at. Tools end with 0 however little they wrote.
+
+    Raises:
+        InferError: files are missing, left over, or of another size, by name.
+    """
+    sizes: dict[str, int] = {}
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name not in ignore:
+                regular = entry.is_file(follow_symlinks=False)
+                sizes[entry.name] = entry.stat().st_size if regular else -1
+    missing = sorted(expected.keys() - sizes.keys())
+    extra = sorted(sizes.keys() - expected.keys())
+    wrong = [name for name in sorted(expected) if expected[name] not in (-1, sizes.get(name))]
+    if missing:
+        said = f" wrote {len(expected) - len(missing)} of {len(expected)} outputs, missing: "
+        said += some(missing)
+        remedy = "see the tool's log; it ends with 0 although outputs are missing"
+    elif extra:
+        said = f" left {len(extra)} files that no input accounts for: {some(extra)}"
+        remedy = "see the tool's log; a model with several outputs needs its logits alone"
+    elif wrong:
+        name = wrong[0]
+        said = f": {len(wrong)} outputs have another size than the model's: {name} has "
+        said += f"{sizes[name]} bytes, expected {expected[name]}"
+        remedy = "compile the model with float32 outputs at this batch size; see the log"
+    else:
+        return
+    raise InferError(what + said, remedy=remedy, log=log)
+
+
+def read_floats(path: Path) -> Float32:
+    """Return the float32 values of a `.bin`, or of a `.txt` with numbers between blanks.
+
+    Raises:
+        InferError: something else than numbers.
+    """
+    try:
+        if path.suffix == ".txt":
+            return np.array(path.read_text(encoding="ascii").split(), np.float64).astype(np.float32)
+        return np.fromfile(path, np.float32)
+    except (OSError, ValueError) as error:
+        raise InferError(f"the output {path.name} cannot be read: {error}") from error

@@ -1,0 +1,75 @@
+"""What every driver over files does with folders, outputs and the end of a tool."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+
+from harness.base import processes
+from harness.base.errors import ConfigError, DeviceError, InferError
+from harness.targets.ascend import faults, workspace
+from harness.targets.ascend.file_session import check_files, read_floats
+
+
+@pytest.mark.parametrize(
+    ("command", "kind", "message"),
+    [
+        ("kill -SEGV $$", InferError, r"ais_bench was killed by SIGSEGV \(segmentation fault\)"),
+        ("echo '[ERROR] load failed'; exit 1", InferError, r"exit code 1: \[ERROR\] load failed"),
+        ("echo noise; exit 3", InferError, "ended with exit code 3$"),
+        ("echo EL0003: open device 0 failed; exit 1", DeviceError, r"device 0 cannot .* \(EL0003"),
+        ("sleep 600", InferError, "did not end in 0 s, its deadline, and was stopped"),
+    ],
+)
+def test_how_a_tool_ended_is_one_error(tmp_path, command, kind, message):
+    seconds = 0.3 if "sleep" in command else 60.0
+    done = processes.run(["sh", "-c", command], deadline_s=seconds, log=tmp_path / "log")
+    with pytest.raises(kind) as caught:
+        faults.raise_for(done, "model.om: ais_bench", 0, InferError)
+    assert re.search(message, caught.value.message), caught.value.message
+    assert caught.value.remedy
+    assert caught.value.hung == ("sleep" in command)
+
+
+@pytest.mark.parametrize("name", ["with blank", "中文", "a:b"])
+def test_a_work_folder_that_the_tools_refuse(tmp_path, name):
+    with pytest.raises(ConfigError, match="the tools of CANN refuse paths like") as caught:
+        workspace.Workspace(tmp_path / name)
+    assert "real path" in caught.value.remedy and "--runs=DIR" in caught.value.remedy
+
+
+def test_what_a_killed_harness_left_is_removed(tmp_path):
+    work = tmp_path / "work"
+    used, other = workspace.Workspace(work), work / "others"
+    other.mkdir()
+    left, young = work / "exchange-left", work / "exchange-young"
+    for path in (left, young):
+        (path / "c000001" / "in").mkdir(parents=True)
+        (path / "c000001" / "in" / "b00000001.bin").write_bytes(b"x")
+    for path in (used.path, left, other):
+        os.utime(path, (1, 1))
+    mine = workspace.Workspace(work)
+    assert sorted(work.iterdir()) == sorted([used.path, other, young, mine.path])
+    used.close()
+    mine.close()
+
+
+def test_outputs_are_counted_and_measured(tmp_path):
+    for name, size in (("a_0.bin", 8), ("b_0.bin", 8), ("sumary.json", 1)):
+        (tmp_path / name).write_bytes(bytes(size))
+    both = {"a_0.bin": 8, "b_0.bin": 8}
+    check_files("x", tmp_path, both, ignore=frozenset({"sumary.json"}))
+    for expected, message in (
+        ({**both, "c_0.bin": 8}, r"x wrote 2 of 3 outputs, missing: c_0\.bin"),
+        (both, r"x left 1 files that no input accounts for: sumary\.json"),
+        ({**both, "sumary.json": 9}, r"1 outputs have another size .*json has 1 bytes, expected 9"),
+    ):
+        with pytest.raises(InferError, match=message):
+            check_files("x", tmp_path, expected)
+    (tmp_path / "a.txt").write_text("1.5 2e-3\n")
+    assert read_floats(tmp_path / "a.txt").tolist() == pytest.approx([1.5, 2e-3])
+    (tmp_path / "a.txt").write_text("1.5 two")
+    with pytest.raises(InferError, match=r"the output a\.txt cannot be read"):
+        read_floats(tmp_path / "a.txt")
