@@ -124,9 +124,8 @@ def busy_share(
         place = Path(folder)
         chip = "310" if name == "ascend310" else "310P3"
         text = f"chip={chip},compute=none,time=spin:{ms:.6f}"
-        env = simulator.install(
-            place / "host", simulator.parse_config(text), environment=dict(os.environ)
-        )
+        simulator.install(place / "host", simulator.parse_config(text))
+        env = simulator.environment(place / "host", os.environ)
         settings = resolve(
             {"simulate_ascend": True, "target": name, "driver": driver}, environment={}
         )

@@ -115,7 +115,7 @@ class _Run:
             if prefix is not None:
                 written += _save(prefix, batch or [Path("pure_infer_data")], outputs)
         if prefix is not None:
-            self._misplace(session, prefix, written if args.input else [])
+            self._misplace(session, prefix, written)
         self._report(session, prefix)
         session.free_resource()
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 
 from harness.simulator.faults import whole
-from harness.simulator.host import Host, ToolError, outputs_thrown_away, parse_flags
+from harness.simulator.host import Host, ToolError, parse_flags
 from harness.simulator.interface import OldInferSession
 
 _FLAGS = (
@@ -33,8 +32,7 @@ def main(argv: Sequence[str], host: Host) -> int:
         batch = whole(flags.get("batch_size", "1"), 1, 1024)
         device = whole(flags.get("device_id", "0"), 0, 255)
         # A pure inference writes no outputs.
-        with outputs_thrown_away() if pure else nullcontext():
-            session = OldInferSession(device, flags.get("om_path", ""))
+        session = OldInferSession(device, flags.get("om_path", ""), outputs_kept=not pure)
         shape = session.get_inputs()[0].shape
         if shape[0] != batch:
             raise ValueError(f"batch_size {batch} is not the model's ({shape[0]})")

@@ -11,15 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.base.errors import ConfigError
-from harness.simulator.faults import (
-    DRIVERS,
-    FAULTS,
-    OF_AIS_BENCH,
-    Fault,
-    closest,
-    parse_fault,
-    whole,
-)
+from harness.simulator.faults import FAULTS, Fault, closest, parse_fault, whole
 
 # name -> chips on a card, card product, AI core frequency (MHz), memory of a chip (MB)
 CHIPS: Mapping[str, tuple[int, str, int, int]] = {
@@ -79,12 +71,6 @@ class SimulatorConfig:
     def devices(self) -> int:
         """Chips of all cards."""
         return self.cards * self.chips_per_card
-
-    def usual_driver(self) -> str | None:
-        """Return the driver that the harness takes here when nobody names one."""
-        if "ais_bench" not in self.without:
-            return "cli" if self.generation == "v1" else "api"
-        return None if "benchmark" in self.without else "benchmark"
 
 
 def major_minor(version: str) -> tuple[int, int]:
@@ -209,37 +195,10 @@ def parse_config(text: str, *, usual_chip: str = "310P3") -> SimulatorConfig:
     given.setdefault("chips_per_card", CHIPS[given["chip"]][0])
     if "chip" not in seen:
         text = f"chip={usual_chip},{text}"
-    return SimulatorConfig(
+    config = SimulatorConfig(
         text, without=tuple(repeated["without"]), faults=tuple(repeated["fault"]), **given
     )
-
-
-def check_faults(config: SimulatorConfig, driver: str | None = None) -> None:
-    """Refuse a fault that no run on this host can show; `driver` is the one that was asked for.
-
-    Raises:
-        ConfigError: the fault's tool or device is not there, its tool is not called for one
-            device, or the driver is one that does not show it.
-    """
-    driver = driver or config.usual_driver()
-    absent = {*config.without, *(OF_AIS_BENCH if "ais_bench" in config.without else ())}
-    drivers = {driver} if config.devices else set()
     for fault in config.faults:
-        kind = fault.kind
-        there = [
-            place
-            for place in kind.places
-            if place not in absent
-            and (place not in DRIVERS or place in drivers)
-            and (config.devices or not kind.lasts)
-            and (fault.device is None or place in DRIVERS or kind.lasts)
-        ]
-        if there and (fault.device or 0) < max(1, config.devices):
-            continue
-        raise ConfigError(
-            f"simulated Ascend host: fault={fault.text} would never strike: it shows in "
-            f"{', '.join(kind.places)}; this host has {config.devices} devices, runs models "
-            f"with {driver or 'nothing'} and lacks {', '.join(config.without) or 'no tool'}",
-            remedy="choose --driver, without= and cards= to have what shows it; devices are "
-            "counted from 0, and a tool that is not called for one device takes no device",
-        )
+        if (fault.device or 0) >= max(1, config.devices):
+            raise _error("fault", f"fault={fault.text}, and this host has {config.devices} devices")
+    return config

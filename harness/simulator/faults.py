@@ -11,8 +11,6 @@ from harness.base.errors import ConfigError
 DRIVERS = ("api", "cli", "benchmark")  # those of the harness, in its order
 MAX_DEVICES = 64
 LASTS = "lasts"
-OF_AIS_BENCH = ("api", "cli")  # drivers that run models with it
-OF_OUTPUTS = ("missing-outputs", "nan", "wrong-dtype")  # faults that show in outputs alone
 
 
 @dataclass(frozen=True)

@@ -16,17 +16,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.simulator.config import SimulatorConfig, parse_config
-from harness.simulator.faults import DRIVERS, OF_OUTPUTS
+from harness.simulator.faults import DRIVERS
 
 VARIABLE = "NPU_SIMULATOR"
 FOREIGN_PID = 4_194_305  # one above Linux's largest: never a process of this machine
 SESSION_MB = 101
-_thrown_away: ContextVar[bool] = ContextVar("_thrown_away", default=False)
 # Why a tool met no fault, where it is no news that it was not called.
 _IDLE = {"atc": "nothing was compiled, the artifacts were in the store"}
 
@@ -124,8 +122,6 @@ class Host:
 
     def strikes(self, name: str, device: int | None = None) -> bool:
         """Return whether a fault strikes now; one that is limited to some calls counts this one."""
-        if name in OF_OUTPUTS and _thrown_away.get():
-            return False
         matching = (
             index for index, fault in enumerate(self.config.faults) if fault.matches(name, device)
         )
@@ -142,17 +138,6 @@ class Host:
             file.write(b".")
             return True
 
-    def never_struck(self) -> Iterator[str]:
-        """Yield a sentence for each fault that nothing came across."""
-        called = self._called()
-        for index, fault in enumerate(self.config.faults):
-            if (self._struck / str(index)).exists():
-                continue
-            tools = [place for place in fault.kind.places if place not in DRIVERS]
-            idle = next((tool for tool in tools if tool not in called), None)
-            why = f": {_IDLE.get(idle, f'{idle} was not called')}" if idle else ""
-            yield f"fault {fault.text} never struck{why}"
-
     # --- the rest -----------------------------------------------------------------------------
 
     def log_call(self, tool: str, arguments: Sequence[str]) -> None:
@@ -162,17 +147,12 @@ class Host:
         with (self.folder / "calls.jsonl").open("ab") as file:
             file.write(line.encode())
 
-    def _called(self) -> set[str]:
+    def called(self) -> set[str]:
         """Return the tools that were called for more than their help."""
-        called = set()
-        try:
-            for line in (self.folder / "calls.jsonl").read_text(encoding="utf-8").splitlines():
-                call = json.loads(line)
-                if "--help" not in call["argv"]:
-                    called.add(str(call["tool"]))
-        except (OSError, ValueError):  # no call, or half a line of one that was killed
-            pass
-        return called
+        file = self.folder / "calls.jsonl"
+        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        whole = [line for line in lines if line.endswith("}")]  # not half, of one that was killed
+        return {json.loads(line)["tool"] for line in whole if '"--help"' not in line}
 
     @contextmanager
     def alone(self, name: str) -> Iterator[bool]:
@@ -251,16 +231,6 @@ def parse_flags(argv: Sequence[str], known: str, code: int, bare: str = "") -> d
     return flags
 
 
-@contextmanager
-def outputs_thrown_away() -> Iterator[None]:
-    """Let no fault of outputs strike in the block: nobody gets the outputs of its models."""
-    token = _thrown_away.set(True)
-    try:
-        yield
-    finally:
-        _thrown_away.reset(token)
-
-
 def never_struck(folder: Path) -> tuple[str, ...]:
     """Return a sentence for each fault of the host installed in `folder` that never fired.
 
@@ -269,10 +239,15 @@ def never_struck(folder: Path) -> tuple[str, ...]:
     file = folder / "simulator.json"
     if not file.is_file():
         return ()
-    try:
-        return tuple(Host.load({VARIABLE: str(file)}).never_struck())
-    except (OSError, ValueError, KeyError, TypeError):  # half a file of a run that was killed
-        return ()
+    host, sentences = Host.load({VARIABLE: str(file)}), []
+    called = host.called()
+    for index, fault in enumerate(host.config.faults):
+        if not (host.folder / "struck" / str(index)).exists():
+            tools = [place for place in fault.kind.places if place not in DRIVERS]
+            idle = next((tool for tool in tools if tool not in called), None)
+            why = f": {_IDLE.get(idle, f'{idle} was not called')}" if idle else ""
+            sentences.append(f"fault {fault.text} never struck{why}")
+    return tuple(sentences)
 
 
 def hang() -> None:

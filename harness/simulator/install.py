@@ -28,13 +28,12 @@ from harness.simulator.host import VARIABLE
 
 # What is the machine's trouble, whoever chose the folder.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+SETTINGS = "simulator.json"
 _NOTICE = "Part of a SIMULATED Ascend host, made by harness.simulator; never a real tool."
 
 
-def install(
-    folder: Path, config: SimulatorConfig, *, environment: Mapping[str, str]
-) -> Mapping[str, str]:
-    """Write the host's tools below `folder` and return the whole environment that has them.
+def install(folder: Path, config: SimulatorConfig) -> None:
+    """Write the host's tools below `folder`; `environment` returns the variables that have them.
 
     What an earlier installation left in the folder is replaced, its state included.
 
@@ -49,7 +48,7 @@ def install(
             remedy="choose another folder",
         )
     try:
-        return _install(folder, config, environment)
+        _install(folder, config)
     except OSError as error:
         kind = RecordError if error.errno in _DISK else ConfigError
         raise kind(
@@ -67,16 +66,40 @@ def ais_infer_script(folder: Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def _install(
-    folder: Path, config: SimulatorConfig, environment: Mapping[str, str]
-) -> Mapping[str, str]:
+def environment(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment that has the tools of a host that was installed in `folder`."""
+    variables, paths = _variables(folder.absolute())
+    longer = {
+        name: ":".join(filter(None, (first, environ.get(name)))) for name, first in paths.items()
+    }
+    return {**environ, **variables, **longer}
+
+
+def _variables(folder: Path) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Return what a host sets, and what it puts before search paths."""
+    toolkit = folder / "ascend-toolkit" / "latest"
+    variables = {
+        VARIABLE: str(folder / SETTINGS),
+        "ASCEND_TOOLKIT_HOME": str(toolkit),
+        "ASCEND_HOME_PATH": str(toolkit),
+        "ASCEND_AICPU_PATH": str(toolkit),
+        "ASCEND_OPP_PATH": str(toolkit / "opp"),
+        "TOOLCHAIN_HOME": str(toolkit / "toolkit"),
+    }
+    paths = {
+        "PATH": f"{folder / 'bin'}:{toolkit / 'bin'}:{folder / 'tools'}",
+        "PYTHONPATH": f"{folder / 'site'}",
+        "LD_LIBRARY_PATH": f"{toolkit / 'lib64'}",
+    }
+    return variables, paths
+
+
+def _install(folder: Path, config: SimulatorConfig) -> None:
     for name in ("bin", "ascend-toolkit", "driver", "tools", "site", "state"):
         shutil.rmtree(folder / name, ignore_errors=True)
     (folder / "state").mkdir(parents=True)
-    settings = folder / "simulator.json"
-    toolkit = folder / "ascend-toolkit" / "latest"
+    settings, toolkit = folder / SETTINGS, folder / "ascend-toolkit" / "latest"
     arch = platform.machine()
-    _write(settings, json.dumps({"text": config.text, "state": str(folder / "state")}))
     _write(
         toolkit / f"{arch}-linux" / "ascend_toolkit_install.info",
         f"package_name=Ascend-cann-toolkit\nversion={config.cann}\n",
@@ -94,19 +117,7 @@ def _install(
     if "ais_bench" not in config.without:
         for place, text in _python_tools(settings, config.generation).items():
             _write(folder / place, text)
-    variables = {
-        VARIABLE: str(settings),
-        "ASCEND_TOOLKIT_HOME": str(toolkit),
-        "ASCEND_HOME_PATH": str(toolkit),
-        "ASCEND_AICPU_PATH": str(toolkit),
-        "ASCEND_OPP_PATH": str(toolkit / "opp"),
-        "TOOLCHAIN_HOME": str(toolkit / "toolkit"),
-    }
-    paths = {
-        "PATH": f"{folder / 'bin'}:{toolkit / 'bin'}:{folder / 'tools'}",
-        "PYTHONPATH": f"{folder / 'site'}",
-        "LD_LIBRARY_PATH": f"{toolkit / 'lib64'}",
-    }
+    variables, paths = _variables(folder)
     lines = [f"# {_NOTICE}"]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
     lines += [
@@ -114,11 +125,7 @@ def _install(
         for name, first in paths.items()
     ]
     _write(toolkit.parent / "set_env.sh", "\n".join(lines) + "\n")
-    longer = {
-        name: ":".join(filter(None, (first, environment.get(name))))
-        for name, first in paths.items()
-    }
-    return {**environment, **variables, **longer}
+    _write(settings, json.dumps({"text": config.text, "state": str(folder / "state")}))
 
 
 def _write(path: Path, text: str) -> None:

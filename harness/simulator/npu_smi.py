@@ -1,8 +1,8 @@
 """A stand-in for `npu-smi`: the table and the queries that the harness asks for.
 
-Of several driver generations. All text goes to stdout, failures too, and a failure's exit code is
-the driver's return value modulo 256. The vendor does not support concurrent calls: here the second
-one fails, so that a caller that does not take turns is found out.
+Up to driver 22.0 it has no table of processes. All text goes to stdout, failures too, and a
+failure's exit code is the driver's return value modulo 256. The vendor does not support concurrent
+calls: here the second one fails, so that a caller that does not take turns is found out.
 """
 
 from __future__ import annotations
@@ -12,14 +12,7 @@ from collections.abc import Iterator, Sequence
 from harness.simulator.config import major_minor
 from harness.simulator.host import Chip, Holder, Host, ToolError, hang
 
-_MAX_PROCESSES = 8  # a chip's rows in the table
-
-_HELP = """Usage: npu-smi info [Options...]
-
-Options:
-       -t <type>      Show information for type: board, common, product
-       -i <id>        NPU id
-"""
+_HELP = "Usage: npu-smi info [-t board|common|product -i NPU]"
 
 
 def main(argv: Sequence[str], host: Host) -> int:
@@ -79,71 +72,49 @@ def _aicore(holders: Sequence[Holder]) -> int:
 # --- the table --------------------------------------------------------------------------------
 
 
-def _row(widths: Sequence[int], *cells: str) -> str:
-    return (
-        "| " + " | ".join(cell.ljust(w - 2) for cell, w in zip(cells, widths, strict=True)) + " |"
-    )
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
-def _rule(widths: Sequence[int], mark: str) -> str:
-    return "+" + "+".join(mark * w for w in widths) + "+"
+_RULE = "+===============================================================+"
 
 
 def _table(host: Host) -> Iterator[str]:
     config = host.config
-    version = major_minor(config.driver)
-    hugepages = version[0] >= 22
-    widths = (19, 17, 54) if hugepages else (19, 17, 40)
-    yield _rule([sum(widths) + 2], "-")
-    title = f"npu-smi {config.driver:<41}Version: {config.driver}"
-    yield _row([sum(widths) + 2], title)
-    yield _rule(widths, "-")
-    head = "Power(W)     Temp(C)" + ("           Hugepages-Usage(page)" if hugepages else "")
-    yield _row(widths, "NPU     Name", "Health", head)
-    yield _row(widths, "Chip    Device", "Bus-Id", "AICore(%)    Memory-Usage(MB)")
-    yield _rule(widths, "=")
-    chips = host.chips()
-    for i, chip in enumerate(chips):
+    yield _row(f"npu-smi {config.driver}    Version: {config.driver}")
+    yield _row("NPU     Name", "Health", "Power(W)     Temp(C)           Hugepages-Usage(page)")
+    yield _row("Chip    Device", "Bus-Id", "AICore(%)    Memory-Usage(MB)")
+    yield _RULE
+    for chip in host.chips():
         holders = host.holders(chip.device)
-        pages = "                0    / 969" if hugepages else ""
         # A card's power is printed once, in the row of its first chip.
         watts = ("12.8" if config.chip == "310" else "15.8") if chip.chip_id == 0 else "NA"
         yield _row(
-            widths,
             f"{chip.npu_id:<8}{config.chip}",
             "Alarm" if host.strikes("unhealthy", chip.device) else "OK",
-            f"{watts:<13}{_temperature(host, chip)}{pages}",
+            f"{watts:<13}{_temperature(host, chip)}                0    / 969",
         )
         yield _row(
-            widths,
             f"{chip.chip_id:<8}{chip.device}",
             chip.bus_id,
             f"{_aicore(holders):<13}{_used_mb(host, holders):<5}/ {config.memory_mb}",
         )
-        last = i + 1 == len(chips)
-        yield _rule(widths, "-" if not last and chips[i + 1].npu_id == chip.npu_id else "=")
-    if version > (22, 0):
-        yield from _process_table(host, container=version[0] >= 26)
+    yield _RULE
+    if major_minor(config.driver) > (22, 0):
+        yield from _process_table(host)
 
 
-def _process_table(host: Host, container: bool) -> Iterator[str]:
-    widths = [19, 17, 26, 27] + [26] * container
-    head = ["NPU     Chip", "Process id", "Process name", "Process memory(MB)"]
-    yield _row(widths, *head, *["Process id in container"] * container)
-    yield _rule(widths, "=")
-    for npu_id in host.config.npu_ids:
+def _process_table(host: Host) -> Iterator[str]:
+    yield _row("NPU     Chip", "Process id", "Process name", "Process memory(MB)")
+    yield _RULE
+    for npu_id in range(host.config.cards):
         rows = [
-            [f"{npu_id:<8}{chip.chip_id}", str(one.pid), one.name, str(one.memory_mb)]
+            _row(f"{npu_id:<8}{chip.chip_id}", str(one.pid), one.name, str(one.memory_mb))
             for chip in host.chips()
             if chip.npu_id == npu_id
-            for one in host.holders(chip.device)[:_MAX_PROCESSES]
+            for one in host.holders(chip.device)
         ]
-        for cells in rows:
-            yield _row(widths, *cells, *["NA"] * container)
-        if not rows:
-            whole = sum(widths) + len(widths) - 1
-            yield _row([whole], f"No running processes found in NPU {npu_id}")
-        yield _rule(widths, "=")
+        yield from rows or [_row(f"No running processes found in NPU {npu_id}")]
 
 
 # --- lists ------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 MAGIC = b"SIMULATED OM, not for a real NPU, version 1\n"
-MAX_HEADER = 1 << 20
 
 
 class OmError(Exception):
@@ -40,44 +39,32 @@ class Header:
     digest: str
 
 
-def write(path: Path, payload: bytes, **described: Any) -> Header:
+def write(path: Path, payload: bytes, **described: Any) -> None:
     """Write a compiled model; `described` are the header's other fields."""
     header = Header(size=len(payload), digest=hashlib.sha256(payload).hexdigest(), **described)
-    with path.open("wb") as file:
-        file.write(MAGIC)
-        file.write(json.dumps(asdict(header)).encode() + b"\n")
-        file.write(payload)
-    return header
+    path.write_bytes(MAGIC + json.dumps(asdict(header)).encode() + b"\n" + payload)
 
 
-def read(path: Path, *, with_payload: bool = True) -> tuple[Header, bytes]:
-    """Return header and payload (empty when not asked for; its length is checked all the same).
+def read(path: Path) -> tuple[Header, bytes]:
+    """Return header and payload.
 
     Raises:
         OmError: not such a file, or damaged.
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
-        if file.readline(len(MAGIC)) != MAGIC:
-            raise OmError("not an offline model of this toolchain")
-        line = file.readline(MAX_HEADER)
-        try:
-            data = json.loads(line)
-            for role in ("inputs", "outputs"):
-                data[role] = tuple(
-                    Tensor(str(t["name"]), tuple(int(n) for n in t["shape"]), str(t["dtype"]))
-                    for t in data[role]
-                )
-            header = Header(**data)
-        except (ValueError, KeyError, TypeError):
-            raise OmError("the header is damaged") from None
-        start = file.tell()
-        if file.seek(0, 2) - start != header.size:
-            raise OmError("the file is truncated")
-        if not with_payload:
-            return header, b""
-        file.seek(start)
-        payload = file.read()
+    magic, _, rest = path.read_bytes().partition(b"\n")
+    if magic + b"\n" != MAGIC:
+        raise OmError("not an offline model of this toolchain")
+    line, _, payload = rest.partition(b"\n")
+    try:
+        data = json.loads(line)
+        for role in ("inputs", "outputs"):
+            data[role] = tuple(Tensor(t["name"], tuple(t["shape"]), t["dtype"]) for t in data[role])
+        header = Header(**data)
+    except (ValueError, KeyError, TypeError):
+        raise OmError("the header is damaged") from None
+    if len(payload) != header.size:
+        raise OmError("the file is truncated")
     if hashlib.sha256(payload).hexdigest() != header.digest:
         raise OmError("the content does not fit its digest")
     return header, payload

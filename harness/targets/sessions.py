@@ -236,12 +236,6 @@ class WorkerSession:
         self.slots = self._results = ()
         return worker
 
-    def _check_free(self, slot: int) -> None:
-        if slot not in range(len(self.slots)):
-            raise InferError(f"{self.name}: no slot {slot}", remedy=f"0 to {len(self.slots) - 1}")
-        if any(slot == used for _, used in self._submitted):
-            raise InferError(f"{self.name}: slot {slot} is in use", remedy="collect it first")
-
     def _check_stream(self, stream: int) -> None:
         self._alive()
         if self._stream != stream:

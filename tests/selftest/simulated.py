@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.settings import resolve
-from harness.simulator import install, parse_config
+from harness.simulator import environment, install, parse_config
 from harness.simulator.host import VARIABLE, Host
 from harness.targets.ascend.host import Place
 from harness.targets.ascend.options import AscendOptions
@@ -139,12 +139,13 @@ def make_host(folder: Path, text: str = "") -> SimulatedHost:
     """Install a simulated host with a configuration's text below `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     os.chmod(folder, 0o750)
-    environment = {
+    variables = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("ASCEND_", "HARNESS_", "PYTEST_"))
     }
-    return SimulatedHost(folder, dict(install(folder, parse_config(text), environment=environment)))
+    install(folder, parse_config(text))
+    return SimulatedHost(folder, environment(folder, variables))
 
 
 def ascend_target(
@@ -158,9 +159,9 @@ def ascend_target(
     """A target on a simulated host in `folder`; `options` are set whatever they say."""
     settings = resolve({"simulate_ascend": True, "target": name, **given}, environment={})
     changed = dataclasses.replace(settings.of(AscendOptions), **(options or {}))
-    environment = {**make_host(folder / "host", text).env, **(variables or {})}
+    env = {**make_host(folder / "host", text).env, **(variables or {})}
     place = Place(folder / "logs", folder / "work", folder)
-    return AscendTarget(name, settings.with_options(changed), place, environment)
+    return AscendTarget(name, settings.with_options(changed), place, env)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The Ascend chain over the simulated toolchain: as a user runs it, and through the engine."""
+"""The Ascend chain over the simulated toolchain, through the engine."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from harness.records.lines import CheckName
 from harness.run.engine import Run
 from harness.settings import resolve
 from harness.targets import registry
-from tests.selftest.running import TINY, run_python
-
-CHAIN = ("--simulate-ascend", "--batch-sizes=4", "--budget=0.2", "--timing-precision=50")
+from tests.selftest.running import TINY
 
 
 @pytest.fixture
@@ -50,19 +48,12 @@ def case_of(execute):
     return case_of
 
 
-# As a user runs it -------------------------------------------------------------------------
-
-
-def test_both_checks_go_through_the_chain_and_say_that_they_are_simulated(run_pytest):
-    done = run_pytest(*CHAIN)
-    assert done.code == 0, done.output
-    assert done.outcomes() == {
-        "accuracy tiny-bs4-ascend310p3": "passed",
-        "throughput tiny-bs4-ascend310p3": "recorded",
-    }
-    page = (done.run_dir / "report.html").read_text()
-    assert "SIMULATED NPU" in done.output and "SIMULATED NPU" in page
-    accuracy, throughput = done.records().cases
+def test_both_checks_go_through_the_chain_and_say_that_they_are_simulated(execute):
+    records = execute()
+    assert records.end.exit_status == 0
+    accuracy, throughput = records.cases
+    assert (accuracy.outcome, throughput.outcome) == ("passed", "recorded")
+    assert "SIMULATED NPU" in (records.directory / "report.html").read_text()
     for case in (accuracy, throughput):
         assert case.provenance == "simulated"
         assert case.device.toolchain["simulated"] is True
@@ -73,29 +64,15 @@ def test_both_checks_go_through_the_chain_and_say_that_they_are_simulated(run_py
     assert [ref for ref in accuracy.artifacts if ref.stage == Stage.COMPILE]
 
 
-def test_accuracy_cases_run_side_by_side_on_two_devices(run_pytest):
-    options = ("-m", "accuracy", "--batch-sizes=2,4", "--simulator=cards=2", "-n", "2")
-    done = run_pytest(*CHAIN, *options)
-    assert done.code == 0, done.output
-    used = {case.device.id for case in done.records().cases}
-    assert used == {"ascend310p3-0", "ascend310p3-1"}
-
-
-def test_without_any_ascend_tool_the_run_says_what_is_missing(run_pytest):
-    done = run_pytest("-m", "accuracy", "--target=ascend310p3")
-    assert (done.code, "npu-smi" in done.output, "atc" in done.output) == (4, True, True)
-
-
-def test_an_npu_is_found_without_being_named(tmp_path, monkeypatch):
+def test_an_npu_is_found_without_being_named(tmp_path):
     """The table is a real tool's: a simulated one would stand behind no real run."""
     tool = tmp_path / "npu-smi"
     table = (TINY.parent / "data/npu_smi/310_20.2.2.txt").read_text()
     tool.write_text(f"#!/bin/sh\ncat <<'END'\n{table}\nEND\n")
     tool.chmod(0o755)
-    options = ["--collect-only", "-q", f"--catalog={TINY}", f"--runs={tmp_path / 'runs'}"]
-    code, output = run_python(["-m", "pytest", *options, f"--npu-smi={tool}"])
-    assert code == 0, output
-    assert "tiny-bs1-ascend310]" in output
+    given = {"catalog": str(TINY), "npu_smi": str(tool), "leases": str(tmp_path)}
+    run = Run(resolve(given, environment={}))
+    assert {case.target for case in run.plan.cases} == {"ascend310"}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from harness.base.errors import CompileError, ConfigError, DeviceError, InferError, LoadError
+from harness.base.errors import CompileError, ConfigError, DeviceError, LoadError
 from harness.catalog.load import load_catalog
 from harness.settings import resolve
 from harness.targets import devices, sessions
@@ -147,21 +147,6 @@ def test_a_runtime_without_the_provider_is_refused_and_never_falls_back(tmp_path
         one.open(
             tiny_onnx, model, 1, one.devices()[0], log=tmp_path / "log", lease_fds=()
         )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("message", "certain"),
-    [
-        ("CUDA failure 999: unknown error", True),
-        ("CUBLAS failure 13: the GPU is there", False),  # may be the model's doing
-        ("CUDA failure 2: out of memory", None),
-        ("INVALID_ARGUMENT", None),
-    ],
-)
-def test_what_the_runtime_says_of_a_lost_gpu(tmp_path, message, certain):
-    one = target(tmp_path)
-    fault = one.device_fault(InferError(f"model.onnx: Fail: {message}"), one.devices()[0])
-    assert (None if fault is None else fault.certain) == certain
 
 
 def test_a_run_without_a_gpu_says_what_is_missing(run_pytest):

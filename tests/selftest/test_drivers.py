@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-import shlex
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,17 +21,16 @@ from harness.base.errors import (
     InferError,
     LoadError,
 )
-from harness.catalog.load import load_catalog
 from harness.simulator import ais_infer_script
 from harness.targets.ascend import drivers, file_session, legacy, workspace
 from harness.targets.ascend.api import open_api
 from harness.targets.ascend.cli import AisBench
 from harness.targets.ascend.file_session import FileSession, Opening
-from harness.targets.ascend.legacy import Benchmark
+from harness.targets.ascend.legacy import Average, Benchmark
 from harness.targets.ascend.options import AscendOptions
 from harness.targets.ascend.toolkit import find_toolkit
 from harness.targets.protocol import Float32, TensorSpec
-from tests.selftest.running import TINY, alive, eventually
+from tests.selftest.running import alive, eventually
 from tests.selftest.simulated import (
     BATCH,
     CLASSES,
@@ -41,7 +38,6 @@ from tests.selftest.simulated import (
     OUTPUT,
     SHAPE,
     SimulatedHost,
-    ascend_target,
     compute,
     images,
     make_host,
@@ -234,7 +230,7 @@ def test_a_given_script_wins_and_may_spell_its_options_with_dashes(opened, tmp_p
     script.write_text(DASHES)
     session = opened("cli", script=script)
     assert session.about.runtime["tool"] == str(script)
-    assert session.time(3, 9) == [2.0] * 3
+    assert session.time(3, 9) == pytest.approx([2.0] * 3, rel=1e-3)
     assert option(opened.host.calls("ais_bench")[-1], "--warmup_count") == "9"
     script.write_text("import sys; sys.exit(3)")
     with pytest.raises(LoadError, match=r"no ais_bench answers to .*ais_infer\.py") as caught:
@@ -493,7 +489,7 @@ def test_a_summary_that_is_not_there_or_torn(shared, monkeypatch, text, message)
     finished = session.run
 
     def torn(argv: list[str], *, cwd: Path) -> processes.Completed:
-        done = finished(argv, cwd=cwd)
+        done: processes.Completed = finished(argv, cwd=cwd)
         (file,) = cwd.glob("*summary.json")
         file.unlink() if text is None else file.write_text(text)
         return done
@@ -504,64 +500,20 @@ def test_a_summary_that_is_not_there_or_torn(shared, monkeypatch, text, message)
     assert caught.value.log
 
 
-PURE, DATASET = "PureInfer_perf_of_m_in_device_0.txt", "perf_vision_batchsize_1_device_0.txt"
-
-
 @pytest.mark.parametrize(
-    ("batch", "name", "text", "message"),
+    ("batch", "figure", "message"),
     [
-        (4, "x", "", r"wrote 0 files PureInfer_perf_of_\*_in_device_0\.txt"),
-        (4, PURE, "nothing", "has no ave_throughputRate"),
-        (4, PURE, "ave_throughputRate = 800samples/s, ave_latency = 3.75ms", "contradict each"),
-        (1, DATASET, "[infer] throughputRate: 1", "has no Interface throughputRate"),
+        (BATCH, None, "its PureInfer_perf file has no ave_throughputRate"),
+        (BATCH, Average(800.0, 3.75, 0.0), "800 samples/s and 3.75 ms for each contradict"),
+        (1, 0.0, "has no Interface throughputRate"),
     ],
 )
-def test_a_run_of_the_benchmark_tool_without_a_figure(
-    opened, monkeypatch, batch, name, text, message
-):
+def test_a_run_of_the_benchmark_tool_without_a_figure(opened, monkeypatch, batch, figure, message):
     session = opened("benchmark", batch=batch)
-
-    def text_of(self, folder, pattern, done):
-        shutil.rmtree(folder)
-        folder.mkdir()
-        (folder / name).write_text(text)
-        return finished(self, folder, pattern, done)
-
-    finished = Benchmark._text
-    monkeypatch.setattr(Benchmark, "_text", text_of)
-    with pytest.raises(InferError, match=message):
+    parser = "parse_interface" if batch == 1 else "parse_average"
+    monkeypatch.setattr(legacy, parser, lambda text: figure)
+    with pytest.raises(InferError, match=re.escape(message)):
         session.time(20, 1)
-
-
-# The commands that a report prints for a case: those of the tool and the Python that ran it. ----
-
-
-def run_command(folder: Path, config: str, driver: str, script: Path | None) -> list[str]:
-    """The words of the command that runs a case's model on a simulated host."""
-    target = ascend_target(folder, config, options={"ais_infer": script}, driver=driver)
-    (model,) = load_catalog(TINY).models.values()
-    (device,) = target.devices()
-    commands = target.commands(folder / "a.onnx", folder / "model.om", model, 4, device)
-    assert shlex.split(commands["compile"])[0] == "atc"
-    return shlex.split(commands["run"])
-
-
-def test_the_interface_is_the_packages_whatever_script_was_given(tmp_path):
-    script = tmp_path / "ais_infer.py"
-    script.write_text("")
-    words = run_command(tmp_path, "", "api", script)
-    assert words[:3] == [sys.executable, "-m", "ais_bench"] and "--warmup_count=5" in words
-
-
-@pytest.mark.parametrize("generation", ["v1", "v5"])
-def test_the_command_runs(tmp_path, compiled, generation):
-    """In the tool's own words: an option that it does not know would end it with 2."""
-    config = f"generation={generation},{QUICK}"
-    (tmp_path / "model.om").write_bytes(compiled(BATCH))
-    (tmp_path / "model.om").chmod(0o640)
-    host = make_host(tmp_path / "host", config)
-    words = run_command(tmp_path, config, "cli", ais_infer_script(host.folder))
-    assert "--batchsize=4" in words  # 1 is what the script counts without it
-    ran = host.run("python", *words[1:])
-    assert ran.code == 0, ran
-    assert "throughput" in ran.out
+    shutil.rmtree(session.workspace.path)
+    with pytest.raises(InferError, match="no folder for a tool's files can be made"):
+        session.workspace.folder()

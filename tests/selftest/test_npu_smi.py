@@ -30,8 +30,9 @@ def read(name: str) -> NpuInfo:
     return parse_info(sample(name))
 
 
-def places(info: NpuInfo) -> list[tuple[int, int, int]]:
-    return [(chip.npu_id, chip.chip_id, chip.logical_id) for chip in info.chips]
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.0)
 
 
 # Layouts
@@ -68,13 +69,14 @@ def test_every_layout(
 ) -> None:
     info = read(name)
     assert info.driver_version == driver
-    assert places(info) == ids
+    assert [(chip.npu_id, chip.chip_id, chip.logical_id) for chip in info.chips] == ids
     assert {chip.soc_version for chip in info.chips} == {soc}
     assert info.chips[0].idle == idle
 
 
-def test_all_that_a_310_says() -> None:
-    assert read("310_22.0.4").chips[2] == Chip(
+def test_what_a_chip_says_and_what_it_does_not() -> None:
+    chips = read("310_22.0.4").chips
+    assert chips[2] == Chip(
         npu_id=3,
         chip_id=2,
         logical_id=2,
@@ -85,81 +87,54 @@ def test_all_that_a_310_says() -> None:
         aicore_percent=0.0,
         processes=None,
     )
-
-
-def test_what_is_not_told_is_none() -> None:
+    assert chips[0].temperature_c is None  # -
+    assert [chip.idle for chip in chips].count("unknown") == 7
+    assert chips[6].idle == "no"  # 37 % of its AI core speak for themselves
     chip = read("310p3_22.0.2").chips[0]
     assert (chip.power_w, chip.temperature_c) == (None, 44.0)  # NA, and the figure after it
-    assert read("310_22.0.4").chips[0].temperature_c is None  # -
-
-
-# Who is on a chip
 
 
 def test_processes_of_each_chip() -> None:
     chips = read("310p3_duo_23.0.3").chips
-    assert [chip.processes for chip in chips] == [
-        (),
-        (),
-        (),
-        (NpuProcess(904545, "python3", None), NpuProcess(917047, "", None)),
-    ]
+    users = (NpuProcess(904545, "python3", None), NpuProcess(917047, "", None))
+    assert [chip.processes for chip in chips] == [(), (), (), users]
     assert [chip.idle for chip in chips] == ["yes", "yes", "yes", "no"]
-
-
-def test_five_columns_and_a_container() -> None:
-    busy, idle = read("310p3_26.1.0").chips
-    assert busy.processes == (
-        NpuProcess(51234, "", None),
-        NpuProcess(51399, "ais_bench", 77),
-    )
+    busy, idle = read("310p3_26.1.0").chips  # a fifth column, and a container
+    assert busy.processes == (NpuProcess(51234, "", None), NpuProcess(51399, "ais_bench", 77))
     assert (idle.processes, idle.idle) == ((), "yes")
-
-
-def test_idleness_is_unknown_without_the_table() -> None:
-    chips = read("310_22.0.4").chips
-    assert {chip.processes for chip in chips} == {None}
-    assert [chip.idle for chip in chips].count("unknown") == 7
-    assert chips[6].idle == "no"  # 37 % of its AI core speak for themselves
-
-
-def test_a_table_that_was_cut_short_says_nothing_of_the_rest() -> None:
+    # One that was cut short says nothing of the rest.
     text = sample("310p3_duo_23.0.3")
     cut = text[: text.index("| 5       1                     | 904545")]
     assert [chip.processes for chip in parse_info(cut).chips] == [(), (), None, None]
 
 
-# Tables that cannot be trusted
+def without(name: str, fragment: str, end: str = "") -> str:
+    """A sample without the lines that have a fragment, up to `end`."""
+    text = sample(name)
+    lines = text[: text.index(end) if end else None].splitlines(keepends=True)
+    return "".join(line for line in lines if fragment not in line)
 
 
-def without(text: str, fragment: str) -> str:
-    return "".join(line for line in text.splitlines(keepends=True) if fragment not in line)
-
-
-@pytest.mark.parametrize("row", ["0000:82:00.0", "0000:84:00.0"], ids=["in the middle", "last"])
-def test_half_a_chip_is_an_error(row: str) -> None:
-    text = sample("310_22.0.4")
-    if row == "0000:84:00.0":
-        text = text[: text.index("| 6 ")]
-    with pytest.raises(DeviceError, match="no pair of rows"):
-        parse_info(without(text, row))
-
-
-def test_two_chips_with_one_logical_id_are_an_error() -> None:
-    text = sample("310p3_22.0.2").replace("| 0       1   ", "| 0       0   ")
-    with pytest.raises(DeviceError, match="two chips have one logical id"):
-        parse_info(text)
-
-
-def test_the_same_chip_twice_is_an_error() -> None:
-    text = sample("310p3_22.0.2").replace("| 4       310P3", "| 1       310P3")
-    with pytest.raises(DeviceError, match="two chips have one NPU and chip id"):
-        parse_info(text)
-
-
-@pytest.mark.parametrize("text", ["", "\n", "no table", "| NPU  Name | Health | Power(W) |\n"])
-def test_no_chip_is_an_error(text: str) -> None:
-    with pytest.raises(DeviceError, match="shows no chip"):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (without("310_22.0.4", "0000:82:00.0"), "no pair of rows"),
+        (without("310_22.0.4", "0000:84:00.0", "| 6 "), "no pair of rows"),
+        (
+            sample("310p3_22.0.2").replace("| 0       1   ", "| 0       0   "),
+            "two chips have one logical id",
+        ),
+        (
+            sample("310p3_22.0.2").replace("| 4       310P3", "| 1       310P3"),
+            "two chips have one NPU and chip id",
+        ),
+        ("", "shows no chip"),
+        ("no table", "shows no chip"),
+        ("| NPU  Name | Health | Power(W) |\n", "shows no chip"),
+    ],
+)
+def test_a_table_that_cannot_be_trusted_is_an_error(text: str, message: str) -> None:
+    with pytest.raises(DeviceError, match=message):
         parse_info(text)
 
 
@@ -267,18 +242,12 @@ def test_failures_say_what_the_tool_said(
     assert remedy in caught.value.remedy
 
 
-def test_a_table_before_a_failure_is_not_the_whole_truth(tmp_path: Path) -> None:
-    failure = "Failed to execute npu-smi info. ret is -8006.\n"
-    tool = npu_smi(tmp_path, prints(sample("310_20.2.2") + failure))
-    with pytest.raises(DeviceError, match="did not answer in time"):
-        tool.info()
-
-
-def test_an_odd_exit_code_after_a_whole_table_decides_nothing(tmp_path: Path) -> None:
+def test_a_table_counts_more_than_an_exit_code_and_less_than_a_failure(tmp_path: Path) -> None:
     assert npu_smi(tmp_path, prints(sample("310_20.2.2"), 1)).info() == read("310_20.2.2")
-
-
-def test_the_name_of_a_process_is_no_failure() -> None:
+    failure = "Failed to execute npu-smi info. ret is -8006.\n"
+    with pytest.raises(DeviceError, match="did not answer in time"):
+        npu_smi(tmp_path, prints(sample("310_20.2.2") + failure)).info()
+    # The name of a process is none.
     assert failure_of("| 5       1   | 904545 | There is no NPU card | 101 |\n") is None
     assert failure_of(sample("310p3_26.1.0")) is None  # with its preamble
 
@@ -372,7 +341,6 @@ def answers(**texts: str) -> str:
 
 STUMBLES = (
     "dcmi model initialized failed, because the device is used. ret is -8020\n",
-    "dcmi module initialize failed. ret is -8005\n",
     "Segmentation fault\n",
 )
 FINAL = (
@@ -401,13 +369,8 @@ def made(folder: Path) -> int:
     return len(list((folder / "calls").iterdir()))
 
 
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RETRY_S", 0.0)
-
-
 @pytest.mark.parametrize("failure", STUMBLES)
-def test_a_failure_that_passes_is_none(tmp_path: Path, patient: None, failure: str) -> None:
+def test_a_failure_that_passes_is_none(tmp_path: Path, failure: str) -> None:
     tool = stumbling(tmp_path, failure, TRIES - 1, sample("310p3_22.0.2"))
     assert tool.info() == read("310p3_22.0.2")
     shutil.rmtree(tmp_path / "calls")
@@ -416,9 +379,7 @@ def test_a_failure_that_passes_is_none(tmp_path: Path, patient: None, failure: s
 
 
 @pytest.mark.parametrize("failure", STUMBLES)
-def test_a_board_that_goes_on_failing_is_an_error(
-    tmp_path: Path, patient: None, failure: str
-) -> None:
+def test_a_board_that_goes_on_failing_is_an_error(tmp_path: Path, failure: str) -> None:
     tool = stumbling(tmp_path, failure, 99, "")
     with pytest.raises(DeviceError, match="npu-smi info -t board -i 3 failed"):
         tool.board(3)
@@ -433,34 +394,25 @@ def test_a_query_that_there_is_not_is_asked_once(tmp_path: Path, failure: str) -
     assert made(tmp_path) == 1
 
 
-def test_board(tmp_path: Path) -> None:
-    board = npu_smi(tmp_path, answers(board=sample("board_310"))).board(3)
-    assert board["Firmware Version"] == "1.84.22.1.220"
-    assert board["Software Version"] == "22.0.4"
-    assert board["PCIe Bus Info"] == "0000:81:00.0"
-    assert "Model" not in board  # NA is no value
-
-
-def test_the_name_of_the_card(tmp_path: Path) -> None:
+def test_the_board_and_the_name_of_the_card(tmp_path: Path) -> None:
     board, product = sample("board_310"), sample("product_310p3")
+    told = npu_smi(tmp_path, answers(board=board)).board(3)
+    assert told["Firmware Version"] == "1.84.22.1.220"
+    assert "Model" not in told  # NA is no value
     assert npu_smi(tmp_path, answers(board=board, product=product)).product(0) == "Atlas 300I Pro"
-    assert npu_smi(tmp_path, answers(board=board)).product(3) == "Atlas 300I-3010"
     unsupported = "This device does not support querying product.\n"
-    tool = npu_smi(tmp_path, answers(board=board, product=unsupported))
-    assert tool.product(3) == "Atlas 300I-3010"
+    for texts in ({"board": board}, {"board": board, "product": unsupported}):
+        assert npu_smi(tmp_path, answers(**texts)).product(3) == "Atlas 300I-3010"
 
 
 def test_the_clock_of_each_chip(tmp_path: Path) -> None:
     tool = npu_smi(tmp_path, answers(common=sample("common_310p3_duo")))
-    assert tool.clock(5, 0) == Clock(1080.0, 1080.0, 0.0)
-    assert tool.clock(5, 1) == Clock(1080.0, 960.0, 64.0)
-    assert tool.clock(5, 2) is None
-
-
-def test_the_clock_without_chip_ids_or_without_frequency(tmp_path: Path) -> None:
-    alone = "NPU ID : 0\nAicore Freq(MHZ) : 1650\nAicore curFreq(MHZ) : 100\n"
-    assert npu_smi(tmp_path, answers(common=alone)).clock(0, 0) == Clock(1650.0, 100.0, None)
-    old = "NPU ID : 0\n\nChip ID : 0\nRated Power Dissipation(W) : 12.8\n"
-    assert npu_smi(tmp_path, answers(common=old)).clock(0, 0) is None
-    odd = "NPU ID : 0\nAicore Freq(MHZ) : NA\nAicore curFreq(MHZ) : fast\n"
-    assert npu_smi(tmp_path, answers(common=odd)).clock(0, 0) is None
+    clocks = [tool.clock(5, chip) for chip in range(3)]
+    assert clocks == [Clock(1080.0, 1080.0, 0.0), Clock(1080.0, 960.0, 64.0), None]
+    for text, clock in (
+        ("Aicore Freq(MHZ) : 1650\nAicore curFreq(MHZ) : 100\n", Clock(1650.0, 100.0, None)),
+        ("Chip ID : 0\nRated Power Dissipation(W) : 12.8\n", None),
+        ("Aicore Freq(MHZ) : NA\nAicore curFreq(MHZ) : fast\n", None),
+    ):
+        tool = npu_smi(tmp_path, answers(common=f"NPU ID : 0\n{text}"))
+        assert tool.clock(0, 0) == clock

@@ -77,8 +77,14 @@ def test_a_host_with_nothing(host: Path) -> None:
 # The environment
 
 
-@pytest.mark.parametrize("place", ["ascend-toolkit/latest", "cann/latest", "nnrt/latest"])
-@pytest.mark.parametrize("root", ["Ascend", "home/Ascend"])
+@pytest.mark.parametrize(
+    ("root", "place"),
+    [
+        ("Ascend", "ascend-toolkit/latest"),
+        ("home/Ascend", "cann/latest"),
+        ("Ascend", "nnrt/latest"),
+    ],
+)
 def test_set_env_is_found_and_sourced(host: Path, root: str, place: str) -> None:
     home = cann(host / root / place)
     found = find(host, environment(host, PYTHONPATH="/mine"))
@@ -120,7 +126,6 @@ def test_variables_that_are_set_are_left_alone(host: Path) -> None:
     [
         {"ASCEND_OPP_PATH": "{home}/opp", "ASCEND_AICPU_PATH": "{home}"},
         {"ASCEND_OPP_PATH": "{home}/opp/", "ASCEND_AICPU_PATH": "{home}/" + f"{ARCH}-linux"},
-        {"ASCEND_OPP_PATH": "{home}/opp"},
         {"ASCEND_AICPU_PATH": "{home}/"},
         {"ASCEND_TOOLKIT_HOME": "/no/such/folder", "ASCEND_OPP_PATH": "{home}/opp"},
     ],
@@ -162,9 +167,8 @@ def test_a_script_that_replaces_lists_loses_nothing_of_the_users(host: Path) -> 
         ("sleep 600\n", "its deadline"),
         ("true\n", "exported no ASCEND_TOOLKIT_HOME that exists"),
         ("export ASCEND_TOOLKIT_HOME=/no/such/folder\n", "exported no ASCEND_TOOLKIT_HOME"),
-        ("if then\n", "exported no ASCEND_TOOLKIT_HOME"),
     ],
-    ids=["leaves the shell", "hangs", "sets nothing", "sets nonsense", "is no script"],
+    ids=["leaves the shell", "hangs", "sets nothing", "sets nonsense"],
 )
 def test_a_script_that_does_not_work(host: Path, script: str, why: str) -> None:
     seconds = 0.5 if "sleep" in script else 60.0
@@ -175,12 +179,9 @@ def test_a_script_that_does_not_work(host: Path, script: str, why: str) -> None:
     assert found.env == environment(host)
     with pytest.raises(ConfigError, match=why):  # what was named must work
         find(host, ascend_home=path.parent, source_deadline_s=seconds)
-
-
-def test_the_next_script_is_tried(host: Path) -> None:
-    put(host / "Ascend/ascend-toolkit/set_env.sh", "exit 3\n")
-    home = cann(host / "Ascend/cann/latest")
-    assert find(host).environment_source == f"sourced {home.parent / 'set_env.sh'}"
+    home = cann(host / "Ascend/cann/latest")  # the next one is tried
+    found = find(host, source_deadline_s=seconds)
+    assert found.environment_source == f"sourced {home.parent / 'set_env.sh'}"
 
 
 @pytest.mark.parametrize("given", ["", "ascend-toolkit", "ascend-toolkit/latest"])
@@ -227,12 +228,6 @@ def test_this_processes_path_does_not_count(host: Path, monkeypatch: pytest.Monk
     assert find(host, {}).atc is None
 
 
-def test_a_relative_path_is_made_absolute(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tool(host / "tools" / "atc")
-    monkeypatch.chdir(host)
-    assert find(host, environment(host, PATH="tools")).atc == path  # children run elsewhere
-
-
 def test_what_is_given_wins(host: Path) -> None:
     cann(host / "Ascend/ascend-toolkit/latest")
     mine = {name: tool(host / "mine" / name) for name in ("atc", "npu-smi", "benchmark.x")}
@@ -252,12 +247,14 @@ def test_what_is_given_wins(host: Path) -> None:
     assert found.python == sys.executable
 
 
-def test_an_interpreter_by_name(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_names_are_made_absolute(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tool(host / "tools" / "python3.7")
     found = find(host, environment(host, PATH=f"{host / 'tools'}:/usr/bin"), ais_python="python3.7")
     assert found.python == str(path)
     monkeypatch.chdir(host)
     assert find(host, ais_python="tools/python3.7").python == str(path)  # children run elsewhere
+    atc = tool(host / "tools" / "atc")
+    assert find(host, environment(host, PATH="tools")).atc == atc
 
 
 @pytest.mark.parametrize("option", ["atc", "npu_smi", "benchmark_tool", "ais_infer", "ascend_home"])
@@ -294,9 +291,7 @@ def test_version_cfg_where_there_is_no_install_info(host: Path) -> None:
     assert find(host, home_with(host, **{"version.cfg": text})).versions == {"cann": "8.0.0"}
 
 
-@pytest.mark.parametrize(
-    "text", ["", "version=\n", "version=a b\n", "version=;rm\n", "\0\xff" * 99, "x" * 100_000]
-)
+@pytest.mark.parametrize("text", ["version=\n", "version=;rm\n", "\0\xff" * 99, "x" * 100_000])
 def test_a_version_that_cannot_be_read_is_absent(host: Path, text: str) -> None:
     assert find(host, home_with(host, info=text)).versions == {}
 

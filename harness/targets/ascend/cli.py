@@ -165,7 +165,7 @@ class AisBench(FileSession):
             return execution_times(self.what, printed, summary, batch=self.batch, loops=loops)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or file.name
+            where = ".".join(map(str, first["loc"])) or "as a whole"
             raise InferError(
                 f"{self.what} wrote a summary that cannot be read: {where}: {first['msg']}",
                 remedy="see the tool's log",

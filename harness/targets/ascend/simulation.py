@@ -5,7 +5,6 @@ and only in a simulated run.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,13 +31,9 @@ def check(options: AscendOptions, target: str | None) -> str:
     """Return the chip that is played, as atc names it.
 
     Raises:
-        ConfigError: a host that cannot be described so, one without a compiler, or a fault that
-            nothing shows.
+        ConfigError: a host that cannot be described so, or one without a compiler.
     """
-    from harness import simulator
-
     config = _config(options, target)
-    simulator.check_faults(config, options.driver)
     if "atc" in config.without:
         raise ConfigError(
             "the simulated Ascend host has no atc, which compiles the models",
@@ -61,15 +56,11 @@ def environment(options: AscendOptions, target: str | None, folder: Path) -> Map
     """
     from harness import simulator
 
-    config = _config(options, target)
-    marker = folder / "environment.json"
     folder.mkdir(parents=True, exist_ok=True)
     with locks.locked(folder / ".installing", timeout_s=60.0, what="the simulator"):
-        if not marker.is_file():
-            whole = simulator.install(folder, config, environment=dict(os.environ))
-            changed = {key: value for key, value in whole.items() if os.environ.get(key) != value}
-            marker.write_text(json.dumps(changed), encoding="utf-8")
-    return {**os.environ, **json.loads(marker.read_text(encoding="utf-8"))}
+        if not (folder / "simulator.json").is_file():
+            simulator.install(folder, _config(options, target))
+    return simulator.environment(folder, os.environ)
 
 
 def own_tools(options: AscendOptions, folder: Path) -> AscendOptions:
