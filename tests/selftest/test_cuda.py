@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from harness.base.errors import CompileError, ConfigError, DeviceError, LoadError
+from harness.base.errors import CompileError, DeviceError, LoadError
 from harness.catalog.load import load_catalog
 from harness.settings import resolve
 from harness.targets import devices, sessions
@@ -77,14 +77,6 @@ def test_a_leased_gpu_is_the_one_that_is_used(tmp_path, monkeypatch):
         assert given["pass_fds"] == (7,)
     ((_, options),) = used["run"]["options"]["providers"]
     assert options["device_id"] == "0"
-
-
-@pytest.mark.parametrize("visible", ["GPU-aaaa", "-1", "", "0,GPU-bbbb"])
-def test_gpus_that_are_not_named_by_their_ids_are_refused(tmp_path, visible):
-    with pytest.raises(ConfigError, match=VISIBLE) as caught:
-        target(tmp_path, visible=visible)
-    assert "--device=0,2" in caught.value.remedy
-    assert target(tmp_path, visible="0").identity()["chip"] == "Tesla T4"
 
 
 @pytest.mark.parametrize(
