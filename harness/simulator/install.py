@@ -130,8 +130,7 @@ def _install(folder: Path, config: SimulatorConfig) -> None:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A path that the locale cannot read has its bytes as lone surrogates: they are written back.
-    path.write_text(text, encoding="utf-8", errors="surrogateescape")
+    path.write_text(text, encoding="utf-8")
 
 
 def _shebang() -> str:

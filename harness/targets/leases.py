@@ -52,14 +52,13 @@ def lease(
     what: str,
     on_wait: OnWait | None = None,
     group: Sequence[Device] = (),
-    notice_s: float = NOTICE_S,
 ) -> Iterator[Lease]:
     """Hold `device` for the length of a `with` block.
 
     Throughput is measured under an exclusive lease, with all devices that share power and memory
     (`Device.group`) given as `group`. Accuracy, builds, decoding and eager passes share. `what`
     is what others read while they wait, e.g. a case's name; `on_wait` gets the same of the holder
-    every `notice_s` seconds.
+    from time to time.
 
     Not re-entrant: an exclusive lease within a lease of the same device waits for itself.
 
@@ -75,7 +74,7 @@ def lease(
         # In one order for everybody: two who want the same card cannot wait for each other.
         for one in devices:
             left_s = max(0.0, began + timeout_s - time.monotonic())
-            lock = _take(one, directory, exclusive, left_s, what, on_wait, notice_s)
+            lock = _take(one, directory, exclusive, left_s, what, on_wait)
             # Left, not released: a worker that would not die keeps its device.
             stack.callback(lock.leave)
             fds.append(lock.fd)
@@ -97,7 +96,6 @@ def _take(
     timeout_s: float,
     what: str,
     on_wait: OnWait | None,
-    notice_s: float,
 ) -> FileLock:
     gate = FileLock(directory / f"{device.id}.gate", for_all=True)
     main = FileLock(directory / f"{device.id}.lock", for_all=True)
@@ -115,7 +113,7 @@ def _take(
                 timeout_s=max(0.0, limit - time.monotonic()),
                 what=what,
                 on_wait=tell,
-                notice_s=notice_s,
+                notice_s=NOTICE_S,
             )
     except LockTimeout as error:
         kind = "alone" if exclusive else "shared"

@@ -34,7 +34,10 @@ def undecoded(prepared, tmp_path):
     return case, dataclasses.replace(ready, feed=Feed(crops, steps.normalize, BATCH))
 
 
-def test_decoding_in_a_session_does_not_wait_behind_who_waits_for_the_session(undecoded):
+def test_decoding_in_a_session_does_not_wait_behind_who_waits_for_the_session(
+    undecoded, monkeypatch
+):
+    monkeypatch.setattr(leases, "NOTICE_S", 0.01)
     case, ready = undecoded
     device, directory = host.device(), case.bench.settings.leases
     waiting, has_it = threading.Event(), threading.Event()
@@ -47,7 +50,6 @@ def test_decoding_in_a_session_does_not_wait_behind_who_waits_for_the_session(un
             timeout_s=60,
             what="a measurement",
             on_wait=lambda _: waiting.set(),
-            notice_s=0.01,
         ):
             has_it.set()
 

@@ -13,6 +13,7 @@ import pytest
 
 from harness.base.errors import DeviceError
 from harness.base.locks import FileLock
+from harness.targets import leases
 from harness.targets.leases import Lease, lease
 from harness.targets.protocol import Device
 
@@ -110,7 +111,8 @@ def test_freed_after_an_exception_and_no_descriptor_is_left(tmp_path: Path) -> N
     assert is_free(CARD[0], tmp_path)
 
 
-def test_who_waits_hears_who_holds(tmp_path: Path) -> None:
+def test_who_waits_hears_who_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "NOTICE_S", 0.02)
     heard: list[str] = []
     with ExitStack() as stack:
         stack.enter_context(take(CPU, tmp_path, what="the other run"))
@@ -119,7 +121,7 @@ def test_who_waits_hears_who_holds(tmp_path: Path) -> None:
             heard.append(text)
             stack.close()
 
-        with take(CPU, tmp_path, timeout_s=30.0, on_wait=told, notice_s=0.02) as held:
+        with take(CPU, tmp_path, timeout_s=30.0, on_wait=told) as held:
             assert held.waited_s > 0
     assert len(heard) == 1
     assert "cpu-0 is held by the other run" in heard[0]

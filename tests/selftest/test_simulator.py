@@ -184,30 +184,6 @@ def test_a_folder_that_cannot_be_used(tmp_path):
             install(folder, parse_config(""))
 
 
-def test_a_folder_that_the_locale_cannot_read(tmp_path):
-    name = "a café 图".encode() + b" latin-\xe9"
-    folder = os.fsencode(tmp_path) + b"/" + name
-    code = (
-        "import os, subprocess, sys\n"
-        "from pathlib import Path\n"
-        "from harness.simulator import environment, install, parse_config\n"
-        "folder = Path(sys.argv[1])\n"
-        "install(folder, parse_config(''))\n"
-        "env = environment(folder, os.environ)\n"
-        "sys.exit(subprocess.run(['npu-smi', 'info'], env=env, stdout=-3).returncode)\n"
-    )
-    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    done = subprocess.run(
-        [os.fsencode(sys.executable), b"-c", code.encode(), folder],
-        env={**os.environ, **plain, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr.decode(errors="replace")
-    with open(folder + b"/ascend-toolkit/set_env.sh", "rb") as file:
-        assert name.split()[-1] in file.read()
-
-
 def test_an_interpreter_that_a_shebang_cannot_name(tmp_path, monkeypatch):
     real = sys.executable
     link = tmp_path / "with space" / "python"

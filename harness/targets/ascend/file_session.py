@@ -34,6 +34,7 @@ DISK_PART = 0.25  # of what is free: two chunks, their outputs, and others who w
 MOST_FILES = 50_000  # ais_bench refuses a folder of more than 100,000
 UMASK = 0o027  # what a tool makes is as private as what we make
 GRACE_S = 1.0
+INPUTS, RESULTS = "in", "out"  # folders of a chunk
 ROUND_S = 5.0
 """Seconds of a round of timing: every call starts the tool and loads the model."""
 
@@ -62,18 +63,18 @@ class Opening:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some batches as files: `folder/in/<stem>.bin`, and a folder for what the tool writes."""
+    """Some batches as files `<stem>.bin`, and a folder for what the tool writes."""
 
     folder: Path
     stems: tuple[str, ...]
 
     @property
     def inputs(self) -> Path:
-        return self.folder / "in"
+        return self.folder / INPUTS
 
     @property
     def results(self) -> Path:
-        return self.folder / "out"
+        return self.folder / RESULTS
 
 
 class FileSession(abc.ABC):
@@ -267,19 +268,19 @@ class FileSession(abc.ABC):
             for first in range(0, self.batch, self.rows_per_file):
                 self._written += 1
                 files[f"b{self._written:08d}"] = buffer[first : first + self.rows_per_file]
-            self.write("a batch", Chunk(folder, ()), files)
+            self.write("a batch", folder, files)
             stems += files
             if batches == most:
                 break
         return None if folder is None else Chunk(folder, tuple(stems))
 
-    def write(self, what: str, chunk: Chunk, arrays: Mapping[str, Float32]) -> None:
+    def write(self, what: str, folder: Path, arrays: Mapping[str, Float32]) -> None:
         """Write arrays as input files of a chunk, by their stems. Raises `InferError`."""
         with self.disk(what):
-            for path in (chunk.inputs, chunk.results):
-                make_folder(path)
+            for name in (INPUTS, RESULTS):
+                make_folder(folder / name)
             for stem, array in arrays.items():
-                write_file(chunk.inputs / f"{stem}.bin", array.data.cast("B"))
+                write_file(folder / INPUTS / f"{stem}.bin", array.data.cast("B"))
 
     @contextlib.contextmanager
     def disk(self, what: str) -> Iterator[None]:

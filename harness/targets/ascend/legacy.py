@@ -184,7 +184,7 @@ class Benchmark(FileSession):
             for stem in stems[:DISTINCT_IMAGES]
         }
         chunk = Chunk(self.workspace.folder(), stems)
-        self.write("an image to time", chunk, images)
+        self.write("an image to time", chunk.folder, images)
         with self.disk("an image to time"):
             for index, stem in enumerate(stems[DISTINCT_IMAGES:]):
                 first = chunk.inputs / f"{stems[index % DISTINCT_IMAGES]}.bin"
