@@ -1,4 +1,4 @@
-"""What `ais_bench.infer.interface` offers, in three generations, on simulated chips.
+"""What `ais_bench.infer.interface` offers, in two generations, on simulated chips.
 
 Like the real one it checks the size of what it is fed, in bytes, and neither shape nor type. The
 latest generation looks at a model's path before it opens it, as its command line does. Dynamic
@@ -68,7 +68,7 @@ class TensorDesc:
 
 
 class Session:
-    """What all generations have."""
+    """What both generations have."""
 
     pairs = False  # times are (start, end), else durations
 

@@ -130,8 +130,8 @@ class DevicePool:
     def _places(
         self, check: Check, what: str, without: Collection[str]
     ) -> list[tuple[Device, Sequence[Device]]]:
-        """Where a case may run, the place to try first in front: a device and its card, of which
-        accuracy needs no more than the device.
+        """Return where a case may run, the place to try first in front: a device and its card, of
+        which accuracy needs no more than the device.
 
         Raises:
             DeviceError: there is none.

@@ -259,7 +259,7 @@ class WorkerSession:
 
 
 def _runtime(info: Mapping[str, Any]) -> Runtime:
-    """What a backend says of itself, as a record keeps it: scalars and lists of names."""
+    """Return what a backend says of itself, as a record keeps it: scalars, lists of names."""
     return {
         name: tuple(map(str, value)) if isinstance(value, list) else value
         for name, value in info.items()

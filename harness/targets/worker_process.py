@@ -83,7 +83,7 @@ class Worker:
         return tail(self._log, start=self._log_start)
 
     def see(self) -> str:
-        """What to do where only its log can say more; a run's logs are in its own folder."""
+        """Return what to do where only its log can say more; a run's logs are in its own folder."""
         return f"see {self._log.parent.name}/{self._log.name}"
 
     def ask(self, command: dict[str, Any], deadline_s: float) -> dict[str, Any]:

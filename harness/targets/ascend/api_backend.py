@@ -216,7 +216,7 @@ PROBE_MARK = "harness-probe: "
 
 
 def look() -> dict[str, Any]:
-    """What this interpreter has; for each thing why not, empty where it has it."""
+    """Return what this interpreter has; for each thing why not, empty where it has it."""
     aclruntime = _why_not(lambda: importlib.import_module("aclruntime"))
     module = ""
     try:

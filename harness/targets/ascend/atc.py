@@ -73,7 +73,7 @@ class Recipe:
 
     @property
     def tuning(self) -> str:
-        """The modes of atc's own tuning that the flags ask for, or "none"."""
+        """Return the modes of atc's own tuning that the flags ask for, or "none"."""
         modes = [flag for flag in self.flags if flag.startswith(_TUNING_FLAG)]
         return modes[-1].removeprefix(_TUNING_FLAG).strip("\"'") if modes else "none"
 
@@ -304,7 +304,7 @@ def _explained(done: Completed, text: str, said: bool) -> tuple[str, str]:
 
 
 def _error(text: str) -> tuple[str, str] | None:
-    """The first error's code and text."""
+    """Return the first error's code and text."""
     for one in _verdict(text).splitlines():
         match = _ERROR.search(one)
         if match and not _LOG_LINE.match(one):
@@ -314,13 +314,13 @@ def _error(text: str) -> tuple[str, str] | None:
 
 
 def _refuses_tuning(text: str) -> bool:
-    """Whether this atc has no tuning any more: the flag deprecated (E10001), or unknown."""
+    """Return whether this atc tunes no more: the flag is deprecated (E10001), or unknown."""
     lines = _verdict(text).splitlines()
     return any(_AUTO_TUNE.search(line) and _REFUSED.search(line) for line in lines)
 
 
 def _verdict(text: str) -> str:
-    """What follows `ATC run failed`, or everything where atc did not come so far.
+    """Return what follows `ATC run failed`, or everything where atc did not come so far.
 
     With ASCEND_SLOG_PRINT_TO_STDOUT its log comes before, with codes of no account.
     """
@@ -333,13 +333,13 @@ def _succeeded(done: Completed, text: str) -> bool:
 
 
 def _work_parent(output_dir: Path) -> str | None:
-    """Where the work directory is made: in `output_dir`, unless atc would trip over its name."""
+    """Return where to make the work directory: in `output_dir`, unless atc trips over its name."""
     place = str(output_dir.resolve())
     return place if _PLAIN.fullmatch(place) and ".om" not in place else None
 
 
 def _plain(onnx: Path, work: Path) -> Path:
-    """The ONNX file under a name that atc takes: its own, or that of a copy."""
+    """Return the ONNX file under a name that atc takes: its own, or that of a copy."""
     place = onnx.resolve()
     if _PLAIN.fullmatch(str(place)):
         return place

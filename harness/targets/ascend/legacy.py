@@ -62,7 +62,7 @@ class Average(NamedTuple):
 
     @property
     def agrees(self) -> bool:
-        """Whether rate and latency are of one measurement, but for what printing cut off.
+        """Return whether both are of one measurement, but for what printing cut off.
 
         A model of 2,100 frames a second takes 0.476 ms, and `0.5` is all that one decimal says.
         """

@@ -55,7 +55,7 @@ class Chip:
 
     @property
     def soc_version(self) -> str:
-        """What atc takes as `--soc_version`: `Ascend310P3`."""
+        """Return what atc takes as `--soc_version`: `Ascend310P3`."""
         name = self.name.replace(" ", "")
         return name if name.startswith("Ascend") else f"Ascend{name}"
 
@@ -65,7 +65,7 @@ class Chip:
 
     @property
     def idle(self) -> Answer:
-        """Whether nobody uses the chip.
+        """Return whether nobody uses the chip.
 
         "no" with a process or with work on an AI core, "yes" when the process table was printed
         and has none, "unknown" without that table. Memory says nothing: an idle 310 shows 577 to
@@ -96,7 +96,7 @@ class NpuInfo:
     chips: tuple[Chip, ...]
 
     def on_npu(self, npu_id: int) -> tuple[Chip, ...]:
-        """The chips of one NPU id: a card of several chips is one NPU (310: 4, Duo: 2)."""
+        """Return the chips of one NPU id: a card of several chips is one NPU (310: 4, Duo: 2)."""
         return tuple(chip for chip in self.chips if chip.npu_id == npu_id)
 
 

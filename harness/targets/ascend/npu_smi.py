@@ -93,7 +93,7 @@ class NpuSmi:
         return parse_fields(self._answer("info", "-t", kind, "-i", str(npu_id)).splitlines())
 
     def _answer(self, *arguments: str, table: bool = False) -> str:
-        """What a query printed; asked again where it failed at once and may not the next time.
+        """Return what a query printed; ask again where it failed at once and may not the next time.
 
         A `table` counts more than the exit code, which is the low byte of some code.
         """

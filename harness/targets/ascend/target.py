@@ -258,7 +258,7 @@ class AscendTarget(Target):
 
     @cached_property
     def driver(self) -> str:
-        """How models run on this host: `api`, `cli` or `benchmark`. Raises `LoadError`."""
+        """Return how models run here: `api`, `cli` or `benchmark`. Raises `LoadError`."""
         log = self._place.logs / "drivers.log"
         return drivers.choose(self.toolkit, self._options.driver, log=log)
 

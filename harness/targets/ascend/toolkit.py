@@ -243,7 +243,7 @@ def _names_nothing(what: str, path: Path, needed: str) -> ConfigError:
 
 
 def _driver_folders(env: Mapping[str, str], homes: Iterable[Path]) -> list[Path]:
-    """Where the driver may be installed; only folders that exist."""
+    """Return where the driver may be installed; only folders that exist."""
     installed = _DRIVER_PATH.search(_read(INSTALL_INFO))
     named = [
         *([Path(env["ASCEND_DRIVER_PATH"])] if env.get("ASCEND_DRIVER_PATH") else []),
@@ -308,7 +308,7 @@ def _above(atc: Path) -> list[Path]:
 
 
 def _which_file(program: Path) -> str:
-    """What changes when another program takes the place of this one, or lies elsewhere."""
+    """Return what changes when another program takes the place of this one."""
     real = program.resolve()
     try:
         state = real.stat()

@@ -89,7 +89,7 @@ def _version(distribution: str) -> str:
 
 
 def _has_provider() -> bool:
-    """Whether the installed module brings the provider's library; the module is not imported."""
+    """Return whether the module brings the provider's library; it is not imported."""
     spec = importlib.util.find_spec("onnxruntime")
     places = (spec.submodule_search_locations if spec else None) or ()
     return any(
