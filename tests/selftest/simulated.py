@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +18,28 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.settings import resolve
-from harness.simulator import environment, install, parse_config
+from harness.simulator import ais_infer_script, environment, install, parse_config
 from harness.simulator.host import VARIABLE, Host
+from harness.targets.ascend.api import open_api
+from harness.targets.ascend.cli import AisBench
+from harness.targets.ascend.file_session import Opening
 from harness.targets.ascend.host import Place
+from harness.targets.ascend.legacy import Benchmark
 from harness.targets.ascend.options import AscendOptions
 from harness.targets.ascend.target import AscendTarget
+from harness.targets.ascend.toolkit import find_toolkit
+from harness.targets.protocol import TensorSpec
 
 BATCH = 4
 SHAPE = (BATCH, 3, 8, 8)
 CLASSES = 5
 INPUT, OUTPUT = "image", "class"
-SOC = "Ascend310P3"
+QUICK = "compute=none,time=2"
+OPENERS: dict[str, Callable[[Opening], Any]] = {
+    "api": open_api,
+    "cli": AisBench.open,
+    "benchmark": Benchmark.open,
+}
 
 
 def write_onnx(path: Path, batch: int | str = "N") -> Path:
@@ -146,6 +157,51 @@ def make_host(folder: Path, text: str = "") -> SimulatedHost:
     }
     install(folder, parse_config(text))
     return SimulatedHost(folder, environment(folder, variables))
+
+
+class Opener:
+    """Opens sessions of a driver on a simulated host in a folder."""
+
+    def __init__(self, folder: Path, compiled: Callable[[int], bytes]) -> None:
+        self.folder, self.compiled = folder, compiled
+        self.sessions: list[Any] = []
+
+    def __call__(
+        self,
+        driver: str,
+        config: str = QUICK,
+        *,
+        batch: int = BATCH,
+        model_batch: int = 0,
+        mode: int = 0o640,
+        **given: Any,
+    ) -> Any:
+        self.host = make_host(self.folder / "host", config)
+        log = self.folder / "log"
+        script = given.pop("script", ais_infer_script(self.host.folder))
+        toolkit = find_toolkit(AscendOptions(ais_infer=script), self.host.env, log=log)
+        model = self.folder / "model.om"
+        model.write_bytes(self.compiled(model_batch or batch))
+        model.chmod(mode)
+        options = {
+            "file": model,
+            "toolkit": toolkit,
+            "device_id": 0,
+            "input": TensorSpec(INPUT, (batch, *SHAPE[1:]), "float32"),
+            "output": TensorSpec(OUTPUT, (batch, CLASSES), "float32"),
+            "work": self.folder / "work",
+            "log": log,
+            "deadline_open_s": 0.0 if driver != "api" else 60.0,
+            "deadline_run_s": 60.0,
+            **given,
+        }
+        self.sessions.append(OPENERS[driver](Opening(**options)))
+        return self.sessions[-1]
+
+    def close(self) -> None:
+        for session in self.sessions:
+            session.close()
+        assert not list((self.folder / "work").glob("*"))  # nothing is left, whatever happened
 
 
 def ascend_target(

@@ -21,22 +21,17 @@ from harness.base.errors import (
     InferError,
     LoadError,
 )
-from harness.simulator import ais_infer_script
 from harness.targets.ascend import drivers, file_session, legacy, workspace
-from harness.targets.ascend.api import open_api
-from harness.targets.ascend.cli import AisBench
-from harness.targets.ascend.file_session import FileSession, Opening
-from harness.targets.ascend.legacy import Average, Benchmark
-from harness.targets.ascend.options import AscendOptions
-from harness.targets.ascend.toolkit import find_toolkit
-from harness.targets.protocol import Float32, TensorSpec
+from harness.targets.ascend.file_session import FileSession
+from harness.targets.ascend.legacy import Average
+from harness.targets.protocol import Float32
 from tests.selftest.running import alive, eventually
 from tests.selftest.simulated import (
     BATCH,
-    CLASSES,
-    INPUT,
-    OUTPUT,
+    OPENERS,
+    QUICK,
     SHAPE,
+    Opener,
     SimulatedHost,
     compute,
     images,
@@ -45,13 +40,7 @@ from tests.selftest.simulated import (
     write_onnx,
 )
 
-OPENERS: dict[str, Callable[[Opening], Any]] = {
-    "api": open_api,
-    "cli": AisBench.open,
-    "benchmark": Benchmark.open,
-}
 BATCH_BYTES = 4 * math.prod(SHAPE)
-QUICK = "compute=none,time=2"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -81,51 +70,6 @@ def compiled(tmp_path_factory, onnx) -> Callable[[int], bytes]:
         return models[batch]
 
     return at
-
-
-class Opener:
-    """Opens sessions of a driver on a simulated host in a folder."""
-
-    def __init__(self, folder: Path, compiled: Callable[[int], bytes]) -> None:
-        self.folder, self.compiled = folder, compiled
-        self.sessions: list[Any] = []
-
-    def __call__(
-        self,
-        driver: str,
-        config: str = QUICK,
-        *,
-        batch: int = BATCH,
-        model_batch: int = 0,
-        mode: int = 0o640,
-        **given: Any,
-    ) -> Any:
-        self.host = make_host(self.folder / "host", config)
-        log = self.folder / "log"
-        script = given.pop("script", ais_infer_script(self.host.folder))
-        toolkit = find_toolkit(AscendOptions(ais_infer=script), self.host.env, log=log)
-        model = self.folder / "model.om"
-        model.write_bytes(self.compiled(model_batch or batch))
-        model.chmod(mode)
-        options = {
-            "file": model,
-            "toolkit": toolkit,
-            "device_id": 0,
-            "input": TensorSpec(INPUT, (batch, *SHAPE[1:]), "float32"),
-            "output": TensorSpec(OUTPUT, (batch, CLASSES), "float32"),
-            "work": self.folder / "work",
-            "log": log,
-            "deadline_open_s": 0.0 if driver != "api" else 60.0,
-            "deadline_run_s": 60.0,
-            **given,
-        }
-        self.sessions.append(OPENERS[driver](Opening(**options)))
-        return self.sessions[-1]
-
-    def close(self) -> None:
-        for session in self.sessions:
-            session.close()
-        assert not list((self.folder / "work").glob("*"))  # nothing is left, whatever happened
 
 
 @pytest.fixture
