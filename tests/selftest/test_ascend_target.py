@@ -264,7 +264,7 @@ def test_tuning_is_for_the_cases_that_their_guide_tunes(tmp_path):
     one, model = ascend_target(tmp_path, tune="aoe"), load_catalog(TINY).models["tiny"]
     assert not one.compiles_on_device(model, 4)
     onnx = small_network(tmp_path / "small.onnx")
-    facts = one.compile(onnx, model, 4, tmp_path / "out", device=None, log=tmp_path / "log")
+    facts = one.compile(onnx, model, 4, tmp_path, device=None, log=tmp_path / "log")
     assert facts == {"tuning": "none", "note": ""}
 
 

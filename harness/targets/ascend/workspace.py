@@ -40,7 +40,6 @@ class Workspace:
                 )
             _sweep(real)
             self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=real))
-            self.path.chmod(FOLDER_MODE)
             self._lock: int | None = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
             with contextlib.suppress(OSError):  # a file system without locks is never swept
                 fcntl.flock(self._lock, fcntl.LOCK_EX)
