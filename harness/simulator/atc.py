@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -48,10 +47,6 @@ _FLAGS = (
 )
 _AOE_FLAGS = "framework input_format input_shape job_type model output"
 _PATH = re.compile(r"[A-Za-z0-9_./\-一-龥]+")
-_HELP = """usage: atc <args>
-generate offline model example:
-atc --model=./model.onnx --framework=5 --output=./model --soc_version=<soc_version>
-"""
 
 
 class AtcError(ToolError):
@@ -65,10 +60,7 @@ class AtcError(ToolError):
 def main(argv: Sequence[str], host: Host) -> int:
     """Compile as the arguments say; everything is printed to stdout."""
     try:
-        flags = parse_flags(argv, _FLAGS, FAILED, bare="help")
-        if "help" in flags:
-            sys.stdout.write(_HELP)
-            return 0
+        flags = parse_flags(argv, _FLAGS, FAILED)
         print("ATC start working now, please wait for a moment.", flush=True)
         if host.strikes("atc-hang"):
             hang()

@@ -13,6 +13,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -86,16 +87,9 @@ class Host:
         self._sessions.mkdir(parents=True, exist_ok=True)
         pid, name = os.getpid(), Path("/proc/self/comm").read_text().strip()
         entry = {"pid": pid, "started": _start_of(pid), "name": name, "device": device}
-        number = 0
-        while True:
-            path = self._sessions / f"{pid}-{number}"
-            try:
-                fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
-                break
-            except FileExistsError:
-                number += 1
+        fd, path = tempfile.mkstemp(prefix=f"{pid}-", dir=self._sessions)
         os.write(fd, b"0" + json.dumps(entry).encode())
-        return OpenSession(path, fd)
+        return OpenSession(Path(path), fd)
 
     def holders(self, device: int) -> list[Holder]:
         """Return the processes that have a session open on a device; drop those that died."""
@@ -148,11 +142,11 @@ class Host:
             file.write(line.encode())
 
     def called(self) -> set[str]:
-        """Return the tools that were called for more than their help."""
+        """Return the tools that were called."""
         file = self.folder / "calls.jsonl"
         lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
         whole = [line for line in lines if line.endswith("}")]  # not half, of one that was killed
-        return {json.loads(line)["tool"] for line in whole if '"--help"' not in line}
+        return {json.loads(line)["tool"] for line in whole}
 
     @contextmanager
     def alone(self, name: str) -> Iterator[bool]:
@@ -210,8 +204,8 @@ def play(name: str, tool: Tool, argv: Sequence[str], host: Host | None = None) -
     return code
 
 
-def parse_flags(argv: Sequence[str], known: str, code: int, bare: str = "") -> dict[str, str]:
-    """Parse `--name=value` and `--name value`; `known` are the names, those `bare` have no value.
+def parse_flags(argv: Sequence[str], known: str, code: int) -> dict[str, str]:
+    """Parse `--name=value` and `--name value`; `known` are the names.
 
     Raises:
         ToolError: an unknown flag, or one without its value.
@@ -220,11 +214,9 @@ def parse_flags(argv: Sequence[str], known: str, code: int, bare: str = "") -> d
     words = iter(argv)
     for word in words:
         match = re.fullmatch(r"--?([A-Za-z_0-9]+)(=(.*))?", word, re.DOTALL)
-        if not match or match[1] not in [*known.split(), *bare.split()]:
+        if not match or match[1] not in known.split():
             raise ToolError(f"[ERROR] unknown command line flag {word!r}", code)
-        value = match[3]
-        if value is None:
-            value = "true" if match[1] in bare.split() else next(words, None)
+        value = match[3] if match[2] else next(words, None)
         if value is None:
             raise ToolError(f"[ERROR] flag {word!r} is missing its argument", code)
         flags[match[1]] = value
