@@ -1,4 +1,4 @@
-"""What every session checks of what it is given."""
+"""What every session does with a batch that it is given."""
 
 from __future__ import annotations
 
@@ -14,19 +14,10 @@ def copy_batch(name: str, spec: TensorSpec, batch: Float32, view: Float32) -> No
     Raises:
         InferError: another shape or dtype than the input's.
     """
-    if batch.shape != spec.shape or batch.dtype != np.float32:
+    if batch.shape != spec.shape or batch.dtype != spec.dtype:
         raise InferError(
             f"{name}: a batch of {batch.dtype}{list(batch.shape)} for the input {spec.name!r}, "
             f"which is {spec.dtype}{list(spec.shape)}",
             remedy="fill the last batch up to the model's batch size",
         )
     np.copyto(view, batch)
-
-
-def check_loops(name: str, loops: int, warmup: int) -> None:
-    """Raise `InferError` unless there is something to time."""
-    if loops < 1 or warmup < 0:
-        raise InferError(
-            f"{name}: cannot time {loops} executions after a warm-up of {warmup}",
-            remedy="ask for at least one execution",
-        )

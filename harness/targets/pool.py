@@ -7,14 +7,12 @@ rest of the run, for all of its processes: the note lies in the run directory.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from harness.base.errors import DeviceError, some
-from harness.base.files import now
 from harness.base.locks import OnWait
 from harness.base.terms import Check
 from harness.targets import leases
@@ -67,17 +65,15 @@ class DevicePool:
     def quarantine(self, device: Device, why: str) -> None:
         """Set a device aside for the rest of the run."""
         self._aside.mkdir(parents=True, exist_ok=True)
-        path = self._aside / f"{device.id}.json"
+        path = self._aside / f"{device.id}.txt"
         fresh = path.with_suffix(f".{os.getpid()}")
-        fresh.write_text(json.dumps({"why": why, "since": now()}), encoding="utf-8")
+        fresh.write_text(why, encoding="utf-8")
         fresh.replace(path)
 
     def set_aside(self) -> dict[str, str]:
-        """Ids of the devices that were set aside, with the reason."""
-        return {
-            path.stem: json.loads(path.read_text(encoding="utf-8"))["why"]
-            for path in sorted(self._aside.glob("*.json"))
-        }
+        """Return the ids of the devices that were set aside, with the reason."""
+        files = sorted(self._aside.glob("*.txt"))
+        return {path.stem: path.read_text(encoding="utf-8") for path in files}
 
     @contextlib.contextmanager
     def for_case(

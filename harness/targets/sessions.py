@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from harness.base.errors import InferError, LoadError
 from harness.targets import worker_process
-from harness.targets.batches import check_loops, copy_batch
+from harness.targets.batches import copy_batch
 from harness.targets.protocol import Filler, Float32, Runtime, SessionInfo, TensorSpec, Times
 from harness.targets.shared_memory import Memory, allocate, no_memory
 from harness.targets.worker_process import (
@@ -193,7 +193,6 @@ class WorkerSession:
         Raises:
             InferError: as `stream`.
         """
-        check_loops(self.name, loops, warmup)
         self._begin()
         pulse_s = min(1.0, self._deadline_s / 4)
         command = {"op": "time", "loops": loops, "warmup": warmup, "pulse_s": pulse_s}

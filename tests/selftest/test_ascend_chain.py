@@ -12,12 +12,14 @@ from harness.records.lines import CheckName
 from harness.run.engine import Run
 from harness.settings import resolve
 from harness.targets import registry
+from harness.targets.ascend import target
 from tests.selftest.running import TINY
 
 
 @pytest.fixture
-def execute(shared, tmp_path):
+def execute(shared, tmp_path, monkeypatch):
     """Run cases of the small network on a simulated host through the engine: the records."""
+    monkeypatch.setattr(target, "LOOK_PAUSE_S", 0.0)
 
     def execute(simulator="", check=None, catalog=TINY, **given):
         options = {

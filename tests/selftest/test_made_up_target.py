@@ -111,7 +111,7 @@ def test_a_target_outside_the_tree_is_registered_in_one_line(tmp_path):
         (package / f"{name}.py").write_text(text)
     options = ["-p", "no:cacheprovider", "-m", "throughput", "--target=abacus", "--beads=7"]
     options += [f"--onnx=tiny={small_network(tmp_path / 'small.onnx')}", "--batch-sizes=4"]
-    options += ["--budget=5", "--timing-precision=100", f"--catalog={TINY}"]
+    options += ["--budget=0.2", "--timing-precision=50", f"--catalog={TINY}"]
     options += [f"--{name}={tmp_path / name}" for name in ("store", "runs", "leases")]
     env = {"PYTHONPATH": f"{ROOT}:{tmp_path / 'path'}"}
     code, output = run_python(["-c", RUN, *options], env=env)

@@ -137,7 +137,7 @@ def test_throughput_waits_for_no_worker_that_would_not_die(pool_of, undead):
 
 
 def test_a_worker_that_may_still_end_is_waited_for(pool_of, undead, tmp_path):
-    (tmp_path / "run" / "set-aside" / "npu-0.json").unlink()
+    (tmp_path / "run" / "set-aside" / "npu-0.txt").unlink()
     pool = pool_of(Devices(2))
     with pytest.raises(leases.NotFree), pool.for_case("throughput", "t", timeout_s=0):
         pass

@@ -358,12 +358,6 @@ def test_an_error_of_the_feed_comes_through_and_the_session_lives(plain: WorkerS
     assert len(list(plain.stream([batch(2)] * 4))) == 4
 
 
-def test_times_of_nothing_are_refused(plain: WorkerSession) -> None:
-    for loops, warmup in ((0, 0), (1, -1)):
-        with pytest.raises(InferError, match="cannot time"):
-            plain.time(loops, warmup)
-
-
 def test_close_is_polite_first_and_can_be_repeated(opened: Opener, tmp_path: Path) -> None:
     before = descriptors()
     said = tmp_path / "closed"
