@@ -50,7 +50,6 @@ FAULTS: Mapping[str, FaultKind] = {
         _NPU_SMI,
     ),
     "slow": FaultKind("every execution takes, or reports, twice its time", _A_LOAD),
-    "hang-open": FaultKind("loading never ends; SIGTERM ends the process", _A_LOAD),
     "hang-run": FaultKind("an execution never ends; SIGTERM ends the process", _AN_EXECUTION),
     "crash-open": FaultKind("SIGSEGV while a model is loaded", _A_LOAD),
     "crash-run": FaultKind("SIGSEGV in an execution", _AN_EXECUTION),

@@ -117,9 +117,6 @@ class OnnxRuntimeModel:
     """
 
     def __init__(self, path: str, options: dict[str, Any]) -> None:
-        unknown = sorted(set(options) - {"threads", "providers"})
-        if unknown:
-            raise ModelError("unknown options of the onnxruntime backend: " + ", ".join(unknown))
         ort: Any = importlib.import_module("onnxruntime")
         settings = ort.SessionOptions()
         settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -18,7 +18,7 @@ from harness.settings import resolve
 from harness.simulator import ais_infer_script
 from harness.targets import registry
 from harness.targets.ascend import npu_smi as queries
-from harness.targets.ascend import provider, toolkit
+from harness.targets.ascend import provider, target, toolkit
 from harness.targets.ascend.host import LOCK, VISIBLE, Place
 from harness.targets.ascend.npu_smi import NpuSmi
 from harness.targets.ascend.options import AscendOptions
@@ -125,7 +125,8 @@ def test_no_key_is_made_without_a_firmware_that_is_not_told_for_the_moment(tmp_p
     ],
 )
 def test_a_look_at_a_device(tmp_path, monkeypatch, text, busy, health):
-    monkeypatch.setattr("harness.targets.ascend.target.LOOK_PAUSE_S", 0.0)
+    monkeypatch.setattr(target, "LOOK_PAUSE_S", 0.0)
+    monkeypatch.setattr(target, "LOOKS", 2)
     one = ascend_target(tmp_path, text)
     seen = one.look(Device("ascend310p3", 0, "Ascend310P3", "npu-0"), "before", 0.0, None)
     assert (seen.busy, seen.health) == (busy, health)
