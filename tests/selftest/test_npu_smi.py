@@ -192,7 +192,6 @@ def test_info_and_its_log(tmp_path: Path) -> None:
     logged = tool.log.read_text()
     assert logged.startswith("$ npu-smi info\n")
     assert "| 32896   310P3" in logged
-    assert "[npu-smi ended with exit code 0]" in logged
 
 
 @pytest.mark.parametrize(
@@ -290,7 +289,7 @@ def test_calls_of_two_processes_do_not_overlap(tmp_path: Path) -> None:
     )
     callers = [other_process(tmp_path) for _ in range(3)]
     assert [caller.wait(60) for caller in callers] == [0, 0, 0]
-    assert (tmp_path / "log").read_text().count("exit code 0") == 3
+    assert (tmp_path / "log").read_text().count("$ npu-smi info") == 3
 
 
 def test_a_call_that_outlives_its_caller_keeps_the_lock(tmp_path: Path) -> None:

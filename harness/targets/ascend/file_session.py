@@ -25,7 +25,14 @@ from harness.base.errors import HarnessError, InferError, some
 from harness.records.measurements import Scalar
 from harness.targets.ascend.faults import lost_device, raise_for, undead
 from harness.targets.ascend.toolkit import Toolkit
-from harness.targets.ascend.workspace import Workspace, make_folder, remove, write_file
+from harness.targets.ascend.workspace import (
+    MORE_SPACE,
+    Workspace,
+    make_folder,
+    on_disk,
+    remove,
+    write_file,
+)
 from harness.targets.batches import copy_batch
 from harness.targets.protocol import Filler, Float32, SessionInfo, TensorSpec, Times
 
@@ -281,17 +288,10 @@ class FileSession(abc.ABC):
             for stem, array in arrays.items():
                 write_file(folder / INPUTS / f"{stem}.bin", array.data.cast("B"))
 
-    @contextlib.contextmanager
-    def disk(self, what: str) -> Iterator[None]:
+    def disk(self, what: str) -> contextlib.AbstractContextManager[None]:
         """Make an `InferError` of a file for the tool that cannot be written."""
-        try:
-            yield
-        except OSError as error:
-            raise InferError(
-                f"{self.name}: {what} cannot be written to {self.workspace.path}: "
-                f"{error.strerror or error}",
-                remedy="free disk space there, or choose another folder for the run",
-            ) from error
+        what = f"{self.name}: {what} cannot be written to {self.workspace.path}"
+        return on_disk(InferError, what, MORE_SPACE)
 
     def _most_batches(self, batch_bytes: int) -> int:
         room = min(CHUNK_BYTES, int(DISK_PART * self.workspace.free_bytes()))

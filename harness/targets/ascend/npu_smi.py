@@ -7,7 +7,6 @@ of the host. `npu-smi info watch` never ends and is never called.
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,7 +24,6 @@ from harness.targets.ascend.npu_info import (
     parse_info,
 )
 
-OUTPUT_BYTES = 1 << 20  # a table of 16 chips has 8 kB; more than this is no answer
 TRIES = 3  # of a query that fails at once: mostly somebody else's call at the same moment
 RETRY_S = 0.5
 
@@ -111,21 +109,20 @@ class NpuSmi:
     def _call(self, *arguments: str) -> tuple[Completed, str]:
         command = f"npu-smi {' '.join(arguments)}"
         try:
-            with (
-                tempfile.TemporaryDirectory(prefix="npu-smi-") as folder,
-                locked(self.lock, timeout_s=self.wait_s, what=command, for_all=True) as lock,
-            ):
+            with locked(self.lock, timeout_s=self.wait_s, what=command, for_all=True) as lock:
+                self.log.parent.mkdir(parents=True, exist_ok=True)
+                with self.log.open("a", encoding="utf-8") as file:
+                    file.write(f"$ {command}\n")
                 done = run(
                     [str(self.program), *arguments],
                     deadline_s=self.deadline_s,
-                    log=Path(folder, "output"),
+                    log=self.log,
                     env=self.env,
                     # Should we be killed meanwhile, the next call waits for this one's end.
                     pass_fds=(lock.fd,),
                     dies_with_us=True,
                 )
-                with done.log.open("rb") as file:
-                    text = file.read(OUTPUT_BYTES).decode(errors="replace")
+                return done, done.output()
         except LockTimeout as error:
             raise DeviceError(
                 f"{command} was not run: npu-smi was not free within {error.seconds:g} s, "
@@ -134,18 +131,10 @@ class NpuSmi:
             ) from error
         except OSError as error:
             raise DeviceError(
-                f"{command} was not run: its lock or its output cannot be written: "
+                f"{command} was not run: its lock or its log cannot be written: "
                 f"{error.strerror or error}",
-                remedy=f"make {self.lock} and the temporary directory writable; see --leases=DIR",
+                remedy=f"make {self.lock} and {self.log} writable; see --leases=DIR",
             ) from error
-        self._remember(f"$ {command}\n{text.rstrip()}\n[{done.describe()}]\n")
-        return done, text
-
-    def _remember(self, entry: str) -> None:
-        with contextlib.suppress(OSError):  # an answer is worth more than its copy in a log
-            self.log.parent.mkdir(parents=True, exist_ok=True)
-            with self.log.open("a", encoding="utf-8") as file:
-                file.write(entry)
 
 
 _DRIVER = (

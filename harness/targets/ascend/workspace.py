@@ -12,16 +12,27 @@ import re
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from harness.base.errors import ConfigError, InferError, LoadError
+from harness.base.errors import ConfigError, HarnessError, InferError, LoadError
 
 FOLDER_MODE = 0o750
 FILE_MODE = 0o640
 SWEEP_S = 300.0  # folders that did not change for so long may be swept when nobody holds them
 
+MORE_SPACE = "free disk space there, or choose another folder for the run"
 _PREFIX = "exchange-"
 _SAFE_PATH = re.compile(r"[A-Za-z0-9_./-]+")
+
+
+@contextlib.contextmanager
+def on_disk(kind: type[HarnessError], what: str, remedy: str) -> Iterator[None]:
+    """Make an error of a stage of what the file system refuses: `<what>: <its reason>`."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{what}: {error.strerror or error}", remedy=remedy) from error
 
 
 class Workspace:
@@ -29,10 +40,10 @@ class Workspace:
 
     def __init__(self, parent: Path) -> None:
         """Raises `ConfigError` for a folder that the tools would refuse or that cannot be made."""
-        real = parent.absolute()
-        try:
-            real.mkdir(parents=True, exist_ok=True)
-            real = real.resolve(strict=True)
+        what = f"no folder for a tool's files can be made in {parent}"
+        with on_disk(ConfigError, what, "choose another folder, with free space"):
+            parent.mkdir(parents=True, exist_ok=True)
+            real = parent.resolve(strict=True)
             if not _SAFE_PATH.fullmatch(str(real)):
                 raise ConfigError(
                     f"the tools of CANN refuse paths like {str(real)!r}",
@@ -43,25 +54,15 @@ class Workspace:
             self._lock: int | None = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
             with contextlib.suppress(OSError):  # a file system without locks is never swept
                 fcntl.flock(self._lock, fcntl.LOCK_EX)
-        except OSError as error:
-            raise ConfigError(
-                f"no folder for a tool's files can be made in {real}: {error.strerror or error}",
-                remedy="choose another folder, with free space",
-            ) from error
         self._folders = 0
 
     def folder(self) -> Path:
         """Return a new, empty folder of mode 0750. Raises `InferError`."""
         self._folders += 1
         path = self.path / f"c{self._folders:06d}"
-        try:
+        what = f"no folder for a tool's files can be made in {self.path}"
+        with on_disk(InferError, what, MORE_SPACE):
             make_folder(path)
-        except OSError as error:
-            raise InferError(
-                f"no folder for a tool's files can be made in {self.path}: "
-                f"{error.strerror or error}",
-                remedy="free disk space there, or choose another folder for the run",
-            ) from error
         return path
 
     def own_copy(self, file: Path) -> Path:
@@ -74,14 +75,10 @@ class Workspace:
             LoadError: it cannot be read or copied.
         """
         copy = self.path / "model.om"
-        try:
+        remedy = "see that the file is there and the disk has room for it"
+        with on_disk(LoadError, f"{file.name} cannot be copied to {self.path}", remedy):
             shutil.copyfile(file, copy)
             copy.chmod(FILE_MODE)
-        except OSError as error:
-            raise LoadError(
-                f"{file.name} cannot be copied to {self.path}: {error.strerror or error}",
-                remedy="see that the file is there and the disk has room for it",
-            ) from error
         return copy
 
     def clear(self) -> None:
