@@ -52,14 +52,13 @@ def looks(settings: Settings) -> Sequence[Look]:
 
 
 def _host(settings: Settings) -> Iterator[Finding]:
-    options = settings.of(AscendOptions)
     with tempfile.TemporaryDirectory(prefix="harness-", ignore_cleanup_errors=True) as name:
-        folder, locks, environment, group = Path(name), settings.leases, dict(os.environ), _GROUP
-        if options.simulate_ascend:
+        folder, locks, group = Path(name), settings.leases, _GROUP
+        environment: Mapping[str, str] = os.environ
+        if settings.of(AscendOptions).simulate_ascend:
             group = f"{_GROUP} (SIMULATED: stand-ins of CANN's tools, no NPU)"
-            host, locks = folder / "simulator", folder / "leases"
-            environment = dict(simulation.environment(options, settings.target, host))
-            settings = settings.with_options(simulation.own_tools(options, host))
+            settings, environment = simulation.host(settings, folder / "simulator")
+            locks = folder / "leases"
         yield from _parts(settings, folder, locks, environment, group)
 
 

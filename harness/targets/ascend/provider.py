@@ -26,12 +26,9 @@ class AscendProvider(Provider):
 
     def make(self, name: str, settings: Settings, folder: Path) -> Target:
         place = Place(folder / "logs", folder / "work", settings.leases_of(folder))
-        options = settings.of(AscendOptions)
-        if not options.simulate_ascend:
+        if not settings.of(AscendOptions).simulate_ascend:
             return AscendTarget(name, settings, place)
-        host = folder / "simulator"
-        environment = simulation.environment(options, settings.target, host)
-        own = settings.with_options(simulation.own_tools(options, host))
+        own, environment = simulation.host(settings, folder / "simulator")
         return AscendTarget(name, own, place, environment)
 
     def detect(self, settings: Settings) -> Detected:

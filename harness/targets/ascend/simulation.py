@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from harness.base import locks
 from harness.base.errors import ConfigError
 from harness.base.options import REAL, rows
+from harness.settings import Settings
 from harness.targets.ascend.options import CHIPS, AscendOptions
 from harness.targets.ascend.toolkit import Toolkit
 
@@ -49,28 +50,24 @@ def _config(options: AscendOptions, target: str | None) -> SimulatorConfig:
     return simulator.parse_config(options.simulator, usual_chip=chip)
 
 
-def environment(options: AscendOptions, target: str | None, folder: Path) -> Mapping[str, str]:
-    """Return the environment of a host in `folder` that has the simulated CANN.
+def host(settings: Settings, folder: Path) -> tuple[Settings, Mapping[str, str]]:
+    """Return settings and environment of a run on the simulated host in `folder`.
 
-    It is installed once for a run: its processes share the simulated devices and their state.
+    It is installed once for a run: its processes share the simulated devices and their state. The
+    settings name no tool of a real host.
     """
     from harness import simulator
 
+    options = settings.of(AscendOptions)
     folder.mkdir(parents=True, exist_ok=True)
     with locks.locked(folder / ".installing", timeout_s=60.0, what="the simulator"):
         if not (folder / "simulator.json").is_file():
-            simulator.install(folder, _config(options, target))
-    return simulator.environment(folder, os.environ)
-
-
-def own_tools(options: AscendOptions, folder: Path) -> AscendOptions:
-    """Return options that name no tool of a real host, and those of the host in `folder`."""
-    from harness import simulator
-
+            simulator.install(folder, _config(options, settings.target))
     tools = (row.name for row in rows(AscendOptions) if row.used_in == REAL)
-    nothing: dict[str, Any] = dict.fromkeys(tools)
-    own = {**nothing, "ais_infer": simulator.ais_infer_script(folder)}
-    return dataclasses.replace(options, **own)
+    own: dict[str, Any] = dict.fromkeys(tools)
+    own["ais_infer"] = simulator.ais_infer_script(folder)
+    changed = settings.with_options(dataclasses.replace(options, **own))
+    return changed, simulator.environment(folder, os.environ)
 
 
 def remarks(run_dir: Path) -> tuple[str, ...]:
