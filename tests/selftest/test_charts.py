@@ -271,8 +271,8 @@ WORTHLESS: dict[str, tuple[str, Outcome, dict[str, Any]]] = {
 def _spoiled(how: str, batch: int) -> CaseLine:
     """A throughput of 9,000 fps whose figure counts for nothing, but for `slow`."""
     _, outcome, changes = WORTHLESS[how]
-    line = samples.judged(samples.real_throughput("seresnext101", batch), measured=9000.0)
-    return samples.measured(line, **changes).model_copy(update={"outcome": outcome})
+    given = {"measured": 9000.0, "outcome": outcome, **changes}
+    return samples.real_throughput("seresnext101", batch, **given)
 
 
 @pytest.mark.parametrize("how", WORTHLESS)
