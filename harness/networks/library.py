@@ -105,7 +105,19 @@ def _without_compiler() -> Iterator[None]:
 def import_timm() -> ModuleType:
     """Import timm, after torchvision, which it imports. Raises `NetworkError`."""
     import_torchvision()
-    return _import("timm")
+    torch: Any = import_torch()
+    # timm marks what must not be compiled, for which the whole compiler is imported: half of the
+    # time that timm takes. Nothing is compiled here.
+    disable, torch.compiler.disable = torch.compiler.disable, _unchanged
+    try:
+        return _import("timm")
+    finally:
+        torch.compiler.disable = disable
+
+
+def _unchanged(function: Any = None, *_: Any, **__: Any) -> Any:
+    """Decorate with nothing, as a decorator with or without arguments."""
+    return function if function is not None else _unchanged
 
 
 def build_network(source: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
