@@ -217,6 +217,19 @@ def test_import_survives_operators_that_did_not_load(tmp_path: Path) -> None:
     assert said.strip() == "declared, not implemented"
 
 
+def test_no_network_needs_pytorchs_compiler() -> None:
+    """Its import would take half of the time that a child needs before it does anything."""
+    code = (
+        "import sys, torch\n"
+        "from harness.networks.library import build_network\n"
+        "disable = torch.compiler.disable\n"
+        "build_network('timm:resnet10t', {})(torch.zeros(1, 3, 64, 64))\n"
+        "assert torch.compiler.disable is disable\n"
+        "print([name for name in sys.modules if name.startswith('torch._dynamo')])\n"
+    )
+    assert in_child(code).strip() == "[]"
+
+
 def test_other_failures_of_the_import_are_told(tmp_path: Path) -> None:
     (tmp_path / "torchvision.py").write_text("raise RuntimeError('versions do not fit\\nmore')")
     (tmp_path / "torch.py").write_text("")
