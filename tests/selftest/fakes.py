@@ -18,6 +18,7 @@ from harness.records.measurements import AccuracyMeasurement
 from harness.stages.inference import Predictions
 from harness.stages.pipeline import CasePipeline, Prepared, Workbench
 from harness.targets.protocol import Float32, SessionInfo, TensorSpec, Times
+from tests.selftest.image_folders import image_set
 from tests.selftest.running import TINY
 
 
@@ -61,19 +62,6 @@ class FakeSession:
 
     def close(self) -> None:
         self.closed = True
-
-
-def image_set(labels: Sequence[int]) -> ImageSet:
-    """An image set of that many images without files."""
-    names = tuple(f"ILSVRC2012_val_{i:08d}.JPEG" for i in range(1, len(labels) + 1))
-    return ImageSet(
-        root=Path("/nowhere"),
-        names=names,
-        paths=tuple(Path("/nowhere") / name for name in names),
-        labels=tuple(labels),
-        layout="flat",
-        label_source="val_label.txt",
-    )
 
 
 def predictions(

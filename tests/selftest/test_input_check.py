@@ -16,7 +16,8 @@ from harness.images.feed import Feed
 from harness.measure.input_check import InputCheck
 from harness.records.measurements import ProblemCode
 from harness.stages.inference import infer
-from tests.selftest.fakes import FakeSession, image_set
+from tests.selftest.fakes import FakeSession
+from tests.selftest.image_folders import image_set
 from tests.selftest.running import TINY
 
 STEPS = load_catalog(TINY).models["tiny"].preprocessing

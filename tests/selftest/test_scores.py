@@ -15,7 +15,8 @@ from harness.records.measurements import NO_CLASS, ProblemCode
 from harness.stages import inference
 from harness.stages.inference import Predictions
 from tests.selftest import fakes
-from tests.selftest.fakes import FakeSession, image_set, predictions
+from tests.selftest.fakes import FakeSession, predictions
+from tests.selftest.image_folders import image_set
 
 
 class FakeBatch:

@@ -23,6 +23,7 @@ from harness.records.predictions import Prediction
 from harness.stages.inference import Predictions
 from harness.targets.protocol import Float32
 from tests.selftest import fakes, image_folders
+from tests.selftest.image_folders import image_set
 from tests.selftest.planted import guides
 from tests.selftest.planted.altered import Altered
 from tests.selftest.planted.rows import Fault, Found, Row, judged, said
@@ -103,7 +104,7 @@ def _part_of_the_set(seed: int, images: int = 2000) -> tuple[Predictions, ImageS
     labels = [int(label) for label in random.integers(0, 999, images)]
     right = random.random(images) < 0.7826
     best = [label if ok else (label + 7) % 999 for label, ok in zip(labels, right, strict=True)]
-    return fakes.predictions(best, 1000), fakes.image_set(labels)
+    return fakes.predictions(best, 1000), image_set(labels)
 
 
 def _subset(change: Callable[[ImageSet], ImageSet]) -> Row:
@@ -264,7 +265,7 @@ def _other_provenance(world: World, planted: bool) -> Found:
     found = fakes.predictions([1, 2, 3, 9])
     measured = fakes.measured(
         found,
-        fakes.image_set([1, 2, 3, 4]),
+        image_set([1, 2, 3, 4]),
         0,
         provenance="rehearsal",
         reference=found,
