@@ -57,7 +57,7 @@ class Feed:
         self.batch_size = batch_size
         self.table = preprocess.normalization_table(normalize)
         self._pool: ThreadPoolExecutor | None = None
-        self._threads = 1
+        self._threads = min(cores(), MOST_THREADS)
 
     @property
     def images(self) -> int:
@@ -75,14 +75,11 @@ class Feed:
         """Within the block images are decoded ahead (`Crops.filling`), and batches are
         normalised by several threads. The threads end with the block.
         """
-        self._threads = min(cores(), MOST_THREADS)
-        with contextlib.ExitStack() as stack:
-            if self._threads > 1:
-                # The caller's thread does a part, too.
-                self._pool = stack.enter_context(
-                    ThreadPoolExecutor(self._threads - 1, thread_name_prefix="normalize")
-                )
-            stack.enter_context(self.crops.filling(using_host, progress))
+        with (
+            ThreadPoolExecutor(self._threads, thread_name_prefix="normalize") as pool,
+            self.crops.filling(using_host, progress),
+        ):
+            self._pool = pool
             try:
                 yield
             finally:
@@ -90,27 +87,20 @@ class Feed:
 
     def normalize(self, views: Sequence[UInt8], out: Float32) -> None:
         """Write views of crops, one after the other, into `out`, `float32[n, 3, S, S]`."""
-        pool = self._pool
-        parts = min(self._threads, len(out) // ROWS_FOR_A_THREAD) if pool is not None else 1
-        step = -(-len(out) // max(parts, 1))
+        parts = max(1, min(self._threads, len(out) // ROWS_FOR_A_THREAD))
+        step = -(-len(out) // parts)
         pieces = []
         row = 0
         for view in views:
-            for first in range(0, len(view), max(step, 1)):
+            for first in range(0, len(view), step):
                 piece = view[first : first + step]
-                pieces.append((piece, out[row : row + len(piece)]))
+                pieces.append((piece, self.table, out[row : row + len(piece)]))
                 row += len(piece)
-        if pool is None or len(pieces) == 1:
-            for piece, rows in pieces:
-                preprocess.normalize_into(piece, self.table, rows)
+        if self._pool is None or len(pieces) == 1:
+            for one in pieces:
+                preprocess.normalize_into(*one)
             return
-        futures = [
-            pool.submit(preprocess.normalize_into, piece, self.table, rows)
-            for piece, rows in pieces[1:]
-        ]
-        try:
-            preprocess.normalize_into(pieces[0][0], self.table, pieces[0][1])
-        finally:
-            wait(futures)  # also when this part failed: `out` is the caller's again afterwards
+        futures = [self._pool.submit(preprocess.normalize_into, *one) for one in pieces]
+        wait(futures)  # of all, also where one failed: `out` is the caller's again afterwards
         for future in futures:
             future.result()
