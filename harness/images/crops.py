@@ -22,6 +22,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,16 @@ UsingHost = Callable[[], AbstractContextManager[object]]
 Progress = Callable[[int], None]
 
 
+@dataclass
+class _Chunk:
+    """Files whose crops are one entry of the store; what is known of them so far."""
+
+    paths: Sequence[Path]
+    digests: list[str] | None = None  # of the files, until there is an entry
+    inputs: dict[str, Any] | None = None
+    entry: Entry | None = None
+
+
 class Crops:
     """Crops of an image set in its order, decoded where the store has none when they are needed.
 
@@ -72,13 +83,10 @@ class Crops:
         self.size = preprocessing.size
         self.waited_s = 0.0  # how long the reader waited for chunks
         self._store = store
-        self._images = images
         self._preprocessing = preprocessing
-        self._chunk = CHUNK
-        count = -(-len(images) // CHUNK)
-        self._inputs: list[dict[str, Any] | None] = [None] * count
-        self._digests: dict[int, list[str]] = {}  # of the files of chunks that have no entry yet
-        self._entries: list[Entry | None] = [None] * count
+        self._rows = CHUNK  # of each chunk but the last
+        starts = range(0, len(images), CHUNK)
+        self._chunks = [_Chunk(images.paths[start : start + CHUNK]) for start in starts]
         self._maps: OrderedDict[int, NpyReader] = OrderedDict()
         self._filler: _Filler | None = None
 
@@ -88,12 +96,12 @@ class Crops:
     @property
     def chunks(self) -> int:
         """Number of chunks."""
-        return len(self._entries)
+        return len(self._chunks)
 
     @property
     def entries(self) -> tuple[Entry, ...]:
         """Return the chunks that were used until now."""
-        return tuple(entry for entry in self._entries if entry is not None)
+        return tuple(chunk.entry for chunk in self._chunks if chunk.entry is not None)
 
     def keys(self) -> tuple[str, ...]:
         """Return the chunks' keys in the store, which are known before anything is decoded.
@@ -101,7 +109,7 @@ class Crops:
         Raises:
             DataError: image files that cannot be read, by name.
         """
-        return tuple(key_of(_KIND, self._inputs_of(index)) for index in range(self.chunks))
+        return tuple(key_of(_KIND, self._inputs_of(chunk)) for chunk in self._chunks)
 
     def contents(self) -> str:
         """SHA-256 in hex over the bytes of every image file: the same images, the same digest.
@@ -109,8 +117,7 @@ class Crops:
         Raises:
             DataError: image files that cannot be read, by name.
         """
-        parts = [self._inputs_of(index)["images"] for index in range(self.chunks)]
-        return _together(parts)
+        return _together([self._inputs_of(chunk)["images"] for chunk in self._chunks])
 
     def rows(self, start: int, stop: int) -> list[UInt8]:
         """Views of the crops `start:stop`, `uint8[n, S, S, 3]`, one for each chunk they touch.
@@ -119,24 +126,22 @@ class Crops:
             DataError: images that cannot be read or decoded, by name; where chunks are filled
                 ahead, also those of a later chunk.
         """
-        views = []
-        while start < stop:
-            chunk, offset = divmod(start, self._chunk)
-            array = self._map(chunk).array
-            count = min(stop - start, len(array) - offset)
-            views.append(array[offset : offset + count])
-            start += count
-        return views
+        return [self._map(index).array[part] for index, part in self._parts(start, stop)]
 
     def forget(self, start: int, stop: int) -> None:
         """Give the memory of the crops `start:stop` back; views of them stay valid."""
-        while start < stop:
-            chunk, offset = divmod(start, self._chunk)
-            count = min(stop - start, self._chunk - offset)
-            reader = self._maps.get(chunk)
+        for index, part in self._parts(start, stop):
+            reader = self._maps.get(index)
             if reader is not None:
-                reader.forget(offset, offset + count)
-            start += count
+                reader.forget(part.start, part.stop)
+
+    def _parts(self, start: int, stop: int) -> Iterator[tuple[int, slice]]:
+        """Yield the chunks that hold the crops `start:stop`, and which rows of each."""
+        while start < stop:
+            index, first = divmod(start, self._rows)
+            last = min(first + stop - start, self._rows)
+            yield index, slice(first, last)
+            start += last - first
 
     def complete(self, using_host: UsingHost = nullcontext) -> None:
         """Decode and verify every chunk now, also after one that cannot be.
@@ -146,9 +151,9 @@ class Crops:
         """
         refused: list[DataError] = []
         with _keeping_memory(), ThreadPoolExecutor(cores()) as pool:
-            for index in range(self.chunks):
+            for chunk in self._chunks:
                 try:
-                    self._acquire(index, self._store, pool, using_host, lambda: None)
+                    self._acquire(chunk, self._store, pool, using_host, lambda: None)
                 except DataError as error:
                     refused.append(error)
         if len(refused) == 1:
@@ -156,7 +161,7 @@ class Crops:
         if refused:
             first = refused[0]
             raise DataError(
-                f"images of {len(refused)} chunks of {self._chunk} cannot be used: {first.message}",
+                f"images of {len(refused)} chunks of {self._rows} cannot be used: {first.message}",
                 remedy=first.remedy,
                 log="\n".join(error.message for error in refused),
             )
@@ -171,16 +176,14 @@ class Crops:
             DataError: image files that cannot be read, by name.
         """
 
-        def look(index: int) -> bool:
+        def look(chunk: _Chunk) -> bool:
             # Also of those that were used before: they may have been tidied away since, and what
             # was used long ago is the next to be.
-            entry = self._entries[index] = self._store.get(_KIND, self._inputs_of(index))
-            if entry is not None:
-                self._digests.pop(index, None)
-            return entry is not None
+            chunk.entry = self._store.get(_KIND, self._inputs_of(chunk))
+            return chunk.entry is not None
 
         with ThreadPoolExecutor(cores()) as pool:
-            return sum(pool.map(look, range(self.chunks)))
+            return sum(pool.map(look, self._chunks))
 
     @contextlib.contextmanager
     def filling(
@@ -203,6 +206,7 @@ class Crops:
                 filler.end()
 
     def _map(self, index: int) -> NpyReader:
+        chunk = self._chunks[index]
         entry = self._entry(index)
         reader = self._maps.get(index)
         if reader is None:
@@ -211,7 +215,7 @@ class Crops:
             try:
                 reader = NpyReader(entry.file(_FILE))
             except FileNotFoundError:  # tidied away since it was looked at
-                reader = NpyReader(self._acquired_here(index).file(_FILE))
+                reader = NpyReader(self._acquired_here(chunk).file(_FILE))
             self._maps[index] = reader
         return reader
 
@@ -221,74 +225,65 @@ class Crops:
             begin = time.monotonic()
             self._filler.wait_for(index)
             self.waited_s += time.monotonic() - begin
-        entry = self._entries[index]
-        return self._acquired_here(index) if entry is None else entry
+        chunk = self._chunks[index]
+        return chunk.entry or self._acquired_here(chunk)
 
-    def _acquired_here(self, index: int) -> Entry:
+    def _acquired_here(self, chunk: _Chunk) -> Entry:
         with ThreadPoolExecutor(cores()) as pool:
-            return self._acquire(index, self._store, pool, nullcontext, lambda: None)
+            return self._acquire(chunk, self._store, pool, nullcontext, lambda: None)
 
     def _acquire(
         self,
-        index: int,
+        chunk: _Chunk,
         store: Store,
         pool: Executor,
         using_host: UsingHost,
         decoded: Callable[[], None],
     ) -> Entry:
         """Return the chunk from the store, decoded by `pool` where it has none."""
-        inputs = self._inputs_of(index)
-        paths = self._paths(index)
-        about = f"{len(paths)} images, {self._preprocessing.describe()}"
+        inputs = self._inputs_of(chunk)
+        about = f"{len(chunk.paths)} images, {self._preprocessing.describe()}"
 
         def build(staging: Path) -> str:
-            digests = self._digests_in(index)
-            _decode(staging / _FILE, paths, digests, self._preprocessing, pool, decoded)
+            digests = self._digests_in(chunk)
+            _decode(staging / _FILE, chunk.paths, digests, self._preprocessing, pool, decoded)
             return about
 
         entry = store.get(_KIND, inputs)
         if entry is None:
             with using_host():
                 entry = store.get_or_build(_KIND, inputs, build, about=about)
-        self._entries[index] = entry
-        self._digests.pop(index, None)
+        chunk.entry, chunk.digests = entry, None
         return entry
 
-    def _paths(self, index: int) -> Sequence[Path]:
-        return self._images.paths[index * self._chunk : (index + 1) * self._chunk]
-
-    def _inputs_of(self, index: int) -> dict[str, Any]:
+    def _inputs_of(self, chunk: _Chunk) -> dict[str, Any]:
         """Everything that can change the chunk's bytes."""
-        known = self._inputs[index]
-        if known is not None:
-            return known
-        paths = self._paths(index)
-        digests = self._digests[index] = self._digests_of(paths)
-        inputs = {
-            "images": _together(digests),
-            "count": len(paths),
-            "geometry": self._preprocessing.model_dump(include={"resize", "crop"}),
-            "pillow": metadata.version("pillow"),
-            # A distribution's Pillow is linked against another one than the wheel's.
-            "libjpeg": features.version("libjpeg_turbo") or features.version("jpg"),
-            "recipe": source_digest("harness.images.preprocess", "harness.catalog.steps"),
-        }
-        self._inputs[index] = inputs
-        return inputs
+        if chunk.inputs is None:
+            chunk.digests = self._digests_of(chunk)
+            chunk.inputs = {
+                "images": _together(chunk.digests),
+                "count": len(chunk.paths),
+                "geometry": self._preprocessing.model_dump(include={"resize", "crop"}),
+                "pillow": metadata.version("pillow"),
+                # A distribution's Pillow is linked against another one than the wheel's.
+                "libjpeg": features.version("libjpeg_turbo") or features.version("jpg"),
+                "recipe": source_digest("harness.images.preprocess", "harness.catalog.steps"),
+            }
+        return chunk.inputs
 
-    def _digests_in(self, index: int) -> list[str]:
+    def _digests_in(self, chunk: _Chunk) -> list[str]:
         """Of the files of a chunk, those that are in its key."""
-        paths = self._paths(index)
-        digests = self._digests.get(index) or self._digests_of(paths)
-        if _together(digests) != self._inputs_of(index)["images"]:
+        digests = chunk.digests or self._digests_of(chunk)
+        if _together(digests) != self._inputs_of(chunk)["images"]:
+            first, last = chunk.paths[0], chunk.paths[-1]
             raise DataError(
-                f"images between {paths[0]} and {paths[-1].name} changed while the run used them",
+                f"images between {first} and {last.name} changed while the run used them",
                 remedy="leave the data set alone, and run again",
             )
         return digests
 
-    def _digests_of(self, paths: Sequence[Path]) -> list[str]:
-        return FileDigests(self._store.root / "digests").of(paths)
+    def _digests_of(self, chunk: _Chunk) -> list[str]:
+        return FileDigests(self._store.root / "digests").of(chunk.paths)
 
 
 class _Stopped(Exception):
@@ -307,7 +302,7 @@ class _Filler:
         self._decoded = itertools.count(1)
         self._ended = False
         self._store = dataclasses.replace(crops._store, on_wait=self._on_wait)
-        self._todo = [index for index, entry in enumerate(crops._entries) if entry is None]
+        self._todo = [index for index, one in enumerate(crops._chunks) if one.entry is None]
         self._tasks: dict[int, Future[Entry]] = {}
         self._chunks = ThreadPoolExecutor(FILLERS, thread_name_prefix="chunks")
         self._images = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
@@ -336,7 +331,12 @@ class _Filler:
         while self._todo and self._todo[0] <= index + AHEAD:
             one = self._todo.pop(0)
             self._tasks[one] = self._chunks.submit(
-                self._crops._acquire, one, self._store, self._images, self._using_host, self._count
+                self._crops._acquire,
+                self._crops._chunks[one],
+                self._store,
+                self._images,
+                self._using_host,
+                self._count,
             )
 
     def _count(self) -> None:
