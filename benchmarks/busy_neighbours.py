@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness.catalog.load import load_catalog
 from harness.judge.throughput import judge_throughput
-from harness.measure import attempt, beside_eager
+from harness.measure import beside_eager, device
 from harness.plan import Case
 from harness.records.measurements import ThroughputMeasurement
 from harness.settings import resolve
@@ -64,7 +64,7 @@ def opened(case: CasePipeline, prepared: Prepared, slower: int = 0) -> Iterator[
     assert prepared.rival is not None
     log = case.bench.run_dir / "log"
     with contextlib.ExitStack() as stack:
-        session: Session = stack.enter_context(attempt.opened(case, prepared))
+        session: Session = stack.enter_context(device.opened(case, prepared))
         fds = case.lease_fds
         if slower:
             slow = open_session(

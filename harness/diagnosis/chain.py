@@ -13,7 +13,7 @@ from harness.diagnosis import trials
 from harness.diagnosis.agreement import CELLS, Agreement, agree, outputs
 from harness.diagnosis.evidence import Evidence
 from harness.diagnosis.words import COMPILED, EAGER, EXPORTED, SIMPLIFIED, STAGES
-from harness.measure import attempt
+from harness.measure import device as leasing
 from harness.stages import eager
 from harness.targets.protocol import Float32
 
@@ -74,7 +74,7 @@ def compiled_stage(evidence: Evidence) -> None:
     """
     evidence.check_time()
     reference = next(iter(evidence.logits.values()), None)
-    with attempt.opened(evidence.case, evidence.prepared, timeout_s=evidence.left_s) as session:
+    with leasing.opened(evidence.case, evidence.prepared, timeout_s=evidence.left_s) as session:
         as_fed = evidence.logits[COMPILED] = outputs(session, evidence.input)
         if not evidence.right_is_fed:
             as_fed = evidence.as_fed = outputs(session, evidence.pictures.fed)

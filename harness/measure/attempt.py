@@ -8,39 +8,29 @@ succeeds.
 from __future__ import annotations
 
 import contextlib
-import functools
-import shlex
-import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from harness.base import precision
-from harness.base.errors import DeviceError, HarnessError, LoadError
+from harness.base.errors import DeviceError, HarnessError
 from harness.base.stages import Stage
 from harness.judge.accuracy import judge_accuracy
 from harness.judge.throughput import judge_throughput
-from harness.measure import accuracy, beside_eager, throughput
-from harness.measure.input_check import InputCheck
-from harness.measure.throughput import TimingPlan
-from harness.measure.watcher import Watcher, look
-from harness.records import writer
+from harness.measure import throughput
+from harness.measure.device import leased, loaded
+from harness.measure.passes import take_accuracy, take_throughput
+from harness.measure.watcher import look
 from harness.records.measurements import (
     AccuracyMeasurement,
     Datum,
-    OutputsCheck,
     Problem,
     ProblemCode,
-    Samples,
     ThroughputMeasurement,
 )
-from harness.records.observed import Attempt, DeviceInfo
+from harness.records.observed import Attempt
 from harness.records.verdicts import Verdict
 from harness.stages import checkpoint, eager
-from harness.stages.inference import infer
 from harness.stages.pipeline import CasePipeline, Prepared
-from harness.stages.weights import Checkpoint
-from harness.targets.pool import TIMEOUT_S
-from harness.targets.protocol import Device, DeviceFault, Session
+from harness.targets.protocol import Device, DeviceFault
 
 
 def measure(case: CasePipeline, prepared: Prepared) -> Verdict:
@@ -206,224 +196,3 @@ def unverified(case: CasePipeline) -> str:
     if not checkpoint.has_digest(case.model.checkpoint):
         return "weights not verified: no digest is published"
     return ""
-
-
-# A session on a leased device --------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def leased(
-    case: CasePipeline, without: Collection[str] = (), *, timeout_s: float = TIMEOUT_S
-) -> Iterator[Device]:
-    """Lease a device for the case's check. Everything must have been built before.
-
-    Raises:
-        DeviceError: none is usable, or none became free within `timeout_s` seconds.
-    """
-    bench = case.bench
-    with contextlib.ExitStack() as stack:
-        with case.stage(Stage.DEVICE):
-            device, lease = stack.enter_context(
-                bench.pool.for_case(case.case.check, case.case.name, without, timeout_s=timeout_s)
-            )
-        case.device, case.lease_fds = device, lease.fds
-        # No longer held afterwards; which device it was stays known.
-        stack.callback(setattr, case, "lease_fds", ())
-        unused = bench.target.left_out()
-        for name, why in unused.items():
-            text = f"{name} is not used: {why}"
-            bench.once(text, functools.partial(bench.progress.note, text))
-        case.observed.device = DeviceInfo(
-            id=device.id,
-            name=device.name,
-            card=device.group,
-            alone=lease.exclusive,
-            waited_s=round(lease.waited_s, 3),
-            toolchain=dict(bench.target.identity()),
-            left_out=dict(unused),
-        )
-        yield device
-
-
-@contextlib.contextmanager
-def loaded(case: CasePipeline, prepared: Prepared, device: Device) -> Iterator[Session]:
-    """Open the compiled model on the leased device.
-
-    Raises:
-        LoadError: the runtime does not take the file, or it is another model's.
-    """
-    target, model, batch_size = case.bench.target, case.model, case.case.batch_size
-    with contextlib.ExitStack() as stack:
-        with case.stage(Stage.LOAD), _remedied(case, prepared):
-            session = target.open(
-                prepared.compiled,
-                model,
-                batch_size,
-                device,
-                log=case.log_path(Stage.LOAD),
-                lease_fds=case.lease_fds,
-            )
-            stack.callback(session.close)
-            _check_tensors(case, session)
-        assert case.observed.device is not None
-        case.observed.device = replace(
-            case.observed.device,
-            driver=session.about.driver,
-            runtime=dict(session.about.runtime),
-            commands=dict(
-                target.commands(prepared.simplified, prepared.compiled, model, batch_size, device)
-            ),
-        )
-        yield session
-
-
-@contextlib.contextmanager
-def opened(
-    case: CasePipeline, prepared: Prepared, *, timeout_s: float = TIMEOUT_S
-) -> Iterator[Session]:
-    """Lease a device and open the compiled model on it: see `leased` and `loaded`."""
-    with (
-        leased(case, timeout_s=timeout_s) as device,
-        loaded(case, prepared, device) as session,
-    ):
-        yield session
-
-
-@contextlib.contextmanager
-def _remedied(case: CasePipeline, prepared: Prepared) -> Iterator[None]:
-    """Say how to be rid of a compiled file that no runtime takes: its key never goes stale."""
-    try:
-        yield
-    except LoadError as error:
-        key = prepared.compiled.parent.name
-        store = shlex.quote(f"--store={case.bench.settings.store}")
-        anew = (
-            f"where the compiled file may be damaged: python -m harness cache gc --key={key} "
-            f"{store}, and the next run compiles it anew"
-        )
-        error.remedy = "; ".join(filter(None, [error.remedy, anew]))
-        raise
-
-
-def _check_tensors(case: CasePipeline, session: Session) -> None:
-    batch, size = case.case.batch_size, case.model.input.size
-    expected = (
-        ("input", case.model.input.name, (batch, 3, size, size), session.inputs),
-        ("output", case.model.output.name, (batch, case.model.classes), session.outputs),
-    )
-    for role, name, shape, tensors in expected:
-        specs = [(spec.name, tuple(spec.shape), spec.dtype) for spec in tensors]
-        # A compiler may rename tensors (atc does): with one of each, shapes and types say which.
-        renamed = [(name, shape, dtype) for _, shape, dtype in specs]
-        if renamed != [(name, shape, "float32")]:
-            raise LoadError(
-                f"{case.case.id}: the compiled model's {role}s are {specs}, they must be "
-                f"[({name!r}, {shape}, 'float32')]",
-                remedy="the compiled file is another model's or another batch size's",
-            )
-
-
-# What a session gives ----------------------------------------------------------------------
-
-
-def take_accuracy(case: CasePipeline, session: Session, prepared: Prepared) -> AccuracyMeasurement:
-    """Run every image once; predictions are kept in the run directory.
-
-    A few images are decoded afresh, and compared with what the session is fed.
-    """
-    assert prepared.feed is not None
-    images = case.images()
-    check = InputCheck(images, case.model.preprocessing)
-    seen = accuracy.Observation(
-        images,
-        case.model.label_offset,
-        reference=prepared.reference,
-        fidelity_bound=case.bench.target.traits.fidelity_bound,
-    )
-    with case.stage(Stage.INFER), case.feeding(prepared.feed, case.decoding):
-        begin = time.monotonic()
-        infer(
-            session,
-            prepared.feed,
-            seen.add,
-            look=check.look,
-            progress=lambda n: case.bench.progress.update(n, len(images), "images"),
-        )
-        seconds = time.monotonic() - begin
-    measurement = seen.measurement(provenance=case.bench.provenance, seconds=seconds)
-    path = case.bench.run_dir / "predictions" / f"{case.case.id}.csv"
-    seen.write(path)
-    measurement = replace(
-        measurement,
-        problems=(*measurement.problems, *check.problems()),
-        predictions_file=path.relative_to(case.bench.run_dir).as_posix(),
-    )
-    assert case.observed.images is not None
-    contents = prepared.feed.crops.contents()
-    case.observed.images = replace(case.observed.images, contents=contents)
-    case.observed.measurement = measurement
-    return measurement
-
-
-def take_throughput(
-    case: CasePipeline, session: Session, prepared: Prepared, device: Device
-) -> ThroughputMeasurement:
-    """Time executions with looks at the device; a rehearsal times eager PyTorch in turns."""
-    assert prepared.probe is not None
-    target, (images, expected) = case.bench.target, prepared.probe
-    (outputs,) = session.stream([images])
-    difference, problems = throughput.compare_outputs(outputs, expected)
-    if prepared.rival is not None:
-        measurement, samples = _beside_eager(case, session, prepared.rival)
-    else:
-        with case.stage(Stage.TIME), Watcher(target, device, session) as watcher:
-            measurement, samples = throughput.measure(
-                session,
-                _plan(case, session),
-                progress=functools.partial(_progress, case),
-                ready=watcher.ready,
-            )
-        measurement = replace(measurement, conditions=tuple(watcher.seen))
-    return replace(
-        measurement,
-        outputs=OutputsCheck(difference, target.traits.fidelity_bound),
-        problems=(*problems, *measurement.problems),
-        setup=target.setup(device, prepared.facts, session),
-        samples_file=writer.write_samples(case.bench.run_dir, case.case.id, samples),
-    )
-
-
-def _progress(case: CasePipeline, rounds: int, width: float) -> None:
-    asked = f"(asked for: \N{PLUS-MINUS SIGN}{case.bench.settings.timing_precision:g} %)"
-    case.bench.progress.say(f"{rounds} rounds, {precision.known_to(width)} {asked}")
-
-
-def _plan(case: CasePipeline, session: Session) -> TimingPlan:
-    settings, about = case.bench.settings, session.about
-    return TimingPlan(
-        provenance=case.bench.provenance,
-        precision_percent=settings.timing_precision,
-        budget_s=settings.budget,
-        least_s=throughput.LEAST_S if case.bench.provenance == "real" else 0.0,
-        round_s=about.round_s or case.bench.target.traits.round_s,
-        wall_check="at-most" if about.pid is None else "near",
-    )
-
-
-def _beside_eager(
-    case: CasePipeline, session: Session, weights: Checkpoint
-) -> tuple[ThroughputMeasurement, Samples]:
-    """Time a session and eager PyTorch in turns, on one thread each."""
-    log, size, fds = case.log_path(Stage.LOAD_EAGER), case.case.batch_size, case.lease_fds
-    with contextlib.ExitStack() as stack:
-        with case.stage(Stage.LOAD_EAGER):
-            opening = eager.open_eager(case, weights, size, log, lease_fds=fds, faster_format=True)
-            rival = stack.enter_context(opening)
-        with case.stage(Stage.TIME):
-            return beside_eager.measure(
-                session,
-                rival,
-                precision_percent=case.bench.settings.timing_precision,
-                budget_s=case.bench.settings.budget,
-                progress=functools.partial(_progress, case),
-            )

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.measure import attempt, beside_eager, throughput
+from harness.measure import attempt, beside_eager, passes, throughput
+from harness.measure.device import opened
 from harness.plan import Case
 from harness.records.measurements import ProblemCode
 from harness.stages import eager
@@ -42,7 +43,7 @@ def test_a_session_is_timed_as_its_driver_needs_it(tmp_path, about, wall_check, 
     options = {"checkpoints": str(tmp_path)} if real else SIMULATED
     one = case(tmp_path, budget="33", timing_precision="2", **options)
     session: Any = SimpleNamespace(about=about)
-    plan = attempt._plan(one, session)
+    plan = passes._plan(one, session)
     assert (plan.wall_check, plan.round_s) == (wall_check, round_s)
     assert (plan.budget_s, plan.precision_percent) == (33.0, 2.0)
     assert plan.least_s == (throughput.LEAST_S if real else 0.0)
@@ -107,8 +108,8 @@ def test_a_rehearsals_throughput_computes_on_one_thread(tmp_path, monkeypatch, r
     monkeypatch.setattr(host, "cores", lambda: 7)
     monkeypatch.setattr(beside_eager, "measure", lambda *_, **__: ("measurement", "samples"))
     rival: Any = SimpleNamespace(path=TINY) if rehearsed else None
-    with attempt.opened(one, Prepared(TINY, TINY, rival=rival)) as session:
+    with opened(one, Prepared(TINY, TINY, rival=rival)) as session:
         if rehearsed:
-            attempt._beside_eager(one, session, rival)
+            passes._beside_eager(one, session, rival)
     assert [options["threads"] for options in given] == ([1, 1] if rehearsed else [7])
     assert [options["faster_format"] for options in given[1:]] == [True] * rehearsed

@@ -24,6 +24,8 @@ from harness.images.crops import Crops
 from harness.images.feed import Feed
 from harness.measure import accuracy
 from harness.measure import attempt as measuring
+from harness.measure.device import opened
+from harness.measure.passes import take_accuracy
 from harness.records.observed import Observed
 from harness.stages.inference import Predictions, infer
 from harness.stages.pipeline import CasePipeline
@@ -66,8 +68,8 @@ def diagnosed(prepared, *, alter=None, measured=True, **changes):
     try:
         ready = dataclasses.replace(ready, **changes)
         if measured:
-            with measuring.opened(case, ready) as session:
-                found = measuring.take_accuracy(case, session, ready)
+            with opened(case, ready) as session:
+                found = take_accuracy(case, session, ready)
             assert measuring.judge(case, found).kind == "FAIL"
             case.observed.measurement = found
         before = dataclasses.replace(case.observed, stages=[])
@@ -166,7 +168,7 @@ def as_compiled(prepared, steps):
         names.extend(these)
         rows.append(np.array(logits))
 
-    with measuring.opened(case, ready) as session:
+    with opened(case, ready) as session:
         infer(session, fed_by(case, steps), take)
     return Predictions(tuple(names), np.concatenate(rows))
 

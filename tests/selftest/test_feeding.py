@@ -13,6 +13,8 @@ from harness.base.store import Store
 from harness.images.crops import Crops
 from harness.images.feed import Feed
 from harness.measure import attempt as measuring
+from harness.measure.device import opened
+from harness.measure.passes import take_accuracy
 from harness.records.observed import Observed
 from harness.targets import host, leases
 from tests.selftest.fakes import rehearsed
@@ -54,10 +56,10 @@ def test_decoding_in_a_session_does_not_wait_behind_who_waits_for_the_session(
             has_it.set()
 
     thread = threading.Thread(target=measure)
-    with measuring.opened(case, ready) as session:
+    with opened(case, ready) as session:
         thread.start()
         assert waiting.wait(30)
-        verdict = measuring.judge(case, measuring.take_accuracy(case, session, ready))
+        verdict = measuring.judge(case, take_accuracy(case, session, ready))
         assert not has_it.is_set()
     thread.join(60)
     assert has_it.is_set()
@@ -89,18 +91,18 @@ def test_a_bad_image_is_the_cases_error_and_no_thread_stays(undecoded, tmp_path)
     before = threading.active_count()
     with (
         pytest.raises(DataError, match=f"image {bad}: not an image"),
-        measuring.opened(case, ready) as session,
+        opened(case, ready) as session,
     ):
         other = dataclasses.replace(ready, feed=Feed(crops, steps.normalize, BATCH))
-        measuring.take_accuracy(case, session, other)
+        take_accuracy(case, session, other)
     assert threading.active_count() == before
 
 
 def test_what_was_decoded_on_the_way_is_noted(undecoded):
     case, ready = undecoded
     case = dataclasses.replace(case, observed=Observed())
-    with measuring.opened(case, ready) as session:
-        measuring.take_accuracy(case, session, ready)
+    with opened(case, ready) as session:
+        take_accuracy(case, session, ready)
     (crops,) = [ref for ref in case.observed.artifacts if ref.stage is Stage.CROPS]
     assert crops.key == ready.feed.crops.keys()[0]
     assert not crops.cached

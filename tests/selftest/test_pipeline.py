@@ -11,7 +11,7 @@ from harness.base.stages import Stage
 from harness.base.store_care import tidy
 from harness.images import crops, dataset
 from harness.images.dataset import FIRST_LABELS
-from harness.measure import attempt
+from harness.measure import device
 from harness.plan import Case
 from harness.records.observed import SetFindings
 from harness.stages.pipeline import Prepared
@@ -95,7 +95,7 @@ def test_a_compiled_model_that_does_not_load_says_how_to_be_rid_of_it(tmp_path, 
     entry = store.get_or_build(Stage.COMPILE, {"simplified": "x"}, build)
     monkeypatch.setattr(one.bench.target, "open", refuse)
     prepared = Prepared(compiled=entry.file(), simplified=entry.file())
-    with pytest.raises(LoadError) as caught, attempt.opened(one, prepared):
+    with pytest.raises(LoadError) as caught, device.opened(one, prepared):
         pass
     assert caught.value.remedy.startswith("see the log; ")
     assert f"harness cache gc --key={entry.key} '--store={tmp_path}/a store'" in str(caught.value)

@@ -12,6 +12,8 @@ from typing import Any, Self, TypeVar
 from harness.catalog.load import load_catalog
 from harness.catalog.schema import Catalog
 from harness.measure import attempt as measuring
+from harness.measure.device import opened
+from harness.measure.passes import take_accuracy
 from harness.plan import Case
 from harness.records.verdicts import Verdict
 from harness.simulator import parse_config
@@ -88,7 +90,7 @@ class World:
 
         return self.once(
             f"session {model}",
-            lambda: self._stack.enter_context(measuring.opened(case, ready)),
+            lambda: self._stack.enter_context(opened(case, ready)),
         )
 
     def judge(self, name: str, *, session: Session | None = None, **changes: Any) -> Verdict:
@@ -102,15 +104,15 @@ class World:
                 ready = dataclasses.replace(ready, **{field: value})
             else:
                 case = dataclasses.replace(case, **{field: value})
-        measured = measuring.take_accuracy(case, session or self.session(name), ready)
+        measured = take_accuracy(case, session or self.session(name), ready)
         return measuring.judge(case, measured)
 
     def judge_file(self, model: str, compiled: Path) -> Verdict:
         """The verdict of a rehearsal with another compiled file, opened as a case opens it."""
         case, ready = self.prepared(model)
         ready = dataclasses.replace(ready, compiled=compiled)
-        with measuring.opened(case, ready) as session:
-            return measuring.judge(case, measuring.take_accuracy(case, session, ready))
+        with opened(case, ready) as session:
+            return measuring.judge(case, take_accuracy(case, session, ready))
 
     # Simulated hosts ---------------------------------------------------------------------
 
