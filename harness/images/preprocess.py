@@ -60,12 +60,11 @@ class Geometry:
     """The origin of a crop's pixels, in pixels.
 
     resized: width and height after the resize.
-    padding: black columns and rows added to that on the left, top, right and bottom.
-    crop: left and top of the square crop within the padded image.
+    crop: left and top of the square crop within that; negative where the image is smaller, and
+        black columns or rows are added on both sides, the odd one on the right or the bottom.
     """
 
     resized: tuple[int, int]
-    padding: tuple[int, int, int, int]
     crop: tuple[int, int]
 
 
@@ -88,12 +87,14 @@ def geometry(pre: Preprocessing, width: int, height: int) -> Geometry:
             f"{width} x {height} pixels resized to {resized[0]} x {resized[1]} leaves nothing",
             remedy="take the image out of the set",
         )
-    size = pre.crop.size
-    missing = tuple(max(size - side, 0) for side in resized)
-    padding = (missing[0] // 2, missing[1] // 2, (missing[0] + 1) // 2, (missing[1] + 1) // 2)
-    spare = [max(side - size, 0) for side in resized]
-    left, top = (round(one / 2) if pre.crop.offset == "round" else one // 2 for one in spare)
-    return Geometry(resized, padding, (left, top))
+    left, top = (_offset(side - pre.size, pre.crop.offset) for side in resized)
+    return Geometry(resized, (left, top))
+
+
+def _offset(spare: int, rule: str) -> int:
+    if spare < 0:
+        return -(-spare // 2)
+    return round(spare / 2) if rule == "round" else spare // 2
 
 
 def crop(image: Image.Image, pre: Preprocessing) -> UInt8:
@@ -197,7 +198,7 @@ def _crop(image: Image.Image, pre: Preprocessing) -> UInt8:
         # the filter's positions in another way and changes bytes.
         resized = rgb.resize(plan.resized, _FILTERS[pre.resize.interpolation])
         # Pillow gives zeros for what lies outside: this is the padding.
-        left, top = plan.crop[0] - plan.padding[0], plan.crop[1] - plan.padding[1]
+        left, top = plan.crop
         return np.array(resized.crop((left, top, left + pre.size, top + pre.size)))
     except Warning:
         raise

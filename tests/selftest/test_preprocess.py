@@ -60,16 +60,16 @@ def noise_image(width: int, height: int, seed: int = 0) -> Image.Image:
 @pytest.mark.parametrize(
     ("pre", "size", "expected"),
     [
-        (SHORT, (500, 375), Geometry((341, 256), (0, 0, 0, 0), (58, 16))),
-        (SHORT, (375, 500), Geometry((256, 341), (0, 0, 0, 0), (16, 58))),
-        (SHORT, (256, 300), Geometry((256, 300), (0, 0, 0, 0), (16, 38))),
-        (SHORT, (9, 12), Geometry((256, 341), (0, 0, 0, 0), (16, 58))),
-        (SHORT, (10, 80), Geometry((256, 2048), (0, 0, 0, 0), (16, 912))),
-        (FIXRES, (500, 375), Geometry((584, 438), (0, 0, 0, 0), (100, 27))),
-        (FIXRES, (375, 500), Geometry((328, 438), (28, 0, 28, 0), (0, 27))),
-        (FIXRES, (333, 500), Geometry((291, 438), (46, 0, 47, 0), (0, 27))),
-        (RESNEST, (500, 375), Geometry((256, 256), (0, 0, 0, 0), (16, 16))),
-        (INCEPTION, (500, 375), Geometry((456, 342), (0, 0, 0, 0), (78, 21))),
+        (SHORT, (500, 375), Geometry((341, 256), (58, 16))),
+        (SHORT, (375, 500), Geometry((256, 341), (16, 58))),
+        (SHORT, (256, 300), Geometry((256, 300), (16, 38))),
+        (SHORT, (9, 12), Geometry((256, 341), (16, 58))),
+        (SHORT, (10, 80), Geometry((256, 2048), (16, 912))),
+        (FIXRES, (500, 375), Geometry((584, 438), (100, 27))),
+        (FIXRES, (375, 500), Geometry((328, 438), (-28, 27))),
+        (FIXRES, (333, 500), Geometry((291, 438), (-46, 27))),
+        (RESNEST, (500, 375), Geometry((256, 256), (16, 16))),
+        (INCEPTION, (500, 375), Geometry((456, 342), (78, 21))),
     ],
 )
 def test_geometry_of_the_guides(
@@ -95,13 +95,9 @@ def test_geometry_keeps_its_promises(w: int, h: int, size: int, side: int, offse
         else:
             assert plan.resized == (size, Fraction(size * h, w).__floor__())
         for axis in (0, 1):
-            before, after = plan.padding[axis], plan.padding[axis + 2]
-            padded = plan.resized[axis] + before + after
-            assert padded == max(plan.resized[axis], side)
-            assert 0 <= after - before <= 1
-            spare = padded - side
-            halves = {"floor": spare // 2, "round": round(Fraction(spare, 2))}
-            assert plan.crop[axis] == halves[offset]
+            half = Fraction(plan.resized[axis] - side, 2)
+            cut = half.__ceil__() if half < 0 else half.__floor__()
+            assert plan.crop[axis] == (round(half) if half > 0 and offset == "round" else cut)
 
 
 def test_geometry_refuses_what_no_guide_was_made_for() -> None:
@@ -128,8 +124,10 @@ def by_hand(image: Image.Image, pre: Preprocessing) -> np.ndarray[Any, Any]:
         else Image.Resampling.BICUBIC
     )
     resized = image.convert("RGB").resize(plan.resized, method)
-    padded = np.asarray(ImageOps.expand(resized, plan.padding, fill=0))
-    left, top = plan.crop
+    missing = [max(pre.size - side, 0) for side in plan.resized]
+    padding = (*(n // 2 for n in missing), *((n + 1) // 2 for n in missing))
+    padded = np.asarray(ImageOps.expand(resized, padding, fill=0))
+    left, top = (max(at, 0) for at in plan.crop)
     return padded[top : top + pre.size, left : left + pre.size]
 
 
