@@ -94,11 +94,6 @@ class Crops:
         return len(self.names)
 
     @property
-    def chunks(self) -> int:
-        """Number of chunks."""
-        return len(self._chunks)
-
-    @property
     def entries(self) -> tuple[Entry, ...]:
         """Return the chunks that were used until now."""
         return tuple(chunk.entry for chunk in self._chunks if chunk.entry is not None)
