@@ -21,7 +21,7 @@ from harness.stages.inference import Predictions
 from harness.targets.ascend import target as ascend
 from harness.targets.ascend.cli import ComputeTime, Summary, execution_times
 from harness.targets.protocol import Float32, Session
-from tests.selftest import fakes
+from tests.selftest import fakes, image_folders
 from tests.selftest.planted.graphs import small_onnx
 from tests.selftest.planted.rows import Fault, Found, Row, judged, said
 from tests.selftest.planted.speed import IDLE, measured
@@ -127,7 +127,7 @@ def _overflow(world: World, planted: bool) -> Found:
     images = _images()
     with _opened(world, host, _compiled(world, host, gain=GAIN, half=planted)) as session:
         (outputs,) = session.stream([images])
-    labels = fakes.image_set([1, 2, 3, 4])
+    labels = image_folders.image_set([1, 2, 3, 4])
     expected = _expected(images)
     found = fakes.measured(
         Predictions(labels.names, outputs),
