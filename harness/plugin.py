@@ -6,7 +6,6 @@ What a run is stands in `harness.run.engine`; nothing below this module imports 
 from __future__ import annotations
 
 import os
-import re
 import sys
 import threading
 import traceback
@@ -51,7 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
     given["target"] = worker.get("acceptance_target") or given["target"]
     keys = [key for one in settings.OPTIONS for key in one.keys]
     with _refusing():
-        ini = settings.ini_values(config.inipath) if config.inipath else {}
+        ini = usage.ini_values(config.inipath) if config.inipath else {}
         ini |= {key: str(config.getini(key) or "") for key in keys}
         run = Run(
             settings.resolve(given, ini=ini, base=config.invocation_params.dir),
@@ -62,7 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
             progress=progress_on_stderr(worker.get("workerid", "")),
         )
     config.pluginmanager.register(RunHooks(run), "acceptance-run")
-    for line in [] if worker else settings.unknown_variables(os.environ):
+    for line in [] if worker else usage.unknown_variables(os.environ):
         sys.stderr.write(f"{line}\n")
     if config.pluginmanager.hasplugin("html"):
         config.pluginmanager.register(pytest_html.Columns(run.settings.provenance))
@@ -120,11 +119,9 @@ class RunHooks:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Read the catalog before anything is collected: its errors are errors of usage."""
-        config = session.config
-        marks = [re.split(r"\W", line)[0] for line in config.getini("markers")]
+        asked = session.config.option
         with _refusing():
-            usage.check_expression("-m", config.getoption("markexpr"), marks)
-            usage.check_expression("-k", config.getoption("keyword"))
+            usage.check_selection(asked.markexpr, asked.keyword, session.config.getini("markers"))
             _ = self.run.plan
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:

@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import iniconfig
-
 from harness.base.environment import ROOT
 from harness.base.errors import ConfigError
 from harness.base.families import available, families, family_of, rehearsal_target, target_name
@@ -309,33 +307,6 @@ def resolve(
     settings = Settings(**values, targets=tuple(targets))
     _ = settings.selection  # raises where its options do not go together
     return settings
-
-
-def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """Return a line for each variable `HARNESS_...` that no option has."""
-    known = {name: name for row in OPTIONS for name in row.variables}
-    known |= {"HARNESS_" + row.name.upper(): row.environment for row in OPTIONS}
-    return [
-        f"${name} is not a variable of the harness. {did_you_mean(name, known, known)}".strip()
-        for name in environment
-        if name.startswith("HARNESS_") and known.get(name) != name
-    ]
-
-
-def ini_values(path: Path) -> dict[str, str]:
-    """Return the keys `harness_...` of a `pytest.ini`, read as pytest reads it.
-
-    Raises:
-        ConfigError: the file cannot be read.
-    """
-    if not path.is_file() or path.suffix != ".ini":
-        return {}
-    try:
-        sections = iniconfig.IniConfig(str(path)).sections
-    except (OSError, ValueError, iniconfig.ParseError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}", remedy="correct the file") from error
-    keys = sections.get("pytest", {})
-    return {key: value for key, value in keys.items() if key.startswith("harness_")}
 
 
 def with_target(settings: Settings, target: str | None, detection: str = "") -> Settings:

@@ -1,12 +1,15 @@
-"""The command line of pytest: the options that it gets, and what of it cannot be meant."""
+"""What a person typed: the options that pytest gets, and what cannot be meant."""
 
 from __future__ import annotations
 
 import argparse
 import inspect
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
+
+import iniconfig
 
 from harness.base.errors import ConfigError, some
 from harness.base.names import did_you_mean
@@ -32,6 +35,33 @@ class Parser(Protocol):
     def getgroup(self, name: str, description: str = "") -> Group: ...
     def addini(self, name: str, help: str, *, default: str) -> None: ...
     def parse_known_and_unknown_args(self, args: Sequence[str]) -> tuple[Any, list[str]]: ...
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Return a line for each variable `HARNESS_...` that no option has."""
+    known = {name: name for row in OPTIONS for name in row.variables}
+    known |= {"HARNESS_" + row.name.upper(): row.environment for row in OPTIONS}
+    return [
+        f"${name} is not a variable of the harness; {did_you_mean(name, known, known)}".strip("; ")
+        for name in environment
+        if name.startswith("HARNESS_") and known.get(name) != name
+    ]
+
+
+def ini_values(path: Path) -> dict[str, str]:
+    """Return the keys `harness_...` of a `pytest.ini`, read as pytest reads it.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    if not path.is_file() or path.suffix != ".ini":
+        return {}
+    try:
+        sections = iniconfig.IniConfig(str(path)).sections
+    except (OSError, ValueError, iniconfig.ParseError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", remedy="correct the file") from error
+    keys = sections.get("pytest", {})
+    return {key: value for key, value in keys.items() if key.startswith("harness_")}
 
 
 def add_options(
@@ -105,8 +135,21 @@ def _hint_at_unknown_flags(arguments: Sequence[str], parser: Parser) -> None:
         parser.extra_info["what to do"] = " ".join(filter(None, hints))
 
 
+def check_selection(marked: str, named: str, markers: Iterable[str]) -> None:
+    """Check what `-m` and `-k` were given, before anything is collected.
+
+    Args:
+        markers: every mark that there is, as pytest has it: `name: what it means`.
+
+    Raises:
+        ConfigError: one is no expression, or names a mark that does not exist.
+    """
+    check_expression("-m", marked, [re.split(r"\W", line)[0] for line in markers])
+    check_expression("-k", named)
+
+
 def check_expression(flag: str, text: str, names: Collection[str] | None = None) -> None:
-    """Check what `-m` or `-k` was given, before anything is collected.
+    """Check an expression of names.
 
     Args:
         names: what may be named; anything where it is None.

@@ -25,7 +25,8 @@ from harness.base.options import Option
 from harness.base.terms import Check
 from harness.catalog.load import load_catalog
 from harness.judge.causes import Exit
-from harness.settings import OPTIONS, ini_values, resolve, unknown_variables
+from harness.settings import OPTIONS, resolve
+from harness.usage import ini_values, unknown_variables
 
 INI = ROOT / "pytest.ini"
 PIPED_WIDTH = 100  # columns of a pipe or a file, which a person reads later

@@ -10,8 +10,9 @@ import pytest
 from harness.base.errors import ConfigError
 from harness.base.options import rows
 from harness.base.selection import Selection
-from harness.settings import OPTIONS, Settings, resolve, unknown_variables
+from harness.settings import OPTIONS, Settings, resolve
 from harness.targets.ascend.options import AscendOptions
+from harness.usage import unknown_variables
 
 BASE = Path("/base")
 INT_OPTIONS = [option.name for option in OPTIONS if option.kind == "int"]
