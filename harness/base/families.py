@@ -48,7 +48,7 @@ class GuideColumn:
 class Family:
     """What the lower rooms know of a family of targets.
 
-    `title`: how `doctor` calls what it finds of it. `group`: of its options in `--help`.
+    `group`: of its options in `--help`.
     `short_names`: other names of its targets. `ignores`: options of every run that its targets
     have no use for.
     `rehearses`: its target is that of a rehearsal.
@@ -58,7 +58,6 @@ class Family:
 
     package: str
     name: str
-    title: str
     targets: tuple[str, ...]
     short_names: Mapping[str, str] = field(default_factory=dict)
     ignores: tuple[str, ...] = ()

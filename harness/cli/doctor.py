@@ -11,7 +11,6 @@ from rich.table import Table
 
 from harness.base.errors import ConfigError, HarnessError
 from harness.catalog.load import load_catalog
-from harness.catalog.schema import Catalog
 from harness.cli.examination import REHEARSAL, SUBJECTS, Answer, Can, Examination, brief, examine
 from harness.cli.options import console, say, table
 from harness.judge.causes import Exit
@@ -45,12 +44,10 @@ def doctor(
         raise ConfigError(
             f"--strict {strict!r} is not a target", remedy=f"one of: {', '.join(SUBJECTS)}"
         )
-    catalog: Catalog | None = None
-    trouble = ""
     try:
-        catalog = load_catalog(settings.catalog)
+        catalog, trouble = load_catalog(settings.catalog), ""
     except HarnessError as error:
-        trouble = str(error)
+        catalog, trouble = None, str(error)
     examination = examine(settings, catalog)
     if everything:
         for title in dict.fromkeys(finding.group for finding in examination.findings):

@@ -92,14 +92,14 @@ def examine(settings: Settings, catalog: Catalog | None) -> Examination:
         Look(_INPUTS, INPUTS_DEADLINE_S, real, lambda: _image_set(settings)),
         *(look for family in families() for look in registry.provider(family).looks(settings)),
     ]
-    results: list[list[Finding]] = [[] for _ in looks]
-    threads = []
-    for look, into in zip(looks, results, strict=True):
+    running = []
+    for look in looks:
+        into: list[Finding] = []
         thread = threading.Thread(target=_look, args=(look, into), daemon=True)
         thread.start()
-        threads.append(thread)
+        running.append((look, into, thread))
     findings: list[Finding] = []
-    for look, into, thread in zip(looks, results, threads, strict=True):
+    for look, into, thread in running:
         thread.join(look.deadline_s)
         findings += list(into)
         if thread.is_alive():
@@ -171,10 +171,9 @@ def brief(examination: Examination, target: str | None = None) -> list[Finding]:
     ]
     for family in families():
         nothing = registry.provider(family).nothing_here()
-        if nothing is not None and {one.short for one in left} >= nothing.shorts:
-            say = Findings(family.title, frozenset(family.targets), "machine")
-            left = [one for one in left if not one.concerns <= say.of]
-            left.append(say.lacks(nothing.what, nothing.found, nothing.remedy))
+        if nothing is not None and {one.short for one in left} >= nothing[0]:
+            left = [one for one in left if not one.concerns <= nothing[1].concerns]
+            left.append(nothing[1])
     # What stops more comes first; a mere note is last.
     return sorted(left, key=lambda one: (one.state == "note", -len(one.needed_by)))
 

@@ -87,16 +87,6 @@ class Look:
     findings: Callable[[], Iterable[Finding]]
 
 
-@dataclass(frozen=True)
-class NothingHere:
-    """What is said in one line where a host lacks a whole platform: every one of `shorts`."""
-
-    shorts: frozenset[str]
-    what: str
-    found: str
-    remedy: str
-
-
 class Provider:
     """A family that offers nothing; each family overrides what it has."""
 
@@ -119,8 +109,10 @@ class Provider:
         """Return what the family says of a finished run, e.g. planted faults that never struck."""
         return ()
 
-    def nothing_here(self) -> NothingHere | None:
-        """Return what `doctor` says where the host has nothing of the family."""
+    def nothing_here(self) -> tuple[frozenset[str], Finding] | None:
+        """Return what `doctor` says in one line where the host lacks the whole platform: every
+        finding with one of these `short` words.
+        """
         return None
 
     def looks(self, settings: Settings) -> Sequence[Look]:

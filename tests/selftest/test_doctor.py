@@ -397,10 +397,10 @@ def test_the_store_says_what_is_in_it_and_what_it_needs(look, tmp_path, monkeypa
 def test_what_a_machine_has_nothing_of_is_one_line():
     say, gpu = Findings("Ascend", NPU), Findings("CUDA", frozenset({"cuda"}))
     every = Findings("disk", frozenset(SUBJECTS))
-    missing = ASCEND.nothing_here().shorts
+    missing, _ = ASCEND.nothing_here()
     findings = [say.lacks(short, "absent", "supply it", short=short) for short in missing]
     findings += [say.note("CANN", "version not known", "install it"), say.note("driver api", "no")]
-    shorts = cuda.PROVIDER.nothing_here().shorts
+    shorts, _ = cuda.PROVIDER.nothing_here()
     parts = [gpu.lacks(short, "absent", "supply it", short=short) for short in shorts]
     inputs = Findings("real inputs", frozenset({"cpu", "cuda", *NPU}))
     weights = inputs.lacks("original checkpoints", "absent: a", "get it")

@@ -22,7 +22,7 @@ class AbacusOptions(TargetOptions):
 
 
 FAMILY = Family(
-    "abacus", "abacus", "Abacus", ("abacus",), options=AbacusOptions, group=GROUP
+    "abacus", "abacus", ("abacus",), options=AbacusOptions, group=GROUP
 )
 """
 PROVIDER = """

@@ -18,22 +18,23 @@ from harness.targets.ascend.host import AscendHost, Patience, Place, chips_of
 from harness.targets.ascend.npu_info import Chip, NpuInfo
 from harness.targets.ascend.options import CHIPS, AscendOptions
 from harness.targets.ascend.toolkit import Toolkit
-from harness.targets.provider import Finding, Findings, Look, NothingHere
+from harness.targets.provider import Finding, Findings, Look
 
 DEADLINE_S = 420.0  # set_env.sh, three queries of npu-smi and the look for ais_bench
 QUERY_S = 20.0  # of one call of npu-smi, and for others who hold it
 
 _NO_NPU_SMI, _NO_ATC, _NO_DRIVER = "no npu-smi", "no atc", "no driver that runs models"
-NOTHING_HERE = NothingHere(
-    frozenset({_NO_NPU_SMI, _NO_ATC, _NO_DRIVER}),
-    "an NPU, its driver, CANN and ais_bench",
-    "none of them is here",
-    "for the Ascend targets: docs/ascend.md; --simulate-ascend needs none of them",
-)
-
 _OF = frozenset(CHIPS)
 _SUBJECT = frozenset({"simulate-ascend"})  # what `doctor` calls the simulated host
 _GROUP = "Ascend"
+NOTHING_HERE = (
+    frozenset({_NO_NPU_SMI, _NO_ATC, _NO_DRIVER}),
+    Findings(_GROUP, _OF, "machine").lacks(
+        "an NPU, its driver, CANN and ais_bench",
+        "none of them is here",
+        "for the Ascend targets: docs/ascend.md; --simulate-ascend needs none of them",
+    ),
+)
 _SIMULATED = "simulation of an Ascend host"
 _ABSENT = "neither on PATH nor in a known place"
 _DRIVERS = {

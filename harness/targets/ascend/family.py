@@ -6,7 +6,6 @@ from harness.targets.ascend.options import CHIPS, GROUP, AscendOptions
 FAMILY = Family(
     "harness.targets.ascend",
     "ascend",
-    "Ascend",
     tuple(CHIPS),
     short_names={chip.removeprefix("ascend"): chip for chip in CHIPS},
     options=AscendOptions,

@@ -16,7 +16,7 @@ from harness.targets.ascend.host import AscendHost, Patience, Place, require_chi
 from harness.targets.ascend.options import CHIPS, AscendOptions
 from harness.targets.ascend.target import AscendTarget
 from harness.targets.protocol import Target
-from harness.targets.provider import Detected, Look, NothingHere, Provider
+from harness.targets.provider import Detected, Finding, Look, Provider
 
 DETECT_S = 10.0  # whoever starts pytest waits for it
 
@@ -102,7 +102,7 @@ class AscendProvider(Provider):
     def remarks(self, settings: Settings, run_dir: Path) -> Sequence[str]:
         return simulation.remarks(run_dir) if settings.of(AscendOptions).simulate_ascend else ()
 
-    def nothing_here(self) -> NothingHere:
+    def nothing_here(self) -> tuple[frozenset[str], Finding]:
         return doctor.NOTHING_HERE
 
     def looks(self, settings: Settings) -> Sequence[Look]:

@@ -2,4 +2,4 @@
 
 from harness.base.families import Family
 
-FAMILY = Family("harness.targets.cpu", "cpu", "CPU", ("cpu",), rehearses=True, ignores=("device",))
+FAMILY = Family("harness.targets.cpu", "cpu", ("cpu",), rehearses=True, ignores=("device",))

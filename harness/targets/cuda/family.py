@@ -5,7 +5,6 @@ from harness.base.families import Family, GuideColumn
 FAMILY = Family(
     "harness.targets.cuda",
     "cuda",
-    "CUDA",
     ("cuda",),
     guide_columns=(GuideColumn("cuda", "T4", 1, product="T4"),),
 )

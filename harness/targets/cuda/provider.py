@@ -13,7 +13,7 @@ from harness.base.errors import HarnessError
 from harness.plan import Missing
 from harness.settings import Settings
 from harness.targets.protocol import Target
-from harness.targets.provider import Finding, Findings, Look, NothingHere, Provider
+from harness.targets.provider import Finding, Findings, Look, Provider
 
 QUERY_DEADLINE_S = 20.0  # of one call of nvidia-smi
 LOOK_DEADLINE_S = 60.0
@@ -42,13 +42,11 @@ class CudaProvider(Provider):
             missing.append(Missing(thing, remedy))
         return missing
 
-    def nothing_here(self) -> NothingHere:
-        return NothingHere(
-            frozenset({_NO_GPU, _NO_RUNTIME}),
-            "a GPU and its ONNX Runtime",
-            "neither is here",
-            "for --target=cuda: NVIDIA's driver, then pip install -r requirements/cuda.txt",
-        )
+    def nothing_here(self) -> tuple[frozenset[str], Finding]:
+        remedy = "for --target=cuda: NVIDIA's driver, then pip install -r requirements/cuda.txt"
+        say = Findings(_GROUP, _OF, "machine")
+        finding = say.lacks("a GPU and its ONNX Runtime", "neither is here", remedy)
+        return frozenset({_NO_GPU, _NO_RUNTIME}), finding
 
     def looks(self, settings: Settings) -> Sequence[Look]:
         return (Look(_GROUP, LOOK_DEADLINE_S, _OF, lambda: _findings(settings)),)
