@@ -6,6 +6,7 @@ What a run is stands in `harness.run.engine`; nothing below this module imports 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import threading
 import traceback
@@ -35,7 +36,8 @@ _WORDS = {
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Add the harness's options, each with a variable and a key of `pytest.ini`."""
     config: Any = pluginmanager.get_plugin("pytestconfig")
-    arguments = [str(argument) for argument in config.invocation_params.args]
+    more = shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))
+    arguments = [*map(str, config.invocation_params.args), *more]
     with _refusing():
         usage.add_options(parser, arguments, pluginmanager.list_name_plugin())
 
