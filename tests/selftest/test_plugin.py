@@ -59,6 +59,7 @@ def test_collect_only_always_works_and_imports_nothing_heavy():
         (("-n", "2", "--dist=each"), ("--dist=each",)),
         (("-m", "acuracy", "-n", "2"), ("acuracy", "did you mean 'accuracy'")),
         (("-k", "((("), ("-k '((('",)),
+        (("-p", "tests.selftest.plugins.refusing"), ("planted: not these",)),
         (("--modles=tiny",), ("--modles", "did you mean '--models'")),
         (("-p", "tests.selftest.plugins.multiplied"), ("not in the plan", "tiny-bs1-cpu")),
         (("-p", "tests.selftest.plugins.multiplied", "-n", "1"), ("not in the plan",)),
