@@ -25,6 +25,7 @@ from tests.selftest.running import ROOT, TINY, Finished, last_json, run_python
 ENGLISH = ROOT / "README.md"
 CHINESE = ROOT / "README.zh.md"
 PROGRAMS = ("make", "pip", "pytest", "python")
+ENVIRONMENTS = ("env", "env-run")  # targets of make that install and run nothing
 REAL = "pytest --rehearsal -m accuracy"
 
 PAGES = [CHINESE, *sorted((ROOT / "docs").glob("*.zh.md"))]
@@ -168,7 +169,7 @@ def pytest_arguments(words: list[str]) -> list[str] | None:
         ValueError: a target of make that does not exist, or starts another number of test runs.
     """
     match words:
-        case ["make", *arguments] if arguments != ["env"]:
+        case ["make", *arguments] if arguments[0] not in ENVIRONMENTS:
             code, output = _dry_make(*arguments)
             runs = re.findall(r"^\S+/python -m pytest\b(.*)$", output, re.M)
             if code or len(runs) != 1:
@@ -184,8 +185,8 @@ def pytest_arguments(words: list[str]) -> list[str] | None:
 def attempt(words: list[str], env: Mapping[str, str]) -> str:
     """Do a command that starts no pytest; return what went wrong, or nothing."""
     match words:
-        case ["make", "env"]:
-            code, output = _dry_make("env")
+        case ["make", *arguments]:
+            code, output = _dry_make(*arguments)
             return f"exit code {code}: {output.strip()}" if code else ""
         case [".", ".venv/bin/activate"]:
             return ""
