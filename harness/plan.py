@@ -159,7 +159,8 @@ def missing(
                 "--imagenet=DIR or $IMAGENET_DIR",
             )
         )
-    given = {name for name, _ in settings.onnx}
+    # All but a real run hold a given ONNX file against the weights.
+    given = {name for name, _ in settings.onnx if settings.provenance == "real"}
     if settings.checkpoints is None and settings.checkpoint_cache is None:
         models = sorted({case.model for case in selected} - given)
         if models:

@@ -19,10 +19,10 @@ from harness.base.errors import ConfigError
 from harness.base.families import available, families, family_of, rehearsal_target, target_name
 from harness.base.names import did_you_mean
 from harness.base.options import (
+    GIVEN,
     INPUTS,
     MEASURING,
     PLACES,
-    REAL,
     STAND_INS,
     WHAT_TO_RUN,
     Group,
@@ -87,35 +87,35 @@ class Settings:
         "folder of the ImageNet validation images",
         "DIR",
         variable="IMAGENET_DIR",
-        used_in=REAL,
+        used_in=GIVEN,
     )
     labels: Path | None = input_option(
-        "path", "label file, when it does not lie beside the images", "FILE", used_in=REAL
+        "path", "label file, when it does not lie beside the images", "FILE", used_in=GIVEN
     )
     limit: int | None = input_option(
-        "int", "use the first N images by name", "N", limits=(1, MAX_IMAGES), used_in=REAL
+        "int", "use the first N images by name", "N", limits=(1, MAX_IMAGES), used_in=GIVEN
     )
     sample: int | None = input_option(
         "int",
         "use N images chosen at random, the same ones every time",
         "N",
         limits=(1, MAX_IMAGES),
-        used_in=REAL,
+        used_in=GIVEN,
     )
     seed: int = input_option(
-        "int", "seed of --sample (default: 0)", "S", default=0, limits=(0, MAX_SEED), used_in=REAL
+        "int", "seed of --sample (default: 0)", "S", default=0, limits=(0, MAX_SEED), used_in=GIVEN
     )
     image_list: Path | None = input_option(
-        "path", "use the images that this file names, one on a line", "FILE", used_in=REAL
+        "path", "use the images that this file names, one on a line", "FILE", used_in=GIVEN
     )
     checkpoints: Path | None = input_option(
-        "path", "folder of the original checkpoints (.pth)", "DIR", used_in=REAL
+        "path", "folder of the original checkpoints (.pth)", "DIR", used_in=GIVEN
     )
     checkpoint_cache: Path | None = input_option(
         "path",
         "folder that checkpoints are fetched into (default: checkpoints in the store)",
         "DIR",
-        used_in=REAL,
+        used_in=GIVEN,
     )
     offline: bool = input_option("flag", "fetch nothing; use only the files that are there")
     onnx: tuple[tuple[str, Path], ...] = input_option(
@@ -126,7 +126,7 @@ class Settings:
         "models whose checkpoint may run code while it is read; only for files you made",
         "A,B",
         default=(),
-        used_in=REAL,
+        used_in=GIVEN,
     )
     store: Path = place_option(
         "path", "folder of the artifact store (default: .store)", "DIR", default=ROOT / ".store"
@@ -199,13 +199,14 @@ class Settings:
 
     @property
     def stand_ins(self) -> bool:
-        """Whether images are generated and weights are stand-ins."""
-        return self.provenance != "real"
+        """Whether images are generated and weights are stand-ins. A simulation takes others."""
+        given = self.imagenet is not None or self.checkpoints is not None
+        return self.rehearsal or (self.provenance == "simulated" and not given)
 
     @property
     def configured(self) -> bool:
         """Whether the run was told where to run at all."""
-        return self.stand_ins or self.target is not None
+        return self.provenance != "real" or self.target is not None
 
     @property
     def selection(self) -> Selection:
@@ -341,6 +342,8 @@ def _leave_out_unused(
     """
     target = values.get("target")
     family = family_of(target or "")
+    # What a variable names for every run may be 50,000 images.
+    given = command_line.get("imagenet") or command_line.get("checkpoints")
     others = {
         row.name: other
         for other in families()
@@ -353,6 +356,9 @@ def _leave_out_unused(
         if kind not in row.used_in:
             place = _KINDS[kind]
             remedy = f"leave it out; it is for {' and '.join(_KINDS[one] for one in row.used_in)}"
+        elif kind == "simulated" and row.used_in == GIVEN and not given:
+            place = f"{_KINDS[kind]} alone"
+            remedy = "leave it out, or give both --imagenet=DIR and --checkpoints=DIR"
         elif row.name in others or (family is not None and row.name in family.ignores):
             place, remedy = f"the target {target}", "leave it out"
             if row.name in others:

@@ -16,6 +16,7 @@ from harness.base.terms import Provenance
 Kind = Literal["flag", "text", "path", "list", "int", "float", "pairs"]
 _KEY = "option"
 REAL, STAND_INS = ("real",), ("rehearsal", "simulated")  # kinds of run
+GIVEN = ("real", "simulated")  # a simulation makes its own images and weights where it has none
 
 
 @dataclass(frozen=True)

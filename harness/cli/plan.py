@@ -47,7 +47,7 @@ def plan(settings: Settings, *, check: CheckOption = None) -> None:
         say(f"\n{line}")
     if trouble is not None:
         say(f"\nthe images cannot be used: {trouble.message}\n  what to do: {trouble.remedy}")
-    if not settings.stand_ins:
+    if settings.provenance == "real":
         for line in part_lines(catalog, settings, cases, images, own=own):
             say(line)
     for item in missing(settings, cases):
@@ -157,9 +157,10 @@ def part_lines(
 def reference(catalog: Catalog, settings: Settings, case: Case, *, part: bool = False) -> str:
     """What a case is held against, in words. `part`: not all images of the data set are used."""
     model = catalog.models[case.model]
-    if settings.stand_ins:
+    if settings.provenance != "real":
         if case.check == "accuracy":
-            return "eager PyTorch's predictions on the same generated images"
+            images = "generated images" if settings.stand_ins else "images"
+            return f"eager PyTorch's predictions on the same {images}"
         if settings.provenance == "simulated":
             return "nothing: a simulated device's speed is only recorded"
         return "eager PyTorch's speed on this host"

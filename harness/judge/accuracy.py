@@ -225,13 +225,13 @@ def judge_part(
 
 
 def judge_rehearsal(measurement: AccuracyMeasurement, *, bound: float) -> Verdict:
-    """Judge compiled against eager on the generated images, rehearsed or simulated.
+    """Judge compiled against eager on the same images, rehearsed or simulated.
 
     Every prediction is equal, unless the eager margin is below what `bound` allows; the score is
-    equal otherwise; fidelity within `bound`. The generated set is the whole set, and the eager
-    model is the truth.
+    equal otherwise; fidelity within `bound`. These images are the whole set, and the eager model
+    is the truth.
     """
-    require(measurement.provenance, "the eager model on generated images", "rehearsal", "simulated")
+    require(measurement.provenance, "the eager model as the truth", "rehearsal", "simulated")
     scores, fidelity = measurement.scores, measurement.fidelity
     eager = measurement.reference_scores
     if fidelity is None or eager is None:
@@ -257,7 +257,7 @@ def judge_rehearsal(measurement: AccuracyMeasurement, *, bound: float) -> Verdic
         rule="accuracy-rehearsal",
         unit="%",
         measured=scores.percent(1),
-        reference=_eager_reference(measurement, "generated images"),
+        reference=_eager_reference(measurement, "images"),
         allowed=f"no prediction differs, but for rounding; relative L2 of the logits {bound:g}",
         problems=tuple(problems),
         figures={

@@ -54,7 +54,7 @@ RULES = (
     Rule(
         "accuracy-rehearsal",
         "Accuracy in a rehearsal",
-        "this project: eager PyTorch is the truth on generated images",
+        "this project: eager PyTorch is the truth on all of the images",
         judge_rehearsal,
     ),
     Rule(

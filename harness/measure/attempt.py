@@ -144,15 +144,14 @@ def _attempt(case: CasePipeline, prepared: Prepared, without: Collection[str]) -
 
 
 def _other_network(case: CasePipeline, prepared: Prepared) -> tuple[Problem, ...]:
-    """Return what is wrong with an ONNX file that was given to a run on stand-ins.
+    """Return what is wrong with an ONNX file that was given to a rehearsal or a simulation.
 
     A file is as fast as its network, and any network's outputs equal its own: a small one would
-    pass in a large one's name. So it must compute what eager PyTorch makes of the stand-in's
+    pass in a large one's name. So it must compute what eager PyTorch makes of the
     weights. A real run has no weights to compare with, and its sentence says that they are not
     verified. Before a device is leased: the store may build.
     """
-    stand_ins = case.bench.settings.stand_ins
-    if prepared.probe is None or case.given_onnx is None or not stand_ins:
+    if prepared.probe is None or case.given_onnx is None or case.bench.provenance == "real":
         return ()
     images, outputs = prepared.probe
     weights = case.checkpoint()

@@ -404,8 +404,8 @@ def progress_on_stderr(worker: str = "", *, only_terminal: bool = False) -> Prog
 
 
 def _with_usual_target(settings: Settings) -> Settings:
-    """Return the settings with the target of a run on stand-ins, where they name none."""
-    if settings.target is not None or not settings.stand_ins:
+    """Return the settings with the target of a rehearsal or simulation, where they name none."""
+    if settings.target is not None or settings.provenance == "real":
         return settings
     kinds = {row.name: True for row in OPTIONS if row.asks_for and settings.value(row)}
     return dataclasses.replace(settings, target=resolve(kinds, environment={}).target)

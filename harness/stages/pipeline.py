@@ -182,7 +182,7 @@ class CasePipeline(CaseContext):
         The whole data set is held against the published figure: an eager pass over it would take
         a CPU hours. Where the ONNX file was given there are no weights for an eager pass.
         """
-        if self.bench.settings.stand_ins:
+        if self.bench.settings.provenance != "real":
             return self.eager()
         part = len(self.images()) != WHOLE_SET
         return self.eager() if part and self.given_onnx is None else None

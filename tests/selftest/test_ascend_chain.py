@@ -82,7 +82,7 @@ def test_an_npu_is_found_without_being_named(tmp_path):
     [
         ({"simulate_ascend": True, "rehearsal": True}, "two kinds of run"),
         ({"simulate_ascend": True, "target": "cpu"}, "no simulator for the target cpu"),
-        ({"simulate_ascend": True, "imagenet": "/x"}, "--imagenet does not go with"),
+        ({"simulate_ascend": True, "limit": "5"}, "give both --imagenet=DIR and --checkpoints=DIR"),
         ({"simulator": "fault=busy"}, "--simulator does not go with a real run"),
         ({"simulate_ascend": True, "driver": "pyacl"}, "api, cli, benchmark"),
         ({"simulate_ascend": True, "simulator": "fault=bussy"}, "busy"),

@@ -76,6 +76,7 @@ def test_a_part_of_a_real_set_says_what_stood_behind_its_figure(run, real_inputs
     assert "accepted" not in case.sentence
     assert case.provenance == "real"
     assert case.reference is not None
+    assert case.reference is not None
     assert case.reference.kind == "eager"
     assert case.images is not None
     assert case.images.count == 18
@@ -109,3 +110,15 @@ def test_an_onnx_file_can_take_the_place_of_the_export(run, shared, rehearsed, t
     assert case.error is not None
     assert case.error.stage is Stage.EXPORT
     assert "not a valid ONNX file" in case.error.message
+
+
+def test_a_simulated_host_takes_what_it_is_given_and_holds_it_against_the_weights(
+    run, real_inputs, rehearsed, shared
+):
+    given = {**real_inputs(known=False), "target": "ascend310p3", "offline": True}
+    exported = artifact(shared, rehearsed, Stage.EXPORT) / "model.onnx"
+    _, records, case = run(simulate_ascend=True, onnx=f"tiny={exported}", **given)
+    assert (records.exit_status, case.outcome) == (Exit.PASSED, "passed")
+    assert (case.provenance, case.images and case.images.count) == ("simulated", 18)
+    assert case.reference is not None
+    assert case.reference.kind == "eager"

@@ -234,3 +234,5 @@ def test_a_simulation_has_its_own_target_defaults_and_locks() -> None:
     assert found.imagenet is None and found.stand_ins
     assert settings({"simulate_ascend": True}, {"HARNESS_ATC": "/atc"}) == found
     assert found.leases_of(BASE) == BASE / "leases" != settings().leases_of(BASE)
+    given = settings({"simulate_ascend": True, "checkpoints": "/pth"}, {"IMAGENET_DIR": "/data"})
+    assert (given.imagenet, given.stand_ins) == (Path("/data"), False)
