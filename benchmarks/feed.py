@@ -20,7 +20,6 @@ table gives the median ratio and its range.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import json
 import os
@@ -33,7 +32,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -50,16 +49,12 @@ from benchmarks.bare_loop import bare_session
 from benchmarks.photos import write_photos
 from harness.base.host import cores
 from harness.base.store import Store
-from harness.catalog.steps import (
-    CenterCrop,
-    Normalize,
-    Preprocessing,
-    Resize,
-)
+from harness.catalog.steps import CenterCrop, Normalize, Preprocessing, Resize
 from harness.images.crops import Crops
 from harness.images.dataset import ImageSet
 from harness.images.feed import Feed
 from harness.measure import accuracy
+from harness.records.measurements import AccuracyMeasurement
 from harness.stages.inference import Predictions, infer
 from harness.targets.host import open_onnx
 from harness.targets.protocol import Session
@@ -155,6 +150,23 @@ def bare_inference(model: Path, images: int) -> Spent:
     return spent
 
 
+def observed(
+    session: Session, feed: Feed, images: ImageSet, reference: Predictions | None = None
+) -> tuple[accuracy.Observation, AccuracyMeasurement]:
+    """What a case sees of a pass over the feed, and the measurement that it makes of it."""
+    seen = accuracy.Observation(images, 0, reference=reference, fidelity_bound=0.03)
+    with feed.running():
+        infer(session, feed, seen.add)
+    return seen, seen.measurement(provenance="simulated", seconds=1.0)
+
+
+def last_line(*command: object) -> str:
+    """The last line that Python prints with these arguments, in a process of its own."""
+    argv = [sys.executable, *map(str, command)]
+    done = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True)
+    return done.stdout.splitlines()[-1]
+
+
 def accuracy_pass(store: Path, images: ImageSet, model: Path, log: Path) -> Spent:
     """A pass as a case runs it: wall time from the open session on, core-seconds with the worker's
     start and end.
@@ -164,10 +176,7 @@ def accuracy_pass(store: Path, images: ImageSet, model: Path, log: Path) -> Spen
     try:
         with spending() as spent:
             feed = Feed(Crops(Store(store), images, STEPS), STEPS.normalize, BATCH)
-            seen = accuracy.Observation(images, 0, reference=None, fidelity_bound=0.03)
-            with feed.running():
-                infer(session, feed, seen.add)
-            measured = seen.measurement(provenance="simulated", seconds=1.0)
+            _, measured = observed(session, feed, images)
             wall = time.perf_counter()
             session.close()
             wall = time.perf_counter() - wall
@@ -181,16 +190,10 @@ def accuracy_pass(store: Path, images: ImageSet, model: Path, log: Path) -> Spen
 
 def guides_way(photos: Path, model: Path, count: int, work: Path) -> dict[str, Any]:
     """The guides' three steps in a process of their own: seconds of each, and bytes."""
-    done = subprocess.run(
-        [
-            *(sys.executable, str(Path(__file__).with_name("guides_way.py"))),
-            *(str(photos), str(model), str(work), f"--count={count}", f"--batch={BATCH}"),
-        ],
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
+    script = Path(__file__).with_name("guides_way.py")
+    found: dict[str, Any] = json.loads(
+        last_line(script, photos, model, work, f"--count={count}", f"--batch={BATCH}")
     )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
@@ -199,10 +202,11 @@ def guides_way(photos: Path, model: Path, count: int, work: Path) -> dict[str, A
 
 def pooled_model(path: Path, batch: int, size: int) -> None:
     """A network that costs nothing, `float32[B, 3, S, S]` to `[B, CLASSES]`."""
-    helper, rng = onnx.helper, np.random.default_rng(0)
-    weights = rng.normal(0, 1, (3, CLASSES)).astype(np.float32)
+    helper = onnx.helper
+    weights = np.random.default_rng(0).normal(0, 1, (3, CLASSES)).astype(np.float32)
     bias = np.zeros(CLASSES, np.float32)
     bias[0] = 100  # always the best class, as in the reference: a sound model hardly flips
+    tensors = {"weights": weights, "bias": bias}
     graph = helper.make_graph(
         [
             helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
@@ -212,10 +216,7 @@ def pooled_model(path: Path, batch: int, size: int) -> None:
         "pooled",
         [helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, (batch, 3, size, size))],
         [helper.make_tensor_value_info("class", onnx.TensorProto.FLOAT, (batch, CLASSES))],
-        [
-            onnx.numpy_helper.from_array(weights, "weights"),
-            onnx.numpy_helper.from_array(bias, "bias"),
-        ],
+        [onnx.numpy_helper.from_array(values, name) for name, values in tensors.items()],
     )
     opset = [helper.make_opsetid("", 11)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
@@ -233,10 +234,7 @@ def memory_child(folder: Path, *, large: bool) -> None:
     session = open_onnx(folder / "model.onnx", log=folder / "log")
     try:
         feed = Feed(Crops(Store(folder / "store"), images, steps), steps.normalize, batch)
-        seen = accuracy.Observation(images, 0, reference=reference, fidelity_bound=0.03)
-        with feed.running():
-            infer(session, feed, seen.add)
-        measured = seen.measurement(provenance="simulated", seconds=1.0)
+        seen, measured = observed(session, feed, images, reference)
         seen.write(folder / "predictions.csv")
     finally:
         session.close()
@@ -259,17 +257,9 @@ def peak_memory(photos: Sequence[Path], count: int, work: Path, *, large: bool =
     )
     logits[:, 0] = 1.0
     logits.flush()
-    done = subprocess.run(
-        [
-            *(sys.executable, __file__, "--memory-child", str(work)),
-            *(["--large"] if large else []),
-        ],
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    peak = last_line(__file__, "--memory-child", work, *(["--large"] if large else []))
     shutil.rmtree(work)
-    return int(done.stdout.splitlines()[-1]) / 2**20
+    return int(peak) / 2**20
 
 
 # The table ----------------------------------------------------------------------------------
@@ -317,10 +307,9 @@ def measure_cold(table: Table, images: ImageSet, work: Path, rounds: int) -> Non
     for number in range(rounds):
         store = work / f"cold-{number}"
         for side in ("feed", "plain") if number % 2 else ("plain", "feed"):
-            command = [sys.executable, __file__, "--cold-child", side, f"--images={count}"]
-            command += [f"--photos={images.root}", f"--work={store}"]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            sides[side].append(Spent(*json.loads(done.stdout.splitlines()[-1])))
+            places = (f"--photos={images.root}", f"--work={store}", f"--images={count}")
+            spent = last_line(__file__, "--cold-child", side, *places)
+            sides[side].append(Spent(*json.loads(spent)))
         feed = Feed(Crops(Store(store), images, STEPS), STEPS.normalize, BATCH)
         firsts.append(run_feed(feed))
         # Once verified, they are read as often as there are batch sizes: by the same process.
@@ -427,9 +416,7 @@ def measure_throughput(table: Table, work: Path, seconds: float, processes: int)
     fps = []
     for _ in range(processes):
         with (
-            contextlib.closing(
-                worker_overhead.open_worker(model, cores(), work / "log")
-            ) as session,
+            closing(worker_overhead.open_worker(model, cores(), work / "log")) as session,
             subprocess.Popen(
                 [sys.executable, bare_loop.__file__, str(model), str(cores())],
                 stdin=subprocess.PIPE,
@@ -449,12 +436,8 @@ def measure_throughput(table: Table, work: Path, seconds: float, processes: int)
 
             pairs = worker_overhead.in_turn(bare, worker, seconds, 4)
             asked.close()
-        fps.append(
-            (
-                1000 * BATCH / statistics.fmean(worker for _, worker in pairs),
-                1000 * BATCH / statistics.fmean(bare for bare, _ in pairs),
-            )
-        )
+        bare_ms, worker_ms = (statistics.fmean(side) for side in zip(*pairs, strict=True))
+        fps.append((1000 * BATCH / worker_ms, 1000 * BATCH / bare_ms))
     table.add("reported throughput; a bare loop", fps, "images/s", "0.98 to 1.02")
 
 
@@ -481,7 +464,7 @@ def main() -> None:
     if args.memory_child is not None:
         memory_child(args.memory_child, large=args.large)
         return
-    count, rounds = (16, 1) if args.quick else (args.images, args.rounds)
+    count, rounds = (4, 1) if args.quick else (args.images, args.rounds)
     paths = write_photos(args.photos, count)
     images = image_set(args.photos, paths)
     table = Table()

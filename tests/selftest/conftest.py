@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from harness.base import processes
+from harness.base.terms import CHECKS
+from harness.plan import Case
 from tests.selftest import in_process
+from tests.selftest.fakes import workbench
 from tests.selftest.running import TINY, Finished, on_one_core, run_python
 
 # The same examples in every run: what is red is red again. To search for more:
@@ -40,9 +44,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _first_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cases that run in this process begin with the first device, whatever worker of ours it is."""
+def _as_in_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cases that run in this process begin with the first device, whatever worker of ours it is;
+    no earlier run is ending.
+    """
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    processes.ending.clear()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -60,6 +67,16 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = base / "shared"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def built(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """In the shared store: what runs of the small model need, made quicker here than by them."""
+    store = str(shared / "store")
+    bench = workbench(tmp_path_factory.mktemp("built"), rehearsal=True, store=store)
+    for size in (1, 4):
+        for check in CHECKS:
+            bench.for_case(Case("tiny", size, "cpu", check)).prepare()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -12,10 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from harness.base import processes
 from harness.records import reader
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = Path(__file__).parent / "tiny.yaml"
+# How long a test waits for what must happen: it ends a test that hangs, on the slowest machine.
+PATIENCE_S = 120.0
 # The library refuses the argument when it builds the network, and not before.
 NO_NETWORK = ("timm:test_resnet", "timm:test_resnet\n      arguments: {no_such: 1}")
 # The budget ends each throughput case after its first rounds, for tests that ask what becomes of a
@@ -58,7 +64,7 @@ def run_python(command: list[str], env: dict[str, str] | None = None) -> tuple[i
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        timeout=4 * PATIENCE_S,
         preexec_fn=on_one_core,
     )
     return done.returncode, done.stdout
@@ -84,8 +90,30 @@ def alive(pid: int) -> bool:
         return False
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
-    """Whether a condition comes true within a time that is generous on any machine."""
+def descriptors() -> set[tuple[str, str]]:
+    """What this process has open: other threads may close theirs at any time, so a test asks for
+    what is new.
+    """
+    found = set()
+    for one in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the listing's own
+            found.add((one.name, os.readlink(one)))
+    return found
+
+
+def deadline_at(monkeypatch: pytest.MonkeyPatch, ready: Callable[[], bool]) -> None:
+    """Let the deadline of a program pass when `ready`: a busy machine may take its time."""
+
+    def wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
+        assert 0 < seconds <= 60
+        assert eventually(ready)
+        return False
+
+    monkeypatch.setattr(processes, "wait_ended", wait)
+
+
+def eventually(condition: Callable[[], bool], seconds: float = PATIENCE_S) -> bool:
+    """Whether a condition comes true in time."""
     limit = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > limit:

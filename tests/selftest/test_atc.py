@@ -24,7 +24,7 @@ from harness.targets.ascend.atc import (
     Recipe,
 )
 from harness.targets.ascend.toolkit import Toolkit
-from tests.selftest.running import alive, eventually
+from tests.selftest.running import alive, deadline_at, eventually
 
 START = "ATC start working now, please wait for a moment.\n...\n"
 SUCCESS = START + "ATC run success, welcome to the next use.\n"
@@ -295,12 +295,13 @@ def test_how_a_compiler_ended_is_told(host: Host, body: str) -> None:
     assert (type(error) is CompileRefused) == ("EZ3003" in body)
 
 
-def test_a_hang_ends_with_all_its_processes(host: Host) -> None:
+def test_a_hang_ends_with_all_its_processes(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     pid = host.folder / "pid"
     host.atc("")
     assert host.toolkit.atc is not None
     host.toolkit.atc.write_text(f"#!/bin/sh\nsleep 600 &\necho $! > {pid}\necho tiling\nwait\n")
-    error = host.fails(deadline_s=1.0)
+    deadline_at(monkeypatch, lambda: "tiling" in host.log.read_text())
+    error = host.fails()
     assert type(error) is CompileTimeout
     assert "its deadline" in error.message
     assert "--deadline-factor=N" in error.remedy

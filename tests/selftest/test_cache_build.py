@@ -194,7 +194,7 @@ def test_a_build_that_is_ended_takes_its_compiler_with_it(onnx, atc, tmp_path, n
         text=True,
     )
     try:
-        assert eventually((tmp_path / "pids").is_file, 120) or process.poll(), "atc never ran"
+        assert eventually((tmp_path / "pids").is_file) or process.poll(), "atc never ran"
         assert process.poll() is None, process.stdout and process.stdout.read()
         process.send_signal(number)
         process.send_signal(number) if number == signal.SIGTERM else None  # as `timeout` does

@@ -21,7 +21,7 @@ from harness.records.observed import ArtifactRef, Attempt, Diagnosis, ErrorInfo
 from harness.records.reader import RunRecords
 from harness.records.verdicts import Reference, Verdict
 from tests.selftest.judge_samples import BOUND, NAN, real, whole
-from tests.selftest.running import ROOT, TINY
+from tests.selftest.running import PATIENCE_S, ROOT, TINY
 from tests.selftest.test_run_checks import line
 
 STRANGE = Problem(ProblemCode.STRANGE_TIMES)
@@ -285,12 +285,12 @@ def small_disk(folder: Path, options: str, script: str) -> subprocess.CompletedP
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
     )
 
 
 @pytest.mark.parametrize("options", ["size=4k", "size=40k"])
-def test_a_run_on_a_full_disk_ends_with_7_and_without_a_traceback(tmp_path, shared, options):
+def test_a_run_on_a_full_disk_ends_with_7_and_without_a_traceback(tmp_path, shared, built, options):
     disk = tmp_path / "disk"
     if not shutil.which("unshare") or small_disk(disk, "size=4k", "true").returncode:
         pytest.skip("this user cannot mount a file system of its own")
@@ -305,11 +305,3 @@ def test_a_run_on_a_full_disk_ends_with_7_and_without_a_traceback(tmp_path, shar
     assert "No space left on device" in output
     assert "INTERNALERROR" not in output
     assert "Traceback" not in output
-
-
-def test_wrong_outputs_have_one_cause_in_both_checks(run_pytest):
-    done = run_pytest("--simulate-ascend", "--batch-sizes=4", "--simulator=fault=nan")
-    assert done.code == 1, done.output
-    findings = causes.causes(done.records())
-    assert [finding.cause for finding in findings] == ["toolchain"] * 2
-    assert findings[0].why == findings[1].why

@@ -17,9 +17,10 @@ from harness.stages.checkpoint import obtain_checkpoint, verify_digest
 from harness.stages.fetch import Limits
 from tests.selftest import file_server
 from tests.selftest.file_server import CONTENT, OTHER, Site, file, sha256
+from tests.selftest.running import PATIENCE_S
 
 PAGE = b"<!DOCTYPE html><title>Log in</title>"
-SHORT = Limits(timeout_s=2.0, deadline_s=10.0, retries=0)
+SHORT = Limits(timeout_s=PATIENCE_S, deadline_s=PATIENCE_S, retries=0)
 MD5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
 SHA256 = sha256(CONTENT)
 

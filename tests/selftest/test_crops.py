@@ -22,7 +22,7 @@ from harness.images import crops as module
 from harness.images import preprocess
 from harness.images.crops import AHEAD, Crops
 from harness.images.dataset import ImageSet
-from tests.selftest.running import eventually
+from tests.selftest.running import PATIENCE_S, eventually
 from tests.selftest.small_images import (
     COUNT,
     STEPS,
@@ -116,14 +116,14 @@ def test_the_first_chunk_is_read_while_the_next_is_decoded(store, images, monkey
     def held(path: Path, pre: Preprocessing, sha256: str = "") -> Any:
         if path == images.paths[2]:
             began.set()
-            assert first_was_read.wait(20)
+            assert first_was_read.wait(PATIENCE_S)
         return load(path, pre, sha256)
 
     monkeypatch.setattr(preprocess, "load_crop", held)
     found = Crops(store, images, STEPS)
     with found.filling():
         rows = [found.rows(0, 2)[0]]
-        assert began.wait(20)  # though nobody asked for it
+        assert began.wait(PATIENCE_S)  # though nobody asked for it
         first_was_read.set()
         rows += found.rows(2, COUNT)
     np.testing.assert_array_equal(np.concatenate(rows), wanted(images))
@@ -147,7 +147,7 @@ def test_a_reader_that_ends_early_ends_the_decoding(store, images, decoded, monk
 
     def held(path: Path, pre: Preprocessing, sha256: str = "") -> Any:
         found = load(path, pre, sha256)
-        go_on.wait(20)
+        go_on.wait(PATIENCE_S)
         return found
 
     monkeypatch.setattr(preprocess, "load_crop", held)

@@ -7,12 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from harness.base import processes
+from harness.images.dataset import FIRST_LABELS
+from harness.plugin import RunHooks
 from harness.records import reader
-from tests.selftest.running import NO_NETWORK, ROOT, TINY, alive, eventually
+from harness.run.engine import CaseRun, Run
+from harness.settings import resolve
+from tests.selftest.image_folders import lines, put_images, put_text
+from tests.selftest.running import PATIENCE_S, ROOT, TINY, alive, eventually
 
 
 @pytest.mark.parametrize(
@@ -25,7 +32,7 @@ from tests.selftest.running import NO_NETWORK, ROOT, TINY, alive, eventually
     ],
     ids=["and SIGINT", "twice with workers"],
 )
-def test_an_interrupted_run_leaves_its_report_and_code_2(tmp_path, shared, signals, options):
+def test_an_interrupted_run_leaves_its_report_and_code_2(tmp_path, shared, built, signals, options):
     runs = tmp_path / "runs"
     clean = {name: value for name, value in os.environ.items() if not name.startswith("HARNESS_")}
     command = [
@@ -45,14 +52,14 @@ def test_an_interrupted_run_leaves_its_report_and_code_2(tmp_path, shared, signa
     )
     try:
         log = runs / "latest/logs/throughput-tiny-bs4-ascend310p3-load.log"
-        assert eventually(lambda: log.is_file() or process.poll() is not None, 120)
+        assert eventually(lambda: log.is_file() or process.poll() is not None)
         for number in signals:
             process.send_signal(number)
             time.sleep(0.05)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
-        process.wait(30)
+        process.wait(PATIENCE_S)
     assert process.returncode == 2, output
     found = reader.read((runs / "latest").resolve())
     assert found.end is not None
@@ -64,37 +71,62 @@ def test_an_interrupted_run_leaves_its_report_and_code_2(tmp_path, shared, signa
     assert (runs / "latest" / "junit.xml").is_file()
 
 
-def stopped_by_x(done):
+def test_a_run_that_ends_by_x_with_a_worker_keeps_the_code_of_its_failure(run_pytest, built):
+    done = run_pytest(
+        *("--simulate-ascend", "-m", "accuracy", "--batch-sizes=1,2,4,8", "-n", "1", "-x"),
+        *("--simulator=fault=nan:any", "--no-diagnosis"),
+    )
     assert done.code == 1, done.output  # an acceptance failed: xdist calls it interrupted
     assert done.records().end.stopped == "early (stopping after 1 failures)"
     assert "The run stopped early (stopping after 1 failures): " in done.output
     assert "The machine" not in done.output
 
 
-def test_a_run_that_ends_by_x_with_a_worker_keeps_the_code_of_its_failure(run_pytest):
-    done = run_pytest(
-        *("--simulate-ascend", "-m", "accuracy", "--batch-sizes=1,2,4,8", "-n", "1", "-x"),
-        *("--simulator=fault=nan:any", "--no-diagnosis"),
-    )
-    stopped_by_x(done)
+def test_nothing_that_was_built_ahead_lives_on(shared, tmp_path, monkeypatch):
+    options = {
+        "simulate_ascend": True,
+        "simulator": "atc_seconds=600",
+        "batch_sizes": "4",
+        "catalog": str(TINY),
+        "store": str(shared / "store"),
+        **{name: str(tmp_path / name) for name in ("runs", "leases")},
+    }
+    run = Run(resolve(options, environment={}))
+    compilers: list[int] = []
+
+    def compiling() -> bool:
+        known = list(processes._running)
+        compilers.extend(one.pid for one in known if "--framework=5" in str(one.args))
+        return bool(compilers)
+
+    def interrupted(*_):
+        assert eventually(compiling)
+        raise KeyboardInterrupt
+
+    prepared = (None, None)
+    monkeypatch.setattr(CaseRun, "prepare", lambda self: setattr(self, "_prepared", prepared))
+    monkeypatch.setattr("harness.measure.attempt.measure", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.execute(run.plan.of("accuracy"))
+    assert not any(alive(pid) for pid in compilers)
 
 
-def test_nothing_that_was_built_ahead_lives_on(run_pytest):
-    done = run_pytest(
-        *("--simulate-ascend", "-m", "accuracy", "--batch-sizes=1,7", "-x", "--no-diagnosis"),
-        "--simulator=atc_seconds=20,fault=nan:any",
-    )
-    stopped_by_x(done)
-    found = subprocess.run(["pgrep", "-f", str(done.run_dir)], capture_output=True, text=True)
-    assert found.stdout == ""
+def test_a_session_of_pytest_ends_what_is_built_ahead_before_its_workers():
+    steps: list[str] = []
+    run: Any = SimpleNamespace(worker="", begun=False, stop_building=lambda: steps.append("builds"))
+    session: Any = None
+    for _ in RunHooks(run).pytest_sessionfinish(session):
+        steps.append("workers")
+    assert steps == ["builds", "workers"]
 
 
 def test_an_input_error_keeps_its_code_with_x(run_pytest, tmp_path):
-    refused = tmp_path / "refused.yaml"
-    refused.write_text(TINY.read_text().replace(*NO_NETWORK))
-    words = ("--rehearsal", "-m", "accuracy", "--batch-sizes=1,2", "-x")
-    done = run_pytest(*words, catalog=refused)
+    put_images(tmp_path / "val", range(1, 16))
+    put_text(tmp_path / "val_label.txt", lines([label + 1 for label in FIRST_LABELS]))
+    words = ("--target=cpu", "-m", "accuracy", "--batch-sizes=1,2", "-x")
+    done = run_pytest(*words, f"--imagenet={tmp_path}", f"--checkpoints={tmp_path}")
     assert done.code == 4, done.output
+    assert "counts from 1" in done.output
     assert "The machine" not in done.output
 
 
@@ -102,11 +134,12 @@ STARTS = """
 import sys, threading, time
 from pathlib import Path
 from harness.base import processes
-code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+from harness.images.dataset import FIRST_LABELS
+code = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
 log = Path(sys.argv[1])
 def work():
     argv = [sys.executable, "-c", code]
-    processes.run(argv, deadline_s=60, log=log, dies_with_us=sys.argv[2] == "dies")
+    processes.run(argv, deadline_s=600, log=log, dies_with_us=sys.argv[2] == "dies")
 threading.Thread(target=work, daemon=True).start()
 while not log.is_file() or not log.read_text().strip():
     time.sleep(0.05)
@@ -114,7 +147,7 @@ pid = int(log.read_text())
 assert processes.is_ours(pid) and not processes.is_ours(1)
 print(pid, flush=True)
 if sys.argv[2] == "dies":
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
@@ -133,5 +166,5 @@ def test_what_a_process_started_ends_with_it(tmp_path, how):
     pid = int(process.stdout.readline())
     if how == "dies":
         process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_S)
     assert eventually(lambda: not alive(pid))

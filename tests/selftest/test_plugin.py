@@ -115,7 +115,9 @@ def test_a_selection_without_cases_leaves_nothing_behind(run_pytest):
 # Runs -------------------------------------------------------------------------------------
 
 
-def test_a_rehearsal_with_two_workers_then_alone_from_the_store(run_pytest, shared, tmp_path):
+def test_a_rehearsal_with_two_workers_then_alone_from_the_store(
+    run_pytest, built, shared, tmp_path
+):
     html, junit = tmp_path / "pytest.html", tmp_path / "junit.xml"
     done = run_pytest("--rehearsal", *QUICK, "-n", "2", f"--html={html}", f"--junitxml={junit}")
     assert done.code == 0, done.output
@@ -166,7 +168,7 @@ def test_a_rehearsal_with_two_workers_then_alone_from_the_store(run_pytest, shar
     assert re.search(r"1 (recorded|inconclusive)", done.output)
 
 
-def test_other_plugins_cost_neither_a_case_nor_the_report(run_pytest):
+def test_other_plugins_cost_neither_a_case_nor_the_report(run_pytest, built):
     done = run_pytest(
         *("--rehearsal", "-m", "accuracy", "-p", "tests.selftest.plugins.noisy"),
         env={"PYTHONOPTIMIZE": "1", "ANOTHER_ENDS": "tiny-bs4"},
@@ -190,7 +192,7 @@ def test_other_plugins_cost_neither_a_case_nor_the_report(run_pytest):
     assert records.end.exit_status == 3
 
 
-def test_a_lost_worker_costs_one_case_and_is_in_every_report(run_pytest, tmp_path):
+def test_a_lost_worker_costs_one_case_and_is_in_every_report(run_pytest, built, tmp_path):
     html = tmp_path / "pytest.html"
     done = run_pytest(
         *("--rehearsal", "-m", "accuracy", "-n", "1", f"--html={html}"),
@@ -215,7 +217,7 @@ def test_a_lost_worker_costs_one_case_and_is_in_every_report(run_pytest, tmp_pat
     assert "the pytest worker that ran the case died" in cells
 
 
-def test_a_run_that_is_killed_is_incomplete_and_can_be_rendered(run_pytest):
+def test_a_run_that_is_killed_is_incomplete_and_can_be_rendered(run_pytest, built):
     done = run_pytest(
         *("--rehearsal", "-m", "accuracy", "-p", "tests.selftest.plugins.kill_worker"),
         env={"KILL_CASE": "tiny-bs4-cpu"},

@@ -12,6 +12,7 @@ from harness.base.errors import DeviceError
 from harness.targets import leases
 from harness.targets.pool import TURN_S, DevicePool
 from harness.targets.protocol import Device, Traits
+from tests.selftest.running import PATIENCE_S
 
 
 class Devices:
@@ -174,7 +175,7 @@ def test_a_card_that_another_case_has_is_waited_for(pool_of):
         thread.start()
         thread.join(0.3)
         order.append("first")
-    thread.join(20)
+    thread.join(PATIENCE_S)
     assert order == ["first", "second"]
 
 

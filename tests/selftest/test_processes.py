@@ -28,7 +28,7 @@ from harness.base.processes import (
     tail,
     wait_ended,
 )
-from tests.selftest.running import alive, eventually
+from tests.selftest.running import PATIENCE_S, alive, deadline_at, descriptors
 
 
 def python(code: str) -> list[str]:
@@ -105,26 +105,15 @@ def test_a_log_that_cannot_be_written(tmp_path):
         run(["echo"], deadline_s=60, log=tmp_path / "file" / "log")
 
 
-@pytest.fixture
-def deadline_at(monkeypatch) -> Callable[[Path], None]:
-    """Let the deadline pass when a file is complete: a busy machine may take its time."""
-
-    def set_deadline(file: Path):
-        def wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
-            assert 0 < seconds <= 60
-            assert eventually(lambda: file.exists() and file.read_text().endswith("\n"), 60)
-            return False
-
-        monkeypatch.setattr(processes, "wait_ended", wait)
-
-    return set_deadline
+def complete(file: Path) -> Callable[[], bool]:
+    return lambda: file.exists() and file.read_text().endswith("\n")
 
 
 @pytest.mark.parametrize("stubborn", [False, True])
-def test_deadline_kills_grandchildren(tmp_path, deadline_at, stubborn):
+def test_deadline_kills_grandchildren(tmp_path, monkeypatch, stubborn):
     """Those, too, that ignore SIGTERM or make a group of their own."""
     pids = tmp_path / "pids"
-    deadline_at(pids)
+    deadline_at(monkeypatch, complete(pids))
     code = f"""
         import os, signal, subprocess, time
         if {stubborn}:
@@ -173,10 +162,10 @@ def test_a_setpriv_that_cannot_is_asked_once_and_left_out(tmp_path, setpriv):
     assert calls.read_text() == "--pdeathsig KILL -- true\n"
 
 
-def test_a_setpriv_that_hangs_is_left_out(tmp_path, setpriv, deadline_at):
+def test_a_setpriv_that_hangs_is_left_out(tmp_path, setpriv, monkeypatch):
     pid = tmp_path / "pid"
     setpriv(f"echo $$ > {pid}; exec sleep 600")
-    deadline_at(pid)
+    deadline_at(monkeypatch, complete(pid))
     assert processes.with_parent(["atc"]) == ["atc"]
     assert not alive(int(pid.read_text()))
 
@@ -221,14 +210,14 @@ def test_a_second_interrupt_kills_at_once(monkeypatch):
             kill_group(process, grace_s=60)
         monkeypatch.undo()
         try:
-            assert wait_ended(process, 10)
+            assert wait_ended(process, PATIENCE_S)
         finally:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def test_what_will_not_die_is_said(tmp_path, monkeypatch, deadline_at):
+def test_what_will_not_die_is_said(tmp_path, monkeypatch):
     pid = tmp_path / "pid"
-    deadline_at(pid)
+    deadline_at(monkeypatch, complete(pid))
     monkeypatch.setattr(processes, "_signal_all", lambda leader, number: None)
     monkeypatch.setattr(processes, "KILL_WAIT_S", 0.1)
     argv = ["sh", "-c", f"echo $$ > {pid}; exec sleep 600"]
@@ -239,13 +228,13 @@ def test_what_will_not_die_is_said(tmp_path, monkeypatch, deadline_at):
 
 
 def test_a_deadline_ends_a_program_and_no_descriptor_is_left_open(tmp_path):
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     for argv, deadline_s in ((["true"], 60), (["/no/such/program"], 60), (["sleep", "600"], 0.05)):
         done = run(argv, deadline_s=deadline_s, log=tmp_path / "log")
     assert done.timed_out and not done.ok and not done.unkillable
     assert done.returncode == -signal.SIGTERM
     assert "sleep was stopped after" in done.describe()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() <= before
 
 
 @pytest.mark.parametrize(

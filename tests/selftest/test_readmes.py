@@ -273,7 +273,9 @@ def test_commands_of_both_readmes_that_start_runs_work(documents, env, tmp_path)
     assert failures(found, env, tmp_path / "none") == {}
 
 
-def test_commands_of_both_readmes_that_look_at_runs_work(documents, env, tmp_path, monkeypatch):
+def test_commands_of_both_readmes_that_look_at_runs_work(
+    documents, env, built, tmp_path, monkeypatch
+):
     # One command is run as it stands, on a small network; the others look at what it left.
     monkeypatch.chdir(ROOT)
     small = {**env, "HARNESS_CATALOG": str(TINY), "HARNESS_BATCH_SIZES": "1"}

@@ -18,7 +18,8 @@ from harness.targets import shared_memory
 from harness.targets.protocol import Float32
 from harness.targets.sessions import WorkerSession
 from harness.targets.shared_memory import SLOTS
-from tests.selftest.worker_backend import B, C, Opener, batch, descriptors, expected, failing
+from tests.selftest.running import descriptors
+from tests.selftest.worker_backend import B, C, Opener, batch, expected, failing
 from tests.selftest.worker_backend import opened as opened
 
 
@@ -82,7 +83,7 @@ def test_a_host_without_memory_files(
         held = os.stat(file)
         assert held.st_nlink == 0  # it goes with its last user, however that one ends
         assert held.st_blocks * 512 >= held.st_size > 0  # no page can be missing later
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 @pytest.mark.parametrize("what", ["TemporaryFile", "posix_fallocate"])
@@ -98,7 +99,7 @@ def test_a_host_without_memory_files_and_room(
     with pytest.raises(LoadError, match=r"model\.fake: no shared .* No space left") as caught:
         opened()
     assert "temporary directory" in caught.value.remedy
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def test_large_batches_take_two_slots(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:

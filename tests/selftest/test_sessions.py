@@ -22,7 +22,7 @@ from harness.targets.protocol import Device, Float32, Session
 from harness.targets.sessions import WorkerSession, open_session
 from harness.targets.shared_memory import SLOTS
 from harness.targets.worker_process import WORKER
-from tests.selftest.running import ROOT, alive, eventually
+from tests.selftest.running import ROOT, alive, descriptors, eventually
 from tests.selftest.worker_backend import (
     SHAPE,
     B,
@@ -31,7 +31,6 @@ from tests.selftest.worker_backend import (
     S,
     batch,
     broken,
-    descriptors,
     expected,
     failing,
 )
@@ -185,7 +184,8 @@ FAULTS = {
 def test_a_fault_is_one_error_with_the_log(
     opened: Opener, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_process, "CLOSE_S", 0.5)
+    if fault == "closes everything":  # it lives on: nobody need wait for its end
+        monkeypatch.setattr(worker_process, "CLOSE_S", 0.5)
     before = descriptors()
     code, message = FAULTS[fault]
     words = "print('last words'); ctypes.CDLL(None).puts(b'said in C')"
@@ -194,7 +194,7 @@ def test_a_fault_is_one_error_with_the_log(
     assert re.search(message, error.message)
     assert "last words" in error.log and "said in C" in error.log
     assert error.remedy.endswith("/worker.log")
-    assert descriptors() == before
+    assert descriptors() <= before
     if fault == "segmentation fault":
         assert "Segmentation fault" in error.log and "in run" in error.log  # its stack
 
@@ -297,7 +297,7 @@ def test_a_bad_model_is_a_load_error(opened: Opener, model: str) -> None:
     assert "opening" in caught.value.log
     assert caught.value.message.startswith("model.fake")
     assert caught.value.remedy
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def test_an_interpreter_or_backend_that_is_none(opened: Opener, tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ def test_an_interpreter_or_backend_that_is_none(opened: Opener, tmp_path: Path) 
     ):
         with pytest.raises(LoadError, match=message):
             opened(**given)
-        assert descriptors() == before
+        assert descriptors() <= before
 
 
 # --- use and misuse ---------------------------------------------------------------------------
@@ -370,7 +370,7 @@ def test_close_is_polite_first_and_can_be_repeated(opened: Opener, tmp_path: Pat
     assert ends
     assert said.exists() and not alive(worker)
     session.close()
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def test_helpers_of_a_runtime_inherit_the_lease_and_nothing_else(

@@ -28,7 +28,7 @@ from harness.simulator.config import TOOLS
 from harness.simulator.faults import DRIVERS, FAULTS, Fault
 from harness.simulator.host import FOREIGN_PID, Host, play
 from harness.targets.ascend.simulation import is_part
-from tests.selftest.running import ROOT, eventually
+from tests.selftest.running import PATIENCE_S, ROOT, eventually
 from tests.selftest.simulated import make_host
 
 # --- configuration ----------------------------------------------------------------------------
@@ -206,7 +206,7 @@ def test_a_hanging_tool_hangs_and_dies_when_told(tmp_path, fault, command):
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.1)
     process.terminate()
-    assert process.wait(20) == -signal.SIGTERM
+    assert process.wait(PATIENCE_S) == -signal.SIGTERM
     process.communicate()
     assert not host.host.strikes(fault)
 

@@ -10,7 +10,7 @@ from harness.base.errors import DeviceError
 from harness.measure import watcher as watching
 from harness.records.conditions import Condition
 from harness.targets.protocol import Traits
-from tests.selftest.running import eventually
+from tests.selftest.running import PATIENCE_S, eventually
 
 
 def looks_of(monkeypatch, answers, enough):
@@ -31,7 +31,7 @@ def looks_of(monkeypatch, answers, enough):
     target: Any = SimpleNamespace(traits=Traits(3e-2), look=look)
     nothing: Any = None
     with watching.Watcher(target, nothing, nothing) as watcher:
-        assert looked.wait(30.0)
+        assert looked.wait(PATIENCE_S)
         assert eventually(watcher.ready)
     return [condition.throttled for condition in watcher.seen]
 
@@ -47,13 +47,13 @@ def test_rounds_wait_for_a_look_that_meets_the_device_at_work(monkeypatch):
 
     def look(device, moment, seconds, session):
         asked.set()
-        assert answer.wait(30.0)
+        assert answer.wait(PATIENCE_S)
         return Condition(moment, seconds, throttled="yes")
 
     target: Any = SimpleNamespace(traits=Traits(3e-2), look=look)
     nothing: Any = None
     with watching.Watcher(target, nothing, nothing) as watcher:
-        assert asked.wait(30.0)
+        assert asked.wait(PATIENCE_S)
         assert not watcher.ready()
         answer.set()
         assert eventually(watcher.ready)

@@ -24,7 +24,7 @@ from harness.targets.protocol import Device
 from harness.targets.sessions import open_session
 from harness.targets.shared_memory import memory_file
 from harness.targets.worker_process import WORKER
-from tests.selftest.running import ROOT, alive
+from tests.selftest.running import PATIENCE_S, ROOT, alive
 from tests.selftest.worker_backend import FAKE, B, C, batch, expected
 
 PARENT = """
@@ -102,7 +102,7 @@ class Raw:
     def close(self) -> None:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(30)
+        self.process.wait(PATIENCE_S)
         for fd in (self.command, self.reply, self.memory):
             os.close(fd)
 
@@ -131,7 +131,7 @@ def test_the_worker_survives_a_failed_run(raw: Callable[..., Raw]) -> None:
     np.testing.assert_array_equal(result, expected(batch(1)))
     assert "error" in worker.ask(op="nonsense")
     assert worker.ask(op="close") == {"id": 1}
-    assert worker.process.wait(30) == 0
+    assert worker.process.wait(PATIENCE_S) == 0
 
 
 def in_process(
@@ -245,7 +245,7 @@ def test_the_worker_ends_with_the_command_pipe(
     if hang:
         worker.send(op="run", slot=0)
     os.close(worker.command)
-    worker.process.wait(30)
+    worker.process.wait(PATIENCE_S)
     worker.command = os.open(os.devnull, os.O_RDONLY)
 
 
@@ -271,7 +271,7 @@ def test_a_hang_with_the_interpreter_locked_ends_without_a_parent(
     worker = raw(limit=1.0)
     worker.open("ctypes.PyDLL(None).sleep(600)")
     worker.send(op="run", slot=0)
-    assert worker.process.wait(30) == 1
+    assert worker.process.wait(PATIENCE_S) == 1
     assert "Timeout" in (tmp_path / "raw.log").read_text()
 
 

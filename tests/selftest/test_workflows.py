@@ -19,7 +19,7 @@ from harness.records import reader
 from harness.report import why
 from harness.settings import OPTIONS
 from tests.selftest import report_samples as samples
-from tests.selftest.running import ROOT, TINY, on_one_core
+from tests.selftest.running import PATIENCE_S, ROOT, TINY, on_one_core
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 NIGHTLY = ROOT / "ci" / "nightly.sh"
@@ -128,7 +128,7 @@ def night(tmp_path, shared):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=300,
+            timeout=4 * PATIENCE_S,
             preexec_fn=on_one_core,
         )
 
@@ -138,7 +138,7 @@ def night(tmp_path, shared):
 CHAIN = "--simulate-ascend --batch-sizes=4 --budget=0.2 --timing-precision=50 --no-diagnosis"
 
 
-def test_a_night_that_fails_keeps_its_code_and_says_why_at_its_end(night, tmp_path):
+def test_a_night_that_fails_keeps_its_code_and_says_why_at_its_end(night, built, tmp_path):
     done = night(
         "-p",
         "no:cacheprovider",
@@ -167,9 +167,33 @@ def test_a_night_that_fails_keeps_its_code_and_says_why_at_its_end(night, tmp_pa
     assert (run / "junit.xml").is_file()
 
 
-def test_a_good_night_takes_its_arguments_from_the_file_and_tidies_the_store(night, tmp_path):
-    done = night(NIGHTLY_ARGS=f"{CHAIN} -m throughput", NIGHTLY_STORE_GB=100)
+@pytest.fixture
+def played(tmp_path):
+    """Make a Python whose pytest leaves a run that is given, says its arguments and does a last
+    thing; all else is the real one's.
+    """
+
+    def played(records, last):
+        kept = samples.write(tmp_path / "kept", records)
+        run = tmp_path / "runs" / "20261120-073000-1a2b"
+        run.parent.mkdir()
+        python = tmp_path / "python"
+        python.write_text(
+            f'#!/bin/sh\ncase "$*" in "-m pytest"*) cp -r {kept} {run} && ln -s {run.name} '
+            f'{run.parent}/latest && echo "asked: $@" && {last};; esac\n'
+            f'exec {sys.executable} "$@"\n'
+        )
+        python.chmod(0o755)
+        return python
+
+    return played
+
+
+def test_a_good_night_takes_its_arguments_from_the_file_and_tidies_the_store(night, played):
+    python = played(samples.run_records([samples.case("a", 1)]), "exit 0")
+    done = night(NIGHTLY_ARGS="-k 1 -m throughput", NIGHTLY_STORE_GB=100, NIGHTLY_PYTHON=python)
     assert done.returncode == 0, done.stdout
+    assert "asked: -m pytest -k 1 -m throughput\n" in done.stdout
     assert "RUN PASSED" in done.stdout
     assert "0 artifacts, 0 bytes removed" in done.stdout
     assert "::" not in done.stdout.replace(".py::", "")
@@ -197,20 +221,12 @@ def test_a_night_without_a_run_says_so_and_blames_no_earlier_one(night, tmp_path
     assert "20260101" not in done.stdout
 
 
-def test_a_night_that_is_stopped_says_one_thing_of_what_it_left(night, tmp_path):
+def test_a_night_that_is_stopped_says_one_thing_of_what_it_left(night, played):
     """Its records say that it was interrupted: the script knows by what."""
-    found = samples.run_records(
+    records = samples.run_records(
         [samples.case("a", 1)], lost=[samples.planned(samples.case("b", 1))], exit_status=2
     )
-    kept = samples.write(tmp_path / "kept", found)
-    run = tmp_path / "runs" / "20261120-073000-1a2b"
-    run.parent.mkdir()
-    slow = tmp_path / "python"
-    slow.write_text(
-        f'#!/bin/sh\ncase "$*" in "-m pytest"*) cp -r {kept} {run} && ln -s {run.name} '
-        f'{run.parent}/latest && exec sleep 60;; esac\nexec {sys.executable} "$@"\n'
-    )
-    slow.chmod(0o755)
+    slow = played(records, "exec sleep 600")
     done = night("--rehearsal", NIGHTLY_PYTHON=slow, NIGHTLY_HOURS="0.001")
     assert done.returncode == 7, done.stdout
     end = done.stdout[done.stdout.index("RUN STOPPED: time limit") :]

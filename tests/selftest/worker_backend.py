@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -124,7 +123,3 @@ def broken(session: WorkerSession) -> InferError:
     with pytest.raises(InferError) as caught:
         list(session.stream([batch(-1)]))
     return caught.value
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))

@@ -25,8 +25,7 @@ responsible for it, in its own words; a twin without the fault must come out sou
 about a device runs through the real chain: export, onnxsim, ONNX Runtime, the device worker. Tools
 and devices are the simulator's: no NPU took part.
 
-`python -m tests.selftest.planted_table` prints this page; with `--run` it plants every fault and
-says what came of each.
+`python -m tests.selftest.planted_table` prints this page.
 
 - *Preprocessing conformance* holds what is fed against the guides' scripts, bit for bit: a mistake
   in `baselines.yaml` or in the code is eager PyTorch's as well, and no comparison of the two shows
