@@ -23,7 +23,7 @@ TINY = Path(__file__).parent / "tiny.yaml"
 # How long a test waits for what must happen: it ends a test that hangs, on the slowest machine.
 PATIENCE_S = 120.0
 # The library refuses the argument when it builds the network, and not before.
-NO_NETWORK = ("timm:test_resnet", "timm:test_resnet\n      arguments: {no_such: 1}")
+NO_NETWORK = ("timm:test_resnet", "torchvision:squeezenet1_1\n      arguments: {no_such: 1}")
 # The budget ends each throughput case after its first rounds, for tests that ask what becomes of a
 # verdict, not which it is.
 QUICK = ("--budget", "0.1", "--timing-precision", "100", "--allow-inconclusive")

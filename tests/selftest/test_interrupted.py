@@ -21,6 +21,8 @@ from harness.settings import resolve
 from tests.selftest.image_folders import lines, put_images, put_text
 from tests.selftest.running import PATIENCE_S, ROOT, TINY, alive, eventually
 
+QUICK_EXIT = ("-p", "tests.selftest.plugins.quick_exit")
+
 
 @pytest.mark.parametrize(
     ("signals", "options"),
@@ -28,7 +30,7 @@ from tests.selftest.running import PATIENCE_S, ROOT, TINY, alive, eventually
         # Who waits presses Ctrl-C as well, while pytest works out what it interrupted.
         ([signal.SIGTERM, *[signal.SIGINT] * 7], []),
         # As `timeout` does: the process, then its group. xdist's workers write lines to their end.
-        ([signal.SIGTERM, signal.SIGTERM], ["-n", "2"]),
+        ([signal.SIGTERM, signal.SIGTERM], ["-n", "2", *QUICK_EXIT]),
     ],
     ids=["and SIGINT", "twice with workers"],
 )

@@ -119,15 +119,14 @@ def test_a_rehearsal_with_two_workers_then_alone_from_the_store(
     run_pytest, built, shared, tmp_path
 ):
     html, junit = tmp_path / "pytest.html", tmp_path / "junit.xml"
-    done = run_pytest("--rehearsal", *QUICK, "-n", "2", f"--html={html}", f"--junitxml={junit}")
+    words = ("--rehearsal", "--batch-sizes=4")
+    done = run_pytest(*words, *QUICK, "-n", "2", f"--html={html}", f"--junitxml={junit}")
     assert done.code == 0, done.output
     records = done.records()
-    assert sorted(done.outcomes()) == [
-        f"{check} tiny-bs{size}-cpu" for check in ("accuracy", "throughput") for size in (1, 4)
-    ]
+    assert sorted(done.outcomes()) == ["accuracy tiny-bs4-cpu", "throughput tiny-bs4-cpu"]
     assert records.end is not None
-    assert (records.end.complete, records.end.planned) == (True, 4)
-    assert {case.worker for case in records.cases} <= {"gw0", "gw1"}
+    assert (records.end.complete, records.end.planned) == (True, 2)
+    assert {case.worker for case in records.cases} == {"gw0", "gw1"}
     assert records.run is not None
     assert records.run.command[:2] == ("pytest", "-p")
     case = next(one for one in records.cases if one.accuracy is not None)
@@ -151,21 +150,12 @@ def test_a_rehearsal_with_two_workers_then_alone_from_the_store(
 
     places = {"store": shared / "store", "runs": tmp_path / "more", "leases": tmp_path / "leases"}
     options = [f"--{name}={place}" for name, place in places.items()]
-    arguments = ["--rehearsal", "-m", "accuracy", f"--catalog={TINY}", *options]
+    arguments = [*words, "-m", "accuracy", f"--catalog={TINY}", *options]
     (code, heavy), output = modules_after(arguments)
     assert (code, heavy) == (0, []), output
-    cases = reader.read((tmp_path / "more" / "latest").resolve()).cases
-    assert [case.outcome for case in cases] == ["passed", "passed"]
-    assert all(artifact.cached for case in cases for artifact in case.artifacts)
-
-    # A real run on the stand-in weights: nothing is published for this host.
-    weights = next((shared / "store").glob("v1/standin/*/tiny.pth"))
-    done = run_pytest(
-        *("--target", "cpu", "-m", "throughput", "--batch-sizes", "1", *QUICK),
-        f"--checkpoints={weights.parent}",
-    )
-    assert done.code == 0, done.output
-    assert re.search(r"1 (recorded|inconclusive)", done.output)
+    (case,) = reader.read((tmp_path / "more" / "latest").resolve()).cases
+    assert case.outcome == "passed"
+    assert all(artifact.cached for artifact in case.artifacts)
 
 
 def test_other_plugins_cost_neither_a_case_nor_the_report(run_pytest, built):
@@ -250,7 +240,7 @@ def test_failures_in_pytests_words(run_pytest, tmp_path):
     first, second = done.records().cases[:2]
     assert first.error is not None
     assert first.error.stage is Stage.NETWORK
-    assert "test_resnet" in first.error.message
+    assert "squeezenet1_1" in first.error.message
     assert "baselines.yaml" in first.error.remedy
     assert first.error.remedy in done.output
     assert "Traceback" not in done.output
