@@ -133,6 +133,14 @@ def test_one_wrong_output_is_not_lost_in_a_trial(case_of, driver, check, fault, 
     assert words in case.sentence
 
 
+def test_wrong_outputs_have_one_cause_in_both_checks(execute):
+    records = execute("fault=nan")
+    assert records.end.exit_status == 1
+    findings = causes.causes(records)
+    assert [finding.cause for finding in findings] == ["toolchain"] * 2
+    assert findings[0].why == findings[1].why
+
+
 def test_a_lost_device_is_set_aside_and_the_case_is_tried_on_another(execute):
     records = execute("cards=2,fault=device-lost:0")
     assert records.end.exit_status == 0

@@ -117,7 +117,8 @@ def test_a_target_outside_the_tree_is_registered_in_one_line(tmp_path):
     code, output = run_python(["-c", RUN, *options], env=env)
     assert code == 0, output
     (case,) = reader.read((tmp_path / "runs" / "latest").resolve()).cases
-    assert (case.target, case.outcome, case.provenance) == ("abacus", "recorded", "real")
+    assert (case.target, case.provenance) == ("abacus", "real")
+    assert case.outcome in ("recorded", "inconclusive")  # as many rounds as the time allows
     assert case.device is not None and case.throughput is not None
     assert case.device.name == "7 beads"
     assert case.throughput.setup.chip == "7 beads"

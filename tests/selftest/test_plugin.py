@@ -9,9 +9,11 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from html import unescape
+from types import SimpleNamespace
 
 import pytest
 
+from harness import plugin
 from harness.base.stages import Stage
 from harness.pages.looks import banners
 from harness.records import reader
@@ -180,6 +182,20 @@ def test_other_plugins_cost_neither_a_case_nor_the_report(run_pytest, built):
     records = done.records()
     assert records.end is not None
     assert records.end.exit_status == 3
+
+
+@pytest.mark.parametrize(
+    ("outcome", "passed", "word"),
+    [
+        ("recorded", True, "recorded"),
+        ("inconclusive", False, "inconclusive"),
+        ("failed", False, ""),
+    ],
+)
+def test_what_pytest_does_not_know_has_its_own_word(outcome, passed, word):
+    report = SimpleNamespace(acceptance={"outcome": outcome}, when="call", passed=passed)
+    status = plugin.pytest_report_teststatus(report)
+    assert (status[0] if status else "") == word
 
 
 def test_a_lost_worker_costs_one_case_and_is_in_every_report(run_pytest, built, tmp_path):
