@@ -12,7 +12,8 @@ FIND_PYTHON := for p in "$(PYTHON)" python3 python3.12 python3.11; do \
 	[ -n "$$p" ] && "$$p" -c 'import sys, venv; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \
 	2>/dev/null && { echo "$$p"; exit 0; }; done; exit 1
 REQUIREMENTS := requirements.txt $(wildcard requirements/*.txt) pyproject.toml
-PIP := $(BIN)/python -m pip install --disable-pip-version-check
+# Python compiles what it imports, once; pip would compile all of PyTorch.
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-compile
 
 # Sizes of the wheels for x86-64: what pip install --dry-run --ignore-installed adds up to.
 ifeq ($(TORCH),)
