@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 FORMATS = {"contiguous": "contiguous_format", "channels-last": "channels_last"}  # PyTorch's names
-TRIALS = 3  # executions of one image by which formats are compared, a quick network's for TRIAL_S
+TRIALS = 2  # executions of one image by which formats are compared, a quick network's for TRIAL_S
 TRIAL_S = 0.3  # seconds of CPU time
 
 
