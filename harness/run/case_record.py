@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import shlex
 import traceback
 from typing import Any
 
 from harness.base import host
-from harness.base.errors import HarnessError
+from harness.base.errors import ConfigError, HarnessError
 from harness.base.stages import Stage
 from harness.plan import Case
 from harness.records.observed import DeviceInfo, ErrorInfo
@@ -51,13 +52,18 @@ def error_info(error: BaseException) -> ErrorInfo:
 def repeat_command(settings: Settings, case: Case) -> str:
     """Return the command that does one case again, with every setting that can change it."""
     flags = [row for row in OPTIONS if row.kind == "flag" and settings.value(row)]
-    # What the settings are where only the kind of run is named.
-    plain = resolve({row.name: True for row in flags}, environment={})
+    # What the settings are where only the kind of run is named, without and with the variables.
+    kind = {row.name: True for row in flags}
+    plain = here = resolve(kind, environment={})
+    with contextlib.suppress(ConfigError):  # a variable that the command line replaced
+        here = resolve(kind)
     words = ["pytest", "-m", case.check, *(row.flag for row in flags)]
     chosen: dict[str, Any] = {"models": case.model, "batch_sizes": case.batch_size}
     for row in OPTIONS:
         value = chosen.get(row.name, settings.value(row))
-        if row.kind == "flag" or row.name in ("runs", "lang") or value == plain.value(row):
+        if row.kind == "flag" or row.name in ("runs", "lang"):
+            continue
+        if value in (None, "", ()) or value == plain.value(row) == here.value(row):
             continue
         if row.kind == "pairs":
             words += [f"{row.flag}={name}={path}" for name, path in value]
