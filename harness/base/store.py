@@ -331,7 +331,7 @@ class Store:
                 directory.rename(grave)
             except FileNotFoundError:
                 return False
-            shutil.rmtree(grave)
+            remove_tree(grave)
         return True
 
 
@@ -366,6 +366,14 @@ def _sync(path: Path) -> None:
     """Have a file's bytes on the disk before its name tells anybody that they are."""
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder, or the link or file that lies in its place. Raises `OSError`."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def mtime(path: Path) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 
 from harness.base import locks
 from harness.base.stages import Stage
-from harness.base.store import Entry, Inputs, Store, canonical, key_of, mtime
+from harness.base.store import Entry, Inputs, Store, canonical, key_of, mtime, remove_tree
 
 GRACE_S = 3600.0
 
@@ -120,7 +119,7 @@ def _remove_leftovers(store: Store) -> Iterator[tuple[Path, OSError]]:
             if leftover.parent.name == "staging":
                 store.remove(leftover.name.rsplit("-", 2)[0], leftover)
             else:  # nobody opens it
-                shutil.rmtree(leftover)
+                remove_tree(leftover)
         except (locks.LockTimeout, FileNotFoundError):
             continue
         except OSError as error:

@@ -65,7 +65,7 @@ class FileDigests:
 def _recalled(memory: Path) -> dict[str, str]:
     try:
         digests = json.loads(regular_text(memory))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     whole = isinstance(digests, dict) and all(isinstance(one, str) for one in digests.values())
     return digests if whole else {}

@@ -178,7 +178,9 @@ def _joined_cases(parts: Sequence[_Part]) -> list[tuple[_Part, CaseLine]]:
     clashes = []
     for part in parts:
         for case in part.records.cases:
-            other, known = cases.setdefault(case.nodeid, (part, case))
+            # The same whatever folder pytest took for its root.
+            name = case.nodeid.rpartition("::")[2]
+            other, known = cases.setdefault(name, (part, case))
             # As text: a NaN equals itself.
             after = {name: repr(value) for name, value in case}
             differ = [name for name, value in known if repr(value) != after[name]]

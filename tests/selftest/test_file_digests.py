@@ -72,7 +72,9 @@ def test_a_file_that_took_anothers_place_is_hashed_again(
     assert hashed == [images.names[3]]
 
 
-@pytest.mark.parametrize("content", [b"", b'{"a": "b', b"[]", b'{"a": 1}', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content", [b"", b'{"a": "b', b"[]", b'{"a": 1}', b"\xff\xfe", b"[" * 99_999]
+)
 def test_a_damaged_memory_is_only_slower(
     content: bytes, tmp_path: Path, images: ImageSet, hashed: list[str]
 ) -> None:

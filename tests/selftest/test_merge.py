@@ -103,6 +103,17 @@ def test_an_overlap_that_disagrees_is_refused(tmp_path, changes, said):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "copy"]
 
 
+def test_a_case_is_the_same_wherever_pytest_has_its_root(tmp_path):
+    parts = shards(tmp_path)
+    copy = shutil.copytree(parts[0], tmp_path / "copy")
+    text = (copy / RESULTS).read_text()
+    assert "tests/acceptance/" in text
+    text = text.replace("tests/acceptance/", "acceptance/").replace('"passed"', '"failed"')
+    (copy / RESULTS).write_text(text)
+    with pytest.raises(RecordError, match=r"disagree about 2 cases: .*bs1.*bs4"):
+        merge([*parts, copy], tmp_path / "both")
+
+
 # What is refused --------------------------------------------------------------------------
 
 

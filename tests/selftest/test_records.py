@@ -180,7 +180,9 @@ def test_samples_lie_beside_the_records(tmp_path: Path) -> None:
     assert file == "samples/throughput-a-bs1-cpu.json"
     assert read_samples(tmp_path, file) == kept
     (tmp_path / "samples" / "bad.json").write_text('{"ours": [["x"]]}')
-    for name in ("samples/none.json", "samples/bad.json", "../samples/x.json", "/etc/passwd"):
+    (tmp_path / "samples" / "deep.json").write_text("[" * 99_999)
+    bad = ("samples/none.json", "samples/bad.json", "samples/deep.json")
+    for name in (*bad, "../samples/x.json", "/etc/passwd"):
         with pytest.raises(RecordError, match="no samples at"):
             read_samples(tmp_path, name)
 

@@ -497,7 +497,10 @@ def test_gc_removes_leftovers_of_dead_builds_and_old_damage(tmp_path):
         (folder / "half").write_text("x")
     for folder in old:
         aged(folder, 2 * 3600)
+    for folder in old:
+        folder.with_name(f"export-{key}-125-0a1b2c3d").symlink_to("a disk that is gone")
     assert tidy(Store(tmp_path)) == Tidied((), (), ())
+    assert list(tmp_path.glob("*/*")) == [young, *tmp_path.glob("locks/*")]
     assert files_below(tmp_path) == [f"staging/{young.name}/half"]
     assert tidy(Store(tmp_path / "absent"), max_bytes=0) == Tidied((), (), ())
 
