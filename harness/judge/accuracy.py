@@ -134,10 +134,7 @@ def judge_own_set(
             "eager PyTorch give the weights in place of --onnx"
         )
     elif not eager.correct[0]:
-        sentence = (
-            f"eager PyTorch is right on none of the {counted(scores.images)}: wrong weights, "
-            "labels or preprocessing? To agree with it means nothing"
-        )
+        sentence = _right_on_none(measurement)
     else:
         difference = 100 * (Fraction(scores.correct[0], eager.correct[0]) - 1)
         off = abs(difference) if rule.side == "both" else max(Fraction(0), -difference)
@@ -229,7 +226,7 @@ def judge_rehearsal(measurement: AccuracyMeasurement, *, bound: float) -> Verdic
 
     Every prediction is equal, unless the eager margin is below what `bound` allows; the score is
     equal otherwise; fidelity within `bound`. These images are the whole set, and the eager model
-    is the truth.
+    is the truth; where it is right on none of them, nothing is decided.
     """
     require(measurement.provenance, "the eager model as the truth", "rehearsal", "simulated")
     scores, fidelity = measurement.scores, measurement.fidelity
@@ -251,8 +248,11 @@ def judge_rehearsal(measurement: AccuracyMeasurement, *, bound: float) -> Verdic
         f"{scores.images - excused} of {scores.images} predictions equal eager's{rounding}; "
         f"logits differ by {fidelity.relative_l2:.1e} of {bound:g} allowed"
     )
+    kind: VerdictKind = "FAIL" if problems else "PASS"
+    if not (problems or eager.correct[0]):  # on images or weights that a simulation was given
+        kind, agrees = "INCONCLUSIVE", _right_on_none(measurement)
     return Verdict(
-        kind="FAIL" if problems else "PASS",
+        kind=kind,
         sentence=problems_text(problems) or agrees,
         rule="accuracy-rehearsal",
         unit="%",
@@ -285,6 +285,13 @@ def _problems(measurement: AccuracyMeasurement, bound: float) -> list[Problem]:
         logits = {"relative_l2": fidelity.relative_l2, "bound": bound}
         problems.append(Problem(ProblemCode.LOGITS_DIFFER, logits))
     return problems
+
+
+def _right_on_none(measurement: AccuracyMeasurement) -> str:
+    return (
+        f"eager PyTorch is right on none of the {counted(measurement.scores.images)}: wrong "
+        "weights, labels or preprocessing? To agree with it means nothing"
+    )
 
 
 def _figures(measurement: AccuracyMeasurement, bound: float) -> Figures:

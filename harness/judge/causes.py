@@ -91,6 +91,12 @@ _STRANGE_TIMES = Reason(
     "time it with the runtime's own tool (the record has its command) or with another --driver, "
     "and hold both figures against each other",
 )
+_WAITS = Reason(
+    "toolchain",
+    "it waits, or computes in another process, beside eager PyTorch that does not",
+    "see in the log of its session what it does there, and run this case again",
+)
+_OF_TIMES = {ProblemCode.STRANGE_TIMES, ProblemCode.WAITS}
 _OFF = Reason("model", "it ran, and its figures do not hold")
 _FEW_IMAGES = Reason(
     "input",
@@ -196,6 +202,8 @@ def _of_failed(case: CaseLine, diagnosed: Diagnosed) -> Reason:
     elif wrong_outputs(case):
         known = (diagnosed[one] for one in _compiled(case) if one in diagnosed)
         reason = next(known, _OTHER_OUTPUTS)
+    elif ProblemCode.WAITS in codes:
+        reason = _WAITS
     else:
         reason = _STRANGE_TIMES if strange_times(case) else _OFF
     remedy = _SEE_DIAGNOSIS if case.diagnosis is not None else reason.remedy
@@ -259,7 +267,7 @@ def says_nothing_of_the_model(error: ErrorInfo) -> bool:
 
 def strange_times(case: CaseLine) -> bool:
     """Return whether a throughput failed because its times cannot be right, whatever they are."""
-    return ProblemCode.STRANGE_TIMES in _codes(case)
+    return bool(_codes(case) & _OF_TIMES)
 
 
 def wrong_outputs(case: CaseLine) -> bool:
@@ -268,7 +276,7 @@ def wrong_outputs(case: CaseLine) -> bool:
     if measured is None:
         return False
     outside = measured.outputs is not None and not measured.outputs.within
-    return outside or bool(_codes(case) - {ProblemCode.STRANGE_TIMES})
+    return outside or bool(_codes(case) - _OF_TIMES)
 
 
 def failure(case: CaseLine) -> Hashable | None:

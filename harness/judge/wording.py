@@ -60,6 +60,8 @@ _PROBLEMS = {
     ProblemCode.STRANGE_TIMES: "the session says that {executions} executions took "
     "{reported_ms:.4g} ms, and {passed_ms:.4g} ms passed: its times are not milliseconds, or it "
     "does not wait for the device",
+    ProblemCode.WAITS: "an execution takes {cpu_ms:.4g} ms of CPU time and {clock_ms:.4g} ms by "
+    "the clock, where eager PyTorch hardly waits: it waits, or computes in another process",
     ProblemCode.BATCH_IMAGES: "{n} of batch size {size} or {other} alone, or with another label "
     "({some})",
     ProblemCode.OTHER_ARTIFACT: "the checks ran different compiled files: accuracy "

@@ -2,11 +2,13 @@
 
 Each computes on one thread of a process of its own, in short turns. What is judged is the ratio of
 the CPU times that the two processes spent on an execution: a neighbour takes the clock's time from
-both, and next to none of theirs. Frames a second are taken from the clock all the same.
+both, and next to none of theirs. Frames a second are taken from the clock all the same, and a model
+that waits, or computes in another process, while eager PyTorch does not, is no fast one.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from statistics import fmean
@@ -14,7 +16,14 @@ from statistics import fmean
 from harness.base.errors import InferError
 from harness.judge.statistics import trimmed_mean
 from harness.measure.throughput import loops_of, times_of, timing_of
-from harness.records.measurements import EagerSpeed, Samples, ThroughputMeasurement, Timing
+from harness.records.measurements import (
+    EagerSpeed,
+    Problem,
+    ProblemCode,
+    Samples,
+    ThroughputMeasurement,
+    Timing,
+)
 from harness.targets.protocol import Session, Times
 
 # CPU time of a turn: ten ticks where a kernel counts it in ticks of 10 ms; most are far finer.
@@ -23,6 +32,8 @@ TURN_S = 0.1
 LEAST_TURNS = 3
 # A quick model's turns go on for so long: a moment of other work must be the exception.
 LEAST_S = 2.0
+# A session that has less than a fourth of the other's share of a core, in every turn, waits.
+_WAITS = 4.0
 
 
 def measure(
@@ -75,11 +86,24 @@ def measure(
         seconds=seconds,
         half_width_percent=width,
         too_few_rounds=LEAST_TURNS if turns < LEAST_TURNS else 0,
+        problems=_waiting(ours, other),
     )
     samples = Samples(
         tuple(ours.ms), cpu=tuple(ours.cpu), eager=tuple(other.ms), eager_cpu=tuple(other.cpu)
     )
     return measurement, samples
+
+
+def _waiting(ours: _Side, eager: _Side) -> tuple[Problem, ...]:
+    """Return what is wrong where CPU time does not tell how long an execution takes.
+
+    A neighbour would have to come for each of our turns and to leave for each of eager's.
+    """
+    both = list(zip(ours.waits(), eager.waits(), strict=True))
+    if len(both) < LEAST_TURNS or not all(own > _WAITS * theirs for own, theirs in both):
+        return ()
+    data = {"cpu_ms": fmean(ours.cpu_means()), "clock_ms": fmean(map(fmean, ours.ms))}
+    return (Problem(ProblemCode.WAITS, data),)
 
 
 class _Side:
@@ -103,9 +127,13 @@ class _Side:
     def timing(self) -> Timing:
         return timing_of(self._session.inputs[0].shape[0], 1, self.ms)
 
+    def waits(self) -> list[float]:
+        """Milliseconds by the clock to one of CPU time, by turn."""
+        return [sum(ms) / sum(cpu) for ms, cpu in zip(self.ms, self.cpu, strict=True)]
+
     def _times(self, loops: int) -> Times:
         times = times_of(self._session, loops, 0)
-        if len(times.cpu_ms) != loops or not sum(times.cpu_ms) > 0.0:
+        if len(times.cpu_ms) != loops or not 0.0 < sum(times.cpu_ms) < math.inf:
             raise InferError(
                 f"{loops} executions took no CPU time that this host could tell",
                 remedy="a rehearsal's throughput needs the CPU clock of processes",

@@ -63,6 +63,7 @@ class ProblemCode(StrEnum):
     OUTPUTS_DIFFER = "outputs-differ"  # relative_l2, bound: for seeded inputs
     # executions, reported_ms, passed_ms. In a call that loads: of so many executions more.
     STRANGE_TIMES = "strange-times"
+    WAITS = "waits"  # cpu_ms, clock_ms: of an execution, in a rehearsal
     # images, size, other, names: of one of two batch sizes alone, or with another label
     BATCH_IMAGES = "batch-images"
     OTHER_ARTIFACT = "other-artifact"  # accuracy, throughput: sha256 of what each ran

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from harness.base import files
-from harness.base.errors import HarnessError
+from harness.base.errors import HarnessError, RecordError
 from harness.catalog.schema import Catalog
 from harness.judge import causes
 from harness.judge.causes import Exit
@@ -29,9 +29,16 @@ def checks_over(
     """Judge what no single case can know, and add what the target remarks on the run.
 
     Where that itself fails, return a failed line: it must not cost the end line.
+
+    Raises:
+        RecordError: somebody removed the records while the run went on.
     """
-    assert records.run is not None
     run = records.run
+    if run is None:
+        raise RecordError(
+            f"{records.directory}: the run's first records are gone: removed while it went on?",
+            remedy="run again, and leave its directory alone",
+        )
     try:
         remarks = registry.provider_of(settings).remarks(settings, records.directory)
         return (
@@ -85,7 +92,7 @@ def end_records(
     records = reader.read(directory)
     counts = records.counts()
     # Each planned case has its line, and no line is of another case.
-    complete = counts["not_run"] == 0 and sum(counts.values()) == len(records.plan)
+    complete = counts["not_run"] == 0 and sum(counts.values()) == len(records.plan) > 0
     code = causes.exit_code(
         records.cases,
         records.checks,

@@ -58,6 +58,8 @@ def whole_beside_eager(l2=7e-3):
         # A flip within rounding may move the score by one.
         (rehearsed([flip("a", 1, 2)], right=2), "PASS", "accuracy-rehearsal", "eager"),
         (part(1000, 783, provenance="simulated"), "PASS", "accuracy-rehearsal", "eager"),
+        # It was given labels of other images, say.
+        (part(9, 0, provenance="simulated"), "INCONCLUSIVE", "accuracy-rehearsal", "eager"),
     ],
 )
 def test_the_measurement_chooses_the_rule(measurement, kind, rule, reference):

@@ -14,6 +14,7 @@ from harness.base.errors import InferError
 from harness.judge.statistics import half_width_percent, trimmed_mean
 from harness.judge.throughput import judge_throughput
 from harness.measure import beside_eager
+from harness.records.measurements import ProblemCode
 from harness.targets.protocol import Times
 from tests.selftest.fakes import FakeSession
 
@@ -44,10 +45,10 @@ class Diary(list[tuple[Worker, int]]):
     seconds = 0.0
 
 
-def measured(cpu_ms, eager_cpu_ms, waits=1.0, **changes):
+def measured(cpu_ms, eager_cpu_ms, waits=1.0, eager_waits=1.0, **changes):
     diary = Diary()
     ours = Worker(cpu_ms, diary, waits)
-    theirs = Worker(eager_cpu_ms, diary, seed=2)
+    theirs = Worker(eager_cpu_ms, diary, eager_waits, seed=2)
     options = {"precision_percent": 10.0, "budget_s": 40.0, **changes}
     found, samples = beside_eager.measure(ours, theirs, clock=lambda: diary.seconds, **options)
     return found, samples, [(side is ours, loops) for side, loops in diary]
@@ -59,14 +60,23 @@ def kind(found):
 
 @pytest.mark.parametrize("waits", [1.0, 3.0, 30.0])
 def test_the_clock_decides_nothing(waits):
-    quick, _, _ = measured(5.0, 20.0, waits)
-    slow, _, _ = measured(20.0, 10.0, waits)
+    quick, _, _ = measured(5.0, 20.0, waits, waits / 3)
+    slow, _, _ = measured(20.0, 10.0, waits, waits / 3)
     assert quick.eager.ratio == pytest.approx(4.0, rel=0.02)
     assert quick.timing.fps == pytest.approx(4000 / 5.0 / waits, rel=0.02)
     assert (kind(quick), kind(slow)) == ("PASS", "FAIL")
     verdict = judge_throughput(quick, None, case="x")
     assert verdict.difference_percent == pytest.approx(300, rel=0.03)
     assert verdict.measured == quick.timing.fps
+
+
+def test_a_model_that_sleeps_or_computes_elsewhere_is_not_fast():
+    found, _, _ = measured(5.0, 20.0, 30.0)
+    verdict = judge_throughput(found, None, case="x")
+    assert (verdict.kind, [one.code for one in verdict.problems]) == ("FAIL", [ProblemCode.WAITS])
+    assert "ms of CPU time and 150" in verdict.sentence
+    neighbours = measured(5.0, 20.0, 3.9)[0]
+    assert (neighbours.problems, kind(neighbours)) == ((), "PASS")
 
 
 def test_sides_take_turns_of_equal_cpu_time_and_the_first_execution_counts_for_nothing():
@@ -91,7 +101,7 @@ def test_a_budget_that_ends_too_early_decides_nothing():
     assert kind(found) == "INCONCLUSIVE"
 
 
-@pytest.mark.parametrize("cpu_ms", [(), (0.0,)])
+@pytest.mark.parametrize("cpu_ms", [(), (0.0,), (float("nan"),), (float("inf"),)])
 def test_no_cpu_time_is_an_error(cpu_ms, monkeypatch):
     session = FakeSession(lambda batch: batch)
     monkeypatch.setattr(session, "time", lambda loops, warmup: Times((5.0,), cpu_ms))

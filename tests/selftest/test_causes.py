@@ -12,19 +12,25 @@ import pytest
 
 from harness.base import errors
 from harness.base.stages import Stage
+from harness.catalog.load import load_catalog
 from harness.judge import causes
 from harness.judge.causes import Exit
+from harness.records import reader
 from harness.records.conditions import Condition
 from harness.records.lines import CaseLine, CheckName, RunCheckLine
 from harness.records.measurements import OutputsCheck, Problem, ProblemCode
 from harness.records.observed import ArtifactRef, Attempt, Diagnosis, ErrorInfo
 from harness.records.reader import RunRecords
 from harness.records.verdicts import Reference, Verdict
+from harness.records.writer import RESULTS
+from harness.run.ending import checks_over, end_records
+from harness.settings import Settings
 from tests.selftest.judge_samples import BOUND, NAN, real, whole
 from tests.selftest.running import PATIENCE_S, ROOT, TINY
 from tests.selftest.test_run_checks import line
 
 STRANGE = Problem(ProblemCode.STRANGE_TIMES)
+WAITS = Problem(ProblemCode.WAITS)
 OTHER_NETWORK = Problem(ProblemCode.OTHER_NETWORK)
 OTHER_INPUT = Problem(ProblemCode.OTHER_INPUT)
 WRONG = OutputsCheck(0.2, BOUND)
@@ -110,6 +116,7 @@ SET_ASIDE = failing(Stage.INFER).model_copy(
         (throughput(problems=(NAN,)), "toolchain", "other outputs", "run its accuracy"),
         (throughput(problems=(OTHER_NETWORK,)), "input", "--onnx", ""),
         (throughput(problems=(STRANGE,)), "toolchain", "do not fit the clock", "another --driver"),
+        (throughput(problems=(WAITS,)), "toolchain", "it waits", "log of its session"),
         (throughput(problems=(STRANGE,), outputs=WRONG), "toolchain", "other", "run its accuracy"),
         (throughput("inconclusive"), "machine", "unsteady", "--budget=SECONDS"),
         (looked(health="OK", busy="no"), "machine", "unsteady", "--budget=SECONDS"),
@@ -287,6 +294,14 @@ def small_disk(folder: Path, options: str, script: str) -> subprocess.CompletedP
         text=True,
         timeout=PATIENCE_S,
     )
+
+
+def test_records_that_were_emptied_during_the_run_are_not_green(tmp_path):
+    (tmp_path / RESULTS).write_text("")
+    with pytest.raises(errors.RecordError, match="removed while it went on"):
+        checks_over(reader.read(tmp_path), load_catalog(TINY), Settings())
+    ended = end_records(tmp_path, (), allow_inconclusive=False)
+    assert (ended.end and ended.end.complete, ended.exit_status) == (False, Exit.MACHINE_TROUBLE)
 
 
 @pytest.mark.parametrize("options", ["size=4k", "size=40k"])

@@ -67,6 +67,7 @@ PROBLEMS: tuple[tuple[ProblemCode, dict[str, Any], str], ...] = (
     (C.OTHER_NETWORK, {**L2, "model": "tiny"}, "--onnx gave another network than tiny with"),
     (C.OUTPUTS_DIFFER, L2, "differ from the ONNX model's by 0.2 (relative L2), allowed 0.03: the"),
     (C.STRANGE_TIMES, TIMES, "9 executions took 1 ms, and 50 ms passed: its times are not"),
+    (C.WAITS, {"cpu_ms": 5.0, "clock_ms": 150.0}, "5 ms of CPU time and 150 ms by the clock"),
     (C.BATCH_IMAGES, BATCH, "2 images of batch size 1 or 4 alone, or with another label (a, b)"),
     (
         C.OTHER_ARTIFACT,
