@@ -262,6 +262,10 @@ class RunHooks:
             terminalreporter.section("acceptance")
             for line in self.run.summary():
                 terminalreporter.write_line(line)
+        left_out = map(_case_of, terminalreporter.stats.get("deselected", ()))
+        cases = [case for case in left_out if case is not None]
+        if cases and not self.run.upcoming and (named := terminalreporter.config.option.keyword):
+            terminalreporter.write_line(usage.nothing_named(named, cases))
 
 
 def _case_of(item: pytest.Item) -> Case | None:

@@ -148,6 +148,16 @@ def check_selection(marked: str, named: str, markers: Iterable[str]) -> None:
     check_expression("-k", named)
 
 
+def nothing_named(named: str, cases: Iterable[Case]) -> str:
+    """Say that `-k` chose none of `cases`, and which is the closest."""
+    names = list(dict.fromkeys(case.id for case in cases))
+    hint = did_you_mean(named, names)
+    return (
+        f"no case matches -k {named!r}\n  what to do: {f'{hint} ' if hint else ''}"
+        f"cases: {some(names)}; --batch-sizes and --models choose others"
+    )
+
+
 def check_expression(flag: str, text: str, names: Collection[str] | None = None) -> None:
     """Check an expression of names.
 

@@ -114,6 +114,18 @@ def test_a_selection_without_cases_leaves_nothing_behind(run_pytest):
     assert not done.runs.exists()
 
 
+def test_a_name_that_no_case_has_is_told_with_the_closest(run_pytest):
+    done = run_pytest("--rehearsal", "-k", "tiny-bs8-cpu", "--batch-sizes=1")
+    assert done.code == 5
+    assert (
+        "no case matches -k 'tiny-bs8-cpu'\n  what to do: did you mean 'tiny-bs1-cpu'?"
+        in done.output
+    )
+    done = run_pytest("--rehearsal", "--collect-only", "-k", "bs1", "--batch-sizes=1,4")
+    assert done.code == 0
+    assert "no case matches" not in done.output
+
+
 # Runs -------------------------------------------------------------------------------------
 
 
