@@ -221,7 +221,8 @@ class RunView:
             for one in self._published[model].speeds:
                 if one.target == target and not one.not_comparable:
                     reference.setdefault(one.batch_size, one.fps)
-        title = f"{formats.line(model, 120)} on {formats.line(target, 60)}"
+        who, where = formats.line(model, 120), formats.line(target, 60)
+        title = say("{who} on {targets}", who=who, targets=where)
         return charts.over_batch_size(title, measured, reference, ", ".join(held_against.values()))
 
     # Time ----------------------------------------------------------------------------------

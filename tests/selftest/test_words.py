@@ -127,6 +127,7 @@ def test_a_page_in_chinese() -> None:
     for said in ("工具链失败", "怎么办", "重跑命令", "吞吐率", "未判定", "eager PyTorch"):
         assert said in tree.text()
     assert not {"failed", "passed", "Cases", "Measured"} & set(tree.text().split())
+    assert "cpu 上的 " in tree.text("figcaption")
     real = chinese(samples.run_records([samples.real_accuracy("fixres", 1)], provenance="real"))
     assert "验收通过" in real.text()
     # The next page is English again.
