@@ -101,7 +101,7 @@ def expected_text(times: Mapping[Case, Estimate]) -> str:
     """How long all cases take."""
     known = [one.work_s for one in times.values() if one.work_s is not None]
     if not known:
-        return "expected: not known, no case of these was run on this host in such a way"
+        return "expected: not known, none of these cases has run on this host with these options"
     text = (
         "expected on this host, one case after another and with everything in the store: "
         f"{duration(sum(known))}"
