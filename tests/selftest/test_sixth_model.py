@@ -57,6 +57,9 @@ def follow(folder: Path, store: Path) -> list[RunRecords]:
             case ["export", setting]:
                 name, _, value = setting.partition("=")
                 env[name] = value
+            case ["unset", *names]:  # at the end: no later command of the shell has them
+                left = {name for name in env if name in names}
+                assert left == {*names} and command == commands()[-1]
             case ["cat", name]:
                 lines = Path(name).read_text(encoding="utf-8").splitlines()
                 assert any(line.startswith("coffee.png,967,967,967") for line in lines)
