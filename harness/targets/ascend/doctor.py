@@ -23,7 +23,11 @@ from harness.targets.provider import Finding, Findings, Look
 DEADLINE_S = 420.0  # set_env.sh, three queries of npu-smi and the look for ais_bench
 QUERY_S = 20.0  # of one call of npu-smi, and for others who hold it
 
-_NO_NPU_SMI, _NO_ATC, _NO_DRIVER = "no npu-smi", "no atc", "no driver that runs models"
+_NO_NPU_SMI, _NO_ATC, _NO_DRIVER = (
+    "no npu-smi",
+    "no atc",
+    "no ais_bench or other tool that runs models",
+)
 _OF = frozenset(CHIPS)
 _SUBJECT = frozenset({"simulate-ascend"})  # what `doctor` calls the simulated host
 _GROUP = "Ascend"
