@@ -103,6 +103,11 @@ _FEW_IMAGES = Reason(
     "too few images to decide",
     "use more images: a larger --sample, or none of --sample and --limit for all",
 )
+_NONE_RIGHT = Reason(
+    "input",
+    "eager PyTorch is right on no image: wrong weights, labels or preprocessing",
+    "look at the label file, and whether the weights were trained on these classes",
+)
 _UNSTEADY = "the device was not its own, or too unsteady to measure"
 _SEE_DIAGNOSIS = "the diagnosis in the report has what was compared (docs/diagnosis.md)"
 _OVERFLOW = (
@@ -168,7 +173,7 @@ def cause_of(case: CaseLine, diagnosed: Diagnosed | None = None) -> Finding | No
         reason = _of_error(case, case.error)
     elif case.outcome == "inconclusive":
         timed = case.check == "throughput"
-        reason = Reason("machine", _UNSTEADY, _steady(case)) if timed else _FEW_IMAGES
+        reason = Reason("machine", _UNSTEADY, _steady(case)) if timed else _of_undecided(case)
     else:
         reason = _of_failed(case, diagnosed or {})
     return Finding(f"{case.check} of {case.case}", case.outcome, *reason, case=case)
@@ -186,6 +191,11 @@ def _of_error(case: CaseLine, error: ErrorInfo) -> Reason:
     aside = bool(case.attempts) and reason.cause == "toolchain"
     why = reason.why + "; a device was set aside before" * aside
     return Reason(reason.cause, why, error.remedy)
+
+
+def _of_undecided(case: CaseLine) -> Reason:
+    eager = None if case.accuracy is None else case.accuracy.reference_scores
+    return _FEW_IMAGES if eager is None or eager.correct[0] else _NONE_RIGHT
 
 
 def _of_failed(case: CaseLine, diagnosed: Diagnosed) -> Reason:
@@ -302,9 +312,17 @@ def failure(case: CaseLine) -> Hashable | None:
 # How a run ends ----------------------------------------------------------------------------
 
 
-def excused(case: CaseLine) -> bool:
-    """Return whether a case is undecided and fails no run for it (`undecided_by_machine`)."""
-    return case.outcome == "inconclusive" and undecided_by_machine(case.check, case.provenance)
+def excused(cases: Iterable[CaseLine]) -> tuple[CaseLine, ...]:
+    """Return the cases that are undecided and fail no run for it (`undecided_by_machine`); none
+    where all are: a run that decided nothing did not pass.
+    """
+    ended = tuple(cases)
+    found = tuple(
+        case
+        for case in ended
+        if case.outcome == "inconclusive" and undecided_by_machine(case.check, case.provenance)
+    )
+    return found if len(found) < len(ended) else ()
 
 
 def undecided_by_machine(check: Check, provenance: Provenance) -> bool:
@@ -330,8 +348,10 @@ def exit_code(
     fault; without a red case such a run is not green all the same.
     """
     # Whatever a diagnosis found, a failed case is a failed acceptance.
-    findings = [one for case in cases if (one := cause_of(case)) is not None]
-    outcomes = {one.outcome for one in findings if one.case is None or not excused(one.case)}
+    ended = tuple(cases)
+    spared = excused(ended)
+    findings = [one for case in ended if (one := cause_of(case)) is not None]
+    outcomes = {one.outcome for one in findings if one.case not in spared}
     outcomes |= {check.outcome for check in checks}
     kinds = {one.cause for one in findings if one.outcome != "inconclusive"}
     if "failed" in outcomes:

@@ -25,7 +25,7 @@ from harness.records.verdicts import Reference, Verdict
 from harness.records.writer import RESULTS
 from harness.run.ending import checks_over, end_records
 from harness.settings import Settings
-from tests.selftest.judge_samples import BOUND, NAN, real, whole
+from tests.selftest.judge_samples import BOUND, NAN, part, real, whole
 from tests.selftest.running import PATIENCE_S, ROOT, TINY
 from tests.selftest.test_run_checks import line
 
@@ -107,6 +107,7 @@ SET_ASIDE = failing(Stage.INFER).model_copy(
         (DIAGNOSED, "toolchain", "departs", "docs/diagnosis.md"),
         (accuracy(diagnosis=Diagnosis("nothing")), "model", "do not hold", "docs/diagnosis.md"),
         (accuracy("inconclusive"), "input", "too few images", "--sample"),
+        (accuracy("inconclusive", measurement=part(5, 0)), "input", "right on no", "label file"),
         (throughput(), "model", "its figures do not hold", ""),
         (throughput(outputs=OutputsCheck(0.02, BOUND)), "model", "its figures do not hold", ""),
         (throughput(outputs=WRONG), "toolchain", "other outputs", "run its accuracy"),
@@ -249,7 +250,8 @@ STOPPED = {"complete": False, "stopped": True}
         ([failing(Stage.CHECKPOINT)], {}, 4),
         ([UNDECIDED], {}, 6),
         ([UNDECIDED], {"allow_inconclusive": True}, 0),
-        ([REHEARSED], {}, 0),
+        ([REHEARSED, GREEN], {}, 0),
+        ([REHEARSED], {}, 6),  # nothing was decided
         ([REHEARSED, UNDECIDED], {}, 6),
         ([REHEARSED, RED], {}, 1),
         ([line("throughput", outcome="inconclusive")], {}, 6),
