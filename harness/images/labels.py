@@ -31,7 +31,8 @@ WHAT_IS_WANTED = (
     f"with {synsets.META}, or name the label file: --labels=FILE"
 )
 
-_LINE = re.compile(r"(\S+)\s+([+-]?\d{1,9})", re.ASCII)
+# A name with spaces ends with its suffix, so that two numbers stay malformed.
+_LINE = re.compile(r"(\S+|\S.*\.(?:jpe?g|png))\s+([+-]?\d{1,9})", re.ASCII | re.IGNORECASE)
 _LINE_WANTED = (
     "each line is a file name, a space and a class index: `ILSVRC2012_val_00000001.JPEG 65`"
 )

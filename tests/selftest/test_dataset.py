@@ -129,12 +129,12 @@ def test_a_part_of_the_images_beside_the_whole_list_is_a_set(root: Path) -> None
 
 
 def test_images_of_ones_own_are_a_set_of_their_own(tmp_path: Path) -> None:
-    for file in ("cat.png", "tree.v2.jpg", "notes.txt"):
+    for file in ("a cat.png", "tree.v2.jpg", "notes.txt"):
         (tmp_path / file).write_bytes(b"x")
     assert "no labels for the 2 images" in message_of(tmp_path)
-    put_text(tmp_path / "val_label.txt", "tree.v2.jpg 970\ncat.png 282\n")
+    put_text(tmp_path / "val_label.txt", "tree.v2.jpg 970\na cat.png 282\n")
     found = find_image_set(tmp_path)
-    assert (found.names, found.labels) == (("cat.png", "tree.v2.jpg"), (282, 970))
+    assert (found.names, found.labels) == (("a cat.png", "tree.v2.jpg"), (282, 970))
     assert (found.own_set, found.part([1]).own_set, found.part([0, 1]) == found) == (2, 2, True)
     (tmp_path / "n01440764_18.JPEG").write_bytes(b"x")
     assert "named as training images" in message_of(tmp_path)
