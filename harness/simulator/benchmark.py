@@ -49,9 +49,9 @@ def _pure(
     feeds = [np.zeros(desc.realsize, np.uint8) for desc in session.get_inputs()]
     for _ in range(whole(flags["round"], 1, 100_000)):
         session.run(feeds)
-    # Both figures are of one sample, not of a batch.
-    mean = fmean(session.times_ms()) / batch
-    rate = 1000 / mean
+    # Both figures are of one sample, not of a batch; the rate is a mean of rates.
+    times = [ms / batch for ms in session.times_ms()]
+    mean, rate = fmean(times), fmean(1000 / ms for ms in times)
     if host.strikes("wrong-throughput", device):
         rate *= 4
     print(f"[INFO] ave_throughputRate: {rate:.6g}samples/s, ave_latency: {mean:.6g}ms")

@@ -105,6 +105,12 @@ def test_the_figure_of_a_data_set_run():
         ("2702.7", "0.4", True),  # 0.37 ms, as builds print it that cut digits
         ("2702.7", "0", True),
         ("2702.7", "0.74", False),
+        # Public outputs: a mean of rates times a mean of latencies is never below 1000.
+        ("244.742", "4.15733", True),
+        ("2.72028", "367.701", True),
+        ("38.4344", "26.1589", True),
+        ("140.0", "7.35671", True),  # 1030, as far above as some
+        ("132.0", "7.35671", False),  # 971: no times have such means
         ("22.37", "134.1", False),
         ("0", "44.7", False),
     ],
