@@ -176,7 +176,7 @@ class Benchmark(FileSession):
         ]
 
     def _pure(self, rounds: int) -> Average:
-        """Return what a pure inference says of itself, with the most digits. Raises `InferError`."""
+        """Return what a pure inference says of itself in most digits. Raises `InferError`."""
         folder = self.workspace.folder()
         done = self.run([*self._arguments(), f"-round={rounds}"], cwd=folder)
         self.check_end(done)
