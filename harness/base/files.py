@@ -31,6 +31,12 @@ def regular_text(path: Path, *, errors: str = "strict") -> str:
     return path.read_text(encoding="utf-8", errors=errors)
 
 
+def is_lfs_pointer(path: Path) -> bool:
+    """Return whether a file is what Git keeps of a file in its Large File Storage."""
+    with path.open("rb") as file:
+        return file.read(23) == b"version https://git-lfs"
+
+
 def replace_file(path: Path, content: str | bytes, *, remedy: str = "") -> Path:
     """Write a file in one step: a reader sees the old content or the new one.
 

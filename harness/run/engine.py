@@ -14,6 +14,7 @@ import dataclasses
 import errno
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -167,6 +168,7 @@ class Run:
         chosen = [case for _, case in cases]
         if lacking := missing(self.settings, chosen):
             raise ConfigError(missing_text(lacking, len(cases)))
+        self._take_given(chosen)
         processes.ending.clear()
         _make_folder(self.directory)
         _point_latest(self.settings.runs, self.id)
@@ -193,6 +195,21 @@ class Run:
         images = self.settings.rehearsal_images if self.settings.stand_ins else None
         times = estimates.estimates(chosen, self.settings, images=images)
         self.progress.begin({nodeid: times[case].work_s for nodeid, case in cases})
+
+    def _take_given(self, cases: Sequence[Case]) -> None:
+        """Check the ONNX files that were given, before there is a run. Raises `ConfigError`."""
+        if not {name for name, _ in self.settings.onnx} & {case.model for case in cases}:
+            return
+        from harness.stages.pipeline import Workbench
+
+        with tempfile.TemporaryDirectory(prefix="harness-given-") as folder:
+            bench = Workbench(self.settings, self.catalog, Path(folder), self.progress)
+            try:
+                bench.take_given(cases)
+            except ConfigError:
+                raise
+            except HarnessError:  # the machine's: a case meets it again, and its record says so
+                return
 
     def finish(self, *, stopped: str = "", decide: Callable[[Exit], int] = int) -> RunRecords:
         """Judge what spans the cases, write the end line and the report; return the records.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.base.errors import ExportError
+from harness.base.errors import ConfigError, ExportError
 from harness.base.host import required_version
 from harness.base.stages import Stage
 from harness.base.store import file_digest, source_digest
@@ -85,12 +85,12 @@ class GivenOnnx:
         """Read the file's digest.
 
         Raises:
-            ExportError: it cannot be read.
+            ConfigError: it cannot be read.
         """
         try:
             return cls(case, file, file_digest(file))
         except OSError as error:
-            raise ExportError(
+            raise ConfigError(
                 f"--onnx {case.model.id}={file}: {error.strerror or error}",
                 remedy="name an ONNX file that can be read",
             ) from error
@@ -99,6 +99,7 @@ class GivenOnnx:
         return {
             "given": self.sha256,
             **self.case.tensors,
+            "opsets": list(self.case.bench.target.opsets()),
             "recipe": source_digest("harness.stages.onnx_file"),
         }
 
@@ -106,12 +107,14 @@ class GivenOnnx:
         copy = staging / FILE
         shutil.copyfile(self.file, copy)
         if file_digest(copy) != self.sha256:
-            raise ExportError(f"{self.file} changed while it was read", remedy="run again")
+            raise ConfigError(f"{self.file} changed while it was read", remedy="run again")
+        tensors, opsets = self.case.tensors, self.case.bench.target.opsets()
+        given = f"--onnx={self.case.model.id}={self.file}"
         return self.case.job(
             Stage.EXPORT,
-            "harness.stages.onnx_file:check_onnx",
-            {"path": str(copy), "tensors": self.case.tensors, "batch_size": None},
-            ExportError,
+            "harness.stages.onnx_file:check_given",
+            {"given": given, "path": str(copy), "tensors": tensors, "opsets": opsets},
+            ConfigError,
             300.0,
         )
 

@@ -6,17 +6,19 @@ Used in child processes: onnx and ONNX Runtime are imported where they are calle
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypedDict
 
-from harness.base.errors import ExportError, HarnessError, SimplifyError
+from harness.base.errors import ConfigError, ExportError, HarnessError, SimplifyError
+from harness.base.files import is_lfs_pointer
 
-OPSET = 11
+OPSET = 11  # of the guides' scripts, for what is exported here
 FILE = "model.onnx"
 # Export changes no arithmetic: float32 of two runtimes differs by rounding alone. Guide models
 # measured 7e-8 to 3e-5 in the largest element; a wrong operator is orders above.
 MAX_RELATIVE_L2 = 1e-4
 
-Wrong = ExportError | SimplifyError
+Wrong = ConfigError | ExportError | SimplifyError
 
 
 class Tensors(TypedDict):
@@ -28,18 +30,40 @@ class Tensors(TypedDict):
     classes: int
 
 
-def check_onnx(
-    path: str, tensors: Tensors, batch_size: int | None, error: type[Wrong] = ExportError
+def check_given(
+    *, given: str, path: str, tensors: Tensors, opsets: tuple[int, int]
 ) -> dict[str, Any]:
-    """Check an ONNX file's validity, opset and tensors; also for a file that a user brought.
+    """Check the copy in `path` of the ONNX file that a user brought by the option `given`.
 
     Raises:
-        ExportError or SimplifyError: naming what is wrong with it.
+        ConfigError: naming what is wrong with it.
+    """
+    try:
+        return check_onnx(path, tensors, None, ConfigError, opsets)
+    except ConfigError as error:
+        raise ConfigError(f"{given}: {error.message}", remedy=error.remedy) from error
+
+
+def check_onnx(
+    path: str,
+    tensors: Tensors,
+    batch_size: int | None,
+    error: type[Wrong] = ExportError,
+    opsets: tuple[int, int] | None = None,
+) -> dict[str, Any]:
+    """Check an ONNX file's validity and tensors.
+
+    `opsets`: the first and the last that a compiler takes; None where the file is of our making.
+
+    Raises:
+        ConfigError, ExportError or SimplifyError: naming what is wrong with it.
     """
     import onnx
     import onnx.external_data_helper
 
     try:
+        if is_lfs_pointer(Path(path)):
+            raise error("it is a Git LFS pointer, not the file itself", remedy="git lfs pull")
         model = onnx.load(path, load_external_data=False)
         external = onnx.external_data_helper.uses_external_data
         if any(external(tensor) for tensor in model.graph.initializer):
@@ -53,9 +77,9 @@ def check_onnx(
     except Exception as problem:
         raise error(f"not a valid ONNX file: {first_line(problem)}") from problem
     opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
-    if opset != OPSET:
+    if opsets is not None and not opsets[0] <= opset <= opsets[1]:
         raise error(
-            f"the ONNX file has opset {opset}, the toolchain takes {OPSET}",
+            f"it has opset {opset}, the target's compiler takes {opsets[0]} to {opsets[1]}",
             remedy=f"export with opset_version={OPSET}",
         )
     weights = {w.name for w in model.graph.initializer}
@@ -81,11 +105,19 @@ def _check_tensor(
 
     names = [value.name for value in found]
     if names != [name]:
-        raise error(f"{role}s of the ONNX file are {names}, the catalog says [{name!r}]")
+        raise error(
+            f"{role}s of the ONNX file are {names}, the catalog says [{name!r}]",
+            remedy=f"export it with {role}_names=[{name!r}], or give the model another name of "
+            f"its {role} in a catalog of your own",
+        )
     tensor = found[0].type.tensor_type
     dims = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
     if tensor.elem_type != onnx.TensorProto.FLOAT:
-        raise error(f"{role} {name!r} is not float32")
+        kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+        raise error(
+            f"{role} {name!r} is {kind}, not float32",
+            remedy="export it in float32: the target's compiler chooses the precision",
+        )
     expected: list[int | None] = [batch_size, *shape]
     # A network may leave its class axis unnamed in the graph; a session checks it.
     fits = dims == expected or (

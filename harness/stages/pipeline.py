@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -59,6 +59,16 @@ class Workbench(Bench):
     def for_case(self, case: Case) -> CasePipeline:
         """Return the pipeline of one case."""
         return CasePipeline(self, case, self.catalog.models[case.model])
+
+    def take_given(self, cases: Iterable[Case]) -> None:
+        """Check the ONNX files that `--onnx` gives these cases, and keep copies of them.
+
+        Raises:
+            ConfigError: one cannot be used.
+        """
+        for case in {case.model: case for case in cases}.values():
+            if (pipeline := self.for_case(case)).given_onnx is not None:
+                pipeline.onnx()
 
 
 @dataclass

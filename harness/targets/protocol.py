@@ -19,6 +19,7 @@ from harness.catalog.schema import Model
 from harness.records.conditions import Condition, Moment, Setup
 from harness.records.measurements import Scalar
 
+OPSETS = (9, 17)  # what every current compiler of a target takes
 Float32 = npt.NDArray[np.float32]
 Filler = Callable[[Float32], None]
 Runtime = Mapping[str, Scalar | tuple[str, ...]]
@@ -228,6 +229,10 @@ class Target(ABC):
     ) -> Mapping[str, str]:
         """Return its own tools' commands that do a case again by hand: `compile` and `run`."""
         return {}
+
+    def opsets(self) -> tuple[int, int]:
+        """Return the first and the last ONNX opset of which its compiler takes a file."""
+        return OPSETS
 
     def compiles_on_device(self, model: Model, batch_size: int) -> bool:
         """Return whether a model is compiled on a leased device, e.g. since it is tuned there."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import onnx
+import onnx.version_converter
 import pytest
 
 from harness import Run, resolve
+from harness.base.errors import ConfigError
 from harness.base.stages import Stage
 from harness.judge.causes import Exit
 from harness.records.lines import CaseLine
@@ -103,13 +106,26 @@ def test_an_onnx_file_can_take_the_place_of_the_export(run, shared, rehearsed, t
     # The record names what ran, beside whatever its outputs are held against.
     assert case.checkpoint is not None
     assert (case.checkpoint.source, case.checkpoint.file) == ("onnx", str(exported))
+
+
+def test_a_later_opset_is_taken_where_the_target_takes_it(run, shared, rehearsed, tmp_path):
+    exported = artifact(shared, rehearsed, Stage.EXPORT) / "model.onnx"
+    later = tmp_path / "later.onnx"
+    onnx.save(onnx.version_converter.convert_version(onnx.load(exported), 17), str(later))
+    _, records, case = run(rehearsal=True, onnx=f"tiny={later}")
+    assert (records.exit_status, case.outcome) == (Exit.PASSED, "passed")
+    old = {"simulate_ascend": True, "simulator": "cann=5.0.2"}
+    with pytest.raises(ConfigError, match="opset 17, the target's compiler takes 9 to 13"):
+        run(onnx=f"tiny={later}", **old)
+
+
+def test_a_given_file_that_cannot_be_used_is_an_input_and_leaves_no_run(run, tmp_path):
     garbage = tmp_path / "garbage.onnx"
     garbage.write_bytes(b"not a model")
-    _, records, case = run(rehearsal=True, onnx=f"tiny={garbage}")
-    assert records.exit_status == Exit.ACCEPTANCE_FAILED
-    assert case.error is not None
-    assert case.error.stage is Stage.EXPORT
-    assert "not a valid ONNX file" in case.error.message
+    for options in ({"rehearsal": True}, {"simulate_ascend": True}):
+        with pytest.raises(ConfigError, match=r"garbage\.onnx: not a valid ONNX file"):
+            run(onnx=f"tiny={garbage}", **options)
+    assert not (tmp_path / "r").exists()
 
 
 def test_a_simulated_host_takes_what_it_is_given_and_holds_it_against_the_weights(

@@ -43,6 +43,7 @@ from harness.targets.ascend.spec import AscendSpec
 from harness.targets.ascend.toolkit import Toolkit
 from harness.targets.devices import strangers, visible_ids
 from harness.targets.protocol import (
+    OPSETS,
     Device,
     DeviceFault,
     Float32,
@@ -208,6 +209,12 @@ class AscendTarget(Target):
             "simulator": self._options.simulator,
             "recipe": source_digest("harness.targets.ascend.atc"),
         }
+
+    def opsets(self) -> tuple[int, int]:
+        # By Huawei's pages of atc: 9 to 13 for CANN 5, ONNX 1.12 (opset 17) for CANN 8. Of those
+        # between them none is at hand: atc says what it cannot read.
+        cann = self.toolkit.versions.get("cann", "")
+        return (9, 13) if cann.startswith("5.") else OPSETS
 
     def compiles_on_device(self, model: Model, batch_size: int) -> bool:
         if model.section(AscendSpec).tuning(batch_size) == "none":
