@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -22,12 +23,14 @@ from harness.targets.ascend.legacy import parse_average, parse_interface
         "[INFO] throughput 1000*batchsize.mean(16)/NPU_compute_time.mean(21.94005001068): 729.25",
         # Version 0.0.3 of the repository that guides 002 and 004 name.
         "[INFO] Throughput 1000*batchsize.mean(4)/NPU_compute_time.mean(2.25): 7.2925e2",
+        # The same with a log library that came compiled.
+        "[info] Throughput 1000*batchsize.mean(4)/NPU_compute_time.mean(2.25): 7.2925e2",
     ],
 )
 def test_every_form_of_the_throughput_line(line):
     text = f"loop inference exec: (1/2)\rloop inference exec: (2/2)\r{line}\n[INFO] ----\n"
     assert parse_throughput(text) == 729.25
-    assert parse_throughput(line.replace("[INFO] ", "[DEBUG] ")) is None
+    assert parse_throughput(re.sub(r"(?i)\[info\] ", "[DEBUG] ", line)) is None
 
 
 SOUND = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 import os
 import re
@@ -443,6 +445,47 @@ def test_a_summary_that_is_not_there_or_torn(shared, monkeypatch, text, message)
     with pytest.raises(InferError, match=message) as caught:
         session.time(3, 1)
     assert caught.value.log
+
+
+def test_an_error_is_quoted_whatever_the_case_of_its_level(shared, monkeypatch):
+    session, _ = shared
+    finished = session.run
+
+    def failing(argv: list[str], *, cwd: Path) -> processes.Completed:
+        done: processes.Completed = finished(argv, cwd=cwd)
+        with done.log.open("a") as log:
+            log.write("[error] execute model failed, modelId is 1\n")
+        return dataclasses.replace(done, returncode=1)
+
+    monkeypatch.setattr(session, "run", failing)
+    with pytest.raises(InferError) as caught:
+        session.time(3, 1)
+    assert "execute model failed, modelId is 1" in caught.value.message
+
+
+@pytest.mark.parametrize("older", ["ais_bench", "aclruntime"])
+def test_ais_bench_and_aclruntime_of_other_years(shared, monkeypatch, older):
+    session, _ = shared
+    finished = session.run
+
+    def other(argv: list[str], *, cwd: Path) -> processes.Completed:
+        done: processes.Completed = finished(argv, cwd=cwd)
+        if older == "aclruntime":
+            with done.log.open("a") as log:
+                log.write("TypeError: cannot unpack non-iterable float object\n")
+            return dataclasses.replace(done, returncode=1)
+        (file,) = cwd.glob("*summary.json")
+        data = json.loads(file.read_text())
+        pairs = [[1500.0 + 10 * at, 1502.0 + 10 * at] for at in range(3)]
+        data["NPU_compute_time"]["mean"] = 1511.0
+        file.write_text(json.dumps({**data, "npu_compute_time_list": pairs}))
+        return done
+
+    monkeypatch.setattr(session, "run", other)
+    with pytest.raises(InferError, match=r"older") as caught:
+        session.time(3, 1)
+    # The Python interface gives the times as aclruntime has them.
+    assert "--driver=api" in caught.value.remedy
 
 
 def test_the_mean_time_of_the_benchmark_tool_is_its_mean_latency(opened, monkeypatch):

@@ -21,7 +21,7 @@ import numpy as np
 from pydantic import BaseModel, FiniteFloat, ValidationError
 
 from harness.base import processes
-from harness.base.errors import InferError, LoadError
+from harness.base.errors import HarnessError, InferError, LoadError
 from harness.targets.ascend import drivers
 from harness.targets.ascend.drivers import LEAST_WARMUP
 from harness.targets.ascend.file_session import Chunk, FileSession, Opening, check_files
@@ -35,7 +35,14 @@ _FLAG = re.compile(r"(?<![\w-])--([A-Za-z][\w-]*)")
 _LOADED = re.compile(r"load model .* success")
 _HELP_WIDTH = "240"  # columns: some forms of --help cut names that do not fit
 _GROUPS = re.compile(r"filesperbatch:(\d+) runcount:(\d+)")
-_THROUGHPUT = re.compile(r"^\[INFO\] [Tt]hroughput\s*.*:\s*([0-9.eE+-]+|nan|inf)\s*$", re.M)
+# aclruntime 0.0.3 writes its levels in lower case where its log library came compiled.
+_THROUGHPUT = re.compile(
+    r"^\[INFO\] throughput\s*.*:\s*([0-9.e+-]+|nan|inf)\s*$", re.MULTILINE | re.IGNORECASE
+)
+_TIMES_ARE_NO_PAIRS = re.compile(r"TypeError: cannot unpack non-iterable float")
+_OTHER_YEARS = (
+    "--driver=api reads the times of both; or install ais_bench and aclruntime of one release"
+)
 
 
 # --- what the tool says -----------------------------------------------------------------------
@@ -72,6 +79,15 @@ class Summary(BaseModel):
         entries = self.npu_compute_time_list
         return [one if isinstance(one, float) else one[1] - one[0] for one in entries]
 
+    @property
+    def took_clock_for_times(self) -> bool:
+        """Return whether the tool's mean is that of starts and ends: aclruntime gives pairs since
+        2024, which an older ais_bench takes for durations.
+        """
+        pairs = [one for one in self.npu_compute_time_list or () if isinstance(one, tuple)]
+        ends = [end for pair in pairs for end in pair]
+        return bool(ends) and _agree(statistics.fmean(ends), self.NPU_compute_time.mean)
+
 
 def execution_times(
     what: str, printed: float | None, summary: Summary, *, batch: int, loops: int
@@ -93,6 +109,12 @@ def execution_times(
     if min(times) < 0 or mean <= 0:
         raise InferError(f"{what} reports impossible times: {min(times):g} ms, mean {mean:g} ms")
     if not _agree(mean, told.mean):
+        if summary.took_clock_for_times:
+            raise InferError(
+                f"{what} is older than 2024 and its aclruntime is not: it takes the start and the "
+                "end of an execution for two times",
+                remedy=_OTHER_YEARS,
+            )
         raise InferError(
             f"{what} contradicts itself: a mean of {told.mean:g} ms, and times whose mean is "
             f"{mean:g} ms",
@@ -174,6 +196,16 @@ class AisBench(FileSession):
         except InferError as error:
             error.log = error.log or done.tail()
             raise
+
+    def check_end(self, done: processes.Completed, error: type[HarnessError] = InferError) -> None:
+        if not done.ok and _TIMES_ARE_NO_PAIRS.search(done.tail()):
+            raise error(
+                f"{self.what} is of 2024 or later and its aclruntime is older: its times are no "
+                "pairs of start and end",
+                remedy=_OTHER_YEARS,
+                log=done.tail(),
+            )
+        super().check_end(done, error)
 
     def try_once(self) -> None:
         """Execute on zeros, and check the output: the whole batch comes back as one file, whose

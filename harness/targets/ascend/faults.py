@@ -14,7 +14,7 @@ _PERHAPS_LOST = re.compile(
     r"\b507\d{3}\b|device (is )?lost|drv(er)? .*not (ready|found)", re.IGNORECASE
 )
 _CAUSE = re.compile(
-    r"^\[ERROR\].*|^(?:[A-Za-z_][\w.]*(?:Error|Exception)\b).*|^[EW][0-9A-Z]\d{4}:.*"
+    r"^\[(?:ERROR|error)\].*|^(?:[A-Za-z_][\w.]*(?:Error|Exception)\b).*|^[EW][0-9A-Z]\d{4}:.*"
 )
 
 
