@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 from harness.base.environment import ROOT
 from harness.base.errors import ConfigError
 from harness.base.families import available, families, family_of, rehearsal_target, target_name
+from harness.base.locks import lease_folder
 from harness.base.names import did_you_mean
 from harness.base.options import (
     GIVEN,
@@ -136,10 +136,10 @@ class Settings:
     )
     leases: Path = place_option(
         "path",
-        "folder of the host's device locks, shared by containers (default: npu-acceptance-leases "
-        "in the temporary folder)",
+        "folder of the host's device locks, shared by users and containers (default: "
+        "/var/lib/npu-acceptance/leases, or one of your own: docs/security.md)",
         "DIR",
-        default=Path(tempfile.gettempdir()) / "npu-acceptance-leases",
+        default=lease_folder,
     )
     lang: str = place_option(
         "text",

@@ -9,6 +9,7 @@ import secrets
 import stat
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from harness.base.errors import RecordError
 
@@ -18,6 +19,36 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def open_regular(
+    path: str | Path, flags: int = os.O_RDONLY, *, follow: bool = True, dir_fd: int | None = None
+) -> int:
+    """Return a descriptor of a regular file, whatever somebody put in its place.
+
+    A pipe that nobody writes is not waited for. What is to be written is opened neither through a
+    link nor through a hard link to a file of another place. `follow`: a link may lead to what is
+    read.
+
+    Raises:
+        OSError: it cannot be opened, or is no such file.
+    """
+    writes = flags & (os.O_WRONLY | os.O_RDWR)
+    safe = os.O_NONBLOCK | (0 if follow and not writes else os.O_NOFOLLOW)
+    fd = os.open(path, flags | safe, 0o666, dir_fd=dir_fd)
+    at = os.fstat(fd)
+    if stat.S_ISREG(at.st_mode) and not (writes and at.st_nlink > 1):
+        return fd
+    os.close(fd)
+    if stat.S_ISDIR(at.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    kind = "a hard link" if stat.S_ISREG(at.st_mode) else "not a regular file"
+    raise OSError(errno.EINVAL, kind, str(path))
+
+
+def open_binary(path: Path) -> BinaryIO:
+    """Open a regular file to read its bytes; see `open_regular`."""
+    return open(open_regular(path), "rb")
+
+
 def regular_text(path: Path, *, errors: str = "strict") -> str:
     """Return the text of a regular file in UTF-8.
 
@@ -25,10 +56,8 @@ def regular_text(path: Path, *, errors: str = "strict") -> str:
         OSError: it cannot be read, or is a pipe or a device, which might never end.
         UnicodeDecodeError: it is not UTF-8, where `errors` is "strict".
     """
-    mode = path.stat().st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return path.read_text(encoding="utf-8", errors=errors)
+    with open(open_regular(path), encoding="utf-8", errors=errors) as file:
+        return file.read()
 
 
 def is_lfs_pointer(path: Path) -> bool:

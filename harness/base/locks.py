@@ -22,16 +22,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.base.files import now
+from harness.base.files import now, open_regular
 
 FIRST_PAUSE_S = 0.002
 LONGEST_PAUSE_S = 0.1
 NOTICE_S = 5.0  # between two calls of `on_wait`
 NAMES_BYTES = 16 * 1024  # a lock file of shared holders is started afresh past this size
 FOLDER_FOR_ALL = 0o1777  # as /tmp: everybody makes lock files there, nobody removes another's
-FILE_FOR_ALL = 0o666
-
-_FLAGS = os.O_APPEND | os.O_NOFOLLOW
+SHARED = Path("/var/lib/npu-acceptance/leases")  # only root can make it
 
 OnWait = Callable[[str], None]
 
@@ -50,8 +48,8 @@ class FileLock:
     """One lock file, held shared or exclusive by this object or not at all.
 
     Two objects exclude each other within one process as between two. Not for sharing between
-    threads. `for_all`: where the file or its folder is made, it is for every user of the host,
-    whatever the umask.
+    threads. `for_all`: the folder may be one that the users of the host share. Only root's or our
+    own is used; who may write there may lock there, whatever the umask.
     """
 
     def __init__(self, path: Path, *, for_all: bool = False) -> None:
@@ -205,42 +203,69 @@ def left_behind(path: Path) -> str:
     return "" if free or _read_holders(path)[0] else holder_of(path)
 
 
-def _open(path: Path, for_all: bool) -> int:
-    if for_all:
-        _make_folder_for_all(path.parent)
-    else:
-        path.parent.mkdir(parents=True, exist_ok=True)
+def lease_folder() -> Path:
+    """Return the folder of device locks where none is named: what the users of this host share, if
+    root has made it, else our own.
+    """
+    user = os.geteuid()
+    if SHARED.is_dir() or (user == 0 and os.access(SHARED.parents[1], os.W_OK)):
+        return SHARED
+    home = Path(os.path.expanduser("~"))
+    with contextlib.suppress(OSError):
+        if home.stat().st_uid == user:  # others cannot prepare anything there
+            return home / ".local" / "state" / "npu-acceptance" / f"leases-{socket.gethostname()}"
+    return Path("/tmp", f"npu-acceptance-leases-{user}")  # noqa: S108 - refused if it is another's
+
+
+def shared(folder: Path) -> bool:
+    """Return whether other users can lock in a folder, or will as soon as it is made."""
     try:
-        fd = _open_existing(path)
-    except FileNotFoundError:
+        return bool(folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+    except OSError:
+        return os.geteuid() == 0
+
+
+def _open(path: Path, for_all: bool) -> int:
+    if not for_all:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    folder = _folder_for_all(path.parent) if for_all else None
+    name = path if folder is None else Path(path.name)
+    try:
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666)
-        except FileExistsError:  # somebody else was faster
-            fd = _open_existing(path)
-        else:
-            if for_all:
-                with contextlib.suppress(OSError):  # a file system without modes
-                    os.fchmod(fd, FILE_FOR_ALL)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise OSError(errno.EINVAL, "a lock file must be a regular file", str(path))
-    return fd
+            return _open_existing(name, folder)
+        except FileNotFoundError:
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND
+            fd = open_regular(name, flags, dir_fd=folder)
+        if folder is not None:
+            with contextlib.suppress(OSError):  # a file system without modes
+                os.fchmod(fd, os.fstat(folder).st_mode & 0o666)
+        return fd
+    except FileExistsError:  # somebody else was faster
+        return _open_existing(name, folder)
+    finally:
+        if folder is not None:
+            os.close(folder)
 
 
-def _open_existing(path: Path) -> int:
+def _open_existing(path: Path, folder: int | None = None) -> int:
     # Without O_CREAT: in a sticky directory the kernel refuses it for the existing file of
     # another user (fs.protected_regular).
     try:
-        return os.open(path, os.O_RDWR | _FLAGS)
+        return open_regular(path, os.O_RDWR | os.O_APPEND, dir_fd=folder)
     except PermissionError:  # another user's file: it can be locked, but not signed
-        return os.open(path, os.O_RDONLY | _FLAGS)
+        return open_regular(path, follow=False, dir_fd=folder)
 
 
-def _make_folder_for_all(folder: Path) -> None:
-    """Make a folder and its parents; one that exists keeps its mode."""
-    if folder.is_dir():
-        return
-    for path in (*reversed(folder.parents), folder):
+def _folder_for_all(folder: Path) -> int:
+    """Return a descriptor of a folder in which nobody but root can remove a lock of ours.
+
+    It is made with its parents where it is absent: by root for every user, else for us alone.
+
+    Raises:
+        OSError: it is a link or cannot be made, or others could remove our locks.
+    """
+    ours = os.geteuid()
+    for path in () if folder.is_dir() else (*reversed(folder.parents), folder):
         try:
             path.mkdir()
         except OSError:  # of a folder that is there some file systems say something else first
@@ -248,7 +273,19 @@ def _make_folder_for_all(folder: Path) -> None:
                 raise
         else:
             with contextlib.suppress(OSError):
-                path.chmod(FOLDER_FOR_ALL if path == folder else 0o755)
+                whole = FOLDER_FOR_ALL if ours == 0 else 0o700
+                path.chmod(whole if path == folder else 0o755)
+    fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+    at = os.fstat(fd)
+    problem = ""
+    if at.st_uid not in (0, ours):
+        problem = f"it belongs to user {at.st_uid}, who could remove a lock that is held"
+    elif at.st_mode & stat.S_IWOTH and not at.st_mode & stat.S_ISVTX:
+        problem = "without the sticky bit everybody could remove a lock that is held"
+    if problem:
+        os.close(fd)
+        raise PermissionError(errno.EPERM, problem, str(folder))
+    return fd
 
 
 def _try(fd: int, exclusive: bool) -> bool:
@@ -289,7 +326,7 @@ def _unsign(fd: int, token: str, *, alone: bool) -> None:
 def _read_holders(path: Path) -> tuple[list[_Holder], list[_Holder]]:
     """Return holders that seem to live, and those that left or died, in the order of taking."""
     try:
-        with path.open("rb") as file:
+        with open(open_regular(path, follow=False), "rb") as file:
             lines = file.read(4 * NAMES_BYTES).splitlines()
     except OSError:
         return [], []

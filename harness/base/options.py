@@ -102,10 +102,14 @@ def option(
     default: Any = None,
     **more: Any,
 ) -> Any:
-    """Return a dataclass field that is an option; `more` are fields of `Option`."""
+    """Return a dataclass field that is an option; `more` are fields of `Option`.
+
+    `default`: the value, or a function that returns it.
+    """
     if kind == "flag" and default is None:
         default = False
-    return dataclasses.field(default=default, metadata={_KEY: (kind, help, group, metavar, more)})
+    how = {"default_factory" if callable(default) else "default": default}
+    return dataclasses.field(**how, metadata={_KEY: (kind, help, group, metavar, more)})
 
 
 what_option, input_option = partial(option, group=WHAT_TO_RUN), partial(option, group=INPUTS)

@@ -5,7 +5,8 @@ its descriptors, so a device is free exactly when the last process that could to
 also after `kill -9` of the harness. Whoever wants a lease passes through `<target>-<index>.gate`
 first: one who waits for an exclusive lease keeps the gate, so that a stream of shared holders
 cannot starve it. One directory for all who share the devices, other users and containers
-included: one that is made here is open to everybody.
+included (`harness.base.locks.lease_folder`): root's, or one of our own, so that nobody else can
+remove a lock that is held. A run by root makes one that is open to everybody.
 
 Take a lease last: builds are done, and no lock of the store is waited for, while one is held.
 Chunks of images are the exception, with an order of their own: lease first, then the chunk's lock
@@ -127,9 +128,9 @@ def _take(
         raise DeviceError(
             f"{what}: the lease of {device.id} cannot be taken in {directory}: "
             f"{error.strerror or error}",
-            remedy=f"let its owner `chmod 1777 {directory}`, or choose another directory, "
-            "--leases=DIR, on a file system that supports flock, the same for all who share the "
-            "device",
+            remedy=f"as root: install -d -m 1777 {directory}; or --leases=DIR, a directory of "
+            "root's or your own, on a file system that supports flock, the same for all who share "
+            "the device",
         ) from error
     finally:
         gate.release()

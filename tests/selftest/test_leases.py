@@ -85,7 +85,7 @@ def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
     ):
         pass
     assert "flock" in caught.value.remedy
-    assert f"chmod 1777 {tmp_path / 'file'}" in caught.value.remedy
+    assert f"install -d -m 1777 {tmp_path / 'file'}" in caught.value.remedy
     assert "--leases=DIR" in caught.value.remedy
 
 
