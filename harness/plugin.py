@@ -135,6 +135,15 @@ class RunHooks:
                 metafunc.parametrize("case", cases, ids=[case.id for case in cases])
 
     @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
+        """Several workers end together when the longest cases come first."""
+        ids: list[str] = getattr(config, "workerinput", {}).get("acceptance_order", [])
+        order = {case: place for place, case in enumerate(ids)}
+        items.sort(key=lambda item: order.get(case.name, -1) if (case := _case_of(item)) else -1)
+
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
         """Without xdist the selection is known here, and that it could be collected."""
         self.run.upcoming = tuple(case for item in session.items if (case := _case_of(item)))
@@ -146,6 +155,7 @@ class RunHooks:
         """xdist's workers write into the run of the controller."""
         node.workerinput["acceptance_run"] = self.run.id
         node.workerinput["acceptance_target"] = self.run.settings.target
+        node.workerinput["acceptance_order"] = [case.name for case in self.run.expected_s]
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import math
 import os
 import sys
 import tempfile
@@ -97,6 +98,14 @@ class Run:
     @cached_property
     def plan(self) -> Plan:
         return make_plan(self.catalog, self.settings)
+
+    @cached_property
+    def expected_s(self) -> Mapping[Case, float | None]:
+        """Seconds of each planned case on this host, the longest first; None, before: unknown."""
+        images = self.settings.rehearsal_images if self.settings.stand_ins else None
+        times = estimates.estimates(self.plan.cases, self.settings, images=images)
+        known = {case: times[case].work_s for case in self.plan.cases}
+        return dict(sorted(known.items(), key=lambda one: -math.inf if one[1] is None else -one[1]))
 
     @cached_property
     def workbench(self) -> Workbench:
@@ -192,9 +201,7 @@ class Run:
         planned = tuple(case.planned(nodeid) for nodeid, case in cases)
         writer.append(self.directory, run, PlanLine(run=self.id, cases=planned))
         self.planned = dict(cases)
-        images = self.settings.rehearsal_images if self.settings.stand_ins else None
-        times = estimates.estimates(chosen, self.settings, images=images)
-        self.progress.begin({nodeid: times[case].work_s for nodeid, case in cases})
+        self.progress.begin({nodeid: self.expected_s.get(case) for nodeid, case in cases})
 
     def _take_given(self, cases: Sequence[Case]) -> None:
         """Check the ONNX files that were given, before there is a run. Raises `ConfigError`."""

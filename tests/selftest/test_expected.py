@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import socket
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from harness import estimates as expected
+from harness import plugin
 from harness.base.stages import Stage
 from harness.catalog.load import load_catalog
 from harness.plan import make_plan
 from harness.records import writer
 from harness.records.lines import RunLine
 from harness.records.observed import StageTime
+from harness.run.engine import Run
 from harness.settings import resolve
 from tests.selftest import report_samples as samples
 from tests.selftest.running import TINY
@@ -103,3 +107,21 @@ def test_links_and_unreadable_runs_are_passed_over(settings):
     (settings.runs / "d").mkdir()
     (settings.runs / "d" / "results.jsonl").write_text('[]\n{"kind": "run", "schema_version": 1}\n')
     assert estimates(settings)["accuracy", 4].runs == 1
+
+
+def test_several_workers_begin_with_unknown_and_then_with_long_cases(settings):
+    write(settings, "2026", case("throughput", 1, seconds=5.0), case("throughput", seconds=9.0))
+    run = Run(settings)
+    hooks, node = plugin.RunHooks(run), cast(Any, SimpleNamespace(workerinput={}))
+    hooks.pytest_configure_node(node)
+    items: Any = [
+        SimpleNamespace(callspec=SimpleNamespace(params={"case": c})) for c in run.plan.cases
+    ]
+    hooks.pytest_collection_modifyitems(node, items)
+    order = [item.callspec.params["case"] for item in items]
+    assert [(one.check, one.batch_size) for one in order] == [
+        ("accuracy", 1),
+        ("accuracy", 4),
+        ("throughput", 4),
+        ("throughput", 1),
+    ]
