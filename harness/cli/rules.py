@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+
 import typer
 
 from harness.judge.rules import RULES
 
 
 def rules() -> None:
-    """List the rules of judgement, each with its source and function (docs/judging.md)."""
+    """List the rules of judgement, each with its sentence, source and function (docs/judging.md)."""
     for rule in RULES:
         function = f"{rule.function.__module__}.{rule.function.__name__}"
-        typer.echo(f"{rule.name}: {rule.title}\n  source: {rule.source}\n  code: {function}")
+        sentence = " ".join((inspect.getdoc(rule.function) or "").partition("\n\n")[0].split())
+        typer.echo(f"{rule.name}: {rule.title}\n  {sentence}\n  source: {rule.source}")
+        typer.echo(f"  code: {function}")
