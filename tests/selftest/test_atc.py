@@ -254,7 +254,29 @@ NOISE = "[ERROR] GE(1,atc):2024-01-01 E19999: noise\n[DEBUG] GE add error_code E
             "EC0010: Failed to import Python module [ModuleNotFoundError: No module named 'decor",
             "decorator",
         ),
-        ("E19999: Inner Error!\n        x[FUNC:y][LINE:3]\n", "E19999: Inner Error!", "plog"),
+        ("E19999: Inner Error!\n        x[FUNC:y][FILE:z]\n", "E19999: Inner Error! x", "plog"),
+        ("EE9999: Inner Error! \n", "EE9999: Inner Error!", "an inner error of CANN"),
+        (
+            "EZ9999: Inner Error!\nEZ9999: [PID: 4242] 2025-03-18-09:02:18.501.341 Compile "
+            "op[te_conv] failed, optype[Conv2D][FUNC:Process][FILE:tbe.cc][LINE:860]\n",
+            "EZ9999: Inner Error! Compile op[te_conv] failed, optype[Conv2D]",
+            "an inner error of CANN",
+        ),
+        (
+            "E89999: Inner Error!\nE89999 op[Add_7], dtypes differ[FUNC:C][FILE:u.cc][LINE:1]\n"
+            "        Verifying Add_7 failed.[FUNC:I][FILE:i.cc][LINE:135]\n",
+            "E89999: Inner Error! op[Add_7], dtypes differ",
+            "an inner error of CANN",
+        ),
+        (  # The operator is named further down.
+            "E19999: Inner Error!\nE19999[PID: 7] 2025-12-25-07:48:39.874.850 (E19999):  the "
+            "k-axis differs[FUNC:A][FILE:b.cc][LINE:3]\n"
+            "        TraceBack (most recent call last):\n"
+            "        Failed to infer output shape[FUNC:B][FILE:b.cc][LINE:4]\n"
+            "        Call Infer for node:Gemm_1(MatMulV2) failed[FUNC:C][FILE:c.cc][LINE:5]",
+            "E19999: Inner Error! the k-axis differs; Call Infer for node:Gemm_1(MatMulV2) failed",
+            "an inner error of CANN",
+        ),
         ("E77777: nobody knows\n", "E77777: nobody knows", "plog"),
         ("E10001: " + "x" * 9999, "E10001: " + "x" * 300, ""),
     ],
@@ -267,7 +289,7 @@ def test_the_first_line_has_code_and_text(host: Host, text: str, first: str, rem
     assert text.splitlines()[0][:60] in error.log
     assert len(error.message) < 500
     # A CANN that lacks a module, or stumbled itself, refuses no model.
-    own = first[:6] in ("EC0010", "E19999")
+    own = first[:6] == "EC0010" or "9999" in first[:6]
     assert type(error) is (CompileError if own else CompileRefused)
     assert "--auto_tune_mode" not in error.remedy and "tuning" not in error.remedy
 

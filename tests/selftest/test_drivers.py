@@ -447,20 +447,31 @@ def test_a_summary_that_is_not_there_or_torn(shared, monkeypatch, text, message)
     assert caught.value.log
 
 
-def test_an_error_is_quoted_whatever_the_case_of_its_level(shared, monkeypatch):
+@pytest.mark.parametrize(
+    ("said", "quoted"),
+    [
+        ("[error] execute model failed, modelId is 1", "execute model failed, modelId is 1"),
+        (
+            "[error] [ACL ERROR] EZ9999: Inner Error!\nEZ9999: [PID: 7] The error from device\n"
+            "        Aicore kernel execute failed, op[Conv_3][FUNC:G][FILE:s.cc][LINE:1]",
+            "The error from device; Aicore kernel execute failed, op[Conv_3]",
+        ),
+    ],
+)
+def test_an_error_is_quoted(shared, monkeypatch, said, quoted):
     session, _ = shared
     finished = session.run
 
     def failing(argv: list[str], *, cwd: Path) -> processes.Completed:
         done: processes.Completed = finished(argv, cwd=cwd)
         with done.log.open("a") as log:
-            log.write("[error] execute model failed, modelId is 1\n")
+            log.write(f"{said}\n")
         return dataclasses.replace(done, returncode=1)
 
     monkeypatch.setattr(session, "run", failing)
     with pytest.raises(InferError) as caught:
         session.time(3, 1)
-    assert "execute model failed, modelId is 1" in caught.value.message
+    assert quoted in caught.value.message
 
 
 @pytest.mark.parametrize("older", ["ais_bench", "aclruntime"])

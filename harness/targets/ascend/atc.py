@@ -1,8 +1,8 @@
 """Compiles ONNX to an offline model (`.om`) with atc, tuned where a guide tunes.
 
 atc's exit code is not enough: a compile counts when the code is 0, the line that says so was
-printed, and there is a file that was not there before. Its errors have codes (EZ3002, E10001, in
-three generations of spelling), printed on stdout after `ATC run failed`.
+printed, and there is a file that was not there before. Its errors have codes (EZ3002, E10001),
+printed on stdout after `ATC run failed`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from harness.base.errors import CompileError
 from harness.base.processes import NOT_FOUND, Completed, run
+from harness.targets.ascend.cann_errors import first_error
 from harness.targets.ascend.toolkit import Toolkit
 
 STEM = "model"  # atc takes letters, digits, `_`, `.` and `-`, and looks for ".om" in whole paths
@@ -24,12 +25,8 @@ SUCCESS = "ATC run success"
 FAILED = "ATC run failed"
 AOE_SUCCESS = "process finished"
 AOE_OPERATORS = 2  # --job_type: tune operators, as atc's RL and GA did
-TEXT_CHARACTERS = 300  # of an error's own text in the first line
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./-]+", re.ASCII)
-_ERROR = re.compile(r"\b(E[0-9A-Z]\d{4})\b\)?\s*:\s*(\S.*)", re.ASCII)
-_STAMP = re.compile(r"(?:\[PID:\s*\d+\]\s*)?(?:\d{4}-\d\d-\d\d-[\d:.]+\s*)?", re.ASCII)
-_LOG_LINE = re.compile(r"\s*\[(?:DEBUG|INFO|WARNING|EVENT|TRACE)\]")
 _LIBRARY = re.compile(r"error while loading shared libraries: ([^\s:]+)")
 _AUTO_TUNE = re.compile(r"auto[ _]?tune", re.IGNORECASE)
 _REFUSED = re.compile(
@@ -237,13 +234,13 @@ class Compilation:
         self, done: Completed, text: str, *, said: bool, tuned: bool = False
     ) -> CompileError:
         message, remedy = _explained(done, text, said)
-        code = _error(text)
-        if tuned and not (code and code[0].startswith("E10")):  # E10xxx: a wrong argument
+        error = first_error(_verdict(text))
+        if tuned and not (error and error.code.startswith("E10")):  # E10xxx: a wrong argument
             remedy += "; tuning needs an idle NPU on this host: without one compile untuned"
         kind = CompileError
         if done.timed_out:
             kind = CompileTimeout
-        elif code and code[0] not in _NOT_THE_MODEL:
+        elif error and not error.inner and error.code not in _LACKS_A_MODULE:
             kind = CompileRefused
         return kind(f"{self.what}: {message}", remedy=remedy, log=done.tail())
 
@@ -272,10 +269,8 @@ _REMEDIES = {
     "E10055": _FLAGS,
     "EC0010": _PYTHON,
     "E40000": _PYTHON,
-    "E19999": "an inner error of CANN: " + _PLOG,
 }
-# Codes of a CANN that lacks something, or stumbled itself.
-_NOT_THE_MODEL = frozenset({"EC0010", "E40000", "E19999"})
+_LACKS_A_MODULE = frozenset({"EC0010", "E40000"})
 
 
 def _explained(done: Completed, text: str, said: bool) -> tuple[str, str]:
@@ -284,7 +279,7 @@ def _explained(done: Completed, text: str, said: bool) -> tuple[str, str]:
     """
     name = Path(done.argv[0]).name
     library = _LIBRARY.search(text)
-    code = _error(text)
+    error = first_error(_verdict(text))
     if done.timed_out:
         slow = "if the machine is slow: --deadline-factor=N gives it N times as long; "
         return done.describe(), slow + _PLOG
@@ -293,8 +288,10 @@ def _explained(done: Completed, text: str, said: bool) -> tuple[str, str]:
         if library[1] == "libascend_hal.so":
             where = "add <toolkit>/<arch>-linux/devlib to LD_LIBRARY_PATH"
         return f"{name} does not find {library[1]}", where
-    if code:
-        return f"{name} failed: {code[0]}: {code[1]}", _REMEDIES.get(code[0], _PLOG)
+    if error:
+        usual = f"an inner error of CANN: {_PLOG}" if error.inner else _PLOG
+        message = f"{name} failed: {error.code}: {error.words}"
+        return message, _REMEDIES.get(error.code, usual)
     if done.returncode == NOT_FOUND:
         return f"{name} cannot be started", f"is {done.argv[0]} a program of this machine's kind?"
     claim = " though it said that it succeeded" if said else ""
@@ -303,29 +300,18 @@ def _explained(done: Completed, text: str, said: bool) -> tuple[str, str]:
     return done.describe() + claim, _PLOG
 
 
-def _error(text: str) -> tuple[str, str] | None:
-    """Return the first error's code and text."""
-    for one in _verdict(text).splitlines():
-        match = _ERROR.search(one)
-        if match and not _LOG_LINE.match(one):
-            words = _STAMP.sub("", match[2], count=1).strip()
-            return match[1], words[:TEXT_CHARACTERS]
-    return None
-
-
 def _refuses_tuning(text: str) -> bool:
     """Return whether this atc tunes no more: the flag is deprecated (E10001), or unknown."""
-    lines = _verdict(text).splitlines()
-    return any(_AUTO_TUNE.search(line) and _REFUSED.search(line) for line in lines)
+    return any(_AUTO_TUNE.search(line) and _REFUSED.search(line) for line in _verdict(text))
 
 
-def _verdict(text: str) -> str:
-    """Return what follows `ATC run failed`, or everything where atc did not come so far.
+def _verdict(text: str) -> Sequence[str]:
+    """Return the lines after `ATC run failed`, or all where atc did not come so far.
 
     With ASCEND_SLOG_PRINT_TO_STDOUT its log comes before, with codes of no account.
     """
     _, line, after = text.partition(FAILED)
-    return after if line else text
+    return (after if line else text).splitlines()
 
 
 def _succeeded(done: Completed, text: str) -> bool:

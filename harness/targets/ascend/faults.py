@@ -6,6 +6,7 @@ import re
 
 from harness.base import processes
 from harness.base.errors import DeviceError, HarnessError
+from harness.targets.ascend.cann_errors import CHARACTERS, first_error
 
 # What runtimes say when a device is gone or cannot be had (an FAQ of the tools' vendor).
 _LOST = re.compile(r"\bEL0003\b|\b507033\b|open device \d+ failed", re.IGNORECASE)
@@ -79,7 +80,9 @@ def undead(what: str, log: str = "") -> DeviceError:
 
 def _cause(text: str) -> str:
     """The first line of a tool's output that names an error."""
-    for line in text.replace("\r", "\n").splitlines():
-        if _CAUSE.match(line.strip()):
-            return line.strip()[:300]
+    lines = [line.strip() for line in text.replace("\r", "\n").splitlines()]
+    for at, line in enumerate(lines):
+        if _CAUSE.match(line):
+            error = first_error(lines[at:]) if first_error([line]) else None
+            return f"{error.code}: {error.words}" if error else line[:CHARACTERS]
     return ""
