@@ -72,12 +72,11 @@ class ImageSet:
 
     @property
     def own_set(self) -> int:
-        """How many images the data set has that these are of; 0 where it is ImageNet's by a name:
-        of another one no accuracy is published.
+        """How many images the data set has that these are of; 0 where it is ImageNet's by its
+        names, which `check` sees to are all or none: of another one no accuracy is published.
         """
-        if any(name.startswith("ILSVRC2012_val_") for name in self.names):
-            return 0
-        return self.chosen_from or len(self)
+        ours = all(_is_numbered(stem(name)) for name in self.names)
+        return 0 if ours else self.chosen_from or len(self)
 
     def part(self, positions: Iterable[int]) -> ImageSet:
         """Return the images at some positions, in the order of the whole."""
@@ -129,7 +128,7 @@ def find_image_set(root: Path, labels: Path | None = None) -> ImageSet:
         paths=layout.paths,
         labels=tuple(by_stem[name] for name in stems),
         layout=layout.name,
-        label_source=os.path.relpath(file, root) if file else f"the names of the {layout.name}",
+        label_source=os.path.relpath(file, root) if file else f"the {layout.name}",
         labels_without_image=len(by_stem) - len(stems),
         landmarks=tuple((name, by_stem[name]) for name in _KNOWN if name in by_stem),
     )
@@ -141,9 +140,11 @@ def check(image_set: ImageSet) -> SetFindings:
     For real sets only: a generated set has the same file names and classes of its own.
 
     Raises:
-        DataError: images of which the right class is known have another one, 50,000 images of
-            which some are not named as ImageNet's, or not 50 of each class among them.
+        DataError: images of which the right class is known have another one, some images are
+            named as ImageNet's and others not, or 50,000 images have other names or not 50 of
+            each class among them.
     """
+    _check_names(image_set)
     source, known = image_set.label_source, image_set.landmarks
     wrong = [f"{n} is {label}, not {_KNOWN[n]}" for n, label in known if label != _KNOWN[n]]
     if wrong:
@@ -172,19 +173,25 @@ def check(image_set: ImageSet) -> SetFindings:
     )
 
 
-def _check_whole(image_set: ImageSet, counts: Counter[int]) -> None:
-    """Refuse a set that its size would pass for the whole of ImageNet's, and its names do not.
+def _check_names(image_set: ImageSet) -> None:
+    """Refuse a set that is ImageNet's by some of its names, or by its size, and not by all names.
 
     50,000 images are compared with a published figure, without an eager pass: they must be the
-    images that it was published for. Fewer are compared with eager PyTorch, whatever they are.
+    images that it was published for. So must a part of them, whose figures the published one
+    must fit. Others are compared with eager PyTorch alone, whatever they are.
     """
     strange = [name for name in image_set.names if not _is_numbered(stem(name))]
-    if strange:
+    if strange and (len(strange) < len(image_set) or len(image_set) >= WHOLE_SET):
         raise DataError(
             f"{len(image_set):,} images in {image_set.root}, but {len(strange):,} of them are not "
             f"named as ImageNet's {WHOLE_SET:,} validation images: {some(strange)}",
-            remedy="name the folder of the validation images, with the names that they came with",
+            remedy="name the folder of the validation images, with the names that they came with; "
+            "keep images of your own in another folder",
         )
+
+
+def _check_whole(image_set: ImageSet, counts: Counter[int]) -> None:
+    """Refuse a set of 50,000 and more that has not 50 images of each class."""
     uneven = [
         f"class {label} has {counts[label]}"
         for label in range(CLASS_COUNT)

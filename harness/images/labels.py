@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.base.errors import DataError, some
 from harness.images import synsets
-from harness.images.layouts import Layout, stem
+from harness.images.layouts import FOLDERS, Layout, entries, stem, wnid_of
 from harness.images.synsets import CLASS_COUNT
 from harness.images.textfiles import numbered_lines, parsed_lines, read_text
 
@@ -25,10 +25,11 @@ FIXRES_LABELS = "imagenet_labels_fixres.json"
 VAL = "val.txt"
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 DEVKIT = "ILSVRC2012_devkit_t12"
+KAGGLE = "LOC_val_solution.csv"
 
 WHAT_IS_WANTED = (
-    f"put {VAL_LABEL} or {FIXRES_LABELS} beside them, or the development kit's {GROUND_TRUTH} "
-    f"with {synsets.META}, or name the label file: --labels=FILE"
+    f"put {VAL_LABEL} or {FIXRES_LABELS} beside them, Kaggle's {KAGGLE}, or the development kit's "
+    f"{GROUND_TRUTH} with {synsets.META}, or name the label file: --labels=FILE"
 )
 
 # A name with spaces ends with its suffix, so that two numbers stay malformed.
@@ -37,6 +38,8 @@ _LINE_WANTED = (
     "each line is a file name, a space and a class index: `ILSVRC2012_val_00000001.JPEG 65`"
 )
 _NUMBER = re.compile(r"\d{1,9}", re.ASCII)
+_KAGGLE_HEAD = "ImageId,PredictionString"
+_KAGGLE_LINE = re.compile(r"([^\s,]+),(n\d{8})(?:\s.*)?", re.ASCII)
 _VAL_LINE = re.compile(r"(?:\S*/)?ILSVRC2012_val_\d+\S*\s+\d+", re.ASCII)
 
 
@@ -44,7 +47,7 @@ _VAL_LINE = re.compile(r"(?:\S*/)?ILSVRC2012_val_\d+\S*\s+\d+", re.ASCII)
 class Labels:
     """Class indices by stem, which may be of more images than there are; and the label file.
 
-    `file` is None where the folders of the images say their classes.
+    `file` is None where the folders or the names of the images say their classes.
     """
 
     file: Path | None
@@ -54,7 +57,7 @@ class Labels:
 def of_layout(layout: Layout, stems: Sequence[str], named: Path | None) -> Labels:
     """Find the labels of the images of a layout. `stems`: of its files, in order.
 
-    A label file and WNID folders must agree.
+    A label file must agree with WNIDs of folders or file names.
 
     Raises:
         DataError: no labels, a file that cannot be used, an image without label, sources that
@@ -62,13 +65,21 @@ def of_layout(layout: Layout, stems: Sequence[str], named: Path | None) -> Label
     """
     places = tuple(_places(layout.folder))
     listed = read(named, stems, places) if named else _find(layout, stems, places)
-    if layout.folders:
-        return _with_folders(layout, stems, listed, places)
+    if layout.wnids:
+        return _with_wnids(layout, stems, listed, places)
     if listed is None:
+        looked = ", ".join(f"{place} ({_texts(place)})" for place in places if place.is_dir())
         raise DataError(
-            f"no labels for the {len(stems)} images in {layout.folder}", remedy=WHAT_IS_WANTED
+            f"no labels for the {len(stems)} images in {layout.folder}; looked in {looked}",
+            remedy=WHAT_IS_WANTED,
         )
     return listed
+
+
+def _texts(folder: Path) -> str:
+    names = (entry.name for entry in entries(folder))
+    texts = [name for name in names if name.lower().endswith((".txt", ".csv", ".json", ".mat"))]
+    return f"there: {some(sorted(texts))}" if texts else "no text there"
 
 
 # Label files ---------------------------------------------------------------------------------
@@ -85,8 +96,9 @@ def _find(layout: Layout, stems: Sequence[str], places: Sequence[Path]) -> Label
     def there(*names: str) -> list[Path]:
         return [path for place in places for name in names if (path := place / name).exists()]
 
-    files = there(VAL_LABEL, FIXRES_LABELS) + [path for path in there(VAL) if _is_val_list(path)]
-    if not files and len(layout.folders) != CLASS_COUNT:
+    files = there(VAL_LABEL, FIXRES_LABELS, KAGGLE)
+    files += [path for path in there(VAL) if _is_val_list(path)]
+    if not files and len(layout.wnids) != CLASS_COUNT:
         files = there(GROUND_TRUTH)
     if not files:
         return None
@@ -102,8 +114,12 @@ def _find(layout: Layout, stems: Sequence[str], places: Sequence[Path]) -> Label
 
 
 def _places(folder: Path) -> Iterator[Path]:
-    """Yield where label files may lie: with the images, above them, in the kit's folder."""
-    for place in (folder, folder.absolute().parent):
+    """Yield where label files may lie: with the images, above them, above the folders in which
+    images are looked for, in the kit's folder.
+    """
+    above = folder.absolute().parents
+    tops = [above[name.count("/")] for name in FOLDERS if folder.absolute().match(name)]
+    for place in dict.fromkeys((folder, above[0], *tops)):
         yield from (place, place / DEVKIT, place / DEVKIT / "data")
 
 
@@ -194,6 +210,23 @@ def _devkit_numbers(file: _File) -> dict[str, int] | None:
     return {f"ILSVRC2012_val_{number:08d}": index[order[int(line) - 1]] for number, line in lines}
 
 
+def _kaggle(file: _File) -> dict[str, int] | None:
+    """Kaggle's `LOC_val_solution.csv`: an image, a comma, and for each of its boxes the WNID and
+    four numbers. All boxes of an image are of one class.
+    """
+    head, _, body = file.text.lstrip().partition("\n")
+    if head.strip() != _KAGGLE_HEAD:
+        return None
+    remedy = (
+        "each line is an image, a comma and a WNID: `ILSVRC2012_val_00000001,n01751748 1 2 3 4`"
+    )
+    lines = parsed_lines(file.path, f"\n{body}", _KAGGLE_LINE, remedy)
+    wnids = sorted({match[2] for _, match in lines})
+    index = _indices(wnids, f"{file.path} has {len(wnids)} WNIDs", file.places) if lines else {}
+    entries = [(f"line {number}", stem(match[1]), index[match[2]]) for number, match in lines]
+    return _checked(file.path, entries)
+
+
 def _names_and_indices(file: _File) -> dict[str, int]:
     """`val_label.txt`: lines of a file name, a space and a class index."""
     lines = parsed_lines(file.path, file.text, _LINE, _LINE_WANTED)
@@ -205,6 +238,7 @@ def _names_and_indices(file: _File) -> dict[str, int]:
 READERS = (
     _json,
     _devkit_numbers,
+    _kaggle,
     _names_and_indices,  # the last: what no other knows is malformed lines
 )
 
@@ -236,55 +270,56 @@ def _checked(path: Path, entries: Sequence[tuple[str, str, int]]) -> dict[str, i
     return labels
 
 
-# WNID folders --------------------------------------------------------------------------------
+# WNIDs ---------------------------------------------------------------------------------------
 
 
-def _with_folders(
+def _with_wnids(
     layout: Layout, stems: Sequence[str], listed: Labels | None, places: Sequence[Path]
 ) -> Labels:
-    """Return the labels of images in WNID folders: those of a label file, if any, which must agree.
+    """Return the labels of images with WNIDs: those of a label file, if any, which must agree.
 
-    The class index of a folder is the place of its WNID among all thousand. torchvision counts the
-    folders that are there, which is the same for the thousand only: one that is missing would
-    move every class after it. Of fewer the label file says the classes, one for each folder.
+    torchvision counts the folders that are there: one that is missing would move every class after
+    it. Of fewer than the thousand the label file says the classes, one for each WNID.
     """
-    folders = {name: path.parent.name for name, path in zip(stems, layout.paths, strict=True)}
-    if len(layout.folders) == CLASS_COUNT:
-        index = synsets.indices(layout.folders)
-    elif listed is None:
-        index = _listed_indices(layout, places)
+    wnids = {name: wnid_of(path) for name, path in zip(stems, layout.paths, strict=True)}
+    if listed is None or len(layout.wnids) == CLASS_COUNT:
+        index = _indices(layout.wnids, f"{layout.folder} has {layout.name}", places)
     else:
-        index = {wnid: listed.by_stem[name] for name, wnid in reversed(folders.items())}
-    by_folder = {name: index[wnid] for name, wnid in folders.items()}
+        index = {wnid: listed.by_stem[name] for name, wnid in reversed(wnids.items())}
+    by_wnid = {name: index[wnid] for name, wnid in wnids.items()}
     if listed is None:
-        return Labels(None, by_folder)
+        return Labels(None, by_wnid)
     differ = [
-        f"{name} in {folders[name]} ({label}) has {listed.by_stem[name]}"
-        for name, label in by_folder.items()
+        f"{name} in {wnids[name]} ({label}) has {listed.by_stem[name]}"
+        for name, label in by_wnid.items()
         if listed.by_stem[name] != label
     ]
     if differ:
         raise DataError(
-            f"{listed.file} disagrees with the WNID folders in {layout.folder}: {some(differ)}",
+            f"{listed.file} disagrees with the WNIDs in {layout.folder}: {some(differ)}",
             remedy="use the label file of these images, or sort the images again",
         )
     return listed
 
 
-def _listed_indices(layout: Layout, places: Sequence[Path]) -> dict[str, int]:
-    """Return the index of each WNID by a list of the classes near the folders."""
-    source, wnids = next(synsets.class_lists(places), (None, ()))
+def _indices(wnids: Sequence[str], what: str, places: Iterable[Path]) -> dict[str, int]:
+    """Return the class index of each WNID, its place among the thousand: these, or those of a list
+    of the classes in `places`. `what`: where they are from, for messages.
+    """
+    if len(wnids) == CLASS_COUNT:
+        return synsets.indices(wnids)
+    source, listed = next(synsets.class_lists(places), (None, ()))
     if source is None:
         raise DataError(
-            f"{layout.folder} has {len(layout.folders)} WNID folders, not {CLASS_COUNT}: a class "
-            "index is the place of the WNID among all of them, and cannot be known from these",
-            remedy=f"make the other folders, empty ones too, or {WHAT_IS_WANTED}, "
-            f"or put a list of the classes there ({synsets.LISTS[0]})",
+            f"{what}, not {CLASS_COUNT}: a class index is the place of the WNID among all of them, "
+            "and cannot be known from these",
+            remedy=f"put a list of the classes there ({' or '.join(synsets.LISTS[:2])}), make "
+            f"the other folders if they are folders, empty ones too, or {WHAT_IS_WANTED}",
         )
-    unknown = sorted(set(layout.folders) - set(wnids))
+    unknown = sorted(set(wnids) - set(listed))
     if unknown:
         raise DataError(
-            f"folders in {layout.folder} that are no classes of {source}: {some(unknown)}",
+            f"{what}, and some are no classes of {source}: {some(unknown)}",
             remedy="take them away, or replace the list",
         )
-    return synsets.indices(wnids)
+    return synsets.indices(listed)

@@ -16,17 +16,21 @@ from pathlib import Path
 from harness.base.errors import DataError, some
 from harness.images.synsets import WNID
 
-FOLDERS = (".", "val", "ILSVRC2012_img_val")
-"""Where the images may lie below the folder that is named."""
+FOLDERS = (
+    *("val", "ILSVRC2012_img_val", "validation", "val/val"),
+    "ILSVRC/Data/CLS-LOC/val",  # Kaggle's copy
+)
+"""Where the images may lie below the folder that is named, besides itself."""
 
 WHAT_IS_WANTED = (
     "name a folder that holds ILSVRC2012_val_*.JPEG or the 1000 WNID folders (n01440764/...), "
-    "itself or in val/ or ILSVRC2012_img_val/, or images of your own and their label file"
+    f"itself or in {', '.join(FOLDERS)}, or images of your own and their label file"
 )
 
-_VAL_NAME = re.compile(r"ILSVRC2012_val_\d+\.jpe?g", re.IGNORECASE | re.ASCII)
+_VAL_NAME = re.compile(r"ILSVRC2012_val_\d+(_n\d{8})?\.jpe?g", re.IGNORECASE | re.ASCII)
+_WNID_IN_NAME = re.compile(r"(?<=^ILSVRC2012_val_\d{8})_(n\d{8})(?=\.|$)", re.ASCII)
 _SUFFIXES = (".jpeg", ".jpg", ".png")
-_TRAINING_NAME = re.compile(r"n\d{8}_\d+\.jpe?g", re.IGNORECASE | re.ASCII)
+_TRAINING_NAME = re.compile(r"n\d{8}_\d+(_n\d{8})?\.jpe?g", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -35,13 +39,14 @@ class Layout:
 
     name: the layout in words.
     paths: sorted by file name; names are unique, also without their suffix.
-    folders: every class folder, sorted, those without an image included; none in a flat folder.
+    wnids: every class, sorted, that folders have (those without an image included) or that all
+        file names have; empty where neither say the classes.
     """
 
     folder: Path
     name: str
     paths: tuple[Path, ...]
-    folders: tuple[str, ...] = ()
+    wnids: tuple[str, ...] = ()
 
 
 def find(root: Path) -> Layout:
@@ -54,9 +59,9 @@ def find(root: Path) -> Layout:
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"
         raise DataError(f"the image folder {root} {what}", remedy=WHAT_IS_WANTED)
-    places = (root / name for name in FOLDERS)
+    places = (root / name for name in (".", *FOLDERS))
     # One folder under two names, by a link, is one folder.
-    folders = {place.resolve(): place for place in places if place.is_dir()}.values()
+    folders = tuple({place.resolve(): place for place in places if place.is_dir()}.values())
     layouts = [
         layout
         for folder in folders
@@ -66,11 +71,8 @@ def find(root: Path) -> Layout:
     # Last: a picture of a README beside val/ is no data set.
     layouts = layouts or [layout for folder in folders if (layout := own(folder)) is not None]
     if not layouts:
-        inside = some(sorted(entry.name for entry in entries(root)))
-        raise DataError(
-            f"no known layout of images in {root}, which holds {inside or 'nothing'}",
-            remedy=WHAT_IS_WANTED,
-        )
+        looked = ", nor in ".join(f"{folder}, which holds {_content(folder)}" for folder in folders)
+        raise DataError(f"no known layout of images in {looked}", remedy=WHAT_IS_WANTED)
     if len(layouts) > 1:
         listed = ", ".join(f"{layout.folder} ({layout.name})" for layout in layouts)
         raise DataError(
@@ -81,10 +83,17 @@ def find(root: Path) -> Layout:
 
 
 def flat(folder: Path) -> Layout | None:
-    """`ILSVRC2012_val_*.JPEG` in one folder, as all five guides have them."""
+    """`ILSVRC2012_val_*.JPEG` in one folder, as all five guides have them.
+
+    In Hugging Face's archive each name has its WNID: `ILSVRC2012_val_00000001_n01751748.JPEG`.
+    """
     if not any(_VAL_NAME.fullmatch(entry.name) for entry in entries(folder)):
         return None
-    return Layout(folder, "flat folder", _images(folder, [folder]))
+    paths = _images(folder, [folder])
+    if not all(_WNID_IN_NAME.search(path.name) for path in paths):
+        return Layout(folder, "flat folder", paths)
+    wnids = sorted({wnid_of(path) for path in paths})
+    return Layout(folder, _counted(wnids, "WNID{} in the file names"), paths, tuple(wnids))
 
 
 def own(folder: Path) -> Layout | None:
@@ -99,13 +108,33 @@ def wnid_folders(folder: Path) -> Layout | None:
     paths = _images(folder, [folder / name for name in names])
     if not paths:
         return None
-    plural = "s" if len(names) > 1 else ""
-    return Layout(folder, f"{len(names)} WNID folder{plural}", paths, tuple(names))
+    return Layout(folder, _counted(names, "WNID folder{}"), paths, tuple(names))
+
+
+def _counted(names: Sequence[str], what: str) -> str:
+    return f"{len(names)} {what.format('s' if len(names) > 1 else '')}"
+
+
+def _content(folder: Path) -> str:
+    return some(sorted(_printable(entry.name) for entry in entries(folder))) or "nothing"
+
+
+def wnid_of(path: Path) -> str:
+    """Return the WNID in an image's name, else the name of its folder."""
+    match = _WNID_IN_NAME.search(path.name)
+    return match[1] if match else path.parent.name
+
+
+def plain(name: str) -> str:
+    """Return an image's file name without a WNID in it."""
+    return _WNID_IN_NAME.sub("", name)
 
 
 def stem(name: str) -> str:
-    """An image's name without its folder and suffix: up to the first dot, as the guides cut it."""
-    return name.rsplit("/", 1)[-1].split(".", 1)[0]
+    """An image's plain name without its folder and suffix: up to the first dot, as the guides cut
+    it.
+    """
+    return plain(name.rsplit("/", 1)[-1]).split(".", 1)[0]
 
 
 def entries(folder: Path) -> list[os.DirEntry[str]]:

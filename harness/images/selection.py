@@ -12,7 +12,7 @@ from harness.base.errors import DataError, some
 from harness.base.selection import Selection
 from harness.images import dataset
 from harness.images.dataset import ImageSet
-from harness.images.layouts import stem
+from harness.images.layouts import plain, stem
 from harness.images.textfiles import numbered_lines, read_text
 from harness.records.observed import SetFindings
 
@@ -68,7 +68,8 @@ def _sampled(image_set: ImageSet, count: int, seed: int) -> list[int]:
         )
 
     def rank(position: int) -> bytes:
-        return hashlib.sha256(os.fsencode(f"{seed}:{image_set.names[position]}")).digest()
+        name = plain(image_set.names[position])
+        return hashlib.sha256(os.fsencode(f"{seed}:{name}")).digest()
 
     return sorted(range(len(image_set)), key=rank)[:count]
 

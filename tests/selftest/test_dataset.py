@@ -46,7 +46,9 @@ def root(tmp_path: Path) -> Path:
 # What is found.
 
 
-@pytest.mark.parametrize("folder", ["", "val", "ILSVRC2012_img_val"])
+@pytest.mark.parametrize(
+    "folder", ["", "val", "ILSVRC2012_img_val", "validation", "val/val", "ILSVRC/Data/CLS-LOC/val"]
+)
 @pytest.mark.parametrize(
     ("source", "text"),
     [
@@ -146,6 +148,21 @@ def test_a_picture_beside_the_images_is_none_of_them(root: Path) -> None:
     assert (found.labels, found.own_set, found.part([1]).own_set) == (LABELS, 0, 0)
 
 
+@pytest.mark.parametrize("others", [1, 4])
+def test_images_of_ones_own_among_imagenets_are_refused(root: Path, others: int) -> None:
+    """One name alone must not hold the others against what is published, or excuse the rest."""
+    for number in range(others, 5):
+        (root / "val" / name(number)).rename(root / "val" / f"cat-{number}.JPEG")
+    text = lines()
+    for number in range(others, 5):
+        text = text.replace(name(number), f"cat-{number}.JPEG")
+    put_text(root / "val_label.txt", text)
+    found = find_image_set(root)
+    with pytest.raises(DataError, match=f"{5 - others} of them are not named as ImageNet's"):
+        check(found)
+    assert found.own_set == 5
+
+
 # What is wrong with a folder.
 
 
@@ -173,8 +190,8 @@ FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
         "7 of 12 images have no label in ",
     ),
     "no labels at all": (
-        lambda root: (root / "val_label.txt").unlink(),
-        "no labels for the 5 images",
+        lambda root: (root / "val_label.txt").rename(root / "mine.csv"),
+        "(there: mine.csv)",
     ),
     "labels that are a folder": (
         lambda root: replaced(root / "val_label.txt", os.mkdir),
@@ -204,6 +221,10 @@ def test_no_folder_and_an_unknown_layout(tmp_path: Path) -> None:
     assert "is not a folder" in message_of(tmp_path / "file")
     (tmp_path / "file").unlink()
     assert "holds nothing" in message_of(tmp_path)
+    (tmp_path / "validation" / "tench").mkdir(parents=True)
+    assert f"nor in {tmp_path / 'validation'}, which holds tench" in message_of(tmp_path)
+    (tmp_path / "validation" / "tench").rmdir()
+    (tmp_path / "validation").rmdir()
     for wnid in range(8):
         (tmp_path / f"n0144076{wnid}").mkdir()
     assert "n01440760" in message_of(tmp_path) and "and 5 more" in message_of(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,39 @@ def test_meta_mat_gives_the_order(root: Path, content: dict[str, Any], said: str
     assert "meta.mat cannot be read" in message_of(root)
     put_text(root / KIT / "map_clsloc.txt", clsloc())
     assert find_image_set(root).labels == LABELS
+
+
+# Kaggle's copy.
+
+
+def solution(labels: Sequence[int] = LABELS) -> str:
+    """Kaggle's file: its images in no order, with the boxes of each."""
+    rows = [f"{name(n)[:-5]},{WNIDS[label]} 1 2 30 40 " for n, label in enumerate(labels, 1)]
+    return "\n".join(["ImageId,PredictionString", *reversed(rows), ""])
+
+
+@pytest.mark.parametrize("named", [".", "ILSVRC/Data/CLS-LOC", "ILSVRC/Data/CLS-LOC/val"])
+def test_kaggles_copy_is_found_and_labelled(tmp_path: Path, named: str) -> None:
+    put_images(tmp_path / "ILSVRC" / "Data" / "CLS-LOC" / "val")
+    put_text(tmp_path / "LOC_val_solution.csv", solution())
+    numbers = "".join(f"{name(n)[:-5]} {n}\n" for n in range(1, 6))  # of images, not of classes
+    put_text(tmp_path / "ILSVRC" / "ImageSets" / "CLS-LOC" / "val.txt", numbers)
+    assert "has 5 WNIDs, not 1000" in message_of(tmp_path / named)
+    put_text(tmp_path / "LOC_synset_mapping.txt", "".join(f"{w} some, name\n" for w in WNIDS))
+    found = find_image_set(tmp_path / named)
+    assert found.labels == LABELS
+    assert found.label_source.endswith("LOC_val_solution.csv")
+    put_text(tmp_path / "LOC_val_solution.csv", solution().replace(WNIDS[970], "n99999999"))
+    assert "no classes of" in message_of(tmp_path / named)
+    put_text(tmp_path / "LOC_val_solution.csv", solution().replace(f",{WNIDS[970]}", ""))
+    assert "malformed" in message_of(tmp_path / named)
+    assert "line 5 " in message_of(tmp_path / named)
+
+
+def test_kaggles_whole_file_needs_no_list(tmp_path: Path) -> None:
+    put_images(tmp_path / "val")
+    put_text(tmp_path / "LOC_val_solution.csv", solution(range(1000)))
+    assert find_image_set(tmp_path).labels == (0, 1, 2, 3, 4)
 
 
 # Other names.

@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 
 from harness.base.errors import DataError
+from harness.base.selection import Selection
 from harness.images.dataset import FIRST_LABELS, check, find_image_set
+from harness.images.selection import choose
 from tests.selftest.image_folders import (
     LABELS,
     WNIDS,
     clsloc,
     error_of,
     ground_truth,
+    image_set,
     lines,
     message_of,
     name,
@@ -53,8 +56,7 @@ def test_a_thousand_folders_are_their_own_labels(thousand: Path) -> None:
     assert found.labels == FIRST_LABELS
     assert found.paths[0] == thousand / "val" / WNIDS[65] / name(1)
     assert found.describe() == (
-        "15 images of 15 classes (1000 WNID folders), "
-        "labels from the names of the 1000 WNID folders"
+        "15 images of 15 classes (1000 WNID folders), labels from the 1000 WNID folders"
     )
     check(found)
     assert find_image_set(thousand / "val").digest == found.digest
@@ -67,13 +69,39 @@ def test_an_image_in_the_folder_of_another_class_is_to_be_sorted_again(tmp_path:
     assert "sort the images again" in caught.value.remedy
 
 
+def name_with_wnid(number: int) -> str:
+    return name(number).replace(".", f"_{WNIDS[FIRST_LABELS[number - 1]]}.")
+
+
+def test_wnids_in_the_names_are_labels(tmp_path: Path) -> None:
+    """As in Hugging Face's archive of the validation images."""
+    (tmp_path / "val").mkdir()
+    for number in range(1, 16):
+        (tmp_path / "val" / name_with_wnid(number)).write_bytes(b"x")
+    error = error_of(tmp_path)
+    assert "has 15 WNIDs in the file names, not 1000" in error.message
+    put_text(tmp_path / "LOC_synset_mapping.txt", "\n".join(WNIDS))
+    found = find_image_set(tmp_path)
+    assert (found.labels, found.own_set) == (FIRST_LABELS, 0)
+    assert check(found).known == 15
+    # A label file may have the plain names.
+    put_text(tmp_path / "val_label.txt", lines(FIRST_LABELS))
+    assert find_image_set(tmp_path).label_source == "val_label.txt"
+    # A sample has the same images as one of plain names.
+    sample = Selection(sample=5, seed=3)
+    plain = choose(image_set(FIRST_LABELS), sample)
+    assert choose(found, sample).labels == plain.labels
+    (tmp_path / "val" / f"{WNIDS[0]}_10026_{WNIDS[0]}.JPEG").write_bytes(b"x")
+    assert "named as training images" in message_of(tmp_path)
+
+
 def test_a_label_file_must_agree_with_the_thousand(thousand: Path, tmp_path: Path) -> None:
     put_text(tmp_path / "labels.txt", lines(FIRST_LABELS))
     found = find_image_set(thousand, tmp_path / "labels.txt")
     assert found.labels == FIRST_LABELS and found.label_source.endswith("labels.txt")
     put_text(tmp_path / "labels.txt", lines((66, *FIRST_LABELS[1:])))
     message = message_of(thousand, tmp_path / "labels.txt")
-    assert "disagrees with the WNID folders" in message
+    assert "disagrees with the WNIDs" in message
     assert f"ILSVRC2012_val_00000001 in {WNIDS[65]} (65) has 66" in message
 
 
