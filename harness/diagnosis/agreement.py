@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.base.errors import InferError
-from harness.diagnosis.graphs import batches
-from harness.targets.protocol import Float32, Session
+from harness.targets.protocol import Float32
 
 
 @dataclass(frozen=True)
@@ -76,18 +74,3 @@ def agree(logits: Float32, expected: Float32) -> Agreement:
             largest=float(np.max(np.abs(a - b), initial=0.0)),
             equal=int(np.count_nonzero(equal)),
         )
-
-
-def outputs(session: Session, images: Float32) -> Float32:
-    """Return logits `float32[N, C]` of `float32[N, 3, S, S]`; the last batch is filled with zeros.
-
-    Raises:
-        InferError: the session failed, or returned another number of batches than it was given.
-    """
-    size = session.inputs[0].shape[0]
-
-    count = -(-len(images) // size)
-    logits = list(session.stream(batches(images, size)))
-    if len(logits) != count:
-        raise InferError(f"the session returned {len(logits)} batches for {len(images)} images")
-    return np.concatenate(logits)[: len(images)]

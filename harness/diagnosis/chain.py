@@ -10,11 +10,12 @@ from harness.base import jobs
 from harness.base.errors import HarnessError, InferError
 from harness.base.stages import Stage
 from harness.diagnosis import trials
-from harness.diagnosis.agreement import CELLS, Agreement, agree, outputs
+from harness.diagnosis.agreement import CELLS, Agreement, agree
 from harness.diagnosis.evidence import Evidence
 from harness.diagnosis.words import COMPILED, EAGER, EXPORTED, SIMPLIFIED, STAGES
 from harness.measure import device as leasing
 from harness.stages import eager
+from harness.stages.inference import outputs_of
 from harness.targets.protocol import Float32
 
 # Export and simplification change no arithmetic: rounding of float32 alone. On the five models it
@@ -40,7 +41,7 @@ def host_stages(evidence: Evidence) -> None:
                 evidence.sharing_host() as lease,
                 eager.open_eager(case, weights, eager.BATCH, log, lease_fds=lease.fds) as session,
             ):
-                evidence.logits[EAGER] = outputs(session, evidence.input)
+                evidence.logits[EAGER] = outputs_of(session, evidence.input)
     for name, file in ((EXPORTED, case.onnx), (SIMPLIFIED, case.simplified)):
         with evidence.trying(name):
             evidence.logits[name] = graph_outputs(evidence, file(), name)
@@ -75,9 +76,9 @@ def compiled_stage(evidence: Evidence) -> None:
     evidence.check_time()
     reference = next(iter(evidence.logits.values()), None)
     with leasing.opened(evidence.case, evidence.prepared, timeout_s=evidence.left_s) as session:
-        as_fed = evidence.logits[COMPILED] = outputs(session, evidence.input)
+        as_fed = evidence.logits[COMPILED] = outputs_of(session, evidence.input)
         if not evidence.right_is_fed:
-            as_fed = evidence.as_fed = outputs(session, evidence.pictures.fed)
+            as_fed = evidence.as_fed = outputs_of(session, evidence.pictures.fed)
         if reference is None or agree(as_fed, reference).within(evidence.bound):
             trials.label_suspects(evidence, session)
         else:

@@ -14,10 +14,10 @@ from tempfile import TemporaryDirectory
 from harness.base.stages import Stage
 from harness.diagnosis import chain, trials
 from harness.diagnosis.evidence import Evidence, best_class
-from harness.diagnosis.graphs import batches
 from harness.diagnosis.words import words
 from harness.records.measurements import AccuracyMeasurement
 from harness.records.observed import Diagnosis
+from harness.stages.inference import batches
 from harness.stages.pipeline import CasePipeline, Prepared
 
 IMAGES = 16

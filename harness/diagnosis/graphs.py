@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from harness.base.errors import InferError
+from harness.stages.inference import batches
 from harness.stages.onnx_file import first_line
-
-
-def batches(images: npt.NDArray[np.float32], size: int) -> Iterator[npt.NDArray[np.float32]]:
-    """Yield `float32[size, 3, S, S]` after another; the last one is filled with zeros."""
-    for start in range(0, len(images), size):
-        batch = np.zeros((size, *images.shape[1:]), np.float32)
-        batch[: len(images) - start] = images[start : start + size]
-        yield batch
 
 
 def run_graph(*, model: str, inputs: str, batch_size: int, output: str) -> dict[str, Any]:

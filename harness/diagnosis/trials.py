@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from harness.base.errors import HarnessError
 from harness.diagnosis import pairing
-from harness.diagnosis.agreement import CELLS, agree, outputs
+from harness.diagnosis.agreement import CELLS, agree
 from harness.diagnosis.evidence import Evidence, best_class, spread
 from harness.diagnosis.pairing import CERTAIN, RESTORED, Index, Predicted
 from harness.diagnosis.suspects import Pictures, suspects
 from harness.diagnosis.words import COMPILED, EAGER, RIGHT, About, Restored
+from harness.stages.inference import outputs_of
 from harness.targets.protocol import Float32, Session
 
 MORE_FOR_LABELS = 4  # times as many images where only labels can tell: they tell less of each
@@ -78,7 +79,7 @@ def input_suspects(
         if np.array_equal(images, evidence.pictures.fed):
             findings.fed = name
         else:
-            hold(name, About.INPUT, outputs(session, images))
+            hold(name, About.INPUT, outputs_of(session, images))
     evidence.section(
         f"Usual suspects on the compiled model, {len(evidence.index)} images against {first}",
         ["suspect", *CELLS, "restores it"],
@@ -107,10 +108,10 @@ def label_suspects(evidence: Evidence, session: Session) -> None:
     index = np.array(spread(len(evidence.images), count, set()), np.int64)
     pictures, _ = evidence.load(index)
     labels = evidence.labels[index]
-    before = best_class(outputs(session, pictures.fed)) == labels
+    before = best_class(outputs_of(session, pictures.fed)) == labels
     trials = Trials([["as it was run", f"{np.count_nonzero(before)} of {count}", ""]])
     for name, images in _inputs_of_suspects(evidence, pictures, trials.rows):
-        after = best_class(outputs(session, images)) == labels
+        after = best_class(outputs_of(session, images)) == labels
         correct = int(np.count_nonzero(after))
         restores = "yes" if _restores_score(before, after, expected) else ""
         suspect = Restored(name, "restores the score", About.INPUT)

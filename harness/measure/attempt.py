@@ -29,6 +29,7 @@ from harness.records.measurements import (
 from harness.records.observed import Attempt
 from harness.records.verdicts import Verdict
 from harness.stages import checkpoint, eager
+from harness.stages.inference import outputs_of
 from harness.stages.pipeline import CasePipeline, Prepared
 from harness.targets.protocol import Device, DeviceFault
 
@@ -161,12 +162,12 @@ def _other_network(case: CasePipeline, prepared: Prepared) -> tuple[Problem, ...
         case.share_host("the eager outputs") as lease,
         eager.open_eager(case, weights, case.case.batch_size, log, lease_fds=lease.fds) as session,
     ):
-        (expected,) = session.stream([images])
-    difference, problems = throughput.compare_outputs(outputs, expected)
+        expected = outputs_of(session, images)
     bound = case.bench.target.traits.fidelity_bound
-    if not problems and difference <= bound:
+    check, problems = throughput.compare_outputs(outputs, expected, bound)
+    if check.within:
         return ()
-    data: dict[str, Datum] = {"model": case.model.id, "relative_l2": difference, "bound": bound}
+    data: dict[str, Datum] = {"model": case.model.id, **vars(check)}
     return (Problem(ProblemCode.OTHER_NETWORK, data), *problems)
 
 

@@ -16,12 +16,11 @@ from harness.measure.watcher import Watcher
 from harness.records import writer
 from harness.records.measurements import (
     AccuracyMeasurement,
-    OutputsCheck,
     Samples,
     ThroughputMeasurement,
 )
 from harness.stages import eager
-from harness.stages.inference import infer
+from harness.stages.inference import infer, outputs_of
 from harness.stages.pipeline import CasePipeline, Prepared
 from harness.stages.weights import Checkpoint
 from harness.targets.protocol import Device, Session
@@ -72,8 +71,8 @@ def take_throughput(
     """Time executions with looks at the device; a rehearsal times eager PyTorch in turns."""
     assert prepared.probe is not None
     target, (images, expected) = case.bench.target, prepared.probe
-    (outputs,) = session.stream([images])
-    difference, problems = throughput.compare_outputs(outputs, expected)
+    bound = target.traits.fidelity_bound
+    outputs, problems = throughput.compare_outputs(outputs_of(session, images), expected, bound)
     if prepared.rival is not None:
         measurement, samples = _beside_eager(case, session, prepared.rival)
     else:
@@ -87,7 +86,7 @@ def take_throughput(
         measurement = replace(measurement, conditions=tuple(watcher.seen))
     return replace(
         measurement,
-        outputs=OutputsCheck(difference, target.traits.fidelity_bound),
+        outputs=outputs,
         problems=(*problems, *measurement.problems),
         setup=target.setup(device, prepared.facts, session),
         samples_file=writer.write_samples(case.bench.run_dir, case.case.id, samples),

@@ -21,6 +21,7 @@ from harness.base.errors import InferError
 from harness.base.terms import Provenance
 from harness.judge.statistics import drift, half_width_percent, outliers, spread
 from harness.records.measurements import (
+    OutputsCheck,
     Problem,
     ProblemCode,
     Samples,
@@ -68,16 +69,30 @@ class TimingPlan:
     wall_check: WallCheck = "off"
 
 
-def compare_outputs(outputs: Float32, expected: Float32) -> tuple[float, tuple[Problem, ...]]:
-    """Return the relative L2 of outputs `float32[B, C]` to those expected, and what is wrong."""
+def compare_outputs(
+    outputs: Float32, expected: Float32, bound: float
+) -> tuple[OutputsCheck, tuple[Problem, ...]]:
+    """Compare outputs `float32[N, C]` of several inputs with those expected; returns the row that
+    departs most, by what is allowed, and what else is wrong.
+
+    A row may depart by a relative L2 of `bound`, and by no more than half of the way to the nearest
+    other row: what is nearer to another input's outputs is no rounding. A tenth of the bound is
+    allowed even where a network hardly tells its inputs apart.
+    """
     if outputs.shape != expected.shape:
         shapes = {"shape": tuple(outputs.shape), "expected": tuple(expected.shape)}
-        return math.inf, (Problem(ProblemCode.WRONG_SHAPE, shapes),)
+        return OutputsCheck(math.inf, bound), (Problem(ProblemCode.WRONG_SHAPE, shapes),)
     if not np.isfinite(outputs).all():
-        return math.inf, (Problem(ProblemCode.NOT_FINITE),)
-    norm = float(np.linalg.norm(expected.astype(np.float64)))
-    delta = float(np.linalg.norm(outputs.astype(np.float64) - expected))
-    return (delta / norm if norm else math.inf), ()
+        return OutputsCheck(math.inf, bound), (Problem(ProblemCode.NOT_FINITE),)
+    right = expected.astype(np.float64)
+    apart = np.array([np.linalg.norm(right - row, axis=1) for row in right])
+    np.fill_diagonal(apart, np.inf)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        norms = np.linalg.norm(right, axis=1)
+        allowed = np.clip(apart.min(axis=1) / norms / 2.0, bound / 10.0, bound)
+        departs = np.linalg.norm(outputs - right, axis=1) / norms
+        worst = int(np.argmax(departs / allowed))
+    return OutputsCheck(float(departs[worst]), float(allowed[worst])), ()
 
 
 def timing_of(

@@ -95,6 +95,28 @@ def infer(
     return images
 
 
+def batches(images: Float32, size: int) -> Iterator[Float32]:
+    """Yield `float32[size, 3, S, S]` after another; the last one is filled with zeros."""
+    for start in range(0, len(images), size):
+        batch = np.zeros((size, *images.shape[1:]), np.float32)
+        batch[: len(images) - start] = images[start : start + size]
+        yield batch
+
+
+def outputs_of(session: Session, images: Float32) -> Float32:
+    """Return logits `float32[N, C]` of `float32[N, 3, S, S]`, in batches of the session's size.
+
+    Raises:
+        InferError: the session failed, or returned another number of batches than it was given.
+    """
+    size = session.inputs[0].shape[0]
+    count = -(-len(images) // size)
+    logits = list(session.stream(batches(images, size)))
+    if len(logits) != count:
+        raise InferError(f"the session returned {len(logits)} batches for {len(images)} images")
+    return np.concatenate(logits)[: len(images)]
+
+
 def _fill(batch: Batch, look: Callable[[Names, Float32], None], out: Float32) -> None:
     batch.fill(out)
     look(batch.names, out)

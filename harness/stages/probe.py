@@ -1,6 +1,8 @@
-"""Stage PROBE: what the simplified ONNX file makes of a seeded input.
+"""Stage PROBE: what the simplified ONNX file makes of a few generated images.
 
-Outputs of the compiled model are compared with it, so that a fast wrong model cannot pass.
+Outputs of the compiled model are compared with it, so that a fast wrong model cannot pass. The
+images are a rehearsal's, through the model's own preprocessing: for noise a network gives much the
+same outputs whatever its channels are, and nearly those of any other noise (docs/judging.md).
 """
 
 from __future__ import annotations
@@ -16,35 +18,44 @@ import numpy as np
 from harness.base.host import processor, required_version
 from harness.base.stages import Stage
 from harness.base.store import Entry, source_digest
+from harness.images import generated, preprocess
 from harness.stages.context import CaseContext
+from harness.stages.inference import outputs_of
 from harness.stages.onnx_file import FILE
 from harness.targets.host import open_onnx
 from harness.targets.protocol import Float32
 
 SEED = 22
+LEAST = 2  # images: of one alone nobody sees that the outputs are another's
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Outputs `float32[B, C]` of the simplified file for the seeded images."""
+    """Crops `uint8[N, S, S, 3]` of generated images, N a multiple of the batch size, and the
+    simplified file's outputs `float32[N, C]` for them.
+    """
 
     case: CaseContext
     simplified: Entry
     stage: ClassVar[Stage] = Stage.PROBE
 
-    def images(self) -> Float32:
-        """Return the seeded input, `float32[B, 3, S, S]`."""
-        size, batch_size = self.case.model.input.size, self.case.case.batch_size
-        generator = np.random.default_rng(SEED)
-        return generator.standard_normal((batch_size, 3, size, size), np.float32)
-
     def inputs(self) -> Mapping[str, Any]:
         return {
             "simplified": self.simplified.digest,
+            "batch_size": self.case.case.batch_size,
             "seed": SEED,
+            "preprocessing": self.case.model.preprocessing.model_dump(),
             "processor": processor()[1],
             "threads": self.case.bench.threads,
-            "recipe": source_digest("harness.targets.worker"),
+            "recipe": source_digest(
+                "harness.stages.probe",
+                "harness.stages.inference",
+                "harness.targets.worker",
+                "harness.images.generated",
+                "harness.images.preprocess",
+                "harness.catalog.steps",
+            ),
+            "pillow": required_version("pillow"),
             "numpy": required_version("numpy"),
             "onnxruntime": required_version("onnxruntime"),
         }
@@ -52,6 +63,7 @@ class Probe:
     def build(self, staging: Path) -> str:
         case = self.case
         with case.share_host("the output check") as lease:
+            crops = self._crops()
             # The graph as it is, not as the target's compiler changed it.
             session = open_onnx(
                 self.simplified.file(FILE),
@@ -61,10 +73,28 @@ class Probe:
                 threads=case.bench.threads,
             )
             with contextlib.closing(session):
-                (outputs,) = session.stream([self.images()])
+                outputs = outputs_of(session, self._normalized(crops))
+        np.save(staging / "crops.npy", crops, allow_pickle=False)
         np.save(staging / "outputs.npy", outputs, allow_pickle=False)
         return ""
 
     def read(self, entry: Entry) -> tuple[Float32, Float32]:
-        """Return the seeded input and the outputs that the store keeps."""
-        return self.images(), np.load(entry.file("outputs.npy"), allow_pickle=False)
+        """Return what the store keeps: the images `float32[N, 3, S, S]` and their outputs."""
+        crops, outputs = (
+            np.load(entry.file(name), allow_pickle=False) for name in ("crops.npy", "outputs.npy")
+        )
+        return self._normalized(crops), outputs
+
+    def _crops(self) -> preprocess.UInt8:
+        batch_size, steps = self.case.case.batch_size, self.case.model.preprocessing
+        slots = generated.label_slots(-(-LEAST // batch_size) * batch_size, SEED)
+        return np.stack(
+            [
+                preprocess.crop(generated.make_image(SEED, index, slot, "landscape"), steps)
+                for index, slot in enumerate(slots)
+            ]
+        )
+
+    def _normalized(self, crops: preprocess.UInt8) -> Float32:
+        table = preprocess.normalization_table(self.case.model.preprocessing.normalize)
+        return preprocess.normalize(crops, table)

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from harness.catalog.load import load_catalog
 from harness.diagnosis import pairing
-from harness.diagnosis.agreement import agree, outputs
+from harness.diagnosis.agreement import agree
 from harness.diagnosis.suspects import suspects
+from harness.stages.inference import outputs_of
 from tests.selftest.fakes import FakeSession
 from tests.selftest.running import ROOT
 
@@ -42,7 +43,7 @@ def test_agreement_of_equal_and_of_other_logits():
 def test_outputs_leave_padding_out():
     session = FakeSession(lambda view: view.reshape(4, -1)[:, :10].copy())
     images = np.arange(6 * 12, dtype=np.float32).reshape(6, 3, 2, 2)
-    assert np.array_equal(outputs(session, images), images.reshape(6, -1)[:, :10])
+    assert np.array_equal(outputs_of(session, images), images.reshape(6, -1)[:, :10])
 
 
 @given(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
 from harness.base.errors import DataError, HarnessError, LoadError
@@ -15,6 +18,7 @@ from harness.measure import device
 from harness.plan import Case
 from harness.records.observed import SetFindings
 from harness.stages.pipeline import Prepared
+from harness.stages.probe import Probe
 from tests.selftest.fakes import workbench
 from tests.selftest.image_folders import lines, name, put_images, put_text
 
@@ -65,6 +69,32 @@ def test_throughput_asks_for_no_images(tmp_path):
     with pytest.raises(HarnessError, match=r"tiny\.pth"):
         one.prepare()
     assert Stage.DATA not in [time.stage for time in one.observed.stages]
+
+
+@pytest.mark.parametrize(("batch_size", "count"), [(1, 2), (3, 3), (4, 4)])
+def test_the_output_check_takes_images_that_a_network_tells_apart(tmp_path, batch_size, count):
+    simplified: Any = SimpleNamespace(digest="d")
+    one = Probe(case(tmp_path, batch_size=batch_size), simplified)
+    crops = one._crops()
+    assert crops.shape == (count, 64, 64, 3)
+    means = crops.mean((1, 2))
+    for row, mean in enumerate(means):  # colours, and no two images of one
+        assert np.ptp(mean) > 10
+        assert np.abs(np.delete(means, row, axis=0) - mean).max() > 10
+
+
+def test_whatever_makes_the_output_checks_images_is_in_its_key(tmp_path):
+    simplified: Any = SimpleNamespace(digest="d")
+    one = case(tmp_path)
+    keys = [Probe(one, simplified).inputs()]
+    own = one.model.preprocessing
+    other_crop = own.crop.model_copy(update={"offset": "floor"})
+    other_mean = own.normalize.model_copy(update={"mean": (0.5, 0.5, 0.5)})
+    for part in ({"crop": other_crop}, {"normalize": other_mean}):
+        one.model = one.model.model_copy(update={"preprocessing": own.model_copy(update=part)})
+        keys.append(Probe(one, simplified).inputs())
+    keys.append(Probe(case(tmp_path, batch_size=1), simplified).inputs())
+    assert all(one not in keys[:at] for at, one in enumerate(keys))
 
 
 def test_what_was_counted_is_in_the_record(tmp_path):

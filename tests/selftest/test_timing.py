@@ -18,6 +18,7 @@ from harness.measure.throughput import MIN_ROUNDS, TimingPlan, timing_of
 from harness.records.measurements import ProblemCode
 from harness.targets.protocol import Times
 from tests.selftest.fakes import FakeSession
+from tests.selftest.judge_samples import BOUND
 
 
 def timing(*rounds, batch_size=4):
@@ -90,18 +91,30 @@ def test_warm_up_is_not_in_the_mean():
 # The output check --------------------------------------------------------------------------
 
 
+APART = np.eye(4, 10, dtype=np.float32)  # by the root of 2
+ALIKE = np.ones((4, 10), np.float32)
+NEAR = ALIKE + 0.05 * APART  # 2.2 % of a row's length from each other
+
+
 @pytest.mark.parametrize(
-    ("change", "difference", "codes"),
+    ("expected", "change", "departs", "allowed", "codes"),
     [
-        (lambda expected: expected * np.float32(1.1), 0.1, []),
-        (lambda expected: expected * np.nan, math.inf, [ProblemCode.NOT_FINITE]),
-        (lambda expected: expected[:, :-1], math.inf, [ProblemCode.WRONG_SHAPE]),
+        (APART, lambda right: right * np.float32(1.1), 0.1, BOUND, []),
+        # One row of them is enough.
+        (APART, lambda right: right[[0, 1, 3, 2]], 2**0.5, BOUND, []),
+        # No row may come nearer to another one's outputs than to its own.
+        (NEAR, lambda right: right, 0.0, 0.0111, []),
+        (NEAR, lambda right: right[[0, 1, 3, 2]], 0.0222, 0.0111, []),
+        # Where a network tells nothing apart, that is left to what rounding does.
+        (ALIKE, lambda right: right, 0.0, BOUND / 10, []),
+        (APART, lambda right: right * np.nan, math.inf, BOUND, [ProblemCode.NOT_FINITE]),
+        (APART, lambda right: right[:, :-1], math.inf, BOUND, [ProblemCode.WRONG_SHAPE]),
     ],
 )
-def test_outputs_of_a_fast_wrong_model_are_noticed(change, difference, codes):
-    expected = np.ones((4, 10), np.float32)
-    measured, problems = throughput.compare_outputs(change(expected), expected)
-    assert measured == pytest.approx(difference, rel=1e-4)
+def test_outputs_of_a_fast_wrong_model_are_noticed(expected, change, departs, allowed, codes):
+    check, problems = throughput.compare_outputs(change(expected), expected, BOUND)
+    assert check.relative_l2 == pytest.approx(departs, rel=2e-2)
+    assert check.bound == pytest.approx(allowed, rel=2e-2)
     assert [one.code for one in problems] == codes
 
 

@@ -59,7 +59,7 @@ def small_onnx(
 
 
 def convolution_onnx(path: Path, *, channels: int, dead: int = 0) -> Path:
-    """The means of a convolution's `channels`: `float32[4, 3, 64, 64]` -> `[4, channels]`.
+    """A convolution's `channels`, ReLU, their means: `float32[4, 3, 64, 64]` -> `[4, channels]`.
 
     `dead`: channels of another convolution, which is computed, multiplied by zero and added.
     """
@@ -70,7 +70,8 @@ def convolution_onnx(path: Path, *, channels: int, dead: int = 0) -> Path:
         kernel = np.random.default_rng(count).standard_normal((count, 3, 5, 5), np.float32)
         constants.append(numpy_helper.from_array(kernel, f"{name} kernel"))
         return [
-            helper.make_node("Conv", ["image", f"{name} kernel"], [f"{name} maps"]),
+            helper.make_node("Conv", ["image", f"{name} kernel"], [f"{name} sums"]),
+            helper.make_node("Relu", [f"{name} sums"], [f"{name} maps"]),
             helper.make_node("ReduceMean", [f"{name} maps"], [name], axes=[2, 3], keepdims=0),
         ]
 
@@ -106,6 +107,15 @@ def perturb(model: Any) -> None:
     values = numpy_helper.to_array(tensor).copy()
     values[0] += 3.0 * values[0].std()
     tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+
+def swap_channels(model: Any) -> None:
+    """The first convolution's weights in BGR order, in place."""
+    from onnx import numpy_helper
+
+    tensor = next(one for one in model.graph.initializer if len(one.dims) == 4)
+    values = numpy_helper.to_array(tensor)[:, ::-1]
+    tensor.CopyFrom(numpy_helper.from_array(values.copy(), tensor.name))
 
 
 def exchange(model: Any) -> None:

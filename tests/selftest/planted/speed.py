@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from harness.base.terms import Provenance
@@ -16,15 +17,18 @@ from harness.measure import beside_eager, throughput
 from harness.measure.throughput import TimingPlan
 from harness.records.conditions import Condition, Setup
 from harness.records.measurements import ProblemCode, ThroughputMeasurement
+from harness.stages.inference import outputs_of
 from harness.targets import host
 from harness.targets.protocol import Float32, Session, SessionInfo, TensorSpec, Times
-from tests.selftest.planted.graphs import convolution_onnx
+from tests.selftest.planted.graphs import convolution_onnx, rewritten, swap_channels
 from tests.selftest.planted.rows import Fault, Found, Row, judged, said
 from tests.selftest.planted.world import BASELINES, BATCH, World
 
 IDLE = tuple(Condition(moment, 0.0, "OK", "no", "no") for moment in ("before", "during", "after"))
 CHIP = Setup(driver="api", chip="Ascend310P3", card="Atlas 300I Pro", toolchain="CANN 5.1.RC2")
 OLD_CHIP = Setup(driver="api", chip="Ascend310", chips=4, method="whole-dataset")
+
+FLOAT16 = 3e-2  # what a float16 target's arithmetic may cost, relative L2
 
 Told = Callable[[list[float], int], list[float]]
 
@@ -186,6 +190,35 @@ def _dead_convolution(world: World, planted: bool) -> Found:
         return _beside_eager(*sessions)
 
 
+def _outputs(change: Callable[[Any], None] | None, order: tuple[int, ...] = (0, 1, 2, 3)) -> Row:
+    """The throughput of a file that was changed, or whose outputs come in another order, by
+    float16's bound: nothing but the output check can see it.
+    """
+
+    def row(world: World, planted: bool) -> Found:
+        def make() -> tuple[Float32, Float32, Path]:
+            case, _ = world.prepared("odd")
+            images, _ = case.probe()
+            file = convolution_onnx(world.new_folder() / "model.onnx", channels=32)
+            return images, _computed(world, file, images), file
+
+        images, expected, file = world.once("a convolution's outputs", make)
+        changed = rewritten(file, world.new_folder() / "model.onnx", change if planted else None)
+        outputs = _computed(world, changed, images)
+        outputs = outputs[list(order)] if planted else outputs
+        check, problems = throughput.compare_outputs(outputs, expected, FLOAT16)
+        found = dataclasses.replace(measured(4.4), outputs=check, problems=problems)
+        return _against(world, found)
+
+    return row
+
+
+def _computed(world: World, file: Path, images: Float32) -> Float32:
+    session = host.open_onnx(file, log=world.folder / "log", threads=1)
+    with contextlib.closing(session):
+        return outputs_of(session, images)
+
+
 class Neighboured(Clocked):
     """Executions of `ms` of CPU time, which take the clock `waits` times as long."""
 
@@ -235,6 +268,10 @@ FAULTS = (
           "RECORDED", "held against nothing", _simulated),
     Fault("Other work on the machine", "the session's times", "verdict", "INCONCLUSIVE",
           "is only known to", _noisy),
+    Fault("Channels swapped in the first convolution, throughput alone", "the compiled file",
+          "verdict", "FAIL", ProblemCode.OUTPUTS_DIFFER, _outputs(swap_channels)),
+    Fault("Outputs of two inputs exchanged, throughput alone", "the session's outputs", "verdict",
+          "FAIL", ProblemCode.OUTPUTS_DIFFER, _outputs(None, (1, 0, 2, 3))),
     Fault("A speed 0.3 % below its figure", "the device", "verdict", "FAIL", "too slow", _slow),
     Fault("A dead heavy convolution, in a rehearsal", "the ONNX file", "verdict", "FAIL",
           "too slow", _dead_convolution),

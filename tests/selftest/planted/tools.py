@@ -16,7 +16,7 @@ from harness.catalog.schema import InputSpec, Model
 from harness.judge.accuracy import judge_accuracy
 from harness.judge.throughput import judge_throughput
 from harness.measure import throughput
-from harness.records.measurements import OutputsCheck, ProblemCode, ThroughputMeasurement
+from harness.records.measurements import ProblemCode, ThroughputMeasurement
 from harness.stages.inference import Predictions
 from harness.targets.ascend import target as ascend
 from harness.targets.ascend.cli import ComputeTime, Summary, execution_times
@@ -150,12 +150,9 @@ def _fast_and_wrong(world: World, planted: bool) -> Found:
     images = _images()
     with _opened(world, host, _compiled(world, host, seed=int(planted))) as session:
         (outputs,) = session.stream([images])
-    difference, problems = throughput.compare_outputs(outputs, _expected(images))
-    found = replace(
-        measured(4.4),
-        outputs=OutputsCheck(difference, host.target.traits.fidelity_bound),
-        problems=problems,
-    )
+    bound = host.target.traits.fidelity_bound
+    check, problems = throughput.compare_outputs(outputs, _expected(images), bound)
+    found = replace(measured(4.4), outputs=check, problems=problems)
     return _against_the_figure(world, found)
 
 
