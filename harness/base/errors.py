@@ -7,6 +7,7 @@ that a known failure can be declared for one stage and no other.
 
 from __future__ import annotations
 
+import signal as signals
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -15,6 +16,16 @@ from harness.base.stages import Stage
 LOG_TAIL_LINES = 40
 # How the C library, and so any tool, says that a disk or a quota is full (ENOSPC, EDQUOT).
 _FULL_DISK = ("No space left on device", "Disk quota exceeded")
+_NO_MEMORY = ("Cannot allocate memory", "MemoryError", "std::bad_alloc")
+# What others send: the kernel that lacks memory, a container that ends, an operator. A program
+# that stumbles itself gets other signals.
+FROM_OUTSIDE = frozenset(
+    {signals.SIGKILL, signals.SIGTERM, signals.SIGINT, signals.SIGHUP, signals.SIGQUIT}
+)
+_KILLED_REMEDY = (
+    "dmesg names what the kernel ended for want of memory: then run fewer cases at a time (-n), "
+    "or end what else runs"
+)
 REMEMBERED = " (failed earlier in this run; not tried again)"
 
 
@@ -22,16 +33,26 @@ class HarnessError(Exception):
     """Something that a stage could not do; never a verdict about a model.
 
     `hung`: it did not end within its deadline and was stopped (not in `to_json`).
+    `signal`: what ended a process of it, 0 for none; not of one that we stopped.
     `remembered`: the store repeats a build's failure from earlier in the run (not in `to_json`).
     """
 
     stage: ClassVar[Stage] = Stage.HARNESS
 
     def __init__(
-        self, message: str, *, remedy: str = "", log: str = "", hung: bool = False
+        self,
+        message: str,
+        *,
+        remedy: str = "",
+        log: str = "",
+        hung: bool = False,
+        signal: int = 0,
     ) -> None:
         super().__init__(message)
         self.message = message
+        self.signal = signal
+        if signal in FROM_OUTSIDE and _KILLED_REMEDY not in remedy:
+            remedy = "; ".join(filter(None, (_KILLED_REMEDY, remedy)))
         self.remedy = remedy
         self.log = log
         self.hung = hung
@@ -53,6 +74,12 @@ class HarnessError(Exception):
         """Return whether a full disk or quota is the reason, as the operating system words it."""
         return any(words in text for words in _FULL_DISK for text in (self.message, self.log))
 
+    @property
+    def killed(self) -> bool:
+        """Return whether a process was ended from outside or had no memory: the machine's doing."""
+        no_memory = any(words in text for words in _NO_MEMORY for text in (self.message, self.log))
+        return self.signal in FROM_OUTSIDE or no_memory
+
     def to_json(self) -> dict[str, Any]:
         """Return the error as a JSON object, for records and for crossing a process boundary."""
         return {
@@ -61,6 +88,7 @@ class HarnessError(Exception):
             "message": self.message,
             "remedy": self.remedy,
             "log": self.log,
+            "signal": self.signal,
         }
 
 
@@ -156,4 +184,5 @@ def from_json(data: dict[str, Any]) -> HarnessError:
         str(data.get("message", "")),
         remedy=str(data.get("remedy", "")),
         log=str(data.get("log", "")),
+        signal=int(data.get("signal", 0)),
     )

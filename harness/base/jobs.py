@@ -81,8 +81,9 @@ def call(
             how = processes.describe_exit(done.returncode)
             raise error(
                 f"{what}: the process {how} without an answer",
-                remedy="look at the log; SIGKILL often means that memory ran out",
+                remedy="look at the log",
                 log=tail,
+                signal=processes.signal_of(done.returncode),
             ) from None
     if "value" in answer:
         return answer["value"]

@@ -339,13 +339,19 @@ def abandon(process: subprocess.Popen[Any]) -> None:
         process.returncode = -signal.SIGKILL
 
 
+def signal_of(returncode: int) -> int:
+    """Return the signal that a program died of, also as a shell reports it; 0 for none."""
+    if returncode < 0:
+        return -returncode
+    return returncode - 128 if returncode - 128 in _MEANINGS else 0
+
+
 def describe_exit(returncode: int) -> str:
     """Return `was killed by SIGSEGV (segmentation fault)` or `ended with exit code 3`."""
     if returncode >= 0:
-        text = f"ended with exit code {returncode}"
-        if returncode - 128 in _MEANINGS:
-            text += f" (how a shell reports {signal.Signals(returncode - 128).name})"
-        return text
+        number = signal_of(returncode)
+        shell = f" (how a shell reports {signal.Signals(number).name})" if number else ""
+        return f"ended with exit code {returncode}{shell}"
     try:
         number = signal.Signals(-returncode)
     except ValueError:

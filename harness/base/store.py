@@ -244,7 +244,8 @@ class Store:
             try:
                 log = build(staging)
             except HarnessError as error:
-                if not processes.ending.is_set():  # a build that we end did not fail
+                # A build that we end did not fail; one that others end may succeed the next time.
+                if not (error.killed or processes.ending.is_set()):
                     self._remember(kind, key, error)
                 raise
             entry = Entry(

@@ -72,6 +72,7 @@ _BY_TYPE: dict[str, Reason] = {
     ),
 }
 _FULL_DISK = Reason("machine", "a disk is full")
+_KILLED = Reason("machine", "a process was ended from outside, or memory ran out")
 _HARNESS = Reason("harness", "a fault of the harness itself")
 _NOT_BROKEN = Reason(
     "input",
@@ -183,6 +184,8 @@ def cause_of_error(error: ErrorInfo) -> Reason:
     """Return the cause of an error that says all there is."""
     if error.full_disk:
         return _FULL_DISK
+    if error.killed:
+        return _KILLED
     return _BY_TYPE.get(error.type) or _BY_STAGE.get(error.stage, _HARNESS)
 
 
@@ -272,7 +275,7 @@ def _codes(case: CaseLine) -> set[ProblemCode]:
 
 def says_nothing_of_the_model(error: ErrorInfo) -> bool:
     """Return whether the case ended before its model could fail: known failures stay open."""
-    return error.stage in _BEFORE_THE_MODEL or error.full_disk
+    return error.stage in _BEFORE_THE_MODEL or error.full_disk or error.killed
 
 
 def strange_times(case: CaseLine) -> bool:

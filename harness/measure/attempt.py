@@ -2,7 +2,7 @@
 
 After a failure that may be the device's the case is tried once on another, and a device that
 failed is set aside for the run. Which one failed how is in the record, also when the second try
-succeeds.
+succeeds. Where the machine ended the process, the second try has the host alone.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
+from harness.base import processes
 from harness.base.errors import DeviceError, HarnessError
 from harness.base.stages import Stage
 from harness.judge.accuracy import judge_accuracy
@@ -62,14 +63,20 @@ def _on_one_device_or_two(case: CasePipeline, prepared: Prepared) -> Verdict:
         return _attempt(case, prepared, ())
     except HarnessError as error:
         first = _failed(case, error)
-        if first is None or not _another(case, first.device):
+        if first is None or processes.ending.is_set():
             raise
-    case.bench.progress.note(
-        f"{case.case.name} failed on {first.device.id} ({first.fault.why}): "
-        "it is tried on another device"
-    )
+        another = _another(case, first.device)
+        killed = error if error.killed and (another or not first.fault.certain) else None
+        if not (another or killed):
+            raise
+    if another:
+        case.bench.progress.note(
+            f"{case.case.name} failed on {first.device.id} ({first.fault.why}): "
+            "it is tried on another device"
+        )
     try:
-        verdict = _attempt(case, prepared, {first.device.id})
+        with contextlib.nullcontext() if killed is None else case.host_alone(killed):
+            verdict = _attempt(case, prepared, {first.device.id} if another else ())
     except HarnessError as error:
         second = _failed(case, error)
         if second is not None and second.fault.certain:
@@ -80,7 +87,7 @@ def _on_one_device_or_two(case: CasePipeline, prepared: Prepared) -> Verdict:
                 remedy=f"{error.remedy}; set aside for this run: {', '.join(lost)}",
                 log=error.log,
             ) from error
-        if not first.fault.certain:
+        if not (first.fault.certain or killed or error.killed):
             error.message += (
                 f" (on {first.device.id} too: {first.fault.why})"
                 if second is None
@@ -88,7 +95,7 @@ def _on_one_device_or_two(case: CasePipeline, prepared: Prepared) -> Verdict:
                 "toolchain, not the device)"
             )
         raise
-    if not first.fault.certain:
+    if not (first.fault.certain or killed):
         _set_aside(case, first)
     return verdict
 
@@ -100,6 +107,8 @@ def _failed(case: CasePipeline, error: HarnessError) -> _Failed | None:
     if case.device is None:
         return None
     fault = case.bench.target.device_fault(error, case.device)
+    if fault is None and (error.signal or error.killed):
+        fault = DeviceFault("its process was ended", certain=False)
     if fault is None:
         return None
     failed = _Failed(case.device, fault, error)

@@ -28,9 +28,12 @@ def leased(
     bench = case.bench
     with contextlib.ExitStack() as stack:
         with case.stage(Stage.DEVICE):
+            check, name = case.case.check, case.case.name
             device, lease = stack.enter_context(
-                bench.pool.for_case(case.case.check, case.case.name, without, timeout_s=timeout_s)
+                bench.pool.for_case(check, name, without, timeout_s=timeout_s, alone=case.alone)
             )
+            if case.alone and not bench.target.traits.runs_on_host:
+                stack.enter_context(case.share_host(check))
         case.device, case.lease_fds = device, lease.fds
         # No longer held afterwards; which device it was stays known.
         stack.callback(setattr, case, "lease_fds", ())

@@ -36,6 +36,7 @@ def error_info(error: BaseException) -> ErrorInfo:
             remedy=error.remedy,
             log=error.log,
             full_disk=error.full_disk,
+            killed=error.killed,
             remembered=error.remembered,
         )
     lines = str(error).strip().splitlines() or ["no message"]
@@ -46,6 +47,7 @@ def error_info(error: BaseException) -> ErrorInfo:
         remedy="this is a fault of the harness: please report it with the log",
         log="".join(traceback.format_exception(error))[-8000:],
         full_disk=isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT),
+        killed=isinstance(error, MemoryError),
     )
 
 

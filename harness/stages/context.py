@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -90,13 +90,16 @@ class Bench:
         return known
 
     def share_host(
-        self, what: str, timeout_s: float = TIMEOUT_S
+        self, what: str, timeout_s: float = TIMEOUT_S, *, alone: bool = False
     ) -> contextlib.AbstractContextManager[leases.Lease]:
-        """Hold a share of the host's CPU: where it is what is measured, builds are users of it."""
+        """Hold a share of the host's CPU: where it is what is measured, builds are users of it.
+
+        `alone`: hold all of it, so that nothing else of ours runs beside.
+        """
         return leases.lease(
             host.device(),
             self.settings.leases,
-            exclusive=False,
+            exclusive=alone,
             timeout_s=timeout_s,
             what=what,
             on_wait=self.waiting,
@@ -110,6 +113,7 @@ class CaseContext:
     bench: Bench
     case: Case
     model: Model
+    alone: bool = field(default=False, kw_only=True)  # with the host to itself: see `host_alone`
 
     @property
     def given_onnx(self) -> Path | None:
@@ -167,8 +171,23 @@ class CaseContext:
         return seconds * self.bench.settings.deadline_factor
 
     def share_host(self, what: str) -> contextlib.AbstractContextManager[leases.Lease]:
-        """Hold a share of the host's CPU for a part of the case."""
-        return self.bench.share_host(f"{what} of {self.case.id}")
+        """Hold a share of the host's CPU for a part of the case, or all of it: `host_alone`."""
+        return self.bench.share_host(f"{what} of {self.case.id}", alone=self.alone)
+
+    @contextlib.contextmanager
+    def host_alone(self, error: HarnessError) -> Iterator[None]:
+        """Within the block, do once more what ended in `error`, with nothing else of ours beside.
+
+        The host is taken where its share would be: a device, and a lock of the store, come before.
+        """
+        self.bench.progress.note(
+            f"{self.case.name}: {error.message}: tried once more with the host alone"
+        )
+        self.alone = True
+        try:
+            yield
+        finally:
+            self.alone = False
 
     def job(
         self,

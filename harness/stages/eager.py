@@ -139,6 +139,7 @@ def open_eager(
             f"{case.model.id}: eager PyTorch could not be opened: {error.message}",
             remedy=error.remedy,
             log=error.log,
+            signal=error.signal,
         ) from error
     with contextlib.closing(session):
         yield session

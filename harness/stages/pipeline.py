@@ -8,14 +8,16 @@ as they are fed: see `harness.images.crops`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness.base.errors import DataError
+from harness.base import processes
+from harness.base.errors import DataError, HarnessError
 from harness.base.stages import Stage
-from harness.base.store import Entry
+from harness.base.store import Entry, remove_tree
 from harness.base.terms import WHOLE_SET
 from harness.images.crops import Crops, UsingHost
 from harness.images.dataset import ImageSet
@@ -235,7 +237,7 @@ class CasePipeline(CaseContext):
         """Hold a share of the host while images are decoded."""
         # A lease of the host that the session holds already covers decoding: a second one would
         # wait behind a measurement that waits for the first.
-        if self.lease_fds and self.device == host.device():
+        if self.lease_fds and (self.alone or self.device == host.device()):
             return contextlib.nullcontext()
         return self.share_host("decoding")
 
@@ -253,11 +255,26 @@ class CasePipeline(CaseContext):
     def _made(self, build: Build) -> Entry:
         with self.stage(build.stage) as note:
             entry = self.bench.store.get_or_build(
-                build.stage, build.inputs(), build.build, about=self.about(build.stage)
+                build.stage,
+                build.inputs(),
+                functools.partial(self._built, build),
+                about=self.about(build.stage),
             )
             note.cached = entry.cached
         self._note(entry)
         return entry
+
+    def _built(self, build: Build, staging: Path) -> str:
+        """Build; once more where the machine ended the first try."""
+        try:
+            return build.build(staging)
+        except HarnessError as error:
+            if not error.killed or processes.ending.is_set():
+                raise
+            for path in staging.iterdir():
+                remove_tree(path)
+            with self.host_alone(error):
+                return build.build(staging)
 
     def _note(self, entry: Entry) -> None:
         stage = Stage(entry.kind)

@@ -83,16 +83,17 @@ class DevicePool:
         without: Collection[str] = (),
         *,
         timeout_s: float = TIMEOUT_S,
+        alone: bool = False,
     ) -> Iterator[tuple[Device, leases.Lease]]:
         """Lease the first device that is free, for a case: throughput takes the whole card,
         accuracy a device alone, or a share of it where the device is the host's CPU. So does a
-        rehearsal's throughput, which is judged by CPU time.
+        rehearsal's throughput, which is judged by CPU time. `alone`: neither is shared.
 
         Raises:
             DeviceError: none is usable, or none became free within `timeout_s` seconds.
         """
         limit = time.monotonic() + timeout_s
-        shares = check == "accuracy" or self._shares_host
+        shares = not alone and (check == "accuracy" or self._shares_host)
         exclusive = not (shares and self._target.traits.runs_on_host)
         turn_s = 0.0
         while True:

@@ -98,12 +98,13 @@ def _ended_by_failure(worker: Worker, name: str) -> Iterator[None]:
         yield
     except WorkerTrouble as trouble:
         message = f"{name} could not be opened: {trouble}"
-        remedy = trouble.remedy or worker.see()
-        give_up(worker, LoadError(message, remedy=remedy, hung=trouble.hung), trouble)
-    except LoadError as error:
-        give_up(worker, error, None)
-    except (OSError, MemoryError) as error:
-        give_up(worker, no_memory(name, error), error)
+        remedy, signal = trouble.remedy or worker.see(), trouble.signal
+        error = LoadError(message, remedy=remedy, hung=trouble.hung, signal=signal)
+        give_up(worker, error, trouble)
+    except LoadError as refused:
+        give_up(worker, refused, None)
+    except (OSError, MemoryError) as lack:
+        give_up(worker, no_memory(name, lack), lack)
     except BaseException:
         worker.end(polite_s=0.0)
         raise
@@ -252,8 +253,9 @@ class WorkerSession:
 
     def _fail(self, trouble: WorkerTrouble) -> NoReturn:
         worker = self._let_go()
-        remedy = trouble.remedy or worker.see()
-        error = InferError(f"{self.name}: {trouble}", remedy=remedy, hung=trouble.hung)
+        remedy, signal = trouble.remedy or worker.see(), trouble.signal
+        text = f"{self.name}: {trouble}"
+        error = InferError(text, remedy=remedy, hung=trouble.hung, signal=signal)
         give_up(worker, error, trouble)
 
 

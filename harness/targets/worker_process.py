@@ -23,6 +23,7 @@ from harness.base.processes import (
     describe_exit,
     has_ended,
     kill_group,
+    signal_of,
     start,
     tail,
     wait_ended,
@@ -44,13 +45,16 @@ class WorkerTrouble(Exception):
     """What went wrong with a worker, before it is known what it was doing for whom.
 
     Without a `remedy` the worker's log is what there is to look at. `hung`: it was silent for as
-    long as it had.
+    long as it had. `signal`: what it died of, 0 for none.
     """
 
-    def __init__(self, message: str, remedy: str = "", *, hung: bool = False) -> None:
+    def __init__(
+        self, message: str, remedy: str = "", *, hung: bool = False, signal: int = 0
+    ) -> None:
         super().__init__(message)
         self.remedy = remedy
         self.hung = hung
+        self.signal = signal
 
 
 class Worker:
@@ -173,7 +177,8 @@ class Worker:
             return WorkerTrouble("the worker closed its end of the pipes")
         kill_group(self.process, 0.0)
         code = self.process.returncode
-        return WorkerTrouble(f"the worker {'died' if code is None else describe_exit(code)}")
+        how = "died" if code is None else describe_exit(code)
+        return WorkerTrouble(f"the worker {how}", signal=signal_of(code or 0))
 
     def end(self, polite_s: float) -> bool:
         """Stop the worker and all that it start, free descriptors; False if it lives on."""

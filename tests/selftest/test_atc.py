@@ -313,6 +313,7 @@ def test_how_a_compiler_ended_is_told(host: Host, body: str) -> None:
     error = host.fails()
     assert message in error.message and remedy in error.remedy
     assert "E19999" not in error.message
+    assert error.killed == ("SIGKILL" in body)
     # Without a code it is not known whether it refused the model.
     assert (type(error) is CompileRefused) == ("EZ3003" in body)
 

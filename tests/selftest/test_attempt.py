@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.base.errors import HarnessError
 from harness.measure import attempt, beside_eager, passes, throughput
-from harness.measure.device import opened
+from harness.measure.device import leased, opened
 from harness.plan import Case
 from harness.records.measurements import ProblemCode
 from harness.stages import eager
 from harness.stages.pipeline import CasePipeline, Prepared
 from harness.targets import host, sessions
-from harness.targets.protocol import SessionInfo
+from harness.targets.leases import NotFree
+from harness.targets.protocol import Device, SessionInfo, Traits
 from tests.selftest.fakes import FakeSession, workbench
 from tests.selftest.running import TINY
 
@@ -91,6 +93,25 @@ def test_weights_that_nobody_verified_are_said(tmp_path, check, given, digest, w
     spec = one.model.checkpoint.model_copy(update={"sha256": "a" * 64 if digest else None})
     one.model = one.model.model_copy(update={"checkpoint": spec})
     assert attempt.unverified(one) == why
+
+
+@pytest.mark.parametrize("on_host", [True, False])
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_second_try_has_the_host_alone(tmp_path, monkeypatch, on_host, alone):
+    one = case(tmp_path, "accuracy")
+    if not on_host:
+        npu = Device("npu", 0, "chip", "card")
+        target: Any = one.bench.target
+        monkeypatch.setattr(target, "devices", lambda: [npu])
+        monkeypatch.setattr(target, "traits", Traits(fidelity_bound=1.0))
+    others = contextlib.ExitStack()
+    again = one.host_alone(HarnessError("killed")) if alone else contextlib.nullcontext()
+    with again, leased(one), one.decoding(), others:  # which does not wait for itself
+        free = contextlib.nullcontext() if not alone else pytest.raises(NotFree)
+        with free:
+            others.enter_context(one.bench.share_host("another build", 0.0))
+    with one.bench.share_host("another", 0.0):
+        pass
 
 
 @pytest.mark.parametrize("rehearsed", [True, False])

@@ -100,6 +100,7 @@ SET_ASIDE = failing(Stage.INFER).model_copy(
         (failing(Stage.NETWORK, "NetworkError"), "input", "under that name", "mend it"),
         (failing(Stage.COMPILE, "CompileRefused", full_disk=True), "machine", "full", "mend it"),
         (failing(Stage.HARNESS, full_disk=True), "machine", "a disk is full", "mend it"),
+        (failing(Stage.EXPORT, killed=True), "machine", "ended from outside", "mend it"),
         (SET_ASIDE, "toolchain", "a device was set aside before", "mend it"),
         (accuracy(), "model", "its figures do not hold", ""),
         (accuracy(measurement=whole(1, 2, problems=(OTHER_INPUT,))), "input", "preprocessing", ""),
@@ -164,6 +165,7 @@ def test_a_full_disk_is_known_by_what_the_system_says(text, full):
 def test_what_is_declared_of_a_model_stays_open_before_it_could_fail(stage, nothing):
     assert causes.says_nothing_of_the_model(ErrorInfo("X", stage, "m")) == nothing
     assert causes.says_nothing_of_the_model(ErrorInfo("X", stage, "m", full_disk=True))
+    assert causes.says_nothing_of_the_model(ErrorInfo("X", stage, "m", killed=True))
 
 
 def test_cases_that_failed_for_one_reason_are_one_failure():
@@ -246,6 +248,7 @@ STOPPED = {"complete": False, "stopped": True}
         ([RED], {}, 1),
         ([failing(Stage.COMPILE)], {}, 1),
         ([failing(Stage.COMPILE, full_disk=True)], {}, 7),
+        ([failing(Stage.COMPILE, killed=True)], {}, 7),
         ([failing(Stage.DATA)], {}, 4),
         ([failing(Stage.CHECKPOINT)], {}, 4),
         ([UNDECIDED], {}, 6),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import signal
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +14,7 @@ from harness.base import processes
 from harness.base.errors import DeviceError, HarnessError, InferError, LoadError
 from harness.catalog.load import load_catalog
 from harness.measure import attempt as measuring
+from harness.plan import Case
 from harness.records.observed import Observed
 from harness.settings import resolve
 from harness.simulator.host import Host
@@ -20,6 +23,7 @@ from harness.targets.ascend.npu_smi import NpuSmi
 from harness.targets.cuda.target import CudaTarget
 from harness.targets.pool import DevicePool
 from harness.targets.protocol import Device, DeviceFault, SessionInfo, Traits
+from tests.selftest.fakes import workbench
 from tests.selftest.planted.graphs import small_onnx
 from tests.selftest.running import TINY
 from tests.selftest.simulated import ascend_target as target
@@ -37,6 +41,7 @@ NPU = Device("ascend310p3", 0, "Ascend310P3", "npu-0")
         (InferError("x", log="EL0003: the argument is invalid"), True),
         (InferError("x", log="runtime result = 507033"), True),
         (LoadError("model.om: acl open device 0 failed"), True),
+        (LoadError("x", log="[ERROR] acl init failed\nRuntimeError: [1][ACL: x]"), True),
         # A model's own doing may end so.
         (InferError("x", log="model stream execute failed, runtime result = 507011"), False),
         (InferError("x", log="aicore exception, runtime result = 507015"), False),
@@ -197,6 +202,51 @@ def test_what_becomes_of_devices_that_fail(measured, devices, answer, aside):
     assert set_aside == attempts == aside
     if answer is DeviceError:  # the remedy names those that were set aside
         assert got.remedy.endswith(", ".join(aside))
+
+
+@pytest.mark.parametrize(
+    ("number", "answers", "tried", "aside", "alone"),
+    [
+        # What others send speaks against no device; it is tried again, also on the only one.
+        (signal.SIGKILL, ("PASS",), [(), ("npu-0",)], [], 1),
+        (signal.SIGTERM, ("PASS",), [(), ()], [], 1),
+        (signal.SIGKILL, (), [(), ()], [], 1),
+        # A crash is tried on another device, which then tells.
+        (signal.SIGSEGV, ("PASS",), [(), ("npu-0",)], ["npu-0"], 0),
+        (signal.SIGSEGV, (), [()], [], 0),
+    ],
+)
+def test_a_device_worker_that_dies_is_tried_once_more(
+    tmp_path, monkeypatch, number, answers, tried, aside, alone
+):
+    devices: Any = Devices(2 if ("npu-0",) in tried else 1)
+    devices.device_fault = lambda error, device: None
+    notes: list[str] = []
+    case = workbench(tmp_path, rehearsal=True).for_case(Case("tiny", 4, "cpu", "accuracy"))
+    case.bench.progress = SimpleNamespace(note=notes.append)  # type: ignore[assignment]
+    case.bench.target = devices
+    case.bench.pool = DevicePool(devices, tmp_path / "leases", tmp_path / "run", print)
+    left = [*answers, InferError("the worker died", signal=number)]
+    seen: list[tuple[str, ...]] = []
+    alone_then: list[bool] = []
+
+    def attempt(case, prepared, without):
+        case.device = devices.all[len(without)]
+        seen.append(tuple(without))
+        alone_then.append(case.alone)
+        answer = left.pop() if len(left) > 1 else left[0]
+        if isinstance(answer, HarnessError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(measuring, "_attempt", attempt)
+    prepared: Any = None
+    with contextlib.nullcontext() if answers else pytest.raises(InferError) as caught:
+        verdict: Any = measuring._on_one_device_or_two(case, prepared)
+        assert verdict == "PASS"
+    assert caught is None or "alike" not in caught.value.message
+    assert seen == tried and sorted(case.bench.pool.set_aside()) == aside
+    assert alone_then == [False] * (len(tried) - alone) + [True] * alone and not case.alone
 
 
 @pytest.mark.parametrize(

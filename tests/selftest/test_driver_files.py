@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 
 import pytest
 
@@ -31,6 +32,7 @@ def test_how_a_tool_ended_is_one_error(tmp_path, command, kind, message):
     assert re.search(message, caught.value.message), caught.value.message
     assert caught.value.remedy
     assert caught.value.hung == ("sleep" in command)
+    assert caught.value.signal == (signal.SIGSEGV if "SEGV" in command else 0)
 
 
 @pytest.mark.parametrize("name", ["with blank", "中文", "a:b"])

@@ -127,6 +127,7 @@ def test_a_child_that_ends_without_an_answer(tmp_path):
         error = refusal("die", tmp_path, number=int(number))
         assert type(error) is ExportError and "last words" in error.log
         assert f"export of tiny-bs4-cpu: the process was killed by {number.name}" in error.message
+        assert error.killed == (number is signal.SIGKILL)
     assert "exit code 0 without an answer" in refusal("leave", tmp_path, code=0).message
 
 

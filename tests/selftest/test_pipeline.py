@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from harness.base.errors import DataError, HarnessError, LoadError
+from harness.base.errors import DataError, ExportError, HarnessError, LoadError
 from harness.base.stages import Stage
 from harness.base.store_care import tidy
 from harness.images import crops, dataset
@@ -17,8 +20,9 @@ from harness.images.dataset import FIRST_LABELS
 from harness.measure import device
 from harness.plan import Case
 from harness.records.observed import SetFindings
-from harness.stages.pipeline import Prepared
+from harness.stages.pipeline import CasePipeline, Prepared
 from harness.stages.probe import Probe
+from harness.targets.leases import NotFree
 from tests.selftest.fakes import workbench
 from tests.selftest.image_folders import lines, name, put_images, put_text
 
@@ -130,6 +134,60 @@ def test_a_compiled_model_that_does_not_load_says_how_to_be_rid_of_it(tmp_path, 
     assert caught.value.remedy.startswith("see the log; ")
     assert f"harness cache gc --key={entry.key} '--store={tmp_path}/a store'" in str(caught.value)
     assert len(tidy(store, key=entry.key).removed) == 1
+
+
+@dataclass
+class Killed:
+    """A build whose first `times` tries are killed."""
+
+    case: CasePipeline
+    times: int
+    error: HarnessError = field(
+        default_factory=lambda: ExportError("was killed", signal=signal.SIGKILL)
+    )
+    beside: list[bool] = field(default_factory=list)  # whether others share the host meanwhile
+    stage: ClassVar[Stage] = Stage.EXPORT
+
+    def inputs(self):
+        return {"x": 1}
+
+    def build(self, staging):
+        assert not list(staging.iterdir())
+        (staging / "half").touch()
+        bench = self.case.bench
+        with self.case.share_host("export"), contextlib.ExitStack() as other:
+            try:
+                other.enter_context(bench.share_host("another build", 0.0))
+                self.beside.append(True)
+            except NotFree:
+                self.beside.append(False)
+        if len(self.beside) <= self.times:
+            raise self.error
+        return "log"
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_build_that_the_machine_ended_is_tried_once_more_with_the_host_alone(tmp_path, times):
+    one = case(tmp_path)
+    build = Killed(one, times)
+    if times == 1:
+        assert one._made(build).log == "log"
+    else:
+        with pytest.raises(ExportError, match="was killed"):
+            one._made(build)
+        one._made(build)  # it is not remembered, and tried anew
+        assert len(build.beside) == 3
+    assert build.beside[:2] == [True, False] and not one.alone
+    assert not list((one.bench.store.root / "staging").iterdir())
+
+
+def test_a_build_that_fails_by_itself_is_not_tried_again(tmp_path):
+    one = case(tmp_path)
+    build = Killed(one, 9, ExportError("crashed", signal=signal.SIGSEGV))
+    for _ in range(2):
+        with pytest.raises(ExportError):
+            one._made(build)
+    assert build.beside == [True]
 
 
 def test_notes_and_the_clock_of_a_case(tmp_path):

@@ -251,6 +251,7 @@ def test_a_deadline_ends_a_program_and_no_descriptor_is_left_open(tmp_path):
 )
 def test_describe_exit(code, text):
     assert describe_exit(code) == text
+    assert processes.signal_of(code) == {139: signal.SIGSEGV}.get(code, max(0, -code))
 
 
 def test_tail_takes_the_end_and_splits_progress_bars(tmp_path):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.base.errors import CompileError
-from harness.base.processes import NOT_FOUND, Completed, run
+from harness.base.processes import NOT_FOUND, Completed, run, signal_of
 from harness.targets.ascend.cann_errors import first_error
 from harness.targets.ascend.toolkit import Toolkit
 
@@ -242,7 +242,8 @@ class Compilation:
             kind = CompileTimeout
         elif error and not error.inner and error.code not in _LACKS_A_MODULE:
             kind = CompileRefused
-        return kind(f"{self.what}: {message}", remedy=remedy, log=done.tail())
+        signal = 0 if done.timed_out else signal_of(done.returncode)
+        return kind(f"{self.what}: {message}", remedy=remedy, log=done.tail(), signal=signal)
 
 
 _PLOG = (

@@ -9,7 +9,9 @@ from harness.base.errors import DeviceError, HarnessError
 from harness.targets.ascend.cann_errors import CHARACTERS, first_error
 
 # What runtimes say when a device is gone or cannot be had (an FAQ of the tools' vendor).
-_LOST = re.compile(r"\bEL0003\b|\b507033\b|open device \d+ failed", re.IGNORECASE)
+_LOST = re.compile(
+    r"\bEL0003\b|\b507033\b|open device \d+ failed|\bacl ?init failed", re.IGNORECASE
+)
 # What a model can cause as well: an AI core's exception (507015), a stream that failed (507011).
 _PERHAPS_LOST = re.compile(
     r"\b507\d{3}\b|device (is )?lost|drv(er)? .*not (ready|found)", re.IGNORECASE
@@ -37,7 +39,8 @@ def lost_device(error: HarnessError, device_id: int, output: str = "") -> Device
             return DeviceError(
                 f"device {device_id} cannot be opened or was lost: {error.message}"
                 + ("" if line == error.message else f" ({line.strip()[:200]})"),
-                remedy="look at npu-smi info; the card may need a reset",
+                remedy="look at npu-smi info: does the driver answer, does it fit this CANN, may "
+                "this user use the device; the card may need a reset",
                 log=error.log,
             )
     return None
@@ -65,7 +68,12 @@ def raise_for(
         )
     text = f"{what} {processes.describe_exit(done.returncode)}"
     cause = _cause(done.tail(lines=400))
-    failure = error(f"{text}: {cause}" if cause else text, remedy="see the tool's log", log=log)
+    failure = error(
+        f"{text}: {cause}" if cause else text,
+        remedy="see the tool's log",
+        log=log,
+        signal=processes.signal_of(done.returncode),
+    )
     raise lost_device(failure, device_id, done.tail(lines=400)) or failure
 
 

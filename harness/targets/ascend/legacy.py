@@ -164,7 +164,11 @@ class Benchmark(FileSession):
             self._pure(1)
         except InferError as error:
             raise LoadError(
-                error.message, remedy=error.remedy, log=error.log, hung=error.hung
+                error.message,
+                remedy=error.remedy,
+                log=error.log,
+                hung=error.hung,
+                signal=error.signal,
             ) from error
 
     def _arguments(self) -> list[str]:
