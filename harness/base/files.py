@@ -20,22 +20,21 @@ def now() -> str:
 
 
 def open_regular(
-    path: str | Path, flags: int = os.O_RDONLY, *, follow: bool = True, dir_fd: int | None = None
+    path: str | Path, flags: int = os.O_RDONLY, *, own: bool = False, dir_fd: int | None = None
 ) -> int:
     """Return a descriptor of a regular file, whatever somebody put in its place.
 
-    A pipe that nobody writes is not waited for. What is to be written is opened neither through a
-    link nor through a hard link to a file of another place. `follow`: a link may lead to what is
-    read.
+    A pipe that nobody writes is not waited for. `own`, as for all that is to be written: it is no
+    link and no hard link to a file of another place.
 
     Raises:
         OSError: it cannot be opened, or is no such file.
     """
-    writes = flags & (os.O_WRONLY | os.O_RDWR)
-    safe = os.O_NONBLOCK | (0 if follow and not writes else os.O_NOFOLLOW)
+    own = own or bool(flags & (os.O_WRONLY | os.O_RDWR))
+    safe = os.O_NONBLOCK | (os.O_NOFOLLOW if own else 0)
     fd = os.open(path, flags | safe, 0o666, dir_fd=dir_fd)
     at = os.fstat(fd)
-    if stat.S_ISREG(at.st_mode) and not (writes and at.st_nlink > 1):
+    if stat.S_ISREG(at.st_mode) and not (own and at.st_nlink > 1):
         return fd
     os.close(fd)
     if stat.S_ISDIR(at.st_mode):
@@ -62,7 +61,7 @@ def regular_text(path: Path, *, errors: str = "strict") -> str:
 
 def is_lfs_pointer(path: Path) -> bool:
     """Return whether a file is what Git keeps of a file in its Large File Storage."""
-    with path.open("rb") as file:
+    with open_binary(path) as file:
         return file.read(23) == b"version https://git-lfs"
 
 

@@ -253,7 +253,7 @@ def _open_existing(path: Path, folder: int | None = None) -> int:
     try:
         return open_regular(path, os.O_RDWR | os.O_APPEND, dir_fd=folder)
     except PermissionError:  # another user's file: it can be locked, but not signed
-        return open_regular(path, follow=False, dir_fd=folder)
+        return open_regular(path, own=True, dir_fd=folder)
 
 
 def _folder_for_all(folder: Path) -> int:
@@ -326,7 +326,7 @@ def _unsign(fd: int, token: str, *, alone: bool) -> None:
 def _read_holders(path: Path) -> tuple[list[_Holder], list[_Holder]]:
     """Return holders that seem to live, and those that left or died, in the order of taking."""
     try:
-        with open(open_regular(path, follow=False), "rb") as file:
+        with open(open_regular(path, own=True), "rb") as file:
             lines = file.read(4 * NAMES_BYTES).splitlines()
     except OSError:
         return [], []

@@ -16,6 +16,7 @@ import os
 import secrets
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -26,7 +27,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from harness.base import locks, processes
 from harness.base.errors import HarnessError, StoreError, from_json
-from harness.base.files import now, regular_text
+from harness.base.files import now, open_binary, open_regular, regular_text
 from harness.base.stages import Stage
 
 FORMAT = 1
@@ -53,7 +54,7 @@ def key_of(kind: str, inputs: Inputs) -> str:
 
 def file_digest(path: Path) -> str:
     """Return the sha256 of a file's bytes, in hex."""
-    with path.open("rb") as stream:
+    with open_binary(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -266,18 +267,33 @@ class Store:
 
     def _publish(self, entry: Entry, staging: Path) -> Entry:
         files: dict[str, StoredFile] = {}
-        for path in sorted(path for path in staging.rglob("*") if path.is_file()):
-            _sync(path)
+        for path in sorted(staging.rglob("*")):
+            if stat.S_ISDIR(path.lstat().st_mode):
+                continue
             name = path.relative_to(staging).as_posix()
-            files[name] = StoredFile(file_digest(path), path.stat().st_size)
-            path.chmod(0o444)
+            try:
+                fd = open_regular(path, own=True)
+            except OSError as error:
+                raise StoreError(
+                    f"building {entry.kind} {entry.key} left {name}, which is a link or no plain "
+                    "file: it is not published",
+                    remedy="the tool must write files of its own: see its log",
+                    log=entry.log,
+                ) from error
+            with open(fd, "rb") as stream:
+                os.fsync(fd)  # before its name tells anybody that the bytes are there
+                sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+                files[name] = StoredFile(sha256, os.fstat(fd).st_size)
+                os.fchmod(fd, 0o444)
         if not files:
             raise StoreError(f"building {entry.kind} {entry.key} left no file", log=entry.log)
         entry = replace(entry, files=files)
         manifest = {"format": FORMAT, "host": socket.gethostname(), **asdict(entry)}
         del manifest["directory"], manifest["cached"]
-        (staging / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        _sync(staging / MANIFEST)
+        with (staging / MANIFEST).open("x", encoding="utf-8") as out:
+            out.write(json.dumps(manifest, indent=1))
+            out.flush()
+            os.fsync(out.fileno())
         entry.directory.parent.mkdir(parents=True, exist_ok=True)
         staging.rename(entry.directory)
         # The bytes were hashed a moment ago: the first reader of this process trusts that.
@@ -296,7 +312,7 @@ class Store:
         if self.failures is None:
             return
         try:
-            text = (self.failures / f"{kind}-{key}.json").read_text(encoding="utf-8")
+            text = regular_text(self.failures / f"{kind}-{key}.json")
             error = from_json(json.loads(text))
         except (OSError, ValueError, AttributeError):
             return
@@ -361,12 +377,6 @@ def _signature(entry: Entry) -> tuple[_Signature, ...]:
     """Return what changes with the files: an inode's time of change cannot be set back."""
     stats = [((entry.directory / name).stat(), file) for name, file in entry.files.items()]
     return tuple((at.st_ino, at.st_size, at.st_ctime_ns, file.sha256) for at, file in stats)
-
-
-def _sync(path: Path) -> None:
-    """Have a file's bytes on the disk before its name tells anybody that they are."""
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
 
 
 def remove_tree(path: Path) -> None:

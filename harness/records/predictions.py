@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.errors import RecordError
+from harness.base.files import open_regular
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ def read_predictions(directory: Path, file: str) -> dict[str, Prediction]:
     predictions: dict[str, Prediction] = {}
     remedy = "run the case again; its score is in the records"
     try:
-        with path.open(newline="", encoding="utf-8") as stream:
+        with open(open_regular(path), newline="", encoding="utf-8") as stream:
             for row in csv.DictReader(stream, strict=True):
                 image = row["image"]
                 if image is None or image in predictions:

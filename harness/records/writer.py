@@ -17,6 +17,7 @@ from pydantic_core import PydanticSerializationError
 
 from harness.base import locks
 from harness.base.errors import RecordError
+from harness.base.files import open_regular
 from harness.records.lines import CaseLine, Line
 from harness.records.measurements import FLIPS_KEPT, AccuracyMeasurement, Rounds, Samples
 
@@ -42,7 +43,7 @@ def append(directory: Path, *lines: Line) -> None:
         directory.stat()  # the lock must not make a run that is gone
         # Bounded: a process that was stopped while it wrote must not stop the others.
         with locks.locked(directory / ".results.lock", timeout_s=LOCK_TIMEOUT_S, what="a record"):
-            fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            fd = open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
             try:
                 # A process killed in the middle of a write leaves half a line: the next line
                 # must not be glued to it.

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.errors import CheckpointError
+from harness.base.files import open_binary
 from harness.base.locks import OnWait
 from harness.catalog.schema import CheckpointSpec
-from harness.networks.weights import foreign, require_regular_file, unreadable
+from harness.networks.weights import foreign, unreadable
 from harness.stages.fetch import DEFAULTS, Limits, OnProgress, fetch, shown
 
 _CHUNK_BYTES = 1 << 20
@@ -122,9 +123,8 @@ def _by_hand(spec: CheckpointSpec) -> str:
 def _digests(path: Path) -> Digests:
     # md5 is what the publisher gives; it guards against damage, not against an attacker.
     md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
-    require_regular_file(path)
     try:
-        with path.open("rb") as file:
+        with open_binary(path) as file:
             while chunk := file.read(_CHUNK_BYTES):
                 md5.update(chunk)
                 sha256.update(chunk)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from harness.base.errors import CheckpointError
+from harness.base.files import open_binary, open_regular
 from harness.base.locks import LockTimeout, OnWait, locked
 
 if TYPE_CHECKING:
@@ -182,13 +183,13 @@ class _Download:
                 f"it was not opened and is set aside as {aside}",
                 remedy=self._by_hand(),
             ) from error
-        with self.part.open("rb") as file:
+        with open_binary(self.part) as file:
             os.fsync(file.fileno())
         os.replace(self.part, self.destination)
 
     def set_aside(self, path: Path) -> Path:
         """Take a refused file out of the way, under a name that says which file it is."""
-        with path.open("rb") as file:
+        with open_binary(path) as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         aside = self.destination.with_name(f"{self.destination.name}.refused-{sha256[:8]}")
         os.replace(path, aside)
@@ -234,7 +235,8 @@ class _Download:
                 else:
                     self._begin(response)
                     have = 0
-                with self.part.open("ab" if have else "wb") as file:
+                flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if have else os.O_TRUNC)
+                with open(open_regular(self.part, flags), "ab") as file:
                     for chunk in response.iter_raw():
                         have += len(chunk)
                         file.write(chunk)

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from harness.base.errors import DeviceError, some
+from harness.base.files import regular_text
 from harness.base.locks import OnWait
 from harness.base.terms import Check
 from harness.targets import leases
@@ -73,7 +74,7 @@ class DevicePool:
     def set_aside(self) -> dict[str, str]:
         """Return the ids of the devices that were set aside, with the reason."""
         files = sorted(self._aside.glob("*.txt"))
-        return {path.stem: path.read_text(encoding="utf-8") for path in files}
+        return {path.stem: regular_text(path) for path in files}
 
     @contextlib.contextmanager
     def for_case(

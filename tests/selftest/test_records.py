@@ -202,6 +202,24 @@ def test_half_a_line_left_by_a_kill_does_not_glue(tmp_path: Path) -> None:
     assert len(records.damaged) == 2
 
 
+@pytest.mark.parametrize("trap", ["pipe", "link", "hard link"])
+def test_records_are_appended_to_a_file_of_the_run_alone(tmp_path: Path, trap: str) -> None:
+    precious, results = tmp_path / "precious", tmp_path / RESULTS
+    precious.write_text("ours")
+    if trap == "pipe":
+        os.mkfifo(results)
+    elif trap == "link":
+        results.symlink_to(precious)
+    else:
+        results.hardlink_to(precious)
+    with pytest.raises(RecordError, match=RESULTS):
+        append(tmp_path, RUN)
+    if trap == "pipe":  # which is not waited for
+        with pytest.raises(RecordError, match="not a regular file"):
+            read(tmp_path)
+    assert precious.read_text() == "ours"
+
+
 def test_several_processes_lose_nothing(tmp_path: Path) -> None:
     code = f"""
         import sys, time

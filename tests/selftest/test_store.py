@@ -59,6 +59,36 @@ def files_below(root: Path) -> list[str]:
     )
 
 
+# What a tool left.
+
+
+@pytest.mark.parametrize("trap", ["link", "hard link", "dangling", "folder", "pipe"])
+def test_what_is_no_file_of_its_own_is_not_published(tmp_path, trap):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "cache.om").write_text("the compiler's own")
+    (outside / "cache.om").chmod(0o640)
+
+    def build(staging: Path) -> str:
+        (staging / "facts.json").write_text("{}")
+        made = staging / "model.om"
+        if trap == "hard link":
+            made.hardlink_to(outside / "cache.om")
+        elif trap == "pipe":
+            os.mkfifo(made)
+        else:
+            names = {"link": "cache.om", "dangling": "absent", "folder": ""}
+            made.symlink_to(outside / names[trap])
+        return "the tool's log"
+
+    store = Store(tmp_path / "store")
+    with pytest.raises(StoreError, match=r"left model\.om") as caught:
+        store.get_or_build(KIND, INPUTS, build)
+    assert caught.value.log == "the tool's log"
+    assert files_below(store.root) == []
+    assert (outside / "cache.om").stat().st_mode & 0o777 == 0o640
+
+
 # Keys.
 
 CHANGES: list[dict[str, Any]] = [
@@ -461,15 +491,15 @@ def test_entries_of_an_earlier_version_are_listed_and_collected(tmp_path):
     assert (removed.key, "9.0 days" in reason) == (old.key, True)
 
 
-@pytest.mark.parametrize("call", ["open", "rename"])
-def test_gc_tells_what_it_cannot_remove(tmp_path, monkeypatch, call):
+@pytest.mark.parametrize(("owner", "call"), [(locks, "open_regular"), (os, "rename")])
+def test_gc_tells_what_it_cannot_remove(tmp_path, monkeypatch, owner, call):
     """As in the store of another user, or on a disk that is mounted to be read."""
     store = Store(tmp_path)
     entry = entry_of_age(store, 0, 9 * DAY)
     leftover = tmp_path / "staging" / f"export-{entry.key}-123-0a1b2c3d"
     leftover.mkdir()
     aged(leftover, 2 * 3600)
-    monkeypatch.setattr(os, call, refuse(errno.EACCES))
+    monkeypatch.setattr(owner, call, refuse(errno.EACCES))
     done = tidy(store, older_than_s=DAY)
     assert done.removed == ()
     assert [path for path, _ in done.failed] == [leftover, entry.directory]
@@ -539,10 +569,10 @@ def refuse(number: int) -> Callable[..., None]:
 
 def test_a_read_only_store_is_readable(tmp_path, monkeypatch):
     Store(tmp_path).get_or_build(KIND, INPUTS, writes())
-    # A test may run as root, whom no mode of a folder stops. Files are opened for reading with
-    # `io.open`, lock files with `os.open`.
-    for name in ("utime", "mkdir", "rename", "open"):
+    # A test may run as root, whom no mode of a folder stops.
+    for name in ("utime", "mkdir", "rename"):
         monkeypatch.setattr(os, name, refuse(errno.EROFS))
+    monkeypatch.setattr(locks, "open_regular", refuse(errno.EROFS))
     store = Store(tmp_path)
     assert store.get_or_build(KIND, INPUTS, forbidden).cached
     with pytest.raises(StoreError, match="Read-only file system") as caught:
