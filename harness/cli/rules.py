@@ -10,7 +10,7 @@ from harness.judge.rules import RULES
 
 
 def rules() -> None:
-    """List the rules of judgement, each with its sentence, source and function (docs/judging.md)."""
+    """List the rules of judgement: sentence, source and function of each (docs/judging.md)."""
     for rule in RULES:
         function = f"{rule.function.__module__}.{rule.function.__name__}"
         sentence = " ".join((inspect.getdoc(rule.function) or "").partition("\n\n")[0].split())
