@@ -8,8 +8,8 @@ import os
 import secrets
 import stat
 from datetime import UTC, datetime
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from harness.base.errors import RecordError
 
@@ -43,7 +43,7 @@ def open_regular(
     raise OSError(errno.EINVAL, kind, str(path))
 
 
-def open_binary(path: Path) -> BinaryIO:
+def open_binary(path: Path) -> BufferedReader:
     """Open a regular file to read its bytes; see `open_regular`."""
     return open(open_regular(path), "rb")
 
