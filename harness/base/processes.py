@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import functools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -33,7 +34,7 @@ OUTPUT_BYTES = 4 * 1024 * 1024  # of one program's output in memory: a tool may 
 NOT_FOUND = 127
 NOT_STARTED = 126
 
-_MEANINGS = {
+_MEANINGS: Mapping[int, str] = {
     signal.SIGSEGV: "segmentation fault",
     signal.SIGABRT: "abort",
     signal.SIGBUS: "bus error: perhaps a full file system or /dev/shm",
@@ -42,6 +43,18 @@ _MEANINGS = {
     signal.SIGKILL: "perhaps out of memory",
     signal.SIGTERM: "terminated from outside",
 }
+# What a shell says of a program that it started, after the place in its script.
+_SHELL_SAYS = {
+    "Killed": signal.SIGKILL,
+    "Segmentation fault": signal.SIGSEGV,
+    "Aborted": signal.SIGABRT,
+    "Bus error": signal.SIGBUS,
+    "Illegal instruction": signal.SIGILL,
+    "Terminated": signal.SIGTERM,
+}
+_SHELL_LINE = re.compile(
+    rf"^(?:.*: line \d+: +\d+ )?({'|'.join(_SHELL_SAYS)})(?: \(core dumped\))?(?:$| {{2,}})", re.M
+)
 
 
 # What this process has started: all of it ends with it, also what a daemon thread was waiting for,
@@ -346,18 +359,27 @@ def signal_of(returncode: int) -> int:
     return returncode - 128 if returncode - 128 in _MEANINGS else 0
 
 
+def signal_said(output: str) -> int:
+    """Return the signal that a shell says a program died of, in a line of its own; 0 for none.
+
+    A script that starts a tool may end with another exit code than the tool's.
+    """
+    lines = _SHELL_LINE.findall(output)
+    return _SHELL_SAYS[lines[-1]] if lines else 0
+
+
 def describe_exit(returncode: int) -> str:
     """Return `was killed by SIGSEGV (segmentation fault)` or `ended with exit code 3`."""
-    if returncode >= 0:
-        number = signal_of(returncode)
-        shell = f" (how a shell reports {signal.Signals(number).name})" if number else ""
-        return f"ended with exit code {returncode}{shell}"
+    number = signal_of(returncode)
+    if not number:
+        return f"ended with exit code {returncode}"
     try:
-        number = signal.Signals(-returncode)
+        name = signal.Signals(number).name
     except ValueError:
-        return f"was killed by signal {-returncode}"
-    meaning = _MEANINGS.get(number)
-    return f"was killed by {number.name}" + (f" ({meaning})" if meaning else "")
+        name = f"signal {number}"
+    meaning = f" ({_MEANINGS[number]})" if number in _MEANINGS else ""
+    shell = f", its shell says with exit code {returncode}" if returncode > 0 else ""
+    return f"was killed by {name}{meaning}{shell}"
 
 
 def tail(log: Path, *, lines: int = LOG_TAIL_LINES, start: int = 0) -> str:

@@ -244,7 +244,10 @@ def test_a_deadline_ends_a_program_and_no_descriptor_is_left_open(tmp_path):
         (-signal.SIGSEGV, "was killed by SIGSEGV (segmentation fault)"),
         (-signal.SIGKILL, "was killed by SIGKILL (perhaps out of memory)"),
         (-signal.SIGHUP, "was killed by SIGHUP"),
-        (139, "ended with exit code 139 (how a shell reports SIGSEGV)"),
+        (
+            139,
+            "was killed by SIGSEGV (segmentation fault), its shell says with exit code 139",
+        ),
         (187, "ended with exit code 187"),
         (-250, "was killed by signal 250"),
     ],
@@ -252,6 +255,16 @@ def test_a_deadline_ends_a_program_and_no_descriptor_is_left_open(tmp_path):
 def test_describe_exit(code, text):
     assert describe_exit(code) == text
     assert processes.signal_of(code) == {139: signal.SIGSEGV}.get(code, max(0, -code))
+
+
+@pytest.mark.parametrize("shell", ["bash", "sh"])
+def test_what_a_shell_says_of_a_program_that_it_started(tmp_path, shell):
+    script = tmp_path / "tool"
+    for name, number in (("KILL", signal.SIGKILL), ("SEGV", signal.SIGSEGV), ("PIPE", 0)):
+        # More than one command: else the shell becomes the program.
+        script.write_text(f"echo Killed it\nsh -c 'kill -{name} $$'\nexit 1\n")
+        done = run([shell, str(script)], deadline_s=60, log=tmp_path / "log")
+        assert (done.returncode, processes.signal_said(done.output())) == (1, number)
 
 
 def test_tail_takes_the_end_and_splits_progress_bars(tmp_path):

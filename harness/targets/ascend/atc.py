@@ -16,7 +16,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.base.errors import CompileError
-from harness.base.processes import NOT_FOUND, Completed, run, signal_of
+from harness.base.processes import (
+    NOT_FOUND,
+    Completed,
+    describe_exit,
+    run,
+    signal_of,
+    signal_said,
+)
 from harness.targets.ascend.cann_errors import first_error
 from harness.targets.ascend.toolkit import Toolkit
 
@@ -243,6 +250,8 @@ class Compilation:
         elif error and not error.inner and error.code not in _LACKS_A_MODULE:
             kind = CompileRefused
         signal = 0 if done.timed_out else signal_of(done.returncode)
+        if not (signal or done.timed_out) and (signal := signal_said(text)):
+            message += f"; a part of it {describe_exit(-signal)}"
         return kind(f"{self.what}: {message}", remedy=remedy, log=done.tail(), signal=signal)
 
 
