@@ -170,7 +170,15 @@ class _Holder:
     token: str
 
     def __str__(self) -> str:
-        return f"{self.what} (process {self.pid} on {self.host}, since {self.since})"
+        stopped = ", which is stopped: kill -CONT goes on with it" if self._is_stopped() else ""
+        return f"{self.what} (process {self.pid} on {self.host}, since {self.since}{stopped})"
+
+    def _is_stopped(self) -> bool:
+        try:
+            stat = Path(f"/proc/{self.pid}/stat").read_bytes()
+        except OSError:
+            return False
+        return self.host == socket.gethostname() and stat.rpartition(b") ")[2][:1] in (b"T", b"t")
 
     def may_live(self) -> bool:
         # Of another container it is not ours to see.

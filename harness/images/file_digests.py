@@ -21,7 +21,8 @@ COPY_AGAIN = "copy the files again, or take them out of the set"
 
 @dataclass(frozen=True)
 class FileDigests:
-    """A folder of digests by path, size and times of change, a JSON file for each list of images.
+    """A folder of digests by path, size and times of change, a JSON file for each list of images,
+    after the digest of its text.
 
     One that is damaged or cannot be written is only a slower start.
     """
@@ -58,17 +59,22 @@ class FileDigests:
         if missing:
             with suppress(OSError, RecordError):
                 self.folder.mkdir(parents=True, exist_ok=True)
-                replace_file(memory, json.dumps(found))
+                text = json.dumps(found)
+                replace_file(memory, f"{_digest(text)}\n{text}")
         return [found[key] for key in keys]
 
 
 def _recalled(memory: Path) -> dict[str, str]:
     try:
-        digests = json.loads(regular_text(memory))
-    except (OSError, ValueError, RecursionError):
+        written, _, text = regular_text(memory).partition("\n")
+    except (OSError, ValueError):
         return {}
-    whole = isinstance(digests, dict) and all(isinstance(one, str) for one in digests.values())
-    return digests if whole else {}
+    digests: dict[str, str] = json.loads(text) if _digest(text) == written else {}
+    return digests
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def unusable(paths: Sequence[Path], first: DataError) -> DataError:

@@ -85,6 +85,19 @@ def test_a_damaged_memory_is_only_slower(
         assert len(hashed) == 2 * COUNT
 
 
+def test_one_wrong_byte_is_found_wherever_it_is(
+    tmp_path: Path, images: ImageSet, hashed: list[str]
+) -> None:
+    """A digest that is wrong would make each later run say that an image changed."""
+    right = FileDigests(tmp_path / "memory").of(images.paths)
+    memory = memory_in(tmp_path / "memory")
+    whole = memory.read_bytes()
+    for at in (0, 40, 63, 64, 65, *range(len(whole) // 2, len(whole), 97), len(whole) - 1):
+        memory.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        assert FileDigests(tmp_path / "memory").of(images.paths) == right
+        assert memory.read_bytes() == whole
+
+
 def test_a_memory_that_cannot_be_written_is_only_slower(tmp_path: Path, images: ImageSet) -> None:
     (tmp_path / "file").write_text("x")
     digests = FileDigests(tmp_path / "file").of(images.paths)

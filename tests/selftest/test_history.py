@@ -80,7 +80,9 @@ def test_links_and_pipes_are_not_followed(tmp_path):
     assert read_history(tmp_path).read == 1
 
 
-@pytest.mark.parametrize("damage", ["other content", "noise", "cut short", "another version"])
+@pytest.mark.parametrize(
+    "damage", ["other content", "noise", "cut short", "another version", "a digit"]
+)
 def test_a_damaged_index_is_made_anew(tmp_path, damage):
     nights.write_nights(tmp_path, [500, 501, 502])
     rows = read_history(tmp_path).rows
@@ -92,8 +94,10 @@ def test_a_damaged_index_is_made_anew(tmp_path, damage):
             "noise": random.Random(1).randbytes(len(whole)),
             "cut short": whole[: len(whole) // 2],
             "another version": whole.replace(b'"version":3', b'"version":99'),
+            "a digit": whole.replace(b'"measured":501', b'"measured":507'),
         }[damage]
     )
+    assert path.read_bytes() != whole
     assert read_history(tmp_path).rows == rows
     assert read_history(tmp_path).read == 0
 

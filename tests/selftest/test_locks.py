@@ -15,7 +15,7 @@ import pytest
 
 from harness.base import locks
 from harness.base.locks import FileLock, LockTimeout, holder_of, left_behind, locked
-from tests.selftest.running import PATIENCE_S, ROOT, descriptors
+from tests.selftest.running import PATIENCE_S, ROOT, descriptors, eventually
 
 
 def is_free(path: Path, *, exclusive: bool = True) -> bool:
@@ -121,6 +121,7 @@ def test_held_while_the_holder_is_stopped_and_free_after_kill_9(tmp_path):
         child.send_signal(signal.SIGSTOP)
         assert not is_free(path)
         assert "victim" in holder_of(path) and "left of" not in holder_of(path)
+        assert eventually(lambda: "is stopped" in holder_of(path))
         assert left_behind(path) == ""
         child.send_signal(signal.SIGKILL)
     assert is_free(path)
