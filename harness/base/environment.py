@@ -10,6 +10,16 @@ ROOT = Path(__file__).resolve().parents[2]
 """The checkout: on `PYTHONPATH` of what imports the harness."""
 
 
+_OF_LIBRARIES = ("TIMM_", "ONNXSIM_")
+
+
+def for_builds(env: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment without variables by which a library builds another network or
+    simplifies otherwise: they are in no artifact's key.
+    """
+    return {name: value for name, value in env.items() if not name.startswith(_OF_LIBRARIES)}
+
+
 def entries(env: Mapping[str, str], name: str) -> list[str]:
     """Return the entries of a search path such as `PATH`; none where it is not set."""
     return [entry for entry in env.get(name, "").split(os.pathsep) if entry]

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.base import processes, signals
-from harness.base.environment import ROOT, with_entries
+from harness.base.environment import ROOT, for_builds, with_entries
 from harness.base.errors import HarnessError, from_json
 
 
@@ -44,12 +44,12 @@ def call(
         error: class of the stage, raised when the child dies, hangs or fails unexpectedly.
         what: what is being done to which case, for messages.
         pass_fds: descriptors of a lease, held as long as the child lives.
-        env: the child's environment, by default ours.
+        env: the child's environment, by default ours; see `for_builds`.
 
     Raises:
         HarnessError: the function's own, or `error`.
     """
-    base = os.environ if env is None else env
+    base = for_builds(os.environ if env is None else env)
     with tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
         spec, result = Path(folder, "spec.json"), Path(folder, "result.json")
         job = {

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from harness.base.environment import ROOT, with_entries
+from harness.base.environment import ROOT, for_builds, with_entries
 from harness.base.errors import EagerError, LoadError, RehearsalError
 from harness.base.host import processor
 from harness.base.npy import NpyWriter
@@ -132,7 +132,7 @@ def open_eager(
             deadline_open_s=case.deadline(300.0),
             deadline_run_s=case.deadline(600.0),
             pass_fds=lease_fds,
-            env=with_entries(os.environ, "PYTHONPATH", first=[ROOT]),
+            env=with_entries(for_builds(os.environ), "PYTHONPATH", first=[ROOT]),
         )
     except LoadError as error:
         raise EagerError(

@@ -5,6 +5,7 @@ Opset 11, names and the dynamic batch axis are those of the guides' `*_pth2onnx.
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from harness.stages.onnx_file import (
 if TYPE_CHECKING:  # the job below runs in a child process that needs none of these
     from harness.stages.context import CaseContext
     from harness.stages.weights import Checkpoint
+
+LOG_LINES = 10
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,18 @@ class GivenOnnx:
         )
 
 
+def _write_later_operators(torch: Any) -> None:
+    """Let the exporter write at our opset what its own rules write at a later one only.
+
+    Attention becomes the products and the softmax that it is. Both rules use operators of opset 11
+    alone; the check of the file would tell.
+    """
+    rules = "torch.onnx._internal.torchscript_exporter.symbolic_opset"
+    for name, opset in (("unflatten", 13), ("scaled_dot_product_attention", 14)):
+        rule = getattr(importlib.import_module(f"{rules}{opset}"), name)
+        torch.onnx.register_custom_op_symbolic(f"aten::{name}", rule, OPSET)
+
+
 def export_onnx(
     *,
     network: str,
@@ -145,6 +160,7 @@ def export_onnx(
     size, names = tensors["size"], (tensors["input_name"], tensors["output_name"])
     # Tracing runs the network once; one image suffices, the batch axis is declared dynamic.
     example = torch.zeros(1, 3, size, size)
+    _write_later_operators(torch)
     try:
         torch.onnx.export(
             module,
@@ -157,7 +173,12 @@ def export_onnx(
             dynamic_axes={name: {0: "-1"} for name in names},
         )
     except Exception as error:
-        raise ExportError(f"torch.onnx.export failed: {first_line(error)}") from error
+        raise ExportError(
+            f"torch.onnx.export failed: {first_line(error)}",
+            remedy="export it yourself, at another opset or by another exporter, and give it: "
+            "--onnx=MODEL=FILE",
+            log="\n".join(str(error).splitlines()[:LOG_LINES]),  # not the whole graph
+        ) from error
     description = check_onnx(output, tensors, batch_size=None)
     generator = torch.Generator().manual_seed(20)
     probe = torch.randn(2, 3, size, size, generator=generator)

@@ -184,3 +184,10 @@ def test_a_worker_that_leads_no_group_ends_with_its_parent_too(tmp_path):
         parent.kill()
         parent.wait(60)
     assert eventually(lambda: not alive(int(pid.read_text())))
+
+
+def test_variables_that_change_what_a_library_builds_are_not_passed_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("TIMM_FUSED_ATTN", "0")
+    monkeypatch.setenv("TIMMY", "0")
+    assert call("environment", tmp_path, name="TIMM_FUSED_ATTN") is None
+    assert call("environment", tmp_path, name="TIMMY") == "0"
