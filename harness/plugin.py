@@ -12,6 +12,7 @@ import threading
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,6 +73,14 @@ def pytest_configure(config: pytest.Config) -> None:
     elif threading.current_thread() is threading.main_thread():
         # What ends a night from outside is an interruption like Ctrl-C: records, report, code 2.
         signals.listen()
+        if _has_workers(config):
+            limit_s = signals.FROZEN_S * run.settings.deadline_factor
+            signals.end_frozen(limit_s, lambda text: sys.stderr.write(f"\n{text}\n"))
+
+
+def _has_workers(config: pytest.Config) -> bool:
+    """Return whether this process gives its tests to workers of xdist."""
+    return getattr(config.option, "dist", "no") != "no" and not hasattr(config, "workerinput")
 
 
 @contextmanager
@@ -117,14 +126,29 @@ class RunHooks:
     def __init__(self, run: Run) -> None:
         self.run = run
         self._interrupted = False
+        self._lost = ""  # how xdist lost a worker; the last one counts
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionstart(self, session: pytest.Session) -> None:
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> Generator[None]:
         """Read the catalog before anything is collected: its errors are errors of usage."""
         asked = session.config.option
         with _refusing():
             usage.check_selection(asked.markexpr, asked.keyword, session.config.getini("markers"))
             _ = self.run.plan
+        with self._losing_workers(session):
+            yield
+
+    @contextmanager
+    def _losing_workers(self, session: pytest.Session) -> Iterator[None]:
+        """Note that a worker died while xdist started it, in place of xdist's traceback."""
+        try:
+            yield
+        except (EOFError, OSError, RuntimeError) as error:
+            frames = traceback.extract_tb(error.__traceback__)
+            rooms = {Path(frame.filename).parent.name for frame in frames}
+            if not (_has_workers(session.config) and rooms & {"xdist", "execnet"}):
+                raise
+            self._lost = self._lost or f"{type(error).__name__}: {error}"
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Make one item for each case of the test's check."""
@@ -143,12 +167,15 @@ class RunHooks:
         order = {case: place for place, case in enumerate(ids)}
         items.sort(key=lambda item: order.get(case.name, -1) if (case := _case_of(item)) else -1)
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtestloop(self, session: pytest.Session) -> None:
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, Any, Any]:
         """Without xdist the selection is known here, and that it could be collected."""
         self.run.upcoming = tuple(case for item in session.items if (case := _case_of(item)))
         if not (self.run.worker or session.config.option.collectonly or session.testsfailed):
             self._begin([item.nodeid for item in session.items])
+        with self._losing_workers(session):
+            return (yield)
+        return None
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -211,9 +238,16 @@ class RunHooks:
         return report
 
     @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object | None) -> None:
+        """A worker ended; `error` says how, where it was no end."""
+        self._lost = f"{node.gateway.id}: {error}" if error else self._lost
+
+    @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str, report: Any) -> None:
         """xdist lost a worker: its case still gets its line."""
-        if line := self.run.crashed(crashitem, str(report.longrepr)):
+        text = str(report.longrepr)
+        why = f"the pytest worker that ran the case died: {text.partition(chr(10))[0]}"
+        if line := self.run.crashed(crashitem, why, text):
             report.acceptance = pytest_html.columns(line)
             report.when = "teardown"  # pytest-html drops reports of no phase
 
@@ -231,6 +265,8 @@ class RunHooks:
         """End the run, after xdist has ended its workers; nothing that was started lives on."""
         with nullcontext() if self.run.worker else signals.uninterrupted():
             self.run.stop_building()
+            if self._lost and not (self._interrupted or self.run.begun):
+                self._begin_without_workers(session)
             fault = ""
             try:
                 yield
@@ -242,6 +278,15 @@ class RunHooks:
                 sys.stderr.write(f"\na plugin of pytest failed as the run ended: {fault}\n")
             if self.run.begun:
                 self._finish(session, fault=bool(fault))
+
+    def _begin_without_workers(self, session: pytest.Session) -> None:
+        """Record the cases that workers would have collected and run, had one come so far."""
+        why = f"no pytest worker came so far as to run a case ({self._lost})"
+        sys.stderr.write(f"\n{why}\n")
+        self._begin([item.nodeid for item in session.perform_collect()])
+        for nodeid in self.run.planned:
+            self.run.crashed(nodeid, why)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _finish(self, session: pytest.Session, *, fault: bool) -> None:
         decided: list[int] = []  # nothing, where the records could not even be read

@@ -7,9 +7,11 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
+FROZEN_S = 60.0  # how long a worker may be stopped before it is ended
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -80,6 +82,36 @@ def _restored() -> Iterator[None]:
 
 def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
+
+
+def end_frozen(limit_s: float, tell: Callable[[str], object]) -> None:
+    """From now on, end children of this process that stay stopped (SIGSTOP) for `limit_s` seconds.
+
+    Who waits for one waits without limit.
+    """
+    since: dict[int, float] = {}
+
+    def watch() -> None:
+        while True:
+            time.sleep(min(2.0, limit_s / 4))
+            now = time.monotonic()
+            stopped = {pid: since.get(pid, now) for pid in _stopped_children()}
+            since.clear()
+            since.update(stopped)
+            for pid in [pid for pid, begin in stopped.items() if now - begin >= limit_s]:
+                tell(f"process {pid} was stopped for {limit_s:g} s, and is ended")
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    threading.Thread(target=watch, name="frozen", daemon=True).start()
+
+
+def _stopped_children() -> Iterator[int]:
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            state, parent = stat.read_bytes().rpartition(b")")[2].split()[:2]  # proc_pid_stat(5)
+            if state == b"T" and int(parent) == os.getpid():
+                yield int(stat.parent.name)
 
 
 def end_with_parent(parent: int) -> None:

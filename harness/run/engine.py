@@ -249,8 +249,8 @@ class Run:
         ended = [] if self.records is None else summary_lines(self.records)
         return [*ended, f"report: {report if report.is_file() else 'not written'}"]
 
-    def crashed(self, nodeid: str, text: str) -> CaseLine | None:
-        """Write the line of a case whose worker process died; None of a case not planned.
+    def crashed(self, nodeid: str, why: str, log: str = "") -> CaseLine | None:
+        """Write the line of a case that a dead worker process had; None of a case not planned.
 
         Raises:
             RecordError: the records cannot be written.
@@ -262,9 +262,9 @@ class Run:
         case.error = ErrorInfo(
             type="Crash",
             stage=Stage.WORKER,
-            message=f"the pytest worker that ran the case died: {text.partition(chr(10))[0]}",
+            message=why,
             remedy="look at the worker's last log in the run directory; memory may have run out",
-            log=text,
+            log=log,
         )
         line = case.line()
         writer.append(self.directory, line)

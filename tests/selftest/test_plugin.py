@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -233,6 +234,39 @@ def test_a_lost_worker_costs_one_case_and_is_in_every_report(run_pytest, built, 
     cells = "".join(row["resultsTableRow"])
     assert "<td>crashed (rehearsal)</td>" in cells
     assert "the pytest worker that ran the case died" in cells
+
+
+# What Python runs as it starts: a worker of xdist ends, or stops, before it can say anything.
+DIES_EARLY = """
+import os, sys
+if "exec(eval(sys.stdin.readline()))" in " ".join(sys.orig_argv):
+    os.kill(os.getpid(), int(os.environ["DIES_OF"]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_workers_that_never_start_leave_records_and_a_report(run_pytest, tmp_path, number):
+    (tmp_path / "sitecustomize.py").write_text(DIES_EARLY)
+    (tmp_path / "soon.py").write_text("from harness.base import signals; signals.FROZEN_S = 0.5")
+    done = run_pytest(
+        *("--rehearsal", "-m", "accuracy", "-n", "2", "-p", "soon"),
+        env={"DIES_OF": str(int(number)), "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"},
+    )
+    assert done.code == 7, done.output  # machine
+    assert "INTERNALERROR" not in done.output and "Traceback" not in done.output
+    assert done.output.count("\nno pytest worker came so far") == 1
+    assert set(done.outcomes().values()) == {"crashed"} and len(done.outcomes()) == 2
+    assert "crashed" in (done.run_dir / "report.html").read_text()
+
+
+def test_workers_that_die_before_they_run_a_case_end_the_run_with_7(run_pytest):
+    done = run_pytest(
+        *("--rehearsal", "-m", "accuracy", "-n", "1", "--max-worker-restart=0"),
+        *("-p", "tests.selftest.plugins.kill_worker"),
+        env={"KILL_CASE": "at the start"},
+    )
+    assert done.code == 7, done.output
+    assert set(done.outcomes().values()) == {"crashed"} and len(done.outcomes()) == 2
 
 
 def test_a_run_that_is_killed_is_incomplete_and_can_be_rendered(run_pytest, built):

@@ -317,7 +317,7 @@ def test_a_worker_that_died_has_a_line_for_its_case(make):
     run = make()
     first = only(run)[0]
     run.begin([("a.py::test_accuracy[x]", first)])
-    line = run.crashed("a.py::test_accuracy[x]", "worker 'gw0' crashed\nmore")
+    line = run.crashed("a.py::test_accuracy[x]", "it died: worker 'gw0' crashed", "more")
     assert line is not None
     assert (line.outcome, line.batch_size) == ("crashed", 1)
     assert line.sentence.endswith("died: worker 'gw0' crashed")
