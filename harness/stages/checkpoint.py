@@ -15,7 +15,7 @@ from harness.base.errors import CheckpointError
 from harness.base.files import open_binary
 from harness.base.locks import OnWait
 from harness.catalog.schema import CheckpointSpec
-from harness.networks.weights import foreign, unreadable
+from harness.networks.weights import flipped, foreign, unreadable
 from harness.stages.fetch import DEFAULTS, Limits, OnProgress, fetch, shown
 
 _CHUNK_BYTES = 1 << 20
@@ -63,6 +63,7 @@ def obtain_checkpoint(
         digests = _digests(path)
         wrong = _mismatch(digests, spec)
         other = foreign(path) if wrong or not has_digest(spec) else None
+        other = other or _damage(path, spec)
         if wrong or other:
             raise CheckpointError("; ".join(filter(None, (wrong, other and f"it {other}"))))
 
@@ -90,7 +91,8 @@ def verify_digest(path: Path, spec: CheckpointSpec) -> Digests:
         CheckpointError: one differs (the message has both values), or the file cannot be read.
     """
     digests = _digests(path)
-    wrong = _mismatch(digests, spec)
+    damage = _damage(path, spec)
+    wrong = f"it {damage}" if damage else _mismatch(digests, spec)
     if wrong:
         raise CheckpointError(
             f"{path} is not the file that the catalog means: {wrong}; it was not opened and stays "
@@ -131,6 +133,10 @@ def _digests(path: Path) -> Digests:
     except OSError as error:
         raise unreadable(path, error) from error
     return Digests(md5.hexdigest(), sha256.hexdigest())
+
+
+def _damage(path: Path, spec: CheckpointSpec) -> str | None:
+    return None if has_digest(spec) else flipped(path)
 
 
 def _mismatch(digests: Digests, spec: CheckpointSpec) -> str | None:

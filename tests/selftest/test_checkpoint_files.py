@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,6 +167,45 @@ def test_wrong_digest_is_said_with_both_values(kind: str, weights: Path) -> None
         verify_digest(weights, spec("https://publisher.example/w.pth", **{**right, kind: wrong}))
     assert right[kind] in caught.value.message and wrong in caught.value.message
     assert "was not opened" in caught.value.message and "publisher.example" in caught.value.remedy
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """A zip archive of stored members, as torch.save writes it."""
+    with zipfile.ZipFile(tmp_path / "w.pth", "w") as archive:
+        archive.writestr("w/data.pkl", b"names and shapes")
+        archive.writestr("w/data/0", bytes(range(256)) * 100)
+    return tmp_path / "w.pth"
+
+
+def flip(file: Path, at: int) -> None:
+    data = bytearray(file.read_bytes())
+    data[at] ^= 1
+    file.write_bytes(data)
+
+
+def test_a_flipped_bit_is_found_where_no_digest_is_published(archive: Path) -> None:
+    verify_digest(archive, spec(None))
+    flip(archive, 9000)
+    with pytest.raises(CheckpointError, match="w/data/0"):
+        verify_digest(archive, spec(None))
+    for folders, cache in (([archive.parent], None), ([], archive.parent)):
+        with pytest.raises(CheckpointError, match="w/data/0"):
+            obtain_checkpoint(spec(None), folders, cache=cache, offline=True)
+
+
+def test_a_crc_that_was_not_computed_is_not_compared(archive: Path) -> None:
+    """As `torch.serialization.set_crc32_options(False)` writes it."""
+    with zipfile.ZipFile(archive) as whole:
+        crc = whole.getinfo("w/data/0").CRC.to_bytes(4, "little")
+    archive.write_bytes(archive.read_bytes().replace(crc, bytes(4)))
+    flip(archive, 9000)
+    verify_digest(archive, spec(None))
+
+
+def test_a_cut_archive_and_what_is_none_are_left_to_the_reader(archive: Path) -> None:
+    archive.write_bytes(archive.read_bytes()[:9000])
+    verify_digest(archive, spec(None))
 
 
 def test_what_is_no_regular_file_is_an_error_and_not_waited_for(tmp_path: Path) -> None:
