@@ -127,6 +127,11 @@ def missing(
         Missing(f"--{name}: {path} {problem}", "the right path")
         for name, path, problem in _wrong_paths(settings)
     ]
+    if settings.target is not None:
+        # The room above, for what only the target knows of this host.
+        from harness.targets import registry
+
+        items += registry.provider_of(settings).lacking(settings, building=building)
     if settings.stand_ins:
         absent = [name for name in _TORCH if importlib.util.find_spec(name) is None]
         if absent:
@@ -146,11 +151,6 @@ def missing(
                 "harness_target in pytest.ini",
             )
         )
-    else:
-        # The room above, for what only the target knows of this host.
-        from harness.targets import registry
-
-        items += registry.provider_of(settings).lacking(settings, building=building)
     judged = any(case.check == "accuracy" for case in selected)
     if settings.imagenet is None and judged and not building:
         items.append(

@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import stat
+import sys
 from datetime import UTC, datetime
 from io import BufferedReader
 from pathlib import Path
@@ -63,6 +64,26 @@ def is_lfs_pointer(path: Path) -> bool:
     """Return whether a file is what Git keeps of a file in its Large File Storage."""
     with open_binary(path) as file:
         return file.read(23) == b"version https://git-lfs"
+
+
+def starts_programs(folder: Path) -> bool:
+    """Return whether programs in a folder can be started: its file system is not mounted noexec.
+
+    The folder need not be there yet.
+    """
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    return not os.statvfs(there).f_flag & os.ST_NOEXEC
+
+
+def is_utf8(path: Path, encoding: str = "") -> bool:
+    """Return whether libraries in C++ find a path: they take its text as UTF-8, Python as
+    `encoding`, by default that of this process's locale.
+    """
+    name = str(path).encode(encoding or sys.getfilesystemencoding(), "surrogateescape")
+    try:
+        return name == str(path).encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def replace_file(path: Path, content: str | bytes, *, remedy: str = "") -> Path:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness import plan as cases
+from harness.base import files
 from harness.base.errors import ConfigError, DeviceError, InferError
 from harness.base.locks import locked
 from harness.catalog.load import load_catalog
@@ -246,6 +247,59 @@ def test_a_chip_that_was_named_is_a_target(bare, text):
     assert "npu-smi" in {item.thing.split(":")[0] for item in cases.missing(named, [ONE])}
     building = cases.missing(named, [ONE], building=True)
     assert {item.thing.split(":")[0] for item in building} == {"atc", "checkpoints"}
+
+
+def test_a_tool_that_may_not_be_executed_is_told(bare, tmp_path):
+    for name in ("npu-smi", "atc"):
+        script(tmp_path / "bin" / name, "").chmod(0o644)
+    assert f"({tmp_path}/bin/npu-smi may not be executed: it lacks its x bit" in said(bare)
+    named = registry.located(bare.with_options(AscendOptions(soc_version="310P3")))
+    assert f"{tmp_path}/bin/atc may not be executed" in str(cases.missing(named, [ONE]))
+    log = tmp_path / "toolkit.log"
+    host = toolkit.find_toolkit(named.of(AscendOptions), dict(os.environ), log=log)
+    found = doctor_of(named)
+    assert {found["npu-smi: the driver's tool"], found["atc: CANN's compiler"]} == {
+        host.why_not(name) for name in ("npu-smi", "atc")
+    }
+
+
+def doctor_of(settings):
+    (look, *_) = provider.PROVIDER.looks(settings)
+    return {finding.what: finding.found for finding in look.findings()}
+
+
+def place_lacking(runs, *, simulated=True, building=False):
+    given = {"runs": str(runs), "simulate_ascend": simulated, "target": "ascend310p3"}
+    settings = resolve(given, environment={})
+    lacking = cases.missing(settings, [ONE], building=building)
+    return " ".join(f"{one.thing}; {one.remedy}" for one in lacking if "npu-smi" not in one.thing)
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+def test_a_place_that_cann_refuses_is_told_before_anything_runs(tmp_path, simulated):
+    assert "refuse" not in place_lacking(tmp_path / "runs", simulated=simulated)
+    for name in ("my runs", "运行"):
+        said = place_lacking(tmp_path / name, simulated=simulated)
+        assert f"they refuse paths like {str(tmp_path / name)!r}" in said
+        # The tools of a build work elsewhere.
+        building = place_lacking(tmp_path / name, simulated=simulated, building=True)
+        assert "refuse" not in building
+
+
+def test_simulated_tools_on_a_file_system_that_starts_no_programs(tmp_path, monkeypatch):
+    assert "noexec" not in place_lacking(tmp_path)
+    monkeypatch.setattr(files, "starts_programs", lambda folder: False)
+    assert f"{tmp_path} is on a file system mounted noexec; --runs=DIR" in place_lacking(tmp_path)
+    assert "noexec; TMPDIR=DIR" in place_lacking(tmp_path, building=True)
+    assert "noexec" not in place_lacking(tmp_path, simulated=False)
+
+
+def test_whether_a_file_system_starts_programs():
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    options = {place: text.split(",") for _, place, _, text, *_ in mounts}
+    for place in ("/", "/proc"):
+        known = "noexec" not in options[place]
+        assert files.starts_programs(Path(place, "not there", "yet")) == known
 
 
 def test_another_atc_makes_another_artifact(bare, tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from harness.base.errors import ConfigError
+from harness.base.files import is_utf8
 from harness.base.options import rows
 from harness.base.selection import Selection
 from harness.settings import OPTIONS, Settings, resolve
@@ -76,6 +77,25 @@ def test_paths_are_absolute_below_the_base() -> None:
     assert found.image_list == BASE / "lists/a.txt"
     assert found.store == Path("/elsewhere")
     assert found.labels == Path.home() / "l.txt"
+
+
+@pytest.mark.parametrize("given", [{"store": "{}"}, {"runs": "{}"}, {"onnx": "fixres={}"}])
+def test_places_that_are_others_to_a_library_are_refused(given: dict[str, str]) -> None:
+    (name, form), *_ = given.items()
+    assert settings({name: form.format("/data/模型")})  # a locale of UTF-8, as the tests have
+    error = refused({name: form.format("/data/\udce6\udca8\udca1")})  # the same to another locale
+    assert "take UTF-8" in error.message and "PYTHONUTF8=1" in error.remedy
+
+
+@pytest.mark.parametrize(
+    ("encoding", "good"), [("utf-8", True), ("ascii", False), ("gb18030", False)]
+)
+def test_which_paths_are_utf8(encoding: str, good: bool) -> None:
+    def seen(name: str) -> Path:  # as a process of that locale reads it from a disk
+        return Path(name.encode().decode(encoding, "surrogateescape"))
+
+    assert is_utf8(seen("/data/模型"), encoding) == good
+    assert is_utf8(seen("/data/models"), encoding)
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ class Compilation:
         atc = self.toolkit.atc
         if atc is None:
             raise CompileError(
-                f"{self.what}: there is no atc on this host",
+                f"{self.what}: there is no atc on this host: {self.toolkit.why_not('atc')}",
                 remedy="install the CANN toolkit and source its set_env.sh (the runtime packages "
                 "nnrt have no atc), or name atc by its option; or compile on another host",
             )
@@ -190,7 +190,8 @@ class Compilation:
         aoe = self.toolkit.aoe
         if aoe is None:
             raise CompileError(
-                f"{self.what}: tuning with aoe was asked for and there is no aoe on this host",
+                f"{self.what}: tuning with aoe was asked for and there is no aoe on this host: "
+                + self.toolkit.why_not("aoe"),
                 remedy="install the CANN toolkit of 5.1 or later, or compile untuned",
             )
         if self.device_id is None:

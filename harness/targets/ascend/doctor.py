@@ -40,7 +40,6 @@ NOTHING_HERE = (
     ),
 )
 _SIMULATED = "simulation of an Ascend host"
-_ABSENT = "neither on PATH nor in a known place"
 _DRIVERS = {
     "api": "ais_bench's interface in {python}",
     "cli": "ais_bench's command line, or ais_infer.py",
@@ -102,7 +101,9 @@ def _parts(
         yield say.note(what, f"version not known; {source}", remedy)
     what = "atc: CANN's compiler"
     remedy = "install CANN's toolkit and source its set_env.sh, or --atc=FILE"
-    yield say.check(bool(tools.atc), what, str(tools.atc or _ABSENT), remedy, short=_NO_ATC)
+    yield say.check(
+        bool(tools.atc), what, str(tools.atc or tools.why_not("atc")), remedy, short=_NO_ATC
+    )
     yield from _devices(settings, host, Findings(group, _OF, "machine"))
     yield from _drivers(settings.of(AscendOptions).driver, tools, folder, say)
 
@@ -114,10 +115,11 @@ def _devices(settings: Settings, host: AscendHost, say: Findings) -> Iterator[Fi
             "install the driver's tools; in a container map npu-smi and /dev/davinciN, or name the "
             "device: --device=N (health and idleness are then unknown)"
         )
+        absent = host.toolkit.why_not("npu-smi")
         if settings.device is None:
-            yield say.lacks(what, _ABSENT, remedy, short=_NO_NPU_SMI)
+            yield say.lacks(what, absent, remedy, short=_NO_NPU_SMI)
         else:
-            yield say.note(what, _ABSENT, remedy)
+            yield say.note(what, absent, remedy)
         return
     try:
         info = host.npu_smi.info()

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.base import files
 from harness.base.errors import HarnessError
 from harness.plan import Missing
 from harness.settings import Settings
@@ -15,6 +16,7 @@ from harness.targets.ascend import doctor, simulation
 from harness.targets.ascend.host import AscendHost, Patience, Place, require_chip, soc_name
 from harness.targets.ascend.options import CHIPS, AscendOptions
 from harness.targets.ascend.target import AscendTarget
+from harness.targets.ascend.workspace import PLAIN_PLACE, is_plain
 from harness.targets.protocol import Target
 from harness.targets.provider import Detected, Finding, Look, Provider
 
@@ -54,12 +56,15 @@ class AscendProvider(Provider):
             host = AscendHost(few, place, os.environ, Patience(seconds, seconds, seconds))
             try:
                 info = host.info()
-                source = host.toolkit.environment_source
+                tools = host.toolkit
             except HarnessError as error:
                 remedy = f"; {error.remedy}" if error.remedy else ""
                 return Detected(None, error.message + remedy)
         if info is None:
+            source = tools.environment_source
             why = f" ({source})" if source.startswith("not usable") else ""
+            if "npu-smi" in tools.blocked:
+                why = f" ({tools.why_not('npu-smi')})"
             return Detected(None, f"no npu-smi is on this host{why}")
         shown = sorted({chip.soc_version for chip in info.chips})
         targets = [name for chip in shown if (name := _target_of(chip)) is not None]
@@ -70,16 +75,16 @@ class AscendProvider(Provider):
 
     def lacking(self, settings: Settings, *, building: bool) -> Sequence[Missing]:
         options = settings.of(AscendOptions)
+        missing = _lacking_place(settings, building=building)
         if options.simulate_ascend:
-            return ()
+            return missing
         with tempfile.TemporaryDirectory(prefix="harness-") as folder:
             place = Place(Path(folder), Path(folder), settings.leases)
             tools = AscendHost(options, place, os.environ).toolkit
-        missing = []
         if tools.npu_smi is None and settings.device is None and not building:
             missing.append(
                 Missing(
-                    "npu-smi: nothing says which NPU is there",
+                    f"npu-smi: nothing says which NPU is there; {tools.why_not('npu-smi')}",
                     "the driver's tools, or --device=N; a host without an NPU can only build: "
                     "python -m harness cache build",
                 )
@@ -87,7 +92,7 @@ class AscendProvider(Provider):
         if tools.atc is None:
             missing.append(
                 Missing(
-                    "atc: CANN's compiler is neither on PATH nor in a known place",
+                    f"atc: CANN's compiler; {tools.why_not('atc')}",
                     "CANN's toolkit and its set_env.sh, --ascend-home=DIR or --atc=FILE",
                 )
             )
@@ -107,6 +112,21 @@ class AscendProvider(Provider):
 
     def looks(self, settings: Settings) -> Sequence[Look]:
         return doctor.looks(settings)
+
+
+def _lacking_place(settings: Settings, *, building: bool) -> list[Missing]:
+    """Return why the tools could not work where a run or a build keeps its files."""
+    folder, option = (
+        (Path(tempfile.gettempdir()), "TMPDIR=DIR") if building else (settings.runs, "--runs=DIR")
+    )
+    real, missing = folder.resolve(), []
+    if not building and not is_plain(real):
+        what = f"a folder of runs that CANN's tools take: they refuse paths like {str(real)!r}"
+        missing.append(Missing(what, PLAIN_PLACE))
+    if settings.of(AscendOptions).simulate_ascend and not files.starts_programs(real):
+        what = f"a place for the simulated tools: {real} is on a file system mounted noexec"
+        missing.append(Missing(what, f"{option} on another file system"))
+    return missing
 
 
 def _target_of(soc_version: str) -> str | None:

@@ -14,7 +14,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,6 +60,7 @@ class Toolkit:
     msit: Path | None = None
     ais_infer: Path | None = None  # ais_infer.py of CANN 5.1
     devlib: Path | None = None  # stand-ins for the driver's libraries, where there is no driver
+    blocked: Mapping[str, Path] = field(default_factory=dict)  # by name: may not be executed
 
     @property
     def compiler_env(self) -> Mapping[str, str]:
@@ -70,6 +71,15 @@ class Toolkit:
         if self.devlib is None:
             return self.env
         return with_entries(self.env, "LD_LIBRARY_PATH", last=[self.devlib])
+
+    def why_not(self, name: str) -> str:
+        """Say why a program was not found."""
+        if name in self.blocked:
+            return (
+                f"{self.blocked[name]} may not be executed: it lacks its x bit, or its file system "
+                "is mounted noexec"
+            )
+        return "neither on PATH nor in a known place"
 
 
 def find_toolkit(
@@ -98,12 +108,13 @@ def find_toolkit(
     drivers = _driver_folders(env, homes)
     env = _with_driver_libraries(env, drivers)
     machine = platform.machine()
-    atc = atc or _which("atc", env, _below(homes, "bin", "compiler/bin", "atc/bin"))
+    blocked: dict[str, Path] = {}
+    atc = atc or _which("atc", env, _below(homes, "bin", "compiler/bin", "atc/bin"), blocked)
     return Toolkit(
         env=env,
-        npu_smi=npu_smi or _which("npu-smi", env, SYSTEM_TOOLS),
+        npu_smi=npu_smi or _which("npu-smi", env, SYSTEM_TOOLS, blocked),
         atc=atc,
-        aoe=_which("aoe", env, _below(homes, "bin", "tools/aoe/bin")),
+        aoe=_which("aoe", env, _below(homes, "bin", "tools/aoe/bin"), blocked),
         benchmark=benchmark or _which(f"benchmark.{machine}", env),
         msit=_which("msit", env, [Path(python).parent]),
         python=python,
@@ -111,6 +122,7 @@ def find_toolkit(
         environment_source=source,
         versions=_versions(homes, drivers, machine, atc),
         devlib=_devlib(env, homes, drivers, machine),
+        blocked=blocked,
     )
 
 
@@ -210,13 +222,24 @@ def _below(homes: Iterable[Path], *folders: str) -> list[Path]:
     return [home / folder for home in homes for folder in folders]
 
 
-def _which(name: str, env: Mapping[str, str], more: Iterable[Path] = ()) -> Path | None:
-    """The program on the environment's PATH, else in one of the folders in `more`."""
+def _which(
+    name: str,
+    env: Mapping[str, str],
+    more: Sequence[Path] = (),
+    blocked: dict[str, Path] | None = None,
+) -> Path | None:
+    """The program on the environment's PATH, else in one of the folders in `more`.
+
+    `blocked` gets a file of that name that may not be executed, where there is no other.
+    """
     for path in (env.get("PATH", ""), *map(str, more)):
         # Without entries shutil.which would take this process's PATH.
         program = shutil.which(name, path=path) if path else None
         if program:
             return Path(program).absolute()  # not resolved: a script may look at its own place
+    for folder in (*entries(env, "PATH"), *map(str, more)):
+        if blocked is not None and os.path.isfile(os.path.join(folder, name)):
+            blocked.setdefault(name, Path(folder, name).absolute())
     return None
 
 

@@ -21,6 +21,7 @@ FOLDER_MODE = 0o750
 FILE_MODE = 0o640
 SWEEP_S = 300.0  # folders that did not change for so long may be swept when nobody holds them
 
+PLAIN_PLACE = "--runs=DIR: a folder whose real path has only A-Z a-z 0-9 _ - / ."
 MORE_SPACE = "free disk space there, or choose another folder for the run"
 _PREFIX = "exchange-"
 _SAFE_PATH = re.compile(r"[A-Za-z0-9_./-]+")
@@ -35,6 +36,11 @@ def on_disk(kind: type[HarnessError], what: str, remedy: str) -> Iterator[None]:
         raise kind(f"{what}: {error.strerror or error}", remedy=remedy) from error
 
 
+def is_plain(real: Path) -> bool:
+    """Return whether CANN's tools take a path."""
+    return _SAFE_PATH.fullmatch(str(real)) is not None
+
+
 class Workspace:
     """A folder that only we and the tool use; removed as a whole by `close`."""
 
@@ -44,10 +50,10 @@ class Workspace:
         with on_disk(ConfigError, what, "choose another folder, with free space"):
             parent.mkdir(parents=True, exist_ok=True)
             real = parent.resolve(strict=True)
-            if not _SAFE_PATH.fullmatch(str(real)):
+            if not is_plain(real):
                 raise ConfigError(
                     f"the tools of CANN refuse paths like {str(real)!r}",
-                    remedy="--runs=DIR: a folder whose real path has only A-Z a-z 0-9 _ - / .",
+                    remedy=PLAIN_PLACE,
                 )
             _sweep(real)
             self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=real))
