@@ -130,6 +130,10 @@ class LoadError(HarnessError):
     stage = Stage.LOAD
 
 
+class NoSession(LoadError):
+    """There is nothing to open a compiled model with: no runtime, no process, no memory."""
+
+
 class InferError(HarnessError):
     """A session that failed, hung or died while it ran."""
 

@@ -212,6 +212,49 @@ class Store:
         if isinstance(entry, Entry):
             return entry
         self._raise_remembered(kind, key)
+        with self._locked(kind, key):
+            entry = self._read(kind, key)
+            if isinstance(entry, Entry):
+                return entry
+            if entry is not None:
+                self._set_aside(self._directory(kind, key), entry)
+            self._raise_remembered(kind, key)
+            return self._build(kind, key, inputs, build, about)
+
+    def build_again(
+        self,
+        kind: Stage,
+        inputs: Inputs,
+        build: Builder,
+        *,
+        refused: str,
+        why: str,
+        about: str = "",
+    ) -> Entry | None:
+        """Build an entry again, once in a run, that has the bytes that were published (`refused` is
+        its digest) and yet cannot be used. Return what is there now; None where it is the same.
+
+        Raises:
+            HarnessError, StoreError: as `get_or_build`.
+        """
+        key = key_of(kind, inputs)
+        with self._locked(kind, key):
+            entry = self._read(kind, key)
+            if isinstance(entry, Entry) and entry.digest == refused:
+                if self.failures is None:
+                    return None
+                self.failures.mkdir(parents=True, exist_ok=True)
+                try:
+                    (self.failures / f"{kind}-{key}.again").touch(exist_ok=False)
+                except FileExistsError:
+                    return None
+                self._set_aside(entry.directory, why)
+        fresh = self.get_or_build(kind, inputs, build, about=about)
+        return None if fresh.digest == refused else fresh
+
+    @contextlib.contextmanager
+    def _locked(self, kind: Stage, key: str) -> Iterator[None]:
+        """Be the one who builds an entry. Raises `StoreError`."""
         try:
             with locks.locked(
                 self._lock_path(f"{kind}-{key}"),
@@ -219,13 +262,7 @@ class Store:
                 what=f"building {kind} {key}",
                 on_wait=self.on_wait,
             ):
-                entry = self._read(kind, key)
-                if isinstance(entry, Entry):
-                    return entry
-                if entry is not None:
-                    self._set_aside(self._directory(kind, key), entry)
-                self._raise_remembered(kind, key)
-                return self._build(kind, key, inputs, build, about)
+                yield
         except locks.LockTimeout as error:
             raise StoreError(
                 f"waited {LOCK_TIMEOUT_S:.0f} s for another process to build {kind} {key}: {error}",

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from harness.base import processes
-from harness.base.errors import DeviceError, HarnessError
+from harness.base.errors import DeviceError, HarnessError, LoadError, NoSession
 from harness.base.stages import Stage
 from harness.judge.accuracy import judge_accuracy
 from harness.judge.throughput import judge_throughput
@@ -41,12 +41,23 @@ def measure(case: CasePipeline, prepared: Prepared) -> Verdict:
     A device is set aside at once only where it certainly failed itself. Where a model can cause
     the same (it hangs, it ends its stream with an error), the device is used again, unless
     another one then does what it did not: one bad model must not take every device from a run.
+    A compiled model that does not load is compiled anew, once in a run: its tool may have failed
+    without a word.
 
     Raises:
         HarnessError: it could not be measured; of a stage, or of the device.
     """
     with case.all_unusable() if prepared.feed is not None else contextlib.nullcontext():
-        return _on_one_device_or_two(case, prepared)
+        try:
+            return _on_one_device_or_two(case, prepared)
+        except LoadError as error:
+            if error.hung or error.killed or isinstance(error, NoSession):
+                raise
+            again = case.compiled_again(f"the runtime does not load it: {error.message}")
+            if again is None:
+                raise
+        anew = replace(prepared, compiled=again.path, facts=again.facts)
+        return _on_one_device_or_two(case, anew)
 
 
 @dataclass(frozen=True)

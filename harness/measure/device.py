@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import shlex
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
@@ -62,7 +61,7 @@ def loaded(case: CasePipeline, prepared: Prepared, device: Device) -> Iterator[S
     """
     target, model, batch_size = case.bench.target, case.model, case.case.batch_size
     with contextlib.ExitStack() as stack:
-        with case.stage(Stage.LOAD), _remedied(case, prepared):
+        with case.stage(Stage.LOAD):
             session = target.open(
                 prepared.compiled,
                 model,
@@ -95,22 +94,6 @@ def opened(
         loaded(case, prepared, device) as session,
     ):
         yield session
-
-
-@contextlib.contextmanager
-def _remedied(case: CasePipeline, prepared: Prepared) -> Iterator[None]:
-    """Say how to be rid of a compiled file that no runtime takes: its key never goes stale."""
-    try:
-        yield
-    except LoadError as error:
-        key = prepared.compiled.parent.name
-        store = shlex.quote(f"--store={case.bench.settings.store}")
-        anew = (
-            f"where the compiled file may be damaged: python -m harness cache gc --key={key} "
-            f"{store}, and the next run compiles it anew"
-        )
-        error.remedy = "; ".join(filter(None, [error.remedy, anew]))
-        raise
 
 
 def _check_tensors(case: CasePipeline, session: Session) -> None:

@@ -112,6 +112,27 @@ class CasePipeline(CaseContext):
         """Return the compiled model of the case."""
         return Compiled.read(self._made(Compile(self, self._simplified())))
 
+    def compiled_again(self, why: str) -> Compiled | None:
+        """Set aside the compiled model, which the runtime does not load, and compile it anew; None
+        where this run has done so before, or the same came out.
+        """
+        build = Compile(self, self._simplified())
+        with self.stage(Stage.COMPILE):
+            (refused,) = (one for one in self.observed.artifacts if one.stage is build.stage)
+            entry = self.bench.store.build_again(
+                build.stage,
+                build.inputs(),
+                functools.partial(self._built, build),
+                refused=refused.digest,
+                why=why,
+                about=self.about(build.stage),
+            )
+        if entry is None:
+            return None
+        self.observed.artifacts.remove(refused)
+        self._note(entry)
+        return Compiled.read(entry)
+
     def images(self) -> ImageSet:
         """Return the run's images; cases of other models use the same."""
         with self.stage(Stage.DATA):

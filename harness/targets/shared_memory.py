@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.base.errors import LoadError
+from harness.base.errors import NoSession
 from harness.targets.protocol import Float32, TensorSpec
 
 SLOTS = 3
@@ -35,7 +35,7 @@ def memory_file(name: str) -> int:
     """The descriptor of an empty file without a path, to be shared with a worker for `name`.
 
     Raises:
-        LoadError: neither memory nor the temporary directory has one.
+        NoSession: neither memory nor the temporary directory has one.
     """
     with contextlib.suppress(AttributeError, OSError):  # AttributeError: glibc before 2.27
         return _memfd_create("batches", MFD_CLOEXEC | MFD_ALLOW_SEALING)
@@ -57,8 +57,8 @@ def _memfd_create(name: str, flags: int) -> int:
     return fd
 
 
-def no_memory(name: str, error: BaseException) -> LoadError:
-    return LoadError(
+def no_memory(name: str, error: BaseException) -> NoSession:
+    return NoSession(
         f"{name}: no shared memory for its batches: {error}",
         remedy="take a smaller batch size, or free memory and space in the temporary directory",
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from harness.base.environment import ROOT, with_entries
-from harness.base.errors import DeviceError, HarnessError, LoadError
+from harness.base.errors import DeviceError, HarnessError, NoSession
 from harness.base.processes import (
     abandon,
     describe_exit,
@@ -236,7 +236,7 @@ def start_worker(
                 )
             ours.pop_all()
     except OSError as error:
-        raise LoadError(
+        raise NoSession(
             f"no worker could be started for {name}: {error}",
             remedy=f"check that {python} is a Python of 3.7 or later and {log} can be written",
         ) from error

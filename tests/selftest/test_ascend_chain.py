@@ -15,6 +15,8 @@ from harness.targets import registry
 from harness.targets.ascend import target
 from tests.selftest.running import TINY
 
+COMPILE = Stage.COMPILE
+
 
 @pytest.fixture
 def execute(shared, tmp_path, monkeypatch):
@@ -171,6 +173,20 @@ def test_each_fault_is_named_at_its_stage(case_of, fault, stage, code, words):
     assert words in case.sentence + case.error.message + case.error.log
     assert case.error.remedy
     assert "Traceback" not in case.sentence
+
+
+@pytest.mark.parametrize(("count", "check"), [(":any:1", "accuracy"), ("", None)])
+def test_an_om_that_does_not_load_is_compiled_anew_once(execute, shared, count, check):
+    records = execute(f"fault=truncated-om{count}", check)
+    ref = next(ref for ref in records.cases[0].artifacts if ref.stage is COMPILE)
+    aside = list((shared / "store/damaged").glob(f"compile-{ref.key}-*/manifest.json"))
+    if count:
+        assert [case.outcome for case in records.cases] == ["passed"]
+        assert len(aside) == 1 and ref.digest not in aside[0].read_text()
+    else:  # the failure stands, for both cases
+        assert [case.error.stage for case in records.cases] == [Stage.LOAD] * 2
+        assert records.end.exit_status == 1
+        assert aside
 
 
 def test_a_fault_that_nothing_came_across_is_told(execute):

@@ -1,4 +1,4 @@
-"""The pipeline of a case: images first, refused once; notes and the clock; how to mend a load."""
+"""The pipeline of a case: images first, refused once; notes, the clock; builds that are killed."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from harness.base.errors import DataError, ExportError, HarnessError, LoadError
+from harness.base.errors import DataError, ExportError, HarnessError
 from harness.base.stages import Stage
-from harness.base.store_care import tidy
 from harness.images import crops, dataset
 from harness.images.dataset import FIRST_LABELS
-from harness.measure import device
 from harness.plan import Case
 from harness.records.observed import SetFindings
-from harness.stages.pipeline import CasePipeline, Prepared
+from harness.stages.pipeline import CasePipeline
 from harness.stages.probe import Probe
 from harness.targets.leases import NotFree
 from tests.selftest.fakes import workbench
@@ -113,27 +111,6 @@ def test_what_was_counted_is_in_the_record(tmp_path):
     assert images.checked == SetFindings(
         images=16, classes=16, fewest=1, most=1, known=15, labels_without_image=1
     )
-
-
-def test_a_compiled_model_that_does_not_load_says_how_to_be_rid_of_it(tmp_path, monkeypatch):
-    one = case(tmp_path, store=str(tmp_path / "a store"))
-    store = one.bench.store
-
-    def build(staging):
-        (staging / "model.om").write_bytes(os.urandom(100))
-        return ""
-
-    def refuse(*arguments, **keywords):
-        raise LoadError("no such model", remedy="see the log")
-
-    entry = store.get_or_build(Stage.COMPILE, {"simplified": "x"}, build)
-    monkeypatch.setattr(one.bench.target, "open", refuse)
-    prepared = Prepared(compiled=entry.file(), simplified=entry.file())
-    with pytest.raises(LoadError) as caught, device.opened(one, prepared):
-        pass
-    assert caught.value.remedy.startswith("see the log; ")
-    assert f"harness cache gc --key={entry.key} '--store={tmp_path}/a store'" in str(caught.value)
-    assert len(tidy(store, key=entry.key).removed) == 1
 
 
 @dataclass

@@ -413,6 +413,24 @@ def test_a_build_that_is_ended_with_the_process_is_not_remembered(tmp_path, monk
     assert store.get_or_build(Stage.COMPILE, INPUTS, writes()).cached is False
 
 
+def test_an_entry_that_cannot_be_used_is_built_again_once_in_a_run(tmp_path):
+    store = Store(tmp_path / "store", failures=tmp_path / "failures")
+
+    def again(refused: Entry, build: Builder) -> Entry | None:
+        return store.build_again(KIND, INPUTS, build, refused=refused.digest, why="it is refused")
+
+    first = store.get_or_build(KIND, INPUTS, writes("one"))
+    second = again(first, writes("two"))
+    assert second is not None and second.file().read_text() == "two"
+    assert len(list((tmp_path / "store/damaged").iterdir())) == 1
+    other = again(first, forbidden)  # another case that had the first
+    assert other is not None and other.digest == second.digest
+    assert again(second, forbidden) is None  # the failure stands, in this run
+    store = Store(tmp_path / "store", failures=tmp_path / "later")
+    assert again(second, writes("two")) is None  # the same comes out
+    assert Store(tmp_path / "store").get(KIND, INPUTS) is not None
+
+
 # Explaining.
 
 

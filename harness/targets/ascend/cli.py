@@ -21,7 +21,7 @@ import numpy as np
 from pydantic import BaseModel, FiniteFloat, ValidationError
 
 from harness.base import processes
-from harness.base.errors import HarnessError, InferError, LoadError
+from harness.base.errors import HarnessError, InferError, LoadError, NoSession
 from harness.targets.ascend import drivers
 from harness.targets.ascend.drivers import LEAST_WARMUP
 from harness.targets.ascend.file_session import Chunk, FileSession, Opening, check_files
@@ -252,13 +252,13 @@ class AisBench(FileSession):
         return [*arguments, "--batchsize", str(self.batch), "--loop", str(loops)]
 
     def _read_options(self) -> frozenset[str]:
-        """Read from the tool's help what it takes. Raises `LoadError` when it is not ais_bench."""
+        """Read from the tool's help what it takes. Raises `NoSession` when it is not ais_bench."""
         done = self.run([*self._command, "--help"], cwd=self.workspace.path)
         options = frozenset(name.replace("-", "_") for name in _FLAG.findall(done.output()))
         self._dashes = "--output-dirname" in done.output()
         if done.ok and {"model", "outfmt", "loop", "output_dirname"} <= options:
             return options
-        raise LoadError(
+        raise NoSession(
             f"{self.name} cannot be run: no ais_bench answers to {' '.join(self._command)}",
             remedy="install the wheels ais_bench and aclruntime in that interpreter, or name "
             "another interpreter (--ais-python) or ais_infer.py (--ais-infer)",

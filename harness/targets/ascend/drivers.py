@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.base import processes
-from harness.base.errors import LoadError
+from harness.base.errors import NoSession
 from harness.targets.ascend import simulation
 from harness.targets.ascend.api_backend import PROBE_MARK
 from harness.targets.ascend.toolkit import Toolkit
@@ -72,12 +72,12 @@ def choose(toolkit: Toolkit, asked: str | None, *, log: Path) -> str:
     """Return the driver that was asked for, or the first that is there.
 
     Raises:
-        LoadError: it cannot be used, or none can, with the reason for each.
+        NoSession: it cannot be used, or none can, with the reason for each.
     """
     reasons = available_drivers(toolkit, log=log)
     if asked is not None:
         if reasons[asked]:
-            raise LoadError(
+            raise NoSession(
                 f"--driver={asked} cannot be used here: {reasons[asked]}",
                 remedy="docs/ascend.md says what each driver needs; without --driver the first "
                 "that is there is taken",
@@ -87,7 +87,7 @@ def choose(toolkit: Toolkit, asked: str | None, *, log: Path) -> str:
         if not why:
             return name
     text = "; ".join(f"{name}: {why}" for name, why in reasons.items())
-    raise LoadError(
+    raise NoSession(
         f"nothing here can run a compiled model ({text})", remedy=f"{INSTALL} (docs/ascend.md)"
     )
 
