@@ -31,6 +31,8 @@ CASE = pytest.StashKey[CaseRun]()
 _WORDS = {
     "recorded": ("recorded", "r", ("RECORDED", {"blue": True})),
     "inconclusive": ("inconclusive", "i", ("INCONCLUSIVE", {"yellow": True})),
+    "error": ("error", "E", ("ERROR", {"red": True})),
+    "crashed": ("crashed", "C", ("CRASHED", {"red": True})),
 }
 
 
@@ -116,8 +118,8 @@ def accept(request: pytest.FixtureRequest) -> Callable[[Verdict], None]:
 def pytest_report_teststatus(report: Any) -> tuple[str, str, Any] | None:
     """Words and letters of outcomes that pytest does not know."""
     outcome = getattr(report, "acceptance", {}).get("outcome", "")
-    shown = report.when == "call" and (report.passed or outcome == "inconclusive")
-    return _WORDS.get(outcome) if shown else None
+    shown = report.when == "call" and (report.passed or outcome in ("inconclusive", "error"))
+    return _WORDS.get(outcome) if shown or outcome == "crashed" else None
 
 
 class RunHooks:
@@ -126,6 +128,7 @@ class RunHooks:
     def __init__(self, run: Run) -> None:
         self.run = run
         self._interrupted = False
+        self._left_out: list[str] = []  # ids of cases that were not selected
         self._lost = ""  # how xdist lost a worker; the last one counts
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -166,6 +169,13 @@ class RunHooks:
         ids: list[str] = getattr(config, "workerinput", {}).get("acceptance_order", [])
         order = {case: place for place, case in enumerate(ids)}
         items.sort(key=lambda item: order.get(case.name, -1) if (case := _case_of(item)) else -1)
+
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        """Keep which cases are left out; a worker of xdist tells the controller."""
+        self._left_out += [case.id for item in items if (case := _case_of(item))]
+        for item in items[:1]:
+            output: dict[str, Any] = getattr(item.config, "workeroutput", {})
+            output["acceptance_left_out"] = self._left_out
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, Any, Any]:
@@ -241,6 +251,7 @@ class RunHooks:
     def pytest_testnodedown(self, node: Any, error: object | None) -> None:
         """A worker ended; `error` says how, where it was no end."""
         self._lost = f"{node.gateway.id}: {error}" if error else self._lost
+        self._left_out += getattr(node, "workeroutput", {}).get("acceptance_left_out", ())
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str, report: Any) -> None:
@@ -317,10 +328,9 @@ class RunHooks:
             terminalreporter.section("acceptance")
             for line in self.run.summary():
                 terminalreporter.write_line(line)
-        left_out = map(_case_of, terminalreporter.stats.get("deselected", ()))
-        cases = [case for case in left_out if case is not None]
-        if cases and not self.run.upcoming and (named := terminalreporter.config.option.keyword):
-            terminalreporter.write_line(usage.nothing_named(named, cases))
+        named = terminalreporter.config.option.keyword
+        if named and self._left_out and not (self.run.upcoming or self.run.begun):
+            terminalreporter.write_line(usage.nothing_named(named, self._left_out))
 
 
 def _case_of(item: pytest.Item) -> Case | None:

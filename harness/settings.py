@@ -298,6 +298,11 @@ def resolve(
             *((f"${name}", environment.get(name)) for name in row.variables),
             *((f"pytest.ini {key}", ini.get(key)) for key in row.keys),
         ):
+            if raw == "" and source == row.flag and not row.empty:
+                raise ConfigError(
+                    f"{row.flag} was given without a value",
+                    remedy="give one, or leave it out; a shell variable may be unset",
+                )
             if raw is None or raw == "" or raw == [] or raw is False:
                 continue
             values[row.name] = _Parser(row, raw, source, base).value()

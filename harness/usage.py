@@ -148,9 +148,9 @@ def check_selection(marked: str, named: str, markers: Iterable[str]) -> None:
     check_expression("-k", named)
 
 
-def nothing_named(named: str, cases: Iterable[Case]) -> str:
-    """Say that `-k` chose none of `cases`, and which is the closest."""
-    names = list(dict.fromkeys(case.id for case in cases))
+def nothing_named(named: str, cases: Iterable[str]) -> str:
+    """Say that `-k` chose none of the cases, by their ids, and which is the closest."""
+    names = list(dict.fromkeys(cases))
     hint = did_you_mean(named, names)
     return (
         f"no case matches -k {named!r}\n  what to do: {f'{hint} ' if hint else ''}"

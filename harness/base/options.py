@@ -45,6 +45,7 @@ class Option:
 
     `limits`: the least and the largest number; of a list, whose numbers are `numbers`.
     `asks_for`: the kind of run that a flag asks for. `used_in`: the kinds of run that use it.
+    `empty`: whether nothing is a value on the command line, as in `--simulator=`.
     `also`: other names that are accepted, e.g. an older one.
     """
 
@@ -59,6 +60,7 @@ class Option:
     numbers: str = ""
     asks_for: Provenance | None = None
     used_in: tuple[Provenance, ...] = get_args(Provenance)
+    empty: bool = False
     also: tuple[str, ...] = ()
 
     @property

@@ -104,6 +104,9 @@ _FEW_IMAGES = Reason(
     "too few images to decide",
     "use more images: a larger --sample, or none of --sample and --limit for all",
 )
+_SHORT_BUDGET = Reason(
+    "input", "the budget of time was too short to decide", "give it longer: --budget=SECONDS"
+)
 _NONE_RIGHT = Reason(
     "input",
     "eager PyTorch is right on no image: wrong weights, labels or preprocessing",
@@ -173,8 +176,7 @@ def cause_of(case: CaseLine, diagnosed: Diagnosed | None = None) -> Finding | No
     if case.error is not None:
         reason = _of_error(case, case.error)
     elif case.outcome == "inconclusive":
-        timed = case.check == "throughput"
-        reason = Reason("machine", _UNSTEADY, _steady(case)) if timed else _of_undecided(case)
+        reason = _of_undecided(case)
     else:
         reason = _of_failed(case, diagnosed or {})
     return Finding(f"{case.check} of {case.case}", case.outcome, *reason, case=case)
@@ -197,6 +199,15 @@ def _of_error(case: CaseLine, error: ErrorInfo) -> Reason:
 
 
 def _of_undecided(case: CaseLine) -> Reason:
+    if case.check == "throughput":
+        timed = case.throughput
+        if (
+            timed is not None
+            and timed.too_short
+            and not any(look.trouble for look in timed.conditions)
+        ):
+            return _SHORT_BUDGET
+        return Reason("machine", _UNSTEADY, _steady(case))
     eager = None if case.accuracy is None else case.accuracy.reference_scores
     return _FEW_IMAGES if eager is None or eager.correct[0] else _NONE_RIGHT
 

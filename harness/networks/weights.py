@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import CheckpointError, some
+from harness.base.files import is_lfs_pointer
 from harness.networks.layouts import LAYOUTS, LONGEST_NAME, State
 from harness.networks.library import import_torch
 
@@ -22,15 +23,17 @@ if TYPE_CHECKING:
     import torch
 
 _LARGEST_PICKLE = 64 << 20  # bytes; names and shapes, the weights are other members
+_LARGEST_HEADER = 100_000_000  # bytes: what the format allows
 _COUNTER = ".num_batches_tracked"
 
 
 def load_state(path: Path, layout_name: str, *, allow_unsafe: bool = False) -> State:
     """Return the state dict in `path` under the network's own keys, on the CPU.
 
-    PyTorch's restricted unpickler builds tensors and plain containers and runs nothing else.
-    `allow_unsafe` uses the full one, which runs whatever code the file names. Raises
-    `CheckpointError` for a file that is absent, damaged, refused, or of another layout.
+    PyTorch's restricted unpickler builds tensors and plain containers and runs nothing else; a
+    safetensors file holds nothing else. `allow_unsafe` uses the full unpickler, which runs whatever
+    code the file names. Raises `CheckpointError` for a file that is absent, damaged, refused, or of
+    another layout.
     """
     layout = LAYOUTS[layout_name]
     loaded = _load(path, allow_unsafe=allow_unsafe)
@@ -100,6 +103,11 @@ def _load(path: Path, *, allow_unsafe: bool) -> object:
                 f"{path} {other}; it was not loaded",
                 remedy="fetch it again from its publisher, or write it again with torch.save",
             )
+        if _is_safetensors(path):
+            from safetensors.torch import load_file
+
+            tensors: object = load_file(path)
+            return tensors
         # Old pickle protocols and storage classes are announced as warnings; the result is
         # checked key by key, so they tell a reader nothing.
         with warnings.catch_warnings():
@@ -160,8 +168,17 @@ def flipped(path: Path) -> str | None:
     return None
 
 
+def _is_safetensors(path: Path) -> bool:
+    """Return whether a file begins with the length of a JSON header, and that."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") <= _LARGEST_HEADER
+
+
 def foreign(path: Path) -> str | None:
-    """Say what a file is that begins like none of PyTorch's, after "it ": `is empty (0 bytes)`."""
+    """Say what a file is that begins like none of PyTorch's or safetensors', after "it ": `is empty
+    (0 bytes)`.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(512)
@@ -172,6 +189,10 @@ def foreign(path: Path) -> str | None:
     # A zip archive, a pickle (PyTorch before 1.6), a tar archive (before 0.1.10).
     if head.startswith((b"PK\x03\x04", b"\x80")) or head[257:262] == b"ustar":
         return None
+    if _is_safetensors(path):
+        return None
+    if is_lfs_pointer(path):
+        return "is a Git LFS pointer, not the file itself, which `git lfs pull` fetches"
     if not any(head):
         return "begins with zero bytes: an unfinished download"
     start = head[:40].decode("ascii", "replace").replace("\ufffd", "?")
@@ -208,7 +229,8 @@ def _refused(path: Path, error: Exception) -> CheckpointError:
     if why:
         return CheckpointError(f"{path} was not loaded: {why}", remedy=remedy)
     return CheckpointError(
-        f"{path} is damaged or was not written by torch.save: {_reason(error)}",
+        f"{path} is damaged or was written neither by torch.save nor as safetensors: "
+        f"{_reason(error)}",
         remedy="fetch it again and compare its size with the publisher's",
     )
 

@@ -78,9 +78,9 @@ def cause(case, *others) -> tuple[str, str]:
     return finding.cause, finding.why
 
 
-def looked(**seen: Any) -> CaseLine:
+def looked(too_few_rounds: int = 0, **seen: Any) -> CaseLine:
     looks = (Condition("before", 0.0), Condition("during", 1.0, **seen))
-    return throughput("inconclusive", conditions=looks)
+    return throughput("inconclusive", conditions=looks, too_few_rounds=too_few_rounds)
 
 
 DIAGNOSED = accuracy(diagnosis=Diagnosis("The compiled model departs", Stage.COMPILE))
@@ -122,7 +122,8 @@ SET_ASIDE = failing(Stage.INFER).model_copy(
         (throughput(problems=(STRANGE,), outputs=WRONG), "toolchain", "other", "run its accuracy"),
         (throughput("inconclusive"), "machine", "unsteady", "--budget=SECONDS"),
         (looked(health="OK", busy="no"), "machine", "unsteady", "--budget=SECONDS"),
-        (looked(busy="yes"), "machine", "not its own", "end the process"),
+        (throughput("inconclusive", too_few_rounds=5), "input", "budget", "--budget=SECONDS"),
+        (looked(busy="yes", too_few_rounds=5), "machine", "not its own", "end the process"),
         (looked(throttled="yes"), "machine", "not its own", "cooling"),
         (looked(health="Warning", busy="yes"), "machine", "not its own", "the driver's own tool"),
     ],

@@ -115,13 +115,17 @@ def test_a_selection_without_cases_leaves_nothing_behind(run_pytest):
     assert not done.runs.exists()
 
 
-def test_a_name_that_no_case_has_is_told_with_the_closest(run_pytest):
-    done = run_pytest("--rehearsal", "-k", "tiny-bs8-cpu", "--batch-sizes=1")
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "workers"])
+def test_a_name_that_no_case_has_is_told_with_the_closest(run_pytest, workers):
+    done = run_pytest("--rehearsal", "-k", "tiny-bs8-cpu", "--batch-sizes=1", *workers)
     assert done.code == 5
     assert (
         "no case matches -k 'tiny-bs8-cpu'\n  what to do: did you mean 'tiny-bs1-cpu'?"
         in done.output
     )
+
+
+def test_a_name_that_a_case_has_is_not_spoken_of(run_pytest):
     done = run_pytest("--rehearsal", "--collect-only", "-k", "bs1", "--batch-sizes=1,4")
     assert done.code == 0
     assert "no case matches" not in done.output
@@ -203,6 +207,8 @@ def test_other_plugins_cost_neither_a_case_nor_the_report(run_pytest, built):
         ("recorded", True, "recorded"),
         ("inconclusive", False, "inconclusive"),
         ("failed", False, ""),
+        ("error", False, "error"),
+        ("crashed", False, "crashed"),
     ],
 )
 def test_what_pytest_does_not_know_has_its_own_word(outcome, passed, word):

@@ -9,7 +9,7 @@ import pytest
 
 from harness.base.errors import ConfigError
 from harness.base.files import is_utf8
-from harness.base.options import rows
+from harness.base.options import Option, rows
 from harness.base.selection import Selection
 from harness.settings import OPTIONS, Settings, resolve
 from harness.targets.ascend.options import AscendOptions
@@ -60,6 +60,20 @@ def test_the_command_line_then_the_environment_then_the_file(
 ) -> None:
     environment = {} if variable is None else {"HARNESS_LIMIT": variable}
     assert settings({"limit": flag}, environment, {"harness_limit": key}).limit == wanted
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_an_option_without_a_value_is_refused_and_not_the_default(option: Option) -> None:
+    """As in `--sample=$N` where N is not set; a variable that is empty is not set."""
+    if option.kind == "flag":
+        return
+    given = [""] if option.kind in ("list", "pairs") else ""
+    if option.empty:
+        assert settings({option.name: given}) == settings()
+        return
+    with pytest.raises(ConfigError, match=option.flag):
+        settings({option.name: given})
+    assert settings({}, {option.environment: ""}) == settings()
 
 
 def test_imagenet_has_the_variable_that_others_use() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import random
@@ -105,6 +106,22 @@ def test_a_zip_that_stores_its_members_is_read(tmp_path: Path) -> None:
     assert list(load_state(path, "plain")) == ["a.b"]
 
 
+def safetensors(padding: bytes = b"") -> bytes:
+    """A file of the format, with `padding` after its header's JSON."""
+    tensor = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
+    header = json.dumps({"__metadata__": {"format": "pt"}, "a.b": tensor}).encode() + padding
+    return len(header).to_bytes(8, "little") + header + np.arange(6, dtype="<f4").tobytes()
+
+
+@pytest.mark.parametrize("padding", [0, 0x80 - len(safetensors()) % 256 + 32])
+def test_safetensors_are_read_whatever_they_are_called(tmp_path: Path, padding: int) -> None:
+    """Also where the length of the header begins as a pickle does, with the byte 0x80."""
+    path = tmp_path / "w.pth"
+    path.write_bytes(safetensors(b" " * padding))
+    assert (path.read_bytes()[0] == 0x80) == bool(padding)
+    assert load_state(path, "plain")["a.b"].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -116,13 +133,15 @@ def test_a_zip_that_stores_its_members_is_read(tmp_path: Path) -> None:
         ),
         pytest.param(lambda: b"", "is empty", id="empty"),
         pytest.param(lambda: b"\n<!DOCTYPE html><html>404</html>", "a web page", id="html"),
-        pytest.param(lambda: b"version https://git-lfs", "begins with 'version", id="pointer"),
+        pytest.param(lambda: b"version https://git-lfs", "Git LFS pointer", id="pointer"),
+        pytest.param(lambda: safetensors()[:-8], "damaged", id="cut safetensors"),
+        pytest.param(lambda: safetensors(b"x")[:40], "damaged", id="other header"),
         pytest.param(lambda: b"\0" * 4096, "zero bytes", id="zeros"),
         pytest.param(lambda: saved()[:2000], "damaged", id="cut zip"),
         pytest.param(lambda: saved(**OLD)[:2000], "damaged", id="cut old file"),
         pytest.param(lambda: saved()[:4], "damaged", id="four bytes"),
-        pytest.param(zip_of_something_else, "damaged or was not written", id="other zip"),
-        pytest.param(lambda: pickle.dumps({"a": 1}), "damaged or was not written", id="pickle"),
+        pytest.param(zip_of_something_else, "damaged or was written", id="other zip"),
+        pytest.param(lambda: pickle.dumps({"a": 1}), "damaged or was written", id="pickle"),
         pytest.param(tar_of_an_ancient_pytorch, "no safe way to read files", id="tar"),
     ],
 )

@@ -33,6 +33,7 @@ class AscendOptions(TargetOptions):
         "lists keys and faults, and the drivers that show each",
         "KEY=VALUE,...",
         default="",
+        empty=True,
         used_in=("simulated",),
     )
     soc_version: str | None = option(
