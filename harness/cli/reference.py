@@ -20,8 +20,8 @@ command line wins, then the variable, then the key in `pytest.ini`, then the def
   that it finds on the command line.
 - A list that is given twice adds up (`--models=fixres --models=resnest50`). Of any other option the
   last one counts.
-- An option without a value is an error, as `--sample=$N` is where N is not set; `--simulator=` alone
-  may be empty. A variable or a key without a value is not set.
+- An option without a value is an error, as `--sample=$N` is where N is not set; `--simulator=`
+  alone may be empty. A variable or a key without a value is not set.
 - An option that the run does not use is an error on the command line, as in
   `--rehearsal --driver=api`. As a variable or a key it is left aside: one profile serves all runs.
 - Where another plugin of pytest has an option of the same name, put `harness-` before ours:
