@@ -186,6 +186,11 @@ def _ratio(
     model: Model, cases: Sequence[CaseLine], real: Sequence[CaseLine], rule: RatioRule
 ) -> Verdict:
     sizes = {case.batch_size for case in cases}
+    chip = next((case.throughput.setup.chip for case in real if case.throughput), "")
+    own = model.figures(rule.target)
+    if own and not any(one.is_of(chip) for one in own):
+        why = f"the rule is for a {own[0].chip}, this is a {chip}"
+        return judge_ratio({}, None, rule, provenance=real[0].provenance, why_none=why)
     figures = model.figures(rule.to)
     why = next((one.not_comparable for one in figures), f"no figure of {rule.to} is published")
     if len(sizes) == 1:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from harness.base import precision
 from harness.base.families import guide_columns
+from harness.catalog.schema import same_product
 from harness.judge import causes
 from harness.pages import formats
 from harness.pages.formats import NO_VALUE
@@ -55,7 +56,13 @@ class Cell:
 
     @property
     def why_not(self) -> str:
-        return "" if self.case is None else why_not(self.case.line)
+        if self.case is None:
+            return ""
+        line = self.case.line
+        chip = line.throughput.setup.chip if line.throughput else ""
+        if chip and self.published is not None and not same_product(chip, self.published.chip):
+            return "another chip"
+        return why_not(line)
 
     @property
     def fps(self) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 import sys
@@ -18,8 +19,8 @@ from harness.catalog.load import load_catalog
 from harness.settings import resolve
 from harness.simulator import ais_infer_script
 from harness.targets import registry
+from harness.targets.ascend import host, provider, target, toolkit
 from harness.targets.ascend import npu_smi as queries
-from harness.targets.ascend import provider, target, toolkit
 from harness.targets.ascend.host import LOCK, VISIBLE, Place
 from harness.targets.ascend.npu_smi import NpuSmi
 from harness.targets.ascend.options import AscendOptions
@@ -239,6 +240,42 @@ def test_chips_that_have_no_target_of_their_own(bare, tmp_path):
     assert "nowhere, given for npu-smi, does not exist" in said(nowhere)
 
 
+@pytest.mark.parametrize(
+    ("shown", "environment", "nodes", "name"),
+    [
+        ("310P3", {}, "davinci0", "Ascend310P3"),
+        ("310Pvir02", {}, "davinci0", "vNPU vir02 of an Ascend310P3"),
+        ("310P3vir04", {}, "davinci0", "vNPU vir04 of an Ascend310P3"),
+        ("310P3", {host.TEMPLATE: "vir01"}, "davinci0", "vNPU vir01 of an Ascend310P3"),
+        # Without npu-smi.
+        ("", {}, "davinci0", "Ascend310P3"),
+        ("", {host.TEMPLATE: "vir04"}, "davinci0", "vNPU vir04 of an Ascend310P3"),
+        ("", {}, "davinci100", "vNPU of an Ascend310P3"),
+    ],
+)
+def test_a_slice_of_a_chip_is_named_as_such(
+    bare, tmp_path, monkeypatch, shown, environment, nodes, name
+):
+    if shown:
+        npu_smi(tmp_path / "bin/npu-smi", shown)
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(host, "DEVICE_NODES", tmp_path / "dev")
+    for node in (nodes, "davinci_manager"):
+        script(tmp_path / "dev" / node, "")
+    named = AscendOptions(soc_version="310P3")
+    settings = dataclasses.replace(bare.with_options(named), device=(0,))
+    assert registry.located(settings).target == "ascend310p3"
+    place = Place(tmp_path / "logs", tmp_path / "work", tmp_path)
+    one = AscendTarget("ascend310p3", settings, place)
+    (device,) = one.devices()
+    assert device.name == name
+    session = SimpleNamespace(about=SessionInfo("api"))
+    assert one.setup(device, {}, session).chip == name
+    if shown:
+        assert name in doctor_of(settings)["NPU 0 chip 0, --device=0"]
+
+
 @pytest.mark.parametrize("text", ["Ascend310P3", "310p3", "ascend 310P3"])
 def test_a_chip_that_was_named_is_a_target(bare, text):
     named = registry.located(bare.with_options(AscendOptions(soc_version=text)))
@@ -256,10 +293,10 @@ def test_a_tool_that_may_not_be_executed_is_told(bare, tmp_path):
     named = registry.located(bare.with_options(AscendOptions(soc_version="310P3")))
     assert f"{tmp_path}/bin/atc may not be executed" in str(cases.missing(named, [ONE]))
     log = tmp_path / "toolkit.log"
-    host = toolkit.find_toolkit(named.of(AscendOptions), dict(os.environ), log=log)
+    tools = toolkit.find_toolkit(named.of(AscendOptions), dict(os.environ), log=log)
     found = doctor_of(named)
     assert {found["npu-smi: the driver's tool"], found["atc: CANN's compiler"]} == {
-        host.why_not(name) for name in ("npu-smi", "atc")
+        tools.why_not(name) for name in ("npu-smi", "atc")
     }
 
 

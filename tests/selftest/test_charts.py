@@ -295,6 +295,16 @@ def test_a_figure_that_counts_for_nothing_is_never_the_best(how: str) -> None:
     assert f'<i class="o-{outcome}"><svg class="sign">' in drawn.html
 
 
+def test_the_figure_of_a_slice_of_a_chip_is_in_no_ratio() -> None:
+    for chip, ratios in (("Ascend310P3", True), ("vNPU vir02 of an Ascend310P3", False)):
+        setup = replace(samples.SETUP, chip=chip)
+        lines = [samples.real_throughput("seresnext101", n, setup=setup) for n in (1, 4)]
+        records = real(*lines, published=samples.published("seresnext101"))
+        assert ("×" in section(records, "guide").text()) == ratios
+        assert ("another chip" in page(records).text()) != ratios
+        assert chip in page(records).text()
+
+
 def test_where_no_figure_counts_there_is_no_best_and_no_ratio() -> None:
     lines = [_spoiled("busy", n) for n in (1, 4)]
     records = real(*lines, published=samples.published("seresnext101"))

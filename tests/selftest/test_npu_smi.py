@@ -61,6 +61,8 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ("310p3_26.1.0", "26.1.0", "Ascend310P3", [(2144, 0, 0), (32896, 0, 1)], "no"),
         ("910a_21.0.2", "21.0.2", "Ascend910A", [(0, 0, 0), (1, 0, 1)], "unknown"),
         ("910b3_23.0.6", "23.0.6", "Ascend910B3", [(2, 0, 0), (3, 0, 1)], "yes"),
+        # In a container with a slice of a chip.
+        ("310pvir02_22.0.4", "22.0.4", "Ascend310P3", [(7, 0, 0)], "unknown"),
         ("310b4_rc_23.0.rc3", "23.0.rc3", "Ascend310B4", [(0, 0, 0)], "yes"),
     ],
 )
@@ -72,6 +74,7 @@ def test_every_layout(
     assert [(chip.npu_id, chip.chip_id, chip.logical_id) for chip in info.chips] == ids
     assert {chip.soc_version for chip in info.chips} == {soc}
     assert info.chips[0].idle == idle
+    assert info.chips[0].template == ("vir02" if "vir" in name else "")
 
 
 def test_what_a_chip_says_and_what_it_does_not() -> None:

@@ -164,10 +164,12 @@ def test_the_checks_of_a_case_must_have_run_the_same_file():
 # Ratios ------------------------------------------------------------------------------------
 
 
-def speed(fps, outcome="recorded", *, batch=1, model="fixres", chips=1, **changes):
+def speed(fps, outcome="recorded", *, batch=1, model="fixres", chips=1, chip="", **changes):
     """A throughput case whose figure counts, of a card with so many chips."""
     measured = timed(
-        steady(1000.0 * batch / fps, batch_size=batch), setup=Setup(chips=chips), **changes
+        steady(1000.0 * batch / fps, batch_size=batch),
+        setup=Setup(chips=chips, chip=chip),
+        **changes,
     )
     verdict = Verdict("RECORDED", "", "throughput-recorded", "fps", fps, Reference("none"))
     return line(
@@ -182,6 +184,7 @@ def ratio(*cases, to="ascend310"):
     return checks.get(f"fixres on ascend310p3 to {to}")
 
 
+SLICE = "vNPU vir02 of an Ascend310P3"
 SIMULATED = speed(9e9, batch=4).model_copy(update={"provenance": "simulated"})
 
 
@@ -241,6 +244,13 @@ def test_a_figure_that_does_not_count_decides_no_ratio(changes):
     assert "decides nothing" not in fast.sentence
     assert figures(fast.verdict)[FigureName.UNIT_FPS] == pytest.approx(900.0)
     assert ratio(useless, speed(800.0, batch=4)).outcome == "inconclusive"
+
+
+def test_a_slice_of_a_chip_is_held_against_no_ratio():
+    assert ratio(speed(800.0, chip="Ascend310P3")).outcome == "failed"
+    check = ratio(speed(800.0, chip=SLICE))
+    assert check.outcome == "recorded"
+    assert f"for a Ascend310P3, this is a {SLICE}" in check.sentence
 
 
 def test_a_ratio_of_chips_counts_one_chip():

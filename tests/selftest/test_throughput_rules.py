@@ -245,6 +245,9 @@ SIMULATED = real(4000.0, provenance="simulated", setup=P3)
         (real(2000.0), floor_of(judged=False), "RECORDED", "recorded", "only records"),
         (real(2000.0, setup=P3), floor_of(chip="Ascend310"), "RECORDED", "recorded",
          "the published figure is a Ascend310's"),
+        # A slice of the figure's chip.
+        (real(2000.0, setup=Setup(chip="vNPU vir02 of an Ascend310P3")), floor_of(), "RECORDED",
+         "recorded", "is a Ascend310P3's, this is a vNPU vir02 of an Ascend310P3"),
         (SIMULATED, floor_of(), "RECORDED", "recorded", "held against nothing"),
         (SIMULATED, floor_of(provenance="simulated"), "PASS", "baseline", "903.506"),
         (timed(steady(1.0), EAGER), floor_of(), "PASS", "rehearsal", "eager"),

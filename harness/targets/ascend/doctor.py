@@ -133,7 +133,7 @@ def _devices(settings: Settings, host: AscendHost, say: Findings) -> Iterator[Fi
     firmware = firmware or versions.get("firmware", "not told")
     text = f"driver {driver or 'not told'}, firmware {firmware}"
     yield (say.ok if driver else say.note)("driver and firmware", text)
-    yield from (_chip(say, chip) for chip in info.chips)
+    yield from (_chip(say, chip, host.name(chip.soc_version, chip)) for chip in info.chips)
     yield from (_devices_of(name, info, settings.device, say) for name in CHIPS)
 
 
@@ -157,9 +157,9 @@ def _devices_of(
     return say.lacks(what, found, remedy)
 
 
-def _chip(say: Findings, chip: Chip) -> Finding:
+def _chip(say: Findings, chip: Chip, name: str) -> Finding:
     what = f"NPU {chip.npu_id} chip {chip.chip_id}, --device={chip.logical_id}"
-    parts = [chip.soc_version, f"health {chip.health or 'unknown'}"]
+    parts = [name, f"health {chip.health or 'unknown'}"]
     parts.append({"yes": "idle", "no": "in use", "unknown": "idleness unknown"}[chip.idle])
     if chip.temperature_c is not None:
         parts.append(f"{chip.temperature_c:g} °C")

@@ -18,6 +18,9 @@ from harness.targets.ascend.toolkit import SOURCE_DEADLINE_S, Toolkit, find_tool
 
 LOCK = "npu-smi.lock"  # in the folder of leases
 VISIBLE = "ASCEND_RT_VISIBLE_DEVICES"
+TEMPLATE = "ASCEND_VNPU_SPECS"  # of a container that the vendor's runtime made with a vNPU
+DEVICE_NODES = Path("/dev")
+FIRST_VNPU = 100  # a vNPU's number: 16 times that of its chip, and 100 or more
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,20 @@ class AscendHost:
                 self.info()
         return self._last_info
 
+    def name(self, soc_version: str, chip: Chip | None) -> str:
+        """Return a device's name: its chip, or that it is a slice of one.
+
+        npu-smi's name tells it; where there is none, the container's variable or device nodes do.
+        """
+        template = chip.template if chip else ""
+        sliced = bool(template)
+        if not sliced and not self._options.simulate_ascend:
+            template = self._environment.get(TEMPLATE, "")
+            sliced = bool(template) or (chip is None and _only_vnpus())
+        return (
+            " ".join(("vNPU", *template.split(), "of an", soc_version)) if sliced else soc_version
+        )
+
     def firmware(self, npu_id: int) -> str:
         """Return a card's firmware version; empty where nothing tells it."""
         if npu_id not in self._boards:
@@ -115,8 +132,15 @@ class AscendHost:
         return self._boards[npu_id].get("Firmware Version", "")
 
 
+def _only_vnpus() -> bool:
+    """Return whether all NPUs that this process may have are vNPUs: `/dev/davinci100`."""
+    names = (path.name.removeprefix("davinci") for path in DEVICE_NODES.glob("davinci[0-9]*"))
+    numbers = [int(name) for name in names if name.isdecimal()]
+    return bool(numbers) and min(numbers) >= FIRST_VNPU
+
+
 def chips_of(info: NpuInfo | None, soc_version: str) -> list[Chip]:
-    """Return the chips of one kind, in npu-smi's order."""
+    """Return the chips of one kind and slices of such, in npu-smi's order."""
     return [chip for chip in (info.chips if info else ()) if chip.soc_version == soc_version]
 
 

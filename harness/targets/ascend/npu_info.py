@@ -23,6 +23,9 @@ _BUS_ID = re.compile(r"[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-9A-Fa-
 _NOBODY = re.compile(rf"No running processes found in NPU\s+({_ID})\b", re.ASCII | re.IGNORECASE)
 _OWNER = re.compile(rf"({_ID})(?:\s+({_ID}))?", re.ASCII)  # NPU, chip
 _NOTHING = ("", "-", "NA", "N/A")
+# Name of a vNPU, with the template that it was made by: `310Pvir02`.
+_SLICE = re.compile(r"(.+?)(vir\d\w*)", re.ASCII | re.IGNORECASE)
+_WHOLE = {"310P": "310P3"}  # of which chip npu-smi names a vNPU shorter
 
 Row = Sequence[str]
 
@@ -46,7 +49,7 @@ class Chip:
     npu_id: int
     chip_id: int
     logical_id: int
-    name: str  # "310P3"
+    name: str  # "310P3"; of a vNPU "310Pvir02"
     health: str  # "OK", "Warning", "Alarm", "Critical", "UNKNOWN"
     power_w: float | None
     temperature_c: float | None
@@ -55,9 +58,17 @@ class Chip:
 
     @property
     def soc_version(self) -> str:
-        """Return what atc takes as `--soc_version`: `Ascend310P3`."""
+        """Return what atc takes as `--soc_version`: `Ascend310P3`, also of a slice of one."""
         name = self.name.replace(" ", "")
+        if part := _SLICE.fullmatch(name):
+            name = _WHOLE.get(part[1].removeprefix("Ascend"), part[1])
         return name if name.startswith("Ascend") else f"Ascend{name}"
+
+    @property
+    def template(self) -> str:
+        """Return what a vNPU was made by, `vir02`: its slice of a chip; empty of a whole chip."""
+        part = _SLICE.fullmatch(self.name.replace(" ", ""))
+        return part[2] if part else ""
 
     @property
     def healthy(self) -> bool:

@@ -130,7 +130,8 @@ class AscendTarget(Target):
                     "without it, --device=N names the device",
                 )
             return tuple(
-                Device(self.name, index, self.soc_version, f"device-{index}") for index in wanted
+                Device(self.name, index, self._host.name(self.soc_version, None), f"device-{index}")
+                for index in wanted
             )
         chips = self._chosen(info)
         healthy = [chip for chip in chips if chip.healthy]
@@ -141,10 +142,11 @@ class AscendTarget(Target):
                 remedy="npu-smi info -t health -i NPU -c CHIP says what it has; a reset or another "
                 "card",
             )
-        return tuple(
-            Device(self.name, chip.logical_id, self.soc_version, f"npu-{chip.npu_id}")
-            for chip in healthy
-        )
+        return tuple(self._device(chip) for chip in healthy)
+
+    def _device(self, chip: Chip) -> Device:
+        name = self._host.name(chip.soc_version, chip)
+        return Device(self.name, chip.logical_id, name, f"npu-{chip.npu_id}")
 
     def _chosen(self, info: NpuInfo) -> list[Chip]:
         """Return the target's chips that a run may use, healthy or not. Raises `DeviceError`."""
@@ -179,10 +181,7 @@ class AscendTarget(Target):
         chip = chip_at(info, device.index)
         if info is None or chip is None:
             return (device,)
-        return tuple(
-            Device(self.name, one.logical_id, one.soc_version, device.group)
-            for one in info.on_npu(chip.npu_id)
-        )
+        return tuple(self._device(one) for one in info.on_npu(chip.npu_id))
 
     # Compiling ---------------------------------------------------------------------------
 
@@ -352,7 +351,7 @@ class AscendTarget(Target):
             driver=session.about.driver,
             method=session.about.method,
             tuning=facts.get("tuning", "none"),
-            chip=self.soc_version,
+            chip=self._host.name(self.soc_version, chip),
             card=card,
             chips=chips,
             toolchain=f"CANN {cann}" if cann else "",
