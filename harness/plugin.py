@@ -20,6 +20,7 @@ import pytest
 from harness import settings, usage
 from harness.base import signals
 from harness.base.errors import ConfigError, HarnessError, RecordError
+from harness.base.text import clean
 from harness.judge.causes import Exit
 from harness.plan import Case
 from harness.records import writer
@@ -110,7 +111,7 @@ def accept(request: pytest.FixtureRequest) -> Callable[[Verdict], None]:
 
     def take(verdict: Verdict) -> None:
         if request.node.stash[CASE].fails:
-            pytest.fail(f"{verdict.kind}: {verdict.sentence}", pytrace=False)
+            pytest.fail(clean(f"{verdict.kind}: {verdict.sentence}"), pytrace=False)
 
     return take
 
@@ -233,9 +234,9 @@ class RunHooks:
         line = case.line()
         if call.when == "call" or report.failed:
             if line.outcome == "known_failure":
-                report.outcome, report.wasxfail = "skipped", line.sentence
+                report.outcome, report.wasxfail = "skipped", clean(line.sentence)
             elif case.end.broken:
-                report.outcome, report.longrepr = "failed", line.sentence
+                report.outcome, report.longrepr = "failed", clean(line.sentence)
         if call.when == "teardown":
             try:
                 writer.append(self.run.directory, line)
@@ -327,7 +328,7 @@ class RunHooks:
         if self.run.records is not None:
             terminalreporter.section("acceptance")
             for line in self.run.summary():
-                terminalreporter.write_line(line)
+                terminalreporter.write_line(clean(line))
         named = terminalreporter.config.option.keyword
         if named and self._left_out and not (self.run.upcoming or self.run.begun):
             terminalreporter.write_line(usage.nothing_named(named, self._left_out))

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from harness.base.stages import Stage
+from harness.base.text import clean
 
 LOG_TAIL_LINES = 40
 # How the C library, and so any tool, says that a disk or a quota is full (ENOSPC, EDQUOT).
@@ -67,7 +68,7 @@ class HarnessError(Exception):
         if self.log:
             tail = "\n".join(f"  | {line}" for line in self.log.splitlines()[-LOG_TAIL_LINES:])
             text += f"\n  log:\n{tail}"
-        return text
+        return clean(text)
 
     @property
     def full_disk(self) -> bool:

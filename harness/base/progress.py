@@ -19,6 +19,7 @@ from typing import Any
 from rich.cells import cell_len, set_cell_size
 
 from harness.base.stages import Stage
+from harness.base.text import clean
 
 LINE_EVERY_S = 10.0
 _STATUS_EVERY_S = 0.2
@@ -113,6 +114,7 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Show a line of its own, now."""
+        text = clean(text)
         with self._lock:
             self._clear()
             if self._terminal:
@@ -142,7 +144,7 @@ class Progress:
                     self._shown = True
                 elif time.monotonic() - last >= LINE_EVERY_S:
                     last = time.monotonic()
-                    self._line(text)
+                    self._line(clean(text))
 
     def _line(self, text: str) -> None:
         """Write one whole line of a log."""
@@ -206,7 +208,7 @@ def _left(seconds: float) -> str:
 
 def _fitting(text: str, width: int) -> str:
     """Return `text` cut to one line of a terminal; a wide character takes two columns."""
-    text = "".join(char if char.isprintable() else " " for char in text)
+    text = " ".join(clean(text).split())
     return set_cell_size(text, width) if cell_len(text) > width else text
 
 

@@ -135,12 +135,12 @@ def gc(
         key=key or "",
     )
     for entry, why in done.removed:
-        typer.echo(f"removed {entry.kind} {entry.key} ({decimal(entry.bytes)}): {why}")
+        say(f"removed {entry.kind} {entry.key} ({decimal(entry.bytes)}): {why}")
     removed = decimal(sum(entry.bytes for entry, _ in done.removed))
     summary = f"{plural(len(done.removed), 'artifact')}, {removed} removed"
     if done.kept:
         summary += f"; {len(done.kept)} used within the last hour or in the making stay"
-    typer.echo(summary)
+    say(summary)
     if done.failed:
         path, error = done.failed[0]
         raise StoreError(

@@ -18,7 +18,7 @@ from rich.markup import escape
 from harness.base.errors import ConfigError, some
 from harness.base.terms import Provenance
 from harness.catalog.load import load_catalog
-from harness.cli.options import CheckOption, console, table
+from harness.cli.options import CheckOption, console, say, table
 from harness.cli.report import RunList
 from harness.history import proposals
 from harness.history.check import Compared, State
@@ -75,16 +75,16 @@ def trend(
         check=check,
     )
     for note in made.notes:
-        typer.echo(note, err=True)
+        say(note, err=True)
     if not made.written:
         said = f"left as it was: {settings.runs} has no such {made.provenance} figure now"
     else:
         falling = f"; declining: {some(made.falling, 10)}" if made.falling else ""
         said = f"{made.provenance} figures, {made.headline}{falling}"
-    typer.echo(f"{made.path}: {said}")
+    say(f"{made.path}: {said}")
     if provenance is None and made.written:
         for kind, count in made.others.items():
-            typer.echo(f"also: {formats.plural(count, _NOUNS[kind])}, --provenance={kind}")
+            say(f"also: {formats.plural(count, _NOUNS[kind])}, --provenance={kind}")
 
 
 def merge(
@@ -105,12 +105,12 @@ def merge(
         allow_other_catalog=allow_other_catalog,
     )
     for note in joined.run.notes if joined.run is not None else ():
-        typer.echo(note, err=True)
+        say(note, err=True)
     with spoken(settings.lang):
         write_report(output)
         exports.write_all(output)
     counts = _counts(joined.counts()) or "no case"
-    typer.echo(f"{output}: {counts}; exit code {joined.exit_status}")
+    say(f"{output}: {counts}; exit code {joined.exit_status}")
 
 
 def propose(
@@ -124,12 +124,12 @@ def propose(
     """Tables for baselines.yaml from real runs: YAML to paste, with its evidence as comments."""
     made = proposals.propose(runs, load_catalog(settings.catalog), lower=lower)
     for name, why in made.left:
-        typer.echo(f"not proposed: {name}: {why}", err=True)
+        say(f"not proposed: {name}: {why}", err=True)
     for one in made.proposals:
         where = f"{one.model}, batch {one.batch_size}, {one.chip}"
-        typer.echo(f"proposed: {where}: {one.fps:.10g} fps a {one.unit}", err=True)
+        say(f"proposed: {where}: {one.fps:.10g} fps a {one.unit}", err=True)
     if not made.proposals:
-        typer.echo("nothing to propose", err=True)
+        say("nothing to propose", err=True)
     sys.stdout.write(made.text)
 
 
@@ -147,7 +147,7 @@ def check(
             remedy=f"python -m harness why {run} says what happened to it",
         )
     for banner in banners({one.row.provenance for one in compared}):
-        typer.echo(banner.text)
+        say(banner.text)
     columns = ("", "case", "check", "measured", "floor", "before", "change", "remark")
     shown = table(*columns, title=escape(str(run)))
     for one in sorted(compared, key=lambda one: not one.bad):
@@ -164,7 +164,7 @@ def check(
             escape(one.sentence),
         )
     console().print(shown)
-    typer.echo(_summary(compared))
+    say(_summary(compared))
     if any(one.bad for one in compared):
         raise typer.Exit(int(Exit.ACCEPTANCE_FAILED))
 

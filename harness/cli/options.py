@@ -17,12 +17,14 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from harness.base.environment import ROOT
 from harness.base.errors import DeviceError, HarnessError, StoreError
 from harness.base.families import available
 from harness.base.options import Option
 from harness.base.terms import Check
+from harness.base.text import clean
 from harness.catalog.load import load_catalog
 from harness.judge.causes import Exit
 from harness.settings import OPTIONS, resolve
@@ -39,12 +41,19 @@ def console() -> Console:
     whatever the terminal it was started from.
     """
     asked = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
-    return Console(width=None if asked else PIPED_WIDTH, highlight=False)
+    return _Console(width=None if asked else PIPED_WIDTH, highlight=False)
 
 
-def say(text: str) -> None:
+class _Console(Console):
+    """A console on which text of others moves no cursor."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        return super().render_str(clean(text), **how)
+
+
+def say(text: str, *, err: bool = False) -> None:
     """Print plain text, which the terminal wraps."""
-    console().print(text, markup=False, soft_wrap=True)
+    typer.echo(clean(text), err=err)
 
 
 def table(*columns: str, whole: Collection[str] = (), title: str = "") -> Table:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.options import say
 from harness.pages.words import spoken
 from harness.records import reader
 from harness.report import exports, write_report
@@ -21,7 +22,7 @@ def report(settings: Settings, *, runs: RunList) -> None:
     """Render report.html again from the records of a run."""
     with spoken(settings.lang):
         for run in runs:
-            typer.echo(write_report(run))
+            say(str(write_report(run)))
             exports.write_all(run)
 
 
@@ -57,6 +58,6 @@ def why(
     records = None if run is None else reader.read(run)
     screen = first_screen(records, exit_code, stopped_after_h=stopped_after)
     for line in screen.lines:
-        typer.echo(line)
+        say(line)
     if github or os.environ.get("GITHUB_ACTIONS") == "true":
-        typer.echo(annotation(screen))
+        say(annotation(screen))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import CheckpointError, some
 from harness.base.files import is_lfs_pointer
+from harness.base.text import clean
 from harness.networks.layouts import LAYOUTS, LONGEST_NAME, State
 from harness.networks.library import import_torch
 
@@ -138,7 +139,7 @@ def _inflated(path: Path) -> str | None:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
     for member in members:
-        name = _printable(member.filename)[:LONGEST_NAME]
+        name = clean(member.filename)[:LONGEST_NAME]
         # A TorchScript archive packs its code, which no reader of weights opens.
         code = member.filename.split("/")[1:2] == ["code"]
         if member.compress_type != zipfile.ZIP_STORED and not code:
@@ -212,7 +213,7 @@ _NO_SAFE_READER = re.compile(r"(files saved in the legacy \.tar format|TorchScri
 
 
 def _refused(path: Path, error: Exception) -> CheckpointError:
-    text = _printable(str(error))
+    text = clean(str(error))
     trust = "`--trust-checkpoint MODEL` loads it and runs the code it names"
     named, unsafe = _GLOBAL.search(text), _NO_SAFE_READER.search(text)
     why, remedy = "", f"if you trust where the file comes from, {trust}"
@@ -237,18 +238,13 @@ def _refused(path: Path, error: Exception) -> CheckpointError:
 
 def _reason(error: Exception) -> str:
     """Return one line of an exception of PyTorch's, without its advice."""
-    text = _printable(str(error))
+    text = clean(str(error))
     if isinstance(error, pickle.UnpicklingError):
         # The first paragraph is advice on weights_only; the reason follows it.
         stated = re.search(r"WeightsUnpickler error:\s*(.+)", text)
         text = stated[1] if stated else text.partition("\n\n")[2] or text
     sentence = next(iter(text.strip().splitlines()), "").split(". ")[0].rstrip(".")[:200]
     return f"{type(error).__name__}: {sentence}" if sentence else type(error).__name__
-
-
-def _printable(text: str) -> str:
-    """`text` without what a damaged file could do to a terminal; line ends stay."""
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
 def unreadable(path: Path, error: OSError) -> CheckpointError:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from harness.base import precision
 from harness.base.precision import MINUS
+from harness.base.text import clean
 from harness.pages.words import language, say
 
 NO_VALUE = "\N{EN DASH}"
@@ -16,19 +17,8 @@ LONGEST_TEXT = 4_000
 LONGEST_LINE = 400
 SPACE = "\N{NO-BREAK SPACE}"
 
-_TERMINAL_CODE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
-# Control characters, and those that turn the direction of text and so could forge a line.
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
 
 # Text ----------------------------------------------------------------------------------------
-
-
-def clean(text: str) -> str:
-    """Return `text` without terminal codes; what HTML or UTF-8 cannot carry becomes U+FFFD."""
-    text = _TERMINAL_CODE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
-    text = _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text)
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def clip(text: str, limit: int = LONGEST_TEXT) -> str:

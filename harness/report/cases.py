@@ -10,6 +10,7 @@ from functools import cached_property
 from markupsafe import Markup, escape
 
 from harness.base.errors import RecordError
+from harness.base.text import clean
 from harness.pages import formats
 from harness.pages.charts import Chart
 from harness.pages.formats import NO_VALUE
@@ -49,7 +50,7 @@ def tail(text: str, limit: int) -> Log | None:
     """Return the end of a log, in at most `limit` characters of HTML; None of an empty one."""
     text = text.strip("\n")
     # A log may be long: what is far before its end is not even looked at.
-    html = escape(formats.clean(text[-limit:]))
+    html = escape(clean(text[-limit:]))
     cut = len(text) > limit or len(html) > limit
     html = html[-limit:]
     if cut:
