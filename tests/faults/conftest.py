@@ -1,0 +1,70 @@
+"""What the tests of faults share: how many tries, the table of them, a store that is ready."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults import table
+from tests.faults.started import Place
+from tests.selftest.running import on_one_core
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    on_one_core()  # what the workers start spins on each other's cores otherwise
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("faults", "tests/faults")
+    group.addoption("--faults", choices=("short", "whole"), default="short", help="how many tries")
+    group.addoption("--faults-seed", type=int, default=1, help="of what is chosen at random")
+    group.addoption("--faults-table", metavar="FILE", help="write the table, where all passed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "fault(name, sees, keeps): a row of docs/faults.md")
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(table.Table(config.getoption("faults_table")))
+
+
+@pytest.fixture(autouse=True)
+def _row(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> None:
+    for mark in request.node.iter_markers("fault"):
+        row = table.Row(request.path.stem.removeprefix("test_"), *mark.args, **mark.kwargs)
+        record_property("fault", list(row))
+
+
+@pytest.fixture
+def tries(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]):
+    """`tries(short, whole)` yields a generator of random numbers for each try."""
+
+    def each(short: int, whole: int) -> Iterator[random.Random]:
+        number = whole if request.config.getoption("faults") == "whole" else short
+        for index in range(number):
+            seed = f"{request.config.getoption('faults_seed')}/{request.node.name}/{index}"
+            print(f"try {index + 1} of {number}, seed {seed}")  # shown where one fails
+            yield random.Random(seed)
+        record_property("tries", number)
+
+    return each
+
+
+@pytest.fixture(scope="session")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A place in which a run over the simulated host was green."""
+    place = Place(tmp_path_factory.mktemp("ready"))
+    place.green()
+    return place
+
+
+@pytest.fixture
+def place(ready: Place, tmp_path: Path) -> Iterator[Place]:
+    """A place of its own with a copy of the store."""
+    shutil.copytree(ready.store, tmp_path / "store", symlinks=True)
+    one = Place(tmp_path)
+    yield one
+    one.end()

@@ -1,0 +1,154 @@
+"""Runs over the simulated host as a user starts them, their processes, and what must hold after."""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.base.store import Entry, Store, file_digest
+from harness.records import reader
+from harness.records.reader import RunRecords
+from tests.selftest.running import QUICK, ROOT, TINY, alive, eventually
+
+PATIENCE_S = 180.0  # no run of the small network is longer on the slowest machine
+MARK = "HARNESS_TEST_FAULT"  # every process of a run has it in its environment
+# What a process is, by a word of its command line.
+ROLES = {
+    "controller": "-m\0pytest",
+    "xdist worker": "sys.stdin.readline()",
+    "device worker": "api_backend.py",
+    "eager worker": "eager_backend.py",
+    "job": "harness.base.jobs",
+    "atc": "--framework=5",
+}
+_numbers = itertools.count()
+
+
+@dataclass
+class Started:
+    """A run that goes on, and the processes that it has started."""
+
+    process: subprocess.Popen[str]
+    mark: str
+    output: Path
+
+    def members(self) -> dict[int, str]:
+        """Process ids and command lines (parts end with NUL) of what lives of the run."""
+        return members(self.mark)
+
+    def wait(self) -> int:
+        """Return the exit code, once all that the run started has ended too."""
+        code = self.process.wait(PATIENCE_S)
+        assert eventually(lambda: not self.members(), 60.0), f"still alive: {self.members()}"
+        return code
+
+    def text(self) -> str:
+        return self.output.read_text(errors="replace")
+
+
+def members(mark: str) -> dict[int, str]:
+    """The living processes with a mark in their environment."""
+    wanted = f"{MARK}={mark}\0".encode()
+    found = {}
+    for folder in Path("/proc").iterdir():
+        try:
+            if wanted in (folder / "environ").read_bytes() and alive(int(folder.name)):
+                found[int(folder.name)] = (folder / "cmdline").read_bytes().decode(errors="replace")
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+@dataclass
+class Place:
+    """A folder with store, runs and leases."""
+
+    folder: Path
+    started: list[Started] = field(default_factory=list)
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "store"
+
+    @property
+    def latest(self) -> Path:
+        return (self.folder / "runs" / "latest").resolve()
+
+    def start(self, *options: str, env: Mapping[str, str] | None = None) -> Started:
+        """Start the whole plan of the small network over the simulated host, on two workers."""
+        mark = f"{os.getpid()}-{next(_numbers)}"
+        clean = {n: v for n, v in os.environ.items() if not n.startswith(("HARNESS_", "PYTEST_"))}
+        (self.folder / "tmp").mkdir(exist_ok=True)
+        clean |= {MARK: mark, "TMPDIR": str(self.folder / "tmp"), **(env or {})}
+        output = self.folder / f"output-{mark}"
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "2", *QUICK]
+        command += ["--simulate-ascend", "--batch-sizes=1,4", f"--catalog={TINY}"]
+        command += [f"--{name}={self.folder / name}" for name in ("store", "runs", "leases")]
+        with output.open("w") as out:
+            process = subprocess.Popen(
+                [*command, *options],
+                cwd=ROOT,
+                env=clean,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+        self.started.append(Started(process, mark, output))
+        return self.started[-1]
+
+    def end(self) -> None:
+        """Kill what is left."""
+        for one in self.started:
+            one.process.kill()
+            one.process.wait()
+            for pid in one.members():
+                os.kill(pid, signal.SIGKILL)
+
+    def green(self) -> RunRecords:
+        """Run everything; the run is green, nothing is left over, and its records are returned."""
+        run = self.start()
+        code = run.wait()
+        assert code == 0, run.text()
+        found = self.records()
+        assert found.end is not None, run.text()
+        assert found.end.complete, run.text()
+        assert {case.outcome for case in found.cases} <= {"passed", "recorded"}, run.text()
+        self.check_kept()
+        left = [*(self.store / "staging").iterdir(), *(self.folder / "tmp").iterdir()]
+        assert not left, f"left over: {left}"
+        return found
+
+    def records(self) -> RunRecords:
+        """The latest run's records: no line is damaged, and none is there twice."""
+        found = reader.read(self.latest)
+        assert not found.damaged
+        text = (self.latest / reader.RESULTS).read_text()
+        lines = Counter(line for line in text.splitlines() if '"kind":"case"' in line)
+        assert len(lines) == len(found.cases) == lines.total()
+        return found
+
+    def check_kept(self) -> None:
+        """Every entry of the store verifies, and no device is held."""
+        for entry in Store(self.store).entries():
+            check_entry(entry)
+        for lock in (self.folder / "leases").glob("*.lock"):
+            with lock.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def check_entry(entry: Entry) -> None:
+    """The files of an entry are those of its manifest."""
+    for name, stored in entry.files.items():
+        path = entry.directory / name
+        assert path.stat().st_size == stored.bytes, path
+        assert file_digest(path) == stored.sha256, path

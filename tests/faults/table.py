@@ -1,0 +1,54 @@
+"""docs/faults.md: what was tried, how often, what the user sees, and what is kept."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+HEAD = """# Faults
+
+What `tests/faults` does to the harness, how often in its whole run, what a user sees of it and what
+is kept. Made by the whole run, in about an hour on two cores; no table is made where a fault breaks
+a promise:
+
+    python -m pytest tests/faults -n 2 --faults=whole --faults-table=docs/faults.md
+
+Without `--faults=whole` a few tries of each are made, chosen by `--faults-seed=N`; CI does that.
+
+| kind | fault | tries | what the user sees | what is kept |
+|---|---|---:|---|---|
+"""
+
+
+class Row(NamedTuple):
+    """One fault. `kind`: the module that has it."""
+
+    kind: str
+    name: str
+    sees: str
+    keeps: str
+
+
+class Table:
+    """Collects the rows of tests that passed, from all of xdist's workers."""
+
+    def __init__(self, file: str | None) -> None:
+        self.file = Path(file) if file else None
+        self.rows: Counter[Row] = Counter()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "teardown" and report.passed:
+            found = dict(report.user_properties)
+            if "fault" in found:
+                self.rows[Row(*found["fault"])] += int(str(found.get("tries", 1)))
+
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        if self.file is not None and exitstatus == 0:
+            rows = (
+                f"| {row.kind} | {row.name} | {number} | {row.sees} | {row.keeps} |\n"
+                for row, number in sorted(self.rows.items())
+            )
+            self.file.write_text(HEAD + "".join(rows), encoding="utf-8")

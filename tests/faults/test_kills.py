@@ -1,0 +1,106 @@
+"""Processes of a run that are killed at any moment, and what is there afterwards."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.base.stages import Stage
+from harness.judge.causes import Exit
+from tests.faults.started import ROLES, Place, Started
+
+# Removed from the store before a try, so that there is something to build.
+BUILT = (Stage.COMPILE, Stage.SIMPLIFY, Stage.EXPORT, Stage.EAGER, Stage.CROPS, Stage.PROBE)
+MACHINE = "the run goes on; a case that was lost is said to be the machine's, and the code is 7"
+
+
+def strike(run: Started, role: str, rng: random.Random) -> bool:
+    """Kill a process of a role at some moment of its life; False where none lived then."""
+    while not (found := of_role(run, role)):
+        if run.process.poll() is not None:
+            return False
+        time.sleep(0.005)
+    time.sleep(rng.uniform(0.0, 6.0 if role == "controller" else 2.0) * rng.random())
+    if not (found := of_role(run, role) or found):
+        return False
+    try:
+        os.kill(rng.choice(sorted(found)), signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def of_role(run: Started, role: str) -> list[int]:
+    word = ROLES[role]
+    return [pid for pid, line in run.members().items() if word in line]
+
+
+def lose_artifacts(store: Path, rng: random.Random, kinds: int) -> None:
+    for kind in rng.sample(BUILT, kinds):
+        shutil.rmtree(store / "v1" / kind, ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    ("role", "short", "whole"),
+    [
+        pytest.param(
+            *(role, short, whole),
+            marks=pytest.mark.fault(f"{role} killed at any moment", sees=sees, keeps=keeps),
+            id=role.replace(" ", "-"),
+        )
+        for role, short, whole, sees, keeps in [
+            (
+                *("controller", 1, 50),
+                "the shell says so; `why` calls the run incomplete, with what lacks",
+                "every line that was written, every artifact that was whole",
+            ),
+            ("xdist worker", 1, 50, MACHINE, "the other cases and every artifact that was whole"),
+            ("device worker", 1, 40, MACHINE, "the other cases"),
+            ("eager worker", 0, 20, MACHINE, "the other cases"),
+            ("job", 1, 40, MACHINE, "the other cases, and no half artifact"),
+            ("atc", 1, 30, MACHINE, "the other cases, and no half artifact"),
+        ]
+    ],
+)
+def test_a_process_that_is_killed(role, short, whole, ready, tmp_path, tries):
+    for rng in tries(short, whole):
+        folder = tmp_path / str(rng.random())
+        shutil.copytree(ready.store, folder / "store", symlinks=True)
+        place = Place(folder)
+        lose_artifacts(place.store, rng, {"job": 3, "atc": 6}.get(role, rng.randrange(3)))
+        run = place.start()
+        try:
+            struck = strike(run, role, rng)
+            code = run.wait()
+            check(place, run, role, code, struck=struck)
+            place.green()
+        finally:
+            place.end()
+        shutil.rmtree(folder)
+
+
+def check(place: Place, run: Started, role: str, code: int, *, struck: bool) -> None:
+    """Nothing is lost, and the end is what it is said to be."""
+    place.check_kept()
+    assert "INTERNALERROR" not in run.text()
+    assert "Traceback" not in run.text()
+    if role == "controller":
+        assert code == -signal.SIGKILL or not struck
+        if (place.latest / "results.jsonl").is_file():  # it may not have begun
+            place.records()
+        return
+    found = place.records()
+    outcomes = [case.outcome for case in found.cases]
+    assert found.end is not None, run.text()
+    assert found.end.exit_status == code
+    assert len(outcomes) == len(found.plan), run.text()
+    if code == Exit.PASSED:  # what was killed had done its work, or was replaced
+        assert set(outcomes) <= {"passed", "recorded"}
+    else:
+        assert code == Exit.MACHINE_TROUBLE, run.text()
