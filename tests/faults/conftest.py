@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.base import locks
 from tests.faults import table
 from tests.faults.started import Place
 from tests.selftest.running import on_one_core
@@ -56,8 +57,14 @@ def tries(request: pytest.FixtureRequest, record_property: Callable[[str, object
 @pytest.fixture(scope="session")
 def ready(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A place in which a run over the simulated host was green."""
-    place = Place(tmp_path_factory.mktemp("ready"))
-    place.green()
+    base = tmp_path_factory.getbasetemp()
+    place = Place((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "ready")
+    place.folder.mkdir(exist_ok=True)
+    done = place.folder / "done"
+    with locks.locked(place.folder / "lock", what="the first run"):
+        if not done.exists():
+            place.green()
+            done.touch()
     return place
 
 

@@ -19,7 +19,7 @@ from harness.records.reader import RunRecords
 from tests.selftest.running import QUICK, ROOT, TINY, alive, eventually
 
 PATIENCE_S = 180.0  # no run of the small network is longer on the slowest machine
-MARK = "HARNESS_TEST_FAULT"  # every process of a run has it in its environment
+MARK = "TESTED_FAULT"  # every process of a run has it in its environment
 # What a process is, by a word of its command line.
 ROLES = {
     "controller": "-m\0pytest",
@@ -124,7 +124,7 @@ class Place:
         assert found.end.complete, run.text()
         assert {case.outcome for case in found.cases} <= {"passed", "recorded"}, run.text()
         self.check_kept()
-        left = [*(self.store / "staging").iterdir(), *(self.folder / "tmp").iterdir()]
+        left = [*(self.store / "staging").iterdir(), *(self.folder / "tmp").glob("harness-*")]
         assert not left, f"left over: {left}"
         return found
 
