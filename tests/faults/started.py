@@ -82,13 +82,16 @@ class Place:
     def latest(self) -> Path:
         return (self.folder / "runs" / "latest").resolve()
 
-    def start(self, *options: str, env: Mapping[str, str] | None = None) -> Started:
+    def start(
+        self, *options: str, env: Mapping[str, str] | None = None, output: Path | None = None
+    ) -> Started:
         """Start the whole plan of the small network over the simulated host, on two workers."""
         mark = f"{os.getpid()}-{next(_numbers)}"
         clean = {n: v for n, v in os.environ.items() if not n.startswith(("HARNESS_", "PYTEST_"))}
-        (self.folder / "tmp").mkdir(exist_ok=True)
+        if env is None:
+            (self.folder / "tmp").mkdir(exist_ok=True)
         clean |= {MARK: mark, "TMPDIR": str(self.folder / "tmp"), **(env or {})}
-        output = self.folder / f"output-{mark}"
+        output = output or self.folder / f"output-{mark}"
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "2", *QUICK]
         command += ["--simulate-ascend", "--batch-sizes=1,4", f"--catalog={TINY}"]
         command += [f"--{name}={self.folder / name}" for name in ("store", "runs", "leases")]

@@ -1,0 +1,83 @@
+"""Run after run in one process: nothing grows."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.faults.started import PATIENCE_S
+from tests.selftest.running import ROOT, TINY, last_json
+
+# What grows in the first runs: imports, caches of a fixed size.
+FIRST = 3
+MOST_GROWTH = 1.10  # of memory, over all runs after those
+
+
+def held(folder: Path) -> dict[str, int]:
+    """What this process has at this moment."""
+    with open("/proc/self/status") as status:
+        memory = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+    tasks = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    return {
+        "descriptors": len(os.listdir("/proc/self/fd")),
+        "processes": len(tasks),
+        "shared memory": len([one for one in os.listdir("/dev/shm") if "harness" in one]),
+        "temporary files": len(list((folder / "tmp").glob("harness-*"))),
+        "store": sum(one.stat().st_size for one in (folder / "store").rglob("*") if one.is_file()),
+        "memory": memory,
+    }
+
+
+def main(folder: Path, runs: int) -> None:
+    """Run the small network's cases again and again; print what is held after each."""
+    from harness import Run, resolve
+
+    found = []
+    for _ in range(runs):
+        options = {
+            "simulate_ascend": True,
+            "catalog": str(TINY),
+            "batch_sizes": "4",
+            "budget": "0.1",
+            "timing_precision": "100",
+            "allow_inconclusive": True,
+            **{name: str(folder / name) for name in ("store", "runs", "leases")},
+        }
+        settings = resolve(options, {})
+        records = Run(settings).execute()
+        assert records.exit_status == 0
+        found.append(held(folder))
+    print(json.dumps(found))
+
+
+@pytest.mark.fault(
+    "run after run in one process",
+    sees="nothing",
+    keeps="descriptors, processes, shared memory, temporary files, memory and store do not grow",
+)
+def test_nothing_grows(place, request, record_property):
+    runs = 200 if request.config.getoption("faults") == "whole" else FIRST + 1
+    record_property("tries", runs)
+    (place.folder / "tmp").mkdir(exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, __file__, str(place.folder), str(runs)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(place.folder / "tmp")},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S * runs,
+    )
+    assert done.returncode == 0, done.stderr
+    found = last_json(done.stdout)
+    first, last = found[FIRST - 1], found[-1]
+    assert last.pop("memory") < MOST_GROWTH * first.pop("memory")
+    assert last == first
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
