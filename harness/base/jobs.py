@@ -8,6 +8,7 @@ The pytest process therefore imports none of these libraries.
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import importlib
 import json
@@ -78,9 +79,11 @@ def call(
         try:
             answer = json.loads(result.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            how = processes.describe_exit(done.returncode)
+            how = f"the process {processes.describe_exit(done.returncode)} without an answer"
+            if done.returncode == os.EX_IOERR:
+                how = f"the answer could not be written: {os.strerror(errno.ENOSPC)}"
             raise error(
-                f"{what}: the process {how} without an answer",
+                f"{what}: {how}",
                 remedy="look at the log",
                 log=tail,
                 signal=processes.signal_of(done.returncode),
@@ -95,7 +98,10 @@ def call(
 
 
 def main(spec_file: str) -> int:
-    """Run a job in the child process: `python -m harness.base.jobs SPEC`."""
+    """Run a job in the child process: `python -m harness.base.jobs SPEC`.
+
+    Returns the exit code: 0, or `EX_IOERR` where the disk has no room for the answer.
+    """
     spec = json.loads(Path(spec_file).read_text(encoding="utf-8"))
     signals.end_with_parent(spec["parent"])
     # A library that holds the interpreter's lock stops the watcher; this timer needs no lock.
@@ -112,7 +118,10 @@ def main(spec_file: str) -> int:
         # Without a type: a library's class may have the name of one of ours.
         answer = json.dumps({"error": {"message": f"{type(error).__name__}: {lines[0]}"}})
     partial = Path(spec["result"] + ".part")
-    partial.write_text(answer, encoding="utf-8")
+    try:
+        partial.write_text(answer, encoding="utf-8")
+    except OSError:
+        return os.EX_IOERR
     partial.rename(spec["result"])
     return 0
 

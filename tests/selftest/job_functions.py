@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -66,3 +67,8 @@ def print_garbage() -> str:
 
 def no_json() -> Any:
     return {Path("a"), Path("b")}
+
+
+def take_no_more_room() -> None:
+    """Let this process write no more files, as on a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
