@@ -57,6 +57,8 @@ def _entries(model: Model) -> Iterator[tuple[KeyPath, Sourced]]:
 def _names(model: Model, contents: Contents) -> Iterator[Problem]:
     """Sources that the file defines, targets that there are."""
     named: list[tuple[KeyPath, str]] = [(("guide",), model.guide)]
+    if model.preprocessing.source is not None:
+        named.append((("preprocessing", "source"), model.preprocessing.source))
     targets: list[tuple[KeyPath, str]] = []
     for path, entry in _entries(model):
         named.append(((*path, "source"), entry.source))

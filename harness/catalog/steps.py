@@ -14,6 +14,7 @@ from harness.catalog.fields import Section
 
 Side = Annotated[int, Field(ge=1, le=4096)]
 Shift = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
 Scale = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 
 
@@ -29,6 +30,11 @@ class Resize(Section):
     op: Literal["resize_short", "resize_height", "resize_square"]
     size: Side
     interpolation: Literal["bilinear", "bicubic"]
+
+    def describe(self) -> str:
+        """What is scaled to which size: `short side 256`."""
+        how = {"resize_short": "short side", "resize_height": "height", "resize_square": "square"}
+        return f"{how[self.op]} {self.size}"
 
 
 class CenterCrop(Section):
@@ -53,11 +59,15 @@ class Normalize(Section):
 
 
 class Preprocessing(Section):
-    """What is done to an image file before it is fed to a network."""
+    """What is done to an image file before it is fed to a network.
+
+    `source`: the document that says so, where it need not be the library's default.
+    """
 
     resize: Resize
     crop: CenterCrop
     normalize: Normalize
+    source: Annotated[str | None, Field(exclude=True)] = None  # no part of a key
 
     @property
     def size(self) -> int:
@@ -67,12 +77,7 @@ class Preprocessing(Section):
     def describe(self) -> str:
         """One line for records and reports."""
         r, c, n = self.resize, self.crop, self.normalize
-        how = {
-            "resize_short": "short side",
-            "resize_height": "height",
-            "resize_square": "square",
-        }[r.op]
         return (
-            f"resize {how} {r.size} {r.interpolation}, centre crop {c.size} ({c.offset}), "
+            f"resize {r.describe()} {r.interpolation}, centre crop {c.size} ({c.offset}), "
             f"mean {'/'.join(map(str, n.mean))}, std {'/'.join(map(str, n.std))}"
         )

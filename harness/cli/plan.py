@@ -13,6 +13,7 @@ from harness.catalog.load import load_catalog
 from harness.catalog.schema import Catalog
 from harness.cli import examination
 from harness.cli.options import CheckOption, console, say, table
+from harness.cli.preprocessing import preprocessing_lines
 from harness.estimates import Estimate, estimates
 from harness.judge.accuracy import describe_part
 from harness.judge.wording import counted
@@ -52,7 +53,8 @@ def plan(settings: Settings, *, check: CheckOption = None) -> None:
             say(line)
     for item in missing(settings, cases):
         say(f"\nmissing: {item.thing}\n  give {item.remedy}")
-    for line in checkpoint_lines(settings, catalog, cases):
+    models = [catalog.models[name] for name in dict.fromkeys(case.model for case in cases)]
+    for line in (*checkpoint_lines(settings, catalog, cases), *preprocessing_lines(models)):
         say(line)
 
 

@@ -160,6 +160,12 @@ FAULTS = [
         'sha256_prefix: "0123ABCD"', 'sha256_prefix: "0123abce"', "expected 0123abcd, as the file's"
     ),
     Fault("guide: paper", "guide: papers", "expected a name defined under sources", "'paper'"),
+    Fault(
+        "    preprocessing:\n",
+        "    preprocessing:\n      source: papers\n",
+        "expected a name defined under sources",
+        "'paper'",
+    ),
     Fault("top5: 90", "top5: 60", "found 60; expected at least 70.5"),
     Fault("judged: [1]", "judged: [1, 16]", f"{TABLE}.judged[1]: found 16", "known: 1, 4"),
     Fault(

@@ -1,0 +1,83 @@
+"""What `plan` says of preprocessing that a rehearsal cannot judge: both of its sides share it."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.base import jobs
+from harness.base.errors import HarnessError, NetworkError
+from harness.catalog.schema import Model
+from harness.catalog.steps import IMAGENET_MEAN, Preprocessing
+
+DEADLINE_S = 120.0  # importing PyTorch, timm and torchvision, on a slow disk
+
+
+def preprocessing_lines(models: Iterable[Model]) -> list[str]:
+    """Return a note for each model with a mean in BGR order, or with another preprocessing than the
+    default configuration of its network where it names no source of its own.
+    """
+    chosen = tuple(models)
+    lines = [
+        f"\nnote: the mean of {model.id} is ImageNet's in the order BGR, and images are fed as RGB"
+        for model in chosen
+        if _close(model.preprocessing.normalize.mean[::-1], IMAGENET_MEAN)
+    ]
+    unsourced = [model for model in chosen if model.preprocessing.source is None]
+    if not unsourced:  # importing the libraries takes seconds
+        return lines
+    try:
+        defaults = _defaults(unsourced)
+    except HarnessError as error:
+        return [*lines, f"\nnote: preprocessing was not compared with timm's: {error.message}"]
+    for model, default in zip(unsourced, defaults, strict=True):
+        if default is not None and (differences := _differences(model.preprocessing, default)):
+            lines.append(
+                f"\nnote: the preprocessing of {model.id} is not the default of "
+                f"{model.network.source}: {'; '.join(differences)}; no rehearsal can tell which is "
+                "right\n  what to do: correct it, or name its `source` (docs/baselines.md)"
+            )
+    return lines
+
+
+def _defaults(models: Iterable[Model]) -> list[dict[str, Any] | None]:
+    networks = [(model.network.source, model.checkpoint.file) for model in models]
+    with tempfile.TemporaryDirectory(prefix="harness-plan-") as folder:
+        answer: list[dict[str, Any] | None] = jobs.call(
+            "harness.networks.defaults:default_preprocessing",
+            {"networks": networks},
+            deadline_s=DEADLINE_S,
+            log=Path(folder, "job.log"),
+            error=NetworkError,
+            what="looking up default configurations",
+        )
+    return answer
+
+
+def _differences(ours: Preprocessing, theirs: Mapping[str, Any]) -> list[str]:
+    """Return what differs, e.g. `crop 64 and not 160`."""
+    own = {
+        "crop": ours.size,
+        "resize": ours.resize.describe(),
+        "interpolation": ours.resize.interpolation,
+        "mean": ours.normalize.mean,
+        "std": ours.normalize.std,
+    }
+    return [
+        f"{name} {_shown(value)} and not {_shown(theirs[name])}"
+        for name, value in own.items()
+        if not _close(value, theirs[name])
+    ]
+
+
+def _close(one: Any, other: Any) -> bool:
+    if isinstance(one, tuple):
+        return all(math.isclose(a, b, abs_tol=1e-3) for a, b in zip(one, other, strict=True))
+    return bool(one == other)
+
+
+def _shown(value: Any) -> str:
+    return "/".join(map(str, value)) if isinstance(value, tuple | list) else str(value)

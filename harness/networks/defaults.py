@@ -1,0 +1,65 @@
+"""The preprocessing for which timm or torchvision supplies a network: its default configuration.
+
+A job (`harness.base.jobs`): it imports the libraries.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from harness.networks import library
+
+
+def default_preprocessing(*, networks: Iterable[tuple[str, str]]) -> list[dict[str, Any] | None]:
+    """Return the default configuration of each network, by the catalog's words of steps; None where
+    its library has none.
+
+    networks: source and checkpoint file of each. A file that the library names has its own.
+
+    Raises:
+        NetworkError: a library is absent.
+    """
+    return [_default(source, file) for source, file in networks]
+
+
+def _default(source: str, file: str) -> dict[str, Any] | None:
+    supplier, _, name = source.partition(":")
+    if supplier == "torchvision":
+        models = library.import_torchvision().models
+        weights = list(models.get_model_weights(name))
+        chosen = next((one for one in weights if _file(one.url) == file), None)
+        if chosen is None and weights:
+            chosen = models.get_model_weights(name).DEFAULT
+        return None if chosen is None else _of_torchvision(chosen.transforms())
+    timm = library.import_timm()
+    known = timm.models.get_arch_pretrained_cfgs(name).values()
+    config = next((one for one in known if _file(one.url) == file), timm.get_pretrained_cfg(name))
+    return None if config is None else _of_timm(config)
+
+
+def _file(url: Any) -> str:
+    return str(url or "").rpartition("/")[2]
+
+
+def _of_torchvision(steps: Any) -> dict[str, Any]:
+    return {
+        "crop": steps.crop_size[0],
+        "resize": f"short side {steps.resize_size[0]}",
+        "interpolation": str(steps.interpolation.value),
+        "mean": list(steps.mean),
+        "std": list(steps.std),
+    }
+
+
+def _of_timm(config: Any) -> dict[str, Any]:
+    size = config.input_size[-1]
+    way = {"center": "short side", "squash": "square"}.get(config.crop_mode, config.crop_mode)
+    return {
+        "crop": size,
+        "resize": f"{way} {math.floor(size / config.crop_pct)}",
+        "interpolation": config.interpolation,
+        "mean": list(config.mean),
+        "std": list(config.std),
+    }
