@@ -165,6 +165,7 @@ FAULTS = [
         "    preprocessing:\n      source: papers\n",
         "expected a name defined under sources",
         "'paper'",
+        at="source: papers",
     ),
     Fault("top5: 90", "top5: 60", "found 60; expected at least 70.5"),
     Fault("judged: [1]", "judged: [1, 16]", f"{TABLE}.judged[1]: found 16", "known: 1, 4"),
