@@ -51,6 +51,7 @@ class Family:
     `group`: of its options in `--help`.
     `short_names`: other names of its targets. `ignores`: options of every run that its targets
     have no use for.
+    `spelt`: names of what its devices are driven by, as people write them.
     `rehearses`: its target is that of a rehearsal.
     `section`: the part of a model in the catalog that is the family's, as `module:Class` of a
     pydantic model.
@@ -61,6 +62,7 @@ class Family:
     targets: tuple[str, ...]
     short_names: Mapping[str, str] = field(default_factory=dict)
     ignores: tuple[str, ...] = ()
+    spelt: Mapping[str, str] = field(default_factory=dict)
     options: type[TargetOptions] = TargetOptions
     group: Group | None = None
     simulation: Simulation | None = None
@@ -93,6 +95,11 @@ def target_name(name: str) -> str:
     short = {key: target for family in families() for key, target in family.short_names.items()}
     text = short.get(text, text)
     return text if text in available() else name.strip()
+
+
+def spelt(tool: str) -> str:
+    """Return the name of a tool as people write it: `CANN`."""
+    return next((one.spelt[tool] for one in families() if tool in one.spelt), tool)
 
 
 def family_of(target: str) -> Family | None:

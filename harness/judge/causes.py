@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 from harness.base.stages import Stage
 from harness.base.terms import Check, Provenance
+from harness.judge.wording import clause
 from harness.records.lines import CaseLine, CheckName, RunCheckLine
 from harness.records.measurements import ProblemCode
 from harness.records.observed import ErrorInfo
@@ -267,7 +268,7 @@ def _diagnosis(case: CaseLine) -> Reason | None:
     found = case.diagnosis
     if found is None or found.stage is None:
         return None
-    return Reason(_BY_STAGE.get(found.stage, _HARNESS).cause, found.summary, _SEE_DIAGNOSIS)
+    return Reason(_BY_STAGE.get(found.stage, _HARNESS).cause, clause(found.summary), _SEE_DIAGNOSIS)
 
 
 def _compiled(case: CaseLine) -> list[Artifact]:

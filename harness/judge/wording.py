@@ -15,6 +15,11 @@ def joined(*clauses: str) -> str:
     return "; ".join(clause for clause in clauses if clause)
 
 
+def clause(sentence: str) -> str:
+    """Return a sentence as a part of another: `the compiled model departs`."""
+    return sentence[:1].lower() + sentence[1:]
+
+
 def counted(count: int, what: str = "image") -> str:
     """Return `1 image`, `12 images`."""
     return f"{count} {what}{'' if count == 1 else 's'}"

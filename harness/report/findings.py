@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from harness.judge.causes import Cause, Exit, Finding, causes, failure
+from harness.judge.wording import clause
 from harness.pages import formats
 from harness.pages.looks import ATTENTION, LOOKS, Look
 from harness.pages.words import say
@@ -221,7 +222,7 @@ def _reason(finding: Finding) -> str:
     why = formats.line(say(finding.why)).rstrip(".")
     diagnosis = finding.case.diagnosis if finding.case is not None else None
     if finding.cause == "model" and diagnosis is not None and diagnosis.summary:
-        summary = formats.line(diagnosis.summary, 300).rstrip(".")
+        summary = clause(formats.line(diagnosis.summary, 300).rstrip("."))
         why += say("; its diagnosis: {summary}", summary=summary)
     return why
 

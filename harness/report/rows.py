@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from harness.base.families import spelt
 from harness.pages import formats
 from harness.pages.formats import NO_VALUE, datum, plain
 from harness.pages.words import say
@@ -67,7 +68,7 @@ def rows(*pairs: Row) -> Rows:
 
 def known(values: Mapping[str, Any], before: str = "") -> Rows:
     """Return versions or settings by the names that the record has, `before` each of them."""
-    named = ((before + formats.line(name, 80), datum(one)) for name, one in values.items())
+    named = ((before + spelt(formats.line(name, 80)), datum(one)) for name, one in values.items())
     return tuple((name, value) for name, value in named if value != NO_VALUE)
 
 
@@ -223,11 +224,11 @@ def chip_and_card(case: CaseLine) -> tuple[str, str]:
 
 
 def device_line(case: CaseLine) -> str:
-    """`ascend310p3-1, Ascend310P3, Atlas 300I Pro, cann 8.0.RC2, driver 23.0.0, ...`."""
+    """`ascend310p3-1, Ascend310P3, Atlas 300I Pro, CANN 8.0.RC2, driver 23.0.0, ...`."""
     device = case.device
     if device is None:
         return ""
-    tools = [f"{name} {value}" for name, value in device.tools.items()]
+    tools = [f"{spelt(name)} {value}" for name, value in device.tools.items()]
     through = say("run through {driver}", driver=device.driver) if device.driver else ""
     return ", ".join(_each((device.id, *chip_and_card(case), *tools, through)))
 
@@ -239,7 +240,7 @@ def toolchain(cases: Sequence[CaseLine]) -> Rows:
     for case in cases:
         device = case.device or DeviceInfo("")
         for name, value in device.tools.items():
-            tools.setdefault(name, {}).update(_each((case.versions.get(name, value),)))
+            tools.setdefault(spelt(name), {}).update(_each((case.versions.get(name, value),)))
         if device.id:
             label = " on ".join(_each((device.id, case.machine.hostname)))
             devices.setdefault(label, {}).update(_each((*chip_and_card(case), device.card)))

@@ -105,7 +105,7 @@ SET_ASIDE = failing(Stage.INFER).model_copy(
         (accuracy(), "model", "its figures do not hold", ""),
         (accuracy(measurement=whole(1, 2, problems=(OTHER_INPUT,))), "input", "preprocessing", ""),
         (accuracy(verdict=judged("FAIL", NAN)), "model", "do not hold", "float16"),
-        (DIAGNOSED, "toolchain", "departs", "docs/diagnosis.md"),
+        (DIAGNOSED, "toolchain", "the compiled model departs", "docs/diagnosis.md"),
         (accuracy(diagnosis=Diagnosis("nothing")), "model", "do not hold", "docs/diagnosis.md"),
         (accuracy("inconclusive"), "input", "too few images", "--sample"),
         (accuracy("inconclusive", measurement=part(5, 0)), "input", "right on no", "label file"),

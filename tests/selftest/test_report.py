@@ -377,7 +377,7 @@ SHOWN: dict[str, tuple[RunRecords, tuple[str, ...]]] = {
     "a real run": (
         samples.real_run(),
         (
-            "On ascend310p3-1, Ascend310P3, Atlas 300I Pro, cann 8.0.RC2, driver 23.0.0, firmware "
+            "On ascend310p3-1, Ascend310P3, Atlas 300I Pro, CANN 8.0.RC2, driver 23.0.0, firmware "
             "7.1.0.3.220, run through api",
             "ascend310p3-0 was set aside in stage device: device 0 was lost: [507033] "
             "(npu-smi no longer shows it)",
@@ -387,7 +387,7 @@ SHOWN: dict[str, tuple[RunRecords, tuple[str, ...]]] = {
             "temperature 43 to 56.8 °C",
             "card npu-1 held alone yes",
             "tuning none chip Ascend310P3 card Atlas 300I Pro",
-            "cann 8.0.RC2 driver 23.0.0 firmware",
+            "CANN 8.0.RC2 driver 23.0.0 firmware",
             "atc --framework=5 --model=model.onnx",
             "python3 -m ais_bench --model model.om --loop 100",
             "+0.10 points, 99 % interval \N{MINUS SIGN}0.72 points to +0.94 points",
@@ -401,7 +401,7 @@ SHOWN: dict[str, tuple[RunRecords, tuple[str, ...]]] = {
     "a diagnosis without a stage": (
         real(samples.real_accuracy("fixres", 1, "failed", diagnosis=UNCLEAR)),
         (
-            "The model failed: it ran, and its figures do not hold; its diagnosis: Eager",
+            "The model failed: it ran, and its figures do not hold; its diagnosis: eager",
             "140 more in the records",
         ),
     ),
@@ -430,10 +430,10 @@ def test_the_environment_names_every_device_and_what_drove_it() -> None:
         "ascend310p3-1 on bench-03 Ascend310P3, Atlas 300I Pro, npu-1",
         "ascend310p3-0 on bench-03 Ascend310P3, npu-0",
         "ascend310p3-1 on bench-04 Ascend310P3, npu-1",
-        "cann 8.0.RC2 / 8.1.RC1 driver 23.0.0 firmware 7.1.0.3.220",
+        "CANN 8.0.RC2 / 8.1.RC1 driver 23.0.0 firmware 7.1.0.3.220",
         "Machine 2 host bench-04",
-        "On ascend310p3-0, Ascend310P3, cann 8.0.RC2",  # what names the device is no tool
-        "Versions of this case cann 8.1.RC1",
+        "On ascend310p3-0, Ascend310P3, CANN 8.0.RC2",  # what names the device is no tool
+        "Versions of this case CANN 8.1.RC1",
     ):
         assert said in text, said
 

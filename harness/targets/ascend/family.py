@@ -9,6 +9,7 @@ FAMILY = Family(
     tuple(CHIPS),
     short_names={chip.removeprefix("ascend"): chip for chip in CHIPS},
     options=AscendOptions,
+    spelt={"cann": "CANN"},
     group=GROUP,
     simulation=Simulation("simulate_ascend", ("ascend310p3", "ascend310")),
     section="harness.targets.ascend.spec:AscendSpec",
