@@ -26,7 +26,7 @@ else
 $(error TORCH=$(TORCH) is not known: leave it out, or TORCH=cpu)
 endif
 
-.PHONY: accept env env-run test lint format clean
+.PHONY: accept env env-run test faults lint format clean
 
 accept: $(VENV)/installed
 	$(BIN)/python -m pytest --rehearsal -n 2 $(ARGS)
@@ -37,6 +37,9 @@ env-run: $(VENV)/installed-run
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest tests/selftest -n 2 --dist=worksteal $(ARGS)
+
+faults: $(VENV)/installed
+	$(BIN)/python -m pytest tests/faults -n 2 --dist=worksteal $(ARGS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -30,7 +30,7 @@ def random_fault(rng: random.Random) -> list[str]:
     keeps="the cases that it did not strike, every artifact that was whole",
 )
 def test_a_tool_that_misbehaves(place: Place, tries):
-    for rng in tries(1, 80):
+    for rng in tries(1, 50):
         options = random_fault(rng)
         print(options)
         run = place.start(HANGS, *options)

@@ -49,7 +49,7 @@ def damage(path: Path, rng: random.Random) -> None:
 )
 def test_a_store_with_damaged_files(place, tries):
     before = scores(place)
-    for rng in tries(1, 60):
+    for rng in tries(1, 30):
         kinds = by_kind(place.store)
         for kind in rng.sample(sorted(kinds), rng.randrange(1, len(kinds))):
             damage(rng.choice(kinds[kind]), rng)
@@ -72,7 +72,7 @@ def scores(place: Place) -> dict[str, object]:
 )
 def test_a_run_with_damaged_files(place, tmp_path, tries):
     place.green()
-    for number, rng in enumerate(tries(3, 100)):
+    for number, rng in enumerate(tries(2, 100)):
         run = tmp_path / f"run{number}"
         shutil.copytree(place.latest, run)
         kinds = by_kind(run)
