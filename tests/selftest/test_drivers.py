@@ -507,6 +507,14 @@ def test_the_mean_time_of_the_benchmark_tool_is_its_mean_latency(opened, monkeyp
     assert session.time(20, 1).ms == (BATCH * 4.15733,)
 
 
+def test_a_long_round_of_the_benchmark_tool_is_no_contradiction(opened, monkeypatch):
+    session = opened("benchmark", batch=BATCH)
+    disturbed, quiet = Average(800.0, 3.75, 5e-6), Average(244.742, 4.15733, 5e-6)
+    averages = iter([disturbed, disturbed, quiet, quiet])
+    monkeypatch.setattr(legacy, "parse_average", lambda text: next(averages))
+    assert session.time(20, 1).ms == (BATCH * 4.15733,)
+
+
 @pytest.mark.parametrize(
     ("batch", "figure", "message"),
     [
