@@ -19,7 +19,7 @@ import pytest
 
 from harness import settings, usage
 from harness.base import signals
-from harness.base.errors import ConfigError, HarnessError, RecordError
+from harness.base.errors import ConfigError, HarnessError, RecordError, StoreError
 from harness.base.text import clean
 from harness.judge.causes import Exit
 from harness.plan import Case
@@ -91,7 +91,7 @@ def _refusing() -> Iterator[None]:
     """End before anything runs: a full disk is the machine's trouble, all else an input."""
     try:
         yield
-    except RecordError as error:
+    except (RecordError, StoreError) as error:
         pytest.exit(str(error), returncode=int(Exit.MACHINE_TROUBLE))
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from None

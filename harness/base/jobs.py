@@ -14,13 +14,12 @@ import importlib
 import json
 import os
 import sys
-import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.base import processes, signals
+from harness.base import processes, scratch, signals
 from harness.base.environment import ROOT, for_builds, with_entries
 from harness.base.errors import HarnessError, from_json
 
@@ -51,8 +50,8 @@ def call(
         HarnessError: the function's own, or `error`.
     """
     base = for_builds(os.environ if env is None else env)
-    with tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
-        spec, result = Path(folder, "spec.json"), Path(folder, "result.json")
+    with scratch.folder("job") as folder:
+        spec, result = folder / "spec.json", folder / "result.json"
         job = {
             "function": function,
             "arguments": dict(arguments),

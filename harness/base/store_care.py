@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.base import locks
+from harness.base import locks, scratch
+from harness.base.errors import StoreError
 from harness.base.stages import Stage
 from harness.base.store import Entry, Inputs, Store, canonical, key_of, mtime, remove_tree
 
 GRACE_S = 3600.0
+
+Failed = tuple[tuple[Path, OSError], ...]
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Tidied:
 
     removed: tuple[tuple[Entry, str], ...]
     kept: tuple[Entry, ...]  # used within the last hour, or somebody is building it
-    failed: tuple[tuple[Path, OSError], ...]  # entries and leftovers that cannot be removed
+    failed: Failed  # entries and leftovers that cannot be removed
 
 
 def tidy(
@@ -110,17 +115,32 @@ def tidy(
     return Tidied(tuple(removed), tuple(kept), tuple(failed))
 
 
-def _remove_leftovers(store: Store) -> Iterator[tuple[Path, OSError]]:
-    """Remove what dead builds and damage left an hour ago or more; yield what cannot be removed."""
-    for leftover in (*store.root.glob("damaged/*"), *store.root.glob("staging/*")):
-        if time.time() - mtime(leftover) <= GRACE_S:
-            continue
+def tidy_dead(store: Store) -> Failed:
+    """Remove what dead processes left in the temporary folder and in the store's staging; return
+    what cannot be removed from the store.
+
+    Who builds holds the entry's lock.
+    """
+    with contextlib.suppress(StoreError):  # there is no temporary folder
+        scratch.sweep(scratch.temporary())
+    staged = store.root.glob("staging/*")
+    return _removed({path: partial(store.remove, path.name.rsplit("-", 2)[0]) for path in staged})
+
+
+def _remove_leftovers(store: Store) -> Failed:
+    """Remove what dead builds left, and damage of an hour ago; return what cannot be removed."""
+    damaged = store.root.glob("damaged/*")  # nobody opens it
+    old = (path for path in damaged if time.time() - mtime(path) > GRACE_S)
+    return (*_removed(dict.fromkeys(old, remove_tree)), *tidy_dead(store))
+
+
+def _removed(leftovers: Mapping[Path, Callable[[Path], object]]) -> Failed:
+    failed = []
+    for path, remove in leftovers.items():
         try:
-            if leftover.parent.name == "staging":
-                store.remove(leftover.name.rsplit("-", 2)[0], leftover)
-            else:  # nobody opens it
-                remove_tree(leftover)
+            remove(path)
         except (locks.LockTimeout, FileNotFoundError):
             continue
         except OSError as error:
-            yield leftover, error
+            failed.append((path, error))
+    return tuple(failed)

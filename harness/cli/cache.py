@@ -5,19 +5,17 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.filesize import decimal
 from rich.markup import escape
 
-from harness.base import signals
+from harness.base import scratch, signals
 from harness.base.errors import ConfigError, StoreError
 from harness.base.store import Store
-from harness.base.store_care import tidy
+from harness.base.store_care import tidy, tidy_dead
 from harness.catalog.load import load_catalog
 from harness.cli.building import build_all
 from harness.cli.explain import explain as lines
@@ -84,21 +82,18 @@ def build(settings: Settings, *, check: CheckOption = None) -> None:
     if lacking:
         sys.stderr.write(missing_text(lacking, len(cases)) + "\n")
         raise typer.Exit(int(Exit.INPUT_ERROR))
-    folder = None
+    tidy_dead(Store(settings.store))
     code = Exit.HARNESS_FAULT
-    with signals.listening():
+    with signals.listening(), scratch.folder("build") as folder:
         try:
-            folder = Path(tempfile.mkdtemp(prefix="harness-build-"))
             code = build_all(settings, catalog, folder, cases)
         except KeyboardInterrupt:
             code = Exit.INTERRUPTED
             sys.stderr.write("interrupted: what was whole is in the store\n")
         finally:
-            logs = folder / "logs" if folder else None
-            if logs and logs.is_dir() and code not in (Exit.PASSED, Exit.INTERRUPTED):
-                sys.stderr.write(f"logs: {logs}\n")
-            elif folder:
-                shutil.rmtree(folder, ignore_errors=True)
+            if (folder / "logs").is_dir() and code not in (Exit.PASSED, Exit.INTERRUPTED):
+                kept = folder.rename(folder.with_name(f"harness-build-{folder.name[-8:]}"))
+                sys.stderr.write(f"logs: {kept / 'logs'}\n")
     raise typer.Exit(int(code))
 
 

@@ -8,9 +8,7 @@ after `LIMIT_S`; one that has begun ends by its own deadline.
 
 from __future__ import annotations
 
-from pathlib import Path
-from tempfile import TemporaryDirectory
-
+from harness.base import scratch
 from harness.base.stages import Stage
 from harness.diagnosis import chain, trials
 from harness.diagnosis.evidence import Evidence, best_class
@@ -35,14 +33,14 @@ def diagnose(case: CasePipeline, prepared: Prepared, images: int = IMAGES) -> Di
     with (
         case.stage(Stage.DIAGNOSE),
         case.unrecorded(),
-        TemporaryDirectory(prefix="harness-diagnosis-") as scratch,
+        scratch.folder("diagnosis") as folder,
     ):
         evidence = Evidence(
             case=case,
             prepared=prepared,
             recorded=measurement if isinstance(measurement, AccuracyMeasurement) else None,
             limit_s=case.deadline(LIMIT_S),
-            scratch=Path(scratch),
+            scratch=folder,
             count=max(2, images),
         )
         with evidence.trying("images"):

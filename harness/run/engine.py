@@ -15,7 +15,6 @@ import errno
 import math
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -23,11 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import estimates
-from harness.base import files, host, processes, signals
+from harness.base import files, host, processes, scratch, signals
 from harness.base.environment import ROOT
 from harness.base.errors import ConfigError, HarnessError, RecordError
 from harness.base.progress import Progress
 from harness.base.stages import Stage
+from harness.base.store import Store
+from harness.base.store_care import tidy_dead
 from harness.base.terms import Check
 from harness.catalog.load import load_catalog
 from harness.catalog.schema import Catalog
@@ -173,11 +174,14 @@ class Run:
         Raises:
             ConfigError: something that the cases need is missing, or the run has no place.
             RecordError: the records cannot be written.
+            StoreError: there is no usable temporary folder.
         """
         chosen = [case for _, case in cases]
         if lacking := missing(self.settings, chosen):
             raise ConfigError(missing_text(lacking, len(cases)))
+        scratch.temporary()  # raises where there is none
         self._take_given(chosen)
+        tidy_dead(Store(self.settings.store))
         processes.ending.clear()
         _make_folder(self.directory)
         _point_latest(self.settings.runs, self.id)
@@ -209,8 +213,8 @@ class Run:
             return
         from harness.stages.pipeline import Workbench
 
-        with tempfile.TemporaryDirectory(prefix="harness-given-") as folder:
-            bench = Workbench(self.settings, self.catalog, Path(folder), self.progress)
+        with scratch.folder("given") as folder:
+            bench = Workbench(self.settings, self.catalog, folder, self.progress)
             try:
                 bench.take_given(cases)
             except ConfigError:

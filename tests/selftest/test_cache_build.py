@@ -71,7 +71,7 @@ def atc(tmp_path):
 
 
 def left(tmp_path) -> list[Path]:
-    return sorted(tmp_path.glob("harness-build-*"))
+    return sorted([*tmp_path.glob("harness-build-*"), *tmp_path.glob("npu-accept-*")])
 
 
 def test_a_host_without_an_npu_builds_for_the_chip_that_was_named(run, onnx, atc, tmp_path):

@@ -535,7 +535,7 @@ def test_gc_spares_an_entry_that_somebody_builds(tmp_path):
 
 def test_gc_removes_leftovers_of_dead_builds_and_old_damage(tmp_path):
     key = key_of(KIND, INPUTS)
-    young = tmp_path / "staging" / f"export-{key}-124-0a1b2c3d"
+    young = tmp_path / "damaged" / f"export-{key}-0a1b2c3e"
     old = [
         tmp_path / "staging" / f"export-{key}-123-0a1b2c3d",
         tmp_path / "damaged" / f"export-{key}-0a1b2c3d",
@@ -549,7 +549,7 @@ def test_gc_removes_leftovers_of_dead_builds_and_old_damage(tmp_path):
         folder.with_name(f"export-{key}-125-0a1b2c3d").symlink_to("a disk that is gone")
     assert tidy(Store(tmp_path)) == Tidied((), (), ())
     assert list(tmp_path.glob("*/*")) == [young, *tmp_path.glob("locks/*")]
-    assert files_below(tmp_path) == [f"staging/{young.name}/half"]
+    assert files_below(tmp_path) == [f"damaged/{young.name}/half"]
     assert tidy(Store(tmp_path / "absent"), max_bytes=0) == Tidied((), (), ())
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from harness.base import scratch
 from harness.base.errors import CompileError
 from harness.base.processes import (
     NOT_FOUND,
@@ -147,8 +147,7 @@ class Compilation:
         """
         self._limit = time.monotonic() + self.deadline_s
         try:
-            with tempfile.TemporaryDirectory(prefix="atc-", dir=_work_parent(output_dir)) as work:
-                self._work = Path(work)
+            with scratch.folder("atc", _work_parent(output_dir)) as self._work:
                 self._source = _plain(self.onnx, self._work)
                 made, tuning, note = self._compiled()
                 file = output_dir / made.name

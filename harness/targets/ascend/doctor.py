@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from harness.base import scratch
 from harness.base.errors import HarnessError
 from harness.settings import Settings
 from harness.targets.ascend import drivers, simulation
@@ -56,8 +56,8 @@ def looks(settings: Settings) -> Sequence[Look]:
 
 
 def _host(settings: Settings) -> Iterator[Finding]:
-    with tempfile.TemporaryDirectory(prefix="harness-", ignore_cleanup_errors=True) as name:
-        folder, locks, group = Path(name), settings.leases, _GROUP
+    with scratch.folder("doctor") as folder:
+        locks, group = settings.leases, _GROUP
         environment: Mapping[str, str] = os.environ
         if settings.of(AscendOptions).simulate_ascend:
             group = f"{_GROUP} (SIMULATED: stand-ins of CANN's tools, no NPU)"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.base import files
+from harness.base import files, scratch
 from harness.base.errors import HarnessError
 from harness.plan import Missing
 from harness.settings import Settings
@@ -51,8 +50,8 @@ class AscendProvider(Provider):
         few = dataclasses.replace(
             options, atc=None, benchmark_tool=None, ais_infer=None, ais_python=None
         )
-        with tempfile.TemporaryDirectory(prefix="harness-") as folder:
-            place = Place(Path(folder), Path(folder), settings.leases)
+        with scratch.folder("look") as folder:
+            place = Place(folder, folder, settings.leases)
             host = AscendHost(few, place, os.environ, Patience(seconds, seconds, seconds))
             try:
                 info = host.info()
@@ -78,7 +77,7 @@ class AscendProvider(Provider):
         missing = _lacking_place(settings, building=building)
         if options.simulate_ascend:
             return missing
-        with tempfile.TemporaryDirectory(prefix="harness-") as folder:
+        with scratch.folder("look") as folder:
             place = Place(Path(folder), Path(folder), settings.leases)
             tools = AscendHost(options, place, os.environ).toolkit
         if tools.npu_smi is None and settings.device is None and not building:
@@ -117,7 +116,7 @@ class AscendProvider(Provider):
 def _lacking_place(settings: Settings, *, building: bool) -> list[Missing]:
     """Return why the tools could not work where a run or a build keeps its files."""
     folder, option = (
-        (Path(tempfile.gettempdir()), "TMPDIR=DIR") if building else (settings.runs, "--runs=DIR")
+        (scratch.temporary(), "TMPDIR=DIR") if building else (settings.runs, "--runs=DIR")
     )
     real, missing = folder.resolve(), []
     if not building and not is_plain(real):

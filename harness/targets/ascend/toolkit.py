@@ -13,12 +13,12 @@ import platform
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from harness.base import scratch
 from harness.base.environment import entries, with_entries
 from harness.base.errors import ConfigError
 from harness.base.processes import Completed, run
@@ -177,8 +177,8 @@ def _sourced(
     script: Path, environment: Mapping[str, str], log: Path, deadline_s: float
 ) -> tuple[Completed, Mapping[str, str]]:
     """Return how sourcing `script` ended, and the environment that it makes; empty where none."""
-    with tempfile.TemporaryDirectory(prefix="set-env-") as folder:
-        out = Path(folder, "environment")
+    with scratch.folder("set-env") as folder:
+        out = folder / "environment"
         # The exit code of `source` is that of its last line, which may be a test: `;`, not `&&`.
         line = 'source "$1" >&2; env -0 > "$2"'
         done = run(

@@ -6,20 +6,17 @@ The folder is made for the strictest of the tools: real path, ASCII, mode 0750, 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.base import scratch
 from harness.base.errors import ConfigError, HarnessError, InferError, LoadError
 
 FOLDER_MODE = 0o750
 FILE_MODE = 0o640
-SWEEP_S = 300.0  # folders that did not change for so long may be swept when nobody holds them
 
 PLAIN_PLACE = "--runs=DIR: a folder whose real path has only A-Z a-z 0-9 _ - / ."
 MORE_SPACE = "free disk space there, or choose another folder for the run"
@@ -55,11 +52,10 @@ class Workspace:
                     f"the tools of CANN refuse paths like {str(real)!r}",
                     remedy=PLAIN_PLACE,
                 )
-            _sweep(real)
-            self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=real))
-            self._lock: int | None = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-            with contextlib.suppress(OSError):  # a file system without locks is never swept
-                fcntl.flock(self._lock, fcntl.LOCK_EX)
+            scratch.sweep(real, _PREFIX)  # up to two chunks each
+            made = scratch.make(real, _PREFIX)
+            self.path: Path = made[0]
+            self._lock: int | None = made[1]
         self._folders = 0
 
     def folder(self) -> Path:
@@ -102,23 +98,6 @@ class Workspace:
             os.close(self._lock)
             self._lock = None
         remove(self.path)
-
-
-def _sweep(parent: Path) -> None:
-    """Remove what a harness that was killed has left: up to two chunks each.
-
-    Who uses a folder holds a lock on it, but for the moment after it was made.
-    """
-    for path in parent.glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime < SWEEP_S:
-                continue
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                remove(path)
-            finally:
-                os.close(fd)
 
 
 def remove(path: Path) -> None:

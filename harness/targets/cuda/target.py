@@ -11,13 +11,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness.base import processes
+from harness.base import processes, scratch
 from harness.base.errors import DeviceError, HarnessError
 from harness.base.store import source_digest
 from harness.catalog.schema import Model
@@ -69,11 +68,11 @@ class CudaTarget(Target):
                 "no nvidia-smi is on this host: nothing says which GPU there is",
                 remedy="install NVIDIA's driver, or choose another --target",
             )
-        with tempfile.TemporaryDirectory(prefix="harness-") as folder:
+        with scratch.folder("smi") as folder:
             done = processes.run(
                 [program, f"--query-{what}={','.join(fields)}", "--format=csv,noheader,nounits"],
                 deadline_s=SMI_DEADLINE_S * self._factor,
-                log=Path(folder) / "log",
+                log=folder / "log",
                 env=self._environment,
             )
             text = done.output()
