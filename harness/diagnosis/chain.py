@@ -9,10 +9,10 @@ import numpy as np
 from harness.base import jobs
 from harness.base.errors import HarnessError, InferError
 from harness.base.stages import Stage
-from harness.diagnosis import trials
+from harness.diagnosis import devices, trials
 from harness.diagnosis.agreement import CELLS, Agreement, agree
 from harness.diagnosis.evidence import Evidence
-from harness.diagnosis.words import COMPILED, EAGER, EXPORTED, SIMPLIFIED, STAGES
+from harness.diagnosis.words import COMPILED, EAGER, EXPORTED, GIVEN, SIMPLIFIED, STAGES
 from harness.measure import device as leasing
 from harness.stages import eager
 from harness.stages.inference import outputs_of
@@ -42,7 +42,8 @@ def host_stages(evidence: Evidence) -> None:
                 eager.open_eager(case, weights, eager.BATCH, log, lease_fds=lease.fds) as session,
             ):
                 evidence.logits[EAGER] = outputs_of(session, evidence.input)
-    for name, file in ((EXPORTED, case.onnx), (SIMPLIFIED, case.simplified)):
+    exported = EXPORTED if case.given_onnx is None else GIVEN
+    for name, file in ((exported, case.onnx), (SIMPLIFIED, case.simplified)):
         with evidence.trying(name):
             evidence.logits[name] = graph_outputs(evidence, file(), name)
 
@@ -69,20 +70,28 @@ def graph_outputs(evidence: Evidence, path: Path, name: str) -> Float32:
 
 
 def compiled_stage(evidence: Evidence) -> None:
-    """Run the compiled model on its device, with the catalog's input and with what is fed.
+    """Run the compiled model on the run's device, with the catalog's input and with what is fed.
 
-    Then try the usual mistakes on it.
+    Then try the usual mistakes on it, and another device.
     """
     evidence.check_time()
+    case, prepared, wait = evidence.case, evidence.prepared, evidence.left_s
     reference = next(iter(evidence.logits.values()), None)
-    with leasing.opened(evidence.case, evidence.prepared, timeout_s=evidence.left_s) as session:
+    with leasing.opened(case, prepared, devices.others(case), timeout_s=wait) as session:
         as_fed = evidence.logits[COMPILED] = outputs_of(session, evidence.input)
         if not evidence.right_is_fed:
             as_fed = evidence.as_fed = outputs_of(session, evidence.pictures.fed)
         if reference is None or agree(as_fed, reference).within(evidence.bound):
             trials.label_suspects(evidence, session)
-        else:
-            trials.input_suspects(evidence, session, as_fed, reference)
+            return
+        trials.input_suspects(evidence, session, as_fed, reference)
+    with evidence.trying("another device"):
+        evidence.check_time()
+        elsewhere = devices.elsewhere(case, prepared, evidence.pictures.fed, evidence.left_s)
+        if elsewhere is not None:
+            evidence.elsewhere = elsewhere.device, elsewhere.outputs
+            if agree(elsewhere.outputs, reference).within(evidence.bound):
+                evidence.findings.devices = elsewhere.not_on, elsewhere.device
 
 
 def agreement(evidence: Evidence) -> None:
@@ -101,11 +110,15 @@ def agreement(evidence: Evidence) -> None:
         result = row(name, logits, before, bound)
         if not result.within(bound) and findings.stage is None:
             findings.stage, findings.difference = STAGES[name], result
+            findings.departs, findings.before = name, before
         if before != first:
             row(name, logits, first, bound)
         before = name
     if evidence.as_fed is not None and first != COMPILED:
         row(f"{COMPILED}, as fed in the run", evidence.as_fed, first, evidence.bound)
+    if evidence.elsewhere is not None and first != COMPILED:
+        device, logits = evidence.elsewhere
+        row(f"{COMPILED}, as fed, on {device}", logits, first, evidence.bound)
     evidence.section(
         f"Agreement of the stages on {len(evidence.index)} images",
         ["stage", "compared with", *CELLS, f"bound {FLOAT32_BOUND:g}, compiled {evidence.bound:g}"],

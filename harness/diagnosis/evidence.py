@@ -39,6 +39,7 @@ class Evidence:
     commands: list[str] = field(default_factory=list)
     logits: dict[str, Float32] = field(default_factory=dict)  # by stage, on the catalog's input
     as_fed: Float32 | None = None  # the compiled model's, on what the run feeds
+    elsewhere: tuple[str, Float32] | None = None  # another device, and its logits of the same
     predicted: Predicted | None = None  # what the run kept of each image
 
     images: ImageSet = field(init=False)

@@ -7,10 +7,15 @@ from enum import Enum
 
 from harness.base.stages import Stage
 from harness.diagnosis.agreement import Agreement, number
+from harness.judge.wording import one_device
 
-EAGER, EXPORTED = "eager PyTorch", "exported ONNX"
+EAGER, EXPORTED, GIVEN = "eager PyTorch", "exported ONNX", "given ONNX"
 SIMPLIFIED, COMPILED = "simplified ONNX", "compiled model"
-STAGES = {EXPORTED: Stage.EXPORT, SIMPLIFIED: Stage.SIMPLIFY, COMPILED: Stage.COMPILE}
+STAGES = {
+    **dict.fromkeys((EXPORTED, GIVEN), Stage.EXPORT),
+    SIMPLIFIED: Stage.SIMPLIFY,
+    COMPILED: Stage.COMPILE,
+}
 RIGHT = "the catalog's preprocessing"
 
 
@@ -36,7 +41,11 @@ class Findings:
     """What was found, until it is put into words."""
 
     stage: Stage | None = None  # the first that departs
+    departs: str = ""  # its name, and that of the one before it
+    before: str = ""
     difference: Agreement | None = None
+    # The device of the run, and another on which the same compiled file is right.
+    devices: tuple[str, str] | None = None
     # The mistake that makes what is fed: "" of none that is usual, None where nothing is wrong.
     fed: str | None = None
     restored: Restored | None = None
@@ -46,6 +55,8 @@ class Findings:
 def words(findings: Findings, count: int, bound: float) -> tuple[Stage | None, str, str]:
     """Return stage, suspect and summary, by what weighs most."""
     stage, restored, fed = findings.stage, findings.restored, findings.fed
+    if findings.devices is not None:
+        return Stage.DEVICE, "", one_device(*findings.devices) + "."
     restores = "" if restored is None else f"{restored.name} {restored.what}"
     suspect = fed or ""
     # The catalog's own preprocessing puts right, but is no mistake.
@@ -58,8 +69,12 @@ def words(findings: Findings, count: int, bound: float) -> tuple[Stage | None, s
         return Stage.INFER, suspect, f"Results belong to other images: {restores}."
     if restored is not None and restored.about is About.LABELS:
         return stage, suspect, f"Labels and outputs do not belong together: {restores}."
-    if restored is None and stage is Stage.COMPILE:
-        return stage, suspect, f"{_departs(findings)} No usual suspect restores it."
+    if stage is Stage.COMPILE and (fed is None or restored is None):
+        # What is fed is right, or rights nothing: the compiled model itself has the mistake.
+        more = (
+            f"Of the usual suspects, {restores}." if restores else "No usual suspect restores it."
+        )
+        return stage, suspect, f"{_departs(findings)} {more}"
     if fed is not None:
         how = f"but: {fed}" if fed else "and no usual mistake makes them so"
         text = f"The images are not fed as the catalog says, {how}"
@@ -84,12 +99,9 @@ def words(findings: Findings, count: int, bound: float) -> tuple[Stage | None, s
 def _departs(findings: Findings) -> str:
     difference = findings.difference
     assert difference is not None
-    here, before = {
-        Stage.EXPORT: (EXPORTED, EAGER),
-        Stage.SIMPLIFY: (SIMPLIFIED, EXPORTED),
-        Stage.COMPILE: (COMPILED, f"the {SIMPLIFIED} on the same input"),
-    }[findings.stage or Stage.COMPILE]
+    article = "" if findings.before == EAGER else "the "
     return (
-        f"The {here} departs from {before}: relative L2 {number(difference.relative_l2)}, "
+        f"The {findings.departs} departs from {article}{findings.before} on the same input: "
+        f"relative L2 {number(difference.relative_l2)}, "
         f"{difference.equal} of {difference.images} predictions equal."
     )

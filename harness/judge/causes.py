@@ -7,28 +7,27 @@ the record has the facts.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal, NamedTuple
 
 from harness.base.stages import Stage
 from harness.base.terms import Check, Provenance
-from harness.judge.wording import clause
+from harness.judge.blame import (
+    SEE_DIAGNOSIS,
+    Blamed,
+    Cause,
+    Reason,
+    blamed,
+    codes,
+    culprit,
+    strange_times,
+    wrong_outputs,
+)
 from harness.records.lines import CaseLine, CheckName, RunCheckLine
 from harness.records.measurements import ProblemCode
 from harness.records.observed import ErrorInfo
 from harness.records.reader import RunRecords
-
-Cause = Literal["model", "toolchain", "machine", "input", "harness"]
-
-
-class Reason(NamedTuple):
-    """A cause, why it is thought so, and what to do; no `remedy` where nobody knows."""
-
-    cause: Cause
-    why: str
-    remedy: str = ""
 
 
 class Exit(IntEnum):
@@ -81,7 +80,6 @@ _NOT_BROKEN = Reason(
     "take its entry out of known_failures in the catalog",
 )
 _OTHER_INPUT = Reason("input", "what is fed is not the catalog's preprocessing")
-_OTHER_NETWORK = Reason("input", "the file that --onnx gave is another network")
 _OTHER_OUTPUTS = Reason(
     "toolchain",
     "for the same inputs the ONNX model has other outputs",
@@ -98,7 +96,6 @@ _WAITS = Reason(
     "it waits, or computes in another process, beside eager PyTorch that does not",
     "see in the log of its session what it does there, and run this case again",
 )
-_OF_TIMES = {ProblemCode.STRANGE_TIMES, ProblemCode.WAITS}
 _OFF = Reason("model", "it ran, and its figures do not hold")
 _FEW_IMAGES = Reason(
     "input",
@@ -114,7 +111,6 @@ _NONE_RIGHT = Reason(
     "look at the label file, and whether the weights were trained on these classes",
 )
 _UNSTEADY = "the device was not its own, or too unsteady to measure"
-_SEE_DIAGNOSIS = "the diagnosis in the report has what was compared (docs/diagnosis.md)"
 _OVERFLOW = (
     "on a target that computes in float16 it is likely an overflow: compile it more precisely on "
     "trial, docs/ascend-errors.md says how"
@@ -133,9 +129,6 @@ _BEFORE_THE_MODEL = (
 # What a compiled model is made from, each from the one before.
 _CHAIN = (Stage.CHECKPOINT, Stage.STANDIN, Stage.EXPORT, Stage.SIMPLIFY, Stage.COMPILE)
 
-Artifact = tuple[str, str]  # key and digest of a compiled model
-Diagnosed = Mapping[Artifact, Reason]
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -151,26 +144,22 @@ class Finding:
 
 def causes(records: RunRecords) -> tuple[Finding, ...]:
     """Return every red case and check with its cause, in the order of the records."""
-    diagnosed = {
-        artifact: reason
-        for case in records.cases
-        if case.outcome == "failed" and (reason := _diagnosis(case)) is not None
-        for artifact in _compiled(case)
-    }
-    findings = [one for case in records.cases if (one := cause_of(case, diagnosed)) is not None]
+    known = blamed(records.cases)
+    findings = [one for case in records.cases if (one := cause_of(case, known)) is not None]
     findings += [
-        Finding(f"{check.name} of {check.subject}", check.outcome, *_of_check(check, records))
+        Finding(
+            f"{check.name} of {check.subject}", check.outcome, *_of_check(check, records, known)
+        )
         for check in records.checks
         if check.outcome in ("failed", "inconclusive")
     ]
     return tuple(findings)
 
 
-def cause_of(case: CaseLine, diagnosed: Diagnosed | None = None) -> Finding | None:
+def cause_of(case: CaseLine, known: Blamed | None = None) -> Finding | None:
     """Return the cause of a case that is not green; None of one that is.
 
-    `diagnosed`: what was found out about compiled models whose accuracy failed. It holds for wrong
-    outputs in the throughput of the same artifact, too.
+    `known`: artifacts and devices that are known to be at fault, whichever case showed it.
     """
     if case.outcome not in _RED:
         return None
@@ -179,7 +168,7 @@ def cause_of(case: CaseLine, diagnosed: Diagnosed | None = None) -> Finding | No
     elif case.outcome == "inconclusive":
         reason = _of_undecided(case)
     else:
-        reason = _of_failed(case, diagnosed or {})
+        reason = _of_failed(case, known or {})
     return Finding(f"{case.check} of {case.case}", case.outcome, *reason, case=case)
 
 
@@ -213,26 +202,24 @@ def _of_undecided(case: CaseLine) -> Reason:
     return _FEW_IMAGES if eager is None or eager.correct[0] else _NONE_RIGHT
 
 
-def _of_failed(case: CaseLine, diagnosed: Diagnosed) -> Reason:
-    """Go by what the diagnosis found of the case or its artifact, else by the problems."""
+def _of_failed(case: CaseLine, known: Blamed) -> Reason:
+    """Go by what is known of the case or of what it stands on, else by the problems."""
     if case.verdict is not None and case.verdict.kind != "FAIL":
         return _NOT_BROKEN
-    codes = _codes(case)
-    if reason := _diagnosis(case):
-        pass
-    elif ProblemCode.OTHER_INPUT in codes:
+    seen = codes(case)
+    if reason := culprit(case, known):
+        if reason.cause == "machine":
+            return reason
+    elif ProblemCode.OTHER_INPUT in seen:
         reason = _OTHER_INPUT
-    elif ProblemCode.OTHER_NETWORK in codes:
-        reason = _OTHER_NETWORK
     elif wrong_outputs(case):
-        known = (diagnosed[one] for one in _compiled(case) if one in diagnosed)
-        reason = next(known, _OTHER_OUTPUTS)
-    elif ProblemCode.WAITS in codes:
+        reason = _OTHER_OUTPUTS
+    elif ProblemCode.WAITS in seen:
         reason = _WAITS
     else:
         reason = _STRANGE_TIMES if strange_times(case) else _OFF
-    remedy = _SEE_DIAGNOSIS if case.diagnosis is not None else reason.remedy
-    if ProblemCode.NOT_FINITE in codes:
+    remedy = SEE_DIAGNOSIS if case.diagnosis is not None else reason.remedy
+    if ProblemCode.NOT_FINITE in seen:
         remedy = "; ".join(filter(None, (_OVERFLOW, remedy)))
     return reason._replace(remedy=remedy)
 
@@ -252,34 +239,16 @@ def _steady(case: CaseLine) -> str:
     return "run this case again with nothing else on the host, or give it longer: --budget=SECONDS"
 
 
-def _of_check(check: RunCheckLine, records: RunRecords) -> Reason:
+def _of_check(check: RunCheckLine, records: RunRecords, known: Blamed) -> Reason:
     """Batch sizes cannot agree where the artifact of one of them is known to be wrong."""
     if check.name is CheckName.BATCH_SIZES and check.outcome == "failed":
         for case in records.cases:
             same = (case.model, case.target) == (check.model, check.target)
-            if same and case.outcome == "failed" and (reason := _diagnosis(case)):
+            if same and case.outcome == "failed" and (reason := culprit(case, known)):
                 return reason
     if check.name is CheckName.PLANTED_FAULT:
         return Reason("input", check.sentence, "choose cases and a driver that meet the fault")
     return Reason("model", check.sentence)
-
-
-def _diagnosis(case: CaseLine) -> Reason | None:
-    found = case.diagnosis
-    if found is None or found.stage is None:
-        return None
-    return Reason(_BY_STAGE.get(found.stage, _HARNESS).cause, clause(found.summary), _SEE_DIAGNOSIS)
-
-
-def _compiled(case: CaseLine) -> list[Artifact]:
-    return [(ref.key, ref.digest) for ref in case.artifacts if ref.stage is Stage.COMPILE]
-
-
-def _codes(case: CaseLine) -> set[ProblemCode]:
-    """Return the codes of all problems, of the measurement and of the verdict."""
-    problems = case.measurement.problems if case.measurement is not None else ()
-    judged = case.verdict.problems if case.verdict is not None else ()
-    return {problem.code for problem in (*problems, *judged)}
 
 
 # What cases have in common -----------------------------------------------------------------
@@ -288,20 +257,6 @@ def _codes(case: CaseLine) -> set[ProblemCode]:
 def says_nothing_of_the_model(error: ErrorInfo) -> bool:
     """Return whether the case ended before its model could fail: known failures stay open."""
     return error.stage in _BEFORE_THE_MODEL or error.full_disk or error.killed
-
-
-def strange_times(case: CaseLine) -> bool:
-    """Return whether a throughput failed because its times cannot be right, whatever they are."""
-    return bool(_codes(case) & _OF_TIMES)
-
-
-def wrong_outputs(case: CaseLine) -> bool:
-    """Return whether a throughput failed because the outputs are wrong, whatever the speed."""
-    measured = case.throughput
-    if measured is None:
-        return False
-    outside = measured.outputs is not None and not measured.outputs.within
-    return outside or bool(_codes(case) - _OF_TIMES)
 
 
 def failure(case: CaseLine) -> Hashable | None:

@@ -37,6 +37,11 @@ def would_decide(enough: int | None) -> str:
     return f"{count} images would decide, if they differ as often"
 
 
+def one_device(wrong: str, right: str) -> str:
+    """Say that one device alone gives wrong outputs."""
+    return f"{wrong} gives wrong outputs and {right} the right ones, of the same compiled file"
+
+
 # Problems ----------------------------------------------------------------------------------
 
 _L2 = "by {relative_l2:.2g} (relative L2), allowed {bound:g}"

@@ -86,11 +86,15 @@ def loaded(case: CasePipeline, prepared: Prepared, device: Device) -> Iterator[S
 
 @contextlib.contextmanager
 def opened(
-    case: CasePipeline, prepared: Prepared, *, timeout_s: float = TIMEOUT_S
+    case: CasePipeline,
+    prepared: Prepared,
+    without: Collection[str] = (),
+    *,
+    timeout_s: float = TIMEOUT_S,
 ) -> Iterator[Session]:
     """Lease a device and open the compiled model on it: see `leased` and `loaded`."""
     with (
-        leased(case, timeout_s=timeout_s) as device,
+        leased(case, without, timeout_s=timeout_s) as device,
         loaded(case, prepared, device) as session,
     ):
         yield session

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from harness.base import precision
 from harness.base.families import guide_columns
 from harness.catalog.schema import same_product
-from harness.judge import causes
+from harness.judge.blame import strange_times, wrong_outputs
 from harness.pages import formats
 from harness.pages.formats import NO_VALUE
 from harness.pages.words import say
@@ -35,9 +35,9 @@ def why_not(case: CaseLine) -> str:
     A slow one counts: it is a figure of the model. One that is undecided (the device was busy, the
     samples too unsteady) is a figure of the machine, and that of a wrong model is none at all.
     """
-    if causes.wrong_outputs(case):
+    if wrong_outputs(case):
         return "wrong outputs"
-    if causes.strange_times(case):
+    if strange_times(case):
         return "wrong times"
     if case.verdict is None:
         return "no verdict"

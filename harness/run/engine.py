@@ -357,7 +357,7 @@ class CaseRun:
         self._prepared = pipeline, pipeline.prepare()
 
     def measure(self) -> Verdict:
-        """Measure on a leased device and judge; look for the cause of a failed accuracy.
+        """Measure on a leased device and judge; look for the cause of what failed.
 
         Raises:
             HarnessError: of the stage that failed.
@@ -368,12 +368,13 @@ class CaseRun:
         pipeline, prepared = self._prepared
         self.run.build_ahead()
         self.observed.verdict = verdict = measure(pipeline, prepared)
-        failed = verdict.kind == "FAIL" and self.case.check == "accuracy"
-        if failed and not self.run.settings.no_diagnosis:
+        if verdict.kind == "FAIL" and not self.run.settings.no_diagnosis:
+            from harness.diagnosis.devices import diagnose_outputs
             from harness.diagnosis.diagnose import diagnose
 
+            look = diagnose if self.case.check == "accuracy" else diagnose_outputs
             try:
-                self.observed.diagnosis = diagnose(pipeline, prepared)
+                self.observed.diagnosis = look(pipeline, prepared)
             except HarnessError as error:  # the verdict stands, whatever becomes of its cause
                 self.observed.diagnosis = Diagnosis(
                     f"the cause could not be looked for: [{error.stage}] {error.message}"

@@ -143,6 +143,22 @@ def test_wrong_outputs_have_one_cause_in_both_checks(execute):
     assert findings[0].why == findings[1].why
 
 
+@pytest.mark.parametrize(
+    ("fault", "check", "blamed"),
+    [("nan:0", None, "machine"), ("nan:0", "throughput", "machine"), ("nan", None, "toolchain")],
+)
+def test_a_file_that_another_device_runs_rightly_blames_the_device(execute, fault, check, blamed):
+    records = execute(f"cards=2,fault={fault}", check)
+    assert records.end.exit_status == 1
+    findings = causes.causes(records)
+    assert {finding.cause for finding in findings} == {blamed}
+    assert len({finding.why for finding in findings}) == 1
+    assert "ascend310p3-0" in findings[0].why or (blamed == "toolchain" and check != "throughput")
+    assert ("float16" in findings[0].remedy) == (blamed == "toolchain")
+    first = records.cases[0]
+    assert first.device.id == "ascend310p3-0"  # the record is the run's, not the diagnosis's
+
+
 def test_a_lost_device_is_set_aside_and_the_case_is_tried_on_another(execute):
     records = execute("cards=2,fault=device-lost:0")
     assert records.end.exit_status == 0

@@ -11,15 +11,24 @@ from typing import Any
 import pytest
 
 from harness.base import errors
+from harness.base.host import Machine
 from harness.base.stages import Stage
 from harness.catalog.load import load_catalog
 from harness.judge import causes
 from harness.judge.causes import Exit
+from harness.judge.wording import clause
 from harness.records import reader
 from harness.records.conditions import Condition
 from harness.records.lines import CaseLine, CheckName, RunCheckLine
 from harness.records.measurements import OutputsCheck, Problem, ProblemCode
-from harness.records.observed import ArtifactRef, Attempt, Diagnosis, ErrorInfo
+from harness.records.observed import (
+    ArtifactRef,
+    Attempt,
+    CheckpointInfo,
+    DeviceInfo,
+    Diagnosis,
+    ErrorInfo,
+)
 from harness.records.reader import RunRecords
 from harness.records.verdicts import Reference, Verdict
 from harness.records.writer import RESULTS
@@ -34,6 +43,9 @@ WAITS = Problem(ProblemCode.WAITS)
 OTHER_NETWORK = Problem(ProblemCode.OTHER_NETWORK)
 OTHER_INPUT = Problem(ProblemCode.OTHER_INPUT)
 WRONG = OutputsCheck(0.2, BOUND)
+CHAIN = {
+    "artifacts": tuple(ArtifactRef(stage, stage, "d") for stage in (Stage.EXPORT, Stage.COMPILE))
+}
 
 
 def failing(stage: Stage, type_: str = "X", outcome: str = "error", **changes) -> CaseLine:
@@ -69,8 +81,12 @@ def a_check(outcome="failed", name=CheckName.BATCH_SIZES, model="fixres") -> Run
     )  # fmt: skip
 
 
+def of(*cases, checks=()):
+    return causes.causes(RunRecords(Path("/nowhere"), None, (), cases, None, checks=checks))
+
+
 def last(*cases, checks=()):
-    return causes.causes(RunRecords(Path("/nowhere"), None, (), cases, None, checks=checks))[-1]
+    return of(*cases, checks=checks)[-1]
 
 
 def cause(case, *others) -> tuple[str, str]:
@@ -191,18 +207,73 @@ def test_cases_that_failed_for_one_reason_are_one_failure():
 
 @pytest.mark.parametrize(
     ("stage", "blamed"),
-    [(Stage.EXPORT, "toolchain"), (Stage.INFER, "toolchain"), (Stage.DATA, "input"),
-     (None, "model")],
+    [(Stage.EXPORT, "toolchain"), (Stage.COMPILE, "toolchain"), (Stage.INFER, "toolchain"),
+     (Stage.DEVICE, "machine"), (Stage.DATA, "input"), (None, "model")],
 )  # fmt: skip
 def test_a_diagnosis_says_whose_fault_wrong_outputs_of_the_same_artifact_are(stage, blamed):
-    case = accuracy(diagnosis=Diagnosis("found", stage))
+    case = accuracy(diagnosis=Diagnosis("found", stage), **CHAIN, device=DeviceInfo("npu-0"))
     assert cause(case)[0] == blamed
     # An acceptance that failed is one, whoever is to blame.
     assert exit_of(case) == Exit.ACCEPTANCE_FAILED
-    wrong = throughput(outputs=WRONG)
-    assert cause(wrong, case) == ((blamed, "found") if stage else cause(wrong))
+    wrong = throughput(outputs=WRONG).model_copy(update={**CHAIN, "device": case.device})
+    # What accuracy is fed is not what throughput is.
+    shared = stage not in (None, Stage.DATA)
+    assert cause(wrong, case) == ((blamed, "found") if shared else cause(wrong))
     assert cause(throughput(outputs=WRONG, digest="other"), case) == cause(wrong)
     assert cause(throughput(), case)[0] == "model"  # it explains no slowness
+
+
+GIVEN = {"checkpoint": CheckpointInfo("onnx", "m.onnx", "s")}
+
+
+@pytest.mark.parametrize("diagnosed", [True, False])
+@pytest.mark.parametrize("first", ["accuracy", "throughput"])
+def test_a_given_file_has_one_culprit_in_all_checks(first, diagnosed):
+    said = "The given ONNX departs from eager PyTorch"
+    found = {"diagnosis": Diagnosis(said, Stage.EXPORT)} if diagnosed else {}
+    scores = [accuracy(**found, **GIVEN, **CHAIN) for _ in (1, 4)]
+    timed = throughput(problems=(OTHER_NETWORK,)).model_copy(update=GIVEN | CHAIN)
+    cases = [*scores, timed] if first == "accuracy" else [timed, *scores]
+    findings = of(*cases, checks=(a_check(),))
+    assert {(one.cause, one.why) for one in findings} == {
+        ("input", clause(said) if diagnosed else "the file that --onnx gave is another network")
+    }
+    # Another file's outputs are its own.
+    assert cause(accuracy(), *cases)[0] == "model"
+
+
+def on(case: CaseLine, device: str, host: str = "h") -> CaseLine:
+    where = {"device": DeviceInfo(device), "machine": Machine(hostname=host)}
+    return case.model_copy(update=where)
+
+
+NOT_FINITE, FAST = throughput(problems=(NAN,)), line("throughput")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "blamed", "names"),
+    [
+        (on(line(), "npu-0"), on(NOT_FINITE, "npu-1"), "machine", ["npu-0", "npu-1"]),
+        (on(line(), "npu-0"), on(throughput(outputs=WRONG), "npu-1"), "machine", ["npu-1"]),
+        (on(FAST, "npu-0"), on(accuracy(verdict=judged("FAIL", NAN)), "npu-1"), "machine", []),
+        (on(FAST, "npu-0"), on(accuracy(verdict=judged("FAIL")), "npu-1"), "model", []),
+        (on(line(), "npu-0", "a"), on(NOT_FINITE, "npu-0", "b"), "machine", ["npu-0 of b"]),
+        (on(line(), "npu-0"), on(NOT_FINITE, "npu-0"), "toolchain", []),
+        (on(line(digest="other"), "npu-0"), on(NOT_FINITE, "npu-1"), "toolchain", []),
+        (on(accuracy(), "npu-0"), on(NOT_FINITE, "npu-1"), "toolchain", []),
+    ],
+    ids=["NaN", "far", "accuracy", "score", "hosts", "one device", "another file", "both failed"],
+)
+def test_a_file_that_another_device_runs_rightly_blames_the_device(right, wrong, blamed, names):
+    finding = last(right, wrong)
+    assert finding.cause == blamed
+    assert all(name in finding.why for name in names)
+    assert ("float16" in finding.remedy) == (blamed == "toolchain")
+    if blamed == "machine":  # so it is for what ran on that device alone
+        for device in ("npu-1", "npu-2"):
+            alone = on(throughput(problems=(NAN,), digest="alone"), device)
+            expected = "machine" if on(wrong, device) == wrong else "toolchain"
+            assert last(right, wrong, alone).cause == expected
 
 
 @pytest.mark.parametrize("kind", ["PASS", "RECORDED", "INCONCLUSIVE"])

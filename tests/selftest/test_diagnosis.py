@@ -32,6 +32,7 @@ from harness.stages.pipeline import CasePipeline
 from harness.targets.protocol import OperatorComparison
 from tests.selftest.fakes import rehearsed
 from tests.selftest.planted.altered import Altered
+from tests.selftest.planted.graphs import rewritten, swap_channels
 
 BATCH = 4
 IMAGES = 8
@@ -124,7 +125,8 @@ SWAPPED = "channels swapped (BGR for RGB)"
 @pytest.mark.parametrize(
     ("change", "stage", "suspect", "restoring"),
     [
-        ({"inputs": lambda view: view[:, ::-1].copy()}, Stage.DATA, SWAPPED, [SWAPPED]),
+        # What is fed is right: the compiled model alone has the mistake.
+        ({"inputs": lambda view: view[:, ::-1].copy()}, Stage.COMPILE, SWAPPED, [SWAPPED]),
         (
             each(lambda logits: np.roll(logits, 1, axis=0)),
             Stage.INFER,
@@ -239,9 +241,11 @@ def test_a_suspect_that_is_found_is_named_whichever_stage_departs(stage, about):
     fed = None if about is About.INPUT else "resized to a square"
     difference = agree(logits, 2 * logits)
     findings = Findings(stage=stage, difference=difference, fed=fed, restored=restored)
-    _, suspect, summary = words(findings, 8, 3e-2)
+    blamed, suspect, summary = words(findings, 8, 3e-2)
     assert suspect == restored.name
     assert restored.name in summary
+    if stage is not None and fed is None:  # only an artifact departs
+        assert blamed is stage
 
 
 def test_labels_off_by_one_are_named(prepared, quick, monkeypatch):
@@ -308,7 +312,7 @@ def perturbed(source, path):
     ("stage", "words"),
     [
         (Stage.EXPORT, "departs from eager PyTorch"),
-        (Stage.SIMPLIFY, "departs from exported ONNX"),
+        (Stage.SIMPLIFY, "departs from the exported ONNX"),
         (Stage.COMPILE, "No usual suspect restores it"),
     ],
 )
@@ -378,8 +382,31 @@ def test_without_an_eager_pass_the_onnx_file_is_the_reference(prepared, monkeypa
     given = dataclasses.replace(case.bench.settings, onnx=(("tiny", case.onnx()),))
     monkeypatch.setattr(case.bench, "settings", given)
     answer = diagnosed(prepared, measured=False, reference=None)
-    assert section(answer, "Agreement").rows[0][:2] == ("simplified ONNX", "exported ONNX")
+    assert section(answer, "Agreement").rows[0][:2] == ("simplified ONNX", "given ONNX")
     assert "eager PyTorch" in not_tried(answer)
+
+
+def test_a_given_file_is_not_called_an_exported_one(prepared, tmp_path, monkeypatch):
+    case, _ = prepared
+    given = rewritten(case.onnx(), tmp_path / "given.onnx", swap_channels)
+    folder = tmp_path / "compiled"
+    folder.mkdir()
+    log = folder / "log"
+    case.bench.target.compile(
+        rewritten(case.simplified(), tmp_path / "simplified.onnx", swap_channels),
+        *(case.model, BATCH, folder),
+        device=None,
+        log=log,
+    )
+    monkeypatch.setattr(CasePipeline, "onnx", lambda self: given)
+    monkeypatch.setattr(CasePipeline, "simplified", lambda self: tmp_path / "simplified.onnx")
+    settings = dataclasses.replace(case.bench.settings, onnx=(("tiny", given),))
+    monkeypatch.setattr(case.bench, "settings", settings)
+    answer = diagnosed(prepared, compiled=folder / "model.ort.onnx")
+    assert (answer.stage, answer.suspect) == (Stage.EXPORT, SWAPPED)
+    assert answer.summary.startswith("The given ONNX departs from eager PyTorch")
+    assert SWAPPED in answer.summary
+    assert "exported" not in str(answer)
 
 
 def test_eager_is_run_where_the_run_had_no_eager_pass(prepared):

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from harness.__main__ import app
 from harness.base.environment import ROOT
 from harness.base.stages import Stage
-from harness.judge import causes
+from harness.judge import blame, causes
+from harness.judge.wording import clause
 from harness.pages import looks, words
 from harness.records.lines import CheckName
 from harness.records.reader import RunRecords
@@ -52,10 +53,11 @@ def fixed() -> Iterator[str]:
     yield from (name.label for name in FigureName)
     yield from CheckName
     yield from findings.EXITS.values()
-    tables = [value for value in vars(causes).values() if isinstance(value, dict)]
+    facts = (*vars(causes).values(), *vars(blame).values())
+    tables = [value for value in facts if isinstance(value, dict)]
     reasons = [one for table in tables for one in table.values()]
-    for reason in (*reasons, *vars(causes).values()):
-        if isinstance(reason, causes.Reason):
+    for reason in (*reasons, *facts):
+        if isinstance(reason, blame.Reason):
             yield reason.why
 
 
@@ -111,6 +113,7 @@ def test_whatever_a_report_says_of_its_own_is_in_the_table(
         summary_markdown(records)
     lines = (records.run, *records.cases, *records.checks)
     foreign = {text for line in lines if line for text in strings(line.model_dump(mode="json"))}
+    foreign |= {clause(text) for text in foreign}
     foreign |= {text.rstrip(".") for text in foreign}
     assert missed - foreign == set()
 

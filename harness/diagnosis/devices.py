@@ -1,0 +1,92 @@
+"""The same compiled file on another device: whether one device alone gives wrong outputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.base.errors import DeviceError
+from harness.base.stages import Stage
+from harness.diagnosis.agreement import number
+from harness.diagnosis.words import COMPILED, SIMPLIFIED
+from harness.judge.wording import one_device
+from harness.measure import device as leasing
+from harness.measure import throughput
+from harness.records.measurements import ThroughputMeasurement
+from harness.records.observed import Diagnosis, Section
+from harness.stages.inference import outputs_of
+from harness.stages.pipeline import CasePipeline, Prepared
+from harness.targets.protocol import Float32
+
+WAIT_S = 60.0  # for the other device
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Outputs of `device` for what the case was run with `not_on` it."""
+
+    device: str
+    not_on: str
+    outputs: Float32
+
+
+def others(case: CasePipeline) -> set[str]:
+    """Return the devices but that of the case; none where that one is not to be had."""
+    usable = {device.id for device in case.bench.pool.usable()}
+    ours = {case.device.id} if case.device is not None else set()
+    return usable - ours if ours <= usable else set()
+
+
+def elsewhere(
+    case: CasePipeline, prepared: Prepared, images: Float32, wait_s: float
+) -> Elsewhere | None:
+    """Run `images` on another device than the case's; None where it has no other.
+
+    Raises:
+        HarnessError: the other one could not be had within `wait_s` seconds, or failed.
+    """
+    ours = case.device
+    if ours is None:
+        return None
+    try:
+        case.bench.pool.usable({ours.id})
+    except DeviceError:
+        return None
+    try:
+        with leasing.opened(case, prepared, {ours.id}, timeout_s=wait_s) as session:
+            assert case.device is not None
+            return Elsewhere(case.device.id, ours.id, outputs_of(session, images))
+    finally:
+        case.device = ours
+
+
+def diagnose_outputs(case: CasePipeline, prepared: Prepared) -> Diagnosis | None:
+    """Find whether wrong outputs of a throughput are the device's; None where there is no other
+    device, or the outputs are right.
+
+    No device may be leased by the caller. The record of the case does not change but for the
+    stage's time.
+
+    Raises:
+        HarnessError: the other device could not be had, or failed.
+    """
+    measured = case.observed.measurement
+    outputs = measured.outputs if isinstance(measured, ThroughputMeasurement) else None
+    if outputs is None or outputs.within or prepared.probe is None:
+        return None
+    images, expected = prepared.probe
+    with case.stage(Stage.DIAGNOSE), case.unrecorded():
+        other = elsewhere(case, prepared, images, case.deadline(WAIT_S))
+    if other is None:
+        return None
+    bound = case.bench.target.traits.fidelity_bound
+    check, _ = throughput.compare_outputs(other.outputs, expected, bound)
+    row = (other.device, number(check.relative_l2), number(check.bound))
+    table = Section("The same on another device", ("device", "relative L2", "allowed"), (row,))
+    if check.within:
+        summary = one_device(other.not_on, other.device) + "."
+        return Diagnosis(summary, Stage.DEVICE, sections=(table,))
+    summary = (
+        f"The {COMPILED} departs from the {SIMPLIFIED} on {other.not_on} and on {other.device}: "
+        "not a device's fault."
+    )
+    return Diagnosis(summary, Stage.COMPILE, sections=(table,))
