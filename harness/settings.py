@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.base import files
 from harness.base.environment import ROOT
 from harness.base.errors import ConfigError
 from harness.base.families import available, families, family_of, rehearsal_target, target_name
@@ -313,23 +311,8 @@ def resolve(
         names = [row.name for row in rows(family.options) if row.name in values]
         targets.append(family.options(**{name: values.pop(name) for name in names}))
     settings = Settings(**values, targets=tuple(targets))
-    _check_paths(settings)
     _ = settings.selection  # raises where its options do not go together
     return settings
-
-
-def _check_paths(settings: Settings) -> None:
-    """Refuse places that PyTorch and ONNX Runtime would take for others, before they are used."""
-    given = {f"--onnx={model}": file for model, file in settings.onnx}
-    for flag, path in {"--store": settings.store, "--runs": settings.runs, **given}.items():
-        if not files.is_utf8(path):
-            raise ConfigError(
-                f"{flag}: {os.fsencode(path).decode(errors='replace')} is another path to PyTorch "
-                "and ONNX Runtime, which take UTF-8; this process's locale is "
-                f"{sys.getfilesystemencoding()}",
-                remedy="set PYTHONUTF8=1 or a locale of UTF-8, such as LC_ALL=C.UTF-8; or choose a "
-                "path in ASCII",
-            )
 
 
 def with_target(settings: Settings, target: str | None, detection: str = "") -> Settings:

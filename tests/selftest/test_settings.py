@@ -11,6 +11,7 @@ from harness.base.errors import ConfigError
 from harness.base.files import is_utf8
 from harness.base.options import Option, rows
 from harness.base.selection import Selection
+from harness.plan import Case, missing, missing_text
 from harness.settings import OPTIONS, Settings, resolve
 from harness.targets.ascend.options import AscendOptions
 from harness.usage import unknown_variables
@@ -96,9 +97,11 @@ def test_paths_are_absolute_below_the_base() -> None:
 @pytest.mark.parametrize("given", [{"store": "{}"}, {"runs": "{}"}, {"onnx": "fixres={}"}])
 def test_places_that_are_others_to_a_library_are_refused(given: dict[str, str]) -> None:
     (name, form), *_ = given.items()
-    assert settings({name: form.format("/data/模型")})  # a locale of UTF-8, as the tests have
-    error = refused({name: form.format("/data/\udce6\udca8\udca1")})  # the same to another locale
-    assert "take UTF-8" in error.message and "PYTHONUTF8=1" in error.remedy
+    # In a locale of UTF-8, as the tests have; the other is the same path to another locale.
+    for path, misread in (("/data/模型", False), ("/data/\udce6\udca8\udca1", True)):
+        found = settings({name: form.format(path), "rehearsal": True})
+        said = missing_text(missing(found, [Case("fixres", 1, "cpu", "accuracy")]), 1)
+        assert ("take UTF-8" in said and "PYTHONUTF8=1" in said) == misread
 
 
 @pytest.mark.parametrize(
