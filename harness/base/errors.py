@@ -15,6 +15,8 @@ from harness.base.stages import Stage
 from harness.base.text import clean
 
 LOG_TAIL_LINES = 40
+MESSAGE_CHARACTERS = 4000  # a library may put megabytes into the first line of an exception
+LOG_CHARACTERS = 64 * 1024
 # How the C library, and so any tool, says that a disk or a quota is full (ENOSPC, EDQUOT).
 _FULL_DISK = ("No space left on device", "Disk quota exceeded")
 _NO_MEMORY = ("Cannot allocate memory", "MemoryError", "std::bad_alloc")
@@ -35,6 +37,7 @@ class HarnessError(Exception):
 
     `hung`: it did not end within its deadline and was stopped (not in `to_json`).
     `signal`: what ended a process of it, 0 for none; not of one that we stopped.
+    `files`: each of several files that cannot be used, with why.
     `remembered`: the store repeats a build's failure from earlier in the run (not in `to_json`).
     """
 
@@ -48,14 +51,17 @@ class HarnessError(Exception):
         log: str = "",
         hung: bool = False,
         signal: int = 0,
+        files: Sequence[str] = (),
     ) -> None:
+        message = message[:MESSAGE_CHARACTERS]
         super().__init__(message)
         self.message = message
         self.signal = signal
+        self.files = tuple(files)
         if signal in FROM_OUTSIDE and _KILLED_REMEDY not in remedy:
             remedy = "; ".join(filter(None, (_KILLED_REMEDY, remedy)))
         self.remedy = remedy
-        self.log = log
+        self.log = log[-LOG_CHARACTERS:]
         self.hung = hung
         self.remembered = False
 
@@ -90,6 +96,7 @@ class HarnessError(Exception):
             "remedy": self.remedy,
             "log": self.log,
             "signal": self.signal,
+            "files": self.files,
         }
 
 
@@ -190,4 +197,5 @@ def from_json(data: dict[str, Any]) -> HarnessError:
         remedy=str(data.get("remedy", "")),
         log=str(data.get("log", "")),
         signal=int(data.get("signal", 0)),
+        files=tuple(map(str, data.get("files", ()))),
     )

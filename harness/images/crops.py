@@ -82,7 +82,8 @@ class Crops:
         self.names = images.names
         self.size = preprocessing.size
         self.waited_s = 0.0  # how long the reader waited for chunks
-        self._store = store
+        # A failure is one of names, which no key has: another chunk may hold the same bad bytes.
+        self._store = dataclasses.replace(store, failures=None)
         self._preprocessing = preprocessing
         self._rows = CHUNK  # of each chunk but the last
         starts = range(0, len(images), CHUNK)
@@ -151,15 +152,8 @@ class Crops:
                     self._acquire(chunk, self._store, pool, using_host, lambda: None)
                 except DataError as error:
                     refused.append(error)
-        if len(refused) == 1:
-            raise refused[0]
         if refused:
-            first = refused[0]
-            raise DataError(
-                f"images of {len(refused)} chunks of {self._rows} cannot be used: {first.message}",
-                remedy=first.remedy,
-                log="\n".join(error.message for error in refused),
-            )
+            raise unusable(refused)
 
     def verify_present(self) -> int:
         """Read and verify the chunks that the store has; how many it has.
@@ -356,7 +350,7 @@ def _decode(
     """Decode every image into `file`: the bytes of `digests`, which are in the chunk's key.
 
     Raises:
-        DataError: names every image of the chunk that cannot be used, the first few in words.
+        DataError: names every image of the chunk that cannot be used.
     """
     size = preprocessing.size
     with NpyWriter(file, (len(paths), size, size, 3), np.uint8) as out:
@@ -382,7 +376,7 @@ def _decode(
             # Before the file is closed: another file could get its descriptor.
             wait([future for future in futures if not future.cancel()])
     if bad:
-        raise unusable([paths[index] for index in sorted(bad)], bad[min(bad)])
+        raise unusable([bad[index] for index in sorted(bad)])
 
 
 def _together(digests: Sequence[str]) -> str:

@@ -234,4 +234,5 @@ def check_files(image_set: ImageSet) -> None:
             f"{len(refused)} of {len(image_set)} files in {image_set.root} are no images: "
             f"{some(refused)}",
             remedy="copy them again, or leave them out of the set",
+            files=refused,
         )

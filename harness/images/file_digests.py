@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from harness.base.errors import DataError, RecordError, some
 from harness.base.files import regular_text, replace_file
 from harness.base.host import cores
 from harness.base.store import file_digest
 
+T = TypeVar("T")
 COPY_AGAIN = "copy the files again, or take them out of the set"
 
 
@@ -38,22 +41,15 @@ class FileDigests:
         names = [os.fspath(file) for file in files]
         listed = hashlib.sha256(os.fsencode("\0".join(names))).hexdigest()[:32]
         memory = self.folder / f"{listed}.json"
-        try:
-            stats = [file.stat() for file in files]
-            keys = [
-                f"{name} {s.st_size}-{s.st_mtime_ns}-{s.st_ctime_ns}-{s.st_ino}"
-                for name, s in zip(names, stats, strict=True)
-            ]
-            known = _recalled(memory)
-            missing = [i for i, key in enumerate(keys) if key not in known]
-            with ThreadPoolExecutor(cores()) as pool:
-                digests = list(pool.map(file_digest, [files[i] for i in missing]))
-        except OSError as error:
-            raise DataError(
-                f"image {error.filename or files[0].parent}: cannot be read: "
-                f"{error.strerror or error}",
-                remedy=COPY_AGAIN,
-            ) from error
+        stats = _all(_tried(Path.stat, file) for file in files)
+        keys = [
+            f"{name} {s.st_size}-{s.st_mtime_ns}-{s.st_ctime_ns}-{s.st_ino}"
+            for name, s in zip(names, stats, strict=True)
+        ]
+        known = _recalled(memory)
+        missing = [i for i, key in enumerate(keys) if key not in known]
+        with ThreadPoolExecutor(cores()) as pool:
+            digests = _all(pool.map(partial(_tried, file_digest), [files[i] for i in missing]))
         known |= {keys[i]: digest for i, digest in zip(missing, digests, strict=True)}
         found = {key: known[key] for key in keys}
         if missing:
@@ -77,11 +73,26 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def unusable(paths: Sequence[Path], first: DataError) -> DataError:
-    """One error for several images that cannot be used; `first` is the first one's."""
-    if len(paths) == 1:
-        return first
-    names = some([path.name for path in paths[1:]])
-    return DataError(
-        f"{len(paths)} images cannot be used: {first.message}; also {names}", remedy=COPY_AGAIN
-    )
+def _tried(ask: Callable[[Path], T], file: Path) -> T | DataError:
+    try:
+        return ask(file)
+    except OSError as error:
+        why = f"image {file}: cannot be read: {error.strerror or error}"
+        return DataError(why, remedy=COPY_AGAIN)
+
+
+def _all(answers: Iterable[T | DataError]) -> list[T]:
+    """Return the answers. Raises `DataError`, of all that are one."""
+    given = list(answers)
+    if refused := [one for one in given if isinstance(one, DataError)]:
+        raise unusable(refused)
+    return [one for one in given if not isinstance(one, DataError)]
+
+
+def unusable(errors: Sequence[DataError]) -> DataError:
+    """Return one error for all images that cannot be used."""
+    files = [file for error in errors for file in error.files or (error.message,)]
+    if len(files) == 1:
+        return errors[0]
+    text = f"{len(files):,} images cannot be used: {some(files)}"
+    return DataError(text, remedy=COPY_AGAIN, files=files)

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.base.errors import DataError, some
+from harness.base.files import open_binary
+
+LARGEST = 32 << 20  # bytes: a million images; what is made of a line is ten times as large
 
 
 def read_text(path: Path, what: str) -> str:
@@ -15,13 +18,20 @@ def read_text(path: Path, what: str) -> str:
     what: what the file is, for messages: "label file".
 
     Raises:
-        DataError: no file, not readable, or not text.
+        DataError: no file, not readable, too large, or not text.
     """
     try:
         if not path.is_file():  # a pipe would be waited for for ever
             state = "is not a file" if path.exists() else "does not exist"
             raise DataError(f"the {what} {path} {state}", remedy=f"name the {what}")
-        return path.read_text(encoding="utf-8-sig")
+        with open_binary(path) as file:
+            data = file.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            raise DataError(
+                f"the {what} {path} is larger than {LARGEST >> 20} MiB",
+                remedy=f"a line an image is far less: name the {what}",
+            )
+        return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except (OSError, UnicodeDecodeError) as error:
         is_text = isinstance(error, OSError)
         raise DataError(

@@ -15,6 +15,7 @@ NO_VALUE = "\N{EN DASH}"
 NOT_FINITE = "not a finite number"
 LONGEST_TEXT = 4_000
 LONGEST_LINE = 400
+_READ = 10  # times as many characters are looked at: a tool may print a line of megabytes
 SPACE = "\N{NO-BREAK SPACE}"
 
 
@@ -23,16 +24,21 @@ SPACE = "\N{NO-BREAK SPACE}"
 
 def clip(text: str, limit: int = LONGEST_TEXT) -> str:
     """Return clean text of at most `limit` characters; a cut is said at its end."""
-    text = clean(text)
-    if len(text) <= limit:
-        return text
-    left = plural(len(text) - limit, "more character")
-    return f"{text[:limit]}\N{HORIZONTAL ELLIPSIS} ({left})"
+    return _cut(clean(text[: _READ * limit]), limit, len(text) - _READ * limit)
 
 
 def line(text: str, limit: int = LONGEST_LINE) -> str:
     """Return clean text on one line, of at most `limit` characters."""
-    return clip(" ".join(clean(text).split()), limit)
+    words = clean(text[: _READ * limit]).split()
+    return _cut(" ".join(words), limit, len(text) - _READ * limit)
+
+
+def _cut(text: str, limit: int, unread: int) -> str:
+    left = len(text) - limit + max(0, unread)
+    if left <= 0:
+        return text
+    more = plural(left, "more character")
+    return f"{text[:limit]}\N{HORIZONTAL ELLIPSIS} ({more})"
 
 
 def plural(count: int, noun: str) -> str:

@@ -354,7 +354,8 @@ class CaseRun:
         """
         pipeline = self.run.workbench.for_case(self.case)
         self.observed = pipeline.observed
-        self._prepared = pipeline, pipeline.prepare()
+        with pipeline.listing():
+            self._prepared = pipeline, pipeline.prepare()
 
     def measure(self) -> Verdict:
         """Measure on a leased device and judge; look for the cause of what failed.
@@ -367,7 +368,8 @@ class CaseRun:
         assert self._prepared is not None
         pipeline, prepared = self._prepared
         self.run.build_ahead()
-        self.observed.verdict = verdict = measure(pipeline, prepared)
+        with pipeline.listing():
+            self.observed.verdict = verdict = measure(pipeline, prepared)
         if verdict.kind == "FAIL" and not self.run.settings.no_diagnosis:
             from harness.diagnosis.devices import diagnose_outputs
             from harness.diagnosis.diagnose import diagnose

@@ -247,11 +247,29 @@ class CasePipeline(CaseContext):
         try:
             yield
         except DataError as first:
+            preprocessing = self.model.preprocessing.model_dump_json()
             try:
                 with self.stage(Stage.CROPS):
-                    self.crops().complete(self.decoding)
+                    self.bench.once(
+                        f"complete {preprocessing}", lambda: self.crops().complete(self.decoding)
+                    )
             except DataError as every:
                 raise every from first
+            raise
+
+    @contextlib.contextmanager
+    def listing(self) -> Iterator[None]:
+        """Write the names of all files that cannot be used beside the record; an error's sentence
+        has the first few.
+        """
+        try:
+            yield
+        except HarnessError as error:
+            path = self.log_path(Stage.DATA)
+            # Once for an error that cases share.
+            if error.files and not error.remedy.endswith("-data.log"):
+                path.write_text("\n".join(error.files) + "\n", "utf-8", "replace")
+                error.remedy += f"; all of them are in {path.relative_to(self.bench.run_dir)}"
             raise
 
     def decoding(self) -> contextlib.AbstractContextManager[object]:

@@ -397,3 +397,11 @@ def test_a_run_on_a_full_disk_ends_with_7_and_without_a_traceback(tmp_path, shar
     assert "No space left on device" in output
     assert "INTERNALERROR" not in output
     assert "Traceback" not in output
+
+
+def test_what_a_library_puts_into_one_line_is_bounded():
+    error = errors.ExportError("x" * 10**6, log="y" * 10**6 + "the end")
+    assert len(error.message) < 10_000 and len(error.log) < 100_000
+    assert error.log.endswith("the end")
+    again = errors.from_json({**error.to_json(), "files": ["a", "b"]})
+    assert (again.message, again.log, again.files) == (error.message, error.log, ("a", "b"))

@@ -51,6 +51,9 @@ from tests.selftest.pages import page, section
         (formats.moment("2026-11-20T07:30:00+00:00"), "2026-11-20 07:30:00 UTC"),
         (formats.clip("x" * 377, 300), "x" * 300 + "… (77 more characters)"),
         (formats.clip("x" * 11, 10), "x" * 10 + "… (1 more character)"),
+        (formats.clip("x" * 1234, 10), "x" * 10 + "… (1,224 more characters)"),
+        (formats.line("x\n" * 617, 10), "x x x x x … (1,223 more characters)"),
+        (formats.line(" " * 1234, 10), "… (1,124 more characters)"),
     ],
 )
 def test_figures_are_written_for_a_reader(written: str, expected: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from harness.base.errors import DataError
 from harness.base.terms import WHOLE_SET
-from harness.images import dataset, layouts
+from harness.images import dataset, layouts, textfiles
 from harness.images.dataset import FIRST_LABELS, ImageSet, check, check_files, find_image_set
 from harness.records.observed import SetFindings
 from tests.selftest.image_folders import (
@@ -230,12 +230,12 @@ def test_no_folder_and_an_unknown_layout(tmp_path: Path) -> None:
     assert "n01440760" in message_of(tmp_path) and "and 5 more" in message_of(tmp_path)
 
 
-@pytest.mark.parametrize("what", ["scandir", "read_text"])
+@pytest.mark.parametrize("what", ["scandir", "open_binary"])
 def test_what_cannot_be_read(root: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     def refuse(path: Any, *args: Any, **kwargs: Any) -> Any:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(os if what == "scandir" else Path, what, refuse)
+    monkeypatch.setattr(os if what == "scandir" else textfiles, what, refuse)
     message = message_of(root)
     assert "Permission denied" in message and str(root) in message
 

@@ -70,9 +70,9 @@ def test_decoding_outside_of_a_session_of_the_host_shares_the_host(undecoded, mo
     case, ready = undecoded
     asked, share = [], case.bench.share_host
 
-    def asking(what):
+    def asking(what, **options):
         asked.append(what)
-        return share(what)
+        return share(what, **options)
 
     monkeypatch.setattr(case.bench, "share_host", asking)
     ready.feed.crops.complete(case.decoding)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.base.errors import DataError
 from harness.base.store import file_digest
 from harness.images import file_digests
 from harness.images.dataset import ImageSet
@@ -96,6 +97,16 @@ def test_one_wrong_byte_is_found_wherever_it_is(
         memory.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         assert FileDigests(tmp_path / "memory").of(images.paths) == right
         assert memory.read_bytes() == whole
+
+
+def test_every_file_that_cannot_be_read_is_named(tmp_path: Path, images: ImageSet) -> None:
+    for path in images.paths[2:5]:
+        path.unlink()
+    with pytest.raises(DataError, match="3 images cannot be used") as caught:
+        FileDigests(tmp_path / "memory").of(images.paths)
+    assert [line.partition(": ")[0] for line in caught.value.files] == [
+        f"image {path}" for path in images.paths[2:5]
+    ]
 
 
 def test_a_memory_that_cannot_be_written_is_only_slower(tmp_path: Path, images: ImageSet) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.base.errors import DataError
 from harness.images.dataset import find_image_set
 from tests.selftest.image_folders import (
     DEVKIT_ORDER,
@@ -207,6 +209,14 @@ def test_a_val_txt_of_another_data_set_is_left_alone(tmp_path: Path, text: str) 
     put_text(tmp_path / "val_label.txt", lines())
     put_text(tmp_path / "val" / "val.txt", text)
     assert find_image_set(tmp_path).label_source == "val_label.txt"
+
+
+def test_a_label_file_of_hundreds_of_megabytes_is_not_read(tmp_path: Path) -> None:
+    put_images(tmp_path / "val")
+    put_text(tmp_path / "mine", lines())
+    os.truncate(tmp_path / "mine", 200 << 20)  # a hole: it takes no disk
+    with pytest.raises(DataError, match="is larger than 32 MiB"):
+        find_image_set(tmp_path, tmp_path / "mine")
 
 
 def test_json_is_known_by_its_content(tmp_path: Path) -> None:
