@@ -2,6 +2,7 @@
 # make env        only the environment that both use, .venv
 # make env-run    the small environment of a host that only runs compiled models: no PyTorch
 # make test       the harness's own tests, two at a time
+# make faults     kills, crowds, full disks and damage at random, a few tries of each
 # make lint       ruff, mypy, and which room may import which
 # TORCH=cpu       with any of them: take PyTorch's CPU wheels, from PyTorch's own index
 # PYTHON=...      the interpreter to use (3.11 or 3.12)

@@ -16,6 +16,7 @@ from pathlib import Path
 from harness.base.store import Entry, Store, file_digest
 from harness.records import reader
 from harness.records.reader import RunRecords
+from harness.records.writer import RESULTS
 from tests.selftest.running import QUICK, ROOT, TINY, alive, eventually
 
 PATIENCE_S = 180.0  # no run of the small network is longer on the slowest machine
@@ -135,7 +136,7 @@ class Place:
         """The latest run's records: no line is damaged, and none is there twice."""
         found = reader.read(self.latest)
         assert not found.damaged
-        text = (self.latest / reader.RESULTS).read_text()
+        text = (self.latest / RESULTS).read_text()
         lines = Counter(line for line in text.splitlines() if '"kind":"case"' in line)
         assert len(lines) == len(found.cases) == lines.total()
         return found

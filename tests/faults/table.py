@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -41,9 +41,9 @@ class Table:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "teardown" and report.passed:
-            found = dict(report.user_properties)
-            if "fault" in found:
-                self.rows[Row(*found["fault"])] += int(str(found.get("tries", 1)))
+            found: dict[str, Any] = dict(report.user_properties)
+            if (row := found.get("fault")) is not None:
+                self.rows[Row(*row)] += int(str(found.get("tries", 1)))
 
     def pytest_sessionfinish(self, exitstatus: int) -> None:
         if self.file is not None and exitstatus == 0:

@@ -67,7 +67,7 @@ def test_a_crowd_builds_each_artifact_once(tmp_path, tries):
         for entry in entries:
             check_entry(entry)
         for session in range(SESSIONS):
-            text = (folder / str(session) / reader.RESULTS).read_text()
+            text = (folder / str(session) / writer.RESULTS).read_text()
             lines = Counter(text.splitlines())
             assert set(lines.values()) == {ARTIFACTS}
             assert len(lines) == WORKERS

@@ -14,6 +14,7 @@ from harness.base.errors import HarnessError
 from harness.catalog.load import parse_catalog
 from harness.images import labels, synsets
 from harness.records import reader
+from harness.records.writer import RESULTS
 from harness.targets.ascend import cli, legacy, npu_info
 from tests.selftest.running import ROOT, TINY
 
@@ -71,7 +72,7 @@ PARSERS: dict[str, tuple[Callable[[bytes, Path], Any], list[bytes]]] = {
     "catalog": (parse_catalog, [TINY.read_bytes(), (ROOT / "baselines.yaml").read_bytes()]),
     "labels": (of_file(lambda path: labels.read(path, []), "val_label.txt"), [LABELS]),
     "classes": (of_file(synsets.read_list, "synsets.txt"), [SYNSETS]),
-    "records": (of_file(reader.read, reader.RESULTS), [RECORDS]),
+    "records": (of_file(reader.read, RESULTS), [RECORDS]),
 }
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.records import reader
 from harness.records.measurements import AccuracyMeasurement
+from harness.records.writer import RESULTS
 from tests.faults.started import PATIENCE_S, Place
 from tests.selftest.running import ROOT
 
@@ -77,7 +77,7 @@ def test_a_run_with_damaged_files(place, tmp_path, tries):
         shutil.copytree(place.latest, run)
         kinds = by_kind(run)
         any_file = rng.choice(kinds[rng.choice(sorted(kinds))])
-        damage(run / reader.RESULTS if number % 2 else any_file, rng)
+        damage(run / RESULTS if number % 2 else any_file, rng)
         for command in COMMANDS:
             done = subprocess.run(
                 [sys.executable, "-m", "harness", command, str(run)],

@@ -101,7 +101,7 @@ def test_a_kill_at_each_line(before, action, least, tmp_path, record_property):
         for entry in Store(folder / "store").entries():
             if before is not damage:
                 check_entry(entry)
-        if action is record and (folder / reader.RESULTS).exists():
+        if action is record and (folder / writer.RESULTS).exists():
             assert not reader.read(folder).damaged
         build(folder)
         record(folder)
