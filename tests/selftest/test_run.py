@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -56,6 +58,7 @@ class MadeUp:
     case: Case
     ends: Ending
     observed: Observed = field(default_factory=Observed)
+    listing: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
 
     def prepare(self) -> object:
         if isinstance(self.ends, HarnessError):
