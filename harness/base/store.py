@@ -29,6 +29,7 @@ from harness.base import locks, processes
 from harness.base.errors import HarnessError, StoreError, from_json
 from harness.base.files import now, open_binary, open_regular, regular_text
 from harness.base.stages import Stage
+from harness.base.uses import Uses
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -124,6 +125,13 @@ class Store:
     on_wait: Callable[[str], None] | None = None
     on_damage: Callable[[str], None] | None = None
     _verified: dict[Path, tuple[_Signature, ...]] = field(default_factory=dict)
+    _uses: Uses | None = None
+
+    @property
+    def uses(self) -> Uses:
+        """What this store uses: nobody removes it."""
+        self._uses = self._uses or Uses(self.root / "locks" / "in-use.lock")
+        return self._uses
 
     # Reading -----------------------------------------------------------------------------
 
@@ -141,6 +149,8 @@ class Store:
     def _read(self, kind: str, key: str) -> Entry | str | None:
         """Return the verified entry, or what is wrong with it, or None where there is none."""
         directory = self._directory(kind, key)
+        if os.path.isdir(self.root):  # nothing is made where nobody builds
+            self.uses.hold(f"{kind}-{key}")
         if not os.path.isdir(directory):  # false, not an error, where nothing may be read
             return None
         try:
@@ -374,15 +384,17 @@ class Store:
         """Remove an entry or a leftover of `name`; return False where it is gone already.
 
         Raises:
-            locks.LockTimeout: somebody is building it.
+            locks.LockTimeout: somebody is building it, or uses it.
             OSError: it cannot be removed.
         """
         grave = self.root / "staging" / f"{name}-gc-{secrets.token_hex(4)}"
         with locks.locked(self._lock_path(name), timeout_s=0.0, what="gc"):
             # Renamed first: a reader sees the whole entry or none of it.
             grave.parent.mkdir(parents=True, exist_ok=True)
+            staged = directory.parent == grave.parent
             try:
-                directory.rename(grave)
+                with contextlib.nullcontext() if staged else self.uses.none_of(name):
+                    directory.rename(grave)
             except FileNotFoundError:
                 return False
             remove_tree(grave)

@@ -67,7 +67,7 @@ class Tidied:
     """What `tidy` removed, with the reason, and what it left although it was asked to remove it."""
 
     removed: tuple[tuple[Entry, str], ...]
-    kept: tuple[Entry, ...]  # used within the last hour, or somebody is building it
+    kept: tuple[Entry, ...]  # used now or within the last hour, or somebody is building it
     failed: Failed  # entries and leftovers that cannot be removed
 
 
@@ -81,8 +81,8 @@ def tidy(
     """Remove entries not used for `older_than_s`, then the least recently used ones until at most
     `max_bytes` remain; leftovers of dead builds and damaged entries go as well.
 
-    Entries used within the last hour stay: a run may be about to open them. `key`: its first
-    digits name entries that go whenever they were used.
+    Entries used now or within the last hour stay: a run may be about to open them. `key`: its
+    first digits name entries that go unless they are used now.
     """
     removed: list[tuple[Entry, str]] = []
     kept: list[Entry] = []

@@ -117,7 +117,7 @@ def gc(
 ) -> None:
     """Remove artifacts that are old or too much; leftovers of dead builds go as well.
 
-    What was used within the last hour stays, unless its key is named.
+    What a run uses stays; so does what was used within the last hour, unless its key is named.
     """
     if key is not None and not re.fullmatch(f"[0-9a-f]{{{KEY_SHOWN},32}}", key):
         raise ConfigError(
@@ -134,7 +134,7 @@ def gc(
     removed = decimal(sum(entry.bytes for entry, _ in done.removed))
     summary = f"{plural(len(done.removed), 'artifact')}, {removed} removed"
     if done.kept:
-        summary += f"; {len(done.kept)} used within the last hour or in the making stay"
+        summary += f"; {len(done.kept)} used now or within the last hour, or in the making, stay"
     say(summary)
     if done.failed:
         path, error = done.failed[0]

@@ -128,7 +128,7 @@ class Place:
         assert found.end.complete, run.text()
         assert {case.outcome for case in found.cases} <= {"passed", "recorded"}, run.text()
         self.check_kept()
-        left = [*(self.store / "staging").iterdir(), *(self.folder / "tmp").glob("harness-*")]
+        left = [*(self.store / "staging").iterdir(), *(self.folder / "tmp").glob("npu-accept-*")]
         assert not left, f"left over: {left}"
         return found
 

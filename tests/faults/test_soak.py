@@ -27,7 +27,7 @@ def held(folder: Path) -> dict[str, int]:
         "descriptors": len(os.listdir("/proc/self/fd")),
         "processes": len(tasks),
         "shared memory": len([one for one in os.listdir("/dev/shm") if "harness" in one]),
-        "temporary files": len(list((folder / "tmp").glob("harness-*"))),
+        "temporary files": len(list((folder / "tmp").glob("npu-accept-*"))),
         "store": sum(one.stat().st_size for one in (folder / "store").rglob("*") if one.is_file()),
         "memory": memory,
     }

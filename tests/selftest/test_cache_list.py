@@ -64,14 +64,16 @@ def test_a_pipe_is_as_wide_as_columns_says(
 
 
 def test_what_was_used_within_the_hour_stays_and_is_told(cache, tmp_path: Path) -> None:
-    store = Store(tmp_path / "store")
-    one, other = put(store, "a", number=1), put(store, "b", number=2)
+    store, run = Store(tmp_path / "store"), Store(tmp_path / "store")
+    one, other = put(run, "a", number=1), put(Store(store.root), "b", number=2)
     os.utime(other.directory / MANIFEST, (0, 0))
     done = cache("gc", "--older-than-days=0")
     assert done.exit_code == 0
     assert "1 artifact, " in done.output
-    assert " removed; 1 used within the last hour or in the making stay" in done.output
+    assert " removed; 1 used now or within the last hour, or in the making, stay" in done.output
     assert [entry.key for entry in store.entries()] == [one.key]
+    assert "1 used now" in cache("gc", f"--key={one.key[:8]}").output
+    del run
     assert cache("gc", f"--key={one.key[:8]}").exit_code == 0
     assert list(store.entries()) == []
 

@@ -533,6 +533,40 @@ def test_gc_spares_an_entry_that_somebody_builds(tmp_path):
     assert len(tidy(store, older_than_s=DAY).removed) == 1
 
 
+def test_gc_spares_what_a_run_uses_and_says_so(tmp_path):
+    """Also one whose key is named: its next stage is about to open it."""
+    run = Store(tmp_path)
+    used, other = entry_of_age(run, 0, 9 * DAY), entry_of_age(Store(tmp_path), 1, 9 * DAY)
+    done = tidy(Store(tmp_path), key=used.key)
+    assert (done.removed, [one.key for one in done.kept]) == ((), [used.key])
+    done = tidy(Store(tmp_path), older_than_s=DAY)
+    assert [one.key for one, _ in done.removed] == [other.key]
+    assert [one.key for one in done.kept] == [used.key]
+    reader = Store(tmp_path)
+    assert reader.get(KIND, {"number": 0}) is not None  # two use it
+    aged(used.directory / MANIFEST, 9 * DAY)
+    del run
+    assert tidy(Store(tmp_path), key=used.key).removed == ()
+    del reader  # the last one ended
+    assert [one.key for one, _ in tidy(Store(tmp_path), key=used.key).removed] == [used.key]
+
+
+def test_what_a_process_used_is_free_when_it_is_dead(tmp_path):
+    entry = entry_of_age(Store(tmp_path), 0, 0)
+    code = (
+        "import sys, time; from pathlib import Path; from harness.base.stages import Stage\n"
+        "from harness.base.store import Store; store = Store(Path(sys.argv[1]))\n"
+        "print(store.get(Stage.EXPORT, {'number': 0}).key, flush=True); time.sleep(600)"
+    )
+    argv = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline().strip() == entry.key
+        assert len(tidy(Store(tmp_path), key=entry.key).kept) == 1
+        child.kill()
+    assert len(tidy(Store(tmp_path), key=entry.key).removed) == 1
+
+
 def test_gc_removes_leftovers_of_dead_builds_and_old_damage(tmp_path):
     key = key_of(KIND, INPUTS)
     young = tmp_path / "damaged" / f"export-{key}-0a1b2c3e"
@@ -569,7 +603,7 @@ def test_gc_spares_a_build_that_takes_hours(tmp_path):
 def test_an_entry_that_vanishes_during_gc(tmp_path, monkeypatch):
     """Another gc was faster."""
     store = Store(tmp_path)
-    entry = entry_of_age(store, 0, 9 * DAY)
+    entry = entry_of_age(Store(tmp_path), 0, 9 * DAY)
     monkeypatch.setattr(store, "entries", lambda: iter([entry]))
     tidy(Store(tmp_path), older_than_s=DAY)
     assert tidy(store, older_than_s=DAY) == Tidied((), (), ())

@@ -14,6 +14,9 @@ import pytest
 from harness.base import locks
 from harness.base.errors import DeviceError
 from harness.base.locks import lease_folder, shared
+from harness.base.stages import Stage
+from harness.base.store import Store
+from harness.base.store_care import tidy
 from harness.targets.leases import lease
 from harness.targets.protocol import Device
 
@@ -111,6 +114,20 @@ def test_a_folder_that_another_prepared_is_refused(host: Path, victim: int, trap
     with user(victim) if victim else pytest.MonkeyPatch.context():
         assert str(place) in take(place)
     assert list(ours.iterdir()) == list(place.iterdir()) == []
+
+
+def test_an_entry_that_another_user_reads_is_in_use(host: Path) -> None:
+    def build(staging: Path) -> str:
+        (staging / "file").write_text("x")
+        return ""
+
+    key = Store(host / "store").get_or_build(Stage.EXPORT, {}, build).key
+    with user(ALICE):
+        reader = Store(host / "store")
+        assert reader.get(Stage.EXPORT, {}) is not None
+    assert len(tidy(Store(host / "store"), key=key).kept) == 1
+    del reader
+    assert len(tidy(Store(host / "store"), key=key).removed) == 1
 
 
 def test_a_folder_without_the_sticky_bit_is_refused(host: Path) -> None:
