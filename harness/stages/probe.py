@@ -18,6 +18,7 @@ import numpy as np
 from harness.base.host import processor, required_version
 from harness.base.stages import Stage
 from harness.base.store import Entry, source_digest
+from harness.catalog.steps import Preprocessing
 from harness.images import generated, preprocess
 from harness.stages.context import CaseContext
 from harness.stages.inference import outputs_of
@@ -63,7 +64,7 @@ class Probe:
     def build(self, staging: Path) -> str:
         case = self.case
         with case.share_host("the output check") as lease:
-            crops = self._crops()
+            crops = draw(case.model.preprocessing, case.case.batch_size)
             # The graph as it is, not as the target's compiler changed it.
             session = open_onnx(
                 self.simplified.file(FILE),
@@ -85,16 +86,17 @@ class Probe:
         )
         return self._normalized(crops), outputs
 
-    def _crops(self) -> preprocess.UInt8:
-        batch_size, steps = self.case.case.batch_size, self.case.model.preprocessing
-        slots = generated.label_slots(-(-LEAST // batch_size) * batch_size, SEED)
-        return np.stack(
-            [
-                preprocess.crop(generated.make_image(SEED, index, slot, "landscape"), steps)
-                for index, slot in enumerate(slots)
-            ]
-        )
-
     def _normalized(self, crops: preprocess.UInt8) -> Float32:
         table = preprocess.normalization_table(self.case.model.preprocessing.normalize)
         return preprocess.normalize(crops, table)
+
+
+def draw(steps: Preprocessing, batch_size: int) -> preprocess.UInt8:
+    """Return the crops `uint8[N, S, S, 3]`: whole batches, and at least `LEAST` images."""
+    slots = generated.label_slots(-(-LEAST // batch_size) * batch_size, SEED)
+    return np.stack(
+        [
+            preprocess.crop(generated.make_image(SEED, index, slot, "landscape"), steps)
+            for index, slot in enumerate(slots)
+        ]
+    )

@@ -18,8 +18,8 @@ from harness.images import crops, dataset
 from harness.images.dataset import FIRST_LABELS
 from harness.plan import Case
 from harness.records.observed import SetFindings
+from harness.stages import probe
 from harness.stages.pipeline import CasePipeline
-from harness.stages.probe import Probe
 from harness.targets.leases import NotFree
 from tests.selftest.fakes import workbench
 from tests.selftest.image_folders import lines, name, put_images, put_text
@@ -75,9 +75,7 @@ def test_throughput_asks_for_no_images(tmp_path):
 
 @pytest.mark.parametrize(("batch_size", "count"), [(1, 2), (3, 3), (4, 4)])
 def test_the_output_check_takes_images_that_a_network_tells_apart(tmp_path, batch_size, count):
-    simplified: Any = SimpleNamespace(digest="d")
-    one = Probe(case(tmp_path, batch_size=batch_size), simplified)
-    crops = one._crops()
+    crops = probe.draw(case(tmp_path).model.preprocessing, batch_size)
     assert crops.shape == (count, 64, 64, 3)
     means = crops.mean((1, 2))
     for row, mean in enumerate(means):  # colours, and no two images of one
@@ -88,14 +86,14 @@ def test_the_output_check_takes_images_that_a_network_tells_apart(tmp_path, batc
 def test_whatever_makes_the_output_checks_images_is_in_its_key(tmp_path):
     simplified: Any = SimpleNamespace(digest="d")
     one = case(tmp_path)
-    keys = [Probe(one, simplified).inputs()]
+    keys = [probe.Probe(one, simplified).inputs()]
     own = one.model.preprocessing
     other_crop = own.crop.model_copy(update={"offset": "floor"})
     other_mean = own.normalize.model_copy(update={"mean": (0.5, 0.5, 0.5)})
     for part in ({"crop": other_crop}, {"normalize": other_mean}):
         one.model = one.model.model_copy(update={"preprocessing": own.model_copy(update=part)})
-        keys.append(Probe(one, simplified).inputs())
-    keys.append(Probe(case(tmp_path, batch_size=1), simplified).inputs())
+        keys.append(probe.Probe(one, simplified).inputs())
+    keys.append(probe.Probe(case(tmp_path, batch_size=1), simplified).inputs())
     assert all(one not in keys[:at] for at, one in enumerate(keys))
 
 
