@@ -19,7 +19,6 @@ from typing import Literal
 from harness.base import host
 from harness.base.errors import CheckpointError, HarnessError
 from harness.base.families import available, families, family_of
-from harness.base.locks import SHARED, shared
 from harness.base.stages import Stage
 from harness.base.store import Store
 from harness.base.terms import WHOLE_SET
@@ -224,10 +223,6 @@ def _disk(settings: Settings, models: Sequence[Model]) -> Iterator[Finding]:
         if not os.access(_existing(folder), os.W_OK):
             remedy = f"make it writable, or --{name}=DIR"
             yield say.lacks(f"{name} directory", f"{folder} cannot be written", remedy)
-    if not shared(settings.leases):
-        remedy = f"if others use its devices, as root: install -d -m 1777 {SHARED}"
-        found = f"{settings.leases}: runs of other users of this host are not seen"
-        yield say.note("device locks", found, remedy)
     # Models with one geometry share their crops.
     sizes = {
         model.preprocessing.model_dump_json(include={"resize", "crop"}): model.preprocessing.size

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.base.locks import SHARED, shared
 from harness.plan import Missing
 from harness.settings import Settings
 from harness.targets.protocol import Target
@@ -71,6 +72,14 @@ class Findings:
         """Say what the targets cannot run without; `more` are other fields of `Finding`."""
         more = {"needed_by": self.of, "kind": self.kind, **more}
         return Finding(self.group, what, "lacks", found, remedy, self.of, **more)
+
+    def locks(self, folder: Path) -> Finding:
+        """Say whether other users of the host see which devices are held."""
+        what = "device locks"
+        if shared(folder):
+            return self.ok(what, f"{folder}: shared by the users of this host")
+        remedy = f"if others use its devices, as root: install -d -m 1777 {SHARED}"
+        return self.note(what, f"{folder}: runs of other users are not seen", remedy)
 
     def check(self, good: bool, what: str, found: str, remedy: str, **more: Any) -> Finding:
         """Say `ok` where it is `good`, else what lacks."""

@@ -128,6 +128,8 @@ def _devices(settings: Settings, host: AscendHost, say: Findings) -> Iterator[Fi
         yield say.lacks(what, error.message, error.remedy)
         return
     yield say.ok(what, str(host.npu_smi.program))
+    if not settings.of(AscendOptions).simulate_ascend:
+        yield say.locks(settings.leases)
     versions = host.toolkit.versions
     driver = info.driver_version or versions.get("driver", "")
     firmware = firmware or versions.get("firmware", "not told")

@@ -61,6 +61,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         target = CudaTarget(quick)
         names = ", ".join(f"{device.index}: {device.name}" for device in target.devices())
         yield say.ok("GPUs", f"{names}; driver {target.identity().get('driver', 'not told')}")
+        yield say.locks(settings.leases)
     except HarnessError as error:
         yield say.lacks("GPUs", error.message, error.remedy, kind="machine", short=_NO_GPU)
     plain, of_gpu = _version("onnxruntime"), _version("onnxruntime-gpu")
