@@ -52,6 +52,8 @@ def pytest_configure(config: pytest.Config) -> None:
     worker: dict[str, Any] = getattr(config, "workerinput", {})  # xdist sets it on its workers
     if getattr(config.option, "dist", "no") == "each":
         raise pytest.UsageError("--dist=each runs each case several times; use --dist=load")
+    if getattr(config.option, "setuponly", False) or getattr(config.option, "setupplan", False):
+        raise pytest.UsageError("--setup-only and --setup-plan run no case; see npu-accept plan")
     given = {one.name: config.getoption(one.ini, default=None) for one in settings.OPTIONS}
     given["target"] = worker.get("acceptance_target") or given["target"]
     keys = [key for one in settings.OPTIONS for key in one.keys]

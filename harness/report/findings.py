@@ -44,12 +44,16 @@ EXITS: dict[int, str] = {
 }
 
 
-def exit_words(shown: Shown) -> str:
-    """Return the exit code with its meaning; empty where the records have no end line."""
+def exit_words(shown: Shown, *, bad: bool) -> str:
+    """Return the exit code with its meaning; empty where the records have no end line. `bad`: what
+    the records say of the run.
+    """
     end = shown.records.end
     if end is None:
         return ""
     meaning = EXITS.get(end.exit_status)
+    if bad and end.exit_status == Exit.PASSED:
+        meaning = "its records do not bear that out"
     code = say("exit code {code}", code=end.exit_status)
     return f"{code}{say(': ')}{say(meaning)}" if meaning else code
 

@@ -102,7 +102,7 @@ class RunView:
 
     @property
     def exit_words(self) -> str:
-        return findings.exit_words(self.shown)
+        return findings.exit_words(self.shown, bad=self.headline.tone == "bad")
 
     @cached_property
     def counts(self) -> tuple[tuple[Look, int], ...]:

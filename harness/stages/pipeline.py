@@ -268,8 +268,9 @@ class CasePipeline(CaseContext):
             path = self.log_path(Stage.DATA)
             # Once for an error that cases share.
             if error.files and not error.remedy.endswith("-data.log"):
-                path.write_text("\n".join(error.files) + "\n", "utf-8", "replace")
-                error.remedy += f"; all of them are in {path.relative_to(self.bench.run_dir)}"
+                with contextlib.suppress(OSError):  # the error is the one to be told
+                    path.write_text("\n".join(error.files) + "\n", "utf-8", "replace")
+                    error.remedy += f"; all of them are in {path.relative_to(self.bench.run_dir)}"
             raise
 
     def decoding(self) -> contextlib.AbstractContextManager[object]:

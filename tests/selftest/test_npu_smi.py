@@ -131,9 +131,15 @@ def without(name: str, fragment: str, end: str = "") -> str:
             sample("310p3_22.0.2").replace("| 4       310P3", "| 1       310P3"),
             "two chips have one NPU and chip id",
         ),
-        ("", "shows no chip"),
-        ("no table", "shows no chip"),
-        ("| NPU  Name | Health | Power(W) |\n", "shows no chip"),
+        ("", "cannot be read: there is no table"),
+        ("no table", "cannot be read: there is no table"),
+        ("| NPU  Name | Health | Power(W) |\n", "cannot be read: there is no table"),
+        ("+---+\n| npu-smi 22.0.4  Version: 22.0.4 |\n+---+\n", "shows no chip"),
+        # Cut between two lines: the chips that it has are not all.
+        (
+            sample("310_22.0.4").partition("0000:84:00.0")[0] + "0000:84:00.0 | 0 |",
+            "ends after a row",
+        ),
     ],
 )
 def test_a_table_that_cannot_be_trusted_is_an_error(text: str, message: str) -> None:
@@ -228,7 +234,7 @@ def test_info_and_its_log(tmp_path: Path) -> None:
             "a library of the driver is not found",
             "LD_LIBRARY_PATH",
         ),
-        ("", 0, "shows no chip", "two rows"),
+        ("", 0, "cannot be read: there is no table", "by hand"),
         ("", 3, "ended with exit code 3: it printed nothing", "check the driver"),
         ("what is this\n", 1, "ended with exit code 1: what is this", "check the driver"),
     ],

@@ -47,6 +47,15 @@ def test_accuracy_without_configuration_names_each_missing_thing(run_pytest):
     assert not done.runs.exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "code"), [("--fixtures", 0), ("--setup-only", 4), ("--setup-plan", 4)]
+)
+def test_what_runs_no_case_makes_no_run(run_pytest, option, code):
+    done = run_pytest(option, "--rehearsal", env={"PYTHONOPTIMIZE": "2"})
+    assert done.code == code, done.output
+    assert "Traceback" not in done.output and not done.runs.exists()
+
+
 def test_collect_only_always_works_and_imports_nothing_heavy():
     (code, heavy), output = modules_after(["--collect-only", "-q"])
     assert (code, heavy) == (0, []), output

@@ -239,6 +239,7 @@ def test_a_code_that_says_passed_does_not_outweigh_broken_records(records: RunRe
         screen = first_screen(records, code)
         assert (screen.word, screen.good) == ("records", False)
         assert "RUN FAILED: records" in screen.lines
+        assert "nothing failed" not in "\n".join(screen.lines)
     assert first_screen(replace(records, end=None), 0).word == "records"
 
 

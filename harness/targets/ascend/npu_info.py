@@ -135,6 +135,13 @@ def parse_info(text: str) -> NpuInfo:
             pair = " and ".join(repr(" | ".join(cells)[:200]) for cells in data[at : at + 2])
             raise _unreadable(f"no pair of rows: {pair}", text)
         chips.append(chip)
+    lines = text.splitlines()
+    rulers = [at for at, line in enumerate(lines) if line.strip().startswith("+")]
+    last = max((at for at, line in enumerate(lines) if _is_data(_cells(line))), default=0)
+    if rulers and rulers[-1] < last:
+        raise _unreadable("it ends after a row of its table", text)
+    if not (chips or rulers):
+        raise _unreadable("there is no table", text)
     if not chips:
         raise DeviceError(
             "npu-smi info shows no chip",
