@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -10,6 +12,9 @@ ROOT = Path(__file__).resolve().parents[2]
 """The checkout: on `PYTHONPATH` of what imports the harness."""
 
 
+# A Python other than the harness's would look for its modules where this one has them; without
+# its user's folder it may lack what was installed by `pip install --user`.
+_OF_A_PYTHON = ("PYTHONHOME", "PYTHONNOUSERSITE")
 _OF_LIBRARIES = ("TIMM_", "ONNXSIM_")
 
 
@@ -18,6 +23,31 @@ def for_builds(env: Mapping[str, str]) -> dict[str, str]:
     simplifies otherwise: they are in no artifact's key.
     """
     return {name: value for name, value in env.items() if not name.startswith(_OF_LIBRARIES)}
+
+
+def without_own_python(env: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment in which another Python is found and finds its own modules.
+
+    The harness's virtual (or conda) environment leaves PATH, as `deactivate` does, and what the
+    harness is imported from leaves PYTHONPATH. Where it runs in no environment of its own, PATH
+    stays: its Python is the host's then.
+    """
+    prefix = os.path.realpath(sys.prefix)
+    has_own = sys.prefix != sys.base_prefix or os.path.isdir(os.path.join(prefix, "conda-meta"))
+    left = {name: value for name, value in env.items() if name not in _OF_A_PYTHON}
+    if has_own and os.path.realpath(env.get("VIRTUAL_ENV", "/")) == prefix:
+        del left["VIRTUAL_ENV"]
+    numpy = importlib.util.find_spec("numpy")
+    own = {os.path.realpath(ROOT)}
+    if numpy is not None and numpy.origin:
+        own.add(os.path.realpath(Path(numpy.origin).parents[1]))
+    if has_own:
+        own.add(os.path.join(prefix, "bin"))
+    for name in ("PATH", "PYTHONPATH"):
+        kept = [one for one in entries(env, name) if os.path.realpath(one) not in own]
+        if len(kept) < len(entries(env, name)):
+            left[name] = os.pathsep.join(kept)
+    return left
 
 
 def entries(env: Mapping[str, str], name: str) -> list[str]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -22,6 +24,7 @@ FAILED = 255  # -1, as a shell sees it
 _REQUIRED = ("framework", "model", "output", "soc_version")
 _NOT_SIMULATED = ("dynamic_batch_size", "dynamic_image_size", "dynamic_dims", "insert_op_conf")
 _KEEPS_FLOAT32 = ("force_fp32", "must_keep_origin_dtype")
+_MODULES = "numpy, decorator, attr, psutil, cffi, sympy, scipy, google.protobuf"
 _CHOICES: Mapping[str, str] = {
     "framework": "5",  # ONNX
     "soc_version": "Ascend310 Ascend310P1 Ascend310P3",
@@ -66,6 +69,8 @@ def main(argv: Sequence[str], host: Host) -> int:
             hang()
         began = time.monotonic()
         _check(flags, host.config)
+        if host.config.atc_python:
+            _import_modules(host.config)
         if host.strikes("unsupported-operator"):
             raise AtcError(
                 "EZ3002",
@@ -136,6 +141,18 @@ def _check(flags: Mapping[str, str], config: SimulatorConfig) -> None:
     for name in _NOT_SIMULATED:
         if name in flags:
             raise _invalid(f"--{name}", flags[name], "it is not simulated")
+
+
+def _import_modules(config: SimulatorConfig) -> None:
+    """Import what the real one needs of the first `python3` on PATH. Its words: users' reports."""
+    lines = f"import {_MODULES}" + "\nnumpy.float_" * (major_minor(config.cann) < (8, 5))
+    python = shutil.which("python3")
+    if python is None:
+        raise AtcError("EC0010", "Failed to import Python module [there is no python3.].")
+    done = subprocess.run([python, "-c", lines], capture_output=True, text=True, timeout=60)
+    if done.returncode:
+        reason = done.stderr.strip().rpartition("\n")[2]
+        raise AtcError("EC0010", f"Failed to import Python module [{reason}.].")
 
 
 def _compile(flags: Mapping[str, str], host: Host) -> None:

@@ -40,6 +40,7 @@ class SimulatorConfig:
     generation: str = "v5"
     cann: str = "8.0.RC2"
     atc_seconds: float = 0.0
+    atc_python: bool = False
     compute: str = "onnx"
     float16: bool = False
     time: tuple[str, float | None] = ("real", None)
@@ -139,6 +140,7 @@ _KEYS: Mapping[str, _Key] = {
     "generation": _Key(_one_of("v1", "v2", "v5"), "a generation of ais_bench: v1, v2, v5"),
     "cann": _Key(_version, "a version of the toolkit such as 5.1.RC2, 8.0.RC2"),
     "atc_seconds": _Key(_seconds, "the seconds that atc takes at least"),
+    "atc_python": _Key(_switch, "0 or 1: atc needs its modules in the first python3 on PATH"),
     "compute": _Key(_one_of("onnx", "none"), "onnx: ONNX Runtime, or none: zeros"),
     "float16": _Key(_switch, "0 or 1: through float16, as atc's default precision does"),
     "time": _Key(

@@ -252,7 +252,7 @@ NOISE = "[ERROR] GE(1,atc):2024-01-01 E19999: noise\n[DEBUG] GE add error_code E
             "EC0010: [PID: 1] 2025-07-08-10:25:28.680.962 Failed to import Python module "
             "[ModuleNotFoundError: No module named 'decorator'.].\n",
             "EC0010: Failed to import Python module [ModuleNotFoundError: No module named 'decor",
-            "decorator",
+            "--cann-python",
         ),
         ("E19999: Inner Error!\n        x[FUNC:y][FILE:z]\n", "E19999: Inner Error! x", "plog"),
         ("EE9999: Inner Error! \n", "EE9999: Inner Error!", "an inner error of CANN"),

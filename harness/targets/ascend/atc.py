@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.base import scratch
+from harness.base.environment import with_entries
 from harness.base.errors import CompileError
 from harness.base.processes import (
     NOT_FOUND,
@@ -25,6 +26,7 @@ from harness.base.processes import (
     signal_said,
 )
 from harness.targets.ascend.cann_errors import first_error
+from harness.targets.ascend.cann_python import folder_with
 from harness.targets.ascend.toolkit import Toolkit
 
 STEM = "model"  # atc takes letters, digits, `_`, `.` and `-`, and looks for ".om" in whole paths
@@ -216,11 +218,17 @@ class Compilation:
             deadline_s=max(0.0, self._limit - time.monotonic()),
             log=self.log,
             cwd=self._work,  # kernel_meta, fusion_result.json and others are written where it runs
-            env={**self.toolkit.compiler_env, **more},
+            env={**self._env(), **more},
             pass_fds=self.pass_fds,
             dies_with_us=True,
         )
         return done, done.output().replace("\r", "\n")  # of progress bars
+
+    def _env(self) -> Mapping[str, str]:
+        env, python = self.toolkit.compiler_env, self.toolkit.cann_python
+        if python is None:
+            return env
+        return with_entries(env, "PATH", first=[folder_with(python, self._work)])
 
     def _result(self, done: Completed, text: str, *, tuned: bool = False) -> Path:
         if not _succeeded(done, text):
@@ -264,8 +272,8 @@ _OPERATOR = (
     "package of the chip (CANN 8.5 and later), or use a newer CANN"
 )
 _PYTHON = (
-    "install the named module for the Python that CANN uses (numpy, decorator, sympy, scipy, "
-    "attrs, psutil, cffi), and put that Python first on PATH"
+    "install the named module, in a version that this CANN takes, for the Python that atc uses, or "
+    "name another: --cann-python=PYTHON; `python -m harness doctor` shows it with its modules"
 )
 _FLAGS = "compare the command in the log with this CANN's `atc --help`"
 _REMEDIES = {

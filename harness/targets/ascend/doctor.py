@@ -13,7 +13,7 @@ from pathlib import Path
 from harness.base import scratch
 from harness.base.errors import HarnessError
 from harness.settings import Settings
-from harness.targets.ascend import drivers, simulation
+from harness.targets.ascend import cann_python, drivers, simulation
 from harness.targets.ascend.host import AscendHost, Patience, Place, chips_of
 from harness.targets.ascend.npu_info import Chip, NpuInfo
 from harness.targets.ascend.options import CHIPS, AscendOptions
@@ -84,9 +84,9 @@ def _parts(
     settings: Settings, folder: Path, locks: Path, environment: Mapping[str, str], group: str
 ) -> Iterator[Finding]:
     say = Findings(group, _OF)
-    patience = Patience(query_s=QUERY_S, wait_s=QUERY_S)
+    patience, options = Patience(query_s=QUERY_S, wait_s=QUERY_S), settings.of(AscendOptions)
     place = Place(folder, folder, locks)
-    host = AscendHost(settings.of(AscendOptions), place, environment, patience)
+    host = AscendHost(options, place, environment, patience)
     try:
         tools = host.toolkit
     except HarnessError as error:
@@ -104,8 +104,29 @@ def _parts(
     yield say.check(
         bool(tools.atc), what, str(tools.atc or tools.why_not("atc")), remedy, short=_NO_ATC
     )
+    if tools.atc and simulation.needs_python(options):
+        yield _python(tools, folder, say)
     yield from _devices(settings, host, Findings(group, _OF, "machine"))
-    yield from _drivers(settings.of(AscendOptions).driver, tools, folder, say)
+    yield from _drivers(options.driver, tools, folder, say)
+
+
+def _python(tools: Toolkit, folder: Path, say: Findings) -> Finding:
+    """Say which Python atc will use, what it has, and what this CANN does not take of it."""
+    what, found = "the Python that atc uses", cann_python.probe(tools, folder)
+    another = "--cann-python=PYTHON names another"
+    if isinstance(found, str):
+        return say.lacks(what, found, f"a Python 3 outside the harness's environment; {another}")
+    install = f"{tools.compiler_python} -m pip install"
+    has = [f"{name} {found.modules[name]}" for name in cann_python.MODULES if name in found.modules]
+    text = f"{tools.compiler_python}, {', '.join([f'Python {found.version}', *has])}"
+    outside = found.outside(tools.versions.get("cann", ""))
+    if found.missing:
+        names = ", ".join(found.missing)
+        remedy = f"{install} {' '.join(found.missing)}; or {another}"
+        return say.lacks(what, f"{text}; without {names}", remedy, short=f"atc's Python: {names}")
+    if outside:
+        return say.note(what, f"{text}; outside: {outside}", f"{install} what it takes; {another}")
+    return say.ok(what, text)
 
 
 def _devices(settings: Settings, host: AscendHost, say: Findings) -> Iterator[Finding]:

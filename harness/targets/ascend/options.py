@@ -71,6 +71,13 @@ class AscendOptions(TargetOptions):
         "PYTHON",
         **_TOOL,
     )
+    cann_python: str | None = option(
+        "text",
+        "the Python that atc and aoe use (default: the first python3 on PATH outside the "
+        "harness's environment)",
+        "PYTHON",
+        group=GROUP,
+    )
 
     @property
     def simulated(self) -> bool:

@@ -43,6 +43,11 @@ def check(options: AscendOptions, target: str | None) -> str:
     return config.soc_version
 
 
+def needs_python(options: AscendOptions) -> bool:
+    """Return whether atc needs a Python of its own: a simulated one only where it is told so."""
+    return not options.simulate_ascend or _config(options, None).atc_python
+
+
 def _config(options: AscendOptions, target: str | None) -> SimulatorConfig:
     from harness import simulator
 

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.base import scratch
-from harness.base.environment import entries, with_entries
+from harness.base.environment import entries, with_entries, without_own_python
 from harness.base.errors import ConfigError
 from harness.base.processes import Completed, run
 from harness.targets.ascend.options import AscendOptions
@@ -58,19 +58,27 @@ class Toolkit:
     aoe: Path | None = None
     benchmark: Path | None = None
     msit: Path | None = None
+    cann_python: Path | None = None  # the Python that was named for atc and aoe
     ais_infer: Path | None = None  # ais_infer.py of CANN 5.1
     devlib: Path | None = None  # stand-ins for the driver's libraries, where there is no driver
     blocked: Mapping[str, Path] = field(default_factory=dict)  # by name: may not be executed
 
     @property
     def compiler_env(self) -> Mapping[str, str]:
-        """`env` for atc and aoe: where there is no driver they link against CANN's `devlib`.
+        """`env` for atc and aoe: they use the first `python3` on PATH, which must not be the
+        harness's; where there is no driver they link against CANN's `devlib`.
 
         Never for anything that runs a model: those libraries have no device behind them.
         """
+        env = without_own_python(self.env)
         if self.devlib is None:
-            return self.env
-        return with_entries(self.env, "LD_LIBRARY_PATH", last=[self.devlib])
+            return env
+        return with_entries(env, "LD_LIBRARY_PATH", last=[self.devlib])
+
+    @property
+    def compiler_python(self) -> Path | None:
+        """The Python that atc and aoe use; None where there is none."""
+        return self.cann_python or _which("python3", self.compiler_env)
 
     def why_not(self, name: str) -> str:
         """Say why a program was not found."""
@@ -97,7 +105,8 @@ def find_toolkit(
         ConfigError: an option names nothing, or an `ascend_home` whose `set_env.sh` fails. Never
             for a tool that is absent.
     """
-    python = _interpreter(options.ais_python, environment)
+    python = _interpreter(options.ais_python, environment) or sys.executable
+    cann_python = _interpreter(options.cann_python, environment)
     atc = _program(options.atc, "atc")
     npu_smi = _program(options.npu_smi, "npu-smi")
     benchmark = _program(options.benchmark_tool, "the benchmark tool")
@@ -118,6 +127,7 @@ def find_toolkit(
         benchmark=benchmark or _which(f"benchmark.{machine}", env),
         msit=_which("msit", env, [Path(python).parent]),
         python=python,
+        cann_python=Path(cann_python) if cann_python else None,
         ais_infer=options.ais_infer,
         environment_source=source,
         versions=_versions(homes, drivers, machine, atc),
@@ -249,9 +259,9 @@ def _program(path: Path | None, what: str) -> Path | None:
     return path
 
 
-def _interpreter(python: str | None, environment: Mapping[str, str]) -> str:
+def _interpreter(python: str | None, environment: Mapping[str, str]) -> str | None:
     if python is None:
-        return sys.executable
+        return None
     if os.sep in python:
         return str(_program(Path(python).absolute(), "the Python interpreter"))
     program = _which(python, environment)
