@@ -283,10 +283,12 @@ def _folder_for_all(folder: Path) -> int:
             with contextlib.suppress(OSError):
                 whole = FOLDER_FOR_ALL if ours == 0 else 0o700
                 path.chmod(whole if path == folder else 0o755)
-    fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+    fd = os.open(folder, os.O_PATH | os.O_NOFOLLOW)
     at = os.fstat(fd)
     problem = ""
-    if at.st_uid not in (0, ours):
+    if not stat.S_ISDIR(at.st_mode):
+        problem = "it is a link, or no folder"
+    elif at.st_uid not in (0, ours):
         problem = f"it belongs to user {at.st_uid}, who could remove a lock that is held"
     elif at.st_mode & stat.S_IWOTH and not at.st_mode & stat.S_ISVTX:
         problem = "without the sticky bit everybody could remove a lock that is held"

@@ -12,7 +12,7 @@ import hashlib
 import os
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from harness.base.files import open_regular
@@ -28,9 +28,9 @@ class Uses:
         self._path = path
         self._fd = -1
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
         if self._fd >= 0:
-            os.close(self._fd)
+            close(self._fd)
 
     def hold(self, name: str) -> None:
         """Mark an entry as used, where the store can be written."""
