@@ -13,7 +13,6 @@ from harness.diagnosis import devices, trials
 from harness.diagnosis.agreement import CELLS, Agreement, agree
 from harness.diagnosis.evidence import Evidence
 from harness.diagnosis.words import COMPILED, EAGER, EXPORTED, GIVEN, SIMPLIFIED, STAGES
-from harness.measure import device as leasing
 from harness.stages import eager
 from harness.stages.inference import outputs_of
 from harness.targets.protocol import Float32
@@ -75,9 +74,10 @@ def compiled_stage(evidence: Evidence) -> None:
     Then try the usual mistakes on it, and another device.
     """
     evidence.check_time()
-    case, prepared, wait = evidence.case, evidence.prepared, evidence.left_s
+    case, prepared = evidence.case, evidence.prepared
     reference = next(iter(evidence.logits.values()), None)
-    with leasing.opened(case, prepared, devices.others(case), timeout_s=wait) as session:
+    with devices.preferred(case, prepared, evidence.left_s) as (session, moved):
+        evidence.findings.moved = moved
         as_fed = evidence.logits[COMPILED] = outputs_of(session, evidence.input)
         if not evidence.right_is_fed:
             as_fed = evidence.as_fed = outputs_of(session, evidence.pictures.fed)

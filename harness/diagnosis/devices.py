@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.base.errors import DeviceError
@@ -15,7 +17,7 @@ from harness.records.measurements import ThroughputMeasurement
 from harness.records.observed import Diagnosis, Section
 from harness.stages.inference import outputs_of
 from harness.stages.pipeline import CasePipeline, Prepared
-from harness.targets.protocol import Float32
+from harness.targets.protocol import Float32, Session
 
 WAIT_S = 60.0  # for the other device
 
@@ -29,11 +31,29 @@ class Elsewhere:
     outputs: Float32
 
 
-def others(case: CasePipeline) -> set[str]:
-    """Return the devices but that of the case; none where that one is not to be had."""
+@contextlib.contextmanager
+def preferred(
+    case: CasePipeline, prepared: Prepared, wait_s: float
+) -> Iterator[tuple[Session, tuple[str, str] | None]]:
+    """Open the compiled model on the device that the case ran on, or on another where that one is
+    not to be had; yields the session, and from which device to which it has moved.
+    """
+    ran_on = case.device.id if case.device is not None else ""
     usable = {device.id for device in case.bench.pool.usable()}
-    ours = {case.device.id} if case.device is not None else set()
-    return usable - ours if ours <= usable else set()
+    with contextlib.ExitStack() as stack:
+        try:
+            rest = usable - {ran_on} if ran_on in usable else set()
+            wait = wait_s / 3 if rest else wait_s
+            opening = leasing.opened(case, prepared, rest, timeout_s=wait)
+            session = stack.enter_context(opening)
+        except DeviceError:
+            if not rest:
+                raise
+            opening = leasing.opened(case, prepared, timeout_s=wait_s - wait)
+            session = stack.enter_context(opening)
+        assert case.device is not None
+        here = case.device.id
+        yield session, (ran_on, here) if ran_on and ran_on != here else None
 
 
 def elsewhere(

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.base.stages import Stage
 from harness.catalog.load import load_catalog
-from harness.diagnosis import pairing
+from harness.diagnosis import devices, pairing
 from harness.diagnosis.agreement import agree
 from harness.diagnosis.suspects import suspects
+from harness.diagnosis.words import Findings, words
 from harness.stages.inference import outputs_of
+from harness.targets.leases import NotFree
 from tests.selftest.fakes import FakeSession
 from tests.selftest.running import ROOT
 
@@ -44,6 +51,43 @@ def test_outputs_leave_padding_out():
     session = FakeSession(lambda view: view.reshape(4, -1)[:, :10].copy())
     images = np.arange(6 * 12, dtype=np.float32).reshape(6, 3, 2, 2)
     assert np.array_equal(outputs_of(session, images), images.reshape(6, -1)[:, :10])
+
+
+@pytest.mark.parametrize(
+    ("ran_on", "busy", "tried", "moved"),
+    [
+        ("npu-1", False, [{"npu-0"}], None),
+        ("npu-1", True, [{"npu-0"}, set()], ("npu-1", "npu-0")),
+        ("npu-7", False, [set()], ("npu-7", "npu-0")),  # set aside
+        ("", False, [set()], None),
+    ],
+)
+def test_the_runs_device_is_asked_first(monkeypatch, ran_on, busy, tried, moved):
+    chips = {one: SimpleNamespace(id=one) for one in ("npu-0", "npu-1", "npu-7")}
+    pool = SimpleNamespace(usable=lambda: [chips["npu-0"], chips["npu-1"]])
+    case: Any = SimpleNamespace(bench=SimpleNamespace(pool=pool), device=chips.get(ran_on))
+    asked = []
+
+    @contextlib.contextmanager
+    def opened(case, prepared, without=(), *, timeout_s):
+        asked.append(set(without))
+        if busy and without:
+            raise NotFree("somebody measures")
+        case.device = next(one for one in pool.usable() if one.id not in without)
+        yield
+
+    monkeypatch.setattr(devices, "leasing", SimpleNamespace(opened=opened))
+    prepared: Any = None
+    with devices.preferred(case, prepared, 9.0) as (_, changed):
+        assert changed == moved
+    assert asked == tried
+
+
+def test_results_that_another_device_does_not_repeat_are_the_devices():
+    here = words(Findings(unrepeatable=3), 8, 3e-2)
+    stage, _, summary = words(Findings(unrepeatable=3, moved=("npu-1", "npu-0")), 8, 3e-2)
+    assert (here[0], stage) == (Stage.INFER, Stage.DEVICE)
+    assert summary.startswith("npu-1 gives wrong outputs and npu-0 the right ones")
 
 
 @given(
