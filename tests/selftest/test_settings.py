@@ -137,7 +137,9 @@ def test_which_paths_are_utf8(encoding: str, good: bool) -> None:
 )
 def test_bad_values_are_named_with_their_source(name: str, raw: str) -> None:
     (option,) = (option for option in OPTIONS if option.name == name)
-    assert f"{option.flag}: {raw!r} is not" in refused({name: raw}).message
+    message = refused({name: raw}).message
+    assert message.startswith(f"{option.flag}: {raw!r}"[:1000])
+    assert " is not " in message or len(raw) > 1000  # of a long value the middle is left out
     assert refused(environment={option.environment: raw}).message.startswith(
         f"${option.environment}"
     )
