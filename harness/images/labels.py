@@ -188,8 +188,10 @@ def _devkit_numbers(file: _File) -> dict[str, int] | None:
 
     Line n belongs to ILSVRC2012_val_n, so that a part of the images has its labels too.
     """
+    if not all(_NUMBER.fullmatch(line) for _, line in numbered_lines(file.text)):
+        return None
     lines = list(numbered_lines(file.text))
-    if not lines or not all(_NUMBER.fullmatch(line) for _, line in lines):
+    if not lines:
         return None
     for wanted, (number, _) in enumerate(lines, 1):
         if number != wanted:  # after which every label would be another image's
@@ -220,7 +222,7 @@ def _kaggle(file: _File) -> dict[str, int] | None:
     remedy = (
         "each line is an image, a comma and a WNID: `ILSVRC2012_val_00000001,n01751748 1 2 3 4`"
     )
-    lines = parsed_lines(file.path, f"\n{body}", _KAGGLE_LINE, remedy)
+    lines = list(parsed_lines(file.path, f"\n{body}", _KAGGLE_LINE, remedy))
     wnids = sorted({match[2] for _, match in lines})
     index = _indices(wnids, f"{file.path} has {len(wnids)} WNIDs", file.places) if lines else {}
     entries = [(f"line {number}", stem(match[1]), index[match[2]]) for number, match in lines]
@@ -231,7 +233,7 @@ def _names_and_indices(file: _File) -> dict[str, int]:
     """`val_label.txt`: lines of a file name, a space and a class index."""
     lines = parsed_lines(file.path, file.text, _LINE, _LINE_WANTED)
     return _checked(
-        file.path, [(f"line {number}", stem(match[1]), int(match[2])) for number, match in lines]
+        file.path, ((f"line {number}", stem(match[1]), int(match[2])) for number, match in lines)
     )
 
 
@@ -243,7 +245,7 @@ READERS = (
 )
 
 
-def _checked(path: Path, entries: Sequence[tuple[str, str, int]]) -> dict[str, int]:
+def _checked(path: Path, entries: Iterable[tuple[str, str, int]]) -> dict[str, int]:
     """Labels by stem from (where, stem, label)."""
     labels: dict[str, int] = {}
     twice: list[str] = []

@@ -42,17 +42,26 @@ def read_text(path: Path, what: str) -> str:
 
 def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
     """Lines that are not blank, without space around them, with their numbers from 1."""
-    for number, line in enumerate(text.split("\n"), 1):
-        if stripped := line.strip():
+    begin, number = 0, 1
+    while begin <= len(text):  # a list of all lines would be three times the text
+        end = text.find("\n", begin)
+        end = len(text) if end < 0 else end
+        if stripped := text[begin:end].strip():
             yield number, stripped
+        begin, number = end + 1, number + 1
 
 
 def parsed_lines(
     path: Path, text: str, form: re.Pattern[str], remedy: str
-) -> list[tuple[int, re.Match[str]]]:
-    """Lines of one form with their numbers. Raises `DataError` that names those of another."""
-    matches = [(number, line, form.fullmatch(line)) for number, line in numbered_lines(text)]
-    malformed = [f"line {number} {line[:60]!r}" for number, line, match in matches if not match]
+) -> Iterator[tuple[int, re.Match[str]]]:
+    """Lines of one form with their numbers. Raises `DataError` at the end, that names those of
+    another.
+    """
+    malformed = []
+    for number, line in numbered_lines(text):
+        if match := form.fullmatch(line):
+            yield number, match
+        else:
+            malformed.append(f"line {number} {line[:60]!r}")
     if malformed:
         raise DataError(f"malformed in {path}: {some(malformed)}", remedy=remedy)
-    return [(number, match) for number, _, match in matches if match]
