@@ -183,7 +183,7 @@ def cause_of_error(error: ErrorInfo) -> Reason:
 
 def _of_error(case: CaseLine, error: ErrorInfo) -> Reason:
     reason = cause_of_error(error)
-    aside = bool(case.attempts) and reason.cause == "toolchain"
+    aside = any(one.aside for one in case.attempts) and reason.cause == "toolchain"
     why = reason.why + "; a device was set aside before" * aside
     return Reason(reason.cause, why, error.remedy)
 

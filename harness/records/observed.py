@@ -99,12 +99,16 @@ class ImagesInfo:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A device on which the case failed before it was tried on another."""
+    """A try of the case, or of a build, that failed and was made again.
+
+    `aside`: the device failed, and was set aside for the run; else the machine ended the try.
+    """
 
     device: str
     stage: Stage
     error: str
     why: str
+    aside: bool = True
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,8 @@ def headline(shown: Shown, whys: Sequence[Why]) -> Headline:
         tone, text = "bad", say("{text}, but {wrong}", text=text, wrong=wrong.pop(0))
     if shown.banners:
         text = f"{say(shown.banners[0].noun)}{say(': ')}{text}"
-    notes = (*(run.notes if run is not None else ()), *_undecided(shown), *_set_aside(shown))
+    notes = (*(run.notes if run is not None else ()), *_undecided(shown))
+    notes += (*_ended_and_tried_again(shown), *_set_aside(shown))
     word = _WORDS[tone]
     if tone == "bad" and shown.real:
         word = "Not accepted"
@@ -183,9 +184,20 @@ def _undecided(shown: Shown) -> tuple[str, ...]:
     return (text,) if names else ()
 
 
+def _ended_and_tried_again(shown: Shown) -> tuple[str, ...]:
+    """Cases that the machine ended once: they may have passed then all the same."""
+    cases = [case for case in shown.records.cases if not all(one.aside for one in case.attempts)]
+    text = say(
+        "a process was ended from outside, or memory ran out; tried once more: {names}",
+        names=named(subjects(cases)),
+    )
+    return (text,) if cases else ()
+
+
 def _set_aside(shown: Shown) -> tuple[str, ...]:
     """Devices that failed as devices: a case may have passed on another all the same."""
-    attempts = {one.device: one for case in shown.records.cases for one in case.attempts}
+    tries = [one for case in shown.records.cases for one in case.attempts]
+    attempts = {one.device: one for one in tries if one.aside}
     return tuple(
         say(
             "device {name} was set aside for the run: {why}",

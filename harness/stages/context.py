@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -113,7 +113,9 @@ class CaseContext:
     bench: Bench
     case: Case
     model: Model
-    alone: bool = field(default=False, kw_only=True)  # with the host to itself: see `host_alone`
+    alone: bool = field(
+        default=False, kw_only=True
+    )  # it takes the whole host where it takes a share
 
     @property
     def given_onnx(self) -> Path | None:
@@ -171,23 +173,8 @@ class CaseContext:
         return seconds * self.bench.settings.deadline_factor
 
     def share_host(self, what: str) -> contextlib.AbstractContextManager[leases.Lease]:
-        """Hold a share of the host's CPU for a part of the case, or all of it: `host_alone`."""
+        """Hold a share of the host's CPU for a part of the case, or all of it: see `alone`."""
         return self.bench.share_host(f"{what} of {self.case.id}", alone=self.alone)
-
-    @contextlib.contextmanager
-    def host_alone(self, error: HarnessError) -> Iterator[None]:
-        """Within the block, do once more what ended in `error`, with nothing else of ours beside.
-
-        The host is taken where its share would be: a device, and a lock of the store, come before.
-        """
-        self.bench.progress.note(
-            f"{self.case.name}: {error.message}: tried once more with the host alone"
-        )
-        self.alone = True
-        try:
-            yield
-        finally:
-            self.alone = False
 
     def job(
         self,

@@ -23,7 +23,7 @@ from harness.images.crops import Crops, UsingHost
 from harness.images.dataset import ImageSet
 from harness.images.feed import Feed
 from harness.plan import Case
-from harness.records.observed import ArtifactRef, CheckpointInfo, Observed, StageTime
+from harness.records.observed import ArtifactRef, Attempt, CheckpointInfo, Observed, StageTime
 from harness.stages import images as run_images
 from harness.stages import weights
 from harness.stages.compile import Compile, Compiled
@@ -111,6 +111,23 @@ class CasePipeline(CaseContext):
     def compiled(self) -> Compiled:
         """Return the compiled model of the case."""
         return Compiled.read(self._made(Compile(self, self._simplified())))
+
+    @contextlib.contextmanager
+    def host_alone(self, error: HarnessError) -> Iterator[None]:
+        """Within the block, do once more what ended in `error`, with nothing else of ours beside.
+
+        The host is taken where its share would be: a device, and a lock of the store, come before.
+        """
+        why = "tried once more with the host alone"
+        self.bench.progress.note(f"{self.case.name}: {error.message}: {why}")
+        place = host.NAME if self.device is None else self.device.id
+        attempt = Attempt(place, error.stage, error.message, why, aside=False)
+        self.observed.attempts.append(attempt)
+        self.alone = True
+        try:
+            yield
+        finally:
+            self.alone = False
 
     def compiled_again(self, why: str) -> Compiled | None:
         """Set aside the compiled model, which the runtime does not load, and compile it anew; None

@@ -147,6 +147,8 @@ def test_a_build_that_the_machine_ended_is_tried_once_more_with_the_host_alone(t
     build = Killed(one, times)
     if times == 1:
         assert one._made(build).log == "log"
+        (attempt,) = one.observed.attempts
+        assert (attempt.stage, attempt.error, attempt.aside) == (Stage.EXPORT, "was killed", False)
     else:
         with pytest.raises(ExportError, match="was killed"):
             one._made(build)

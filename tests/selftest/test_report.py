@@ -13,7 +13,7 @@ from harness.base.stages import Stage
 from harness.base.terms import CHECKS, Outcome, Provenance
 from harness.pages import looks
 from harness.records.lines import CaseLine
-from harness.records.observed import Section, StageTime
+from harness.records.observed import Attempt, Section, StageTime
 from harness.records.reader import RunRecords
 from harness.records.verdicts import BatchFlip, FigureName, Reference
 from harness.report import exports, render_html, summary_lines
@@ -372,6 +372,20 @@ SHOWN: dict[str, tuple[RunRecords, tuple[str, ...]]] = {
             "node Conv_14 has no kernel",
             "What to do: compare the operator set",
             "[59] node /features/Conv_59",
+        ),
+    ),
+    "a build that was killed once": (
+        samples.run_records(
+            [
+                samples.case(
+                    attempts=(Attempt("cpu", Stage.EXPORT, "killed by SIGKILL", "w", aside=False),)
+                )
+            ]
+        ),
+        (
+            "Tried once more with the host alone: killed by SIGKILL",
+            "a process was ended from outside, or memory ran out; tried once more: accuracy of "
+            "squeezenet1_1-bs4-cpu",
         ),
     ),
     "a real run": (
