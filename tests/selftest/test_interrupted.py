@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -105,7 +106,7 @@ def test_nothing_that_was_built_ahead_lives_on(shared, tmp_path, monkeypatch):
         assert eventually(compiling)
         raise KeyboardInterrupt
 
-    prepared = (None, None)
+    prepared = (SimpleNamespace(listing=nullcontext), None)
     monkeypatch.setattr(CaseRun, "prepare", lambda self: setattr(self, "_prepared", prepared))
     monkeypatch.setattr("harness.measure.attempt.measure", interrupted)
     with pytest.raises(KeyboardInterrupt):
