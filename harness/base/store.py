@@ -292,8 +292,9 @@ class Store:
             try:
                 log = build(staging)
             except HarnessError as error:
-                # A build that we end did not fail; one that others end may succeed the next time.
-                if not (error.killed or processes.ending.is_set()):
+                # A build that we end did not fail; one that others end may succeed the next time;
+                # and names of files are in no key: another chunk may hold the same bad bytes.
+                if not (error.killed or error.files or processes.ending.is_set()):
                     self._remember(kind, key, error)
                 raise
             entry = Entry(

@@ -82,8 +82,7 @@ class Crops:
         self.names = images.names
         self.size = preprocessing.size
         self.waited_s = 0.0  # how long the reader waited for chunks
-        # A failure is one of names, which no key has: another chunk may hold the same bad bytes.
-        self._store = dataclasses.replace(store, failures=None)
+        self._store = store
         self._preprocessing = preprocessing
         self._rows = CHUNK  # of each chunk but the last
         starts = range(0, len(images), CHUNK)

@@ -92,7 +92,6 @@ def _all(answers: Iterable[T | DataError]) -> list[T]:
 def unusable(errors: Sequence[DataError]) -> DataError:
     """Return one error for all images that cannot be used."""
     files = [file for error in errors for file in error.files or (error.message,)]
-    if len(files) == 1:
-        return errors[0]
-    text = f"{len(files):,} images cannot be used: {some(files)}"
-    return DataError(text, remedy=COPY_AGAIN, files=files)
+    one = errors[0] if len(files) == 1 else None
+    text = one.message if one else f"{len(files):,} images cannot be used: {some(files)}"
+    return DataError(text, remedy=one.remedy if one else COPY_AGAIN, files=files)

@@ -16,7 +16,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -354,7 +354,7 @@ class CaseRun:
         """
         pipeline = self.run.workbench.for_case(self.case)
         self.observed = pipeline.observed
-        with pipeline.listing():
+        with self._listing():
             self._prepared = pipeline, pipeline.prepare()
 
     def measure(self) -> Verdict:
@@ -368,7 +368,7 @@ class CaseRun:
         assert self._prepared is not None
         pipeline, prepared = self._prepared
         self.run.build_ahead()
-        with pipeline.listing():
+        with self._listing():
             self.observed.verdict = verdict = measure(pipeline, prepared)
         if verdict.kind == "FAIL" and not self.run.settings.no_diagnosis:
             from harness.diagnosis.devices import diagnose_outputs
@@ -382,6 +382,24 @@ class CaseRun:
                     f"the cause could not be looked for: [{error.stage}] {error.message}"
                 )
         return verdict
+
+    @contextlib.contextmanager
+    def _listing(self) -> Iterator[None]:
+        """Write the names of all files that cannot be used beside the record; an error's sentence
+        has the first few.
+        """
+        try:
+            yield
+        except HarnessError as error:
+            path = Path("logs", f"{self.case.check}-{self.case.id}-{Stage.DATA}.log")
+            # Once for an error that cases share.
+            if len(error.files) > 1 and not error.remedy.endswith(f"-{Stage.DATA}.log"):
+                with contextlib.suppress(OSError):  # the error is the one to be told
+                    text = "\n".join(error.files) + "\n"
+                    (self.run.directory / path).parent.mkdir(exist_ok=True)
+                    (self.run.directory / path).write_text(text, "utf-8", "replace")
+                    error.remedy += f"; all of them are in {path}"
+            raise
 
     def failed(self, error: BaseException) -> None:
         """Note what ended the case; the first error counts."""

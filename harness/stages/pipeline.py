@@ -261,33 +261,17 @@ class CasePipeline(CaseContext):
         decoded for minutes or hours: whoever mends it wants to know of every file. What else is
         decoded on the way is not decoded again.
         """
+        key = f"complete {self.model.preprocessing.model_dump_json()}"
+        if isinstance(known := self.bench.known.get(key), DataError):
+            raise known
         try:
             yield
         except DataError as first:
-            preprocessing = self.model.preprocessing.model_dump_json()
             try:
                 with self.stage(Stage.CROPS):
-                    self.bench.once(
-                        f"complete {preprocessing}", lambda: self.crops().complete(self.decoding)
-                    )
+                    self.bench.once(key, lambda: self.crops().complete(self.decoding))
             except DataError as every:
                 raise every from first
-            raise
-
-    @contextlib.contextmanager
-    def listing(self) -> Iterator[None]:
-        """Write the names of all files that cannot be used beside the record; an error's sentence
-        has the first few.
-        """
-        try:
-            yield
-        except HarnessError as error:
-            path = self.log_path(Stage.DATA)
-            # Once for an error that cases share.
-            if error.files and not error.remedy.endswith("-data.log"):
-                with contextlib.suppress(OSError):  # the error is the one to be told
-                    path.write_text("\n".join(error.files) + "\n", "utf-8", "replace")
-                    error.remedy += f"; all of them are in {path.relative_to(self.bench.run_dir)}"
             raise
 
     def decoding(self) -> contextlib.AbstractContextManager[object]:

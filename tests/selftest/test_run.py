@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -58,7 +56,6 @@ class MadeUp:
     case: Case
     ends: Ending
     observed: Observed = field(default_factory=Observed)
-    listing: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
 
     def prepare(self) -> object:
         if isinstance(self.ends, HarnessError):
@@ -497,3 +494,15 @@ def test_progress_knows_the_cases_of_the_run(make):
     run.execute(only(run))
     assert len(seen[0]) == 2
     assert seen[1:] == [*seen[0], "end"]
+
+
+def test_all_files_that_cannot_be_used_are_named_beside_the_record(make):
+    files = [f"image {n}: empty" for n in range(9)]
+    error = DataError("9 images cannot be used: image 0: empty", remedy="mend them", files=files)
+    run = make(lambda case: error)
+    records = run.execute(only(run))
+    first, second = (case.error for case in records.cases)
+    assert first.remedy == second.remedy  # one error, which both cases have: one file
+    (listed,) = (records.directory / "logs").iterdir()
+    assert first.remedy.endswith(f"mend them; all of them are in logs/{listed.name}")
+    assert listed.read_text().splitlines() == files
