@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness.base import files
 from harness.base.errors import ConfigError
-from harness.base.families import available
+from harness.base.families import available, families
 from harness.base.names import did_you_mean
 from harness.base.terms import CHECKS, Check
 from harness.catalog.schema import Catalog, Model
@@ -73,7 +73,8 @@ class Plan:
 def make_plan(catalog: Catalog, settings: Settings) -> Plan:
     """Return the cases of the chosen models, batch sizes and target.
 
-    Without a target the plan holds what could be run: every target that has a figure.
+    Without a target the plan holds what could be run: every target that has a figure, else the
+    first of each family.
 
     Raises:
         ConfigError: an unknown model or target, of an option or of the catalog, with the closest
@@ -107,7 +108,8 @@ def _known(name: str, names: Iterable[str], what: str) -> None:
 def _targets(model: Model, settings: Settings) -> tuple[str, ...]:
     if settings.target is not None:
         return (settings.target,)
-    return tuple(dict.fromkeys(table.target for table in model.throughput)) or available()
+    with_figures = dict.fromkeys(table.target for table in model.throughput)
+    return tuple(with_figures or (family.targets[0] for family in families()))
 
 
 def _batch_sizes(model: Model, target: str, settings: Settings) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from harness.base.environment import ROOT
 from harness.base.errors import ConfigError
-from harness.base.families import available, families, family_of, rehearsal_target, target_name
+from harness.base.families import families, family_of, rehearsal_target, target_name
 from harness.base.locks import lease_folder
 from harness.base.names import did_you_mean
 from harness.base.options import (
@@ -36,6 +36,9 @@ from harness.base.options import (
 )
 from harness.base.selection import Selection
 from harness.base.terms import Provenance
+
+# The devices first.
+_TARGETS = [name for family in reversed(families()) for name in family.targets]
 
 DEFAULT_REHEARSAL_IMAGES = 46
 DEFAULT_BATCH_SIZES = (1, 4)
@@ -61,8 +64,7 @@ class Settings:
     )
     target: str | None = what_option(
         "text",
-        f"where compiled models run: {', '.join(reversed(available()))} (default: the NPU that "
-        "this host shows)",
+        f"where compiled models run: {', '.join(_TARGETS)} (default: the NPU that this host shows)",
         "NAME",
     )
     models: tuple[str, ...] | None = what_option(

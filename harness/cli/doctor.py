@@ -17,6 +17,7 @@ from harness.judge.causes import Exit
 from harness.settings import Settings
 from harness.targets.provider import Finding
 
+NAMED = 3  # targets in a row of those that cannot run for one reason
 _SIGNS = {"ok": "[green]ok[/]", "lacks": "[red]lacks[/]", "note": "[yellow]note[/]"}
 _COLOURS: dict[Can, str] = {"yes": "green", "throughput only": "yellow", "no": "red"}
 
@@ -53,9 +54,9 @@ def doctor(
         for title in dict.fromkeys(finding.group for finding in examination.findings):
             findings = [one for one in examination.findings if one.group == title]
             console().print(_findings(findings, None, title))
-    console().print(_answers(examination))
+    target = strict or settings.target
+    console().print(_answers(examination, target, everything))
     if not everything:
-        target = strict or settings.target
         left = brief(examination, target)
         if left:
             console().print("", _findings(left, target))
@@ -95,12 +96,15 @@ def _sign(one: Finding, target: str | None) -> str:
     return "[dim]not here[/]" if absent and aside else _SIGNS[one.state]
 
 
-def _answers(examination: Examination) -> Table:
-    """Targets that cannot run for the same reasons share a row."""
+def _answers(examination: Examination, target: str | None, everything: bool) -> Table:
+    """Targets that cannot run for the same reasons share a row; `target` is named in any case."""
     rows: dict[tuple[Can, str], list[str]] = {}
-    for answer in examination.answers:
+    for answer in sorted(examination.answers, key=lambda one: one.target != target):
         rows.setdefault((answer.can, answer.because), []).append(answer.name)
     shown = table("target", "can run here", "how, or why not")
     for (can, how), names in rows.items():
+        others = len(names) - NAMED
+        if others > 1 and not everything:
+            names[NAMED:] = [f"{others} others"]
         shown.add_row(", ".join(names), f"[{_COLOURS[can]}]{can}[/]", escape(how))
     return shown

@@ -26,7 +26,7 @@ command line wins, then the variable, then the key in `pytest.ini`, then the def
   `--rehearsal --driver=api`. As a variable or a key it is left aside: one profile serves all runs.
 - Where another plugin of pytest has an option of the same name, put `harness-` before ours:
   `--harness-device=0`. This form always works in pytest.
-- Targets have short names, too: {short}.
+- Targets have short names, too, such as {short}.
 
 `python -m harness options` prints this page.
 """
@@ -40,8 +40,8 @@ def options() -> None:
 
 def page() -> Iterator[str]:
     """Return the lines of the page."""
-    names = {key: target for family in families() for key, target in family.short_names.items()}
-    yield _BEGIN.format(short=", ".join(f"`{key}` is `{names[key]}`" for key in names))
+    names = [pair for family in families() for pair in family.short_names.items()][:1]
+    yield _BEGIN.format(short="".join(f"`{short}` for `{target}`" for short, target in names))
     for group in GROUPS:
         yield f"## {group.title.capitalize()}\n\n```shell\n{group.example}\n```\n"
         yield "| option | what it does | default | variable | key |"

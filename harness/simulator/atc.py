@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.simulator import om
-from harness.simulator.config import SimulatorConfig, major_minor
+from harness.simulator.config import CHIPS, SimulatorConfig, major_minor
 from harness.simulator.host import Host, ToolError, hang, parse_flags
 
 FAILED = 255  # -1, as a shell sees it
@@ -27,7 +27,7 @@ _KEEPS_FLOAT32 = ("force_fp32", "must_keep_origin_dtype")
 _MODULES = "numpy, decorator, attr, psutil, cffi, sympy, scipy, google.protobuf"
 _CHOICES: Mapping[str, str] = {
     "framework": "5",  # ONNX
-    "soc_version": "Ascend310 Ascend310P1 Ascend310P3",
+    "soc_version": " ".join(f"Ascend{chip}" for chip in CHIPS),
     "log": "debug info warning error null",
     "input_format": "NCHW NHWC ND NCDHW NDHWC",
     "precision_mode": "force_fp16 force_fp32 cube_fp16in_fp32out allow_fp32_to_fp16 "

@@ -13,11 +13,36 @@ from typing import Any
 from harness.base.errors import ConfigError
 from harness.simulator.faults import FAULTS, Fault, closest, parse_fault, whole
 
-# name -> chips on a card, card product, AI core frequency (MHz), memory of a chip (MB)
-CHIPS: Mapping[str, tuple[int, str, int, int]] = {
-    "310": (4, "Atlas 300I-3010", 680, 8192),
-    "310P1": (1, "Atlas 300V Pro", 1080, 21527),
-    "310P3": (1, "Atlas 300I Pro", 1080, 21527),
+
+@dataclass(frozen=True)
+class Row:
+    """A chip that can be played: chips on a card, the card, its AI core's MHz, a chip's MB.
+
+    `name`: in npu-smi's table, where that is not its key. `hbm`: the table has a second pair of
+    memory. `ids`: it has logical ids.
+    """
+
+    chips: int
+    card: str
+    mhz: int
+    memory_mb: int
+    name: str = ""
+    hbm: bool = False
+    ids: bool = True
+
+
+# Frequencies of the 310B, the 910B and A3 are made up: no capture of them was at hand.
+CHIPS: Mapping[str, Row] = {
+    "310": Row(4, "Atlas 300I-3010", 680, 8192),
+    "310P1": Row(1, "Atlas 300V Pro", 1080, 21527),
+    "310P3": Row(1, "Atlas 300I Pro", 1080, 21527),
+    "310B1": Row(1, "Atlas 500 A2", 1000, 7578),
+    "310B4": Row(1, "Atlas 200I DK A2", 1000, 3513),
+    **{f"910B{n}": Row(1, "Atlas 800 A2", 1000, 65536, hbm=True, ids=False) for n in range(1, 5)},
+    **{
+        f"910_{n}": Row(2, "Atlas 800 A3", 1000, 65536, "Ascend910", hbm=True)
+        for n in (9362, 9372, 9381, 9382, 9391, 9392)
+    },
 }
 TOOLS = ("npu-smi", "atc", "aoe", "ais_bench", "benchmark")
 MAX_MS = 600_000.0
@@ -56,17 +81,17 @@ class SimulatorConfig:
     def product(self) -> str:
         """Return what npu-smi calls the card."""
         duo = self.chip == "310P3" and self.chips_per_card == 2
-        return "Atlas 300I Duo" if duo else CHIPS[self.chip][1]
+        return "Atlas 300I Duo" if duo else CHIPS[self.chip].card
 
     @property
     def frequency_mhz(self) -> int:
         """Return the AI core's rated frequency."""
-        return CHIPS[self.chip][2]
+        return CHIPS[self.chip].mhz
 
     @property
     def memory_mb(self) -> int:
         """Memory of one chip."""
-        return CHIPS[self.chip][3]
+        return CHIPS[self.chip].memory_mb
 
     @property
     def devices(self) -> int:
@@ -134,7 +159,7 @@ _KEYS: Mapping[str, _Key] = {
     "cards": _Key(lambda text: whole(text, 0, 16), "the number of cards, 0 to 16"),
     "chips_per_card": _Key(
         lambda text: whole(text, 1, 4),
-        "1 to 4 (default: 4 for 310, 1 otherwise; 2 makes a 310P3 a Duo)",
+        "1 to 4 (default: 4 for 310, 2 for 910_..., else 1; 2 makes a 310P3 a Duo)",
     ),
     "driver": _Key(_version, "a version such as 22.0.4, 23.0.0, 26.0.0: npu-smi's layout"),
     "generation": _Key(_one_of("v1", "v2", "v5"), "a generation of ais_bench: v1, v2, v5"),
@@ -194,7 +219,7 @@ def parse_config(text: str, *, usual_chip: str = "310P3") -> SimulatorConfig:
         else:
             given[key] = read
 
-    given.setdefault("chips_per_card", CHIPS[given["chip"]][0])
+    given.setdefault("chips_per_card", CHIPS[given["chip"]].chips)
     if "chip" not in seen:
         text = f"chip={usual_chip},{text}"
     config = SimulatorConfig(

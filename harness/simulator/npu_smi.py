@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from harness.simulator.config import major_minor
+from harness.simulator.config import CHIPS, major_minor
 from harness.simulator.host import Chip, Holder, Host, ToolError, hang
 
 _HELP = "Usage: npu-smi info [-t board|common|product -i NPU]"
@@ -42,6 +42,11 @@ def _answer(argv: Sequence[str], host: Host) -> Iterator[str]:
             if not chips:
                 raise ToolError("Failed to execute npu-smi info. ret is -8255.", 193)
             return {"board": _board, "common": _common, "product": _product}[query](host, chips)
+        case ["info", "-t", "board", "-i", id, "-c", chip_id]:
+            named = [f"{chip.npu_id} {chip.chip_id}" for chip in host.chips()]
+            if f"{id} {chip_id}" not in named:
+                raise ToolError("Failed to execute npu-smi info. ret is -8255.", 193)
+            return _chip_board(host, id, chip_id)
     raise ToolError(f"Command or option is not found.\n{_HELP}", 215)
 
 
@@ -80,7 +85,7 @@ _RULE = "+===============================================================+"
 
 
 def _table(host: Host) -> Iterator[str]:
-    config = host.config
+    config, row = host.config, CHIPS[host.config.chip]
     yield _row(f"npu-smi {config.driver}    Version: {config.driver}")
     yield _row("NPU     Name", "Health", "Power(W)     Temp(C)           Hugepages-Usage(page)")
     yield _row("Chip    Device", "Bus-Id", "AICore(%)    Memory-Usage(MB)")
@@ -90,14 +95,15 @@ def _table(host: Host) -> Iterator[str]:
         # A card's power is printed once, in the row of its first chip.
         watts = ("12.8" if config.chip == "310" else "15.8") if chip.chip_id == 0 else "NA"
         yield _row(
-            f"{chip.npu_id:<8}{config.chip}",
+            f"{chip.npu_id:<8}{row.name or config.chip}",
             "Alarm" if host.strikes("unhealthy", chip.device) else "OK",
             f"{watts:<13}{_temperature(host, chip)}                0    / 969",
         )
+        memory = f"{_used_mb(host, holders):<5}/ {config.memory_mb}"
         yield _row(
-            f"{chip.chip_id:<8}{chip.device}",
+            f"{chip.chip_id:<8}{chip.device if row.ids else ''}",
             chip.bus_id,
-            f"{_aicore(holders):<13}{_used_mb(host, holders):<5}/ {config.memory_mb}",
+            f"{_aicore(holders):<13}{'0    / 0          ' * row.hbm}{memory}",
         )
     yield _RULE
     if major_minor(config.driver) > (22, 0):
@@ -131,6 +137,15 @@ def _board(host: Host, chips: Sequence[Chip]) -> Iterator[str]:
     yield _line("Software Version", config.driver)
     yield _line("Firmware Version", "1.84.0.0" if config.chip == "310" else "7.1.0.3.220")
     yield _line("Chip Count", config.chips_per_card)
+
+
+def _chip_board(host: Host, npu_id: str, chip_id: str) -> Iterator[str]:
+    series, _, npu = host.config.chip.partition("_")
+    yield _line("NPU ID", npu_id)
+    if npu:
+        yield _line("NPU Name", npu)
+    yield _line("Chip ID", chip_id)
+    yield _line("Chip Name", f"Ascend{series}" if npu else series)
 
 
 def _common(host: Host, chips: Sequence[Chip]) -> Iterator[str]:

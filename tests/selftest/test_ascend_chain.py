@@ -109,6 +109,12 @@ def test_the_chip_of_the_other_target(case_of):
     assert case.throughput.setup.chips == 4
 
 
+@pytest.mark.parametrize("chip", ["310B1", "910B3", "910_9392"])
+def test_a_chip_without_figures_is_recorded(case_of, chip):
+    case, code = case_of(check="throughput", target=f"ascend{chip.lower()}")
+    assert (case.outcome, code, case.device.name) == ("recorded", 0, f"Ascend{chip}")
+
+
 @pytest.mark.parametrize(("driver", "check"), [("cli", "accuracy"), ("benchmark", "throughput")])
 def test_the_other_drivers(case_of, driver, check):
     case, code = case_of("float16=1", check, driver=driver)

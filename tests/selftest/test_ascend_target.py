@@ -21,13 +21,14 @@ from harness.simulator import ais_infer_script
 from harness.targets import registry
 from harness.targets.ascend import host, provider, target, toolkit
 from harness.targets.ascend import npu_smi as queries
+from harness.targets.ascend.chips import CHIPS, KINDS
 from harness.targets.ascend.host import LOCK, VISIBLE, Place
 from harness.targets.ascend.npu_smi import NpuSmi
 from harness.targets.ascend.options import AscendOptions
 from harness.targets.ascend.target import AscendTarget
 from harness.targets.protocol import Device, SessionInfo
 from tests.selftest.running import TINY
-from tests.selftest.simulated import ascend_target, make_host, write_onnx
+from tests.selftest.simulated import SimulatedHost, ascend_target, make_host, write_onnx
 from tests.selftest.test_ascend_chain import small_network
 
 ONE = cases.Case("tiny", 1, "ascend310p3", "throughput")
@@ -75,6 +76,21 @@ def test_without_npu_smi_a_device_must_be_named(tmp_path):
     assert device.index == 3
     assert one.look(device, "before", 0.0, None).busy == "unknown"
     assert one.card(device) == (device,)
+
+
+@pytest.mark.parametrize("name", CHIPS)
+def test_each_target_is_found_on_a_host_that_has_it(tmp_path, name):
+    """The simulator plays each row, in the layout of its npu-smi."""
+    one = ascend_target(tmp_path, f"chip={CHIPS[name].removeprefix('Ascend')}", name)
+    devices = one.devices()
+    assert [device.index for device in devices] == list(range(KINDS[name].chips))
+    assert {device.name for device in devices} == {CHIPS[name]}
+    assert len(one.card(devices[0])) == KINDS[name].chips
+    real = SimulatedHost(tmp_path / "host", dict(one.toolkit.env))
+    assert f"Ascend{real.host.config.chip}" == one.soc_version
+    onnx = write_onnx(tmp_path / "tiny.onnx")
+    assert real.compile(onnx).code == 0
+    assert one.look(devices[0], "before", 0.0, None).busy == "no"
 
 
 def test_the_identity_names_what_an_artifact_depends_on(tmp_path):
@@ -235,7 +251,7 @@ def test_nobody_waits_long_for_a_target(bare, tmp_path, monkeypatch):
 
 def test_chips_that_have_no_target_of_their_own(bare, tmp_path):
     npu_smi(tmp_path / "bin/npu-smi", "910B")
-    assert "npu-smi says Ascend910B, and targets are for Ascend310, Ascend310P3" in said(bare)
+    assert "npu-smi says Ascend910B, and targets are for Ascend310P3, Ascend310," in said(bare)
     nowhere = bare.with_options(AscendOptions(npu_smi=tmp_path / "nowhere"))
     assert "nowhere, given for npu-smi, does not exist" in said(nowhere)
 

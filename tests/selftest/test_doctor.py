@@ -25,13 +25,14 @@ from harness.cli.examination import SUBJECTS, examine
 from harness.images.dataset import FIRST_LABELS
 from harness.settings import resolve
 from harness.targets.ascend import doctor as npu
+from harness.targets.ascend.chips import CHIPS
 from harness.targets.ascend.provider import PROVIDER as ASCEND
 from harness.targets.cuda import provider as cuda
 from harness.targets.provider import Finding, Findings, Look
 from tests.selftest.running import TINY, run_python
 from tests.selftest.simulated import make_host
 
-NPU = frozenset({"ascend310", "ascend310p3"})
+NPU = frozenset(CHIPS)
 
 
 @pytest.fixture
@@ -106,7 +107,7 @@ def test_a_simulated_host_can_run_on_its_chip_alone(simulated):
     assert answers["ascend310p3"].can == "yes"
     assert answers["ascend310p3"].because == "pytest --target=ascend310p3 --simulate-ascend"
     assert (answers["ascend310"].can, answers["ascend310"].code) == ("no", 7)
-    assert "no Ascend310 here" in answers["ascend310"].because
+    assert "npu-smi shows Ascend310P3" in answers["ascend310"].because
     assert "8.0.RC2" in named(findings, "CANN and its environment").found
     assert "driver 23.0.0, firmware 7.1" in named(findings, "driver and firmware").found
     for device in (0, 1):
@@ -115,6 +116,35 @@ def test_a_simulated_host_can_run_on_its_chip_alone(simulated):
     for name in ("api", "cli", "benchmark"):
         assert named(findings, f"driver {name}").state == "ok"
     assert all("SIMULATED" in one.group for one in findings if one.concerns == NPU)
+
+
+@pytest.mark.parametrize(
+    ("text", "state", "words"),
+    [
+        ("chip=310,chips_per_card=3", "note", "fewer chips than the 4 of an Atlas 300I: npu-0: 3"),
+        ("chip=310", "ok", "4 of 4 healthy"),
+        ("chips_per_card=2", "ok", "2 of 2 healthy"),
+        ("chip=910_9392", "ok", "2 of 2 healthy"),
+    ],
+)
+def test_a_card_that_lacks_a_chip_is_said(simulated, text, state, words):
+    found = named(simulated(text)[0], "devices of")
+    assert (found.state, words in found.found) == (state, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("chip=310,cann=8.2.RC1", ""),
+        ("chip=310,cann=9.1.0", "CANN 8.3 and later do not list Ascend310; this is 9.1.0"),
+        ("chip=910_9391,cann=8.0.RC2", "Ascend910_9391 is listed from CANN 8.1 on"),
+        ("chip=910B3,cann=5.1.RC2", ""),  # nobody knows since when
+        ("cann=9.2.0", ""),
+    ],
+)
+def test_a_cann_that_does_not_list_the_chip_is_said(simulated, text, words):
+    found = [one.found for one in simulated(text)[0] if one.what.startswith("CANN for")]
+    assert (len(found), words in "".join(found)) == (bool(words), True)
 
 
 @pytest.mark.parametrize(
@@ -460,6 +490,7 @@ def test_the_command_is_short_and_all_is_there_on_request(run):
     assert "proves nothing" in " ".join(short.split())
     code, everything = run("--all", COLUMNS="100")
     assert code == 0
+    assert "ascend310p3, ascend310, ascend310b1" in " ".join(everything.split())
     assert "onnxruntime: runs the compiled models" in everything
 
 

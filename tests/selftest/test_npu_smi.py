@@ -61,6 +61,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ("310p3_26.1.0", "26.1.0", "Ascend310P3", [(2144, 0, 0), (32896, 0, 1)], "no"),
         ("910a_21.0.2", "21.0.2", "Ascend910A", [(0, 0, 0), (1, 0, 1)], "unknown"),
         ("910b3_23.0.6", "23.0.6", "Ascend910B3", [(2, 0, 0), (3, 0, 1)], "yes"),
+        ("a3_25.0", "25.0.rc1", "Ascend910", [(2, 0, 0), (2, 1, 1)], "no"),
         # In a container with a slice of a chip.
         ("310pvir02_22.0.4", "22.0.4", "Ascend310P3", [(7, 0, 0)], "unknown"),
         ("310b4_rc_23.0.rc3", "23.0.rc3", "Ascend310B4", [(0, 0, 0)], "yes"),
@@ -411,6 +412,16 @@ def test_the_board_and_the_name_of_the_card(tmp_path: Path) -> None:
     unsupported = "This device does not support querying product.\n"
     for texts in ({"board": board}, {"board": board, "product": unsupported}):
         assert npu_smi(tmp_path, answers(**texts)).product(3) == "Atlas 300I-3010"
+
+
+def test_the_board_names_a_chip_whose_table_has_only_its_series(tmp_path: Path) -> None:
+    board = "NPU Name : 9392\nChip Name : Ascend910\n"
+    body = f"""
+        texts = {{"info": {sample("a3_25.0")!r}, "info -t board -i 2 -c 0": {board!r}}}
+        sys.stdout.write(texts[" ".join(sys.argv[1:])])
+    """
+    tool = npu_smi(tmp_path, body)
+    assert {chip.soc_version for chip in tool.info().chips} == {"Ascend910_9392"}
 
 
 def test_the_clock_of_each_chip(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""The Ascend targets: Ascend 310 and 310P3 through atc, npu-smi and ais_bench."""
+"""The Ascend targets: chips of `chips.py` through atc, npu-smi and ais_bench."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.processes import run
+from harness.targets.ascend.chips import version
 from harness.targets.ascend.toolkit import Toolkit
 
 MODULES = ("numpy", "protobuf", "decorator", "attrs", "psutil", "cffi", "sympy", "scipy")
@@ -85,7 +85,7 @@ class CannPython:
         """Return what is outside the limits of a CANN, and these; empty where nothing is, or the
         CANN is not known.
         """
-        known = [row for row in LIMITS if _number(row.cann) <= _number(cann)]
+        known = [row for row in LIMITS if version(row.cann) <= version(cann)]
         rows = [row for row in known if row.cann == known[-1].cann]
         row = next((one for one in rows if _within(self.version, one.first, one.last)), None)
         if not rows:
@@ -137,23 +137,10 @@ def _named(rows: list[Limits]) -> str:
     return f"CANN {rows[0].cann} takes " + " or ".join(row.describe() for row in rows)
 
 
-def _numbers(version: str) -> Iterator[int]:
-    # "8.0.RC2" is 8.0: what comes after a part that is no number does not count.
-    for part in version.split("."):
-        digits = re.match(r"\d{1,6}", part)
-        if digits is None:
-            return
-        yield int(digits[0])
-
-
-def _number(version: str) -> tuple[int, ...]:
-    return tuple(_numbers(version))
-
-
-def _within(version: str, first: str, last: str) -> bool:
+def _within(python: str, first: str, last: str) -> bool:
     """Return whether a Python is one of two releases or between them; a release is two numbers."""
-    return _number(first) <= _number(version)[:2] <= _number(last)
+    return version(first) <= version(python)[:2] <= version(last)
 
 
-def _between(version: str, least: str, below: str) -> bool:
-    return _number(least) <= _number(version) and (not below or _number(version) < _number(below))
+def _between(module: str, least: str, below: str) -> bool:
+    return version(least) <= version(module) and (not below or version(module) < version(below))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from harness.base import scratch
 from harness.base.errors import HarnessError
 from harness.settings import Settings
 from harness.targets.ascend import cann_python, drivers, simulation
+from harness.targets.ascend.chips import CHIPS, KINDS, Kind
 from harness.targets.ascend.host import AscendHost, Patience, Place, chips_of
-from harness.targets.ascend.npu_info import Chip, NpuInfo
-from harness.targets.ascend.options import CHIPS, AscendOptions
+from harness.targets.ascend.npu_info import Chip
+from harness.targets.ascend.options import AscendOptions
 from harness.targets.ascend.toolkit import Toolkit
 from harness.targets.provider import Finding, Findings, Look
 
@@ -157,27 +159,42 @@ def _devices(settings: Settings, host: AscendHost, say: Findings) -> Iterator[Fi
     text = f"driver {driver or 'not told'}, firmware {firmware}"
     yield (say.ok if driver else say.note)("driver and firmware", text)
     yield from (_chip(say, chip, host.name(chip.soc_version, chip)) for chip in info.chips)
-    yield from (_devices_of(name, info, settings.device, say) for name in CHIPS)
+    here = {name: found for name, soc in CHIPS.items() if (found := chips_of(info, soc))}
+    cann = host.toolkit.versions.get("cann", "")
+    for name, chips in here.items():
+        yield from _devices_of(KINDS[name], chips, settings.device, cann, say)
+    others = dataclasses.replace(say, of=_OF - {*here})
+    shown = ", ".join(sorted({chip.soc_version for chip in info.chips}))
+    remedy = "a host with such a chip, or --target for what is there"
+    yield others.lacks("other chips", f"none here: npu-smi shows {shown}", remedy)
 
 
 def _devices_of(
-    target: str, info: NpuInfo, wanted: tuple[int, ...] | None, say: Findings
-) -> Finding:
-    soc, what = CHIPS[target], f"devices of {target}"
-    say = dataclasses.replace(say, of=frozenset({target}))
-    chips = chips_of(info, soc)
+    kind: Kind, chips: list[Chip], wanted: tuple[int, ...] | None, cann: str, say: Findings
+) -> Iterator[Finding]:
+    what = f"devices of {kind.target}"
+    say = dataclasses.replace(say, of=frozenset({kind.target}))
+    if not_listed := kind.not_listed(cann):
+        remedy = "if atc refuses the chip, use a CANN that lists it"
+        yield say.note(f"CANN for {kind.target}", f"{not_listed}; this is {cann}", remedy)
     chosen = [chip for chip in chips if wanted is None or chip.logical_id in wanted]
     healthy = [chip for chip in chosen if chip.healthy]
     found = f"{len(healthy)} of {len(chosen)} healthy"
+    counts = Counter(chip.npu_id for chip in chips)
+    few = [f"npu-{npu}: {count}" for npu, count in counts.items() if count < kind.chips]
+    if healthy and few:
+        found += f"; fewer chips than the {kind.chips} of an {kind.card}: {', '.join(few)}"
+        remedy = "in a container map them all; else dmesg: a card's figure is of all its chips"
+        yield say.note(what, found, remedy)
+        return
     if healthy:
-        return say.ok(what, found)
+        yield say.ok(what, found)
+        return
     remedy = "npu-smi info -t health -i NPU -c CHIP says what it has; a reset may help"
-    if not chips:
-        found, remedy = f"no {soc} here", f"a host with {soc}, or --target for what is there"
-    elif not chosen:
+    if not chosen:
         ids = ", ".join(str(chip.logical_id) for chip in chips)
         found, remedy = "--device names none of them", f"the logical ids here: {ids}"
-    return say.lacks(what, found, remedy)
+    yield say.lacks(what, found, remedy)
 
 
 def _chip(say: Findings, chip: Chip, name: str) -> Finding:

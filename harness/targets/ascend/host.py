@@ -11,9 +11,10 @@ from pathlib import Path
 
 from harness.base.errors import ConfigError, DeviceError
 from harness.targets.ascend import simulation
+from harness.targets.ascend.chips import CHIPS
 from harness.targets.ascend.npu_info import Chip, NpuInfo
 from harness.targets.ascend.npu_smi import NpuSmi
-from harness.targets.ascend.options import CHIPS, AscendOptions
+from harness.targets.ascend.options import AscendOptions
 from harness.targets.ascend.toolkit import SOURCE_DEADLINE_S, Toolkit, find_toolkit
 
 LOCK = "npu-smi.lock"  # in the folder of leases

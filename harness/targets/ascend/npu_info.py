@@ -22,6 +22,7 @@ _SECOND_ROW = re.compile(rf"({_ID})(?:\s+(\S+))?", re.ASCII)  # chip, logical id
 _BUS_ID = re.compile(r"[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-9A-Fa-f]", re.ASCII)
 _NOBODY = re.compile(rf"No running processes found in NPU\s+({_ID})\b", re.ASCII | re.IGNORECASE)
 _OWNER = re.compile(rf"({_ID})(?:\s+({_ID}))?", re.ASCII)  # NPU, chip
+_PHYSICAL_ID = "phy-id"  # in a container it is not what `--device` takes
 _NOTHING = ("", "-", "NA", "N/A")
 # Name of a vNPU, with the template that it was made by: `310Pvir02`.
 _SLICE = re.compile(r"(.+?)(vir\d\w*)", re.ASCII | re.IGNORECASE)
@@ -128,9 +129,10 @@ def parse_info(text: str) -> NpuInfo:
     header = next((at for at, cells in enumerate(rows) if _heads_processes(cells)), len(rows))
     processes = _processes(rows[header + 1 :])
     data = [cells for cells in rows[:header] if _is_data(cells)]
+    has_ids = not any(_PHYSICAL_ID in cells[0].lower() for cells in rows[:header])
     chips = []
     for at in range(0, len(data), 2):
-        chip = _chip(data[at : at + 2], at // 2, processes)
+        chip = _chip(data[at : at + 2], at // 2, processes, has_ids)
         if chip is None:
             pair = " and ".join(repr(" | ".join(cells)[:200]) for cells in data[at : at + 2])
             raise _unreadable(f"no pair of rows: {pair}", text)
@@ -202,20 +204,21 @@ def _processes(rows: Iterable[Row]) -> _Processes:
     return table
 
 
-def _chip(pair: Sequence[Row], at: int, processes: _Processes) -> Chip | None:
+def _chip(pair: Sequence[Row], at: int, processes: _Processes, has_ids: bool) -> Chip | None:
     """Return the chip of two rows, the `at`th of the table; None where they are none."""
     first, second = pair[0], pair[-1]
     upper, lower = _FIRST_ROW.fullmatch(first[0]), _SECOND_ROW.fullmatch(second[0])
     second_has_bus = _BUS_ID.fullmatch(second[1]) or second[1] in _NOTHING
     if len(pair) < 2 or not (upper and lower and second_has_bus) or _BUS_ID.fullmatch(first[1]):
         return None
-    npu, chip, logical = int(upper[1]), int(lower[1]), _integer(lower[2] or "")
+    npu, chip = int(upper[1]), int(lower[1])
+    logical = _integer(lower[2] or "") if has_ids else None
     measured = first[2].split()  # power, temperature, hugepages where there are any
     on_it = processes.get(npu)  # None: no table, or one that was cut short
     return Chip(
         npu_id=npu,
         chip_id=chip,
-        # 910 prints no logical id. They are given out in the order of the rows.
+        # 910 prints no logical id, A3 the host's. They are given out in the order of the rows.
         logical_id=at if logical is None else logical,
         name=upper[2],
         health=first[1],

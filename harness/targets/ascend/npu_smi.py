@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.base.errors import DeviceError
 from harness.base.locks import LockTimeout, locked
 from harness.base.processes import Completed, run
+from harness.targets.ascend.chips import SERIES_ONLY
 from harness.targets.ascend.npu_info import (
+    Chip,
     Clock,
     NpuInfo,
     has_rows,
@@ -43,6 +45,7 @@ class NpuSmi:
     log: Path
     deadline_s: float = 30.0
     wait_s: float = 300.0
+    _names: dict[int, str] = field(default_factory=dict, init=False)  # by NPU, as its board says
 
     def info(self) -> NpuInfo:
         """All chips now.
@@ -53,7 +56,18 @@ class NpuSmi:
             DeviceError: npu-smi cannot be started, fails, hangs, crashes, is held by others for
                 too long, or shows no chip. Its own text is in the error.
         """
-        return parse_info(self._answer("info", table=True))
+        info = parse_info(self._answer("info", table=True))
+        return replace(info, chips=tuple(map(self._named, info.chips)))
+
+    def _named(self, chip: Chip) -> Chip:
+        """Return the chip with the name that atc takes, where the table has only its series."""
+        if chip.name not in SERIES_ONLY:
+            return chip
+        if chip.npu_id not in self._names:
+            with contextlib.suppress(DeviceError):  # the next call asks again
+                npu = self._fields("board", chip.npu_id, chip.chip_id).get("NPU Name", "")
+                self._names[chip.npu_id] = f"{chip.name}_{npu}" if npu else chip.name
+        return replace(chip, name=self._names.get(chip.npu_id, chip.name))
 
     def board(self, npu_id: int) -> Mapping[str, str]:
         """`info -t board`: "Firmware Version", "Software Version", "Product Name", ...
@@ -73,9 +87,9 @@ class NpuSmi:
 
     def product(self, npu_id: int) -> str:
         """The card's name, e.g. for the record of a card's figure; empty when it has none."""
-        for kind, field in (("product", "Product Type"), ("board", "Product Name")):
+        for kind, key in (("product", "Product Type"), ("board", "Product Name")):
             with contextlib.suppress(DeviceError):  # the log has it; a record can do without
-                if name := self._fields(kind, npu_id).get(field, ""):
+                if name := self._fields(kind, npu_id).get(key, ""):
                     return name
         return ""
 
@@ -87,8 +101,10 @@ class NpuSmi:
             return None
         return parse_clock(text, chip_id)
 
-    def _fields(self, kind: str, npu_id: int) -> Mapping[str, str]:
-        return parse_fields(self._answer("info", "-t", kind, "-i", str(npu_id)).splitlines())
+    def _fields(self, kind: str, npu_id: int, chip_id: int | None = None) -> Mapping[str, str]:
+        of_chip = () if chip_id is None else ("-c", str(chip_id))
+        text = self._answer("info", "-t", kind, "-i", str(npu_id), *of_chip)
+        return parse_fields(text.splitlines())
 
     def _answer(self, *arguments: str, table: bool = False) -> str:
         """Return what a query printed; ask again where it failed at once and may not the next time.

@@ -1,4 +1,4 @@
-"""The options of the Ascend targets, and the names of the chips that they are for."""
+"""The options of the Ascend targets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 from harness.base.options import REAL, Group, TargetOptions, option, what_option
 
-CHIPS: Mapping[str, str] = {"ascend310": "Ascend310", "ascend310p3": "Ascend310P3"}
 DRIVERS = ("api", "cli", "benchmark")
 """How models run on an NPU, in the order of preference."""
 GROUP = Group("ascend", "pytest --device=0,1 --ais-python=/usr/bin/python3 --tune=none")

@@ -12,8 +12,9 @@ from harness.base.errors import HarnessError
 from harness.plan import Missing
 from harness.settings import Settings
 from harness.targets.ascend import doctor, simulation
+from harness.targets.ascend.chips import CHIPS
 from harness.targets.ascend.host import AscendHost, Patience, Place, require_chip, soc_name
-from harness.targets.ascend.options import CHIPS, AscendOptions
+from harness.targets.ascend.options import AscendOptions
 from harness.targets.ascend.target import AscendTarget
 from harness.targets.ascend.workspace import PLAIN_PLACE, is_plain
 from harness.targets.protocol import Target

@@ -14,7 +14,8 @@ from harness.base import locks
 from harness.base.errors import ConfigError
 from harness.base.options import REAL, rows
 from harness.settings import Settings
-from harness.targets.ascend.options import CHIPS, AscendOptions
+from harness.targets.ascend.chips import CHIPS
+from harness.targets.ascend.options import AscendOptions
 from harness.targets.ascend.toolkit import Toolkit
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 VARIABLE = "NPU_SIMULATOR"
 NOTICE = "Part of a SIMULATED Ascend host, made by harness.simulator; never a real tool."
 NOTICE_BYTES = 2000  # of a tool's beginning, in which it says so
-
-USUAL = "ascend310p3"
 
 
 def check(options: AscendOptions, target: str | None) -> str:
@@ -51,7 +50,7 @@ def needs_python(options: AscendOptions) -> bool:
 def _config(options: AscendOptions, target: str | None) -> SimulatorConfig:
     from harness import simulator
 
-    chip = CHIPS[target or USUAL].removeprefix("Ascend")
+    chip = CHIPS[target or next(iter(CHIPS))].removeprefix("Ascend")
     return simulator.parse_config(options.simulator, usual_chip=chip)
 
 

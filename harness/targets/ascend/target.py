@@ -1,4 +1,4 @@
-"""The targets `ascend310` and `ascend310p3`: one chip of an Ascend card, through CANN's tools.
+"""A target of `chips.py`, such as `ascend310p3`: one chip of an Ascend card, through CANN's tools.
 
 What the host has is looked up when it is first needed, never when a run is planned. Where no
 npu-smi is (a container, a build host) the options say what it would have said: the devices that
@@ -24,6 +24,7 @@ from harness.records.measurements import Scalar
 from harness.settings import Settings
 from harness.targets.ascend import atc, drivers, faults, msit
 from harness.targets.ascend.api import open_api
+from harness.targets.ascend.chips import CHIPS
 from harness.targets.ascend.cli import AisBench
 from harness.targets.ascend.file_session import Opening
 from harness.targets.ascend.host import (
@@ -38,7 +39,7 @@ from harness.targets.ascend.host import (
 from harness.targets.ascend.legacy import Benchmark
 from harness.targets.ascend.npu_info import Chip, NpuInfo
 from harness.targets.ascend.npu_smi import NpuSmi
-from harness.targets.ascend.options import CHIPS, AscendOptions
+from harness.targets.ascend.options import AscendOptions
 from harness.targets.ascend.spec import AscendSpec
 from harness.targets.ascend.toolkit import Toolkit
 from harness.targets.devices import strangers, visible_ids
@@ -70,7 +71,7 @@ _OPENERS: Mapping[str, Callable[[Opening], Session]] = {
 
 
 class AscendTarget(Target):
-    """One of the two Ascend chips of the guides; see `protocol.Target`."""
+    """A kind of Ascend chip; see `protocol.Target`."""
 
     traits = Traits(fidelity_bound=3e-2)  # atc computes in float16 by default
 
