@@ -12,7 +12,7 @@ try:
     from typer import completion as typers
 
     from harness import __version__
-    from harness.cli import cache, history
+    from harness.cli import cache, catalog, history
     from harness.cli.completion import PROGRAM, VARIABLE, completion
     from harness.cli.doctor import doctor
     from harness.cli.options import takes_settings
@@ -72,6 +72,23 @@ _store.command()(takes_settings(cache.explain))
 _store.command()(takes_settings(cache.build))
 _store.command()(takes_settings(cache.gc, ("store",)))
 app.add_typer(_store, name="cache")
+_catalog = _commands("Write catalogs.")
+_catalog.command()(
+    takes_settings(
+        catalog.own,
+        (
+            "imagenet",
+            "labels",
+            "model_file",
+            "network",
+            "image_size",
+            "trust_network",
+            "trust_checkpoint",
+            "store",
+        ),
+    )
+)
+app.add_typer(_catalog, name="catalog")
 app.command()(takes_settings(history.trend, ("runs", "catalog")))
 app.command()(takes_settings(history.merge, ("catalog", "lang")))
 _baselines = _commands("Figures of baselines.yaml against measurements.")

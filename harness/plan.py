@@ -15,6 +15,7 @@ from harness.base.families import available, families
 from harness.base.names import did_you_mean
 from harness.base.terms import CHECKS, Check
 from harness.catalog.schema import Catalog, Model
+from harness.networks.library import PYTHON
 from harness.records.lines import PlannedCase
 from harness.settings import DEFAULT_BATCH_SIZES, Settings
 
@@ -81,8 +82,11 @@ def make_plan(catalog: Catalog, settings: Settings) -> Plan:
             name.
     """
     names = settings.models or tuple(catalog.models)
-    for name in (*names, *(n for n, _ in settings.onnx), *settings.trust_checkpoint):
+    trusted = (*settings.trust_checkpoint, *settings.trust_network)
+    for name in (*names, *(n for n, _ in settings.onnx), *trusted):
         _known(name, catalog.models, "model")
+    for name in names:
+        require_trust(name, catalog.models[name].network.source, settings)
     for name in (*catalog.targets(), *([settings.target] if settings.target else [])):
         _known(name, available(), "target")
     return Plan(
@@ -94,6 +98,19 @@ def make_plan(catalog: Catalog, settings: Settings) -> Plan:
             for batch_size in _batch_sizes(catalog.models[name], target, settings)
         )
     )
+
+
+def require_trust(model: str, source: str, settings: Settings) -> None:
+    """Refuse to run the code of a user's that builds a model's network, where nobody allowed it.
+
+    Raises:
+        ConfigError: nobody did.
+    """
+    if source.startswith(f"{PYTHON}:") and model not in settings.trust_network:
+        raise ConfigError(
+            f"the network of {model} is built by code that is not the harness's: {source}",
+            remedy=f"if you trust it, --trust-network={model} lets it run",
+        )
 
 
 def _known(name: str, names: Iterable[str], what: str) -> None:
@@ -186,6 +203,7 @@ def _wrong_paths(settings: Settings) -> Iterator[tuple[str, Path, str]]:
         if folder is not None and not folder.is_dir():
             yield name, folder, "is not a folder" if folder.exists() else "does not exist"
     files = [("labels", settings.labels), ("image-list", settings.image_list)]
+    files += [("model-file", settings.model_file)]
     files += [(f"onnx={model}", file) for model, file in settings.onnx]
     for name, file in files:
         if file is not None and not file.is_file():

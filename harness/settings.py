@@ -86,9 +86,10 @@ class Settings:
     )
     imagenet: Path | None = input_option(
         "path",
-        "folder of the ImageNet validation images",
+        "folder of the ImageNet validation images, or of your own: a folder for each class",
         "DIR",
         variable="IMAGENET_DIR",
+        also=("data",),
         used_in=GIVEN,
     )
     labels: Path | None = input_option(
@@ -122,6 +123,34 @@ class Settings:
     offline: bool = input_option("flag", "fetch nothing; use only the files that are there")
     onnx: tuple[tuple[str, Path], ...] = input_option(
         "pairs", "use this ONNX file in place of the export (repeatable)", "MODEL=FILE", default=()
+    )
+    model_file: Path | None = input_option(
+        "path",
+        "run this model of your own in place of the catalog's: a checkpoint, a TorchScript or an "
+        "ONNX file",
+        "FILE",
+        used_in=GIVEN,
+    )
+    network: str | None = input_option(
+        "text",
+        "who builds its network, where the file does not say: timm:NAME, torchvision:NAME or "
+        "python:MODULE:FUNCTION",
+        "SOURCE",
+        used_in=GIVEN,
+    )
+    image_size: int | None = input_option(
+        "int",
+        "side of its input in pixels (default: what the file says, else the network's, else 224)",
+        "N",
+        limits=(1, 4096),
+        used_in=GIVEN,
+    )
+    trust_network: tuple[str, ...] = input_option(
+        "list",
+        "models whose network your own Python code builds, which then runs",
+        "A,B",
+        default=(),
+        used_in=GIVEN,
     )
     trust_checkpoint: tuple[str, ...] = input_option(
         "list",
@@ -308,6 +337,7 @@ def resolve(
             values[row.name] = _Parser(row, raw, source, base).value()
             break
     _make_consistent(values, command_line)
+    _place_own_model(values, command_line)
     targets = []
     for family in families():
         names = [row.name for row in rows(family.options) if row.name in values]
@@ -341,6 +371,29 @@ def _make_consistent(values: dict[str, Any], command_line: Mapping[str, Any]) ->
         values.setdefault("budget", 40.0 if values.get("rehearsal") else 10.0)
 
 
+def _place_own_model(values: dict[str, Any], command_line: Mapping[str, Any]) -> None:
+    """Look for the weights of a model of one's own where its file lies."""
+    file = values.get("model_file")
+    others = [name for name in ("network", "image_size") if values.get(name)]
+    if file is None and others:
+        raise ConfigError(
+            f"--{others[0].replace('_', '-')} says nothing without --model-file",
+            remedy="name the model's file, or leave it out",
+        )
+    if file is None:
+        return
+    if command_line.get("catalog"):
+        raise ConfigError(
+            "--model-file and --catalog both say what to run",
+            remedy="leave out one; `python -m harness catalog own` prints the file's own catalog",
+        )
+    if command_line.get("checkpoints") and values["checkpoints"] != file.parent:
+        raise ConfigError(
+            f"--checkpoints is not the folder of {file}", remedy="leave out --checkpoints"
+        )
+    values["checkpoints"] = file.parent
+
+
 def _leave_out_unused(
     values: dict[str, Any], command_line: Mapping[str, Any], kind: Provenance
 ) -> None:
@@ -350,7 +403,7 @@ def _leave_out_unused(
     target = values.get("target")
     family = family_of(target or "")
     # What a variable names for every run may be 50,000 images.
-    given = command_line.get("imagenet") or command_line.get("checkpoints")
+    given = any(map(command_line.get, ("imagenet", "checkpoints", "model_file")))
     others = {
         row.name: other
         for other in families()

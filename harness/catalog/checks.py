@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from harness.base.families import available
@@ -41,14 +41,15 @@ def problems_between(contents: Contents) -> Iterator[Problem]:
 def _entries(model: Model) -> Iterator[tuple[KeyPath, Sourced]]:
     """Everything of a model that names its source."""
     accuracy = model.accuracy
-    yield ("accuracy", "published"), accuracy.published
-    yield ("accuracy", "rule"), accuracy.rule
-    lists: Mapping[KeyPath, Sequence[Sourced]] = {
-        ("accuracy", "also_published"): accuracy.also_published,
-        ("accuracy", "guide_measured"): accuracy.guide_measured,
+    lists: dict[KeyPath, Sequence[Sourced]] = {
         ("throughput",): model.throughput,
         ("ratios",): model.ratios,
     }
+    if accuracy is not None:
+        yield ("accuracy", "published"), accuracy.published
+        yield ("accuracy", "rule"), accuracy.rule
+        lists[("accuracy", "also_published")] = accuracy.also_published
+        lists[("accuracy", "guide_measured")] = accuracy.guide_measured
     for place, entries in lists.items():
         for index, entry in enumerate(entries):
             yield (*place, index), entry
@@ -56,7 +57,7 @@ def _entries(model: Model) -> Iterator[tuple[KeyPath, Sourced]]:
 
 def _names(model: Model, contents: Contents) -> Iterator[Problem]:
     """Sources that the file defines, targets that there are."""
-    named: list[tuple[KeyPath, str]] = [(("guide",), model.guide)]
+    named: list[tuple[KeyPath, str]] = [(("guide",), model.guide)] if model.guide else []
     if model.preprocessing.source is not None:
         named.append((("preprocessing", "source"), model.preprocessing.source))
     targets: list[tuple[KeyPath, str]] = []
@@ -102,6 +103,16 @@ def _checkpoint(model: Model, contents: Contents) -> Iterator[Problem]:
 
 
 def _classes(model: Model, contents: Contents) -> Iterator[Problem]:
+    names = model.class_names
+    if names and len(set(names)) != model.classes:
+        text = f"found {len(set(names))} different names; expected {model.classes}, as `classes`"
+        yield Problem(("class_names",), text)
+    if model.accuracy is None:  # a model of one's own, of any classes
+        return
+    if model.classes not in (IMAGENET_CLASSES, IMAGENET_CLASSES + 1):
+        text = f"found {model.classes}; expected 1000 or 1001"
+        yield Problem(("classes",), text, "leave out `accuracy` where nothing is published")
+        return
     if model.classes != IMAGENET_CLASSES + model.label_offset:
         yield Problem(
             ("label_offset",),

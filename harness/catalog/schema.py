@@ -46,8 +46,10 @@ from harness.catalog.fields import (
 )
 from harness.catalog.steps import Preprocessing
 from harness.catalog.yaml_document import suggest
+from harness.networks.library import ONNX, SOURCE, SOURCE_WANTED
 
 IMAGENET_CLASSES = 1000
+MAX_CLASSES = 100_000
 Method = Literal["whole-dataset", "pure-inference", "not-stated"]
 Tuning = Literal["none", "RL,GA", "aoe", "not-stated"]
 Unit = Literal["chip", "card"]
@@ -61,11 +63,13 @@ class Source(Section):
 
 
 class NetworkSpec(Section):
-    """Who builds the network: `timm:resnest50d`, with the arguments of its constructor."""
+    """Who builds the network: `timm:resnest50d`, with the arguments of its constructor.
 
-    source: Annotated[
-        str, matching(r"(torchvision|timm):[A-Za-z0-9_]{1,64}", "torchvision:NAME or timm:NAME")
-    ]
+    Or a function of the user's, `python:module:function`; or the checkpoint's file is the network
+    itself: `torchscript`, `onnx`.
+    """
+
+    source: Annotated[str, matching(SOURCE, SOURCE_WANTED)]
     arguments: Mapping[
         Annotated[str, matching(r"[a-z_][a-z0-9_]*", "the name of an argument")],
         Argument,
@@ -112,6 +116,9 @@ class AccuracyRule(Section):
     side: Literal["both", "drop"]
     source: str
     note: Note = ""
+
+
+OWN_RULE = AccuracyRule(tolerance_percent=1.0, side="both", source="guide 000")
 
 
 class GuideAccuracy(Section):
@@ -262,17 +269,45 @@ class Model(Section):
 
     id: str = ""
     title: Line
-    guide: str
+    guide: str = ""
     network: NetworkSpec
     checkpoint: CheckpointSpec
     input: InputSpec
     output: OutputSpec
-    classes: Annotated[Literal[1000, 1001], WHOLE_NUMBER]
-    label_offset: Annotated[Literal[0, 1], WHOLE_NUMBER]
+    classes: Annotated[int, Field(ge=2, le=MAX_CLASSES)]
+    class_names: tuple[Line, ...] = ()  # by index, of a model of one's own
+    label_offset: Annotated[Literal[0, 1], WHOLE_NUMBER] = 0
     preprocessing: Preprocessing
-    accuracy: Accuracy
+    assumed: tuple[Note, ...] = ()  # when the block was drafted: for whoever reads a result
+    accuracy: Accuracy | None = None  # None: nothing is published for it
     throughput: tuple[BaselineTable, ...] = ()
     ratios: tuple[RatioRule, ...] = ()
+
+    @property
+    def published(self) -> Published | None:
+        """Return the accuracy that is its target; None where nothing is published."""
+        return None if self.accuracy is None else self.accuracy.published
+
+    @property
+    def stated(self) -> Accuracy:
+        """Return what is published of its accuracy.
+
+        Raises:
+            CatalogError: nothing is.
+        """
+        if self.accuracy is None:
+            raise CatalogError(f"nothing is published of the accuracy of {self.id}")
+        return self.accuracy
+
+    @property
+    def accuracy_rule(self) -> AccuracyRule:
+        """Return its rule, or that of guide 000."""
+        return OWN_RULE if self.accuracy is None else self.accuracy.rule
+
+    @property
+    def reference_kind(self) -> Literal["eager", "onnx"]:
+        """What runs it besides the target: eager PyTorch, or ONNX Runtime where it is a file."""
+        return "onnx" if self.network.source == ONNX else "eager"
 
     def section(self, kind: type[Part]) -> Part:
         """Return what a family of targets has in this model; its defaults where it has nothing."""
@@ -345,7 +380,7 @@ class Contents(Section):
     """What the file holds."""
 
     version: Annotated[Literal[1], WHOLE_NUMBER]
-    sources: Annotated[Mapping[Id, Source], Field(min_length=1)]
+    sources: Mapping[Id, Source] = Field(default_factory=dict)
     models: Annotated[Mapping[ModelId, Model], Field(min_length=1)]
     known_failures: tuple[KnownFailure, ...] = ()
 

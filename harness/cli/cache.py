@@ -16,13 +16,13 @@ from harness.base import scratch, signals
 from harness.base.errors import ConfigError, StoreError
 from harness.base.store import Store
 from harness.base.store_care import tidy, tidy_dead
-from harness.catalog.load import load_catalog
 from harness.cli.building import build_all
 from harness.cli.explain import explain as lines
 from harness.cli.options import CheckOption, console, say, table
 from harness.judge.causes import Exit
 from harness.pages.formats import plural
 from harness.plan import make_plan, missing, missing_text
+from harness.run.own import catalog_of
 from harness.settings import Settings
 from harness.targets import registry
 
@@ -64,7 +64,7 @@ def _store(settings: Settings) -> Store:
 
 def explain(settings: Settings, *, check: CheckOption = None) -> None:
     """For each artifact of a command line: in the store or not, and which input differs."""
-    for line in lines(settings, load_catalog(settings.catalog), check):
+    for line in lines(settings, catalog_of(settings), check):
         say(line)
 
 
@@ -74,7 +74,7 @@ def build(settings: Settings, *, check: CheckOption = None) -> None:
     Models are compiled, here or on a host without an NPU (--soc-version says for which chip).
     Crops and references are made where there is a data set.
     """
-    catalog = load_catalog(settings.catalog)
+    catalog = catalog_of(settings)
     registry.provider_of(settings).check(settings)
     settings = registry.located(settings)
     cases = [case for case in make_plan(catalog, settings).cases if check in (None, case.check)]

@@ -10,10 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.base.errors import ConfigError, HarnessError
-from harness.catalog.load import load_catalog
 from harness.cli.examination import REHEARSAL, SUBJECTS, Answer, Can, Examination, brief, examine
 from harness.cli.options import console, say, table
 from harness.judge.causes import Exit
+from harness.run.own import catalog_of
 from harness.settings import Settings
 from harness.targets.provider import Finding
 
@@ -46,7 +46,7 @@ def doctor(
             f"--strict {strict!r} is not a target", remedy=f"one of: {', '.join(SUBJECTS)}"
         )
     try:
-        catalog, trouble = load_catalog(settings.catalog), ""
+        catalog, trouble = catalog_of(settings), ""
     except HarnessError as error:
         catalog, trouble = None, str(error)
     examination = examine(settings, catalog)

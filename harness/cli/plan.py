@@ -7,18 +7,18 @@ from datetime import UTC, date, datetime
 
 from rich.markup import escape
 
-from harness.base.errors import HarnessError
+from harness.base.errors import HarnessError, some
 from harness.base.terms import WHOLE_SET
-from harness.catalog.load import load_catalog
-from harness.catalog.schema import Catalog
+from harness.catalog.schema import Catalog, Model
 from harness.cli import examination
 from harness.cli.options import CheckOption, console, say, table
 from harness.cli.preprocessing import preprocessing_lines
 from harness.estimates import Estimate, estimates
-from harness.judge.accuracy import describe_part
+from harness.judge.accuracy import REFERENCES, describe_part
 from harness.judge.wording import counted
 from harness.pages.formats import duration, plural
 from harness.plan import Case, make_plan, missing
+from harness.run.own import catalog_of
 from harness.settings import Settings
 from harness.targets import registry
 
@@ -28,7 +28,7 @@ def plan(settings: Settings, *, check: CheckOption = None) -> None:
 
     Takes the same options as pytest, and runs nothing.
     """
-    catalog = load_catalog(settings.catalog)
+    catalog = catalog_of(settings)
     if not settings.configured:
         settings = registry.located(settings)
         if settings.target is not None:
@@ -54,8 +54,23 @@ def plan(settings: Settings, *, check: CheckOption = None) -> None:
     for item in missing(settings, cases):
         say(f"\nmissing: {item.thing}\n  give {item.remedy}")
     models = [catalog.models[name] for name in dict.fromkeys(case.model for case in cases)]
+    for line in own_lines(models):
+        say(line)
     for line in (*checkpoint_lines(settings, catalog, cases), *preprocessing_lines(models)):
         say(line)
+
+
+def own_lines(models: Sequence[Model]) -> list[str]:
+    """What is taken for granted of models of one's own, and which classes they have."""
+    lines = []
+    for model in models:
+        if model.class_names:
+            names = f"{some(model.class_names, 10)} ({len(model.class_names)})"
+            lines.append(f"\nclasses of {model.id}, from index 0: {names}")
+        lines += [f"\nassumed of {model.id}: {text}" for text in model.assumed]
+    if any(model.assumed for model in models):
+        lines.append("  what to do if one is wrong: docs/own-models.md")
+    return lines
 
 
 def ended_excuses(catalog: Catalog, cases: Sequence[Case], today: date) -> list[str]:
@@ -145,11 +160,14 @@ def part_lines(
     if images is None or images == WHOLE_SET or not models:
         return []
     if own:
-        return ["", f"a data set of your own: eager PyTorch on all {counted(images)} decides"]
+        return ["", f"a data set of your own: the reference on all {counted(images)} decides"]
     lines = ["", "accuracy on a part of the data set is held against eager PyTorch:"]
     for name in models:
-        spec = catalog.models[name].accuracy
-        text = describe_part(images, spec.published, spec.rule)
+        model = catalog.models[name]
+        if model.published is None:
+            lines.append(f"  {name}: nothing is published for it")
+            continue
+        text = describe_part(images, model.published, model.accuracy_rule)
         if name in dict(settings.onnx):
             text += "; but with --onnx there are no weights for an eager pass, so none is possible"
         lines.append(f"  {name}: {text}")
@@ -159,18 +177,19 @@ def part_lines(
 def reference(catalog: Catalog, settings: Settings, case: Case, *, part: bool = False) -> str:
     """What a case is held against, in words. `part`: not all images of the data set are used."""
     model = catalog.models[case.model]
+    by = REFERENCES[model.reference_kind]
     if settings.provenance != "real":
         if case.check == "accuracy":
             images = "generated images" if settings.stand_ins else "images"
-            return f"eager PyTorch's predictions on the same {images}"
+            return f"{by}'s predictions on the same {images}"
         if settings.provenance == "simulated":
             return "nothing: a simulated device's speed is only recorded"
         return "eager PyTorch's speed on this host"
     if case.check == "accuracy":
-        published, rule = model.accuracy.published, model.accuracy.rule
+        published, rule = model.published, model.accuracy_rule
         side = "±" if rule.side == "both" else "-"
-        if part:
-            return f"eager PyTorch on the same images, within {rule.tolerance_percent:g} %"
+        if part or published is None:
+            return f"{by} on the same images, within {rule.tolerance_percent:g} %"
         return f"top-1 {published.top1:g} % {side}{rule.tolerance_percent:g} % ({published.source})"
     baseline = model.baseline(case.target, case.batch_size)
     if baseline is None:

@@ -26,7 +26,8 @@ def preprocessing_lines(models: Iterable[Model]) -> list[str]:
         for model in chosen
         if _close(model.preprocessing.normalize.mean[::-1], IMAGENET_MEAN)
     ]
-    unsourced = [model for model in chosen if model.preprocessing.source is None]
+    # A draft says itself what it took for granted.
+    unsourced = [one for one in chosen if one.preprocessing.source is None and not one.assumed]
     if not unsourced:  # importing the libraries takes seconds
         return lines
     try:

@@ -81,7 +81,8 @@ class Evidence:
         """The share of right predictions of a sound model: eager's, or the published one."""
         eager = None if self.recorded is None else self.recorded.reference_scores
         real = self.case.bench.provenance == "real"
-        published = float(self.case.model.accuracy.published.top1) if real else 0.0
+        target = self.case.model.published
+        published = float(target.top1) if real and target is not None else 0.0
         return max(0.0 if eager is None else eager.percent(1), published) / 100.0
 
     @property

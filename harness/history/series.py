@@ -196,7 +196,9 @@ def floor_of(key: Key, catalog: Catalog | None) -> Floor | None:
     if key.check == "accuracy":
         if key.images != WHOLE_SET:
             return None  # the published figure says nothing exact about a part of the set
-        published, tolerance = model.accuracy.published, model.accuracy.rule.tolerance_percent
+        published, tolerance = model.published, model.accuracy_rule.tolerance_percent
+        if published is None:
+            return None
         value, text = published.top1, f"top-1 {published.top1:g} %"
         source = published.source
     else:

@@ -10,8 +10,9 @@ import hashlib
 import os
 import re
 import stat
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -38,14 +39,16 @@ _NUMBERED = re.compile(r"ILSVRC2012_val_(\d{8})", re.ASCII)
 class ImageSet:
     """Images and their classes, sorted by file name.
 
-    names: file names without folder, unique also without their suffix.
+    names: file names without folder, unique also without their suffix; `CLASS/FILE` where folders
+        of one's own say the class.
     paths: the files, in the order of `names`.
-    labels: class indices in 0..999, in the order of `names`.
+    labels: class indices, in the order of `names`.
     layout: how the images lie in `root`, in words.
     label_source: where the labels come from, relative to `root` or in words.
     labels_without_image: how many labels the source has for images that were not found.
     landmarks: stem and label, by the source, of those images whose right class is known, also
         where the image itself is not in the set.
+    classes: names of one's own classes, by index, where folders say them.
     chosen_from: how many images the set has of which these are a part; 0 where these are all.
     """
 
@@ -57,6 +60,7 @@ class ImageSet:
     label_source: str
     labels_without_image: int = 0
     landmarks: tuple[tuple[str, int], ...] = ()
+    classes: tuple[str, ...] = ()
     chosen_from: int = 0
 
     def __len__(self) -> int:
@@ -75,7 +79,7 @@ class ImageSet:
         """How many images the data set has that these are of; 0 where it is ImageNet's by its
         names, which `check` sees to are all or none: of another one no accuracy is published.
         """
-        ours = all(_is_numbered(stem(name)) for name in self.names)
+        ours = not self.classes and all(_is_numbered(stem(name)) for name in self.names)
         return 0 if ours else self.chosen_from or len(self)
 
     def part(self, positions: Iterable[int]) -> ImageSet:
@@ -88,6 +92,46 @@ class ImageSet:
             labels=tuple(self.labels[i] for i in chosen),
             chosen_from=self.chosen_from or (len(self) if len(chosen) < len(self) else 0),
         )
+
+    def of_classes(self, names: Sequence[str], count: int, offset: int = 0) -> ImageSet:
+        """Return the images with the indices that they have for a network of `count` classes.
+
+        names: of its classes, by index, where they are known: class folders are found by them, in
+            whatever order they lie. offset: what is added to a label for its index.
+
+        Raises:
+            DataError: a class that the network does not have.
+        """
+        if not self.classes:
+            beyond = [
+                name
+                for name, label in zip(self.names, self.labels, strict=True)
+                if label + offset >= count
+            ]
+            if beyond:
+                raise DataError(
+                    f"{len(beyond)} of {len(self)} images have a label beyond the {count} classes "
+                    f"of the network: {some(beyond)}",
+                    remedy="use the images and labels of that network's classes, counted from 0",
+                )
+            return self
+        if not names and len(self.classes) != count:
+            raise DataError(
+                f"{self.root} has {len(self.classes)} class folders ({some(self.classes)}), the "
+                f"network has {count} classes",
+                remedy="name the network's own data, or give all its `class_names` in a catalog "
+                "of your own (docs/own-models.md)",
+            )
+        index = {_composed(name): i for i, name in enumerate(names or self.classes)}
+        unknown = [name for name in self.classes if _composed(name) not in index]
+        if unknown:
+            raise DataError(
+                f"{len(unknown)} of {len(self.classes)} class folders in {self.root} are none of "
+                f"the network's classes: {some(unknown)}; it has {some(names)}",
+                remedy="rename them as the network's classes, or name its own data",
+            )
+        own = [index[_composed(name)] for name in self.classes]
+        return replace(self, labels=tuple(own[label] for label in self.labels))
 
     def describe(self) -> str:
         """Describe the set in one line: how many images, their layout, the source of labels."""
@@ -114,7 +158,8 @@ def find_image_set(root: Path, labels: Path | None = None) -> ImageSet:
     """
     try:
         layout = layouts.find(root)
-        stems = [stem(path.name) for path in layout.paths]
+        # Of class folders the whole names: `cat/1.png` is another image than `dog/1.png`.
+        stems = list(layout.names) if layout.classes else [stem(name) for name in layout.names]
         labelled = image_labels.of_layout(layout, stems, labels)
     except OSError as error:
         raise DataError(
@@ -124,13 +169,14 @@ def find_image_set(root: Path, labels: Path | None = None) -> ImageSet:
     by_stem, file = labelled.by_stem, labelled.file
     return ImageSet(
         root=root,
-        names=tuple(path.name for path in layout.paths),
+        names=layout.names,
         paths=layout.paths,
         labels=tuple(by_stem[name] for name in stems),
         layout=layout.name,
         label_source=os.path.relpath(file, root) if file else f"the {layout.name}",
         labels_without_image=len(by_stem) - len(stems),
         landmarks=tuple((name, by_stem[name]) for name in _KNOWN if name in by_stem),
+        classes=layout.classes,
     )
 
 
@@ -161,7 +207,7 @@ def check(image_set: ImageSet) -> SetFindings:
             remedy=remedy,
         )
     counts = Counter(image_set.labels)
-    if len(image_set) >= WHOLE_SET:
+    if len(image_set) >= WHOLE_SET and not image_set.classes:
         _check_whole(image_set, counts)
     return SetFindings(
         images=len(image_set),
@@ -180,6 +226,8 @@ def _check_names(image_set: ImageSet) -> None:
     images that it was published for. So must a part of them, whose figures the published one
     must fit. Others are compared with eager PyTorch alone, whatever they are.
     """
+    if image_set.classes:
+        return
     strange = [name for name in image_set.names if not _is_numbered(stem(name))]
     if strange and (len(strange) < len(image_set) or len(image_set) >= WHOLE_SET):
         raise DataError(
@@ -208,6 +256,11 @@ def _check_whole(image_set: ImageSet, counts: Counter[int]) -> None:
 def _is_numbered(name: str) -> bool:
     match = _NUMBERED.fullmatch(name)
     return match is not None and 1 <= int(match[1]) <= WHOLE_SET
+
+
+def _composed(name: str) -> str:
+    """Return a name in one form of Unicode: file systems and files differ in it."""
+    return unicodedata.normalize("NFC", name)
 
 
 def check_files(image_set: ImageSet) -> None:

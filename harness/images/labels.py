@@ -63,6 +63,8 @@ def of_layout(layout: Layout, stems: Sequence[str], named: Path | None) -> Label
         DataError: no labels, a file that cannot be used, an image without label, sources that
             disagree, or folders whose class indices cannot be known.
     """
+    if layout.classes:
+        return Labels(None, {n: layout.classes.index(n.split("/")[0]) for n in layout.names})
     places = tuple(_places(layout.folder))
     listed = read(named, stems, places) if named else _find(layout, stems, places)
     if layout.wnids:

@@ -24,7 +24,8 @@ FOLDERS = (
 
 WHAT_IS_WANTED = (
     "name a folder that holds ILSVRC2012_val_*.JPEG or the 1000 WNID folders (n01440764/...), "
-    f"itself or in {', '.join(FOLDERS)}, or images of your own and their label file"
+    f"itself or in {', '.join(FOLDERS)}, or images of your own in a folder for each class, or with "
+    "their label file"
 )
 
 _VAL_NAME = re.compile(r"ILSVRC2012_val_\d+(_n\d{8})?\.jpe?g", re.IGNORECASE | re.ASCII)
@@ -41,12 +42,23 @@ class Layout:
     paths: sorted by file name; names are unique, also without their suffix.
     wnids: every class, sorted, that folders have (those without an image included) or that all
         file names have; empty where neither say the classes.
+    classes: names of class folders of one's own, sorted as torchvision's `ImageFolder` does.
     """
 
     folder: Path
     name: str
     paths: tuple[Path, ...]
     wnids: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the images: of their files, with the folder of the class where it says that."""
+        names = (path.name for path in self.paths)
+        return tuple(
+            f"{path.parent.name}/{name}" if self.classes else name
+            for path, name in zip(self.paths, names, strict=True)
+        )
 
 
 def find(root: Path) -> Layout:
@@ -69,7 +81,8 @@ def find(root: Path) -> Layout:
         if (layout := recognise(folder)) is not None
     ]
     # Last: a picture of a README beside val/ is no data set.
-    layouts = layouts or [layout for folder in folders if (layout := own(folder)) is not None]
+    for recognise in (own, class_folders):
+        layouts = layouts or [one for folder in folders if (one := recognise(folder)) is not None]
     if not layouts:
         looked = ", nor in ".join(f"{folder}, which holds {_content(folder)}" for folder in folders)
         raise DataError(f"no known layout of images in {looked}", remedy=WHAT_IS_WANTED)
@@ -100,6 +113,35 @@ def own(folder: Path) -> Layout | None:
     """Return the images of a folder, whatever they are called: a data set of one's own."""
     paths = _images(folder, [folder])
     return Layout(folder, "flat folder of your own images", paths) if paths else None
+
+
+def class_folders(folder: Path) -> Layout | None:
+    """Return the images of one's own that are sorted into a folder for each class.
+
+    Images of two classes may have the same name.
+    """
+    found = [e for e in entries(folder) if e.is_dir() and not e.name.startswith(".")]
+    if broken := [_printable(e.name) for e in found if _printable(e.name) != e.name]:
+        raise DataError(
+            f"class folders in {folder} have names that are not UTF-8: {some(broken)}",
+            remedy="rename them",
+        )
+    names = sorted(entry.name for entry in found)
+    images = {name: _images(folder, [folder / name], own=True) for name in names}
+    if not any(images.values()):
+        return None
+    if empty := [name for name in names if not images[name]]:
+        raise DataError(
+            f"{len(empty)} of {len(names)} class folders in {folder} have no image: {some(empty)}",
+            remedy="put images into them, or take them away: each folder is a class",
+        )
+    if len(names) < 2:
+        raise DataError(
+            f"{folder} has one class folder alone, {names[0]}: two classes are the least",
+            remedy="name the folder that holds the class folders",
+        )
+    paths = tuple(path for name in names for path in images[name])
+    return Layout(folder, f"{len(names)} class folders", paths, classes=tuple(names))
 
 
 def wnid_folders(folder: Path) -> Layout | None:
@@ -143,8 +185,11 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
         return list(iterator)
 
 
-def _images(root: Path, folders: Sequence[Path]) -> tuple[Path, ...]:
-    """Every image of some folders, sorted by name. A name that begins with a dot is no image."""
+def _images(root: Path, folders: Sequence[Path], *, own: bool = False) -> tuple[Path, ...]:
+    """Every image of some folders, sorted by name. A name that begins with a dot is no image.
+
+    own: of one's own classes, whose images no label file names without their suffix.
+    """
     images = [
         entry
         for folder in folders
@@ -152,20 +197,20 @@ def _images(root: Path, folders: Sequence[Path]) -> tuple[Path, ...]:
         if entry.name.lower().endswith(_SUFFIXES) and not entry.name.startswith(".")
     ]
     images.sort(key=lambda entry: (entry.name, entry.path))
-    stems = Counter(stem(entry.name) for entry in images)
+    stems = Counter(() if own else (stem(entry.name) for entry in images))
     faults = {
         "are no files, but a folder or a broken link": (
             [entry for entry in images if not entry.is_file()],
             "take them away, or put the files in their place",
         ),
         "are named as training images": (
-            [entry for entry in images if _TRAINING_NAME.fullmatch(entry.name)],
+            [one for one in images if not own and _TRAINING_NAME.fullmatch(one.name)],
             "name the folder of the validation images: a score on images that the network was "
             "trained on says nothing",
         ),
         "have names that are not UTF-8": (  # names go into records, which are text
             [entry for entry in images if _printable(entry.name) != entry.name],
-            "rename them: ImageNet's are ASCII",
+            "rename them in UTF-8",
         ),
         "have the same name, apart from the suffix": (
             [entry for entry in images if stems[stem(entry.name)] > 1],

@@ -84,7 +84,7 @@ def _listed(image_set: ImageSet, path: Path) -> list[int]:
         text = _COMMENT.sub("", line).strip()
         if not text:
             continue
-        chosen = position.get(text.rsplit("/", 1)[-1])
+        chosen = position.get(text, position.get(text.rsplit("/", 1)[-1]))
         if chosen is None:
             wrong.append(f"line {number} {text[:60]!r} is no image's")
         elif first.setdefault(chosen, number) != number:

@@ -23,12 +23,14 @@ REHEARSAL_TOP1_PERCENT = (40.0, 99.0)
 REHEARSAL_MIN_CLASSES = 20
 # Of the difference of two models on a part of the set, and of the reference's own score there.
 PAIRED_CONFIDENCE = 0.99
+REFERENCES = {"eager": "eager PyTorch", "onnx": "ONNX Runtime on the CPU"}  # by kind of reference
+_BRIEFLY = {"eager": "eager", "onnx": "ONNX Runtime"}
 REFERENCE_CONFIDENCE = 0.999
 
 
 def judge_accuracy(
     measurement: AccuracyMeasurement,
-    published: Published,
+    published: Published | None,
     rule: AccuracyRule,
     *,
     bound: float,
@@ -36,15 +38,17 @@ def judge_accuracy(
 ) -> Verdict:
     """Judge by the rule that the measurement calls for.
 
-    `bound` is the relative L2 of the logits that the target is allowed; `note` is said beside
-    whatever a real measurement comes to.
+    `published` is None where nothing is published for the model, on no images. `bound` is the
+    relative L2 of the logits that the target is allowed; `note` is said beside whatever a real
+    measurement comes to.
     """
     if measurement.provenance != "real":
         return judge_rehearsal(measurement, bound=bound)
-    if measurement.own_set == measurement.expected_images:
+    part = measurement.expected_images != (measurement.own_set or WHOLE_SET)
+    compared = measurement.reference_scores is not None
+    if (measurement.own_set and not part) or (published is None and not (part and compared)):
         return judge_own_set(measurement, rule, bound=bound, note=note)
-    part = measurement.expected_images != WHOLE_SET
-    if part and measurement.reference_scores is not None:
+    if published is None or (part and compared):
         return judge_part(measurement, published, rule, bound=bound, note=note)
     return judge_whole_set(measurement, published, rule, bound=bound, note=note)
 
@@ -116,13 +120,15 @@ def judge_own_set(
 ) -> Verdict:
     """Judge all of a data set that is not ImageNet's against the eager model on it.
 
-    Nothing is published for it, so that eager's score takes the place of the published figure in
-    `judge_whole_set`. It is no sample of anything: the difference is exact, on a handful of images
-    too. Fidelity is a gate. What both share (weights, labels, preprocessing) is not judged.
+    Nothing is published for it, or for the model, so that eager's score takes the place of the
+    published figure in `judge_whole_set`. It is no sample of anything: the difference is exact, on
+    a handful of images too. Fidelity is a gate. What both share (weights, labels, preprocessing) is
+    not judged.
     """
     require(measurement.provenance, "the eager model on a data set of one's own", "real")
     scores, eager = measurement.scores, measurement.reference_scores
     problems, figures = _problems(measurement, bound), _figures(measurement, bound)
+    by = _BRIEFLY[measurement.reference_kind]
     allowed = f"{'±' if rule.side == 'both' else '-'}{rule.tolerance_percent:g} %"
     top1 = f"top-1 {scores.percent(1):.2f} %"
     kind: VerdictKind = "FAIL" if problems else "INCONCLUSIVE"
@@ -146,7 +152,7 @@ def judge_own_set(
         kind = "PASS" if off <= statistics.exact(rule.tolerance_percent) else "FAIL"
         sentence = (
             f"conversion {'agrees' if kind == 'PASS' else 'changes the score'} on all "
-            f"{counted(scores.images)} of the data set: {top1} where eager has "
+            f"{counted(scores.images)} of the data set: {top1} where {by} has "
             f"{eager.percent(1):.2f} %: {float(difference):+.2f} %, allowed {allowed}"
         )
     nothing = "nothing is published for these images"
@@ -157,7 +163,7 @@ def judge_own_set(
         unit="%",
         measured=scores.percent(1),
         reference=_eager_reference(measurement, counted(scores.images), nothing),
-        allowed=f"{allowed} of eager's ({rule.source})",
+        allowed=f"{allowed} of {by}'s ({rule.source})",
         problems=tuple(problems),
         figures=figures,
     )
@@ -165,7 +171,7 @@ def judge_own_set(
 
 def judge_part(
     measurement: AccuracyMeasurement,
-    published: Published,
+    published: Published | None,
     rule: AccuracyRule,
     *,
     bound: float,
@@ -179,17 +185,21 @@ def judge_part(
     wholly inside the tolerance PASS, wholly outside FAIL, INCONCLUSIVE otherwise. Mistakes that
     both models share (weights, labels, preprocessing) do not show in a difference; so the
     published figure must lie in the 99.9 % interval of the eager score, else FAIL; not on images
-    that are not ImageNet's, for which it was not published.
+    that are not ImageNet's, for which it was not published. Of a model for which nothing is
+    published the tolerance is one of eager's score.
     """
     require(measurement.provenance, "a published accuracy", "real")
     problems, pairs = _problems(measurement, bound), paired_of(measurement)
-    points = tolerance_points(published, rule)
+    eager_scores = measurement.reference_scores
+    base = 0.0 if eager_scores is None else eager_scores.percent(1)
+    base = base if published is None else published.top1
+    points = tolerance_points(base, rule)
     allowed = f"{'±' if rule.side == 'both' else 'a drop of '}{points:.2f} points ({rule.source})"
     figures: Figures = {
         **_figures(measurement, bound),
-        FigureName.PUBLISHED_TOP1: published.top1,
         FigureName.TOLERANCE_POINTS: round(points, 4),
     }
+    figures |= {} if published is None else {FigureName.PUBLISHED_TOP1: published.top1}
     kind: VerdictKind = "FAIL"
     sentence = ""
     if pairs is None:
@@ -197,17 +207,23 @@ def judge_part(
     else:
         interval, eager = pairs.interval(PAIRED_CONFIDENCE), _eager_interval(pairs)
         figures |= _paired_figures(pairs, interval, eager)
-        if not measurement.own_set and not eager[0] <= published.top1 <= eager[1]:
-            problems.append(_reference_off(pairs, eager, published))
-        if not problems:
+        of_these = None if measurement.own_set else published
+        if of_these is not None and not eager[0] <= of_these.top1 <= eager[1]:
+            problems.append(_reference_off(pairs, eager, of_these))
+        if not (problems or pairs.reference_correct):
+            kind, sentence = "INCONCLUSIVE", _right_on_none(measurement)
+        elif not problems:
             kind, enough = decide(interval, points, rule.side), None
-            figures[FigureName.SMALLEST_PERCENT] = _smallest(interval, published, rule.side)
+            figures[FigureName.SMALLEST_PERCENT] = _smallest(interval, base, rule.side)
             if kind == "INCONCLUSIVE":
                 enough = images_to_decide(pairs, points, rule.side)
                 figures[FigureName.IMAGES_TO_DECIDE] = enough or WHOLE_SET
-            sentence = _compared(kind, pairs, interval, allowed, enough)
+            by = _BRIEFLY[measurement.reference_kind]
+            sentence = _compared(kind, pairs, interval, allowed, enough, by)
     images = counted(measurement.scores.images)
-    all_images = f"{published.top1:g} % is published for all {WHOLE_SET} images"
+    all_images = "nothing is published for this model"
+    if published is not None:
+        all_images = f"{published.top1:g} % is published for all {WHOLE_SET} images"
     return Verdict(
         kind=kind,
         sentence=joined(problems_text(problems), sentence, note),
@@ -245,7 +261,8 @@ def judge_rehearsal(measurement: AccuracyMeasurement, *, bound: float) -> Verdic
         problems.append(Problem(ProblemCode.SCORE_DIFFERS, score))
     rounding = f" ({excused} differ within rounding)" if excused else ""
     agrees = (
-        f"{scores.images - excused} of {scores.images} predictions equal eager's{rounding}; "
+        f"{scores.images - excused} of {scores.images} predictions equal "
+        f"{_BRIEFLY[measurement.reference_kind]}'s{rounding}; "
         f"logits differ by {fidelity.relative_l2:.1e} of {bound:g} allowed"
     )
     kind: VerdictKind = "FAIL" if problems else "PASS"
@@ -289,8 +306,9 @@ def _problems(measurement: AccuracyMeasurement, bound: float) -> list[Problem]:
 
 def _right_on_none(measurement: AccuracyMeasurement) -> str:
     return (
-        f"eager PyTorch is right on none of the {counted(measurement.scores.images)}: wrong "
-        "weights, labels or preprocessing? To agree with it means nothing"
+        f"{REFERENCES[measurement.reference_kind]} is right on none of the "
+        f"{counted(measurement.scores.images)}: wrong weights, labels or preprocessing? "
+        "To agree with it means nothing"
     )
 
 
@@ -313,8 +331,9 @@ def _figures(measurement: AccuracyMeasurement, bound: float) -> Figures:
 def _eager_reference(measurement: AccuracyMeasurement, images: str, note: str = "") -> Reference:
     eager = measurement.reference_scores
     value = None if eager is None else eager.percent(1)
-    source = f"eager PyTorch on the same {images}"
-    return Reference("eager", value, "%", source, note, measurement.provenance)
+    kind = measurement.reference_kind
+    source = f"{REFERENCES[kind]} on the same {images}"
+    return Reference(kind, value, "%", source, note, measurement.provenance)
 
 
 # A part of the set -------------------------------------------------------------------------
@@ -366,21 +385,26 @@ def _reference_off(pairs: Paired, eager: Interval, published: Published) -> Prob
     return Problem(ProblemCode.REFERENCE_OFF, data)
 
 
-def _smallest(interval: Interval, published: Published, side: Side) -> float:
-    """Return the tolerance, in percent of the published top-1, that holds the whole interval."""
+def _smallest(interval: Interval, base: float, side: Side) -> float:
+    """Return the tolerance, in percent of the top-1 `base`, that holds the whole interval."""
     low, high = interval
     worst = max(abs(low), abs(high)) if side == "both" else max(0.0, -low)
-    return upwards(100 * statistics.exact(worst) / statistics.exact(published.top1))
+    return upwards(100 * statistics.exact(worst) / statistics.exact(base))
 
 
 def _compared(
-    kind: VerdictKind, pairs: Paired, interval: Interval, allowed: str, enough: int | None
+    kind: VerdictKind,
+    pairs: Paired,
+    interval: Interval,
+    allowed: str,
+    enough: int | None,
+    by: str,
 ) -> str:
     """Say how the two models compare; `enough` images would decide."""
     agree = {"PASS": "conversion agrees on ", "FAIL": "conversion changes the score on "}
     sentence = (
         f"{agree.get(kind, '')}{counted(pairs.n)}: top-1 "
-        f"{100.0 * pairs.compiled_correct / pairs.n:.2f} % where eager has "
+        f"{100.0 * pairs.compiled_correct / pairs.n:.2f} % where {by} has "
         f"{100.0 * pairs.reference_correct / pairs.n:.2f} % on the same images: "
         f"{pairs.points:+.2f} points, 99 % interval {interval[0]:+.2f} to {interval[1]:+.2f}, "
         f"allowed {allowed}"
@@ -388,9 +412,9 @@ def _compared(
     return joined(sentence, would_decide(enough) if kind == "INCONCLUSIVE" else "")
 
 
-def tolerance_points(published: Published, rule: AccuracyRule) -> float:
-    """Return the rule's tolerance, relative to the published top-1, in points of top-1."""
-    return float(statistics.exact(published.top1) * statistics.exact(rule.tolerance_percent) / 100)
+def tolerance_points(base: float, rule: AccuracyRule) -> float:
+    """Return the rule's tolerance, relative to the top-1 `base`, in points of top-1."""
+    return float(statistics.exact(base) * statistics.exact(rule.tolerance_percent) / 100)
 
 
 @functools.lru_cache(maxsize=65_536)
@@ -419,7 +443,7 @@ def images_to_pass(
     one way as the other; none by default, the best that can happen. None when a part of the set
     is never enough.
     """
-    points, share = tolerance_points(published, rule), discordant_percent / 200.0
+    points, share = tolerance_points(published.top1, rule), discordant_percent / 200.0
 
     def passes(n: int) -> bool:
         interval = statistics.tango_interval(n * share, n * share, n, PAIRED_CONFIDENCE)

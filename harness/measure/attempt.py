@@ -200,8 +200,8 @@ def judge(case: CasePipeline, measurement: AccuracyMeasurement | ThroughputMeasu
     if isinstance(measurement, ThroughputMeasurement):
         figure = case.model.baseline(case.case.target, case.case.batch_size)
         return judge_throughput(measurement, figure, case=case.case.id, note=note)
-    spec, bound = case.model.accuracy, case.bench.target.traits.fidelity_bound
-    return judge_accuracy(measurement, spec.published, spec.rule, bound=bound, note=note)
+    model, bound = case.model, case.bench.target.traits.fidelity_bound
+    return judge_accuracy(measurement, model.published, model.accuracy_rule, bound=bound, note=note)
 
 
 def unverified(case: CasePipeline) -> str:

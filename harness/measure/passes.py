@@ -56,6 +56,7 @@ def take_accuracy(case: CasePipeline, session: Session, prepared: Prepared) -> A
     measurement = replace(
         measurement,
         problems=(*measurement.problems, *check.problems()),
+        reference_kind=case.model.reference_kind,
         predictions_file=path.relative_to(case.bench.run_dir).as_posix(),
     )
     assert case.observed.images is not None

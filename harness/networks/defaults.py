@@ -6,7 +6,8 @@ A job (`harness.base.jobs`): it imports the libraries.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from harness.networks import library
@@ -39,6 +40,23 @@ def _default(source: str, file: str) -> dict[str, Any] | None:
     return None if config is None else _of_timm(config)
 
 
+def default_steps(source: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the steps of a network's own preprocessing; `given` are options of timm in its place:
+    `img_size`, `crop_pct`, `mean` and others. Any network has those that are usual.
+    """
+    supplier, _, name = source.partition(":")
+    steps = _default(source, "") if supplier == "torchvision" else None
+    if steps is not None and not any(given.values()):
+        return steps
+    timm = library.import_timm()
+    config = timm.get_pretrained_cfg(name) if supplier == "timm" else None
+    known = {} if config is None else {k: v for k, v in vars(config).items() if v is not None}
+    if steps is not None:
+        known = {"input_size": (3, steps["crop"], steps["crop"]), "mean": steps["mean"]}
+        known |= {"std": steps["std"], "interpolation": steps["interpolation"]}
+    return _of_timm(SimpleNamespace(**timm.data.resolve_data_config(given, known)))
+
+
 def _file(url: Any) -> str:
     return str(url or "").rpartition("/")[2]
 
@@ -47,6 +65,8 @@ def _of_torchvision(steps: Any) -> dict[str, Any]:
     return {
         "crop": steps.crop_size[0],
         "resize": f"short side {steps.resize_size[0]}",
+        "op": "resize_short",
+        "size": steps.resize_size[0],
         "interpolation": str(steps.interpolation.value),
         "mean": list(steps.mean),
         "std": list(steps.std),
@@ -59,6 +79,8 @@ def _of_timm(config: Any) -> dict[str, Any]:
     return {
         "crop": size,
         "resize": f"{way} {math.floor(size / config.crop_pct)}",
+        "op": "resize_square" if config.crop_mode == "squash" else "resize_short",
+        "size": math.floor(size / config.crop_pct),
         "interpolation": config.interpolation,
         "mean": list(config.mean),
         "std": list(config.std),

@@ -31,6 +31,9 @@ _FIELDS = {
     "{rest}": r"(?P<rest>.*)",
 }
 _PREFIX = "module."  # torch.nn.DataParallel wrote these
+_COMPILED = "_orig_mod."  # and torch.compile these
+OWN = "own"  # the layout of a checkpoint of one's own
+NESTS = ("state_dict", "model_state_dict", "model", "net")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Layout:
 
     nest: the key under which the state dict lies; other entries beside it (epoch, optimizer, ...)
         are no weights. Empty where the file's object is the state dict.
+    nests: keys of which the first that is there is `nest`, again in what lies under it.
     names: templates of a name in the file and of the network's own; the first that fits is used.
         Every layout is a bijection: a name that does not come back as itself is refused, even
         where the result would be right, since the file is then not what the layout describes.
@@ -49,6 +53,7 @@ class Layout:
     name: str
     description: str
     nest: str = ""
+    nests: tuple[str, ...] = ()
     names: tuple[tuple[str, str], ...] = (("{rest}", "{rest}"),)
     linear: bool = False
 
@@ -58,7 +63,7 @@ class Layout:
         Raises:
             CheckpointError: the object is not of this layout.
         """
-        state = _nested(loaded, self.nest) if self.nest else _bare(loaded)
+        state = self._state(loaded)
         result: dict[str, Any] = {}
         for key, value in state.items():
             name = _renamed(key, self.names)
@@ -67,6 +72,17 @@ class Layout:
                 raise CheckpointError(f"`{key}` is not a name of it; the layout calls it `{again}`")
             result[name] = self._convolution(key, value) if ".se.fc" in name else value
         return result
+
+    def _state(self, loaded: object) -> dict[str, Any]:
+        if self.nest:
+            return _nested(loaded, self.nest)
+        while nest := nest_of(loaded, self.nests):
+            loaded = _mapping(loaded, "the file's object")[nest]
+        for prefix in (_PREFIX, _COMPILED, _PREFIX) if self.nests else ():
+            names = _mapping(loaded, "the file's object")
+            if all(name.startswith(prefix) for name in names):
+                loaded = {name.removeprefix(prefix): value for name, value in names.items()}
+        return _bare(loaded)
 
     def from_network(self, state: Mapping[str, torch.Tensor]) -> object:
         """Return the object to write for a network's state: the inverse of `to_network`."""
@@ -86,6 +102,13 @@ class Layout:
         if len(shape) != 2:
             raise CheckpointError(f"`{key}` has the shape {shape}; a Linear layer's is [out, in]")
         return value[:, :, None, None]
+
+
+def nest_of(loaded: object, nests: Sequence[str]) -> str | None:
+    """Return the first of `nests` under which `loaded` has a dict; None where it has none."""
+    if not isinstance(loaded, Mapping):
+        return None
+    return next((one for one in nests if isinstance(loaded.get(one), Mapping)), None)
 
 
 def _renamed(key: str, names: Sequence[tuple[str, str]]) -> str:
@@ -166,6 +189,12 @@ def _efficientnet_lite() -> Iterator[tuple[str, str]]:
 
 
 _ALL = (
+    Layout(
+        OWN,
+        f"a bare state dict or one under {', '.join(NESTS)}, under the network's own names, all of "
+        "them or none with a `module.` prefix",
+        nests=NESTS,
+    ),
     Layout(
         "plain",
         "a bare state dict under the network's own names, all of them or none with a `module.` "

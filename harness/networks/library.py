@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import hashlib
 import importlib
 import importlib.util
 import re
@@ -27,6 +28,15 @@ if TYPE_CHECKING:
     import torch
 
 LIBRARIES = ("timm", "torchvision")
+PYTHON = "python"  # `python:module:function`: the user's own function builds the network
+ONNX, TORCHSCRIPT = "onnx", "torchscript"  # the file is the network: it has no other source
+SOURCE = (
+    r"(torchvision|timm):[A-Za-z0-9_]{1,64}|onnx|torchscript"
+    r"|python:[A-Za-z_][A-Za-z0-9_.]{0,127}:[A-Za-z_][A-Za-z0-9_]{0,63}"
+)
+SOURCE_WANTED = (
+    "torchvision:NAME or timm:NAME; of your own: torchscript, onnx or python:MODULE:FUNCTION"
+)
 
 # Arguments that would fetch or read weights, which is the checkpoint stage's business: no catalog
 # may have them. timm unpickles what `checkpoint_path` names.
@@ -127,6 +137,8 @@ def build_network(source: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
     constructor, e.g. `{"num_classes": 1001}`. Raises `NetworkError` for an unknown library or
     name, with the closest ones, and `NetworkRefused` for arguments that the constructor refuses.
     """
+    if source.startswith(f"{PYTHON}:"):
+        return _by_function(source, arguments)
     library, name = _split(source)
     names: Iterable[str]
     build: Callable[[], torch.nn.Module]
@@ -158,9 +170,53 @@ def build_network(source: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
     return network
 
 
+def _by_function(source: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
+    """Build the network with a function of the user's, which is code that runs."""
+    _, module, name = source.split(":")
+    try:
+        network = getattr(importlib.import_module(module), name)(**arguments)
+    except Exception as error:  # the user's own code: any class can come out of it
+        raise NetworkRefused(
+            f"`{source}` cannot be built: {_one_line(error)}",
+            remedy=f"put the folder of {module} into PYTHONPATH, and see that {name}() returns the "
+            "network",
+        ) from error
+    if not isinstance(network, import_torch().nn.Module):
+        raise NetworkRefused(
+            f"`{source}` returned a {type(network).__name__}, not a torch.nn.Module",
+            remedy="name the function that builds the network",
+        )
+    built: torch.nn.Module = network.float().eval()
+    return built
+
+
+def _digest_of(module: str) -> str:
+    """Return a digest of the Python files of a user's module, or of the package that it is in: what
+    they build is in no library's version. Nothing is imported.
+    """
+    top = module.partition(".")[0]
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        raise NetworkError(
+            f"there is no module {top}", remedy="put the folder that it is in into PYTHONPATH"
+        )
+    folders = [Path(place) for place in spec.submodule_search_locations or ()]
+    files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
+    digest = hashlib.sha256()
+    for path in files or [Path(spec.origin or "")]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def library_version(source: str) -> str:
     """Return the version of the library that `source` names; nothing is imported to learn it."""
-    library, _ = _split(source)
+    if source.startswith(f"{PYTHON}:"):
+        return _digest_of(source.split(":")[1])
+    files = {ONNX: "onnxruntime", TORCHSCRIPT: "torch"}
+    library = files[source] if source in files else _split(source)[0]
     try:
         return metadata.version(library)
     except metadata.PackageNotFoundError as error:
@@ -185,6 +241,8 @@ def unknown_network(source: str) -> tuple[str, str] | None:
     The library's source is read for it, nothing is imported. Nothing is wrong where that cannot
     tell: the library is not installed, or a version of it writes down its networks otherwise.
     """
+    if source in (ONNX, TORCHSCRIPT) or source.startswith(f"{PYTHON}:"):
+        return None
     library, name = _split(source)
     # Nearly every name is right: the modules that do not even hold the word are not parsed.
     if any(name in _registered(text) for text in _sources(library) if name in text):

@@ -6,6 +6,7 @@ PyTorch before a file is read or written.
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import re
 import warnings
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from harness.base.errors import CheckpointError, some
 from harness.base.files import is_lfs_pointer
 from harness.base.text import clean
+from harness.networks import library
 from harness.networks.layouts import LAYOUTS, LONGEST_NAME, State
 from harness.networks.library import import_torch
 
@@ -37,7 +39,7 @@ def load_state(path: Path, layout_name: str, *, allow_unsafe: bool = False) -> S
     another layout.
     """
     layout = LAYOUTS[layout_name]
-    loaded = _load(path, allow_unsafe=allow_unsafe)
+    loaded = load_file(path, allow_unsafe=allow_unsafe)
     try:
         return layout.to_network(loaded)
     except CheckpointError as error:
@@ -45,6 +47,34 @@ def load_state(path: Path, layout_name: str, *, allow_unsafe: bool = False) -> S
             f"{path} has not the layout `{layout.name}` ({layout.description}): {error.message}",
             remedy=error.remedy or "check the checkpoint's `layout` in baselines.yaml",
         ) from error
+
+
+def load_network(
+    source: str, arguments: Mapping[str, Any], path: Path, layout: str, *, trust: bool
+) -> torch.nn.Module:
+    """Return the network `source` with the weights in `path`, on the CPU, in eval mode; a
+    TorchScript file holds both. Raises `NetworkError`, `CheckpointError`.
+    """
+    if source == library.TORCHSCRIPT:
+        return _torchscript(path)
+    network = library.build_network(source, arguments)
+    load_into(network, load_state(path, layout, allow_unsafe=trust), name=source)
+    return network.eval()
+
+
+def _torchscript(path: Path) -> torch.nn.Module:
+    require_regular_file(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            network: Any = import_torch().jit.load(path, map_location="cpu")
+    except Exception as error:  # a damaged archive raises nearly any class
+        raise CheckpointError(
+            f"{path} cannot be read as TorchScript: {_reason(error)}",
+            remedy="write it again with torch.jit.save",
+        ) from error
+    module: torch.nn.Module = network.eval()
+    return module
 
 
 def load_into(network: torch.nn.Module, state: Mapping[str, torch.Tensor], *, name: str) -> None:
@@ -94,7 +124,7 @@ def save_checkpoint(
         raise CheckpointError(f"{path} cannot be written: {_reason(error)}") from error
 
 
-def _load(path: Path, *, allow_unsafe: bool) -> object:
+def load_file(path: Path, *, allow_unsafe: bool) -> object:
     torch = import_torch()
     require_regular_file(path)
     try:
@@ -113,7 +143,9 @@ def _load(path: Path, *, allow_unsafe: bool) -> object:
         # checked key by key, so they tell a reader nothing.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            loaded: object = torch.load(path, map_location="cpu", weights_only=not allow_unsafe)
+            # Scripts that train keep their options beside the weights: names and values, no code.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                loaded: object = torch.load(path, map_location="cpu", weights_only=not allow_unsafe)
             return loaded
     except CheckpointError:
         raise

@@ -156,6 +156,8 @@ class CaseLine(_Judged, _Line):
     checkpoint: CheckpointInfo | None = None
     images: ImagesInfo | None = None
     preprocessing: str = ""
+    class_names: tuple[str, ...] = ()  # by index, the first thousand, of a model of one's own
+    assumed: tuple[str, ...] = ()  # of it, what no file says
     artifacts: tuple[ArtifactRef, ...] = ()
     stages: tuple[StageTime, ...] = ()
     device: DeviceInfo | None = None

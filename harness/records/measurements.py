@@ -146,6 +146,7 @@ class AccuracyMeasurement:
     """What an accuracy pass observed. `problems` are facts that no score may hide.
 
     own_set: how many images the data set has that these are of; 0 where it is ImageNet's.
+    reference_kind: `onnx` where the model is an ONNX file alone, which ONNX Runtime runs.
     """
 
     provenance: Provenance
@@ -153,10 +154,11 @@ class AccuracyMeasurement:
     scores: Scores
     problems: tuple[Problem, ...]
     fidelity: Fidelity | None
-    reference_scores: Scores | None  # eager PyTorch on the same images
+    reference_scores: Scores | None  # the reference on the same images
     seconds: float
     predictions_file: str = ""  # relative to the run directory
     own_set: int = 0
+    reference_kind: Literal["eager", "onnx"] = "eager"
     kind: Literal["accuracy"] = "accuracy"
 
     @property

@@ -13,6 +13,7 @@ from harness.records.measurements import Datum, Problem
 ReferenceKind = Literal[
     "published",  # the catalog's top-1, in percent
     "eager",  # eager PyTorch on the same images, in percent
+    "onnx",  # ONNX Runtime on the CPU on the same images, in percent
     "baseline",  # the catalog's throughput, in fps
     "eager-speed",  # eager PyTorch on the same host, in fps
     "batch-size",  # the same model at another batch size

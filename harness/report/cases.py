@@ -30,6 +30,7 @@ ROWS_SHOWN = 60
 _REFERENCES: dict[ReferenceKind, str] = {
     "published": "published figure",
     "eager": "eager PyTorch",
+    "onnx": "ONNX Runtime on the CPU",
     "baseline": "baseline",
     "eager-speed": "eager PyTorch",
     "batch-size": "other batch size",
@@ -84,6 +85,12 @@ class CaseView:
     @property
     def open(self) -> bool:
         return self.line.outcome in ATTENTION
+
+    def class_of(self, index: int) -> str:
+        """Return a class by its index, with its name where the model has names."""
+        names = self.line.class_names
+        name = names[index] if 0 <= index < len(names) else ""
+        return formats.line(f"{index} {name}", 60).strip()
 
     @cached_property
     def measured(self) -> str:

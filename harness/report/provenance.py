@@ -36,7 +36,7 @@ ACROSS = (
 )
 LOST = "Planned, but the records have no line of it: the run ended before it did."
 # What a run that is not real may be held against.
-_OWN: tuple[ReferenceKind, ...] = ("eager", "eager-speed", "batch-size", "none")
+_OWN: tuple[ReferenceKind, ...] = ("eager", "onnx", "eager-speed", "batch-size", "none")
 _OF_OTHERS = frozenset({FigureName.PUBLISHED_TOP1, FigureName.BASELINE_FPS, FigureName.OTHER_FPS})
 
 

@@ -30,7 +30,6 @@ from harness.base.stages import Stage
 from harness.base.store import Store
 from harness.base.store_care import tidy_dead
 from harness.base.terms import Check
-from harness.catalog.load import load_catalog
 from harness.catalog.schema import Catalog
 from harness.judge.causes import Exit, undecided_by_machine
 from harness.plan import Case, Plan, make_plan, missing, missing_text
@@ -43,6 +42,7 @@ from harness.run import known_failures
 from harness.run.case_record import error_info, nodeid_of, repeat_command, versions_of
 from harness.run.ending import checks_over, end_records, publish
 from harness.run.guide_figures import guide_figures
+from harness.run.own import catalog_of
 from harness.settings import OPTIONS, Settings, resolve
 from harness.targets import registry
 
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from harness.stages.pipeline import CasePipeline, Prepared, Workbench
 
 LATEST = "latest"
+CLASSES_KEPT = 1000  # names in a record, which each case has
 
 
 class Run:
@@ -94,7 +95,7 @@ class Run:
 
     @cached_property
     def catalog(self) -> Catalog:
-        return self._catalog or load_catalog(self.settings.catalog)
+        return self._catalog or catalog_of(self.settings)
 
     @cached_property
     def plan(self) -> Plan:
@@ -432,6 +433,8 @@ class CaseRun:
             sentence=end.sentence,
             error=self.error,
             preprocessing=model.preprocessing.describe(),
+            class_names=model.class_names[:CLASSES_KEPT],
+            assumed=model.assumed,
             **vars(observed),
             machine=host.machine(),
             versions=versions_of(observed.device),

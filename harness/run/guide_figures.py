@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from harness.base.terms import Provenance
-from harness.catalog.schema import Baseline, Catalog, Model
+from harness.catalog.schema import Baseline, Catalog, Model, Published
 from harness.records.lines import GuideFigures, PublishedSpeed
 
 
@@ -23,12 +23,12 @@ def guide_figures(
     if provenance != "real":
         return {}
     known = [catalog.models[name] for name in dict.fromkeys(models) if name in catalog.models]
-    return {model.id: _of_model(catalog, model) for model in known}
+    pairs = [(model, model.published) for model in known]
+    return {one.id: _of_model(catalog, one, found) for one, found in pairs if found is not None}
 
 
-def _of_model(catalog: Catalog, model: Model) -> GuideFigures:
-    published, rule = model.accuracy.published, model.accuracy.rule
-    guide = catalog.sources.get(model.guide)
+def _of_model(catalog: Catalog, model: Model, published: Published) -> GuideFigures:
+    rule, guide = model.accuracy_rule, catalog.sources.get(model.guide)
     return GuideFigures(
         title=model.title,
         guide=model.guide if guide is None else guide.title,

@@ -16,7 +16,7 @@ from harness.base.progress import Progress
 from harness.base.stages import Stage
 from harness.base.store import Store, canonical
 from harness.catalog.schema import Catalog, Model
-from harness.plan import Case
+from harness.plan import Case, require_trust
 from harness.settings import Settings
 from harness.stages.onnx_file import Tensors
 from harness.targets import host, leases
@@ -134,7 +134,12 @@ class CaseContext:
 
     @property
     def network(self) -> dict[str, Any]:
-        """Return source and arguments of the network, and the layout of its checkpoint."""
+        """Return source and arguments of the network, and the layout of its checkpoint.
+
+        Raises:
+            ConfigError: it is code that nobody allowed to run.
+        """
+        require_trust(self.model.id, self.model.network.source, self.bench.settings)
         return {
             "network": self.model.network.source,
             "arguments": dict(self.model.network.arguments),

@@ -27,12 +27,9 @@ class EagerModel:
         shape = (batch, 3, size, size)
         self.inputs = [(options["input_name"], shape, "float32")]
         self.outputs = [(options["output_name"], (batch, int(options["classes"])), "float32")]
-        state = weights.load_state(
-            Path(path), options["layout"], allow_unsafe=bool(options["trust"])
-        )
-        module = library.build_network(options["network"], options["arguments"])
-        weights.load_into(module, state, name=options["network"])
-        self._module = module.eval()
+        network = (options["network"], options["arguments"])
+        trust = bool(options["trust"])
+        self._module = weights.load_network(*network, Path(path), options["layout"], trust=trust)
         image = np.ones((1, *shape[1:]), np.float32)
         # Channels-last is the faster one on most networks.
         self._use(self._faster(image) if options["faster_format"] else "channels-last")
@@ -65,6 +62,31 @@ class EagerModel:
         self._module = None
 
 
+class OnnxModel:
+    """`float32[B, 3, S, S]` -> `float32[B, C]` of an ONNX file that has no weights beside it: ONNX
+    Runtime on the CPU, node by node as the file has them.
+    """
+
+    def __init__(self, path, options):
+        import onnxruntime
+
+        asked = onnxruntime.SessionOptions()
+        asked.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        asked.intra_op_num_threads = int(options["threads"])
+        asked.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(path, asked, ["CPUExecutionProvider"])
+        self._name, self.info = options["input_name"], {"optimised": False}
+        batch, size = int(options["batch_size"]), int(options["size"])
+        self.inputs = [(self._name, (batch, 3, size, size), "float32")]
+        self.outputs = [(options["output_name"], (batch, int(options["classes"])), "float32")]
+
+    def run(self, arrays):
+        return [self._session.run(None, {self._name: arrays[0]})[0]]
+
+    def close(self):
+        self._session = None
+
+
 def open_model(path, options):
-    """The worker's entry: `path` is a checkpoint in its original layout."""
-    return EagerModel(path, options)
+    """The worker's entry: `path` is a checkpoint in its original layout, or an ONNX file."""
+    return (OnnxModel if options["network"] == "onnx" else EagerModel)(path, options)

@@ -153,10 +153,7 @@ def export_onnx(
     from harness.networks import library, weights
 
     torch = library.import_torch()
-    module = library.build_network(network, arguments)
-    state = weights.load_state(Path(checkpoint), layout, allow_unsafe=trust)
-    weights.load_into(module, state, name=network)
-    module.eval()
+    module = weights.load_network(network, arguments, Path(checkpoint), layout, trust=trust)
     size, names = tensors["size"], (tensors["input_name"], tensors["output_name"])
     # Tracing runs the network once; one image suffices, the batch axis is declared dynamic.
     example = torch.zeros(1, 3, size, size)

@@ -22,6 +22,7 @@ from harness.base.terms import WHOLE_SET
 from harness.images.crops import Crops, UsingHost
 from harness.images.dataset import ImageSet
 from harness.images.feed import Feed
+from harness.networks.library import ONNX
 from harness.plan import Case
 from harness.records.observed import ArtifactRef, Attempt, CheckpointInfo, Observed, StageTime
 from harness.stages import images as run_images
@@ -155,7 +156,11 @@ class CasePipeline(CaseContext):
         with self.stage(Stage.DATA):
             images, info = run_images.find(self.bench)
         self.observed.images = info
-        return images
+        if self.bench.settings.stand_ins:
+            return images
+        return images.of_classes(
+            self.model.class_names, self.model.classes, self.model.label_offset
+        )
 
     def crops(self) -> Crops:
         """Return the model's crops of the run's images, which are decoded when they are fed."""
@@ -188,7 +193,10 @@ class CasePipeline(CaseContext):
 
     def _exported(self) -> Entry:
         if self.given_onnx is None:
-            return self._made(Export(self, self.checkpoint()))
+            checkpoint = self.checkpoint()
+            if self.model.network.source == ONNX:
+                return self._made(GivenOnnx.of(self, checkpoint.path))
+            return self._made(Export(self, checkpoint))
         given = GivenOnnx.of(self, self.given_onnx)
         self.observed.checkpoint = CheckpointInfo("onnx", str(given.file), given.sha256)
         return self._made(given)
@@ -230,12 +238,15 @@ class CasePipeline(CaseContext):
         """Return eager's predictions where they are what a score is held against.
 
         The whole data set is held against the published figure: an eager pass over it would take
-        a CPU hours. Where the ONNX file was given there are no weights for an eager pass.
+        a CPU hours. Where the ONNX file was given there are no weights for an eager pass, but of a
+        model of one's own, for which nothing is published.
         """
         if self.bench.settings.provenance != "real":
             return self.eager()
-        part = len(self.images()) != WHOLE_SET
-        return self.eager() if part and self.given_onnx is None else None
+        images, own = self.images(), self.model.published is None
+        part = own or images.own_set or len(images) != WHOLE_SET
+        weights = self.given_onnx is None or (own and self.bench.settings.checkpoints is not None)
+        return self.eager() if part and weights else None
 
     # Feeding -----------------------------------------------------------------------------
 

@@ -118,7 +118,7 @@ GUIDES = {
 
 
 def said_by(model: Model) -> Guide:
-    checkpoint, steps, accuracy = model.checkpoint, model.preprocessing, model.accuracy
+    checkpoint, steps, accuracy = model.checkpoint, model.preprocessing, model.stated
     tools = {t.toolchain for t in model.throughput if t.target == "ascend310p3"}
     (toolchain,) = tools or {t.toolchain for t in model.throughput}
     return Guide(
@@ -201,7 +201,7 @@ def test_every_source_is_used_and_every_guide_is_there(catalog: Catalog) -> None
 def test_both_sides_of_a_contradiction_are_kept(catalog: Catalog) -> None:
     fixres = catalog.model("fixres")
     assert fixres.baselines("ascend310p3")[1].judged and not fixres.baselines("cuda")[1].judged
-    resnest = catalog.model("resnest50").accuracy
+    resnest = catalog.model("resnest50").stated
     assert resnest.published.source == "guide-002"
     others = {(other.source, other.top1, other.top5) for other in resnest.also_published}
     assert others == {("resnest-readme", 81.03, None), ("mmcls", 81.13, 95.59)}

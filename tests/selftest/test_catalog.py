@@ -34,8 +34,8 @@ def test_a_catalog_without_faults_is_read(loader: str, monkeypatch: pytest.Monke
     assert model.checkpoint.md5 == "0123456789abcdef" * 2  # lower case, whatever the file says
     assert model.checkpoint.sha256_prefix == "0123abcd"
     assert model.preprocessing.size == model.input.size == 64
-    assert model.accuracy.published.top5 == 90.0
-    assert model.accuracy.rule.side == "both"
+    assert model.stated.published.top5 == 90.0
+    assert model.stated.rule.side == "both"
     assert catalog.path == Path("some.yaml")
     assert catalog.digest == hashlib.sha256(SMALL.encode()).hexdigest()
     assert list(catalog.sources) == ["paper", "table"]

@@ -129,7 +129,7 @@ def test_plan_and_doctor_know_a_data_set_of_ones_own(run, tmp_path):
         (tmp_path / name).write_bytes(b"PNG")
     (tmp_path / "val_label.txt").write_text("cat.png 282\ndog.png 207\n")
     words = ("plan", "--target=cpu", "--models=fixres", "-m", "accuracy", f"--imagenet={tmp_path}")
-    assert "eager PyTorch on all 2 images decides" in run(*words).output
+    assert "the reference on all 2 images decides" in run(*words).output
     assert "1 image: no PASS is possible" in run(*words, "--limit=1").output
     looked = run("doctor", "--target=cpu", f"--imagenet={tmp_path}", "--all").output
     assert "not ImageNet's" in " ".join(looked.split())

@@ -122,7 +122,7 @@ def _subset(change: Callable[[ImageSet], ImageSet]) -> Row:
             fidelity_bound=3e-2,
             seconds=1.0,
         )
-        spec = model.accuracy
+        spec = model.stated
         return judged(judge_accuracy(measured, spec.published, spec.rule, bound=3e-2))
 
     return row
@@ -272,7 +272,7 @@ def _other_provenance(world: World, planted: bool) -> Found:
         fidelity_bound=1e-3,
         seconds=1.0,
     )
-    spec = world.catalog("squeezenet1_1").models["squeezenet1_1"].accuracy
+    spec = world.catalog("squeezenet1_1").models["squeezenet1_1"].stated
     published = Published(top1=75.0, source=spec.published.source)
     judge = judge_whole_set if planted else judge_accuracy
     return judged(judge(measured, published, spec.rule, bound=1e-3))

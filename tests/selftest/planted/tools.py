@@ -138,7 +138,7 @@ def _overflow(world: World, planted: bool) -> Found:
         fidelity_bound=host.target.traits.fidelity_bound,
         seconds=1.0,
     )
-    spec = _model(world).accuracy
+    spec = _model(world).stated
     return judged(
         judge_accuracy(found, spec.published, spec.rule, bound=host.target.traits.fidelity_bound)
     )

@@ -1,0 +1,154 @@
+"""The catalog of a run: a file, or a drafted one of the model that `--model-file` names.
+
+A draft is text in the catalog's own form, so that a user can keep and correct it
+(`python -m harness catalog own`). What the file does not say is assumed, and said.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.base import jobs, scratch
+from harness.base.errors import CheckpointError, ConfigError
+from harness.base.host import required_version
+from harness.base.stages import Stage
+from harness.base.store import Store, file_digest, source_digest
+from harness.catalog.load import load_catalog, parse_catalog
+from harness.catalog.schema import Catalog
+from harness.images.dataset import find_image_set
+from harness.networks import library
+from harness.networks.layouts import OWN
+from harness.plan import require_trust
+from harness.settings import Settings
+
+DEADLINE_S = 300.0  # importing PyTorch and timm on a slow disk, and one image through the network
+_LIBRARIES = ("torch", "torchvision", "timm", "onnx")
+_UNSORTED = (
+    "The classes are counted in the order of their sorted folders, as torchvision's ImageFolder "
+    "does: the file has no names of classes."
+)
+_NATURAL = " timm's reader sorts small letters and whole numbers, in another order here."
+
+
+def catalog_of(settings: Settings) -> Catalog:
+    """Return the catalog of a run.
+
+    Raises:
+        HarnessError: a catalog, a model file or images that cannot be used, or do not fit.
+    """
+    if settings.model_file is None:
+        return load_catalog(settings.catalog)
+    return parse_catalog(draft(settings).encode(), Path(f"catalog of {settings.model_file.name}"))
+
+
+def draft(settings: Settings) -> str:
+    """Return the catalog, as YAML, of the model of one's own that the settings name.
+
+    Raises:
+        HarnessError: as `catalog_of`.
+    """
+    file = settings.model_file
+    if file is None:
+        raise ConfigError("no model file is named", remedy="--model-file=FILE")
+    name = re.sub(r"[^a-z0-9]+", "_", file.stem.lower()).strip("_")[:64] or "own"
+    require_trust(name, settings.network or "", settings)
+    try:
+        digest = file_digest(file)
+    except OSError as error:
+        raise CheckpointError(
+            f"--model-file={file}: {error.strerror or error}", remedy="name a file that is there"
+        ) from error
+    about = _facts(settings, file, digest, trust=name in settings.trust_checkpoint)
+    steps, assumed = about["steps"], list(about["assumed"])
+    folders: Sequence[str] = ()
+    if settings.imagenet is not None:
+        images = find_image_set(settings.imagenet, settings.labels)
+        images.of_classes(about["class_names"], about["classes"])
+        folders = images.classes
+    if folders and not about["class_names"]:
+        natural = sorted(folders, key=_natural)
+        assumed.append(_UNSORTED + (_NATURAL if natural != list(folders) else ""))
+    model = {
+        "title": file.name,
+        "network": {"source": about["source"], "arguments": about["arguments"]},
+        "checkpoint": {"file": file.name, "sha256": digest, "layout": OWN},
+        "input": {"name": about["input"], "size": about["size"]},
+        "output": {"name": about["output"]},
+        "classes": about["classes"],
+        "class_names": list(about["class_names"] or folders),
+        "preprocessing": {
+            "resize": {
+                "op": steps["op"],
+                "size": steps["size"],
+                "interpolation": steps["interpolation"],
+            },
+            "crop": {"size": steps["crop"], "offset": "round"},
+            "normalize": {"mean": list(steps["mean"]), "std": list(steps["std"])},
+        },
+        "assumed": assumed,
+    }
+    text = yaml.dump(
+        {"version": 1, "models": {name: model}},
+        Dumper=_Plain,
+        sort_keys=False,
+        allow_unicode=True,
+        width=96,
+    )
+    return f"# Drafted from a model file: correct what is wrong under `assumed`.\n{text}"
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes each value where it is used: a catalog has no anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _natural(name: str) -> list[Any]:
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name.lower())]
+
+
+def _facts(settings: Settings, file: Path, digest: str, *, trust: bool) -> dict[str, Any]:
+    """Return what the job says of a file; from the store, where it was looked at before."""
+    asked = {"network": settings.network, "size": settings.image_size, "trust": trust}
+    config = file.with_name("config.json")
+    inputs = {
+        "file": digest,
+        "suffix": file.suffix.lower(),
+        "config": file_digest(config) if config.is_file() else "",
+        **asked,
+        "library": library.library_version(settings.network) if settings.network else "",
+        "versions": [required_version(name) for name in _LIBRARIES],
+        "recipe": source_digest(
+            "harness.stages.own_file",
+            "harness.networks.defaults",
+            "harness.networks.layouts",
+            "harness.networks.library",
+            "harness.networks.weights",
+        ),
+    }
+
+    def build(staging: Path) -> str:
+        with scratch.folder("own") as folder:
+            facts = jobs.call(
+                "harness.stages.own_file:describe",
+                {"file": str(file), **asked},
+                deadline_s=DEADLINE_S * settings.deadline_factor,
+                log=folder / "job.log",
+                error=CheckpointError,
+                what=f"looking at {file}",
+            )
+        (staging / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+        return ""
+
+    entry = Store(settings.store).get_or_build(
+        Stage.NETWORK, inputs, build, about=f"what {file.name} is"
+    )
+    facts: dict[str, Any] = json.loads(entry.file("facts.json").read_text(encoding="utf-8"))
+    return facts

@@ -1,0 +1,317 @@
+"""Classifiers of one's own: a folder for each class and a model file, through the whole chain."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from harness import Run, resolve
+from harness.__main__ import app
+from harness.base.errors import ConfigError, HarnessError
+from harness.catalog.load import load_catalog
+from harness.images.dataset import find_image_set
+from harness.networks import library
+from harness.records.measurements import ProblemCode
+
+SIZE = 64
+COLOURS = {"bird 10": (40, 60, 200), "Hündin": (60, 200, 40), "猫": (210, 40, 40)}
+NAMES = sorted(COLOURS)  # Hündin, bird 10, 猫
+NETWORK = "timm:test_resnet"
+
+
+def put_images(root: Path, names: dict[str, Any] = COLOURS) -> Path:
+    """A few images of one colour and some noise, in a folder for each class."""
+    random = np.random.default_rng(3)
+    for name, colour in names.items():
+        (root / name).mkdir(parents=True)
+        for number in range(4):  # images of two classes have the same name
+            noise = random.integers(-30, 30, (70, 80, 3))
+            pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{number}.a.png")
+    return root
+
+
+def trained(classes: list[str]) -> Any:
+    """A small network that knows the colours; class i is `classes[i]`."""
+    torch, timm = library.import_torch(), library.import_timm()
+    torch.manual_seed(1)
+    network = timm.create_model("test_resnet", num_classes=len(classes)).eval()
+    flat = [torch.tensor(COLOURS[name]).view(1, 3, 1, 1) / 127.5 - 1 for name in classes]
+    with torch.no_grad():
+        images = torch.cat(flat).expand(-1, 3, SIZE, SIZE)
+        features = network.forward_head(network.forward_features(images), pre_logits=True)
+        centre = features.mean(0)
+        wanted = 9 * torch.eye(len(classes)) - 9 / len(classes)
+        weight = (torch.linalg.pinv(features - centre) @ wanted).T
+        network.fc.weight.copy_(weight)
+        network.fc.bias.copy_(-(weight @ centre))
+    return network
+
+
+def export(module: Any, path: Path) -> Path:
+    axes = {name: {0: "batch"} for name in ("pixels", "logits")}
+    torch = library.import_torch()
+    torch.onnx.export(
+        module,
+        (torch.zeros(1, 3, SIZE, SIZE),),
+        str(path),
+        dynamo=False,
+        opset_version=11,
+        input_names=["pixels"],
+        output_names=["logits"],
+        dynamic_axes=axes,
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """Images, and files of one network: as training scripts save it, as TorchScript, as ONNX."""
+    import warnings
+
+    root = tmp_path_factory.mktemp("own")
+    torch, network = library.import_torch(), trained(NAMES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        state = {f"module.{name}": value for name, value in network.state_dict().items()}
+        torch.save({"epoch": 3, "arch": "test_resnet", "state_dict": state}, root / "Net-v1.pth")
+        script = torch.jit.trace(network, torch.zeros(1, 3, SIZE, SIZE))
+        torch.jit.save(script, root / "script.pt")
+        export(network, root / "net.onnx")
+        swapped = torch.nn.Sequential(Swapped(), network)
+        export(swapped, root / "swapped.onnx")
+    return SimpleNamespace(root=root, data=put_images(root / "data"), network=network)
+
+
+def Swapped() -> Any:
+    torch: Any = library.import_torch()
+
+    class Module(torch.nn.Module):  # type: ignore[misc]
+        def forward(self, images: Any) -> Any:
+            return images[:, [2, 1, 0]]
+
+    return Module()
+
+
+@pytest.fixture
+def started(shared: Path, tmp_path: Path) -> Any:
+    """A run of a model of one's own, at one batch size."""
+
+    def start(**options: Any) -> Run:
+        places = {"store": shared / "store", "leases": tmp_path / "leases", "runs": tmp_path / "r"}
+        given = {"target": "cpu", "batch_sizes": "4", "budget": 0.1, "no_diagnosis": True}
+        given = {**given, "timing_precision": 100, "image_size": SIZE, **places, **options}
+        given["imagenet"] = given.pop("data")
+        texts = {k: v if isinstance(v, bool) else str(v) for k, v in given.items() if v is not None}
+        return Run(resolve(texts, environment={}))
+
+    return start
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"), [("Net-v1.pth", "eager"), ("script.pt", "eager"), ("net.onnx", "onnx")]
+)
+def test_a_file_and_class_folders_are_enough(own, started, file, kind):
+    records = started(data=own.data, model_file=own.root / file).execute()
+    assert records.exit_status == 0
+    accuracy, throughput = records.cases
+    assert (accuracy.outcome, throughput.outcome) == ("passed", "recorded")
+    assert accuracy.verdict.rule == "accuracy-own-set"
+    assert accuracy.reference.kind == kind
+    assert "conversion agrees on all 12 images" in accuracy.sentence
+    assert "accepted" not in accuracy.sentence
+    assert accuracy.measured == 100.0  # the classes are the network's, whatever they are called
+    assert accuracy.accuracy.fidelity.relative_l2 < 1e-4
+    assert list(accuracy.class_names) == NAMES
+    assert accuracy.assumed
+    page = (records.directory / "report.html").read_text(encoding="utf-8")
+    assert all(name in page for name in NAMES)
+
+
+def test_a_simulated_card_takes_them(own, started):
+    options = {"simulate_ascend": True, "target": None, "model_file": own.root / "Net-v1.pth"}
+    records = started(data=own.data, **options).execute()
+    assert [case.outcome for case in records.cases] == ["passed", "recorded"]
+    assert records.cases[0].measured == 100.0
+
+
+def test_exchanged_channels_of_an_onnx_file_are_caught_by_the_weights(own, started):
+    given = f"net_v1={own.root / 'swapped.onnx'}"
+    run = started(data=own.data, model_file=own.root / "Net-v1.pth", onnx=given)
+    with pytest.raises(HarnessError, match="the catalog says"):  # other names than an export's
+        run.execute([run.plan.cases[0]])
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(own.root / "swapped.onnx")
+    for old, new in (("pixels", "image"), ("logits", "class")):
+        rename(model.graph, old, new)
+    onnx.save(model, str(own.root / "renamed.onnx"))
+    given = f"net_v1={own.root / 'renamed.onnx'}"
+    run = started(data=own.data, model_file=own.root / "Net-v1.pth", onnx=given)
+    (case,) = run.execute([run.plan.cases[0]]).cases
+    assert case.outcome == "failed"
+    assert ProblemCode.LOGITS_DIFFER in {one.code for one in case.verdict.problems}
+
+
+def rename(graph: Any, old: str, new: str) -> None:
+    for value in (*graph.input, *graph.output):
+        value.name = new if value.name == old else value.name
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [new if name == old else name for name in names]
+
+
+def test_the_file_s_own_order_of_the_classes_counts(own, started, tmp_path):
+    torch = library.import_torch()
+    order = ["猫", "bird 10", "Hündin"]
+    loaded = {"arch": "test_resnet", "model": trained(order).state_dict()}
+    loaded["class_to_idx"] = {name: index for index, name in enumerate(order)}
+    torch.save(loaded, tmp_path / "other.pth")
+    run = started(data=own.data, model_file=tmp_path / "other.pth")
+    (case,) = run.execute([run.plan.cases[0]]).cases
+    assert (case.measured, list(case.class_names)) == (100.0, order)
+
+
+def test_folders_that_are_none_of_the_file_s_classes_are_refused(own, started, tmp_path):
+    torch = library.import_torch()
+    loaded = {"arch": "test_resnet", "model": own.network.state_dict()}
+    torch.save({**loaded, "class_names": ["dog", "bird 10", "猫"]}, tmp_path / "n.pth")
+    with pytest.raises(HarnessError, match="none of the network's classes: Hündin"):
+        _ = started(data=own.data, model_file=tmp_path / "n.pth").plan
+
+
+def broken(kind: str, own: SimpleNamespace, folder: Path) -> dict[str, Any]:
+    """Options of which one is wrong."""
+    good = {"data": own.data, "model_file": own.root / "Net-v1.pth"}
+    torch, data = library.import_torch(), folder / "data"
+    match kind:
+        case "no image":
+            data.mkdir()
+        case "an empty class folder":
+            put_images(data)
+            (data / "wolf").mkdir()
+        case "one class folder":
+            put_images(data, {"猫": COLOURS["猫"]})
+        case "another number of classes":
+            put_images(data, {**COLOURS, "wolf": (9, 9, 9)})
+        case "another network":
+            return {**good, "network": "timm:resnet10t"}
+        case "no network named":
+            torch.save(own.network.state_dict(), folder / "w.pth")
+            return {**good, "model_file": folder / "w.pth"}
+        case "no file":
+            return {**good, "model_file": folder / "absent.pth"}
+        case "no weights":
+            (folder / "page.pth").write_text("<html>log in</html>")
+            return {**good, "model_file": folder / "page.pth"}
+        case "two catalogs":
+            return {**good, "catalog": "baselines.yaml"}
+        case "a network without a file":
+            return {"data": own.data, "network": NETWORK}
+    return {**good, "data": data}
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("no image", "no known layout of images"),
+        ("an empty class folder", "1 of 4 class folders in .* have no image: wolf"),
+        ("one class folder", "one class folder alone"),
+        ("another number of classes", "4 class folders .*, the network has 3 classes"),
+        ("another network", "timm:resnet10t does not take these weights"),
+        ("no network named", "does not say of which network"),
+        ("no file", "No such file"),
+        ("no weights", "is a web page"),
+        ("two catalogs", "both say what to run"),
+        ("a network without a file", "says nothing without --model-file"),
+    ],
+)
+def test_what_does_not_fit_ends_before_there_is_a_run(own, started, tmp_path, kind, words):
+    with pytest.raises(HarnessError, match=words) as caught:
+        _ = started(**broken(kind, own, tmp_path)).plan
+    assert caught.value.remedy
+    assert "\n" not in caught.value.message
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_wrong_input_is_exit_code_4(own, run_pytest, tmp_path):
+    options = broken("another number of classes", own, tmp_path)
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    done = run_pytest("--target=cpu", *arguments, catalog=None)
+    assert done.code == 4
+    assert "the network has 3 classes" in done.output
+
+
+CODE = """
+import timm
+def build():
+    return timm.create_model("test_resnet", num_classes=3)
+"""
+
+
+def test_code_that_builds_the_network_runs_where_it_is_allowed(own, started, tmp_path, monkeypatch):
+    (tmp_path / "mynets.py").write_text(CODE)
+    monkeypatch.syspath_prepend(tmp_path)
+    options = {"model_file": own.root / "Net-v1.pth", "network": "python:mynets:build"}
+    with pytest.raises(ConfigError, match="built by code") as caught:
+        _ = started(data=own.data, **options).plan
+    assert "--trust-network=net_v1" in caught.value.remedy
+    run = started(data=own.data, trust_network="net_v1", **options)
+    (case,) = run.execute([run.plan.cases[0]]).cases
+    assert (case.outcome, case.measured) == ("passed", 100.0)
+
+
+def test_a_draft_is_a_catalog_to_keep(own, started, shared, tmp_path):
+    arguments = ["catalog", "own", f"--data={own.data}", f"--model-file={own.root / 'Net-v1.pth'}"]
+    done = CliRunner().invoke(app, [*arguments, f"--store={shared / 'store'}"])
+    assert done.exit_code == 0, done.output
+    (tmp_path / "kept.yaml").write_text(done.output, encoding="utf-8")
+    kept = load_catalog(tmp_path / "kept.yaml")
+    options = {"model_file": own.root / "Net-v1.pth", "image_size": None}
+    assert kept.models == started(data=own.data, **options).catalog.models
+    (model,) = kept.models.values()
+    assert (model.network.source, model.classes) == (NETWORK, 3)
+    assert any("sorted folders" in text for text in model.assumed)
+    options = {"catalog": tmp_path / "kept.yaml", "checkpoints": own.root, "image_size": None}
+    run = started(data=own.data, **options)
+    assert run.plan.cases[0].id == "net_v1-bs4-cpu"
+
+
+def test_what_timm_keeps_beside_the_weights_is_read(own, tmp_path, started):
+    from argparse import Namespace
+
+    torch, state = library.import_torch(), own.network.state_dict()
+    options = Namespace(img_size=SIZE, mean=[0.1, 0.2, 0.3], crop_pct=1.0, model="test_resnet")
+    saved = {"arch": "test_resnet", "state_dict": state, "args": options, "version": 2}
+    torch.save(saved, tmp_path / "timm.pth.tar")
+    catalog = started(data=own.data, model_file=tmp_path / "timm.pth.tar", image_size=None).catalog
+    (model,) = catalog.models.values()
+    assert (model.input.size, model.preprocessing.resize.size) == (SIZE, SIZE)
+    assert model.preprocessing.normalize.mean == (0.1, 0.2, 0.3)
+
+
+def test_a_folder_of_timm_s_hub_says_everything(own, tmp_path, started):
+    pytest.importorskip("safetensors")
+    from safetensors.torch import save_file
+
+    save_file(own.network.state_dict(), tmp_path / "model.safetensors")
+    config = {"architecture": "test_resnet", "num_classes": 3, "label_names": NAMES}
+    config["pretrained_cfg"] = {"input_size": [3, SIZE, SIZE], "std": [0.4, 0.4, 0.4]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    options = {"model_file": tmp_path / "model.safetensors", "image_size": None}
+    (model,) = started(data=own.data, **options).catalog.models.values()
+    assert (model.input.size, list(model.class_names)) == (SIZE, NAMES)
+    assert model.preprocessing.normalize.std == (0.4, 0.4, 0.4)
+
+
+def test_files_of_the_same_name_in_two_class_folders_are_two_images(own):
+    found = find_image_set(own.data)
+    assert len(set(found.names)) == len(found) == 12
+    assert found.names[0] == f"{NAMES[0]}/0.a.png"
+    assert (found.own_set, found.classes) == (12, tuple(NAMES))
