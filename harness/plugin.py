@@ -10,7 +10,7 @@ import shlex
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -168,8 +168,20 @@ class RunHooks:
     def pytest_collection_modifyitems(
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
-        """Several workers end together when the longest cases come first."""
-        ids: list[str] = getattr(config, "workerinput", {}).get("acceptance_order", [])
+        """Several workers end together when the longest cases come first.
+
+        A run that goes on has the cases that are left.
+        """
+        worker: dict[str, Any] = getattr(config, "workerinput", {})
+        left: Collection[str] | None = worker.get("acceptance_left", self.run.left)
+        if left is not None:
+            done = [item for item in items if item.nodeid not in left]
+            config.hook.pytest_deselected(items=done)
+            items[:] = [item for item in items if item.nodeid in left]
+            if not (items or worker or config.option.collectonly):
+                end = self.run.end_again()
+                pytest.exit(f"nothing is left to run in {self.run.directory}", returncode=end)
+        ids: list[str] = worker.get("acceptance_order", [])
         order = {case: place for place, case in enumerate(ids)}
         items.sort(key=lambda item: order.get(case.name, -1) if (case := _case_of(item)) else -1)
 
@@ -195,6 +207,8 @@ class RunHooks:
         """xdist's workers write into the run of the controller."""
         node.workerinput["acceptance_run"] = self.run.id
         node.workerinput["acceptance_target"] = self.run.settings.target
+        if self.run.left is not None:
+            node.workerinput["acceptance_left"] = sorted(self.run.left)
         node.workerinput["acceptance_order"] = [case.name for case in self.run.expected_s]
 
     @pytest.hookimpl(optionalhook=True)

@@ -77,6 +77,12 @@ class Settings:
         numbers="batch sizes",
         limits=(1, MAX_BATCH_SIZE),
     )
+    resume: Path | None = what_option(
+        "path",
+        "go on with a run, as it was started: what did not run, ended in an error or crashed",
+        "RUN",
+    )
+    resume_undecided: bool = what_option("flag", "with --resume: INCONCLUSIVE cases, too")
     device: tuple[int, ...] | None = what_option(
         "list",
         "use these devices only, by logical id (default: all)",
@@ -321,6 +327,8 @@ def resolve(
     for key in ini.keys() - {key for row in OPTIONS for key in row.keys}:
         hint = did_you_mean(key, [row.ini for row in OPTIONS])
         raise ConfigError(f"pytest.ini: there is no key {key}", remedy=hint or "remove it")
+    if command_line.get("resume"):
+        command_line = _as_before(command_line, base)
     for row in OPTIONS:
         for source, raw in (
             (row.flag, command_line.get(row.name)),
@@ -345,6 +353,44 @@ def resolve(
     settings = Settings(**values, targets=tuple(targets))
     _ = settings.selection  # raises where its options do not go together
     return settings
+
+
+# What may differ from the run that goes on: which of its cases run, and what is made of them.
+_FREE = frozenset({"resume", "resume_undecided", "models", "batch_sizes", "allow_inconclusive"})
+
+
+def _as_before(command_line: Mapping[str, Any], base: Path) -> dict[str, Any]:
+    """Return a command line with what it leaves out as the run had it that goes on.
+
+    Raises:
+        ConfigError: it asks for something else than that run.
+        RecordError: there is no such run.
+    """
+    from harness.records import reader
+
+    given = {name: raw for name, raw in command_line.items() if raw not in (None, [], False)}
+    line = reader.read(base / Path(str(given["resume"])).expanduser()).run
+    before = {} if line is None else line.settings
+    default = Settings().to_json()
+    for row in OPTIONS:
+        then = before.get(row.name, default[row.name])
+        if row.name in given:
+            now = _plain(_Parser(row, given[row.name], row.flag, base).value(), row)
+            if now != then and row.name not in _FREE and row.group is not PLACES:
+                raise ConfigError(
+                    f"{row.flag}: the run that goes on had {then or 'another value'}",
+                    remedy="leave it out: a resumed run takes its options; or start a new one",
+                )
+        elif then != default[row.name] and row.name not in ("resume", "runs", "lang"):
+            given[row.name] = _typed(then)
+    return given
+
+
+def _typed(value: Any) -> Any:
+    """Return a recorded value as somebody types it."""
+    if isinstance(value, Mapping):
+        return [f"{name}={path}" for name, path in value.items()]
+    return ",".join(map(str, value)) if isinstance(value, list) else value
 
 
 def with_target(settings: Settings, target: str | None, detection: str = "") -> Settings:

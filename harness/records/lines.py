@@ -133,6 +133,18 @@ class PlanLine(_Line):
     cases: tuple[PlannedCase, ...] = ()
 
 
+class ResumeLine(_Line):
+    """The run goes on: these cases run again, and what was said of them no longer counts."""
+
+    kind: Literal["resume"] = "resume"
+    run: str
+    started: str
+    command: tuple[str, ...] = ()
+    git: str = ""
+    catalog_digest: str = ""
+    nodeids: tuple[str, ...] = ()
+
+
 class CaseLine(_Judged, _Line):
     """One case, whole: what is needed to redo it or to dispute it."""
 
@@ -189,6 +201,7 @@ class CheckName(StrEnum):
     SAME_ARTIFACT = "same artifact"
     RUN_CHECKS = "run checks"  # the checks themselves could not be judged
     PLANTED_FAULT = "planted fault"  # one of a simulated host that never struck
+    RESUMED = "resumed"  # what changed since the part of the run that came before
 
 
 class RunCheckLine(_Judged, _Line):
@@ -221,7 +234,7 @@ class EndLine(_Line):
     seconds: float = 0.0
 
 
-Line = RunLine | PlanLine | CaseLine | RunCheckLine | EndLine
+Line = RunLine | PlanLine | ResumeLine | CaseLine | RunCheckLine | EndLine
 
 
 def count(plan: Sequence[PlannedCase], cases: Iterable[CaseLine]) -> dict[str, int]:

@@ -19,6 +19,7 @@ from harness.records.lines import (
     Line,
     PlanLine,
     PlannedCase,
+    ResumeLine,
     RunCheckLine,
     RunLine,
     count,
@@ -43,10 +44,19 @@ class RunRecords:
     end: EndLine | None
     damaged: tuple[str, ...] = field(default=())
     checks: tuple[RunCheckLine, ...] = field(default=())
+    resumes: tuple[ResumeLine, ...] = field(default=())
 
     def counts(self) -> dict[str, int]:
         """Cases for each outcome; planned cases without a line count as `not_run`."""
         return count(self.plan, self.cases)
+
+    def unfinished(self, *also: str) -> tuple[str, ...]:
+        """Return the node ids of planned cases without a line, or with an error, a crash or one of
+        the outcomes `also`.
+        """
+        again = {"error", "crashed", *also}
+        ended = {one.nodeid for one in self.cases if one.outcome not in again}
+        return tuple(one.nodeid for one in self.plan if one.nodeid not in ended)
 
     @property
     def exit_status(self) -> int:
@@ -85,6 +95,7 @@ def read(directory: Path) -> RunRecords:
     plan: dict[str, PlannedCase] = {}
     cases: dict[str, CaseLine] = {}
     checks: dict[tuple[str, str], RunCheckLine] = {}
+    resumes: list[ResumeLine] = []
     damaged: list[str] = []
     # Not `splitlines`: for it a line also ends at U+2028 or U+0085, which JSON leaves as they are.
     for number, raw in enumerate(text.split("\n"), 1):
@@ -102,6 +113,12 @@ def read(directory: Path) -> RunRecords:
             run = run or line
         elif isinstance(line, PlanLine):
             plan.update((planned.nodeid, planned) for planned in line.cases)
+        elif isinstance(line, ResumeLine):
+            resumes.append(line)
+            for nodeid in line.nodeids:
+                cases.pop(nodeid, None)
+            checks.clear()
+            end = None
         elif isinstance(line, CaseLine):
             cases.setdefault(line.nodeid, line)
         elif isinstance(line, RunCheckLine):
@@ -116,6 +133,7 @@ def read(directory: Path) -> RunRecords:
         end,
         tuple(damaged),
         tuple(checks.values()),
+        tuple(resumes),
     )
 
 

@@ -54,6 +54,7 @@ def error_info(error: BaseException) -> ErrorInfo:
 def repeat_command(settings: Settings, case: Case) -> str:
     """Return the command that does one case again, with every setting that can change it."""
     flags = [row for row in OPTIONS if row.kind == "flag" and settings.value(row)]
+    flags = [row for row in flags if row.name != "resume_undecided"]
     # What the settings are where only the kind of run is named, without and with the variables.
     kind = {row.name: True for row in flags}
     plain = here = resolve(kind, environment={})
@@ -63,7 +64,7 @@ def repeat_command(settings: Settings, case: Case) -> str:
     chosen: dict[str, Any] = {"models": case.model, "batch_sizes": case.batch_size}
     for row in OPTIONS:
         value = chosen.get(row.name, settings.value(row))
-        if row.kind == "flag" or row.name in ("runs", "lang"):
+        if row.kind == "flag" or row.name in ("runs", "lang", "resume"):
             continue
         if value in (None, "", ()) or value == plain.value(row) == here.value(row):
             continue

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Literal
 
 from harness.base import files
 from harness.base.errors import HarnessError, RecordError
@@ -17,10 +18,22 @@ from harness.judge import causes
 from harness.judge.causes import Exit
 from harness.judge.run_checks import run_checks
 from harness.records import reader, writer
-from harness.records.lines import CheckName, EndLine, RunCheckLine, RunLine
+from harness.records.lines import (
+    CaseLine,
+    CheckName,
+    EndLine,
+    ResumeLine,
+    RunCheckLine,
+    RunLine,
+)
 from harness.records.reader import RunRecords
 from harness.settings import Settings
 from harness.targets import registry
+
+_REMARKED: Mapping[CheckName, Literal["inconclusive", "recorded"]] = {
+    CheckName.PLANTED_FAULT: "inconclusive",
+    CheckName.RESUMED: "recorded",
+}
 
 
 def checks_over(
@@ -44,10 +57,43 @@ def checks_over(
         return (
             *run_checks(records, catalog),
             *(_remark(run, CheckName.PLANTED_FAULT, "the simulated host", one) for one in remarks),
+            *(
+                _remark(run, CheckName.RESUMED, one.started, _resumed(run, one, records))
+                for one in records.resumes
+            ),
         )
     except Exception as error:
         sentence = f"could not be judged: {_told(error)}"
         return (_remark(run, CheckName.RUN_CHECKS, "all cases", sentence),)
+
+
+def _resumed(run: RunLine, resume: ResumeLine, records: RunRecords) -> str:
+    """Say what ran again, and what is no longer what it was."""
+    changed = [
+        f"{what} {before or 'unknown'} is now {now or 'unknown'}"
+        for what, before, now in (
+            ("the catalog", run.catalog_digest[:12], resume.catalog_digest[:12]),
+            ("the harness", run.git, resume.git),
+        )
+        if before != now
+    ]
+    after = [case for case in records.cases if case.started >= resume.started]
+    before = [case for case in records.cases if case.started < resume.started]
+    for name in sorted({name for case in records.cases for name in _host_of(case)}):
+        then, now = ({_host_of(case).get(name, "") for case in part} for part in (before, after))
+        if then and now and then != now:
+            changed.append(f"{name} was {', '.join(sorted(then))}, is {', '.join(sorted(now))}")
+    said = f"{len(after)} of {len(records.plan)} cases ran again"
+    return f"{said}; changed meanwhile: {'; '.join(changed)}" if changed else said
+
+
+def _host_of(case: CaseLine) -> dict[str, str]:
+    """What a figure of a case may hang on, besides the model."""
+    device = case.device
+    facts = (
+        {} if device is None else {"device": device.name, "driver": device.driver, **device.tools}
+    )
+    return {"host": case.machine.hostname, **facts}
 
 
 def _told(error: Exception) -> str:
@@ -63,7 +109,7 @@ def _remark(run: RunLine, name: CheckName, subject: str, sentence: str) -> RunCh
         model="",
         target=run.target,
         provenance=run.provenance,
-        outcome="inconclusive" if name is CheckName.PLANTED_FAULT else "failed",
+        outcome=_REMARKED.get(name, "failed"),
         sentence=sentence,
     )
 

@@ -14,6 +14,7 @@ import dataclasses
 import errno
 import math
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,7 +35,7 @@ from harness.catalog.schema import Catalog
 from harness.judge.causes import Exit, undecided_by_machine
 from harness.plan import Case, Plan, make_plan, missing, missing_text
 from harness.records import reader, writer
-from harness.records.lines import CaseLine, PlanLine, RunLine
+from harness.records.lines import CaseLine, Line, PlanLine, ResumeLine, RunLine
 from harness.records.observed import Diagnosis, ErrorInfo, Observed
 from harness.records.reader import RunRecords
 from harness.records.verdicts import Verdict
@@ -80,9 +81,13 @@ class Run:
         """
         self.settings = settings if worker else registry.located(_with_usual_target(settings))
         registry.provider_of(self.settings).check(self.settings)
-        self.id = run_id or writer.new_run_id()
+        self.earlier = reader.read(settings.resume) if settings.resume and not worker else None
+        known = self.earlier.run.run if self.earlier and self.earlier.run else ""
+        self.id = run_id or known or writer.new_run_id()
         self.worker = worker
         self.directory: Path = self.settings.runs / self.id
+        if place := settings.resume:
+            self.directory = (place.parent if place.name == writer.RESULTS else place).resolve()
         self.command = tuple(command) or tuple(sys.orig_argv)
         self.progress = progress or progress_on_stderr(only_terminal=True)
         self.planned: Mapping[str, Case] = {}  # by node id, once the run has begun
@@ -115,6 +120,14 @@ class Run:
 
         return Workbench(self.settings, self.catalog, self.directory, self.progress)
 
+    @cached_property
+    def left(self) -> frozenset[str] | None:
+        """The node ids that a resumed run still has to run; None: all of the plan."""
+        if self.earlier is None:
+            return None
+        undecided = "inconclusive" if self.settings.resume_undecided else ""
+        return frozenset(self.earlier.unfinished(undecided))
+
     @property
     def begun(self) -> bool:
         return bool(self.planned)
@@ -143,6 +156,8 @@ class Run:
             RecordError: the records cannot be written.
         """
         chosen = tuple(self.plan.cases if cases is None else cases)
+        if (left := self.left) is not None:
+            chosen = tuple(case for case in chosen if nodeid_of(case) in left)
         if self.begun or not chosen:
             raise ConfigError(
                 "this run was executed before" if self.begun else "no case was selected",
@@ -184,6 +199,12 @@ class Run:
         self._take_given(chosen)
         tidy_dead(Store(self.settings.store))
         processes.ending.clear()
+        lines = self._going_on(cases) if self.earlier is not None else self._opening(cases)
+        writer.append(self.directory, *lines)
+        self.planned = dict(cases)
+        self.progress.begin({nodeid: self.expected_s.get(case) for nodeid, case in cases})
+
+    def _opening(self, cases: Sequence[tuple[str, Case]]) -> tuple[Line, ...]:
         _make_folder(self.directory)
         _point_latest(self.settings.runs, self.id)
         run = RunLine(
@@ -200,13 +221,24 @@ class Run:
             settings=self.settings.to_json(),
             allow_inconclusive=self.settings.allow_inconclusive,
             guide_figures=guide_figures(
-                self.catalog, (case.model for case in chosen), self.settings.provenance
+                self.catalog, (case.model for _, case in cases), self.settings.provenance
             ),
         )
         planned = tuple(case.planned(nodeid) for nodeid, case in cases)
-        writer.append(self.directory, run, PlanLine(run=self.id, cases=planned))
-        self.planned = dict(cases)
-        self.progress.begin({nodeid: self.expected_s.get(case) for nodeid, case in cases})
+        return run, PlanLine(run=self.id, cases=planned)
+
+    def _going_on(self, cases: Sequence[tuple[str, Case]]) -> tuple[Line, ...]:
+        """What failed to build before is tried again."""
+        shutil.rmtree(self.directory / "failures", ignore_errors=True)
+        line = ResumeLine(
+            run=self.id,
+            started=files.now(),
+            command=self.command,
+            git=host.git_revision(ROOT),
+            catalog_digest=self.catalog.digest,
+            nodeids=tuple(nodeid for nodeid, _ in cases),
+        )
+        return (line,)
 
     def _take_given(self, cases: Sequence[Case]) -> None:
         """Check the ONNX files that were given, before there is a run. Raises `ConfigError`."""
@@ -245,6 +277,10 @@ class Run:
         )
         self.records = publish(records, self.settings.lang)
         return self.records
+
+    def end_again(self) -> int:
+        """End a resumed run of which nothing is left; return its exit status."""
+        return self.finish().exit_status
 
     def summary(self) -> list[str]:
         """Return the finished run in a few lines, and where its report is."""
