@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.base.environment import ROOT
-from harness.base.errors import ConfigError
+from harness.base.errors import ConfigError, RecordError
 from harness.base.families import families, family_of, rehearsal_target, target_name
 from harness.base.locks import lease_folder
 from harness.base.names import did_you_mean
@@ -363,13 +363,15 @@ def _as_before(command_line: Mapping[str, Any], base: Path) -> dict[str, Any]:
     """Return a command line with what it leaves out as the run had it that goes on.
 
     Raises:
-        ConfigError: it asks for something else than that run.
-        RecordError: there is no such run.
+        ConfigError: it asks for something else than that run, or there is no such run.
     """
     from harness.records import reader
 
     given = {name: raw for name, raw in command_line.items() if raw not in (None, [], False)}
-    line = reader.read(base / Path(str(given["resume"])).expanduser()).run
+    try:
+        line = reader.read(base / Path(str(given["resume"])).expanduser()).run
+    except RecordError as error:
+        raise ConfigError(error.message, remedy=error.remedy) from None
     before = {} if line is None else line.settings
     default = Settings().to_json()
     for row in OPTIONS:

@@ -264,6 +264,7 @@ def _of_both(documents: tuple[str, str], *, about_runs: bool) -> list[str]:
         command
         for command in dict.fromkeys(both)
         if command.startswith("python -m harness ") == about_runs
+        and "--resume=" not in command  # test_resume.py does it
     ]
 
 
