@@ -23,7 +23,7 @@ from harness.simulator.host import Host, ToolError, hang, parse_flags
 FAILED = 255  # -1, as a shell sees it
 _REQUIRED = ("framework", "model", "output", "soc_version")
 _NOT_SIMULATED = ("dynamic_batch_size", "dynamic_image_size", "dynamic_dims", "insert_op_conf")
-_KEEPS_FLOAT32 = ("force_fp32", "must_keep_origin_dtype")
+_KEEPS_FLOAT32 = {"force_fp32", "must_keep_origin_dtype", "origin"}
 _MODULES = "numpy, decorator, attr, psutil, cffi, sympy, scipy, google.protobuf"
 _CHOICES: Mapping[str, str] = {
     "framework": "5",  # ONNX
@@ -32,6 +32,7 @@ _CHOICES: Mapping[str, str] = {
     "input_format": "NCHW NHWC ND NCDHW NDHWC",
     "precision_mode": "force_fp16 force_fp32 cube_fp16in_fp32out allow_fp32_to_fp16 "
     "must_keep_origin_dtype allow_mix_precision",
+    "precision_mode_v2": "fp16 origin cube_fp16in_fp32out mixed_float16 mixed_bfloat16 mixed_hif8",
     "enable_small_channel": "0 1",
     "auto_tune_mode": "RL,GA RL GA",
 }
@@ -159,7 +160,8 @@ def _compile(flags: Mapping[str, str], host: Host) -> None:
     config = host.config
     source = Path(flags["model"])
     model, input, outputs = load_model(source, flags.get("input_shape", ""))
-    if config.float16 and flags.get("precision_mode") not in _KEEPS_FLOAT32:
+    modes = {flags.get("precision_mode"), flags.get("precision_mode_v2")}
+    if config.float16 and not modes & _KEEPS_FLOAT32:
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
         model = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True)

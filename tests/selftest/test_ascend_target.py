@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from harness import plan as cases
@@ -19,7 +20,7 @@ from harness.catalog.load import load_catalog
 from harness.settings import resolve
 from harness.simulator import ais_infer_script
 from harness.targets import registry
-from harness.targets.ascend import host, provider, target, toolkit
+from harness.targets.ascend import host, operators, provider, target, toolkit
 from harness.targets.ascend import npu_smi as queries
 from harness.targets.ascend.chips import CHIPS, KINDS
 from harness.targets.ascend.host import LOCK, VISIBLE, Place
@@ -424,3 +425,34 @@ def test_the_command_runs(tmp_path, generation):
     ran = host.run("python", *words[1:])
     assert ran.code == 0, ran
     assert "throughput" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("there", "words"),
+    [
+        (
+            ("msprobe", "msit"),
+            "/msprobe compare -m offline_model -gp {onnx} -tp {om} --input_data ",
+        ),
+        (("msit",), "/msit debug compare -gm {onnx} -om {om} -i "),
+        ((), ""),
+    ],
+)
+def test_the_command_that_compares_operators_is_msprobe_s_where_it_is_there(tmp_path, there, words):
+    for name in there:
+        script(tmp_path / "bin" / name, "exit 0")
+    env = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "ASCEND_TOOLKIT_HOME": str(tmp_path)}
+    tools = toolkit.find_toolkit(AscendOptions(), env, log=tmp_path / "log")
+    batch = np.ones((1, 3, 2, 2), np.float32)
+    onnx, om = tmp_path / "a.onnx", tmp_path / "a.om"
+    given = {"onnx": onnx, "compiled": om, "batch": batch, "device": 3}
+    found = operators.comparison(tools, **given, folder=tmp_path / "compare")
+    if not there:
+        assert found.why_not == "msprobe and msit are not on PATH"
+        return
+    (command,) = found.commands
+    assert command.startswith(f"env ASCEND_TOOLKIT_HOME={tmp_path} ")
+    assert words.format(onnx=onnx, om=om) in command
+    device = "--rank 3" if "msprobe" in there else "-d 3"
+    assert command.endswith(f" -o {tmp_path}/compare/{there[0]} {device}")
+    assert (tmp_path / "compare" / "input.bin").stat().st_size == batch.nbytes

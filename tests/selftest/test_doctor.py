@@ -25,8 +25,9 @@ from harness.cli.examination import SUBJECTS, examine
 from harness.images.dataset import FIRST_LABELS
 from harness.settings import resolve
 from harness.targets.ascend import doctor as npu
-from harness.targets.ascend.chips import CHIPS
+from harness.targets.ascend.chips import CHIPS, age
 from harness.targets.ascend.provider import PROVIDER as ASCEND
+from harness.targets.ascend.toolkit import Toolkit
 from harness.targets.cuda import provider as cuda
 from harness.targets.provider import Finding, Findings, Look
 from tests.selftest.running import TINY, run_python
@@ -145,6 +146,39 @@ def test_a_card_that_lacks_a_chip_is_said(simulated, text, state, words):
 def test_a_cann_that_does_not_list_the_chip_is_said(simulated, text, words):
     found = [one.found for one in simulated(text)[0] if one.what.startswith("CANN for")]
     assert (len(found), words in "".join(found)) == (bool(words), True)
+
+
+@pytest.mark.parametrize(
+    ("compiled", "running", "periods"),
+    [
+        *[("7.0.0", "8.3.RC1", 4), ("7.0.0", "8.5.0", 5), ("8.1.RC1", "9.1.0", 5)],
+        *[("9.1.0", "9.0.0", -1), ("9.1.RC1", "9.1.0", 0), ("", "9.1.0", None)],
+    ],
+)
+def test_how_old_a_compiled_model_is(compiled, running, periods):
+    assert age(compiled, running) == periods
+
+
+def test_an_atc_newer_than_what_runs_its_models_is_said(tmp_path):
+    settings = resolve({"store": str(tmp_path)}, {})
+    for cann, runtime, said in (("9.1.0", "8.5.0", 1), ("8.5.0", "9.1.0", 0), ("7.0", "9.1.0", 1)):
+        tools = Toolkit({}, "python3", versions={"cann": cann, "runtime": runtime})
+        found = list(npu._kept(settings, tools, Findings("Ascend", NPU)))
+        assert [one.what for one in found] == ["atc and runtime"] * said
+
+
+def test_compiled_models_that_are_too_old_are_said(simulated, tmp_path):
+    def build(staging):
+        (staging / "model.om").write_bytes(b"om")
+        return ""
+
+    store = Store(tmp_path / "store")
+    for cann, played in (("7.0.0", True), ("8.2.RC1", True), ("5.1.RC2", False)):
+        store.get_or_build(Stage.COMPILE, {"cann": cann, "simulated": played}, build)
+    store.get_or_build(Stage.EXPORT, {"model": "tiny"}, build)
+    found = named(simulated("cann=9.0.0")[0], "compiled models in the store")
+    assert (found.state, found.found[:17]) == ("note", "1 of CANN 7.0.0; ")
+    assert not [one for one in simulated("")[0] if one.what.startswith("compiled models")]
 
 
 @pytest.mark.parametrize(

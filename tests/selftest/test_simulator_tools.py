@@ -54,6 +54,7 @@ def compile_here(host: Host, capsys, onnx: Path, *more: str, output: str = "m") 
         ("--model=nowhere.onnx", "does not exist"),
         ("--output=a b", "--output"),
         ("--precision_mode=force_fp16 --precision_mode_v2=fp16", "E10054"),
+        ("--precision_mode_v2=must_keep_origin_dtype", "must be one of: fp16 origin"),
         ("--auto_tune_mode=RL,GA", "has been deprecated. Please use the AOE tool"),
         ("--framework=", "E10007: [--framework] is required."),
         ("--dynamic_dims=1", "not simulated"),
@@ -75,6 +76,7 @@ def test_atc_refuses(tmp_path, monkeypatch, capsys, onnx, argument, words):
         ("5.1.RC2", r"^EZ3002: Optype"),
         ("8.0.RC2", r"^EZ3002: \[PID: \d+\] \d{4}-\d\d-\d\d-\d\d:\d\d:\d\d\.\d{3}\.\d{3} Optype"),
         ("8.5.0", r"^Unsupported_Operator\(EZ3002\): Optype"),
+        ("9.1.0", r"^Unsupported_Operator\(EZ3002\): Optype"),
     ],
 )
 def test_codes_have_the_form_of_their_generation(tmp_path, capsys, onnx, cann, form):
@@ -83,13 +85,23 @@ def test_codes_have_the_form_of_their_generation(tmp_path, capsys, onnx, cann, f
     assert code == 255 and re.search(form, text, re.MULTILINE)
 
 
-def test_float16_rounds_the_weights_and_keeps_the_tensors(tmp_path, monkeypatch, capsys, onnx):
+@pytest.mark.parametrize(
+    "keeps",
+    [
+        "--precision_mode=force_fp32",
+        "--precision_mode=must_keep_origin_dtype",
+        "--precision_mode_v2=origin",
+    ],
+)
+def test_float16_rounds_the_weights_and_keeps_the_tensors(
+    tmp_path, monkeypatch, capsys, onnx, keeps
+):
     import onnx as library
 
     monkeypatch.chdir(tmp_path)
     host = a_host(tmp_path, "float16=1")
     kinds = []
-    for output, more in (("half", ()), ("full", ("--precision_mode=force_fp32",))):
+    for output, more in (("half", ()), ("full", (keeps,))):
         assert compile_here(host, capsys, onnx, *more, output=output)[0] == 0
         header, payload = om.read(Path(f"{output}.om"))
         assert header.inputs == (om.Tensor("image", (4, 3, 8, 8), "float32"),)

@@ -13,7 +13,7 @@ from harness.base.families import PACKAGES, families
 HOUSE = ROOT / "harness"
 OWN = ("targets/ascend/", "targets/cuda/", "simulator/")
 TARGETS = [name for family in families() for name in family.targets if not family.rehearses]
-TOOLS = ("npu-smi", "atc", "ais_bench", "aclruntime", "msit", "nvidia-smi")
+TOOLS = ("npu-smi", "atc", "ais_bench", "aclruntime", "msprobe", "msit", "nvidia-smi")
 NAMES = re.compile(rf"(?<![a-z0-9])({'|'.join((*TARGETS, *TOOLS))})(?![a-z0-9])", re.IGNORECASE)
 
 

@@ -211,14 +211,14 @@ def test_the_version_that_was_named_is_the_one_that_is_used(host: Path) -> None:
 def test_tools_are_on_the_environments_path(host: Path) -> None:
     places = {
         name: tool(host / "tools" / name)
-        for name in ("npu-smi", "atc", "aoe", f"benchmark.{ARCH}", "msit")
+        for name in ("npu-smi", "atc", "aoe", f"benchmark.{ARCH}", "msit", "msprobe")
     }
     found = find(host, environment(host, PATH=f"{host / 'tools'}:/usr/bin:/bin"))
     assert found.npu_smi == places["npu-smi"]
     assert found.atc == places["atc"]
     assert found.aoe == places["aoe"]
     assert found.benchmark == places[f"benchmark.{ARCH}"]
-    assert found.msit == places["msit"]
+    assert found.comparers == {name: places[name] for name in ("msprobe", "msit")}
 
 
 def test_this_processes_path_does_not_count(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:

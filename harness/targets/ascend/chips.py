@@ -1,4 +1,4 @@
-"""The chips that are targets: one row each."""
+"""The chips that are targets, one row each, and the versions of CANN."""
 
 from __future__ import annotations
 
@@ -54,6 +54,26 @@ KINDS: Mapping[str, Kind] = {
 }
 """By target, the usual one first."""
 CHIPS: Mapping[str, str] = {name: kind.soc_version for name, kind in KINDS.items()}
+
+
+RELEASES = (
+    *("5.0", "5.1", "6.0", "6.2", "6.3", "7.0", "8.0", "8.1", "8.2", "8.3", "8.5"),
+    *("9.0", "9.1", "9.2"),
+)
+"""The version periods of CANN, as its documents are named; one that is newer counts as the last."""
+PERIODS = 4
+"""A compiled model runs on the CANN that compiled it and so many later periods (atc's manual)."""
+
+
+def age(compiled: str, running: str) -> int | None:
+    """Return how many version periods a CANN is behind another: of a model that it compiled, on the
+    one that runs it. Below 0 where it is newer; None where one of them is not known.
+    """
+    one, other = version(compiled)[:2], version(running)[:2]
+    if not one or not other:
+        return None
+    periods = [version(release) for release in RELEASES]
+    return sum(period <= other for period in periods) - sum(period <= one for period in periods)
 
 
 def version(text: str) -> tuple[int, ...]:

@@ -13,9 +13,11 @@ from pathlib import Path
 
 from harness.base import scratch
 from harness.base.errors import HarnessError
+from harness.base.stages import Stage
+from harness.base.store import Store
 from harness.settings import Settings
 from harness.targets.ascend import cann_python, drivers, simulation
-from harness.targets.ascend.chips import CHIPS, KINDS, Kind
+from harness.targets.ascend.chips import CHIPS, KINDS, PERIODS, Kind, age
 from harness.targets.ascend.host import AscendHost, Patience, Place, chips_of
 from harness.targets.ascend.npu_info import Chip
 from harness.targets.ascend.options import AscendOptions
@@ -108,6 +110,7 @@ def _parts(
     )
     if tools.atc and simulation.needs_python(options):
         yield _python(tools, folder, say)
+    yield from _kept(settings, tools, say)
     yield from _devices(settings, host, Findings(group, _OF, "machine"))
     yield from _drivers(options.driver, tools, folder, say)
 
@@ -129,6 +132,31 @@ def _python(tools: Toolkit, folder: Path, say: Findings) -> Finding:
     if outside:
         return say.note(what, f"{text}; outside: {outside}", f"{install} what it takes; {another}")
     return say.ok(what, text)
+
+
+def _kept(settings: Settings, tools: Toolkit, say: Findings) -> Iterator[Finding]:
+    """Say where CANN does not promise to run what another compiled: atc's, or what is kept."""
+    cann = tools.versions.get("cann", "")
+    runtime = tools.versions.get("runtime", "") or tools.versions.get("nnrt", "") or cann
+    rule = f"an .om runs on the CANN that compiled it and {PERIODS} version periods later"
+    behind = age(cann, runtime) or 0
+    if not 0 <= behind <= PERIODS:
+        remedy = "source the set_env.sh of one CANN, or --ascend-home=DIR"
+        found = f"atc is of CANN {cann}, what runs its models of {runtime}; {rule}"
+        yield say.note("atc and runtime", found, remedy)
+    kept = Counter(
+        str(entry.inputs["cann"])
+        for entry in Store(settings.store).entries()
+        if entry.kind == Stage.COMPILE
+        and entry.inputs.get("simulated") == settings.of(AscendOptions).simulate_ascend
+        and entry.inputs.get("cann")
+    )
+    old = sorted(cann for cann in kept if (age(cann, runtime) or 0) > PERIODS)
+    if old:
+        count = sum(kept[cann] for cann in old)
+        found = f"{count} of CANN {', '.join(old)}; {rule}, and this is {runtime}"
+        remedy = "they are compiled anew where needed; python -m harness cache gc makes room"
+        yield say.note("compiled models in the store", found, remedy)
 
 
 def _devices(settings: Settings, host: AscendHost, say: Findings) -> Iterator[Finding]:

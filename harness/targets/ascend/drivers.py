@@ -23,7 +23,10 @@ PROBE_S = 120.0  # a cold import over a network file system takes its time
 BACKEND = Path(__file__).with_name("api_backend.py")
 LEAST_WARMUP = 5
 """Executions before those of a call of ais_bench are timed; the first after a start are slower."""
-INSTALL = "install the ais_bench and aclruntime wheels into the Python that --ais-python names"
+INSTALL = (
+    "install the ais_bench and aclruntime wheels into the Python that --ais-python names: with "
+    "msProbe in it, msprobe install_deps -m offline"
+)
 NO_BENCHMARK = "no benchmark.x86_64 or benchmark.aarch64 was found"
 
 

@@ -123,6 +123,6 @@ def only_simulated(toolkit: Toolkit) -> Toolkit:
         atc=simulated(toolkit.atc),
         aoe=simulated(toolkit.aoe),
         benchmark=simulated(toolkit.benchmark),
-        msit=None,
+        comparers={},
         devlib=None,
     )

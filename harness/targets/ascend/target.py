@@ -22,7 +22,7 @@ from harness.catalog.schema import Model
 from harness.records.conditions import Answer, Condition, Moment, Setup
 from harness.records.measurements import Scalar
 from harness.settings import Settings
-from harness.targets.ascend import atc, drivers, faults, msit
+from harness.targets.ascend import atc, drivers, faults, operators
 from harness.targets.ascend.api import open_api
 from harness.targets.ascend.chips import CHIPS
 from harness.targets.ascend.cli import AisBench
@@ -371,14 +371,11 @@ class AscendTarget(Target):
         self, onnx: Path, file: Path, batch: Float32, device: Device | None, folder: Path
     ) -> OperatorComparison:
         if self._options.simulate_ascend:
-            return OperatorComparison(msit.TOOL, why_not="a simulated NPU has no operators")
-        if self.toolkit.msit is None:
-            return OperatorComparison(msit.TOOL, why_not="msit is not on PATH")
+            return OperatorComparison("msprobe", why_not="a simulated NPU has no operators")
         index = 0 if device is None else device.index
-        commands = msit.commands(
+        return operators.comparison(
             self.toolkit, onnx=onnx, compiled=file, batch=batch, device=index, folder=folder
         )
-        return OperatorComparison(msit.TOOL, tuple(commands))
 
     def device_fault(self, error: HarnessError, device: Device) -> DeviceFault | None:
         if isinstance(error, DeviceError):

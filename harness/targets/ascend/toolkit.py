@@ -27,6 +27,7 @@ from harness.targets.ascend.options import AscendOptions
 SOURCE_DEADLINE_S = 60.0  # set_env.sh takes well below a second; over NFS a few
 ROOTS = (Path("/usr/local/Ascend"),)  # of an installation by root; a user's is ~/Ascend
 INSTALL_INFO = Path("/etc/ascend_install.info")  # where the driver was put
+COMPARERS = ("msprobe", "msit")  # compare a model operator by operator
 SYSTEM_TOOLS = (Path("/usr/local/sbin"), Path("/usr/local/bin"))  # npu-smi, also when not on PATH
 
 # Below an installation's root: the toolkit up to 8.3, since 8.5, and the runtime without atc.
@@ -57,7 +58,7 @@ class Toolkit:
     atc: Path | None = None
     aoe: Path | None = None
     benchmark: Path | None = None
-    msit: Path | None = None
+    comparers: Mapping[str, Path] = field(default_factory=dict)  # by name, that are there
     cann_python: Path | None = None  # the Python that was named for atc and aoe
     ais_infer: Path | None = None  # ais_infer.py of CANN 5.1
     devlib: Path | None = None  # stand-ins for the driver's libraries, where there is no driver
@@ -125,7 +126,11 @@ def find_toolkit(
         atc=atc,
         aoe=_which("aoe", env, _below(homes, "bin", "tools/aoe/bin"), blocked),
         benchmark=benchmark or _which(f"benchmark.{machine}", env),
-        msit=_which("msit", env, [Path(python).parent]),
+        comparers={
+            name: path
+            for name in COMPARERS
+            if (path := _which(name, env, [Path(python).parent])) is not None
+        },
         python=python,
         cann_python=Path(cann_python) if cann_python else None,
         ais_infer=options.ais_infer,
