@@ -11,10 +11,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic_core import ErrorDetails
 
-from harness.catalog import yaml_document
+from harness.catalog import load, yaml_document
 from harness.catalog.load import MAX_BYTES, parse_catalog
-from tests.selftest.small_catalog import SMALL, refused
+from harness.catalog.yaml_document import Document, Problem, problem_of
+from tests.selftest.small_catalog import SMALL, parse, refused
+
+FEW = 10_000  # values: what the parser in Python reads in a moment
 
 
 def line_of(text: str, part: str) -> int:
@@ -227,6 +231,27 @@ def test_all_faults_are_listed_unknown_keys_first() -> None:
     assert "top1: found 170.0" in error.log or "top1: found 170;" in error.log
 
 
+def test_more_than_a_quarter_of_a_mebibyte_is_read() -> None:
+    head, _, rest = SMALL.partition("  tiny:\n")
+    block, _, _ = rest.partition("known_failures:")
+    catalog = parse(head + "".join(f"  tiny{n}:\n{block}" for n in range(200)))
+    assert len(catalog.models) == 200
+
+
+def test_a_great_many_faults_are_not_all_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[ErrorDetails] = []
+
+    def look(document: Document, error: ErrorDetails) -> Problem:
+        looked.append(error)
+        return problem_of(document, error)
+
+    monkeypatch.setattr(load, "problem_of", look)
+    models = "".join(f"  m{i}: {{titel: x}}\n" for i in range(2000))
+    error = refused(f"version: 1\nmodels:\n{models}")
+    assert "models.m0.titel: unknown key" in error.message
+    assert len(looked) <= 100
+
+
 def test_many_faults_stay_readable() -> None:
     tables = "".join(f"  s{i}: {{titel: x, where: y}}\n" for i in range(300))
     error = refused(SMALL.replace("sources:\n", f"sources:\n{tables}"))
@@ -248,7 +273,7 @@ def test_many_faults_stay_readable() -> None:
         (b"[" * 100_000, "some.yaml:1: "),
         (b"a: &a [x, x]\nb: &b [*a, *a]\n", "some.yaml:1: found the anchor &a"),
         (b"version: 1\n" + b"#" * MAX_BYTES, "more than"),
-        (b"a: [" + b"1," * yaml_document.MAX_VALUES + b"]", "some.yaml:1: more than"),
+        (b"a: [" + b"1," * FEW + b"]", "some.yaml:1: more than"),
         (b'a: "\\Uffffffff"\n', "some.yaml:1: not YAML"),
         (b"%YAML " + b"9" * 5000 + b".1\n---\na: 1\n", "some.yaml:1: not YAML"),
         (b"version: " + b"9" * 5000 + b"\n", "some.yaml:1: version: found inf"),
@@ -259,6 +284,7 @@ def test_many_faults_stay_readable() -> None:
 def test_what_is_no_catalog_at_all(
     content: bytes, says: str, loader: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(yaml_document, "MAX_VALUES", FEW)
     if loader == "python":
         monkeypatch.delattr(yaml, "CSafeLoader", raising=False)
     error = refused(content)
