@@ -102,8 +102,10 @@ def test_last_failed_and_stepwise_choose_what_failed(run_pytest, tmp_path, built
     catalog = tmp_path / "catalog.yaml"
     broken = TINY.read_text().replace(*NO_NETWORK).partition("models:\n")[2]
     catalog.write_text(TINY.read_text() + broken.replace("  tiny:\n", "  broken:\n", 1))
-    options = ("-p", "cacheprovider", "-o", f"cache_dir={tmp_path / 'cache'}", "--rehearsal")
-    options = (*options, "-m", "accuracy", "--batch-sizes=4")
+    options = (
+        *("-p", "cacheprovider", "-o", f"cache_dir={tmp_path / 'cache'}"),
+        *("--rehearsal", "-m", "accuracy", "--batch-sizes=4"),
+    )
     first = run_pytest(*options, catalog=catalog)
     assert sorted(first.outcomes().values()) == ["error", "passed"], first.output
     for how in ("--lf", "--sw"):

@@ -133,6 +133,32 @@ def test_a_plan_ends_with_records_a_sum_and_a_report(make):
         run.execute()
 
 
+@pytest.mark.parametrize("kind", ["run", "plan", "case"])
+@pytest.mark.parametrize("keeps", [0, 50], ids=["lost", "garbled"])
+def test_a_line_that_goes_while_the_run_goes_on_ends_it_badly(make, monkeypatch, kind, keeps):
+    run, begun = make(), []
+
+    def damage(case: Case) -> MadeUp:
+        path = run.directory / writer.RESULTS
+        begun.append(case)
+        if len(begun) == 2:
+            lines = path.read_text().splitlines(keepends=True)
+            at = next(at for at, line in enumerate(lines) if f'"kind":"{kind}"' in line)
+            lines[at] = lines[at][:keeps] + "\n" * (keeps > 0)
+            path.write_text("".join(lines))
+        return MadeUp(case, judged("PASS"))
+
+    run.workbench.for_case = damage
+    if kind == "run":
+        with pytest.raises(RecordError, match="first records are gone"):
+            run.execute()
+    else:
+        records = run.execute()
+        assert records.exit_status == Exit.MACHINE_TROUBLE
+        assert records.end is not None
+        assert not records.end.complete
+
+
 @pytest.mark.parametrize(
     ("end", "outcome", "status"),
     [
