@@ -20,6 +20,8 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.__main__ import app
+from harness.networks import library
+from tests.selftest import own_model
 from tests.selftest.running import ROOT, TINY, Finished, last_json, run_python
 
 ENGLISH = ROOT / "README.md"
@@ -271,6 +273,12 @@ def _of_both(documents: tuple[str, str], *, about_runs: bool) -> list[str]:
 def test_commands_of_both_readmes_that_start_runs_work(documents, env, tmp_path):
     found = _of_both(documents, about_runs=False)
     assert {"make accept", "make test", REAL} <= {*found}
+    data, file = own_model.put_images(tmp_path / "flowers"), tmp_path / "net.pth"
+    library.import_torch().save(own_model.trained(own_model.NAMES).state_dict(), file)
+    here = {"/data/flowers": data, "/data/net.pth": file, "timm:resnet50": own_model.NETWORK}
+    for name, ours in here.items():
+        assert any(name in command for command in found)
+        found = [command.replace(name, str(ours)) for command in found]
     assert failures(found, env, tmp_path / "none") == {}
 
 
