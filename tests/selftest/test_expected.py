@@ -10,10 +10,10 @@ from typing import Any, cast
 import pytest
 
 from harness import estimates as expected
-from harness import plugin
 from harness.base.stages import Stage
 from harness.catalog.load import load_catalog
 from harness.plan import make_plan
+from harness.plugin.selection import Selection
 from harness.records import writer
 from harness.records.lines import RunLine
 from harness.records.observed import StageTime
@@ -112,7 +112,7 @@ def test_links_and_unreadable_runs_are_passed_over(settings):
 def test_several_workers_begin_with_unknown_and_then_with_long_cases(settings):
     write(settings, "2026", case("throughput", 1, seconds=5.0), case("throughput", seconds=9.0))
     run = Run(settings)
-    hooks, node = plugin.RunHooks(run), cast(Any, SimpleNamespace(workerinput={}))
+    hooks, node = Selection(run), cast(Any, SimpleNamespace(workerinput={}))
     hooks.pytest_configure_node(node)
     items: Any = [
         SimpleNamespace(callspec=SimpleNamespace(params={"case": c})) for c in run.plan.cases

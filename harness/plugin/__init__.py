@@ -10,19 +10,20 @@ import shlex
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
+from collections.abc import Callable, Generator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
 from harness import settings, usage
 from harness.base import signals
-from harness.base.errors import ConfigError, HarnessError, RecordError, StoreError
+from harness.base.errors import ConfigError, HarnessError
 from harness.base.text import clean
 from harness.judge.causes import Exit
 from harness.plan import Case
+from harness.plugin.selection import Selection, begin, case_of, refusing
+from harness.plugin.workers import WorkerHooks, has_workers
 from harness.records import writer
 from harness.records.verdicts import Verdict
 from harness.report import pytest_html
@@ -42,7 +43,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     config: Any = pluginmanager.get_plugin("pytestconfig")
     more = shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))
     arguments = [*map(str, config.invocation_params.args), *more]
-    with _refusing():
+    with refusing():
         usage.add_options(parser, arguments, pluginmanager.list_name_plugin())
 
 
@@ -57,7 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
     given = {one.name: config.getoption(one.ini, default=None) for one in settings.OPTIONS}
     given["target"] = worker.get("acceptance_target") or given["target"]
     keys = [key for one in settings.OPTIONS for key in one.keys]
-    with _refusing():
+    with refusing():
         ini = usage.ini_values(config.inipath) if config.inipath else {}
         ini |= {key: str(config.getini(key) or "") for key in keys}
         run = Run(
@@ -69,6 +70,8 @@ def pytest_configure(config: pytest.Config) -> None:
             progress=progress_on_stderr(worker.get("workerid", "")),
         )
     config.pluginmanager.register(RunHooks(run), "acceptance-run")
+    config.pluginmanager.register(Selection(run), "acceptance-selection")
+    config.pluginmanager.register(WorkerHooks(run), "acceptance-workers")
     for line in [] if worker else usage.unknown_variables(os.environ):
         sys.stderr.write(f"{line}\n")
     if config.pluginmanager.hasplugin("html"):
@@ -78,25 +81,9 @@ def pytest_configure(config: pytest.Config) -> None:
     elif threading.current_thread() is threading.main_thread():
         # What ends a night from outside is an interruption like Ctrl-C: records, report, code 2.
         signals.listen()
-        if _has_workers(config):
+        if has_workers(config):
             limit_s = signals.FROZEN_S * run.settings.deadline_factor
             signals.end_frozen(limit_s, lambda text: sys.stderr.write(f"\n{text}\n"))
-
-
-def _has_workers(config: pytest.Config) -> bool:
-    """Return whether this process gives its tests to workers of xdist."""
-    return getattr(config.option, "dist", "no") != "no" and not hasattr(config, "workerinput")
-
-
-@contextmanager
-def _refusing() -> Iterator[None]:
-    """End before anything runs: a full disk is the machine's trouble, all else an input."""
-    try:
-        yield
-    except (RecordError, StoreError) as error:
-        pytest.exit(str(error), returncode=int(Exit.MACHINE_TROUBLE))
-    except HarnessError as error:
-        raise pytest.UsageError(str(error)) from None
 
 
 @pytest.fixture
@@ -131,30 +118,14 @@ class RunHooks:
     def __init__(self, run: Run) -> None:
         self.run = run
         self._interrupted = False
-        self._left_out: list[str] = []  # ids of cases that were not selected
-        self._lost = ""  # how xdist lost a worker; the last one counts
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_sessionstart(self, session: pytest.Session) -> Generator[None]:
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Read the catalog before anything is collected: its errors are errors of usage."""
         asked = session.config.option
-        with _refusing():
+        with refusing():
             usage.check_selection(asked.markexpr, asked.keyword, session.config.getini("markers"))
             _ = self.run.plan
-        with self._losing_workers(session):
-            yield
-
-    @contextmanager
-    def _losing_workers(self, session: pytest.Session) -> Iterator[None]:
-        """Note that a worker died while xdist started it, in place of xdist's traceback."""
-        try:
-            yield
-        except (EOFError, OSError, RuntimeError) as error:
-            frames = traceback.extract_tb(error.__traceback__)
-            rooms = {Path(frame.filename).parent.name for frame in frames}
-            if not (_has_workers(session.config) and rooms & {"xdist", "execnet"}):
-                raise
-            self._lost = self._lost or f"{type(error).__name__}: {error}"
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Make one item for each case of the test's check."""
@@ -165,67 +136,16 @@ class RunHooks:
                 metafunc.parametrize("case", cases, ids=[case.id for case in cases])
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_collection_modifyitems(
-        self, config: pytest.Config, items: list[pytest.Item]
-    ) -> None:
-        """Several workers end together when the longest cases come first.
-
-        A run that goes on has the cases that are left.
-        """
-        worker: dict[str, Any] = getattr(config, "workerinput", {})
-        left: Collection[str] | None = worker.get("acceptance_left", self.run.left)
-        if left is not None:
-            done = [item for item in items if item.nodeid not in left]
-            config.hook.pytest_deselected(items=done)
-            items[:] = [item for item in items if item.nodeid in left]
-            if not (items or worker or config.option.collectonly):
-                end = self.run.end_again()
-                pytest.exit(f"nothing is left to run in {self.run.directory}", returncode=end)
-        ids: list[str] = worker.get("acceptance_order", [])
-        order = {case: place for place, case in enumerate(ids)}
-        items.sort(key=lambda item: order.get(case.name, -1) if (case := _case_of(item)) else -1)
-
-    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
-        """Keep which cases are left out; a worker of xdist tells the controller."""
-        self._left_out += [case.id for item in items if (case := _case_of(item))]
-        for item in items[:1]:
-            output: dict[str, Any] = getattr(item.config, "workeroutput", {})
-            output["acceptance_left_out"] = self._left_out
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, Any, Any]:
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
         """Without xdist the selection is known here, and that it could be collected."""
-        self.run.upcoming = tuple(case for item in session.items if (case := _case_of(item)))
+        self.run.upcoming = tuple(case for item in session.items if (case := case_of(item)))
         if not (self.run.worker or session.config.option.collectonly or session.testsfailed):
-            self._begin([item.nodeid for item in session.items])
-        with self._losing_workers(session):
-            return (yield)
-        return None
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_configure_node(self, node: Any) -> None:
-        """xdist's workers write into the run of the controller."""
-        node.workerinput["acceptance_run"] = self.run.id
-        node.workerinput["acceptance_target"] = self.run.settings.target
-        if self.run.left is not None:
-            node.workerinput["acceptance_left"] = sorted(self.run.left)
-        node.workerinput["acceptance_order"] = [case.name for case in self.run.expected_s]
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
-        """With xdist the selection is known when a worker has collected."""
-        self._begin(ids)
-
-    def _begin(self, nodeids: Sequence[str]) -> None:
-        with _refusing():
-            cases = usage.planned(nodeids, self.run.plan)
-            if cases and not self.run.begun:
-                self.run.begin(cases)
+            begin(self.run, [item.nodeid for item in session.items])
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Gather what a case does from its first moment."""
-        if case := _case_of(item):
+        if case := case_of(item):
             item.stash[CASE] = CaseRun(self.run, case, item.nodeid)
 
     @pytest.hookimpl(wrapper=True)
@@ -264,21 +184,6 @@ class RunHooks:
             item.user_properties.extend(report.acceptance.items())
         return report
 
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any, error: object | None) -> None:
-        """A worker ended; `error` says how, where it was no end."""
-        self._lost = f"{node.gateway.id}: {error}" if error else self._lost
-        self._left_out += getattr(node, "workeroutput", {}).get("acceptance_left_out", ())
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_handlecrashitem(self, crashitem: str, report: Any) -> None:
-        """xdist lost a worker: its case still gets its line."""
-        text = str(report.longrepr)
-        why = f"the pytest worker that ran the case died: {text.partition(chr(10))[0]}"
-        if line := self.run.crashed(crashitem, why, text):
-            report.acceptance = pytest_html.columns(line)
-            report.when = "teardown"  # pytest-html drops reports of no phase
-
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         """Count cases as they end, on the side that reports."""
         self.run.progress.ended(nodeid)
@@ -293,8 +198,6 @@ class RunHooks:
         """End the run, after xdist has ended its workers; nothing that was started lives on."""
         with nullcontext() if self.run.worker else signals.uninterrupted():
             self.run.stop_building()
-            if self._lost and not (self._interrupted or self.run.begun):
-                self._begin_without_workers(session)
             fault = ""
             try:
                 yield
@@ -306,15 +209,6 @@ class RunHooks:
                 sys.stderr.write(f"\na plugin of pytest failed as the run ended: {fault}\n")
             if self.run.begun:
                 self._finish(session, fault=bool(fault))
-
-    def _begin_without_workers(self, session: pytest.Session) -> None:
-        """Record the cases that workers would have collected and run, had one come so far."""
-        why = f"no pytest worker came so far as to run a case ({self._lost})"
-        sys.stderr.write(f"\n{why}\n")
-        self._begin([item.nodeid for item in session.perform_collect()])
-        for nodeid in self.run.planned:
-            self.run.crashed(nodeid, why)
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _finish(self, session: pytest.Session, *, fault: bool) -> None:
         decided: list[int] = []  # nothing, where the records could not even be read
@@ -345,11 +239,3 @@ class RunHooks:
             terminalreporter.section("acceptance")
             for line in self.run.summary():
                 terminalreporter.write_line(clean(line))
-        named = terminalreporter.config.option.keyword
-        if named and self._left_out and not (self.run.upcoming or self.run.begun):
-            terminalreporter.write_line(usage.nothing_named(named, self._left_out))
-
-
-def _case_of(item: pytest.Item) -> Case | None:
-    case = item.callspec.params.get("case") if hasattr(item, "callspec") else None
-    return case if isinstance(case, Case) else None

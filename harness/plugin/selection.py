@@ -1,0 +1,94 @@
+"""Which cases run: what is left of a resumed run, in which order, and what nobody selected."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from harness import usage
+from harness.base.errors import HarnessError, RecordError, StoreError
+from harness.judge.causes import Exit
+from harness.plan import Case
+from harness.run.engine import Run
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """End before anything runs: a full disk is the machine's trouble, all else an input."""
+    try:
+        yield
+    except (RecordError, StoreError) as error:
+        pytest.exit(str(error), returncode=int(Exit.MACHINE_TROUBLE))
+    except HarnessError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def case_of(item: pytest.Item) -> Case | None:
+    """Return the case of an item, None of another test."""
+    case = item.callspec.params.get("case") if hasattr(item, "callspec") else None
+    return case if isinstance(case, Case) else None
+
+
+def begin(run: Run, nodeids: Sequence[str]) -> None:
+    """Begin a run with what was selected, once."""
+    with refusing():
+        cases = usage.planned(nodeids, run.plan)
+        if cases and not run.begun:
+            run.begin(cases)
+
+
+class Selection:
+    """The hooks that choose and order items, and tell what they left out."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._left_out: list[str] = []  # ids of cases that were not selected
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
+        """Several workers end together when the longest cases come first.
+
+        A run that goes on has the cases that are left.
+        """
+        worker: dict[str, Any] = getattr(config, "workerinput", {})
+        left: Collection[str] | None = worker.get("acceptance_left", self.run.left)
+        if left is not None:
+            done = [item for item in items if item.nodeid not in left]
+            config.hook.pytest_deselected(items=done)
+            items[:] = [item for item in items if item.nodeid in left]
+            if not (items or worker or config.option.collectonly):
+                end = self.run.end_again()
+                pytest.exit(f"nothing is left to run in {self.run.directory}", returncode=end)
+        ids: list[str] = worker.get("acceptance_order", [])
+        order = {case: place for place, case in enumerate(ids)}
+        items.sort(key=lambda item: order.get(case.name, -1) if (case := case_of(item)) else -1)
+
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        """Keep which cases are left out; a worker of xdist tells the controller."""
+        self._left_out += [case.id for item in items if (case := case_of(item))]
+        for item in items[:1]:
+            output: dict[str, Any] = getattr(item.config, "workeroutput", {})
+            output["acceptance_left_out"] = self._left_out
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """All workers of xdist have the cases in the same order."""
+        if self.run.left is not None:
+            node.workerinput["acceptance_left"] = sorted(self.run.left)
+        node.workerinput["acceptance_order"] = [case.name for case in self.run.expected_s]
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take over what a worker left out."""
+        self._left_out += getattr(node, "workeroutput", {}).get("acceptance_left_out", ())
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Say that `-k` chose nothing."""
+        named = terminalreporter.config.option.keyword
+        if named and self._left_out and not (self.run.upcoming or self.run.begun):
+            terminalreporter.write_line(usage.nothing_named(named, self._left_out))
