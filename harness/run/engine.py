@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import math
 import os
 import shutil
@@ -41,6 +40,7 @@ from harness.records.reader import RunRecords
 from harness.records.verdicts import Verdict
 from harness.run import known_failures
 from harness.run.case_record import error_info, nodeid_of, repeat_command, versions_of
+from harness.run.directory import make_folder, point_latest
 from harness.run.ending import checks_over, end_records, publish
 from harness.run.guide_figures import guide_figures
 from harness.run.own import catalog_of
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from harness.stages.ahead import Ahead
     from harness.stages.pipeline import CasePipeline, Prepared, Workbench
 
-LATEST = "latest"
 CLASSES_KEPT = 1000  # names in a record, which each case has
 
 
@@ -205,8 +204,8 @@ class Run:
         self.progress.begin({nodeid: self.expected_s.get(case) for nodeid, case in cases})
 
     def _opening(self, cases: Sequence[tuple[str, Case]]) -> tuple[Line, ...]:
-        _make_folder(self.directory)
-        _point_latest(self.settings.runs, self.id)
+        make_folder(self.directory)
+        point_latest(self.settings.runs, self.id)
         run = RunLine(
             run=self.id,
             target=self.settings.target or "",
@@ -497,26 +496,3 @@ def _with_usual_target(settings: Settings) -> Settings:
         return settings
     kinds = {row.name: True for row in OPTIONS if row.asks_for and settings.value(row)}
     return dataclasses.replace(settings, target=resolve(kinds, environment={}).target)
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "choose another place with --runs=DIR"
-        raise (RecordError if full else ConfigError)(
-            f"cannot make {path}: {error.strerror or error}",
-            remedy=f"free disk space, or {remedy}" if full else remedy,
-        ) from error
-
-
-def _point_latest(runs: Path, run_id: str) -> None:
-    """Let `runs/latest` follow the newest run, for commands and bookmarks."""
-    fresh = runs / f".{LATEST}-{run_id}"
-    try:
-        fresh.symlink_to(run_id, target_is_directory=True)
-        fresh.replace(runs / LATEST)
-    except OSError:  # somebody's folder of that name stays
-        with contextlib.suppress(OSError):
-            fresh.unlink()

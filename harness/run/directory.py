@@ -1,0 +1,35 @@
+"""The directory of a run, and the link to the newest one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from pathlib import Path
+
+from harness.base.errors import ConfigError, RecordError
+
+LATEST = "latest"
+
+
+def make_folder(path: Path) -> None:
+    """Make the directory. Raises `ConfigError`, or `RecordError` where the disk is full."""
+    try:
+        path.mkdir(parents=True)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "choose another place with --runs=DIR"
+        raise (RecordError if full else ConfigError)(
+            f"cannot make {path}: {error.strerror or error}",
+            remedy=f"free disk space, or {remedy}" if full else remedy,
+        ) from error
+
+
+def point_latest(runs: Path, run_id: str) -> None:
+    """Let `runs/latest` follow the newest run, for commands and bookmarks."""
+    fresh = runs / f".{LATEST}-{run_id}"
+    try:
+        fresh.symlink_to(run_id, target_is_directory=True)
+        fresh.replace(runs / LATEST)
+    except OSError:  # somebody's folder of that name stays
+        with contextlib.suppress(OSError):
+            fresh.unlink()
