@@ -373,7 +373,7 @@ def test_somebodys_folder_called_latest_stays(make):
 
 def test_an_excused_case_ends_green(make, tmp_path):
     path = tmp_path / "known.yaml"
-    declared = f"known_failures:\n  - {{case: tiny-bs4-cpu, stage: compile, link: 'https://issues.example.org/7'}}\n"
+    declared = "known_failures:\n  - {case: tiny-bs4-cpu, stage: compile, link: 'https://issues.example.org/7'}\n"
     path.write_text(f"{TINY.read_text()}\n{declared}")
     error = CompileError("refused")
     run = make(lambda case: error if case.batch_size == 4 else judged("PASS"), catalog=path)
