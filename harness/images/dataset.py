@@ -93,6 +93,12 @@ class ImageSet:
             chosen_from=self.chosen_from or (len(self) if len(chosen) < len(self) else 0),
         )
 
+    def class_name(self, label: int) -> str:
+        """Return the folder of the class with an index; the index where no folder says it."""
+        if not self.classes or label not in self.labels:
+            return str(label)
+        return self.names[self.labels.index(label)].split("/")[0]
+
     def of_classes(self, names: Sequence[str], count: int, offset: int = 0) -> ImageSet:
         """Return the images with the indices that they have for a network of `count` classes.
 

@@ -80,6 +80,11 @@ _NOT_BROKEN = Reason(
     "take its entry out of known_failures in the catalog",
 )
 _OTHER_INPUT = Reason("input", "what is fed is not the catalog's preprocessing")
+_CLASS_ORDER = Reason(
+    "input",
+    "the network counts its classes in another order than the images",
+    "give its `class_names` in their order: docs/own-models.md",
+)
 _OTHER_OUTPUTS = Reason(
     "toolchain",
     "for the same inputs the ONNX model has other outputs",
@@ -212,6 +217,8 @@ def _of_failed(case: CaseLine, known: Blamed) -> Reason:
             return reason
     elif ProblemCode.OTHER_INPUT in seen:
         reason = _OTHER_INPUT
+    elif ProblemCode.CLASS_ORDER in seen:
+        reason = _CLASS_ORDER
     elif wrong_outputs(case):
         reason = _OTHER_OUTPUTS
     elif ProblemCode.WAITS in seen:

@@ -62,6 +62,8 @@ _PROBLEMS = {
     ProblemCode.REFERENCE_OFF: "the reference is off: eager PyTorch has {top1:.2f} % on {n} (99.9 "
     "% interval {low:.2f} to {high:.2f}), {published:g} % is published: wrong weights, labels or "
     "preprocessing? To agree with it means nothing",
+    ProblemCode.CLASS_ORDER: "the network counts its classes in another order than the images: it "
+    "takes {n} for each other in turn ({some})",
     ProblemCode.WRONG_SHAPE: "outputs have shape {shape}, the ONNX model's {expected}",
     ProblemCode.OTHER_NETWORK: "--onnx gave another network than {model} with the stand-in's "
     f"weights: outputs for seeded inputs differ from eager PyTorch's {_L2}",
@@ -86,8 +88,9 @@ def problem_text(problem: Problem) -> str:
     words: dict[str, object] = {}
     for key, value in data.items():
         words[key] = value
-        if key in ("images", "outputs") and isinstance(value, int):
+        if key in ("images", "outputs", "classes") and isinstance(value, int):
             words["n"] = counted(value, key.removesuffix("s"))
+            words["n"] = f"{value} classes" if key == "classes" else words["n"]
             if isinstance(names := data.get("names"), tuple):
                 left = value - len(names[:3])
                 more = f" and {left} more" if left > 0 else ""

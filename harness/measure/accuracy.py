@@ -29,6 +29,11 @@ from harness.records.measurements import (
 from harness.stages.inference import Int32, Names, Predictions, best, finite
 from harness.targets.protocol import Float32
 
+# Classes are taken for each other in turn where each has so many images, and this share of all
+# images has one class for each label: confusion is not as regular.
+CLASS_IMAGES = 3
+SAME_CLASS = 0.8
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -103,6 +108,24 @@ class Tally:
             foreign = list(self._foreign)
             problems.append(Problem.named(ProblemCode.FOREIGN_OUTPUT, foreign, "outputs"))
         return tuple(problems)
+
+    def class_order(self) -> dict[int, int]:
+        """Return for classes that the network takes for each other in turn, nearly always, the one
+        that it sees in the images of each: their labels are counted in another order.
+
+        Empty where a class has fewer than `CLASS_IMAGES`, which could come by chance.
+        """
+        pairs, counts = np.unique([self.labels, self._best[:, 0]], axis=1, return_counts=True)
+        seen: dict[int, int] = {}
+        for at in np.argsort(-counts, kind="stable"):
+            seen.setdefault(int(pairs[0, at]), int(pairs[1, at]))
+        labels, images = np.unique(self.labels, return_counts=True)
+        if images.min() < CLASS_IMAGES or sorted(seen.values()) != labels.tolist():
+            return {}
+        as_seen = np.array([seen[label] for label in self.labels.tolist()])
+        if np.mean(self._best[:, 0] == as_seen) < SAME_CLASS:
+            return {}
+        return {label: other for label, other in sorted(seen.items()) if label != other}
 
     def write(self, path: Path, reference: Int32 | None) -> None:
         """Keep what was predicted for each image as CSV: name, label, the five best with logits.
@@ -233,6 +256,11 @@ class Observation:
             problems += tuple(
                 replace(one, data={**one.data, "eager": True}) for one in reference.problems()
             )
+            if self._images.own_set and (order := reference.class_order()):
+                names = [self._images.class_name(label - self._offset) for label in order]
+                others = [self._images.class_name(other - self._offset) for other in order.values()]
+                told = [f"{one} for {other}" for one, other in zip(names, others, strict=True)]
+                problems += (Problem.named(ProblemCode.CLASS_ORDER, told, "classes"),)
         return AccuracyMeasurement(
             provenance=provenance,
             expected_images=len(self._images),

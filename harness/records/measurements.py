@@ -57,6 +57,8 @@ class ProblemCode(StrEnum):
     SCORE_DIFFERS = "score-differs"  # top1, eager_top1
     # The published figure is outside of eager's interval: images, top1, low, high, published.
     REFERENCE_OFF = "reference-off"
+    # classes, names: of one's own images, that the reference takes for each other in turn
+    CLASS_ORDER = "class-order"
     WRONG_SHAPE = "wrong-shape"  # shape, expected
     # model, relative_l2, bound: a given file has not the outputs of the model's network
     OTHER_NETWORK = "other-network"

@@ -204,8 +204,8 @@ def circumstances(case: CaseLine, run: RunLine | None) -> Groups:
         "Images and preprocessing": (
             *fields(case.images),
             *rows(("preprocessing", formats.line(case.preprocessing, 1_000))),
-            *rows(("classes", formats.line(", ".join(case.class_names), 2_000))),
-            *(("assumed", formats.line(text, 1_000)) for text in case.assumed),
+            *rows(("class names", formats.line(", ".join(case.class_names), 2_000))),
+            *((say("assumed"), formats.line(text, 1_000)) for text in case.assumed),
         ),
         "Where and when": rows(
             ("host", formats.line(case.machine.hostname)),

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -15,8 +16,10 @@ from harness.__main__ import app
 from harness.base.errors import ConfigError, HarnessError
 from harness.catalog.load import load_catalog
 from harness.images.dataset import find_image_set
+from harness.measure import accuracy
 from harness.networks import library
 from harness.records.measurements import ProblemCode
+from tests.selftest.image_folders import image_set
 from tests.selftest.own_model import COLOURS, NAMES, NETWORK, SIZE, put_images, trained
 
 
@@ -141,6 +144,18 @@ def test_the_file_s_own_order_of_the_classes_counts(own, started, tmp_path):
     run = started(data=own.data, model_file=tmp_path / "other.pth")
     (case,) = run.execute([run.plan.cases[0]]).cases
     assert (case.measured, list(case.class_names)) == (100.0, order)
+
+
+def test_another_order_of_the_classes_shows_where_no_file_says_it(own, started, tmp_path):
+    torch = library.import_torch()
+    loaded = {"arch": "test_resnet", "model": trained(["猫", "bird 10", "Hündin"]).state_dict()}
+    torch.save(loaded, tmp_path / "other.pth")
+    run = started(data=own.data, model_file=tmp_path / "other.pth")
+    (case,) = run.execute([run.plan.cases[0]]).cases
+    assert case.outcome == "failed"
+    (problem,) = case.verdict.problems
+    assert problem.code is ProblemCode.CLASS_ORDER
+    assert problem.data["names"] == ("Hündin for 猫", "猫 for Hündin")
 
 
 def test_folders_that_are_none_of_the_file_s_classes_are_refused(own, started, tmp_path):
@@ -280,3 +295,22 @@ def test_files_of_the_same_name_in_two_class_folders_are_two_images(own):
     assert len(set(found.names)) == len(found) == 12
     assert found.names[0] == f"{NAMES[0]}/0.a.png"
     assert (found.own_set, found.classes) == (12, tuple(NAMES))
+
+
+@pytest.mark.parametrize(
+    ("labels", "seen", "order"),
+    [
+        ([0, 0, 0, 1, 1, 1], [1, 1, 1, 0, 0, 0], {0: 1, 1: 0}),
+        ([0, 0, 0, 1, 1, 1, 2, 2, 2], [1, 1, 1, 2, 2, 2, 0, 0, 1], {0: 1, 1: 2, 2: 0}),
+        ([0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1, 0], {}),  # right, but for one
+        ([0, 0, 1, 1], [1, 1, 0, 0], {}),  # two images come by chance
+        ([0, 0, 0, 1, 1, 1], [1, 1, 1, 1, 1, 1], {}),  # a network that knows one class
+        ([0, 0, 0, 1, 1, 1], [1, 1, 0, 0, 0, 1], {}),  # a network that guesses
+        ([0, 0, 0, 1, 1, 1], [1, 1, 1, 5, 5, 5], {}),  # another network's classes
+    ],
+)
+def test_only_classes_that_are_taken_for_each_other_are_in_another_order(labels, seen, order):
+    images = image_set(labels)
+    counts = accuracy.Tally(images, 0)
+    counts.add(images.names, np.eye(10, dtype=np.float32)[seen])
+    assert counts.class_order() == order

@@ -60,6 +60,11 @@ PROBLEMS: tuple[tuple[ProblemCode, dict[str, Any], str], ...] = (
         "the reference is off: eager PyTorch has 1.00 % on 9 images (99.9 % interval 0.50 to 2.00)",
     ),
     (
+        C.CLASS_ORDER,
+        {"classes": 2, "names": ("cat for dog", "dog for cat")},
+        "it takes 2 classes for each other in turn (cat for dog, dog for cat)",
+    ),
+    (
         C.WRONG_SHAPE,
         {"shape": (4, 10), "expected": (4, 5)},
         "outputs have shape (4, 10), the ONNX model's (4, 5)",
