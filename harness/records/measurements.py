@@ -268,6 +268,21 @@ class ThroughputMeasurement:
         return self.half_width_percent <= self.precision_percent
 
     @property
+    def power_w(self) -> float | None:
+        """Return the mean power during the measurement; None where no tool shows it.
+
+        Where a card has several chips, npu-smi shows the card's, beside its first chip alone.
+        """
+        seen = [one.power_w for one in self.conditions if one.moment == "during"]
+        watts = [one for one in seen if one is not None]
+        return sum(watts) / len(watts) if watts else None
+
+    @property
+    def images_per_joule(self) -> float | None:
+        """Return frames a second by watts; None where the power is not known."""
+        return self.timing.fps / self.power_w if self.power_w else None
+
+    @property
     def too_short(self) -> bool:
         """Return whether it decides nothing, however precise it looks: a few quick rounds agree by
         chance, and end before a cool device has slowed down.

@@ -1,4 +1,4 @@
-"""What is written beside the report: `summary.json`, `results.csv`, `summary.md`, `junit.xml`.
+"""What is written beside the report: summaries, `results.csv`, `junit.xml`, `metrics.prom`.
 
 From the view of the run, like the report: a run that is not real carries its banner first and
 states no figure of others. Needs no torch and no runtime.
@@ -26,6 +26,7 @@ from harness.report import headline
 from harness.report.cases import CaseView
 from harness.report.junit import junit_xml
 from harness.report.markdown import summary_markdown
+from harness.report.metrics import metrics_text
 from harness.report.view import view
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
@@ -134,7 +135,7 @@ def results_csv(records: RunRecords) -> str:
 
 
 def write_all(run_dir: Path) -> list[Path]:
-    """Write `summary.json`, `results.csv`, `summary.md` and `junit.xml` of a run; their paths.
+    """Write the summaries, `results.csv`, `junit.xml` and `metrics.prom` of a run; their paths.
 
     Raises:
         RecordError: there are no records, or a file cannot be written.
@@ -145,6 +146,7 @@ def write_all(run_dir: Path) -> list[Path]:
             "summary.json": summary_json(records),
             "results.csv": results_csv(records),
             "junit.xml": junit_xml(records),
+            "metrics.prom": metrics_text(records),
         }
     texts["summary.md"] = summary_markdown(records)
     remedy = "free disk space or check who owns the run directory"

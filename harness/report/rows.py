@@ -127,7 +127,7 @@ def throughput(measured: ThroughputMeasurement) -> Groups:
             *fields(timing, "warmup", "rounds", "executions", "outliers"),
             *fields(measured, "budget_s", "seconds"),
         ),
-        "The device meanwhile": _looks(measured.conditions),
+        "The device meanwhile": (*_looks(measured.conditions), *_efficiency(measured)),
         "Eager PyTorch on the same host": _eager(measured),
         "Outputs against the ONNX model": fields(measured.outputs),
     }
@@ -158,6 +158,11 @@ def _looks(looks: Sequence[Condition]) -> Rows:
         ("temperature", _span((look.temperature_c for look in looks), "°C")),
         ("power", _span((look.power_w for look in looks), "W")),
     )
+
+
+def _efficiency(measured: ThroughputMeasurement) -> Rows:
+    images = measured.images_per_joule
+    return () if images is None else rows(("images a joule", plain(round(images, 2))))
 
 
 def _answers(answers: Sequence[str]) -> str:

@@ -23,6 +23,7 @@ from harness.report import exports
 from harness.report.exports import append_step_summary, csv_text, results_csv, summary_json
 from harness.report.junit import junit_xml
 from harness.report.markdown import escaped, summary_markdown
+from harness.report.metrics import metrics_text
 from harness.report.view import view
 from tests.selftest import report_samples as samples
 
@@ -67,11 +68,48 @@ def test_every_planned_case_is_in_all_of_them() -> None:
 def test_the_files_of_a_run(tmp_path: Path) -> None:
     run = samples.write(tmp_path / "run", samples.real_run())
     paths = exports.write_all(run)
-    names = ["summary.json", "results.csv", "junit.xml", "summary.md"]
+    names = ["summary.json", "results.csv", "junit.xml", "metrics.prom", "summary.md"]
     assert [path.name for path in paths] == names
     assert {path.name for path in run.glob("[!.]*")} == {"results.jsonl", *names}
     with pytest.raises(RecordError):
         exports.write_all(tmp_path / "none")
+
+
+LINE = re.compile(r'npu_acceptance_(\w+)\{((?:\w+="(?:[^"\\\n]|\\[\\n"])*",?)*)\} (\S+)')
+
+
+def metrics(records: RunRecords) -> dict[tuple[str, str], float]:
+    """The samples by name and labels; every line is one of the text format's, and none twice."""
+    lines = [one for one in metrics_text(records).splitlines() if not one.startswith("# ")]
+    matches = [LINE.fullmatch(one) for one in lines]
+    found = {(one[1], one[2]): float(one[3]) for one in matches if one is not None}
+    assert len(found) == len(lines)
+    return found
+
+
+def test_metrics_have_each_figure_once_and_none_that_is_not_known() -> None:
+    alike = [samples.case("a", 1), samples.case("a", 1, nodeid="another")]
+    looks = samples.conditions()
+    power = replace(samples.throughput_measurement(4), conditions=looks)
+    line = samples.case(EVIL, 4, "throughput", conditions=looks)
+    found = metrics(samples.run_records([*alike, line, samples.case("b", 8, "throughput")]))
+    about = 'target="cpu",provenance="rehearsal"'
+    assert found["exit_code", about] == 0
+    assert found["cases", f'{about},outcome="passed"'] == 4
+    assert found["finished_timestamp_seconds", about] > 1.7e9
+    watts = [one.power_w for one in looks if one.moment == "during"]
+    ((_, mean),) = ((key, one) for key, one in found.items() if key[0] == "power_watts")
+    ((_, images),) = ((key, one) for key, one in found.items() if key[0] == "images_per_joule")
+    assert mean == pytest.approx(sum(one or 0 for one in watts) / len(watts))
+    assert images == pytest.approx(power.timing.fps / mean)
+    assert [key[0] for key in found].count("frames_per_second") == 2
+    assert [key[0] for key in found].count("top1_percent") == 1
+
+
+def test_a_run_that_was_killed_has_metrics() -> None:
+    found = metrics(replace(samples.run_records([samples.case("a", 1)]), end=None))
+    assert {one for (name, _), one in found.items() if name == "exit_code"} == {7}
+    assert not [name for name, _ in found if name == "finished_timestamp_seconds"]
 
 
 def test_a_case_has_its_figures() -> None:

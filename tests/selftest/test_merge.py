@@ -482,7 +482,15 @@ def test_the_command(tmp_path):
     assert done.exit_code == 0, done.output
     assert "2 passed, 1 failed; exit code 1" in done.output
     assert set(files_of(tmp_path / "both")) == {
-        *("report.html", RESULTS, "results.csv", "summary.json", "summary.md", "junit.xml")
+        *(
+            "report.html",
+            RESULTS,
+            "results.csv",
+            "summary.json",
+            "summary.md",
+            "junit.xml",
+            "metrics.prom",
+        )
     }
     done = CliRunner().invoke(app, ["merge", *parts, "--output", str(tmp_path / "both")])
     assert done.exit_code == 4

@@ -399,6 +399,7 @@ SHOWN: dict[str, tuple[RunRecords, tuple[str, ...]]] = {
             "The device was busy during the measurement (process 4711 python3)",
             "used by others no (36 of 40), yes (4 of 40)",
             "temperature 43 to 56.8 °C",
+            "W images a joule 12.54",
             "card npu-1 held alone yes",
             "tuning none chip Ascend310P3 card Atlas 300I Pro",
             "CANN 8.0.RC2 driver 23.0.0 firmware",
