@@ -13,6 +13,7 @@ import pytest
 
 from harness.base.stages import Stage
 from harness.judge.causes import Exit
+from harness.records.writer import RESULTS
 from tests.faults.started import ROLES, Place, Started
 
 # Removed from the store before a try, so that there is something to build.
@@ -79,7 +80,9 @@ def test_a_process_that_is_killed(role, short, whole, ready, tmp_path, tries):
             struck = strike(run, role, rng)
             code = run.wait()
             check(place, run, role, code, struck=struck)
-            place.green()
+            begun = (place.latest / RESULTS).is_file()
+            if code != Exit.PASSED:
+                place.green(*([f"--resume={place.latest}"] if begun else []))
         finally:
             place.end()
         shutil.rmtree(folder)
@@ -92,7 +95,7 @@ def check(place: Place, run: Started, role: str, code: int, *, struck: bool) -> 
     assert "Traceback" not in run.text()
     if role == "controller":
         assert code == -signal.SIGKILL or not struck
-        if (place.latest / "results.jsonl").is_file():  # it may not have begun
+        if (place.latest / RESULTS).is_file():  # it may not have begun
             place.records()
         return
     found = place.records()

@@ -61,7 +61,7 @@ def main(folder: Path, runs: int) -> None:
     keeps="descriptors, processes, shared memory, temporary files, memory and store do not grow",
 )
 def test_nothing_grows(place, request, record_property):
-    runs = 200 if request.config.getoption("faults") == "whole" else FIRST + 1
+    runs = 100 if request.config.getoption("faults") == "whole" else FIRST + 1
     record_property("tries", runs)
     (place.folder / "tmp").mkdir(exist_ok=True)
     done = subprocess.run(

@@ -107,7 +107,7 @@ def test_the_figure_of_a_data_set_run():
         ("22.37", "44.7", True),
         ("2702.7", "0.4", True),  # 0.37 ms, as builds print it that cut digits
         ("2702.7", "0", True),
-        ("2702.7", "0.74", False),
+        ("2702.7", "0.74", True),  # a few long rounds
         # Public outputs: a mean of rates times a mean of latencies is never below 1000.
         ("244.742", "4.15733", True),
         ("2.72028", "367.701", True),
