@@ -48,7 +48,7 @@ from harness.records.measurements import (
     ThroughputMeasurement,
 )
 from harness.records.predictions import Prediction
-from harness.targets.protocol import Float32, SessionInfo, TensorSpec, Times
+from harness.targets.protocol import Filler, Float32, Images, SessionInfo, TensorSpec, Times
 
 CATALOG = Path(__file__).resolve().parents[1] / "baselines.yaml"
 SIZES = (200, 1_000, 5_000, WHOLE)
@@ -300,10 +300,10 @@ class SimulatedDevice:
         self.seconds += (loops + warmup) * mean / 1000.0
         return Times((float(mean),))
 
-    def stream(self, batches: Iterable[Float32]) -> Iterator[Float32]:
+    def stream(self, batches: Iterable[Images]) -> Iterator[Float32]:
         raise NotImplementedError("a simulated device has a speed, and no model")
 
-    def stream_into(self, fillers: Iterable[Callable[[Float32], None]]) -> Iterator[Float32]:
+    def stream_into(self, fillers: Iterable[Filler]) -> Iterator[Float32]:
         raise NotImplementedError("a simulated device has a speed, and no model")
 
     def executions(self, loops: int) -> int:

@@ -232,6 +232,12 @@ class Baseline(_Facts):
         """Chips whose throughput the figure adds up (guides 001 and 003: four on a 310 card)."""
         return self.chips_per_card if self.unit == "card" else 1
 
+    @property
+    def input(self) -> str:
+        """Return the type of the input: `uint8` where the flags have atc compile AIPP in."""
+        aipp = any(flag.startswith("--insert_op_conf=") for flag in self.compiler_flags)
+        return "uint8" if aipp else "float32"
+
     def describe(self) -> str:
         """One line for sentences, records and reports."""
         how = {

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
-from harness.base import jobs
-from harness.base.errors import HarnessError, InferError
+from harness.base.errors import HarnessError
 from harness.base.stages import Stage
 from harness.diagnosis import devices, trials
 from harness.diagnosis.agreement import CELLS, Agreement, agree
@@ -25,7 +22,6 @@ FLOAT32_BOUND = 1e-3
 def host_stages(evidence: Evidence) -> None:
     """Run eager PyTorch and the two ONNX files; where they differ is told later."""
     case, reference = evidence.case, evidence.prepared.reference
-    np.save(evidence.scratch / "inputs.npy", evidence.input, allow_pickle=False)
     with evidence.trying(EAGER):
         if reference is not None:
             row_of = {name: row for row, name in enumerate(reference.names)}
@@ -44,28 +40,7 @@ def host_stages(evidence: Evidence) -> None:
     exported = EXPORTED if case.given_onnx is None else GIVEN
     for name, file in ((exported, case.onnx), (SIMPLIFIED, case.simplified)):
         with evidence.trying(name):
-            evidence.logits[name] = graph_outputs(evidence, file(), name)
-
-
-def graph_outputs(evidence: Evidence, path: Path, name: str) -> Float32:
-    """Return the logits of an ONNX file for the few images."""
-    output = evidence.scratch / f"{STAGES[name]}.npy"
-    with evidence.sharing_host() as lease:
-        jobs.call(
-            "harness.diagnosis.graphs:run_graph",
-            {
-                "model": str(path),
-                "inputs": str(evidence.scratch / "inputs.npy"),
-                "batch_size": evidence.case.case.batch_size,
-                "output": str(output),
-            },
-            deadline_s=evidence.left_s,
-            log=evidence.case.log_path(Stage.DIAGNOSE),
-            error=InferError,
-            what=f"{name} of {evidence.case.case.id}",
-            pass_fds=lease.fds,
-        )
-    return np.asarray(np.load(output, allow_pickle=False), np.float32)
+            evidence.logits[name] = evidence.graph_outputs(file(), evidence.input)
 
 
 def compiled_stage(evidence: Evidence) -> None:
@@ -78,7 +53,7 @@ def compiled_stage(evidence: Evidence) -> None:
     reference = next(iter(evidence.logits.values()), None)
     with devices.preferred(case, prepared, evidence.left_s) as (session, moved):
         evidence.findings.moved = moved
-        as_fed = evidence.logits[COMPILED] = outputs_of(session, evidence.input)
+        as_fed = evidence.logits[COMPILED] = outputs_of(session, evidence.right)
         if not evidence.right_is_fed:
             as_fed = evidence.as_fed = outputs_of(session, evidence.pictures.fed)
         if reference is None or agree(as_fed, reference).within(evidence.bound):

@@ -17,7 +17,7 @@ from harness.records.measurements import ThroughputMeasurement
 from harness.records.observed import Diagnosis, Section
 from harness.stages.inference import outputs_of
 from harness.stages.pipeline import CasePipeline, Prepared
-from harness.targets.protocol import Float32, Session
+from harness.targets.protocol import Float32, Images, Session
 
 WAIT_S = 60.0  # for the other device
 
@@ -57,7 +57,7 @@ def preferred(
 
 
 def elsewhere(
-    case: CasePipeline, prepared: Prepared, images: Float32, wait_s: float
+    case: CasePipeline, prepared: Prepared, images: Images, wait_s: float
 ) -> Elsewhere | None:
     """Run `images` on another device than the case's; None where it has no other.
 
@@ -93,12 +93,14 @@ def diagnose_outputs(case: CasePipeline, prepared: Prepared) -> Diagnosis | None
     outputs = measured.outputs if isinstance(measured, ThroughputMeasurement) else None
     if outputs is None or outputs.within or prepared.probe is None:
         return None
-    images, expected = prepared.probe
+    crops, expected = prepared.probe
+    target, size = case.bench.target, case.case.batch_size
+    images = case.images_for(target.input_of(case.model, size), crops)
     with case.stage(Stage.DIAGNOSE), case.unrecorded():
         other = elsewhere(case, prepared, images, case.deadline(WAIT_S))
     if other is None:
         return None
-    bound = case.bench.target.traits.fidelity_bound
+    bound = target.traits.fidelity_bound
     check, _ = throughput.compare_outputs(other.outputs, expected, bound)
     row = (other.device, number(check.relative_l2), number(check.bound))
     table = Section("The same on another device", ("device", "relative L2", "allowed"), (row,))

@@ -80,7 +80,7 @@ def _image_table(evidence: Evidence) -> None:
 def _operator_by_operator(evidence: Evidence) -> None:
     """Offer the command of the target's own tool that compares operators on the device."""
     case = evidence.case
-    batch = next(batches(evidence.input, case.case.batch_size))
+    batch = next(batches(evidence.right, case.case.batch_size))
     comparison = case.bench.target.compare_operators(
         case.simplified(),
         evidence.prepared.compiled,

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.base.errors import HarnessError
+from harness.base import jobs
+from harness.base.errors import HarnessError, InferError
+from harness.base.stages import Stage
 from harness.diagnosis.pairing import Index, Predicted
 from harness.diagnosis.suspects import Pictures
 from harness.diagnosis.words import Findings
@@ -20,7 +22,7 @@ from harness.records.observed import Section
 from harness.records.predictions import read_predictions
 from harness.stages.pipeline import CasePipeline, Prepared
 from harness.targets.leases import Lease
-from harness.targets.protocol import Float32
+from harness.targets.protocol import Float32, Images
 
 
 @dataclass
@@ -46,6 +48,7 @@ class Evidence:
     index: Index = field(default_factory=lambda: np.zeros(0, np.int64))  # of the few, in the set
     pictures: Pictures = field(init=False)
     input: Float32 = field(init=False)  # of the few images, by the catalog's preprocessing
+    right: Images = field(init=False)  # the same in the form of the compiled model's input
     _began: float = field(default_factory=time.monotonic)
 
     @property
@@ -88,7 +91,12 @@ class Evidence:
     @property
     def right_is_fed(self) -> bool:
         """Return whether the run feeds what the catalog's preprocessing gives."""
-        return np.array_equal(self.pictures.fed, self.input)
+        return np.array_equal(self.pictures.fed, self.right)
+
+    @property
+    def takes_crops(self) -> bool:
+        """Return whether the compiled model takes crops and normalises them itself."""
+        return self.pictures.fed.dtype == np.uint8
 
     def section(
         self,
@@ -132,19 +140,43 @@ class Evidence:
         chosen = [place[flip.name] for flip in flips if flip.name in place][: self.count]
         chosen += spread(len(self.images), self.count - len(chosen), set(chosen))
         self.index = np.array(sorted(chosen), np.int64)
-        self.pictures, self.input = self.load(self.index)
+        self.pictures, self.right = self.load(self.index)
+        self.input = self.pictures.inputs(self.case.model.preprocessing)
 
-    def load(self, index: Index) -> tuple[Pictures, Float32]:
-        """Return some images with what the run feeds for them, and the catalog's input."""
+    def load(self, index: Index) -> tuple[Pictures, Images]:
+        """Return some images with what the run feeds for them, and what it should."""
         self.check_time()
         feed = self.prepared.feed
         assert feed is not None
         pictures = Pictures([self.images.paths[i] for i in index])
-        right = pictures.inputs(self.case.model.preprocessing)
+        model, size = self.case.model, self.case.case.batch_size
+        spec = self.case.bench.target.input_of(model, size)
+        right = self.case.images_for(spec, pictures.crops(model.preprocessing))
         pictures.fed = np.empty_like(right)
         for row, i in enumerate(index):
-            feed.normalize(feed.crops.rows(i, i + 1), pictures.fed[row : row + 1])
+            feed.write(feed.crops.rows(i, i + 1), pictures.fed[row : row + 1])
         return pictures, right
+
+    def graph_outputs(self, model: Path, images: Float32) -> Float32:
+        """Return the logits of an ONNX file for `float32[N, 3, S, S]`."""
+        inputs, output = self.scratch / "inputs.npy", self.scratch / "outputs.npy"
+        np.save(inputs, images, allow_pickle=False)
+        with self.sharing_host() as lease:
+            jobs.call(
+                "harness.diagnosis.graphs:run_graph",
+                {
+                    "model": str(model),
+                    "inputs": str(inputs),
+                    "batch_size": self.case.case.batch_size,
+                    "output": str(output),
+                },
+                deadline_s=self.left_s,
+                log=self.case.log_path(Stage.DIAGNOSE),
+                error=InferError,
+                what=f"the ONNX file of {self.case.case.id}",
+                pass_fds=lease.fds,
+            )
+        return np.asarray(np.load(output, allow_pickle=False), np.float32)
 
     @contextmanager
     def sharing_host(self) -> Iterator[Lease]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from harness.catalog.steps import (
 )
 from harness.images import preprocess
 from harness.images.preprocess import UInt8
-from harness.targets.protocol import Float32
+from harness.targets.protocol import Float32, Images
 
 _NORMALIZATIONS = {
     "ImageNet's mean and std": Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
@@ -29,7 +30,7 @@ _NORMALIZATIONS = {
 class Pictures:
     """A few image files, decoded as often as there are geometries to try."""
 
-    fed: Float32  # what the run feeds for them, `float32[N, 3, S, S]`
+    fed: Images  # what the run feeds for them, in the form of the compiled model's input
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = tuple(paths)
@@ -56,23 +57,36 @@ class Pictures:
         return preprocess.normalize(np.ascontiguousarray(crops[..., ::-1]) if bgr else crops, table)
 
 
-# A mistake: its name, and the input `float32[N, 3, S, S]` that it makes of image files.
-Suspect = tuple[str, Callable[[Pictures], Float32]]
+# A mistake: its name, and the input that it makes of image files: `float32[N, 3, S, S]`, or crops
+# `uint8[N, S, S, 3]` for a model that normalises them.
+Suspect = tuple[str, Callable[[Pictures], Images]]
 
 
-def suspects(model: Model, catalog: Catalog) -> Iterator[Suspect]:
-    """Yield what may be wrong with a model's input, the likelier first; each mistake alone."""
+def suspects(model: Model, catalog: Catalog, *, crops: bool = False) -> Iterator[Suspect]:
+    """Yield what may be wrong with a model's input, the likelier first; each mistake alone.
+
+    `crops`: mistakes that crops can show come as crops, those in a mean or std as they are.
+    """
     own = model.preprocessing
-    yield "channels swapped (BGR for RGB)", lambda pictures: pictures.fed[:, ::-1].copy()
-    yield (
+    exchanged, swapped = (
+        "channels swapped (BGR for RGB)",
         "channels swapped before the mean and std",
-        lambda pictures: pictures.inputs(own, bgr=True),
     )
+    if crops:
+        yield exchanged, lambda pictures: pictures.inputs(own)[:, ::-1].copy()
+        yield swapped, lambda pictures: pictures.crops(own)[..., ::-1].copy()
+    else:
+        yield exchanged, lambda pictures: pictures.fed[:, ::-1].copy()
+        yield swapped, lambda pictures: pictures.inputs(own, bgr=True)
     seen = {own}
     for name, steps in _other_steps(model, catalog):
-        if steps not in seen:
-            seen.add(steps)
-            yield name, lambda pictures, steps=steps: pictures.inputs(steps)  # type: ignore[misc]
+        if steps in seen:
+            continue
+        seen.add(steps)
+        if crops and steps.normalize == own.normalize:
+            yield name, functools.partial(Pictures.crops, steps=steps)
+        else:
+            yield name, functools.partial(Pictures.inputs, steps=steps)
 
 
 def _other_steps(model: Model, catalog: Catalog) -> Iterator[tuple[str, Preprocessing]]:

@@ -15,9 +15,9 @@ from harness.diagnosis.agreement import CELLS, agree
 from harness.diagnosis.evidence import Evidence, best_class, spread
 from harness.diagnosis.pairing import CERTAIN, RESTORED, Index, Predicted
 from harness.diagnosis.suspects import Pictures, suspects
-from harness.diagnosis.words import COMPILED, EAGER, RIGHT, About, Restored
+from harness.diagnosis.words import COMPILED, EAGER, RIGHT, SIMPLIFIED, About, Restored
 from harness.stages.inference import outputs_of
-from harness.targets.protocol import Float32, Session
+from harness.targets.protocol import Float32, Images, Session
 
 MORE_FOR_LABELS = 4  # times as many images where only labels can tell: they tell less of each
 LABELS_RESTORED = 0.8  # of the score that was expected
@@ -69,6 +69,17 @@ def input_suspects(
         suspect = Restored(name, what, about)
         trials.add(suspect, -agreement.relative_l2, agreement.cells(), restores)
 
+    def own_mistake(name: str, images: Images) -> None:
+        """Hold a mistake that the compiled model may have in its own normalisation: fed with it,
+        the ONNX file gives what the compiled model gave.
+        """
+        logits = evidence.graph_outputs(evidence.case.simplified(), np.asarray(images, np.float32))
+        agreement = agree(as_fed, logits)
+        restores = "compiled in" if agreement.within(evidence.bound) else ""
+        what = f"makes the {SIMPLIFIED} give the same outputs: the compiled model normalises so"
+        suspect = Restored(name, what, About.INPUT)
+        trials.add(suspect, -agreement.relative_l2, agreement.cells(), restores)
+
     for shift in (1, -1):
         name = f"outputs shifted by one class ({shift:+d})"
         hold(name, About.LABELS, np.roll(as_fed, shift, axis=1))
@@ -78,8 +89,10 @@ def input_suspects(
     for name, images in _inputs_of_suspects(evidence, evidence.pictures, trials.rows):
         if np.array_equal(images, evidence.pictures.fed):
             findings.fed = name
-        else:
+        elif images.dtype == evidence.pictures.fed.dtype:
             hold(name, About.INPUT, outputs_of(session, images))
+        else:
+            own_mistake(name, images)
     evidence.section(
         f"Usual suspects on the compiled model, {len(evidence.index)} images against {first}",
         ["suspect", *CELLS, "restores it"],
@@ -111,7 +124,13 @@ def label_suspects(evidence: Evidence, session: Session) -> None:
     before = best_class(outputs_of(session, pictures.fed)) == labels
     trials = Trials([["as it was run", f"{np.count_nonzero(before)} of {count}", ""]])
     for name, images in _inputs_of_suspects(evidence, pictures, trials.rows):
-        after = best_class(outputs_of(session, images)) == labels
+        if images.dtype == pictures.fed.dtype:
+            logits = outputs_of(session, images)
+        else:  # the compiled model normalises by itself: the file of which it was compiled
+            logits = evidence.graph_outputs(
+                evidence.case.simplified(), np.asarray(images, np.float32)
+            )
+        after = best_class(logits) == labels
         correct = int(np.count_nonzero(after))
         restores = "yes" if _restores_score(before, after, expected) else ""
         suspect = Restored(name, "restores the score", About.INPUT)
@@ -126,11 +145,12 @@ def label_suspects(evidence: Evidence, session: Session) -> None:
 
 def _inputs_of_suspects(
     evidence: Evidence, pictures: Pictures, rows: list[list[str]]
-) -> Iterator[tuple[str, Float32]]:
+) -> Iterator[tuple[str, Images]]:
     """Yield each suspect's input, those left out that change nothing; failures become rows."""
-    seen = [evidence.input] if pictures is evidence.pictures else [pictures.fed]
+    seen = [evidence.right] if pictures is evidence.pictures else [pictures.fed]
     spare = [""] * (len(rows[0]) - 2)
-    for name, make in suspects(evidence.case.model, evidence.case.bench.catalog):
+    model, catalog = evidence.case.model, evidence.case.bench.catalog
+    for name, make in suspects(model, catalog, crops=evidence.takes_crops):
         try:
             evidence.check_time()
             images = make(pictures)

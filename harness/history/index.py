@@ -266,6 +266,7 @@ def _made_with(case: CaseLine) -> Mapping[str, str]:
         "tool": setup.driver,
         "method": setup.method,
         "tuning": setup.tuning,
+        "input": setup.input if setup.input != "float32" else "",
         "card": setup.card,
         "device": f"{device.name} ({device.id})" if device.id else device.name,
         "host": case.machine.hostname,

@@ -50,6 +50,7 @@ class Sample:
             "toolchain": _plain(setup.toolchain),
             "method": setup.method,
             "tuning": setup.tuning,
+            "input": setup.input,
             "card": _plain(setup.card) or "not stated",
         }
 
@@ -220,7 +221,7 @@ def _proposal(
         return f"{there}, that is not above what was measured"
     if not lower:
         return f"{there}, above the measured {proposal.fps:.10g}: --lower proposes the lower one"
-    for what, stated in (("method", old.method), ("tuning", old.tuning)):
+    for what, stated in (("method", old.method), ("tuning", old.tuning), ("input", old.input)):
         if stated not in ("not-stated", made_with[what]):
             return (
                 f"{there} of {what} {stated}, these runs are of {made_with[what]}: not "
@@ -312,8 +313,10 @@ def _table(group: Sequence[Proposal], source: str) -> Mapping[str, Any]:
     }
     if chips > 1:
         table["chips_per_card"] = chips
-    if setup.tuning == "RL,GA":
-        table["compiler_flags"] = ["--auto_tune_mode=RL,GA"]
+    flags = ["--auto_tune_mode=RL,GA"] if setup.tuning == "RL,GA" else []
+    flags += ["--insert_op_conf=aipp.config"] if setup.input == "uint8" else []
+    if flags:
+        table["compiler_flags"] = flags
     if one.unit == "card":
         table["chip_fps"] = {proposal.batch_size: proposal.chip_fps for proposal in group}
     if not one.judged:

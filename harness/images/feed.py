@@ -1,4 +1,7 @@
-"""The feed: crops -> normalised float32 batches, written straight into a session's input.
+"""The feed: crops -> batches in the form of a session's input, written straight into it.
+
+An input of `float32[B, 3, S, S]` gets them normalised; one of `uint8[B, S, S, 3]` as they lie,
+since its model normalises.
 
 Batches keep the data set's order and carry the names of their images; a last partial batch is
 padded with zeros and says how many of its rows are real.
@@ -20,7 +23,7 @@ from harness.catalog.steps import Normalize
 from harness.images import preprocess
 from harness.images.crops import Crops, Progress, UInt8, UsingHost
 
-Float32 = npt.NDArray[np.float32]
+Images = npt.NDArray[np.float32 | np.uint8]
 
 # Handing rows to another thread costs what normalising a row of 224 x 224 costs, 0.1 ms.
 ROWS_FOR_A_THREAD = 4
@@ -35,16 +38,16 @@ class Batch:
     start: int
     names: tuple[str, ...]
 
-    def fill(self, out: Float32) -> None:
-        """Write the batch into `out`, `float32[B, 3, S, S]`; rows past the names become zero.
+    def fill(self, out: Images) -> None:
+        """Write the batch into `out`, in either form; rows past the names become zero.
 
         Raises:
             DataError: see `Crops.rows`.
         """
         count = len(self.names)
         crops = self.feed.crops
-        self.feed.normalize(crops.rows(self.start, self.start + count), out[:count])
-        out[count:] = 0.0
+        self.feed.write(crops.rows(self.start, self.start + count), out[:count])
+        out[count:] = 0
         # Memory stays bounded by a batch, not by a chunk, which is 450 MB at 384 pixels.
         crops.forget(self.start, self.start + count)
 
@@ -73,7 +76,7 @@ class Feed:
         self, using_host: UsingHost = nullcontext, progress: Progress | None = None
     ) -> Iterator[None]:
         """Within the block images are decoded ahead (`Crops.filling`), and batches are
-        normalised by several threads. The threads end with the block.
+        written by several threads. The threads end with the block.
         """
         with (
             ThreadPoolExecutor(self._threads, thread_name_prefix="normalize") as pool,
@@ -85,9 +88,11 @@ class Feed:
             finally:
                 self._pool = None
 
-    def normalize(self, views: Sequence[UInt8], out: Float32) -> None:
-        """Write views of crops, one after the other, into `out`, `float32[n, 3, S, S]`."""
+    def write(self, views: Sequence[UInt8], out: Images) -> None:
+        """Write views of crops, one after the other, into `out`, in either form."""
         parts = max(1, min(self._threads, len(out) // ROWS_FOR_A_THREAD))
+        if out.dtype == np.uint8:  # one thread copies as fast
+            parts = 1
         step = -(-len(out) // parts)
         pieces = []
         row = 0
@@ -98,9 +103,9 @@ class Feed:
                 row += len(piece)
         if self._pool is None or len(pieces) == 1:
             for one in pieces:
-                preprocess.normalize_into(*one)
+                preprocess.write_into(*one)
             return
-        futures = [self._pool.submit(preprocess.normalize_into, *one) for one in pieces]
+        futures = [self._pool.submit(preprocess.write_into, *one) for one in pieces]
         wait(futures)  # of all, also where one failed: `out` is the caller's again afterwards
         for future in futures:
             future.result()

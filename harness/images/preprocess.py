@@ -3,7 +3,8 @@
 Executes a `steps.Preprocessing` with Pillow and NumPy alone, bit for bit as the guides' scripts
 do (`docs/preprocessing.md`). It is done in two halves. The first, `load_crop`, is slow and gives
 `uint8[S, S, 3]`, a quarter of the size of the result: this is what is worth keeping. The second,
-`normalize_into`, is one look-up in a table of 256 values for each channel.
+`normalize_into`, is one look-up in a table of 256 values for each channel; a model that normalises
+itself does without.
 """
 
 from __future__ import annotations
@@ -163,6 +164,21 @@ def normalize_into(crops: UInt8, table: Float32, out: Float32) -> None:
         for channel in range(3):
             np.copyto(index, image[:, :, channel])
             table[channel].take(index, mode="wrap", out=planes[channel])
+
+
+def write_into(crops: UInt8, table: Float32, out: npt.NDArray[np.float32 | np.uint8]) -> None:
+    """Write crops into a model's input: as they lie where it is `uint8[N, S, S, 3]` and the model
+    normalises, else as `normalize_into`.
+
+    Raises:
+        ValueError: shapes that do not fit together.
+    """
+    if out.dtype == np.float32:
+        normalize_into(crops, table, out.view(np.float32))
+    elif out.shape == crops.shape:
+        np.copyto(out, crops, casting="no")
+    else:
+        raise ValueError(f"crops of {crops.shape} for an input of {out.shape}")
 
 
 def normalize(crops: UInt8, table: Float32) -> Float32:

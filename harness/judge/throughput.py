@@ -315,6 +315,7 @@ def setup_differences(baseline: Baseline, setup: Setup) -> list[str]:
     for what, ours, theirs in (
         ("method", setup.method, baseline.method),
         ("tuning", setup.tuning, baseline.tuning),
+        ("input", setup.input, baseline.input),
         ("card", setup.card, baseline.card),
         ("toolchain", setup.toolchain, baseline.toolchain),
     ):

@@ -174,7 +174,7 @@ def _other_network(case: CasePipeline, prepared: Prepared) -> tuple[Problem, ...
     """
     if prepared.probe is None or case.given_onnx is None or case.bench.provenance == "real":
         return ()
-    images, outputs = prepared.probe
+    crops, outputs = prepared.probe
     weights = case.checkpoint()
     log = case.log_path(Stage.EAGER, "outputs")
     with (
@@ -182,7 +182,7 @@ def _other_network(case: CasePipeline, prepared: Prepared) -> tuple[Problem, ...
         case.share_host("the eager outputs") as lease,
         eager.open_eager(case, weights, case.case.batch_size, log, lease_fds=lease.fds) as session,
     ):
-        expected = outputs_of(session, images)
+        expected = outputs_of(session, case.images_for(session.inputs[0], crops))
     bound = case.bench.target.traits.fidelity_bound
     check, problems = throughput.compare_outputs(outputs, expected, bound)
     if check.within:

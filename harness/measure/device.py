@@ -12,7 +12,7 @@ from harness.base.stages import Stage
 from harness.records.observed import DeviceInfo
 from harness.stages.pipeline import CasePipeline, Prepared
 from harness.targets.pool import TIMEOUT_S
-from harness.targets.protocol import Device, Session
+from harness.targets.protocol import Device, Session, TensorSpec
 
 
 @contextlib.contextmanager
@@ -73,10 +73,13 @@ def loaded(case: CasePipeline, prepared: Prepared, device: Device) -> Iterator[S
             stack.callback(session.close)
             _check_tensors(case, session)
         assert case.observed.device is not None
+        runtime, taken = dict(session.about.runtime), session.inputs[0].dtype
+        if taken != "float32":  # crops, which the compiled model normalises
+            runtime["input"] = taken
         case.observed.device = replace(
             case.observed.device,
             driver=session.about.driver,
-            runtime=dict(session.about.runtime),
+            runtime=runtime,
             commands=dict(
                 target.commands(prepared.simplified, prepared.compiled, model, batch_size, device)
             ),
@@ -101,18 +104,19 @@ def opened(
 
 
 def _check_tensors(case: CasePipeline, session: Session) -> None:
-    batch, size = case.case.batch_size, case.model.input.size
+    model, batch = case.model, case.case.batch_size
+    output = TensorSpec(model.output.name, (batch, model.classes), "float32")
     expected = (
-        ("input", case.model.input.name, (batch, 3, size, size), session.inputs),
-        ("output", case.model.output.name, (batch, case.model.classes), session.outputs),
+        ("input", case.bench.target.input_of(model, batch), session.inputs),
+        ("output", output, session.outputs),
     )
-    for role, name, shape, tensors in expected:
+    for role, wanted, tensors in expected:
         specs = [(spec.name, tuple(spec.shape), spec.dtype) for spec in tensors]
         # A compiler may rename tensors (atc does): with one of each, shapes and types say which.
-        renamed = [(name, shape, dtype) for _, shape, dtype in specs]
-        if renamed != [(name, shape, "float32")]:
+        renamed = [(wanted.name, shape, dtype) for _, shape, dtype in specs]
+        if renamed != [(wanted.name, wanted.shape, wanted.dtype)]:
             raise LoadError(
                 f"{case.case.id}: the compiled model's {role}s are {specs}, they must be "
-                f"[({name!r}, {shape}, 'float32')]",
+                f"[({wanted.name!r}, {wanted.shape}, {wanted.dtype!r})]",
                 remedy="the compiled file is another model's or another batch size's",
             )

@@ -1,9 +1,9 @@
 """Compares what a session is fed with the catalog's preprocessing, on a few images of each case.
 
-Crops are decoded once for many cases and normalised on the way into a session. A mistake on that
-way may move the logits by less than float16 is allowed, and then no comparison of outputs shows
-it: so a few images are decoded afresh and compared bit for bit with what lies in the session's
-input. Four take some 50 ms.
+Crops are decoded once for many cases, and normalised on the way into a session unless its model
+does so. A mistake on that way may move the logits by less than float16 is allowed, and then no
+comparison of outputs shows it: so a few images are decoded afresh and compared bit for bit with
+what lies in the session's input. Four take some 50 ms.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from harness.catalog.steps import Preprocessing
 from harness.images import preprocess
 from harness.images.dataset import ImageSet
 from harness.records.measurements import Problem, ProblemCode
-from harness.targets.protocol import Float32
+from harness.targets.protocol import Images
 
 IMAGES = 4
 
@@ -29,8 +29,8 @@ class InputCheck:
         self._paths = {images.names[i]: images.paths[i] for i in chosen}
         self._other: list[str] = []
 
-    def look(self, names: tuple[str, ...], batch: Float32) -> None:
-        """Compare the rows of a filled batch `float32[B, 3, S, S]` that are of chosen images.
+    def look(self, names: tuple[str, ...], batch: Images) -> None:
+        """Compare the rows of a batch in the input's form that are of chosen images.
 
         Raises:
             DataError: the image cannot be decoded any more, by name.
@@ -39,8 +39,11 @@ class InputCheck:
             path = self._paths.pop(name, None)
             if path is None:
                 continue
-            crop = preprocess.load_crop(path, self._steps)
-            if not np.array_equal(row, preprocess.normalize(crop[None], self._table)[0]):
+            expected = np.empty_like(row[None])
+            preprocess.write_into(
+                preprocess.load_crop(path, self._steps)[None], self._table, expected
+            )
+            if not np.array_equal(row, expected[0]):
                 self._other.append(name)
 
     def problems(self) -> tuple[Problem, ...]:

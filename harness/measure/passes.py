@@ -71,7 +71,8 @@ def take_throughput(
 ) -> ThroughputMeasurement:
     """Time executions with looks at the device; a rehearsal times eager PyTorch in turns."""
     assert prepared.probe is not None
-    target, (images, expected) = case.bench.target, prepared.probe
+    target, (crops, expected) = case.bench.target, prepared.probe
+    images = case.images_for(session.inputs[0], crops)
     bound = target.traits.fidelity_bound
     outputs, problems = throughput.compare_outputs(outputs_of(session, images), expected, bound)
     if prepared.rival is not None:

@@ -51,3 +51,4 @@ class Setup:
     chips: int | None = None  # chips on the card; None where nobody counted them
     toolchain: str = ""  # "CANN 8.0.RC2"
     note: str = ""  # e.g. why it is untuned
+    input: str = "float32"  # or "uint8": the compiled model normalises

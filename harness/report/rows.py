@@ -196,7 +196,7 @@ def circumstances(case: CaseLine, run: RunLine | None) -> Groups:
     device = case.device or DeviceInfo("")
     setup = case.throughput.setup if case.throughput is not None else None
     held = ("id", "name", "card", "alone", "waited_s", "driver")
-    how = ("method", "tuning", "chip", "card", "chips", "toolchain", "note")
+    how = ("method", "tuning", "chip", "card", "chips", "toolchain", "input", "note")
     return {
         "Device": (
             *(fields(device, *held) if device.id else ()),

@@ -16,13 +16,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from harness.simulator import om
+from harness.simulator import aipp, om
 from harness.simulator.config import CHIPS, SimulatorConfig, major_minor
 from harness.simulator.host import Host, ToolError, hang, parse_flags
 
 FAILED = 255  # -1, as a shell sees it
 _REQUIRED = ("framework", "model", "output", "soc_version")
-_NOT_SIMULATED = ("dynamic_batch_size", "dynamic_image_size", "dynamic_dims", "insert_op_conf")
+_NOT_SIMULATED = ("dynamic_batch_size", "dynamic_image_size", "dynamic_dims")
 _KEEPS_FLOAT32 = {"force_fp32", "must_keep_origin_dtype", "origin"}
 _MODULES = "numpy, decorator, attr, psutil, cffi, sympy, scipy, google.protobuf"
 _CHOICES: Mapping[str, str] = {
@@ -160,6 +160,12 @@ def _compile(flags: Mapping[str, str], host: Host) -> None:
     config = host.config
     source = Path(flags["model"])
     model, input, outputs = load_model(source, flags.get("input_shape", ""))
+    if conf := flags.get("insert_op_conf"):
+        try:
+            shape = aipp.insert(model, aipp.parse(Path(conf).read_text(encoding="ascii")))
+        except (OSError, ValueError) as error:
+            raise _invalid("--insert_op_conf", conf, str(error)) from None
+        input = om.Tensor(input.name, shape, "uint8")
     modes = {flags.get("precision_mode"), flags.get("precision_mode_v2")}
     if config.float16 and not modes & _KEEPS_FLOAT32:
         from onnxruntime.transformers.float16 import convert_float_to_float16

@@ -2,7 +2,7 @@
 
 Like the real one it checks the size of what it is fed, in bytes, and neither shape nor type. The
 latest generation looks at a model's path before it opens it, as its command line does. Dynamic
-shapes, AIPP and pipelines are not simulated.
+shapes and pipelines are not simulated.
 """
 
 from __future__ import annotations

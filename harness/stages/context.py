@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
+import numpy as np
+
 from harness.base import jobs
 from harness.base.errors import ConfigError, HarnessError
 from harness.base.host import cores
@@ -16,11 +18,13 @@ from harness.base.progress import Progress
 from harness.base.stages import Stage
 from harness.base.store import Store, canonical
 from harness.catalog.schema import Catalog, Model
+from harness.images import preprocess
 from harness.plan import Case, require_trust
 from harness.settings import Settings
 from harness.stages.onnx_file import Tensors
 from harness.targets import host, leases
 from harness.targets.pool import TIMEOUT_S, DevicePool
+from harness.targets.protocol import Images, TensorSpec
 from harness.targets.registry import make_target
 
 T = TypeVar("T")
@@ -145,6 +149,13 @@ class CaseContext:
             "arguments": dict(self.model.network.arguments),
             "layout": self.model.checkpoint.layout,
         }
+
+    def images_for(self, spec: TensorSpec, crops: preprocess.UInt8) -> Images:
+        """Return crops `uint8[N, S, S, 3]` in the form of an input: normalised, or as they lie."""
+        images: Images = np.empty((len(crops), *spec.shape[1:]), spec.dtype)
+        table = preprocess.normalization_table(self.model.preprocessing.normalize)
+        preprocess.write_into(crops, table, images)
+        return images
 
     @property
     def trusted(self) -> bool:

@@ -14,7 +14,7 @@ from harness.base.errors import InferError
 from harness.base.npy import NpyReader
 from harness.images.feed import Batch
 from harness.records.measurements import TOP
-from harness.targets.protocol import Float32, Session
+from harness.targets.protocol import Filler, Float32, Images, Session
 
 BLOCK = 256  # rows of logits that are looked at together
 
@@ -58,7 +58,7 @@ def infer(
     batches: Iterable[Batch],
     take: Callable[[Names, Float32], None],
     *,
-    look: Callable[[Names, Float32], None] | None = None,
+    look: Callable[[Names, Images], None] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> int:
     """Run every batch through a session; `take` gets names and logits `float32[n, C]` of each.
@@ -72,7 +72,7 @@ def infer(
     """
     pending: list[Names | None] = []
 
-    def fillers() -> Iterator[Callable[[Float32], None]]:
+    def fillers() -> Iterator[Filler]:
         for batch in batches:
             pending.append(batch.names)
             yield batch.fill if look is None else functools.partial(_fill, batch, look)
@@ -95,16 +95,16 @@ def infer(
     return images
 
 
-def batches(images: Float32, size: int) -> Iterator[Float32]:
-    """Yield `float32[size, 3, S, S]` after another; the last one is filled with zeros."""
+def batches(images: Images, size: int) -> Iterator[Images]:
+    """Yield batches of `size` images, one after another; the last one is filled with zeros."""
     for start in range(0, len(images), size):
-        batch = np.zeros((size, *images.shape[1:]), np.float32)
+        batch = np.zeros((size, *images.shape[1:]), images.dtype)
         batch[: len(images) - start] = images[start : start + size]
         yield batch
 
 
-def outputs_of(session: Session, images: Float32) -> Float32:
-    """Return logits `float32[N, C]` of `float32[N, 3, S, S]`, in batches of the session's size.
+def outputs_of(session: Session, images: Images) -> Float32:
+    """Return logits `float32[N, C]` of images in the form of a session's input, in its batches.
 
     Raises:
         InferError: the session failed, or returned another number of batches than it was given.
@@ -117,7 +117,7 @@ def outputs_of(session: Session, images: Float32) -> Float32:
     return np.concatenate(logits)[: len(images)]
 
 
-def _fill(batch: Batch, look: Callable[[Names, Float32], None], out: Float32) -> None:
+def _fill(batch: Batch, look: Callable[[Names, Images], None], out: Images) -> None:
     batch.fill(out)
     look(batch.names, out)
 

@@ -22,6 +22,7 @@ from harness.base.terms import WHOLE_SET
 from harness.images.crops import Crops, UsingHost
 from harness.images.dataset import ImageSet
 from harness.images.feed import Feed
+from harness.images.preprocess import UInt8
 from harness.networks.library import ONNX
 from harness.plan import Case
 from harness.records.observed import ArtifactRef, Attempt, CheckpointInfo, Observed, StageTime
@@ -52,7 +53,7 @@ class Prepared:
     facts: Mapping[str, str] = field(default_factory=dict)  # see `compile.Compiled`
     feed: Feed | None = None
     reference: Predictions | None = None
-    probe: tuple[Float32, Float32] | None = None  # seeded input, and the ONNX file's outputs
+    probe: tuple[UInt8, Float32] | None = None  # seeded crops, and the ONNX file's outputs
     rival: Checkpoint | None = None
 
 
@@ -169,7 +170,7 @@ class CasePipeline(CaseContext):
         return self._crops
 
     def feed(self) -> Feed:
-        """Return normalised batches of the case's size."""
+        """Return batches of the case's size."""
         return Feed(self.crops(), self.model.preprocessing.normalize, self.case.batch_size)
 
     def eager(self) -> Predictions:
@@ -186,10 +187,9 @@ class CasePipeline(CaseContext):
             check_rehearsal(self, predictions, images)
         return predictions
 
-    def probe(self) -> tuple[Float32, Float32]:
-        """Return a seeded input `float32[B, 3, S, S]` and the simplified file's outputs for it."""
-        probe = Probe(self, self._simplified())
-        return probe.read(self._made(probe))
+    def probe(self) -> tuple[UInt8, Float32]:
+        """Return seeded crops `uint8[N, S, S, 3]` and the simplified file's outputs for them."""
+        return Probe.read(self._made(Probe(self, self._simplified())))
 
     def _exported(self) -> Entry:
         if self.given_onnx is None:

@@ -74,21 +74,18 @@ class Probe:
                 threads=case.bench.threads,
             )
             with contextlib.closing(session):
-                outputs = outputs_of(session, self._normalized(crops))
+                outputs = outputs_of(session, case.images_for(session.inputs[0], crops))
         np.save(staging / "crops.npy", crops, allow_pickle=False)
         np.save(staging / "outputs.npy", outputs, allow_pickle=False)
         return ""
 
-    def read(self, entry: Entry) -> tuple[Float32, Float32]:
-        """Return what the store keeps: the images `float32[N, 3, S, S]` and their outputs."""
+    @staticmethod
+    def read(entry: Entry) -> tuple[preprocess.UInt8, Float32]:
+        """Return what the store keeps: the crops and their outputs."""
         crops, outputs = (
             np.load(entry.file(name), allow_pickle=False) for name in ("crops.npy", "outputs.npy")
         )
-        return self._normalized(crops), outputs
-
-    def _normalized(self, crops: preprocess.UInt8) -> Float32:
-        table = preprocess.normalization_table(self.case.model.preprocessing.normalize)
-        return preprocess.normalize(crops, table)
+        return crops, outputs
 
 
 def draw(steps: Preprocessing, batch_size: int) -> preprocess.UInt8:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from harness.base.errors import InferError
-from harness.targets.protocol import Float32, TensorSpec
+from harness.targets.protocol import Images, TensorSpec
 
 
-def copy_batch(name: str, spec: TensorSpec, batch: Float32, view: Float32) -> None:
-    """Copy `float32[B, 3, S, S]` into a session's input.
+def copy_batch(name: str, spec: TensorSpec, batch: Images, view: Images) -> None:
+    """Copy a batch into a session's input.
 
     Raises:
         InferError: another shape or dtype than the input's.

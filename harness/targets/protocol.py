@@ -21,7 +21,9 @@ from harness.records.measurements import Scalar
 
 OPSETS = (9, 17)  # what every current compiler of a target takes
 Float32 = npt.NDArray[np.float32]
-Filler = Callable[[Float32], None]
+Images = npt.NDArray[np.float32 | np.uint8]
+"""`float32[B, 3, S, S]`, or crops `uint8[B, S, S, 3]` for a model that normalises them itself."""
+Filler = Callable[[Images], None]
 Runtime = Mapping[str, Scalar | tuple[str, ...]]
 
 
@@ -104,8 +106,8 @@ class Session(Protocol):
         """How it runs the model; the same until it is closed."""
         ...
 
-    def stream(self, batches: Iterable[Float32]) -> Iterator[Float32]:
-        """Logits `float32[B, C]` for each `float32[B, 3, S, S]`, in order, two in flight.
+    def stream(self, batches: Iterable[Images]) -> Iterator[Float32]:
+        """Logits `float32[B, C]` for each batch of its input's form, in order, two in flight.
 
         Raises `InferError` when the runtime fails, returns another shape, dtype or number of
         outputs, dies, or exceeds its deadline.
@@ -211,6 +213,13 @@ class Target(ABC):
     ) -> Session:
         """Open a session on `device`; what it starts inherits `lease_fds`. Raises `LoadError`."""
 
+    def input_of(self, model: Model, batch_size: int) -> TensorSpec:
+        """Return what a compiled model takes: `float32[B, 3, S, S]`, or `uint8[B, S, S, 3]` where
+        it normalises crops itself.
+        """
+        side = model.input.size
+        return TensorSpec(model.input.name, (batch_size, 3, side, side), "float32")
+
     @abstractmethod
     def setup(self, device: Device, facts: Mapping[str, str], session: Session) -> Setup:
         """Return how a measurement on this session is made; `facts` are those of `compile`."""
@@ -258,9 +267,9 @@ class Target(ABC):
         return None
 
     def compare_operators(
-        self, onnx: Path, file: Path, batch: Float32, device: Device | None, folder: Path
+        self, onnx: Path, file: Path, batch: Images, device: Device | None, folder: Path
     ) -> OperatorComparison | None:
-        """Return how to compare `file` with `onnx` operator by operator on `batch`, which is
-        written to `folder`; None where there is no such tool.
+        """Return how to compare `file` with `onnx` operator by operator on a `batch` of the
+        compiled model's input, which is written to `folder`; None where there is no such tool.
         """
         return None

@@ -19,7 +19,15 @@ from typing import Any, NoReturn
 from harness.base.errors import InferError, LoadError
 from harness.targets import worker_process
 from harness.targets.batches import copy_batch
-from harness.targets.protocol import Filler, Float32, Runtime, SessionInfo, TensorSpec, Times
+from harness.targets.protocol import (
+    Filler,
+    Float32,
+    Images,
+    Runtime,
+    SessionInfo,
+    TensorSpec,
+    Times,
+)
 from harness.targets.shared_memory import Memory, allocate, no_memory
 from harness.targets.worker_process import (
     Explain,
@@ -47,7 +55,7 @@ def open_session(
     pass_fds: Sequence[int] = (),
     python: str | Path = sys.executable,
     env: Mapping[str, str] | None = None,
-    expect: tuple[tuple[int, ...] | None, tuple[int, ...] | None] = (None, None),
+    expect: tuple[TensorSpec | None, TensorSpec | None] = (None, None),
     driver: str = "",
     explain: Explain = lambda error: error,
 ) -> WorkerSession:
@@ -56,14 +64,14 @@ def open_session(
     `backend` is `onnxruntime` or a Python file as `worker.py` describes it; `options` are the
     backend's. `python` may be another interpreter of 3.7 or later. The worker inherits `pass_fds`
     (a lease's) and appends what it prints to `log`. `deadline_open_s` is for its start and the
-    opening together, `deadline_run_s` for the wait for one batch. `expect`: the shapes of input and
-    output, with the batch axis. `driver` is what `SessionInfo` says of a
+    opening together, `deadline_run_s` for the wait for one batch. `expect`: what input and output
+    must be but for their names; else float32 of any shape. `driver` is what `SessionInfo` says of a
     backend of one's own. `explain` gives the error that a failure of the worker becomes, e.g. a
     device's.
 
     Raises:
-        LoadError: no worker, no model, or a model with other tensors than one float32 input and
-            one float32 output of the expected shapes.
+        LoadError: no worker, no model, or a model with other tensors than one input and one output
+            of the expected shapes and types.
         DeviceError: a worker that failed so and would not die.
     """
     name = file.name
@@ -132,7 +140,7 @@ class WorkerSession:
         self.about = about
         self.inputs: Sequence[TensorSpec] = (given,)
         self.outputs: Sequence[TensorSpec] = (returned,)
-        self.slots: tuple[Float32, ...] = memory.inputs  # views of the inputs' shape, writable
+        self.slots: tuple[Images, ...] = memory.inputs  # views of the inputs' shape, writable
         self._results = memory.outputs
         self._worker: Worker | None = worker
         self.after = contextlib.ExitStack()  # is closed with the session
@@ -140,14 +148,14 @@ class WorkerSession:
         self._submitted: deque[tuple[int, int]] = deque()  # (request, slot), oldest first
         self._stream = 0  # number of the stream that may collect
 
-    def stream(self, batches: Iterable[Float32]) -> Iterator[Float32]:
+    def stream(self, batches: Iterable[Images]) -> Iterator[Float32]:
         """See `protocol.Session.stream`; each batch is copied into the next free slot."""
         return self.stream_into(
             functools.partial(copy_batch, self.name, self.inputs[0], batch) for batch in batches
         )
 
     def stream_into(self, fillers: Iterable[Filler]) -> Iterator[Float32]:
-        """Like `stream`; each filler writes a batch into the slot's `float32[B, 3, S, S]`.
+        """Like `stream`; each filler writes a batch into the slot, which has the input's form.
 
         The slot holds an older batch before. A stream that is given up half way leaves nothing
         behind; one session has one stream at a time, a new one ends the older.
@@ -269,7 +277,7 @@ def _runtime(info: Mapping[str, Any]) -> Runtime:
 
 
 def _tensor(
-    name: str, kind: str, specs: list[list[Any]], expected: tuple[int, ...] | None
+    name: str, kind: str, specs: list[list[Any]], expected: TensorSpec | None
 ) -> TensorSpec:
     """The one input or output of a classifier; `LoadError` where it is none."""
     if len(specs) != 1:
@@ -279,14 +287,15 @@ def _tensor(
             remedy="export the network's logits alone",
         )
     tensor, sides, dtype = specs[0]
-    if dtype != "float32":
+    wanted = "float32" if expected is None else expected.dtype
+    if dtype != wanted:
         raise LoadError(
-            f"{name}: the {kind} {tensor!r} is {dtype}, not float32",
-            remedy="compile it with float32 inputs and outputs",
+            f"{name}: the {kind} {tensor!r} is {dtype}, not {wanted}",
+            remedy=f"compile it with a {wanted} {kind}",
         )
-    if expected not in (None, tuple(sides)):
+    if expected is not None and expected.shape != tuple(sides):
         raise LoadError(
-            f"{name}: the {kind} {tensor!r} has shape {sides}, expected {list(expected or ())}",
+            f"{name}: the {kind} {tensor!r} has shape {sides}, expected {list(expected.shape)}",
             remedy="compile it from the ONNX file of this model and batch size",
         )
     return TensorSpec(tensor, tuple(sides), dtype)

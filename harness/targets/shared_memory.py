@@ -13,11 +13,12 @@ import mmap
 import os
 import tempfile
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from harness.base.errors import NoSession
-from harness.targets.protocol import Float32, TensorSpec
+from harness.targets.protocol import Float32, Images, TensorSpec
 
 SLOTS = 3
 # Where three slots take more, two do: a batch that large runs for so long that the device hardly
@@ -70,7 +71,7 @@ class Memory:
 
     size: int  # bytes
     layout: list[dict[str, list[int]]]
-    inputs: tuple[Float32, ...]
+    inputs: tuple[Images, ...]
     outputs: tuple[Float32, ...]
 
 
@@ -87,7 +88,8 @@ def allocate(fd: int, given: TensorSpec, returned: TensorSpec) -> Memory:
         OSError: the kernel refuses them.
     """
     given_bytes, returned_bytes = (
-        -(-4 * math.prod(spec.shape) // ALIGNMENT) * ALIGNMENT for spec in (given, returned)
+        -(-np.dtype(spec.dtype).itemsize * math.prod(spec.shape) // ALIGNMENT) * ALIGNMENT
+        for spec in (given, returned)
     )
     slot = given_bytes + returned_bytes
     count = SLOTS if SLOTS * slot <= SLOTS_BYTES else SLOTS - 1
@@ -104,8 +106,8 @@ def allocate(fd: int, given: TensorSpec, returned: TensorSpec) -> Memory:
     # not freed memory.
     memory = mmap.mmap(fd, size)
 
-    def views(spec: TensorSpec, offsets: range) -> tuple[Float32, ...]:
-        flat = (np.frombuffer(memory, np.float32, math.prod(spec.shape), at) for at in offsets)
+    def views(spec: TensorSpec, offsets: range) -> tuple[Any, ...]:
+        flat = (np.frombuffer(memory, spec.dtype, math.prod(spec.shape), at) for at in offsets)
         return tuple(one.reshape(spec.shape) for one in flat)
 
     inputs, outputs = range(0, size, slot), range(given_bytes, size, slot)

@@ -17,7 +17,7 @@ from harness.plan import Case
 from harness.records.measurements import AccuracyMeasurement
 from harness.stages.inference import Predictions
 from harness.stages.pipeline import CasePipeline, Prepared, Workbench
-from harness.targets.protocol import Float32, SessionInfo, TensorSpec, Times
+from harness.targets.protocol import Filler, Float32, Images, SessionInfo, TensorSpec, Times
 from tests.selftest.image_folders import image_set
 from tests.selftest.running import TINY
 
@@ -29,7 +29,7 @@ class FakeSession:
 
     def __init__(
         self,
-        function: Callable[[Float32], Float32],
+        function: Callable[[Any], Float32],
         shape: tuple[int, ...] = (4, 3, 2, 2),
         classes: int = 10,
         times: Iterable[float] = (),
@@ -41,11 +41,11 @@ class FakeSession:
         self.closed = False
         self.warmups: list[int] = []
 
-    def stream(self, batches: Iterable[Float32]) -> Iterator[Float32]:
+    def stream(self, batches: Iterable[Images]) -> Iterator[Float32]:
         for batch in batches:
             yield self._function(batch)
 
-    def stream_into(self, fillers: Iterable[Callable[[Float32], None]]) -> Iterator[Float32]:
+    def stream_into(self, fillers: Iterable[Filler]) -> Iterator[Float32]:
         for fill in fillers:
             # As in shared memory, what an earlier batch left there is still there.
             view = np.full(self.inputs[0].shape, 7.0, np.float32)

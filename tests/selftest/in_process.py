@@ -12,7 +12,7 @@ import json
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +23,7 @@ import pytest
 from harness.base import jobs
 from harness.base.errors import HarnessError, LoadError
 from harness.stages import eager
-from harness.targets.protocol import Float32, SessionInfo, TensorSpec, Times
+from harness.targets.protocol import Filler, Float32, Images, SessionInfo, TensorSpec, Times
 
 real_call = jobs.call
 _one_at_a_time = threading.RLock()  # filters of warnings and PyTorch's seed are the process's
@@ -71,11 +71,11 @@ class EagerSession:
         self.inputs = [TensorSpec(*spec) for spec in model.inputs]
         self.outputs = [TensorSpec(*spec) for spec in model.outputs]
 
-    def stream(self, batches: Iterable[Float32]) -> Iterator[Float32]:
+    def stream(self, batches: Iterable[Images]) -> Iterator[Float32]:
         for batch in batches:
             yield self._model.run([batch])[0]
 
-    def stream_into(self, fillers: Iterable[Callable[[Float32], None]]) -> Iterator[Float32]:
+    def stream_into(self, fillers: Iterable[Filler]) -> Iterator[Float32]:
         view = self._zeros()
         for fill in fillers:
             fill(view)

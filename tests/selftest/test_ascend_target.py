@@ -27,7 +27,7 @@ from harness.targets.ascend.host import LOCK, VISIBLE, Place
 from harness.targets.ascend.npu_smi import NpuSmi
 from harness.targets.ascend.options import AscendOptions
 from harness.targets.ascend.target import AscendTarget
-from harness.targets.protocol import Device, SessionInfo
+from harness.targets.protocol import Device, SessionInfo, TensorSpec
 from tests.selftest.running import TINY
 from tests.selftest.simulated import SimulatedHost, ascend_target, make_host, write_onnx
 from tests.selftest.test_ascend_chain import small_network
@@ -110,7 +110,9 @@ def test_an_npu_smi_that_stumbles_is_forgotten(tmp_path, monkeypatch):
     longer = ascend_target(tmp_path / "longer", fault, "ascend310")
     assert "firmware" not in longer.identity()  # as on a host that only builds
     assert longer.identity()["firmware"] == once.identity()["firmware"] != ""
-    session = SimpleNamespace(about=SessionInfo("api"))
+    session = SimpleNamespace(
+        about=SessionInfo("api"), inputs=[TensorSpec("x", (1, 3, 8, 8), "float32")]
+    )
     assert longer.setup(longer.devices()[0], {}, session).chips == 4
 
 
@@ -287,7 +289,9 @@ def test_a_slice_of_a_chip_is_named_as_such(
     one = AscendTarget("ascend310p3", settings, place)
     (device,) = one.devices()
     assert device.name == name
-    session = SimpleNamespace(about=SessionInfo("api"))
+    session = SimpleNamespace(
+        about=SessionInfo("api"), inputs=[TensorSpec("x", (1, 3, 8, 8), "float32")]
+    )
     assert one.setup(device, {}, session).chip == name
     if shown:
         assert name in doctor_of(settings)["NPU 0 chip 0, --device=0"]

@@ -74,7 +74,7 @@ def test_a_given_file_must_compute_what_the_stand_in_does(
 
     monkeypatch.setattr(eager, "open_eager", open_eager)
     monkeypatch.setattr(CasePipeline, "checkpoint", lambda self: None)
-    prepared = Prepared(TINY, TINY, probe=(np.zeros((4, 3, 2, 2), np.float32), outputs))
+    prepared = Prepared(TINY, TINY, probe=(np.zeros((4, 2, 2, 3), np.uint8), outputs))
     assert [problem.code for problem in attempt._other_network(one, prepared)] == codes
 
 

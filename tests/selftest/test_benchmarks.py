@@ -36,6 +36,13 @@ def test_the_benchmark_of_the_feed_runs_and_prints_its_table(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "table.md"}
 
 
+def test_the_benchmark_of_uint8_crops_runs(tmp_path):
+    arguments = ["--images=4", "--rounds=1", f"--photos={tmp_path}"]
+    code, output = run_python(["benchmarks/uint8_feed.py", *arguments])
+    assert code == 0, output
+    assert output.count("a bare copy |") == 3
+
+
 def test_photos_are_of_the_size_that_they_stand_for(tmp_path):
     (path,) = write_photos(tmp_path, 1)
     with Image.open(path) as image:

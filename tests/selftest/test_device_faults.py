@@ -22,7 +22,7 @@ from harness.targets.ascend import atc, faults
 from harness.targets.ascend.npu_smi import NpuSmi
 from harness.targets.cuda.target import CudaTarget
 from harness.targets.pool import DevicePool
-from harness.targets.protocol import Device, DeviceFault, SessionInfo, Traits
+from harness.targets.protocol import Device, DeviceFault, SessionInfo, TensorSpec, Traits
 from tests.selftest.fakes import workbench
 from tests.selftest.planted.graphs import small_onnx
 from tests.selftest.running import TINY
@@ -299,7 +299,7 @@ def test_a_low_clock_means_nothing_where_the_chip_rests(
     ("text", "chips"), [("", 1), ("chips_per_card=2", 2), ("without=npu-smi", None)]
 )
 def test_chips_are_counted_by_npu_smi_or_not_at_all(tmp_path, text, chips):
-    session = SimpleNamespace(about=SessionInfo("api"))
+    session = SimpleNamespace(about=SessionInfo("api"), inputs=[TensorSpec("x", (1,), "float32")])
     assert target(tmp_path, text, device="0").setup(NPU, {}, session).chips == chips
 
 

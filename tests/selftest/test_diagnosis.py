@@ -16,9 +16,10 @@ from onnx import numpy_helper
 from harness.base.errors import DeviceError, InferError
 from harness.base.stages import Stage
 from harness.catalog.steps import Normalize
-from harness.diagnosis import chain, pairing
+from harness.diagnosis import pairing
 from harness.diagnosis.agreement import agree
 from harness.diagnosis.diagnose import diagnose
+from harness.diagnosis.evidence import Evidence
 from harness.diagnosis.words import About, Findings, Restored, words
 from harness.images.crops import Crops
 from harness.images.feed import Feed
@@ -108,7 +109,7 @@ def quick(prepared, monkeypatch):
     def left_out(*_):
         raise InferError("left out, to be quick")
 
-    monkeypatch.setattr(chain, "graph_outputs", left_out)
+    monkeypatch.setattr(Evidence, "graph_outputs", left_out)
 
 
 # What is fed and how results come back ---------------------------------------------------------

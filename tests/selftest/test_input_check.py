@@ -94,3 +94,19 @@ def test_an_image_that_is_gone_is_a_data_error(images):
     batch = np.zeros((BATCH, 3, STEPS.size, STEPS.size), np.float32)
     with pytest.raises(DataError, match=images.names[0]):
         check.look(images.names[:BATCH], batch)
+
+
+@pytest.mark.parametrize("change", [None, lambda batch: batch[..., ::-1], lambda batch: batch // 2])
+def test_crops_are_compared_as_they_lie(images, tmp_path, change):
+    check = InputCheck(images, STEPS)
+    feed = Feed(Crops(Store(tmp_path / "store"), images, STEPS), STEPS.normalize, BATCH)
+    with feed.running():
+        for batch in feed:
+            out = np.full((BATCH, STEPS.size, STEPS.size, 3), 7, np.uint8)
+            batch.fill(out)
+            assert not out[len(batch.names) :].any()
+            check.look(batch.names, out if change is None else change(out))
+    problems = [one.code for one in check.problems()]
+    assert problems == ([] if change is None else [ProblemCode.OTHER_INPUT])
+    with pytest.raises(ValueError, match="crops of"):
+        next(iter(feed)).fill(np.zeros((BATCH, 3, STEPS.size, STEPS.size), np.uint8))

@@ -15,7 +15,7 @@ import pytest
 
 from harness.base.errors import LoadError
 from harness.targets import shared_memory
-from harness.targets.protocol import Float32
+from harness.targets.protocol import Images
 from harness.targets.sessions import WorkerSession
 from harness.targets.shared_memory import SLOTS
 from tests.selftest.running import descriptors
@@ -111,7 +111,7 @@ def test_large_batches_take_two_slots(opened: Opener, monkeypatch: pytest.Monkey
     assert len(session.slots) == 2
     in_flight: list[int] = []
 
-    def fill(view: Float32) -> None:
+    def fill(view: Images) -> None:
         in_flight.append(len(session._submitted))
         view[...] = len(in_flight)
 

@@ -7,7 +7,7 @@ import os
 import re
 import statistics
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from harness.base.errors import DeviceError, InferError, LoadError
 from harness.base.processes import kill_group
 from harness.targets import shared_memory, worker_process
 from harness.targets.leases import lease
-from harness.targets.protocol import Device, Float32, Session
+from harness.targets.protocol import Device, Filler, Float32, Images, Session, TensorSpec
 from harness.targets.sessions import WorkerSession, open_session
 from harness.targets.shared_memory import SLOTS
 from harness.targets.worker_process import WORKER
@@ -36,6 +36,8 @@ from tests.selftest.worker_backend import (
 )
 from tests.selftest.worker_backend import opened as opened
 from tests.selftest.worker_backend import plain as plain
+
+EXPECTED = (TensorSpec("x", SHAPE, "float32"), TensorSpec("y", (B, C), "float32"))
 
 # --- what works -------------------------------------------------------------------------------
 
@@ -56,10 +58,10 @@ def test_stream_keeps_the_order_and_every_value(plain: WorkerSession) -> None:
 
 
 def test_fillers_write_into_the_slots(plain: WorkerSession) -> None:
-    views: list[Float32] = []
+    views: list[Images] = []
 
-    def filler(value: float) -> Callable[[Float32], None]:
-        def fill(view: Float32) -> None:
+    def filler(value: float) -> Filler:
+        def fill(view: Images) -> None:
             views.append(view)
             view[...] = value
 
@@ -74,7 +76,7 @@ def test_fillers_write_into_the_slots(plain: WorkerSession) -> None:
 def test_two_batches_are_in_flight_while_the_third_is_filled(plain: WorkerSession) -> None:
     in_flight: list[int] = []
 
-    def fill(view: Float32) -> None:
+    def fill(view: Images) -> None:
         in_flight.append(len(plain._submitted))
         view[...] = 1
 
@@ -293,7 +295,7 @@ def test_a_bad_model_is_a_load_error(opened: Opener, model: str) -> None:
     code, message = BAD_MODELS[model]
     before = descriptors()
     with pytest.raises(LoadError, match=message) as caught:
-        opened(open=f"print('opening'); {code}", expect=(SHAPE, (B, C)))
+        opened(open=f"print('opening'); {code}", expect=EXPECTED)
     assert "opening" in caught.value.log
     assert caught.value.message.startswith("model.fake")
     assert caught.value.remedy
@@ -430,7 +432,7 @@ def on_onnxruntime(file: Path, folder: Path, options: dict[str, Any]) -> WorkerS
         log=folder / "worker.log",
         deadline_open_s=60,
         deadline_run_s=60,
-        expect=(SHAPE, (B, C)),
+        expect=EXPECTED,
     )
 
 

@@ -211,6 +211,8 @@ ALIKE = {"method": "pure-inference", "tuning": "none", "card": "Atlas 300I Pro"}
             {"note": "untuned"},
             ["tuning none (untuned), the baseline's RL,GA"],
         ),
+        ({}, {"input": "uint8"}, ["input uint8, the baseline's float32"]),
+        ({"compiler_flags": ("--insert_op_conf=a.config",)}, {"input": "uint8"}, []),
         ({}, {"card": "Duo"}, ["card Duo, the baseline's Atlas 300I Pro"]),
         ({}, {"card": "ATLAS 300I  Pro"}, []),
         ({"toolchain": "5"}, {"toolchain": "8"}, ["toolchain 8, the baseline's 5"]),

@@ -46,7 +46,7 @@ def open_api(opening: Opening) -> sessions.WorkerSession:
             pass_fds=opening.lease_fds,
             python=toolkit.python,
             env=toolkit.env,
-            expect=(opening.input.shape, opening.output.shape),
+            expect=(opening.input, opening.output),
             driver="api",
             explain=explain,
         )

@@ -119,7 +119,8 @@ class Compilation:
       compiles untuned with what it found.
 
     The caller holds a device that is tuned on; the tools inherit `pass_fds`, its lease's. The
-    tools' output is in `log`. `deadline_s` bounds everything together.
+    tools' output is in `log`. `deadline_s` bounds everything together. `files`, by name: those that
+    the recipe's flags name.
     """
 
     toolkit: Toolkit
@@ -130,6 +131,7 @@ class Compilation:
     log: Path
     deadline_s: float
     pass_fds: Sequence[int] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
     _limit: float = field(init=False)  # on the monotonic clock
     _work: Path = field(init=False)
     _source: Path = field(init=False)  # the ONNX file under a name that atc takes
@@ -151,6 +153,8 @@ class Compilation:
         try:
             with scratch.folder("atc", _work_parent(output_dir)) as self._work:
                 self._source = _plain(self.onnx, self._work)
+                for name, text in self.files.items():
+                    (self._work / name).write_text(text, encoding="ascii")
                 made, tuning, note = self._compiled()
                 file = output_dir / made.name
                 shutil.move(made, file)

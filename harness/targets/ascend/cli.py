@@ -168,8 +168,8 @@ class AisBench(FileSession):
         if groups is not None and int(groups[1]) != 1:
             raise InferError(
                 f"{self.what} takes {groups[1]} batches of {self.batch} at once: the model's batch "
-                f"size is {int(groups[1]) * self.batch}",
-                remedy="compile the model for this batch size",
+                f"size is {int(groups[1]) * self.batch}, or its input not {self.inputs[0].dtype}",
+                remedy="compile the model for this batch size, with the catalog's `aipp`",
                 log=done.tail(),
             )
         return self._checked(chunk.results, [f"{stem}_0.bin" for stem in chunk.stems], done)

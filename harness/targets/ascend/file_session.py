@@ -34,7 +34,7 @@ from harness.targets.ascend.workspace import (
     write_file,
 )
 from harness.targets.batches import copy_batch
-from harness.targets.protocol import Filler, Float32, SessionInfo, TensorSpec, Times
+from harness.targets.protocol import Filler, Float32, Images, SessionInfo, TensorSpec, Times
 
 CHUNK_BYTES = 1 << 30  # inputs of one call of a tool, which loads the model anew each time
 DISK_PART = 0.25  # of what is free: two chunks, their outputs, and others who write meanwhile
@@ -51,7 +51,7 @@ class Opening:
     """What a driver is given to open a model.
 
     `file` is an `.om` file, `device_id` a logical id; `input` and `output` are what the model must
-    have: float32, of one batch size. `work` is a folder for files, of which a private part is used
+    have, of one batch size. `work` is a folder for files, of which a private part is used
     and removed. The deadlines are for loading and for the wait for one batch; a tool that does both
     in each call, over a chunk of batches, gets their sum.
     """
@@ -164,7 +164,7 @@ class FileSession(abc.ABC):
         runtime = {"device": self.opening.device_id, **runtime}
         return SessionInfo(self.driver, runtime, round_s=ROUND_S, method=method)
 
-    def stream(self, batches: Iterable[Float32]) -> Iterator[Float32]:
+    def stream(self, batches: Iterable[Images]) -> Iterator[Float32]:
         """See `protocol.Session.stream`."""
         return self.stream_into(
             functools.partial(copy_batch, self.name, self.inputs[0], batch) for batch in batches
@@ -258,7 +258,7 @@ class FileSession(abc.ABC):
 
     # Writing, running, reading.
 
-    def _write(self, left: Iterator[Filler], buffer: Float32, before: Chunk | None) -> Chunk | None:
+    def _write(self, left: Iterator[Filler], buffer: Images, before: Chunk | None) -> Chunk | None:
         """Fill and write batches until a chunk is full; None when none is left."""
         folder: Path | None = None
         stems: list[str] = []
@@ -280,7 +280,7 @@ class FileSession(abc.ABC):
                 break
         return None if folder is None else Chunk(folder, tuple(stems))
 
-    def write(self, what: str, folder: Path, arrays: Mapping[str, Float32]) -> None:
+    def write(self, what: str, folder: Path, arrays: Mapping[str, Images]) -> None:
         """Write arrays as input files of a chunk, by their stems. Raises `InferError`."""
         with self.disk(what):
             for name in (INPUTS, RESULTS):

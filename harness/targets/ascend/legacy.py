@@ -28,6 +28,7 @@ from harness.base import processes
 from harness.base.errors import InferError, LoadError
 from harness.targets.ascend.file_session import Chunk, FileSession, Opening, check_files
 from harness.targets.ascend.workspace import Workspace, write_file
+from harness.targets.protocol import Images
 
 DATASET_BATCHES = (1, 16)
 """Batch sizes whose figure the guides take from a run over the data set."""
@@ -123,16 +124,16 @@ class Benchmark(FileSession):
         self.about = self.info(runtime, method)
 
     def start(self, chunk: Chunk) -> processes.Running:
-        height, width = self.inputs[0].shape[2:]
+        side = self.inputs[0].shape[2]  # of `[B, 3, S, S]` and of `[B, S, S, 3]`
         info = chunk.folder / "inputs.info"
         lines = (
-            f"{index} {chunk.inputs / stem}.bin {width} {height}\n"
+            f"{index} {chunk.inputs / stem}.bin {side} {side}\n"
             for index, stem in enumerate(chunk.stems)
         )
         with self.disk("its list of files"):
             write_file(info, "".join(lines).encode("ascii"))
-        arguments = ["-model_type=vision", f"-input_text_path={info}", f"-input_width={width}"]
-        arguments += [f"-input_height={height}", "-output_binary=True", "-useDvpp=False"]
+        arguments = ["-model_type=vision", f"-input_text_path={info}", f"-input_width={side}"]
+        arguments += [f"-input_height={side}", "-output_binary=True", "-useDvpp=False"]
         return self.call([*self._arguments(), *arguments], cwd=chunk.results)
 
     def output_files(self, chunk: Chunk, done: processes.Completed) -> Sequence[Path]:
@@ -210,10 +211,13 @@ class Benchmark(FileSession):
         return finest
 
     def _dataset_fps(self) -> float:
-        random, shape = np.random.default_rng(SEED), self.inputs[0].shape[1:]
+        random, given = np.random.default_rng(SEED), self.inputs[0]
+        shape, pixels = given.shape[1:], given.dtype == "uint8"
         stems = tuple(f"t{index:06d}" for index in range(self._timed_images))
-        images = {
-            stem: random.standard_normal(shape, dtype=np.float32)
+        images: dict[str, Images] = {
+            stem: random.integers(0, 256, shape, np.uint8)
+            if pixels
+            else random.standard_normal(shape, dtype=np.float32)
             for stem in stems[:DISTINCT_IMAGES]
         }
         chunk = Chunk(self.workspace.folder(), stems)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.targets.ascend.toolkit import Toolkit
-from harness.targets.protocol import Float32, OperatorComparison
+from harness.targets.protocol import Images, OperatorComparison
 
 _SOURCED = "sourced "
 
@@ -48,7 +48,7 @@ _COMPARERS = (
 
 
 def comparison(
-    toolkit: Toolkit, *, onnx: Path, compiled: Path, batch: Float32, device: int, folder: Path
+    toolkit: Toolkit, *, onnx: Path, compiled: Path, batch: Images, device: int, folder: Path
 ) -> OperatorComparison:
     """Return commands to paste into a shell; `batch` is written to `folder` for them.
 
@@ -61,7 +61,7 @@ def comparison(
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     data = folder / "input.bin"
-    data.write_bytes(np.ascontiguousarray(batch, np.float32).tobytes())
+    data.write_bytes(np.ascontiguousarray(batch).tobytes())
     cann = toolkit.env.get("ASCEND_TOOLKIT_HOME") or toolkit.env.get("ASCEND_HOME_PATH")
     command = ["env", f"ASCEND_TOOLKIT_HOME={cann}"] if cann else []
     command += [str(toolkit.comparers[tool.program]), *tool.words]

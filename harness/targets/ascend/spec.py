@@ -8,6 +8,7 @@ from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
 from harness.catalog.fields import BatchSize, Flag, Section
+from harness.targets.ascend import aipp
 
 
 class AutoTune(Section):
@@ -23,6 +24,7 @@ _RESERVED_ATC_FLAGS = (
     "framework",
     "input_format",
     "input_shape",
+    "insert_op_conf",
     "log",
     "model",
     "output",
@@ -45,11 +47,15 @@ AtcFlag = Annotated[Flag, AfterValidator(_free_atc_flag)]
 
 
 class AscendSpec(Section):
-    """What atc is told for this model besides what it is told for every model."""
+    """What atc is told for this model besides what it is told for every model.
+
+    `aipp`: the mean and std of `preprocessing` are compiled in, and the model takes crops.
+    """
 
     log: Literal["debug", "info", "warning", "error", "null"] | None = None
     flags: tuple[AtcFlag, ...] = ()
     auto_tune: AutoTune | None = None
+    aipp: bool = False
 
     def tuning(self, batch_size: int) -> Literal["none", "RL,GA"]:
         """The tuning that the guide asks for at this batch size."""
@@ -63,4 +69,5 @@ class AscendSpec(Section):
         given = () if self.log is None else (f"--log={self.log}",)
         tuning = self.tuning(batch_size)
         tune = (f"--auto_tune_mode={tuning}",) if tuning != "none" else ()
-        return (*given, *tune, *self.flags)
+        insert = (aipp.FLAG,) if self.aipp else ()
+        return (*given, *tune, *insert, *self.flags)

@@ -11,7 +11,7 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from harness.catalog.schema import Model
 from harness.records.conditions import Answer, Condition, Moment, Setup
 from harness.records.measurements import Scalar
 from harness.settings import Settings
-from harness.targets.ascend import atc, drivers, faults, operators
+from harness.targets.ascend import aipp, atc, drivers, faults, operators
 from harness.targets.ascend.api import open_api
 from harness.targets.ascend.chips import CHIPS
 from harness.targets.ascend.cli import AisBench
@@ -47,7 +47,7 @@ from harness.targets.protocol import (
     OPSETS,
     Device,
     DeviceFault,
-    Float32,
+    Images,
     OperatorComparison,
     Session,
     Target,
@@ -190,21 +190,31 @@ class AscendTarget(Target):
         """Return what atc is told of a model in this run, tuning included where it is wanted."""
         recipe = atc.Recipe(
             model.input.name,
-            self._input(model, batch_size).shape,
+            super().input_of(model, batch_size).shape,  # of the ONNX file
             self.soc_version,
             model.section(AscendSpec).atc_flags(batch_size),
         )
         return recipe.untuned() if self._options.tune == "none" else recipe
 
     @staticmethod
-    def _input(model: Model, batch_size: int) -> TensorSpec:
+    def _files(model: Model) -> Mapping[str, str]:
+        """Return the files that atc's flags name, by name."""
+        if not model.section(AscendSpec).aipp:
+            return {}
+        return {aipp.FILE: aipp.config(model.preprocessing.normalize, model.input.size)}
+
+    def input_of(self, model: Model, batch_size: int) -> TensorSpec:
+        given = super().input_of(model, batch_size)
+        if not model.section(AscendSpec).aipp:
+            return given
         side = model.input.size
-        return TensorSpec(model.input.name, (batch_size, 3, side, side), "float32")
+        return replace(given, shape=(batch_size, side, side, 3), dtype="uint8")
 
     def compile_inputs(self, model: Model, batch_size: int) -> Mapping[str, Any]:
         return {
             **self.identity(),
             **asdict(self._recipe(model, batch_size)),
+            **self._files(model),
             "tune": self._options.tune,
             "simulator": self._options.simulator,
             "recipe": source_digest("harness.targets.ascend.atc"),
@@ -255,6 +265,7 @@ class AscendTarget(Target):
             log=log,
             deadline_s=self._factor * (COMPILE_DEADLINE_S if tune == "none" else TUNED_DEADLINE_S),
             pass_fds=lease_fds,
+            files=self._files(model),
         ).into(output_dir)
         if tune == "guide" and compiled.note:
             self._place.work.mkdir(parents=True, exist_ok=True)
@@ -284,7 +295,7 @@ class AscendTarget(Target):
                 file,
                 toolkit=self.toolkit,
                 device_id=device.index,
-                input=self._input(model, batch_size),
+                input=self.input_of(model, batch_size),
                 output=TensorSpec(model.output.name, (batch_size, model.classes), "float32"),
                 work=self._place.work,
                 log=log,
@@ -357,6 +368,7 @@ class AscendTarget(Target):
             chips=chips,
             toolchain=f"CANN {cann}" if cann else "",
             note=facts.get("note", ""),
+            input=session.inputs[0].dtype,
         )
 
     def commands(
@@ -365,10 +377,15 @@ class AscendTarget(Target):
         stem = f"{model.id}_bs{batch_size}"
         arguments = self._recipe(model, batch_size).arguments(onnx, stem)
         run = drivers.run_command(self.toolkit, self.driver, file, device.index, batch_size)
-        return {"compile": shlex.join(["atc", *arguments]), "run": shlex.join(run)}
+        files = [
+            f"echo {shlex.quote(' '.join(text.split()))} > {name} && "
+            for name, text in self._files(model).items()
+        ]
+        compile_ = "".join([*files, shlex.join(["atc", *arguments])])
+        return {"compile": compile_, "run": shlex.join(run)}
 
     def compare_operators(
-        self, onnx: Path, file: Path, batch: Float32, device: Device | None, folder: Path
+        self, onnx: Path, file: Path, batch: Images, device: Device | None, folder: Path
     ) -> OperatorComparison:
         if self._options.simulate_ascend:
             return OperatorComparison("msprobe", why_not="a simulated NPU has no operators")

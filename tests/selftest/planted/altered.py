@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
-from harness.targets.protocol import Float32, Session, Times
+from harness.targets.protocol import Filler, Float32, Images, Session, Times
 
 
 class Altered:
@@ -14,7 +15,7 @@ class Altered:
         self,
         inner: Session,
         *,
-        inputs: Callable[[Float32], Float32] | None = None,
+        inputs: Callable[[Any], Float32] | None = None,
         outputs: Callable[[Iterator[Float32]], Iterator[Float32]] | None = None,
     ) -> None:
         self._inner = inner
@@ -23,14 +24,14 @@ class Altered:
         self.inputs, self.outputs = inner.inputs, inner.outputs
         self.about = inner.about
 
-    def stream(self, batches: Iterable[Float32]) -> Iterator[Float32]:
+    def stream(self, batches: Iterable[Images]) -> Iterator[Float32]:
         return self._after(self._inner.stream(self._change(batch) for batch in batches))
 
-    def stream_into(self, fillers: Iterable[Callable[[Float32], None]]) -> Iterator[Float32]:
-        def changed() -> Iterator[Callable[[Float32], None]]:
+    def stream_into(self, fillers: Iterable[Filler]) -> Iterator[Float32]:
+        def changed() -> Iterator[Filler]:
             for fill in fillers:
 
-                def both(view: Float32, fill: Callable[[Float32], None] = fill) -> None:
+                def both(view: Images, fill: Filler = fill) -> None:
                     fill(view)
                     view[:] = self._change(view)
 

@@ -21,7 +21,7 @@ from harness.measure import accuracy
 from harness.records.measurements import ProblemCode
 from harness.records.predictions import Prediction
 from harness.stages.inference import Predictions
-from harness.targets.protocol import Float32
+from harness.targets.protocol import Float32, Images
 from tests.selftest import fakes, image_folders
 from tests.selftest.image_folders import image_set
 from tests.selftest.planted import guides
@@ -230,7 +230,7 @@ def _feed_counted(count: Callable[[list[Batch], int], Iterable[Batch]]) -> Row:
 class _Padded(Batch):
     """A batch whose padding has names."""
 
-    def fill(self, out: Float32) -> None:
+    def fill(self, out: Images) -> None:
         real = tuple(name for name in self.names if not name.startswith("padding"))
         Batch(self.feed, self.start, real).fill(out)
 

@@ -19,7 +19,15 @@ from harness.records.conditions import Condition, Setup
 from harness.records.measurements import ProblemCode, ThroughputMeasurement
 from harness.stages.inference import outputs_of
 from harness.targets import host
-from harness.targets.protocol import Float32, Session, SessionInfo, TensorSpec, Times
+from harness.targets.protocol import (
+    Filler,
+    Float32,
+    Images,
+    Session,
+    SessionInfo,
+    TensorSpec,
+    Times,
+)
 from tests.selftest.planted.graphs import convolution_onnx, rewritten, swap_channels
 from tests.selftest.planted.rows import Fault, Found, Row, judged, said
 from tests.selftest.planted.world import BASELINES, BATCH, World
@@ -65,10 +73,10 @@ class Clocked:
         self.seconds += self._opening_s + sum(times) / 1000.0
         return Times(tuple(self._told(times, warmup)))
 
-    def stream(self, batches: Iterable[Float32]) -> Iterator[Float32]:
+    def stream(self, batches: Iterable[Images]) -> Iterator[Float32]:
         raise AssertionError("nothing is inferred here")
 
-    def stream_into(self, fillers: Iterable[Callable[[Float32], None]]) -> Iterator[Float32]:
+    def stream_into(self, fillers: Iterable[Filler]) -> Iterator[Float32]:
         raise AssertionError("nothing is inferred here")
 
     def executions(self, loops: int) -> int:
@@ -196,9 +204,10 @@ def _outputs(change: Callable[[Any], None] | None, order: tuple[int, ...] = (0, 
     """
 
     def row(world: World, planted: bool) -> Found:
-        def make() -> tuple[Float32, Float32, Path]:
+        def make() -> tuple[Images, Float32, Path]:
             case, _ = world.prepared("odd")
-            images, _ = case.probe()
+            crops, _ = case.probe()
+            images = case.images_for(case.bench.target.input_of(case.model, 1), crops)
             file = convolution_onnx(world.new_folder() / "model.onnx", channels=32)
             return images, _computed(world, file, images), file
 
@@ -213,7 +222,7 @@ def _outputs(change: Callable[[Any], None] | None, order: tuple[int, ...] = (0, 
     return row
 
 
-def _computed(world: World, file: Path, images: Float32) -> Float32:
+def _computed(world: World, file: Path, images: Images) -> Float32:
     session = host.open_onnx(file, log=world.folder / "log", threads=1)
     with contextlib.closing(session):
         return outputs_of(session, images)
