@@ -15,7 +15,7 @@ from harness.base.families import available, families
 from harness.base.names import did_you_mean
 from harness.base.terms import CHECKS, Check
 from harness.catalog.schema import Catalog, Model
-from harness.networks.library import PYTHON
+from harness.networks.library import ONNX, PYTHON
 from harness.records.lines import PlannedCase
 from harness.settings import DEFAULT_BATCH_SIZES, Settings
 
@@ -98,6 +98,12 @@ def make_plan(catalog: Catalog, settings: Settings) -> Plan:
             for batch_size in _batch_sizes(catalog.models[name], target, settings)
         )
     )
+
+
+def given_onnx(catalog: Catalog, settings: Settings) -> set[str]:
+    """Return the models whose ONNX file is given: by `--onnx`, or since it is all there is."""
+    alone = {one.id for one in catalog.models.values() if one.network.source == ONNX}
+    return alone | {name for name, _ in settings.onnx}
 
 
 def require_trust(model: str, source: str, settings: Settings) -> None:

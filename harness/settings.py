@@ -464,6 +464,8 @@ def _leave_out_unused(
         if kind not in row.used_in:
             place = _KINDS[kind]
             remedy = f"leave it out; it is for {' and '.join(_KINDS[one] for one in row.used_in)}"
+            if kind == "rehearsal" and row.used_in == GIVEN:
+                remedy += f", which --target={rehearsal_target()} makes on this machine"
         elif kind == "simulated" and row.used_in == GIVEN and not given:
             place = f"{_KINDS[kind]} alone"
             remedy = "leave it out, or give both --imagenet=DIR and --checkpoints=DIR"

@@ -32,7 +32,7 @@ from harness.base.store_care import tidy_dead
 from harness.base.terms import Check
 from harness.catalog.schema import Catalog
 from harness.judge.causes import Exit, undecided_by_machine
-from harness.plan import Case, Plan, make_plan, missing, missing_text
+from harness.plan import Case, Plan, given_onnx, make_plan, missing, missing_text
 from harness.records import reader, writer
 from harness.records.lines import CaseLine, Line, PlanLine, ResumeLine, RunLine
 from harness.records.observed import Diagnosis, ErrorInfo, Observed
@@ -241,7 +241,7 @@ class Run:
 
     def _take_given(self, cases: Sequence[Case]) -> None:
         """Check the ONNX files that were given, before there is a run. Raises `ConfigError`."""
-        if not {name for name, _ in self.settings.onnx} & {case.model for case in cases}:
+        if not given_onnx(self.catalog, self.settings) & {case.model for case in cases}:
             return
         from harness.stages.pipeline import Workbench
 

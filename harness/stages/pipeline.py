@@ -24,7 +24,7 @@ from harness.images.dataset import ImageSet
 from harness.images.feed import Feed
 from harness.images.preprocess import UInt8
 from harness.networks.library import ONNX
-from harness.plan import Case
+from harness.plan import Case, given_onnx
 from harness.records.observed import ArtifactRef, Attempt, CheckpointInfo, Observed, StageTime
 from harness.stages import images as run_images
 from harness.stages import weights
@@ -65,14 +65,14 @@ class Workbench(Bench):
         return CasePipeline(self, case, self.catalog.models[case.model])
 
     def take_given(self, cases: Iterable[Case]) -> None:
-        """Check the ONNX files that `--onnx` gives these cases, and keep copies of them.
+        """Check the ONNX files that these cases are given, and keep copies of them.
 
         Raises:
             ConfigError: one cannot be used.
         """
         for case in {case.model: case for case in cases}.values():
-            if (pipeline := self.for_case(case)).given_onnx is not None:
-                pipeline.onnx()
+            if case.model in given_onnx(self.catalog, self.settings):
+                self.for_case(case).onnx()
 
 
 @dataclass

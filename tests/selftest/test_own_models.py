@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,28 +23,29 @@ from harness.records.measurements import ProblemCode
 from tests.selftest.image_folders import image_set
 from tests.selftest.own_model import COLOURS, NAMES, NETWORK, SIZE, put_images, trained
 
+DYNAMIC = {name: {0: "batch"} for name in ("pixels", "logits")}
 
-def export(module: Any, path: Path) -> Path:
-    axes = {name: {0: "batch"} for name in ("pixels", "logits")}
+
+def export(module: Any, path: Path, axes: dict[str, dict[int, str]] = DYNAMIC) -> Path:
     torch = library.import_torch()
-    torch.onnx.export(
-        module,
-        (torch.zeros(1, 3, SIZE, SIZE),),
-        str(path),
-        dynamo=False,
-        opset_version=11,
-        input_names=["pixels"],
-        output_names=["logits"],
-        dynamic_axes=axes,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module,
+            (torch.zeros(1, 3, SIZE, SIZE),),
+            str(path),
+            dynamo=False,
+            opset_version=11,
+            input_names=["pixels"],
+            output_names=["logits"],
+            dynamic_axes=axes,
+        )
     return path
 
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """Images, and files of one network: as training scripts save it, as TorchScript, as ONNX."""
-    import warnings
-
     root = tmp_path_factory.mktemp("own")
     torch, network = library.import_torch(), trained(NAMES)
     with warnings.catch_warnings():
@@ -217,6 +219,16 @@ def test_what_does_not_fit_ends_before_there_is_a_run(own, started, tmp_path, ki
         _ = started(**broken(kind, own, tmp_path)).plan
     assert caught.value.remedy
     assert "\n" not in caught.value.message
+    assert not (tmp_path / "r").exists()
+
+
+def test_an_onnx_file_of_one_batch_size_ends_before_there_is_a_run(own, started, tmp_path):
+    export(own.network, tmp_path / "fixed.onnx", {})
+    run = started(data=own.data, model_file=tmp_path / "fixed.onnx")
+    with pytest.raises(
+        ConfigError, match=r"fixed\.onnx: input 'pixels' has the fixed batch size 1"
+    ):
+        run.execute()
     assert not (tmp_path / "r").exists()
 
 
