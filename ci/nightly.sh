@@ -10,6 +10,8 @@
 #   NIGHTLY_LOCK      the lock that keeps two nights apart (default: nightly.lock beside the runs)
 #   NIGHTLY_HOURS     after so many hours the night is ended (default: 10)
 #   NIGHTLY_STORE_GB  tidy the store to this size afterwards (default: leave it)
+#   NIGHTLY_NOTIFY    a command of bash that is told of each end (docs/nightly.md)
+#   NIGHTLY_NOTIFY_S  the seconds it has (default: 60)
 #
 # Ends with pytest's exit code (docs/nightly.md), with 7 when the time was up, and with 75 when
 # another night still runs: then nothing was run.
@@ -25,10 +27,28 @@ say() {
 }
 
 fail() {
+  screen=$*
   say "$*" >&2
   exit 4
 }
 
+# Tell NIGHTLY_NOTIFY how the night ended: its standard input is the first screen. Whatever it does,
+# the night keeps its code. What it prints is not kept: it may hold the token of an address.
+tell() {
+  local code=$1 text json summary=$run/summary.md status=0
+  [[ -n $notify ]] || return 0
+  [[ -n $run && -f $summary ]] || summary=
+  text=${screen:-the night ended with exit code $code}
+  # Cut to what WeCom takes, which takes the least.
+  json=$("${python:-python3}" -c 'import json, sys
+print(json.dumps(sys.stdin.buffer.read(2000).decode(errors="ignore")))' <<<"$text") || json="\"exit code $code\""
+  NIGHTLY_CODE=$code NIGHTLY_RUN=$run NIGHTLY_SUMMARY=$summary NIGHTLY_JSON=$json \
+    timeout --kill-after=5 "${NIGHTLY_NOTIFY_S:-60}" bash -c "$notify" \
+    <<<"$text" >/dev/null 2>&1 9>&- || status=$?
+  [[ $status -eq 0 ]] || say "NIGHTLY_NOTIFY ended with $status: was the notice sent?" >&2
+}
+
+screen= run= notify=
 env_file=${NIGHTLY_ENV:-}
 # Only at the front: whatever else begins with a dash is pytest's.
 case ${1:-} in
@@ -43,6 +63,8 @@ case ${1:-} in
     ;;
 esac
 given=$env_file
+notify=${NIGHTLY_NOTIFY:-}
+trap 'tell $?' EXIT
 
 if [[ -z $env_file && -r /etc/npu-acceptance.env ]]; then
   env_file=/etc/npu-acceptance.env
@@ -58,6 +80,9 @@ if [[ -n $env_file ]]; then
   . "$env_file" || fail "$env_file failed"
   set +a
 fi
+# Out of the environment of what the night runs, with any token in it.
+notify=${NIGHTLY_NOTIFY:-}
+unset NIGHTLY_NOTIFY
 
 python=${NIGHTLY_PYTHON:-}
 if [[ -z $python ]]; then
@@ -75,11 +100,20 @@ lock=${NIGHTLY_LOCK:-$HARNESS_RUNS/nightly.lock}
 mkdir -p "$HARNESS_RUNS" "$(dirname "$lock")" || fail "cannot make $HARNESS_RUNS"
 touch "$lock" || fail "cannot write the lock $lock"
 
+# Print the first screen, and keep it without a workflow's annotation for the notice.
+show() {
+  local lines status=0
+  lines=$("$python" -m harness why "$@") || status=$?
+  printf '%s\n' "$lines"
+  screen=$(grep -v '^::' <<<"$lines") || true
+  return $status
+}
+
 # Children inherit the descriptor: should this shell be killed, the lock is free when they are gone.
 exec 9>>"$lock"
 if ! flock --nonblock 9; then
   say "another night still runs, holding $lock: nothing was run" >&2
-  "$python" -m harness why --exit-code=75 || true
+  show --exit-code=75 || true
   exit 75
 fi
 
@@ -123,7 +157,7 @@ if [[ -n ${NIGHTLY_STORE_GB:-} ]]; then
 fi
 
 # Last, so that it is what a reader of the log sees.
-"$python" -m harness why ${run:+"$run"} --exit-code="$code" ${late[@]+"${late[@]}"} || status=$?
+show ${run:+"$run"} --exit-code="$code" ${late[@]+"${late[@]}"} || status=$?
 if [[ $status -ne 0 ]]; then
   say "the run ended with exit code $code; its records cannot be read" >&2
 fi

@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from harness.base import files
 from harness.base.errors import ConfigError, some
 from harness.base.terms import Provenance
 from harness.catalog.load import load_catalog
@@ -52,6 +53,10 @@ def trend(
         typer.Option("--models", "--model", metavar="A,B", help="models to draw, with --output"),
     ] = "",
     check: CheckOption = None,
+    declines: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="also write what declines to it, one case a line"),
+    ] = None,
     provenance: Annotated[
         Provenance | None,
         typer.Option(help="a page never mixes them (default: the first of these that there is)"),
@@ -76,6 +81,9 @@ def trend(
     )
     for note in made.notes:
         say(note, err=True)
+    if declines is not None:
+        lines = "".join(f"{formats.line(name)}\n" for name in made.falling)
+        files.replace_file(declines, lines, remedy="name another file with --declines")
     if not made.written:
         said = f"left as it was: {settings.runs} has no such {made.provenance} figure now"
     else:

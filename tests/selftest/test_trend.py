@@ -259,8 +259,10 @@ def test_the_page_in_a_browser_on_phones(tmp_path):
 
 def test_the_command_writes_the_page(tmp_path):
     nights.write_nights(tmp_path, [600 * 0.99**n for n in range(20)])
-    done = command("trend", "--runs", str(tmp_path))
+    declines = tmp_path / "declines.txt"
+    done = command("trend", "--runs", str(tmp_path), "--declines", str(declines))
     assert done.exit_code == 0, done.output
+    assert declines.read_text() == "resnest50-bs1-ascend310p3 (throughput)\n"
     assert "declining: resnest50-bs1-ascend310p3 (throughput)" in done.output
     assert (tmp_path / "trend.html").exists()
     other = tmp_path / "elsewhere" / "other.html"

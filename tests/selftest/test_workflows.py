@@ -18,13 +18,15 @@ import yaml
 from harness.base.families import available
 from harness.judge.causes import Exit
 from harness.records import reader
-from harness.report import why
+from harness.report import exports, why
 from harness.settings import OPTIONS
 from tests.selftest import report_samples as samples
 from tests.selftest.running import PATIENCE_S, ROOT, TINY, on_one_core
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 NIGHTLY = ROOT / "ci" / "nightly.sh"
+# What a job may besides reading.
+RIGHTS = {"issue": {"issues": "write"}, "pages": {"pages": "write", "id-token": "write"}}
 SCRIPTS = [NIGHTLY, ROOT / ".ci" / "run"]
 
 
@@ -44,10 +46,15 @@ class TestWorkflow:
         for line in lines:
             assert re.fullmatch(r"\s*-?\s*uses: [\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), line
 
-    def test_it_may_only_read(self, path):
+    def test_it_may_only_read_where_it_runs_what_is_checked_out(self, path):
         data = load(path)
         assert data["permissions"] == {"contents": "read"}
-        assert not any("permissions" in job for job in data["jobs"].values())
+        for name, job in data["jobs"].items():
+            assert job.get("permissions") == RIGHTS.get(name)
+            if name in RIGHTS:
+                assert job["runs-on"] == "ubuntu-24.04"
+                assert "vars.NIGHTLY_" in job["if"]
+                assert not [one for one in job["steps"] if "checkout" in one.get("uses", "")]
         assert "pull_request_target" not in path.read_text()
         assert "secrets." not in path.read_text()
         for step in steps(path):
@@ -61,6 +68,8 @@ class TestWorkflow:
     def test_every_job_ends_and_keeps_its_run(self, path):
         for job in load(path)["jobs"].values():
             assert 0 < job["timeout-minutes"] <= 720
+            if "permissions" in job:
+                continue  # it runs no acceptance
             (kept,) = [step for step in job["steps"] if "upload-artifact" in step.get("uses", "")]
             assert kept["if"].startswith("always()")
             assert kept["with"]["retention-days"]
@@ -75,7 +84,7 @@ class TestWorkflow:
 
 
 def test_nights_do_not_overlap_and_leave_their_things_on_the_runner():
-    (job,) = load(ROOT / ".github" / "workflows" / "nightly.yml")["jobs"].values()
+    job = load(ROOT / ".github" / "workflows" / "nightly.yml")["jobs"]["accept"]
     assert job["concurrency"]["cancel-in-progress"] is False
     assert "matrix.target" in job["concurrency"]["group"]
     (usual,) = re.findall(r"\|\| '(\[.*\])'", job["strategy"]["matrix"]["target"])
@@ -89,6 +98,59 @@ def test_nights_do_not_overlap_and_leave_their_things_on_the_runner():
     assert float(job["env"]["NIGHTLY_HOURS"]) * 60 < job["timeout-minutes"]
     triggers = load(ROOT / ".github" / "workflows" / "nightly.yml")[True]  # YAML 1.1: on
     assert set(triggers) == {"schedule", "workflow_dispatch"}
+
+
+def run_step(job: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the one script of a job of the nightly workflow, as GitHub does."""
+    found = load(ROOT / ".github" / "workflows" / "nightly.yml")["jobs"][job]["steps"]
+    (script,) = [one["run"] for one in found if "run" in one]
+    return subprocess.run(
+        ["bash", "-e", "-c", script],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+
+
+def test_a_decline_gets_one_issue_while_it_lasts(tmp_path):
+    gh = tmp_path / "gh"
+    gh.write_text(
+        f'#!/bin/sh\ncase "$2" in list) cat {tmp_path}/open;; '
+        f'create) echo "$3" >>{tmp_path}/open; cat >{tmp_path}/body;; esac\n'
+    )
+    gh.chmod(0o755)
+    public = tmp_path / "nights" / "ascend310-1-1" / "public"
+    public.mkdir(parents=True)
+    (public / "declines-ascend310.txt").write_text("resnest50-bs1-ascend310 (throughput)\n")
+    (public / "declines-ascend310p3.txt").write_text("")
+    opened = tmp_path / "open"
+    opened.write_text("Decline on ascend310p3\n")
+    given = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "NIGHT": "https://night"}
+    assert run_step("issue", tmp_path, **given).returncode == 0
+    assert opened.read_text().splitlines()[1:] == ["--title=Decline on ascend310"]
+    body = (tmp_path / "body").read_text()
+    assert body == "    resnest50-bs1-ascend310 (throughput)\n\nhttps://night\n"
+    opened.write_text("Decline on ascend310\n")
+    assert run_step("issue", tmp_path, **given).returncode == 0
+    assert opened.read_text() == "Decline on ascend310\n"
+
+
+def test_the_pages_of_all_targets_are_published_and_never_none(tmp_path):
+    assert run_step("pages", tmp_path).returncode != 0
+    shutil.rmtree(tmp_path / "site")
+    for target in ("ascend310", "ascend310p3"):
+        public = tmp_path / "nights" / f"{target}-1-1" / "public"
+        public.mkdir(parents=True)
+        (public / f"page-{target}.html").write_text(target)
+        (public.parent / "trend.html").write_text("its links lead to the runs")
+    assert run_step("pages", tmp_path).returncode == 0
+    site = tmp_path / "site"
+    assert sorted(one.name for one in site.iterdir()) == [
+        *("index.html", "page-ascend310.html", "page-ascend310p3.html")
+    ]
+    assert (site / "index.html").read_text().count("<a href=") == 2
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
@@ -240,6 +302,67 @@ def test_a_night_that_is_stopped_says_one_thing_of_what_it_left(night, played):
     assert "its records say" not in done.stdout
 
 
+TOLD = (
+    'import json, os, sys; names = "CODE", "RUN", "SUMMARY", "JSON", "NOTIFY"; '
+    'told = {name: os.environ.get(f"NIGHTLY_{name}") for name in names}; '
+    "print(json.dumps({**told, 'stdin': sys.stdin.read()}))"
+)
+
+
+@pytest.fixture
+def notice(tmp_path):
+    """A command for NIGHTLY_NOTIFY, and what it was told."""
+    program, told = tmp_path / "notice.py", tmp_path / "told.json"
+    program.write_text(TOLD)
+    command = f'"{sys.executable}" "{program}" >"{told}"'
+    return command, lambda: json.loads(told.read_text())
+
+
+def test_a_notice_has_code_summary_and_first_screen(night, played, notice, tmp_path):
+    command, told = notice
+    worse = samples.run_records([samples.case("a", 1, outcome="failed")], exit_status=1)
+    python = played(worse, 'echo "seen: ${NIGHTLY_NOTIFY-none}" && exit 1')
+    exports.write_all(tmp_path / "kept")
+    done = night(
+        NIGHTLY_NOTIFY=command, NIGHTLY_PYTHON=python, environment={"GITHUB_ACTIONS": "true"}
+    )
+    assert done.returncode == 1, done.stdout
+    assert "seen: none" in done.stdout
+    text = told()
+    assert (text["CODE"], text["NOTIFY"]) == ("1", None)
+    assert Path(text["RUN"]).parent == tmp_path / "runs"
+    assert text["SUMMARY"] == f"{text['RUN']}/summary.md"
+    assert "RUN FAILED: model" in text["stdin"]
+    assert "::error" in done.stdout
+    assert "::" not in text["stdin"]
+    sent = json.loads(text["JSON"])
+    assert text["stdin"].startswith(sent)
+    assert len(sent.encode()) <= 2000
+
+
+@pytest.mark.parametrize(
+    ("variables", "code", "said"),
+    [({"NIGHTLY_HOURS": "many"}, "4", "not a number of hours"), ({}, "75", "NOTHING RAN: overlap")],
+    ids=["input", "overlap"],
+)
+def test_a_night_that_ran_nothing_is_told_of_too(night, notice, tmp_path, variables, code, said):
+    command, told = notice
+    with (tmp_path / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX if code == "75" else fcntl.LOCK_UN)
+        night(NIGHTLY_NOTIFY=command, NIGHTLY_LOCK=tmp_path / "lock", **variables)
+    assert (told()["CODE"], told()["RUN"], told()["SUMMARY"]) == (code, "", "")
+    assert said in told()["stdin"]
+
+
+@pytest.mark.parametrize("command", ["echo SECRET; sleep 600", "exit 3", "kill -9 $$", "( SECRET"])
+def test_a_notice_that_fails_or_hangs_leaves_the_code_and_no_secret(night, played, command):
+    python = played(samples.run_records([samples.case("a", 1)]), "exit 0")
+    done = night(NIGHTLY_NOTIFY=command, NIGHTLY_NOTIFY_S="0.5", NIGHTLY_PYTHON=python)
+    assert done.returncode == 0, done.stdout
+    assert "NIGHTLY_NOTIFY ended with" in done.stdout
+    assert "SECRET" not in done.stdout
+
+
 @pytest.mark.parametrize(
     ("variables", "said"),
     [
@@ -282,9 +405,35 @@ def test_the_document_says_every_exit_code_and_its_word():
 
 def test_the_document_and_the_workflow_name_variables_that_the_script_knows():
     script = NIGHTLY.read_text(encoding="utf-8")
-    known = set(re.findall(r"NIGHTLY_\w+", script)) | {"NIGHTLY_HOME"}
-    for text in (DOCUMENT, *(path.read_text() for path in WORKFLOWS)):
+    texts = [path.read_text() for path in WORKFLOWS]
+    ours = {f"NIGHTLY_{name}" for name in re.findall(r"vars\.NIGHTLY_(\w+)", "".join(texts))}
+    assert ours == {"NIGHTLY_HOME", "NIGHTLY_ISSUES", "NIGHTLY_PAGES"}
+    assert all(f"`{name}`" in DOCUMENT for name in ours)
+    known = set(re.findall(r"NIGHTLY_\w+", script)) | ours
+    for text in (DOCUMENT, *texts):
         assert set(re.findall(r"NIGHTLY_\w+", text)) <= known
     options = {option.environment for option in OPTIONS}
     for text in (DOCUMENT, script, *(path.read_text() for path in WORKFLOWS)):
         assert set(re.findall(r"HARNESS_\w+", text)) <= options
+
+
+@pytest.mark.parametrize("line", re.findall(r"^NIGHTLY_NOTIFY='(.*)'$", DOCUMENT, re.M))
+def test_the_notices_of_the_document_send_the_first_screen_as_json(line, tmp_path):
+    curl = tmp_path / "curl"
+    curl.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >{tmp_path}/sent\n')
+    curl.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    text = 'RUN FAILED: "model" \\ $HOME `id` \N{GREEK SMALL LETTER MU}'
+    given = {"PATH": path, "NIGHTLY_CODE": "1", "NIGHTLY_JSON": json.dumps(text)}
+    subprocess.run(["bash", "-c", line], env=given, check=True, timeout=PATIENCE_S)
+    *_, body, address = (tmp_path / "sent").read_text().splitlines()
+    sent = json.loads(body)
+    inner = sent.get("content") or sent["text"]
+    assert text == inner or text in inner.values()
+    assert re.fullmatch(r"https://[\w./?=-]+(/|=)(TOKEN|A/B/TOKEN)", address)
+
+
+def test_the_document_has_a_notice_for_each_service():
+    hosts = ("open.feishu.cn", "oapi.dingtalk.com", "qyapi.weixin.qq.com", "hooks.slack.com")
+    lines = re.findall(r"^NIGHTLY_NOTIFY='(.*)'$", DOCUMENT, re.M)
+    assert [host in line for host, line in zip(hosts, lines, strict=True)] == [True] * 4
