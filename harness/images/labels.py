@@ -34,6 +34,8 @@ WHAT_IS_WANTED = (
 
 # A name with spaces ends with its suffix, so that two numbers stay malformed.
 _LINE = re.compile(r"(\S+|\S.*\.(?:jpe?g|png))\s+([+-]?\d{1,9})", re.ASCII | re.IGNORECASE)
+MOST_CLASSES = 100_000  # of images of one's own
+_IMAGENET = "ILSVRC2012_val_"
 _LINE_WANTED = (
     "each line is a file name, a space and a class index: `ILSVRC2012_val_00000001.JPEG 65`"
 )
@@ -64,7 +66,13 @@ def of_layout(layout: Layout, stems: Sequence[str], named: Path | None) -> Label
             disagree, or folders whose class indices cannot be known.
     """
     if layout.classes:
-        return Labels(None, {n: layout.classes.index(n.split("/")[0]) for n in layout.names})
+        if named:
+            raise DataError(
+                f"{layout.folder} has class folders, and {named} was named for its labels",
+                remedy="leave out --labels, or put the images into one folder",
+            )
+        index = {name: i for i, name in enumerate(layout.classes)}
+        return Labels(None, {name: index[name.split("/")[0]] for name in layout.names})
     places = tuple(_places(layout.folder))
     listed = read(named, stems, places) if named else _find(layout, stems, places)
     if layout.wnids:
@@ -252,10 +260,12 @@ def _checked(path: Path, entries: Iterable[tuple[str, str, int]]) -> dict[str, i
     labels: dict[str, int] = {}
     twice: list[str] = []
     outside: list[str] = []
+    most = CLASS_COUNT
     for where, name, label in entries:
         if name in labels:
             twice.append(f"{name} ({where})")
-        if not 0 <= label < CLASS_COUNT:
+        most = CLASS_COUNT if name.startswith(_IMAGENET) else MOST_CLASSES
+        if not 0 <= label < most:
             outside.append(f"{label} ({where})")
         labels[name] = label
     if twice:
@@ -265,7 +275,7 @@ def _checked(path: Path, entries: Iterable[tuple[str, str, int]]) -> dict[str, i
         )
     if outside:
         raise DataError(
-            f"no classes of 0..{CLASS_COUNT - 1} in {path}: {some(outside)}",
+            f"no classes of 0..{most - 1} in {path}: {some(outside)}",
             remedy="use a list of the images' classes, counted from 0 in the order of the sorted "
             "WordNet identifiers: it is none that counts from 1, or that numbers the images",
         )

@@ -251,18 +251,21 @@ def judge_rehearsal(measurement: AccuracyMeasurement, *, bound: float) -> Verdic
         raise ProvenanceError(
             f"a {measurement.provenance} accuracy has no other reference than the eager model"
         )
+    by = _BRIEFLY[measurement.reference_kind]
     hard = [flip.name for flip in fidelity.flips if not flip.excused]
     excused = len(fidelity.flips) - len(hard)
     problems = _problems(measurement, bound)
     if hard:
-        problems.append(Problem.named(ProblemCode.PREDICTIONS_DIFFER, hard, of=scores.images))
+        problems.append(
+            Problem.named(ProblemCode.PREDICTIONS_DIFFER, hard, of=scores.images, by=by)
+        )
     if abs(scores.correct[0] - eager.correct[0]) > excused:
-        score = {"top1": scores.percent(1), "eager_top1": eager.percent(1)}
+        score = {"top1": scores.percent(1), "eager_top1": eager.percent(1), "by": by}
         problems.append(Problem(ProblemCode.SCORE_DIFFERS, score))
     rounding = f" ({excused} differ within rounding)" if excused else ""
     agrees = (
         f"{scores.images - excused} of {scores.images} predictions equal "
-        f"{_BRIEFLY[measurement.reference_kind]}'s{rounding}; "
+        f"{by}'s{rounding}; "
         f"logits differ by {fidelity.relative_l2:.1e} of {bound:g} allowed"
     )
     kind: VerdictKind = "FAIL" if problems else "PASS"

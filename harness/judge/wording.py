@@ -57,8 +57,8 @@ _PROBLEMS = {
     ProblemCode.EAGER_IMAGES_MISSING: "{scored} of {expected} images in the eager pass",
     ProblemCode.OTHER_PAIRS: "the compiled and the eager pass do not speak of the same images",
     ProblemCode.LOGITS_DIFFER: f"logits differ {_L2}",
-    ProblemCode.PREDICTIONS_DIFFER: "{images} of {of} predictions differ from eager ({some})",
-    ProblemCode.SCORE_DIFFERS: "top-1 {top1:.2f} % where eager has {eager_top1:.2f} %",
+    ProblemCode.PREDICTIONS_DIFFER: "{images} of {of} predictions differ from {by} ({some})",
+    ProblemCode.SCORE_DIFFERS: "top-1 {top1:.2f} % where {by} has {eager_top1:.2f} %",
     ProblemCode.REFERENCE_OFF: "the reference is off: eager PyTorch has {top1:.2f} % on {n} (99.9 "
     "% interval {low:.2f} to {high:.2f}), {published:g} % is published: wrong weights, labels or "
     "preprocessing? To agree with it means nothing",
@@ -85,7 +85,7 @@ _SEEDED = "NaN or infinity in the outputs for seeded inputs"
 def problem_text(problem: Problem) -> str:
     """Return what is wrong, in words."""
     data = problem.data
-    words: dict[str, object] = {}
+    words: dict[str, object] = {"by": "eager"}
     for key, value in data.items():
         words[key] = value
         if key in ("images", "outputs", "classes") and isinstance(value, int):

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from harness import Run, resolve
 from harness.__main__ import app
-from harness.base.errors import ConfigError, HarnessError
+from harness.base.errors import ConfigError, DataError, HarnessError
 from harness.catalog.load import load_catalog
 from harness.images.dataset import find_image_set
 from harness.measure import accuracy
@@ -300,6 +301,22 @@ def test_a_folder_of_timm_s_hub_says_everything(own, tmp_path, started):
     (model,) = started(data=own.data, **options).catalog.models.values()
     assert (model.input.size, list(model.class_names)) == (SIZE, NAMES)
     assert model.preprocessing.normalize.std == (0.4, 0.4, 0.4)
+
+
+def test_a_list_has_labels_of_any_number_of_classes(own, tmp_path):
+    for number, label in enumerate((0, 1500, 7)):
+        Image.new("RGB", (80, 80)).save(tmp_path / f"{number}.png")
+        with (tmp_path / "val_label.txt").open("a") as file:
+            file.write(f"{number}.png {label}\n")
+    found = find_image_set(tmp_path)
+    assert found.labels == found.of_classes((), 1501).labels == (0, 1500, 7)
+    with pytest.raises(DataError, match=r"beyond the 1500 classes of the network: 1\.png"):
+        found.of_classes((), 1500)
+
+
+def test_labels_beside_class_folders_are_not_left_out_in_silence(own, tmp_path):
+    with pytest.raises(DataError, match="has class folders"):
+        find_image_set(own.data, tmp_path / "labels.txt")
 
 
 def test_files_of_the_same_name_in_two_class_folders_are_two_images(own):
