@@ -260,7 +260,8 @@ def judge_rehearsal(measurement: AccuracyMeasurement, *, bound: float) -> Verdic
             Problem.named(ProblemCode.PREDICTIONS_DIFFER, hard, of=scores.images, by=by)
         )
     if abs(scores.correct[0] - eager.correct[0]) > excused:
-        score = {"top1": scores.percent(1), "eager_top1": eager.percent(1), "by": by}
+        score: dict[str, Datum] = {"top1": scores.percent(1), "by": by}
+        score["eager_top1"] = eager.percent(1)
         problems.append(Problem(ProblemCode.SCORE_DIFFERS, score))
     rounding = f" ({excused} differ within rounding)" if excused else ""
     agrees = (
