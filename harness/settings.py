@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from harness.base.environment import ROOT
 from harness.base.errors import ConfigError, RecordError
 from harness.base.families import families, family_of, rehearsal_target, target_name
+from harness.base.given import Given
 from harness.base.locks import lease_folder
 from harness.base.names import did_you_mean
 from harness.base.options import (
@@ -342,7 +343,7 @@ def resolve(
                 )
             if raw is None or raw == "" or raw == [] or raw is False:
                 continue
-            values[row.name] = _Parser(row, raw, source, base).value()
+            values[row.name] = Given(row, raw, source, base).value()
             break
     _make_consistent(values, command_line)
     _place_own_model(values, command_line)
@@ -377,7 +378,7 @@ def _as_before(command_line: Mapping[str, Any], base: Path) -> dict[str, Any]:
     for row in OPTIONS:
         then = before.get(row.name, default[row.name])
         if row.name in given:
-            now = _plain(_Parser(row, given[row.name], row.flag, base).value(), row)
+            now = _plain(Given(row, given[row.name], row.flag, base).value(), row)
             if now != then and row.name not in _FREE and row.group is not PLACES:
                 raise ConfigError(
                     f"{row.flag}: the run that goes on had {then or 'another value'}",
@@ -496,83 +497,3 @@ def _choose_target(values: dict[str, Any], kind: Option) -> None:
             f"a rehearsal runs on the target {rehearsal_target()}, not on {values['target']}",
             remedy="leave out --rehearsal to run on a device, or leave out --target",
         )
-
-
-@dataclass(frozen=True)
-class _Parser:
-    """One value as it was given, and where: `source`."""
-
-    row: Option
-    raw: Any
-    source: str
-    base: Path
-
-    def value(self) -> Any:
-        """Return what the field takes. Raises `ConfigError`."""
-        match self.row.kind:
-            case "flag":
-                return self._flag()
-            case "text":
-                text = str(self.raw).strip()
-                if self.row.choices and text not in self.row.choices:
-                    raise self._bad(f"one of {', '.join(self.row.choices)}")
-                return text
-            case "path":
-                return self._path(str(self.raw))
-            case "list":
-                return self._list()
-            case "pairs":
-                return self._pairs()
-            case "int" | "float":
-                return self._number()
-
-    def _bad(self, expected: str) -> ConfigError:
-        return ConfigError(
-            f"{self.source}: {self.raw!r} is not {expected}",
-            remedy=f"{self.row.flag}: {self.row.help}",
-        )
-
-    def _within(self, number: float, what: str) -> Any:
-        low, high = self.row.limits or (float("-inf"), float("inf"))
-        if not low <= number <= high:
-            raise self._bad(f"{what} from {low:g} to {high:g}")
-        return number
-
-    def _flag(self) -> bool:
-        text = str(self.raw).strip().lower()
-        if text not in ("1", "true", "yes", "on", "0", "false", "no", "off"):
-            raise self._bad("yes or no")
-        return text in ("1", "true", "yes", "on")
-
-    def _path(self, text: str) -> Path:
-        try:
-            return (self.base / Path(text).expanduser()).absolute()
-        except (RuntimeError, ValueError, OSError):  # a home directory that nobody has
-            raise self._bad("a path that can be used") from None
-
-    def _list(self) -> tuple[str, ...] | tuple[int, ...]:
-        items: Sequence[str] = self.raw if isinstance(self.raw, list | tuple) else [str(self.raw)]
-        parts = [part.strip() for item in items for part in item.split(",") if part.strip()]
-        if not parts:
-            raise self._bad("a list of names separated by commas")
-        if not self.row.numbers:
-            return tuple(dict.fromkeys(parts))
-        numbers = [int(part) if part.isascii() and part.isdigit() else -1 for part in parts]
-        what = f"a list of {self.row.numbers}"
-        return tuple(dict.fromkeys(self._within(number, what) for number in numbers))
-
-    def _pairs(self) -> tuple[tuple[str, Path], ...]:
-        pairs = {}
-        for item in self.raw if isinstance(self.raw, list | tuple) else str(self.raw).split(","):
-            name, separator, file = str(item).partition("=")
-            if not separator or not name.strip() or not file.strip():
-                raise self._bad("MODEL=FILE")
-            pairs[name.strip()] = self._path(file.strip())
-        return tuple(pairs.items())
-
-    def _number(self) -> Any:
-        try:
-            number = int(str(self.raw)) if self.row.kind == "int" else float(str(self.raw))
-        except ValueError:
-            raise self._bad("a number") from None
-        return self._within(number, "a number")

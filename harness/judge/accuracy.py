@@ -190,9 +190,7 @@ def judge_part(
     """
     require(measurement.provenance, "a published accuracy", "real")
     problems, pairs = _problems(measurement, bound), paired_of(measurement)
-    eager_scores = measurement.reference_scores
-    base = 0.0 if eager_scores is None else eager_scores.percent(1)
-    base = base if published is None else published.top1
+    base, all_images = _base(measurement, published)
     points = tolerance_points(base, rule)
     allowed = f"{'±' if rule.side == 'both' else 'a drop of '}{points:.2f} points ({rule.source})"
     figures: Figures = {
@@ -218,12 +216,8 @@ def judge_part(
             if kind == "INCONCLUSIVE":
                 enough = images_to_decide(pairs, points, rule.side)
                 figures[FigureName.IMAGES_TO_DECIDE] = enough or WHOLE_SET
-            by = _BRIEFLY[measurement.reference_kind]
-            sentence = _compared(kind, pairs, interval, allowed, enough, by)
+            sentence = _compared(measurement, kind, pairs, interval, allowed, enough)
     images = counted(measurement.scores.images)
-    all_images = "nothing is published for this model"
-    if published is not None:
-        all_images = f"{published.top1:g} % is published for all {WHOLE_SET} images"
     return Verdict(
         kind=kind,
         sentence=joined(problems_text(problems), sentence, note),
@@ -389,6 +383,15 @@ def _reference_off(pairs: Paired, eager: Interval, published: Published) -> Prob
     return Problem(ProblemCode.REFERENCE_OFF, data)
 
 
+def _base(measurement: AccuracyMeasurement, published: Published | None) -> tuple[float, str]:
+    """Return the top-1 that a tolerance is a share of, and what is published, in words."""
+    eager = measurement.reference_scores
+    if published is None:
+        score = 0.0 if eager is None else eager.percent(1)
+        return score, "nothing is published for this model"
+    return published.top1, f"{published.top1:g} % is published for all {WHOLE_SET} images"
+
+
 def _smallest(interval: Interval, base: float, side: Side) -> float:
     """Return the tolerance, in percent of the top-1 `base`, that holds the whole interval."""
     low, high = interval
@@ -397,18 +400,19 @@ def _smallest(interval: Interval, base: float, side: Side) -> float:
 
 
 def _compared(
+    measurement: AccuracyMeasurement,
     kind: VerdictKind,
     pairs: Paired,
     interval: Interval,
     allowed: str,
     enough: int | None,
-    by: str,
 ) -> str:
     """Say how the two models compare; `enough` images would decide."""
     agree = {"PASS": "conversion agrees on ", "FAIL": "conversion changes the score on "}
     sentence = (
         f"{agree.get(kind, '')}{counted(pairs.n)}: top-1 "
-        f"{100.0 * pairs.compiled_correct / pairs.n:.2f} % where {by} has "
+        f"{100.0 * pairs.compiled_correct / pairs.n:.2f} % where "
+        f"{_BRIEFLY[measurement.reference_kind]} has "
         f"{100.0 * pairs.reference_correct / pairs.n:.2f} % on the same images: "
         f"{pairs.points:+.2f} points, 99 % interval {interval[0]:+.2f} to {interval[1]:+.2f}, "
         f"allowed {allowed}"
