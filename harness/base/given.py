@@ -1,4 +1,4 @@
-"""Values of options as they were given, in text or as pytest parses them, made what a field takes."""
+"""Values of options as they were given, as text or as pytest parses them, made a field's."""
 
 from __future__ import annotations
 
