@@ -14,8 +14,8 @@ from harness.base.errors import ConfigError
 from harness.base.families import available, families
 from harness.base.names import did_you_mean
 from harness.base.terms import CHECKS, Check
-from harness.catalog.schema import Catalog, Model
-from harness.networks.library import ONNX, PYTHON
+from harness.catalog.schema import IMAGENET_CLASSES, Catalog, Model
+from harness.networks.library import LIBRARIES, ONNX, PYTHON
 from harness.records.lines import PlannedCase
 from harness.settings import DEFAULT_BATCH_SIZES, Settings
 
@@ -87,6 +87,8 @@ def make_plan(catalog: Catalog, settings: Settings) -> Plan:
         _known(name, catalog.models, "model")
     for name in names:
         require_trust(name, catalog.models[name].network.source, settings)
+        if settings.stand_ins:
+            _require_stand_ins(catalog.models[name])
     for name in (*catalog.targets(), *([settings.target] if settings.target else [])):
         _known(name, available(), "target")
     return Plan(
@@ -116,6 +118,17 @@ def require_trust(model: str, source: str, settings: Settings) -> None:
         raise ConfigError(
             f"the network of {model} is built by code that is not the harness's: {source}",
             remedy=f"if you trust it, --trust-network={model} lets it run",
+        )
+
+
+def _require_stand_ins(model: Model) -> None:
+    """Refuse a model for which no stand-in weights can be made: they know ImageNet's classes."""
+    library = model.network.source.partition(":")[0]
+    if library not in LIBRARIES or model.classes < IMAGENET_CLASSES:
+        raise ConfigError(
+            f"there are no stand-ins for {model.id}, a model of your own",
+            remedy="give its file and its images: --data=DIR with --model-file=FILE or "
+            "--checkpoints=DIR, and --target in place of --rehearsal",
         )
 
 

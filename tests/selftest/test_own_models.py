@@ -21,6 +21,7 @@ from harness.images.dataset import find_image_set
 from harness.measure import accuracy
 from harness.networks import library
 from harness.records.measurements import ProblemCode
+from harness.run.own import draft
 from tests.selftest.image_folders import image_set
 from tests.selftest.own_model import COLOURS, NAMES, NETWORK, SIZE, put_images, trained
 
@@ -274,6 +275,14 @@ def test_a_draft_is_a_catalog_to_keep(own, started, shared, tmp_path):
     options = {"catalog": tmp_path / "kept.yaml", "checkpoints": own.root, "image_size": None}
     run = started(data=own.data, **options)
     assert run.plan.cases[0].id == "net_v1-bs4-cpu"
+
+
+def test_a_rehearsal_has_no_stand_ins_for_it(own, started, shared, tmp_path):
+    text = draft(started(data=own.data, model_file=own.root / "script.pt").settings)
+    (tmp_path / "kept.yaml").write_text(text, encoding="utf-8")
+    places = {"store": str(shared / "store"), "catalog": str(tmp_path / "kept.yaml")}
+    with pytest.raises(ConfigError, match="no stand-ins for script"):
+        _ = Run(resolve({"rehearsal": True, **places}, environment={})).plan
 
 
 def test_what_timm_keeps_beside_the_weights_is_read(own, tmp_path, started):
