@@ -328,8 +328,11 @@ def resolve(
     for key in ini.keys() - {key for row in OPTIONS for key in row.keys}:
         hint = did_you_mean(key, [row.ini for row in OPTIONS])
         raise ConfigError(f"pytest.ini: there is no key {key}", remedy=hint or "remove it")
-    if command_line.get("resume"):
-        command_line = _as_before(command_line, base)
+    (row,) = (row for row in OPTIONS if row.name == "resume")
+    others = (*map(environment.get, row.variables), *map(ini.get, row.keys))
+    if resume := command_line.get("resume") or next(filter(None, others), None):
+        # What the run had, also where it had the default: no variable of today changes it.
+        command_line, environment, ini = _as_before(command_line, Path(resume), base), {}, {}
     for row in OPTIONS:
         for source, raw in (
             (row.flag, command_line.get(row.name)),
@@ -360,28 +363,39 @@ def resolve(
 _FREE = frozenset({"resume", "resume_undecided", "models", "batch_sizes", "allow_inconclusive"})
 
 
-def _as_before(command_line: Mapping[str, Any], base: Path) -> dict[str, Any]:
+def _as_before(command_line: Mapping[str, Any], run: Path, base: Path) -> dict[str, Any]:
     """Return a command line with what it leaves out as the run had it that goes on.
 
     Raises:
         ConfigError: it asks for something else than that run, or there is no such run.
     """
-    from harness.records import reader
+    from harness.records import reader, writer
 
     given = {name: raw for name, raw in command_line.items() if raw not in (None, [], False)}
+    given["resume"] = str(run)
     try:
-        line = reader.read(base / Path(str(given["resume"])).expanduser()).run
-    except RecordError as error:
-        raise ConfigError(error.message, remedy=error.remedy) from None
+        records = reader.read(base / run.expanduser())
+        owner = (records.directory / writer.RESULTS).stat().st_uid
+    except (RecordError, OSError) as error:
+        raise ConfigError(str(error), remedy="name the directory of a run") from None
+    if owner not in (0, os.geteuid()):
+        raise ConfigError(
+            f"{records.directory} belongs to another user",
+            remedy="its options name programs: start a run of your own",
+        )
+    line = records.run
     before = {} if line is None else line.settings
     default = Settings().to_json()
     for row in OPTIONS:
         then = before.get(row.name, default[row.name])
         if row.name in given:
             now = _plain(Given(row, given[row.name], row.flag, base).value(), row)
+            if row.name == "target":
+                now = target_name(now)
             if now != then and row.name not in _FREE and row.group is not PLACES:
+                how = f"with {then}" if then else "without"
                 raise ConfigError(
-                    f"{row.flag}: the run that goes on had {then or 'another value'}",
+                    f"{row.flag}: the resumed run was started {how}",
                     remedy="leave it out: a resumed run takes its options; or start a new one",
                 )
         elif then != default[row.name] and row.name not in ("resume", "runs", "lang"):

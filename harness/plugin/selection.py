@@ -48,6 +48,14 @@ class Selection:
         self._left_out: list[str] = []  # ids of cases that were not selected
 
     @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """End a run again of which nothing is left."""
+        if self.run.left == frozenset() and not session.config.option.collectonly:
+            with refusing():
+                code = self.run.finish().exit_status
+            pytest.exit(f"nothing is left to run in {self.run.directory}", returncode=code)
+
+    @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
@@ -61,9 +69,6 @@ class Selection:
             done = [item for item in items if item.nodeid not in left]
             config.hook.pytest_deselected(items=done)
             items[:] = [item for item in items if item.nodeid in left]
-            if not (items or worker or config.option.collectonly):
-                end = self.run.end_again()
-                pytest.exit(f"nothing is left to run in {self.run.directory}", returncode=end)
         ids: list[str] = worker.get("acceptance_order", [])
         order = {case: place for place, case in enumerate(ids)}
         items.sort(key=lambda item: order.get(case.name, -1) if (case := case_of(item)) else -1)

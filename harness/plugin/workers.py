@@ -49,6 +49,8 @@ class WorkerHooks:
             yield
         except (EOFError, OSError, RuntimeError) as error:
             frames = traceback.extract_tb(error.__traceback__)
+            if self.run.begun:  # else any of them can be how a worker did not start
+                frames = traceback.StackSummary.from_list(frames[-1:])
             rooms = {Path(frame.filename).parent.name for frame in frames}
             if not (has_workers(session.config) and rooms & {"xdist", "execnet"}):
                 raise
@@ -87,7 +89,7 @@ class WorkerHooks:
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None]:
         """Record the cases that workers would have collected and run, had one come so far."""
         if self._lost and not (self._interrupted or self.run.begun):
-            why = f"no pytest worker came so far as to run a case ({self._lost})"
+            why = f"every pytest worker died before its first case ({self._lost})"
             sys.stderr.write(f"\n{why}\n")
             begin(self.run, [item.nodeid for item in session.perform_collect()])
             for nodeid in self.run.planned:

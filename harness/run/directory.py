@@ -7,6 +7,7 @@ import errno
 from pathlib import Path
 
 from harness.base.errors import ConfigError, RecordError
+from harness.base.locks import FileLock, LockTimeout
 
 LATEST = "latest"
 
@@ -22,6 +23,26 @@ def make_folder(path: Path) -> None:
             f"cannot make {path}: {error.strerror or error}",
             remedy=f"free disk space, or {remedy}" if full else remedy,
         ) from error
+
+
+def hold(directory: Path) -> FileLock:
+    """Keep others from going on with a run that goes on, until the lock is released.
+
+    Raises:
+        ConfigError: another process runs it.
+        RecordError: nothing can be written there.
+    """
+    lock = FileLock(directory / ".run.lock")
+    try:
+        lock.acquire(timeout_s=0.0, what="the run")
+    except LockTimeout as error:
+        raise ConfigError(
+            f"the run in {directory} still goes on: {error.holder}",
+            remedy="wait until it ends, or end it",
+        ) from None
+    except OSError as error:
+        raise RecordError(f"cannot write in {directory}: {error.strerror or error}") from error
+    return lock
 
 
 def point_latest(runs: Path, run_id: str) -> None:

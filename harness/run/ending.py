@@ -83,7 +83,7 @@ def _resumed(run: RunLine, resume: ResumeLine, records: RunRecords) -> str:
         then, now = ({_host_of(case).get(name, "") for case in part} for part in (before, after))
         if then and now and then != now:
             changed.append(f"{name} was {', '.join(sorted(then))}, is {', '.join(sorted(now))}")
-    said = f"{len(after)} of {len(records.plan)} cases ran again"
+    said = f"{len(after)} of {len(records.plan)} cases ran after the run was resumed"
     return f"{said}; changed meanwhile: {'; '.join(changed)}" if changed else said
 
 

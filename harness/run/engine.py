@@ -25,6 +25,7 @@ from harness import estimates
 from harness.base import files, host, processes, scratch, signals
 from harness.base.environment import ROOT
 from harness.base.errors import ConfigError, HarnessError, RecordError
+from harness.base.locks import FileLock
 from harness.base.progress import Progress
 from harness.base.stages import Stage
 from harness.base.store import Store
@@ -40,7 +41,7 @@ from harness.records.reader import RunRecords
 from harness.records.verdicts import Verdict
 from harness.run import known_failures
 from harness.run.case_record import error_info, nodeid_of, repeat_command, versions_of
-from harness.run.directory import make_folder, point_latest
+from harness.run.directory import hold, make_folder, point_latest
 from harness.run.ending import checks_over, end_records, publish
 from harness.run.guide_figures import guide_figures
 from harness.run.own import catalog_of
@@ -94,6 +95,7 @@ class Run:
         self.records: RunRecords | None = None  # once the run has ended
         self._catalog = catalog
         self._ahead: Ahead | None = None
+        self._lock: FileLock | None = None  # while it goes on
         self._begin = time.monotonic()
         self._reported: dict[tuple[Stage, str], str] = {}  # failed builds: who said it
 
@@ -198,14 +200,16 @@ class Run:
         self._take_given(chosen)
         tidy_dead(Store(self.settings.store))
         processes.ending.clear()
+        if self.earlier is None:
+            make_folder(self.directory)
+            point_latest(self.settings.runs, self.id)
+        self._lock = hold(self.directory)
         lines = self._going_on(cases) if self.earlier is not None else self._opening(cases)
         writer.append(self.directory, *lines)
         self.planned = dict(cases)
         self.progress.begin({nodeid: self.expected_s.get(case) for nodeid, case in cases})
 
     def _opening(self, cases: Sequence[tuple[str, Case]]) -> tuple[Line, ...]:
-        make_folder(self.directory)
-        point_latest(self.settings.runs, self.id)
         run = RunLine(
             run=self.id,
             target=self.settings.target or "",
@@ -227,8 +231,9 @@ class Run:
         return run, PlanLine(run=self.id, cases=planned)
 
     def _going_on(self, cases: Sequence[tuple[str, Case]]) -> tuple[Line, ...]:
-        """What failed to build before is tried again."""
-        shutil.rmtree(self.directory / "failures", ignore_errors=True)
+        """What failed to build before, and devices that were set aside, are tried again."""
+        for name in ("failures", "set-aside"):
+            shutil.rmtree(self.directory / name, ignore_errors=True)
         line = ResumeLine(
             run=self.id,
             started=files.now(),
@@ -265,6 +270,7 @@ class Run:
             RecordError: the records cannot be written.
         """
         self.progress.end()
+        lock = self._lock or hold(self.directory)
         checks = checks_over(reader.read(self.directory), self.catalog, self.settings)
         records = end_records(
             self.directory,
@@ -275,11 +281,8 @@ class Run:
             decide=decide,
         )
         self.records = publish(records, self.settings.lang)
+        lock.release()
         return self.records
-
-    def end_again(self) -> int:
-        """End a resumed run of which nothing is left; return its exit status."""
-        return self.finish().exit_status
 
     def summary(self) -> list[str]:
         """Return the finished run in a few lines, and where its report is."""

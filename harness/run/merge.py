@@ -51,6 +51,13 @@ class _Part:
     def name(self) -> str:
         return str(self.records.directory)
 
+    @property
+    def catalogs(self) -> frozenset[str]:
+        """Digests of the catalogs that judged its cases: several, where one was resumed."""
+        return frozenset(
+            {self.run.catalog_digest, *(one.catalog_digest for one in self.records.resumes)}
+        )
+
     def faults(self) -> list[str]:
         """Return why the records are not whole."""
         why = []
@@ -87,7 +94,7 @@ def merge(
     parts = _read(runs, output)
     _refuse_mixed(parts, other_catalog=allow_other_catalog)
     cases = _joined_cases(parts)
-    if catalog is not None and {part.run.catalog_digest for part in parts} != {catalog.digest}:
+    if catalog is not None and {one for part in parts for one in part.catalogs} != {catalog.digest}:
         catalog = None
     staged = output.with_name(f".{output.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
@@ -146,7 +153,7 @@ def _refuse_mixed(parts: Sequence[_Part], *, other_catalog: bool) -> None:
                 f"{part.name} is {part.run.provenance}",
                 remedy="merge runs of one provenance only",
             )
-        if part.run.catalog_digest != first.run.catalog_digest and not other_catalog:
+        if len(part.catalogs | first.catalogs) > 1 and not other_catalog:
             raise RecordError(
                 f"{first.name} and {part.name} were judged by different catalogs",
                 remedy="run them with one baselines.yaml, or pass --allow-other-catalog",
@@ -159,6 +166,12 @@ def _notes(parts: Sequence[_Part], *, with_ratios: bool) -> list[str]:
         f"{int(Exit.MACHINE_TROUBLE)} at best"
         for part in parts
         for why in part.faults()
+    ]
+    notes += [
+        f"{part.name}: {check.sentence}"
+        for part in parts
+        for check in part.records.checks
+        if check.name is CheckName.RESUMED
     ]
     names = {check.name for part in parts for check in part.records.checks}
     if CheckName.RATIO in names and not with_ratios:

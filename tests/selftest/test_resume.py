@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,6 +12,7 @@ from harness.base.errors import ConfigError
 from harness.catalog.load import load_catalog
 from harness.records import reader, writer
 from harness.records.lines import CheckName, PlanLine, ResumeLine, RunLine
+from harness.run.directory import hold
 from harness.run.ending import checks_over
 from harness.settings import resolve
 from tests.selftest import report_samples as samples
@@ -36,10 +39,10 @@ def test_a_killed_run_goes_on_with_what_is_left(run_pytest, built):
     assert found.cases[:1] == kept
     assert len(found.cases) == len(found.plan) == 2
     (check,) = (one for one in found.checks if one.name is CheckName.RESUMED)
-    assert check.sentence == "1 of 2 cases ran again"
+    assert check.sentence == "1 of 2 cases ran after the run was resumed"
     assert "--resume" not in found.cases[1].repeat[0]
-    again = run_pytest(f"--resume={run}")
-    assert again.code == 0
+    again = run_pytest(f"--resume={run}", "-n", "1")
+    assert again.code == 0, again.output
     assert "nothing is left to run" in again.output
     assert reader.read(run).cases == found.cases
     (only,) = run.parent.glob("2*")
@@ -52,11 +55,31 @@ def test_a_run_goes_on_with_its_own_options(tmp_path):
     line = RunLine(run="r", provenance="simulated", started="", settings=settings.to_json())
     writer.append(tmp_path, line)
     resumed = {"resume": str(tmp_path)}
-    same = resolve(resumed, {"HARNESS_BUDGET": "7"})
+    # No variable and no key of today changes what was asked for, also where nothing was.
+    same = resolve(resumed, {"HARNESS_BUDGET": "7", "HARNESS_DEVICE": "1"}, {"harness_seed": "3"})
     assert replace(same, resume=None) == settings
+    assert resolve({}, {"HARNESS_RESUME": str(tmp_path)}) == same
+    assert resolve({**resumed, "target": "310p3"}, {}) == same
     assert resolve({**resumed, "budget": "3", "batch_sizes": "1"}, {}).batch_sizes == (1,)
     with pytest.raises(ConfigError, match="--budget"):
         resolve({**resumed, "budget": "4"}, {})
+
+
+def test_the_run_of_another_user_is_not_resumed(tmp_path, monkeypatch):
+    writer.append(tmp_path, RunLine(run="r", provenance="rehearsal", started=""))
+    if os.geteuid() == 0:
+        os.chown(tmp_path / writer.RESULTS, 4243, -1)
+    monkeypatch.setattr("harness.settings.os", SimpleNamespace(geteuid=lambda: 4242))
+    with pytest.raises(ConfigError, match="belongs to another user"):
+        resolve({"resume": str(tmp_path)}, {})
+
+
+def test_a_run_that_goes_on_is_not_resumed(tmp_path):
+    lock = hold(tmp_path)
+    with pytest.raises(ConfigError, match="still goes on"):
+        hold(tmp_path)
+    lock.release()
+    hold(tmp_path).release()
 
 
 def test_what_changed_since_is_named(tmp_path):
@@ -79,7 +102,7 @@ def test_what_changed_since_is_named(tmp_path):
     found = reader.read(tmp_path)
     assert found.cases == tuple(cases)
     said = " ".join(one.sentence for one in checks_over(found, load_catalog(TINY), settings))
-    assert "1 of 2 cases ran again" in said
+    assert "1 of 2 cases ran after the run was resumed" in said
     assert "the catalog aaaaaaaaaaaa is now bbbbbbbbbbbb" in said
     assert "24.1" in said
 
