@@ -12,6 +12,7 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import os
 import re
 import sys
 import warnings
@@ -23,6 +24,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import NetworkError
+from harness.base.store import file_digest
 
 if TYPE_CHECKING:
     import torch
@@ -191,23 +193,29 @@ def _by_function(source: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
 
 
 def _digest_of(module: str) -> str:
-    """Return a digest of the Python files of a user's module, or of the package that it is in: what
-    they build is in no library's version. Nothing is imported.
+    """Return a digest of the Python files of a user's module, of what lies in its folder, which it
+    may import, or of its package: what they build is in no library's version. Nothing is imported.
     """
     top = module.partition(".")[0]
     try:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         spec = None
-    if spec is None:
+    places = [Path(place) for place in (spec and spec.submodule_search_locations) or ()]
+    if spec and spec.has_location and spec.origin and not places:
+        places = [Path(spec.origin).parent]
+    files = {path.relative_to(place): path for place in places for path in place.rglob("*.py")}
+    digest, none = hashlib.sha256(), True
+    for name, path in sorted(files.items()):
+        environment = any(part.startswith(".") or part == "site-packages" for part in name.parts)
+        if path.is_file() and not environment:
+            none = False
+            digest.update(os.fsencode(f"{name} {file_digest(path)}\n"))
+    if none:
         raise NetworkError(
-            f"there is no module {top}", remedy="put the folder that it is in into PYTHONPATH"
+            f"there is no Python file of a module {top}",
+            remedy="put the folder that it is in into PYTHONPATH",
         )
-    folders = [Path(place) for place in spec.submodule_search_locations or ()]
-    files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
-    digest = hashlib.sha256()
-    for path in files or [Path(spec.origin or "")]:
-        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

@@ -244,3 +244,29 @@ def test_other_failures_of_the_import_are_told(tmp_path: Path) -> None:
     )
     line = "torchvision cannot be imported: RuntimeError: versions do not fit"
     assert in_child(code, tmp_path).splitlines() == [line, line]
+
+
+def test_an_edit_beside_a_module_of_ones_own_is_another_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_net.py").write_text("from own_layers import build")
+    digests = set()
+    for text in ("build = 1", "build = 2"):
+        (tmp_path / "own_layers.py").write_text(text)
+        digests.add(library_version("python:own_net:build"))
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "other.py").write_text("")
+    digests.add(library_version("python:own_net:build"))
+    assert len(digests) == 2
+
+
+@pytest.mark.parametrize("module", ["own_folder", "own_absent", "sys"])
+def test_a_module_without_a_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_folder").mkdir()  # Python takes it for a namespace package
+    with pytest.raises(NetworkError, match=module) as caught:
+        library_version(f"python:{module}:build")
+    assert caught.value.remedy
