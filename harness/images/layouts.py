@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,7 @@ WHAT_IS_WANTED = (
 _VAL_NAME = re.compile(r"ILSVRC2012_val_\d+(_n\d{8})?\.jpe?g", re.IGNORECASE | re.ASCII)
 _WNID_IN_NAME = re.compile(r"(?<=^ILSVRC2012_val_\d{8})_(n\d{8})(?=\.|$)", re.ASCII)
 _SUFFIXES = (".jpeg", ".jpg", ".png")
+_OTHERS = (".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")  # ImageFolder takes most
 _TRAINING_NAME = re.compile(r"n\d{8}_\d+(_n\d{8})?\.jpe?g", re.IGNORECASE | re.ASCII)
 
 
@@ -80,9 +81,12 @@ def find(root: Path) -> Layout:
         for recognise in (flat, wnid_folders)
         if (layout := recognise(folder)) is not None
     ]
-    # Last: a picture of a README beside val/ is no data set.
+    # Last: a picture of a README beside val/ is no data set, nor is a folder of thumbnails.
+    refused: list[DataError] = []
     for recognise in (own, class_folders):
-        layouts = layouts or [one for folder in folders if (one := recognise(folder)) is not None]
+        layouts = layouts or list(_usable(recognise, folders, refused))
+    if refused and not layouts:
+        raise refused[0]
     if not layouts:
         looked = ", nor in ".join(f"{folder}, which holds {_content(folder)}" for folder in folders)
         raise DataError(f"no known layout of images in {looked}", remedy=WHAT_IS_WANTED)
@@ -93,6 +97,20 @@ def find(root: Path) -> Layout:
             remedy="name the one that is meant, or sort the rest of the images too",
         )
     return layouts[0]
+
+
+def _usable(
+    recognise: Callable[[Path], Layout | None], folders: Iterable[Path], refused: list[DataError]
+) -> Iterator[Layout]:
+    """Yield the layouts that can be used; why others cannot goes into `refused`."""
+    for folder in folders:
+        try:
+            layout = recognise(folder)
+        except DataError as error:
+            refused.append(error)
+        else:
+            if layout is not None:
+                yield layout
 
 
 def flat(folder: Path) -> Layout | None:
@@ -135,6 +153,12 @@ def class_folders(folder: Path) -> Layout | None:
             f"{len(empty)} of {len(names)} class folders in {folder} have no image: {some(empty)}",
             remedy="put images into them, or take them away: each folder is a class",
         )
+    if left_out := sorted(_left_out(folder, names)):
+        raise DataError(
+            f"{len(left_out)} images in the class folders of {folder} are no JPEG or PNG, or lie "
+            f"in folders below: {some(left_out)}",
+            remedy="convert them, move them into the folder of their class, or take them away",
+        )
     if len(names) < 2:
         raise DataError(
             f"{folder} has one class folder alone, {names[0]}: two classes are the least",
@@ -142,6 +166,17 @@ def class_folders(folder: Path) -> Layout | None:
         )
     paths = tuple(path for name in names for path in images[name])
     return Layout(folder, f"{len(names)} class folders", paths, classes=tuple(names))
+
+
+def _left_out(root: Path, names: Iterable[str]) -> Iterator[str]:
+    """Yield images that torchvision's `ImageFolder` would take and that are not taken here."""
+    for name in names:
+        for place, folders, files in os.walk(root / name):
+            folders[:] = [one for one in folders if not one.startswith(".")]
+            suffixes = _OTHERS if Path(place) == root / name else (*_SUFFIXES, *_OTHERS)
+            for file in files:
+                if file.lower().endswith(suffixes) and not file.startswith("."):
+                    yield _printable(os.path.relpath(os.path.join(place, file), root))
 
 
 def wnid_folders(folder: Path) -> Layout | None:

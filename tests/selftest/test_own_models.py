@@ -180,6 +180,11 @@ def broken(kind: str, own: SimpleNamespace, folder: Path) -> dict[str, Any]:
         case "an empty class folder":
             put_images(data)
             (data / "wolf").mkdir()
+        case "images that are left out":
+            put_images(data)
+            (data / "猫" / "sub").mkdir()
+            for name in ("9.webp", "sub/8.png", ".trash.gif"):
+                (data / "猫" / name).write_bytes(b"-")
         case "one class folder":
             put_images(data, {"猫": COLOURS["猫"]})
         case "another number of classes":
@@ -206,6 +211,7 @@ def broken(kind: str, own: SimpleNamespace, folder: Path) -> dict[str, Any]:
     [
         ("no image", "no known layout of images"),
         ("an empty class folder", "1 of 4 class folders in .* have no image: wolf"),
+        ("images that are left out", r"2 images .*: 猫/9\.webp, 猫/sub/8\.png"),
         ("one class folder", "one class folder alone"),
         ("another number of classes", "4 class folders .*, the network has 3 classes"),
         ("another network", "timm:resnet10t does not take these weights"),
@@ -326,6 +332,13 @@ def test_a_list_has_labels_of_any_number_of_classes(own, tmp_path):
 def test_labels_beside_class_folders_are_not_left_out_in_silence(own, tmp_path):
     with pytest.raises(DataError, match="has class folders"):
         find_image_set(own.data, tmp_path / "labels.txt")
+
+
+def test_a_stray_picture_hides_no_class_folders(own, tmp_path):
+    put_images(tmp_path / "val")
+    (tmp_path / "thumbs").mkdir()
+    Image.new("RGB", (80, 80)).save(tmp_path / "thumbs" / "x.png")
+    assert find_image_set(tmp_path).classes == tuple(NAMES)
 
 
 def test_files_of_the_same_name_in_two_class_folders_are_two_images(own):
