@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.base.environment import ROOT
-from harness.base.errors import ConfigError, RecordError
+from harness.base.errors import ConfigError
 from harness.base.families import families, family_of, rehearsal_target, target_name
-from harness.base.given import Given
+from harness.base.given import Given, plain
 from harness.base.locks import lease_folder
 from harness.base.names import did_you_mean
 from harness.base.options import (
@@ -275,15 +275,7 @@ class Settings:
 
     def to_json(self) -> dict[str, Any]:
         """For a record: JSON values, paths as text."""
-        return {row.name: _plain(self.value(row), row) for row in OPTIONS}
-
-
-def _plain(value: Any, row: Option) -> Any:
-    if isinstance(value, Path):
-        return str(value)
-    if row.kind == "pairs":
-        return {name: str(path) for name, path in value}
-    return list(value) if isinstance(value, tuple) else value
+        return {row.name: plain(self.value(row), row) for row in OPTIONS}
 
 
 OPTIONS: tuple[Option, ...] = (
@@ -332,7 +324,11 @@ def resolve(
     others = (*map(environment.get, row.variables), *map(ini.get, row.keys))
     if resume := command_line.get("resume") or next(filter(None, others), None):
         # What the run had, also where it had the default: no variable of today changes it.
-        command_line, environment, ini = _as_before(command_line, Path(resume), base), {}, {}
+        from harness.records.resumed import as_before  # reads records, for which there is pydantic
+
+        default = Settings().to_json()
+        command_line = as_before(command_line, base / resume, base, OPTIONS, default)
+        environment, ini = {}, {}
     for row in OPTIONS:
         for source, raw in (
             (row.flag, command_line.get(row.name)),
@@ -357,57 +353,6 @@ def resolve(
     settings = Settings(**values, targets=tuple(targets))
     _ = settings.selection  # raises where its options do not go together
     return settings
-
-
-# What may differ from the run that goes on: which of its cases run, and what is made of them.
-_FREE = frozenset({"resume", "resume_undecided", "models", "batch_sizes", "allow_inconclusive"})
-
-
-def _as_before(command_line: Mapping[str, Any], run: Path, base: Path) -> dict[str, Any]:
-    """Return a command line with what it leaves out as the run had it that goes on.
-
-    Raises:
-        ConfigError: it asks for something else than that run, or there is no such run.
-    """
-    from harness.records import reader, writer
-
-    given = {name: raw for name, raw in command_line.items() if raw not in (None, [], False)}
-    given["resume"] = str(run)
-    try:
-        records = reader.read(base / run.expanduser())
-        owner = (records.directory / writer.RESULTS).stat().st_uid
-    except (RecordError, OSError) as error:
-        raise ConfigError(str(error), remedy="name the directory of a run") from None
-    if owner not in (0, os.geteuid()):
-        raise ConfigError(
-            f"{records.directory} belongs to another user",
-            remedy="its options name programs: start a run of your own",
-        )
-    line = records.run
-    before = {} if line is None else line.settings
-    default = Settings().to_json()
-    for row in OPTIONS:
-        then = before.get(row.name, default[row.name])
-        if row.name in given:
-            now = _plain(Given(row, given[row.name], row.flag, base).value(), row)
-            if row.name == "target":
-                now = target_name(now)
-            if now != then and row.name not in _FREE and row.group is not PLACES:
-                how = f"with {then}" if then else "without"
-                raise ConfigError(
-                    f"{row.flag}: the resumed run was started {how}",
-                    remedy="leave it out: a resumed run takes its options; or start a new one",
-                )
-        elif then != default[row.name] and row.name not in ("resume", "runs", "lang"):
-            given[row.name] = _typed(then)
-    return given
-
-
-def _typed(value: Any) -> Any:
-    """Return a recorded value as somebody types it."""
-    if isinstance(value, Mapping):
-        return [f"{name}={path}" for name, path in value.items()]
-    return ",".join(map(str, value)) if isinstance(value, list) else value
 
 
 def with_target(settings: Settings, target: str | None, detection: str = "") -> Settings:

@@ -89,3 +89,12 @@ class Given:
         except ValueError:
             raise self._bad("a number") from None
         return self._within(number, "a number")
+
+
+def plain(value: Any, row: Option) -> Any:
+    """Return an option's value as JSON has it."""
+    if isinstance(value, Path):
+        return str(value)
+    if row.kind == "pairs":
+        return {name: str(path) for name, path in value}
+    return list(value) if isinstance(value, tuple) else value

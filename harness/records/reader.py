@@ -50,11 +50,11 @@ class RunRecords:
         """Cases for each outcome; planned cases without a line count as `not_run`."""
         return count(self.plan, self.cases)
 
-    def unfinished(self, *also: str) -> tuple[str, ...]:
-        """Return the node ids of planned cases without a line, or with an error, a crash or one of
-        the outcomes `also`.
+    def unfinished(self, *, undecided: bool = False) -> tuple[str, ...]:
+        """Return the node ids of planned cases without a line, or with an error or a crash;
+        `undecided`: of those that are inconclusive, too.
         """
-        again = {"error", "crashed", *also}
+        again = {"error", "crashed", *(["inconclusive"] if undecided else [])}
         ended = {one.nodeid for one in self.cases if one.outcome not in again}
         return tuple(one.nodeid for one in self.plan if one.nodeid not in ended)
 

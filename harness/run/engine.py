@@ -126,8 +126,7 @@ class Run:
         """The node ids that a resumed run still has to run; None: all of the plan."""
         if self.earlier is None:
             return None
-        undecided = "inconclusive" if self.settings.resume_undecided else ""
-        return frozenset(self.earlier.unfinished(undecided))
+        return frozenset(self.earlier.unfinished(undecided=self.settings.resume_undecided))
 
     @property
     def begun(self) -> bool:

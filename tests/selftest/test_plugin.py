@@ -269,7 +269,7 @@ def test_workers_that_never_start_leave_records_and_a_report(run_pytest, tmp_pat
     )
     assert done.code == 7, done.output  # machine
     assert "INTERNALERROR" not in done.output and "Traceback" not in done.output
-    assert done.output.count("\nno pytest worker came so far") == 1
+    assert done.output.count("\nevery pytest worker died before its first case") == 1
     assert set(done.outcomes().values()) == {"crashed"} and len(done.outcomes()) == 2
     assert "crashed" in (done.run_dir / "report.html").read_text()
 

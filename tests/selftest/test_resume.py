@@ -69,7 +69,7 @@ def test_the_run_of_another_user_is_not_resumed(tmp_path, monkeypatch):
     writer.append(tmp_path, RunLine(run="r", provenance="rehearsal", started=""))
     if os.geteuid() == 0:
         os.chown(tmp_path / writer.RESULTS, 4243, -1)
-    monkeypatch.setattr("harness.settings.os", SimpleNamespace(geteuid=lambda: 4242))
+    monkeypatch.setattr("harness.records.resumed.os", SimpleNamespace(geteuid=lambda: 4242))
     with pytest.raises(ConfigError, match="belongs to another user"):
         resolve({"resume": str(tmp_path)}, {})
 
@@ -118,7 +118,7 @@ def test_what_is_left_of_a_run(tmp_path):
     writer.append(tmp_path, RunLine(run="r", provenance="real", started=""), plan, *lines)
     found = reader.read(tmp_path)
     assert found.unfinished() == tuple(case.nodeid for case in cases[2:])
-    assert found.unfinished("inconclusive") == tuple(case.nodeid for case in cases[1:])
+    assert found.unfinished(undecided=True) == tuple(case.nodeid for case in cases[1:])
 
 
 def test_last_failed_and_stepwise_choose_what_failed(run_pytest, tmp_path, built):
