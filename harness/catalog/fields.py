@@ -91,14 +91,15 @@ Note = Annotated[str, Field(max_length=2000)]
 Id = Annotated[str, matching(r"[a-z0-9][a-z0-9-]{0,63}", "a name of a-z, 0-9 and -")]
 # Ids of models become folders and parts of test ids.
 ModelId = Annotated[str, matching(r"[a-z0-9_]{1,64}", "a name of a-z, 0-9 and _")]
-FileName = Annotated[
-    str, matching(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", "the name of a file, without a folder")
-]
+FILE_NAME = r"[^\W_][\w .()+-]{0,127}"  # letters of any script
+FileName = Annotated[str, matching(FILE_NAME, "the name of a file, without a folder")]
 Url = Annotated[str, matching(r"https?://[!-~]+", "an http: or https: address, no spaces")]
 # Names go into atc's --input_shape="name:1,3,224,224", where ':', ',' and ';' separate.
 TensorName = Annotated[
     str, matching(r"[A-Za-z_][A-Za-z0-9_./-]{0,127}", "the name of an ONNX tensor")
 ]
+# Nothing parses an output's name: PyTorch numbers it where none is given, `495`.
+OutputName = Annotated[str, matching(r"[!-~]{1,128}", "the name of an ONNX tensor")]
 Md5 = Annotated[str, matching(r"[0-9a-fA-F]{32}", "32 hex digits (md5)"), AfterValidator(str.lower)]
 Sha256 = Annotated[
     str, matching(r"[0-9a-fA-F]{64}", "64 hex digits (sha256)"), AfterValidator(str.lower)

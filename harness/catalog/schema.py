@@ -33,6 +33,7 @@ from harness.catalog.fields import (
     Md5,
     ModelId,
     Note,
+    OutputName,
     Percent,
     Section,
     Sha256,
@@ -97,7 +98,7 @@ class InputSpec(Section):
 class OutputSpec(Section):
     """The only output: logits `float32[B, classes]` under `name` in ONNX."""
 
-    name: TensorName
+    name: OutputName
 
 
 class Published(Section):

@@ -19,6 +19,7 @@ from harness.base.errors import CheckpointError, ConfigError
 from harness.base.host import required_version
 from harness.base.stages import Stage
 from harness.base.store import Store, file_digest, source_digest
+from harness.catalog.fields import FILE_NAME
 from harness.catalog.load import load_catalog, parse_catalog
 from harness.catalog.schema import Catalog
 from harness.images.dataset import find_image_set
@@ -56,6 +57,11 @@ def draft(settings: Settings) -> str:
     file = settings.model_file
     if file is None:
         raise ConfigError("no model file is named", remedy="--model-file=FILE")
+    if not re.fullmatch(FILE_NAME, file.name):
+        raise ConfigError(
+            f"--model-file: no catalog takes the name {file.name!r}",
+            remedy="rename the file: letters, digits, spaces and ._()+-, a letter or digit first",
+        )
     name = re.sub(r"[^a-z0-9]+", "_", file.stem.lower()).strip("_")[:64] or "own"
     require_trust(name, settings.network or "", settings)
     try:

@@ -11,6 +11,7 @@ import ast
 import contextlib
 import json
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,11 @@ def _facts(
         raise CheckpointError(
             f"the file names {len(names)} classes ({some(names)}), its network has {classes}",
             remedy="write the file again with the names of its own classes",
+        )
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise CheckpointError(
+            f"its class names repeat: {some(twice)}",
+            remedy="write the file again with a name of its own for each class",
         )
     return {
         "source": source,

@@ -131,6 +131,20 @@ def test_exchanged_channels_of_an_onnx_file_are_caught_by_the_weights(own, start
     assert ProblemCode.LOGITS_DIFFER in {one.code for one in case.verdict.problems}
 
 
+@pytest.mark.parametrize(
+    ("file", "output"), [("网络 (1).onnx", "495"), ("Net (1).onnx", "/fc/Gemm_output_0")]
+)
+def test_names_as_exports_and_browsers_give_them_are_taken(own, started, tmp_path, file, output):
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(own.root / "net.onnx")
+    rename(model.graph, "logits", output)
+    onnx.save(model, str(tmp_path / file))
+    options = {"simulate_ascend": True, "target": None} if output == "495" else {}
+    run = started(data=own.data, model_file=tmp_path / file, **options)
+    (case,) = run.execute([run.plan.cases[0]]).cases
+    assert (case.outcome, case.measured) == ("passed", 100.0)
+
+
 def rename(graph: Any, old: str, new: str) -> None:
     for value in (*graph.input, *graph.output):
         value.name = new if value.name == old else value.name
@@ -199,6 +213,13 @@ def broken(kind: str, own: SimpleNamespace, folder: Path) -> dict[str, Any]:
         case "no weights":
             (folder / "page.pth").write_text("<html>log in</html>")
             return {**good, "model_file": folder / "page.pth"}
+        case "two classes of one name":
+            names = {"arch": "test_resnet", "class_names": ["猫", "wolf", "猫"]}
+            torch.save({**names, "model": own.network.state_dict()}, folder / "twice.pth")
+            return {**good, "model_file": folder / "twice.pth"}
+        case "a name that no catalog takes":
+            (folder / "a;b.pth").write_bytes((own.root / "Net-v1.pth").read_bytes())
+            return {**good, "model_file": folder / "a;b.pth"}
         case "two catalogs":
             return {**good, "catalog": "baselines.yaml"}
         case "a network without a file":
@@ -218,6 +239,8 @@ def broken(kind: str, own: SimpleNamespace, folder: Path) -> dict[str, Any]:
         ("no network named", "does not say of which network"),
         ("no file", "No such file"),
         ("no weights", "is a web page"),
+        ("two classes of one name", "its class names repeat: 猫"),
+        ("a name that no catalog takes", r"no catalog takes the name 'a;b\.pth'"),
         ("two catalogs", "both say what to run"),
         ("a network without a file", "says nothing without --model-file"),
     ],
