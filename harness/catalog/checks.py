@@ -35,6 +35,7 @@ def problems_between(contents: Contents) -> Iterator[Problem]:
         for relation in (_names, _network, _checkpoint, _classes, _crop, _ranks, _throughput):
             for problem in relation(model, contents):
                 yield Problem(("models", name, *problem.path), problem.text, problem.hint)
+    yield from _editions(contents)
     yield from _known_failures(contents)
 
 
@@ -169,6 +170,42 @@ def _throughput(model: Model, contents: Contents) -> Iterator[Problem]:
                     "already; expected one judging figure",
                     "name the batch sizes that this table judges: `judged: []` for none",
                 )
+
+        yield from _guide_first(index, table, model, contents)
+
+
+def _guide_first(
+    index: int, table: BaselineTable, model: Model, contents: Contents
+) -> Iterator[Problem]:
+    """Another edition judges nothing that the model's guide has a figure for."""
+    source = contents.sources.get(table.source)
+    if source is None or source.edition_of != model.guide:
+        return
+    for own in model.throughput:
+        if (own.source, own.target) != (model.guide, table.target) or own.not_comparable:
+            continue
+        for batch_size in filter(table.judges, own.fps):
+            yield Problem(
+                ("throughput", index, "fps", batch_size),
+                f"{table.source} judges batch size {batch_size} of {table.target}, for which "
+                f"{model.guide} itself has a figure",
+                "`judged` names the batch sizes that the guide does not have: `[]` for none",
+            )
+
+
+def _editions(contents: Contents) -> Iterator[Problem]:
+    """An edition has a date, and is that of a source which is no edition itself."""
+    for name, source in contents.sources.items():
+        if source.edition_of is None:
+            continue
+        of = contents.sources.get(source.edition_of)
+        if of is None or of.edition_of is not None:
+            others = [n for n, one in contents.sources.items() if one.edition_of is None]
+            text = f"found {shown(source.edition_of)}; expected a source that is no edition itself"
+            yield Problem(("sources", name, "edition_of"), text, suggest(source.edition_of, others))
+        if source.date is None:
+            text = "the date of the edition is missing"
+            yield Problem(("sources", name), text, "write the commit's: `date: 2023-01-06`")
 
 
 def _judged(table: BaselineTable) -> Iterator[Problem]:

@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field, create_model, field_validator
+from pydantic import Field, ValidationInfo, create_model, field_validator
 
 from harness.base.errors import CatalogError
 from harness.base.families import families, target_name
@@ -57,10 +57,15 @@ Unit = Literal["chip", "card"]
 
 
 class Source(Section):
-    """A document that figures and rules are taken from. `where`: repository, path, commit."""
+    """A document that figures and rules are taken from. `where`: repository, path, commit.
+
+    `edition_of`: the source of which it is another edition, as of `date`.
+    """
 
     title: Line
     where: Annotated[str, Field(min_length=1, max_length=500)]
+    date: Day | None = None
+    edition_of: Id | None = None
 
 
 class NetworkSpec(Section):
@@ -164,6 +169,7 @@ class _Facts(Value):
     note: Note = ""
     provenance: Provenance = "real"
     not_comparable: Note = ""
+    edition: str = ""  # the date of its source
 
 
 class BaselineTable(_Facts, Section):
@@ -173,6 +179,8 @@ class BaselineTable(_Facts, Section):
     with `not_comparable`, the reason, is recorded and never judged. `chip_fps` are the figures of
     one chip from which a card's were computed.
     """
+
+    injected: ClassVar[frozenset[str]] = frozenset({"edition"})
 
     fps: Annotated[Mapping[BatchSize, Fps], Field(min_length=1)]
     chip_fps: Mapping[BatchSize, Fps] = Field(default_factory=dict)
@@ -218,6 +226,7 @@ class Baseline(_Facts):
     fps: float
     chip_fps: float | None
     judged: bool
+    others: tuple[Baseline, ...] = ()  # other figures of this batch size: of other editions
 
     @property
     def comparable(self) -> bool:
@@ -289,6 +298,7 @@ class Model(Section):
     accuracy: Accuracy | None = None  # None: nothing is published for it
     throughput: tuple[BaselineTable, ...] = ()
     ratios: tuple[RatioRule, ...] = ()
+    simplify: Literal["each-batch-size", "dynamic-batch"] = "each-batch-size"
 
     @property
     def published(self) -> Published | None:
@@ -333,12 +343,16 @@ class Model(Section):
         """One figure for each batch size of a target, by batch size.
 
         The judged figure where there is one (at most one: checked on loading), otherwise the
-        first that is recorded.
+        first that is recorded; beside it, the `others`.
         """
         figures = self.figures(target)
         first = {figure.batch_size: figure for figure in reversed(figures)}
         judged = {figure.batch_size: figure for figure in figures if figure.judged}
-        return dict(sorted((first | judged).items()))
+        chosen = dict(sorted((first | judged).items()))
+        for size, one in chosen.items():
+            others = tuple(o for o in figures if o.batch_size == size and o is not one)
+            chosen[size] = one.model_copy(update={"others": others})
+        return chosen
 
     def baseline(self, target: str, batch_size: int) -> Baseline | None:
         """Return the figure of `baselines` for a batch size; None where nothing is published."""
@@ -393,8 +407,20 @@ class Contents(Section):
 
     @field_validator("models")
     @classmethod
-    def _named(cls, models: Mapping[str, Model]) -> Mapping[str, Model]:
-        return {name: model.model_copy(update={"id": name}) for name, model in models.items()}
+    def _named(cls, models: Mapping[str, Model], info: ValidationInfo) -> Mapping[str, Model]:
+        sources = info.data.get("sources", {})
+
+        def dated(table: BaselineTable) -> BaselineTable:
+            source = sources.get(table.source)
+            date = source and source.date
+            return table.model_copy(update={"edition": date.isoformat()}) if date else table
+
+        return {
+            name: model.model_copy(
+                update={"id": name, "throughput": tuple(map(dated, model.throughput))}
+            )
+            for name, model in models.items()
+        }
 
 
 class Catalog(Contents):

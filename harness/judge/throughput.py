@@ -17,7 +17,7 @@ from harness.judge.shared import Figures, require
 from harness.judge.wording import apart, counted, decimal, joined, problems_text
 from harness.records.conditions import Setup
 from harness.records.measurements import Problem, ProblemCode, ThroughputMeasurement
-from harness.records.verdicts import FigureName, Reference, Verdict
+from harness.records.verdicts import Edition, FigureName, Reference, Verdict
 
 # A rehearsal must reach eager PyTorch's speed within this share.
 EAGER_TOLERANCE_PERCENT = 10.0
@@ -49,7 +49,7 @@ def judge_throughput(
         why = f"the published figure is a {baseline.chip}'s, this is a {chip}"
     else:
         return judge_baseline(measurement, baseline, note=note)
-    return record_speed(measurement, why, note=note)
+    return record_speed(measurement, why, note=note, editions=_editions(baseline, measurement))
 
 
 def judge_baseline(
@@ -73,6 +73,7 @@ def judge_baseline(
         card = f"that of a card with {baseline.chips_per_card} chips"
         uncounted = f"the figure is {card}, and {seen}"
     differences = setup_differences(baseline, measurement.setup)
+    others = ", ".join(f"{decimal(one.fps)} ({one.source})" for one in baseline.others)
     figures: Figures = {
         FigureName.BASELINE_FPS: baseline.fps,
         FigureName.RATIO: round(fps / baseline.fps, 4),
@@ -88,7 +89,13 @@ def judge_baseline(
         floor=floor,
         whole=baseline.fps,
         reference=Reference(
-            "baseline", baseline.fps, "fps", baseline.source, baseline.note, baseline.provenance
+            kind="baseline",
+            value=baseline.fps,
+            unit="fps",
+            source=baseline.source,
+            note=baseline.note,
+            provenance=baseline.provenance,
+            editions=_editions(baseline, measurement),
         ),
         compared=f"{apart(fps, floor, baseline.fps)} fps against {decimal(baseline.fps)} "
         f"({baseline.source}), at least {asked} is asked for",
@@ -98,6 +105,7 @@ def judge_baseline(
         note=joined(
             note,
             f"not alike: {', '.join(differences)}" if differences else "",
+            f"also published: {others}" if others else "",
             _idleness(measurement),
         ),
     )
@@ -141,7 +149,13 @@ def judge_eager_speed(
     )
 
 
-def record_speed(measurement: ThroughputMeasurement, why: str, *, note: str = "") -> Verdict:
+def record_speed(
+    measurement: ThroughputMeasurement,
+    why: str,
+    *,
+    note: str = "",
+    editions: tuple[Edition, ...] = (),
+) -> Verdict:
     """Record a speed where nothing comparable is published: neither green nor red.
 
     On a device that was busy, throttled or unhealthy not even that: INCONCLUSIVE. Wrong outputs
@@ -165,10 +179,29 @@ def record_speed(measurement: ThroughputMeasurement, why: str, *, note: str = ""
         rule="throughput-recorded",
         unit="fps",
         measured=measurement.timing.fps,
-        reference=Reference(kind="none", note=why, provenance=measurement.provenance),
+        reference=Reference(
+            kind="none", note=why, provenance=measurement.provenance, editions=editions
+        ),
         allowed="outputs are right; nothing comparable to hold the speed against",
         problems=problems,
         figures=_timing_figures(measurement),
+    )
+
+
+def _editions(baseline: Baseline | None, measurement: ThroughputMeasurement) -> tuple[Edition, ...]:
+    """Return what is published for the case, of the measurement's own provenance."""
+    published = (baseline, *baseline.others) if baseline is not None else ()
+    return tuple(
+        Edition(
+            fps=one.fps,
+            unit=one.unit,
+            source=one.source,
+            date=one.edition,
+            toolchain=one.toolchain,
+            flags=one.compiler_flags,
+        )
+        for one in published
+        if one.provenance == measurement.provenance
     )
 
 

@@ -23,8 +23,23 @@ ReferenceKind = Literal[
 
 
 @dataclass(frozen=True)
+class Edition:
+    """A published throughput: of which edition of which source, and how it was made."""
+
+    fps: float
+    unit: str  # "chip" or "card"
+    source: str
+    date: str = ""
+    toolchain: str = ""
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Reference:
-    """What a measurement was held against; `value` in `unit`."""
+    """What a measurement was held against; `value` in `unit`.
+
+    `editions`: what is published for the case, first the figure that it is judged by, if any.
+    """
 
     kind: ReferenceKind
     value: float | None = None
@@ -32,6 +47,7 @@ class Reference:
     source: str = ""
     note: str = ""
     provenance: Provenance = "real"
+    editions: tuple[Edition, ...] = ()
 
 
 class FigureName(StrEnum):

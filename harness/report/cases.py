@@ -151,7 +151,8 @@ class CaseView:
             measured = rows.accuracy(line.accuracy)
         elif line.throughput is not None:
             measured = rows.throughput(line.throughput)
-        return {"Figures of the verdict": figures, **measured}
+        published = rows.editions(self.reference)
+        return {"Figures of the verdict": figures, "Published figures": published, **measured}
 
     @cached_property
     def circumstances(self) -> rows.Groups:

@@ -149,6 +149,9 @@ def shown_line(line: _Line, kind: Provenance) -> ShownLine[_Line]:
         return ShownLine(line.model_copy(update={"provenance": kind}))
     note, across = _withheld(verdict.reference, kind, isinstance(line, CaseLine))
     update: dict[str, object] = {"provenance": kind}
+    if kind != "real" and verdict.reference.editions:
+        verdict = replace(verdict, reference=replace(verdict.reference, editions=()))
+        update["verdict"] = verdict
     withheld = bool(note)
     if withheld:
         update["sentence"] = say(GONE)

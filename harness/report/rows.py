@@ -14,7 +14,7 @@ from harness.records.conditions import Condition
 from harness.records.lines import CaseLine, RunLine
 from harness.records.measurements import AccuracyMeasurement, Scalar, ThroughputMeasurement
 from harness.records.observed import DeviceInfo
-from harness.records.verdicts import Verdict
+from harness.records.verdicts import Reference, Verdict
 
 Row = tuple[str, str]
 Rows = tuple[Row, ...]
@@ -102,6 +102,19 @@ def figures_of(verdict: Verdict) -> Rows:
     tops = verdict.top1_by_batch_size.items()
     label = say("top-1 at batch size {n}")
     return (*figures, *((label.format(n=size), formats.percent(top1)) for size, top1 in tops))
+
+
+def editions(reference: Reference | None) -> Rows:
+    """Return every figure that is published for a case: edition, CANN and flags."""
+    return tuple(
+        (
+            " ".join(_each((one.source, one.date))),
+            ", ".join(
+                _each((f"{datum(one.fps, 'fps')} / {say(one.unit)}", one.toolchain, *one.flags))
+            ),
+        )
+        for one in (() if reference is None else reference.editions)
+    )
 
 
 def accuracy(measured: AccuracyMeasurement) -> Groups:

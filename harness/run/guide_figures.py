@@ -28,21 +28,26 @@ def guide_figures(
 
 
 def _of_model(catalog: Catalog, model: Model, published: Published) -> GuideFigures:
-    rule, guide = model.accuracy_rule, catalog.sources.get(model.guide)
+    rule = model.accuracy_rule
+    speeds = tuple(
+        _of_baseline(baseline)
+        for target in dict.fromkeys(table.target for table in model.throughput)
+        for baseline in model.baselines(target).values()
+        if baseline.provenance == "real"
+    )
+    # The guide, and the editions of it that some figure is from.
+    editions = {one.source for one in speeds if catalog.sources[one.source].edition_of}
+    named = (model.guide, *sorted(editions))
+    titles = [catalog.sources[name].title for name in named if name in catalog.sources]
     return GuideFigures(
         title=model.title,
-        guide=model.guide if guide is None else guide.title,
+        guide="; ".join(titles),
         top1=published.top1,
         source=published.source,
         note=published.note,
         tolerance_percent=rule.tolerance_percent,
         side=rule.side,
-        speeds=tuple(
-            _of_baseline(baseline)
-            for target in dict.fromkeys(table.target for table in model.throughput)
-            for baseline in model.baselines(target).values()
-            if baseline.provenance == "real"
-        ),
+        speeds=speeds,
     )
 
 

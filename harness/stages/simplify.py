@@ -36,6 +36,7 @@ class Simplify:
         return {
             "onnx": self.exported.digest,
             "batch_size": self.case.case.batch_size,
+            "simplify": self.case.model.simplify,
             "onnxsim": required_version("onnxsim"),
             "onnxruntime": required_version("onnxruntime"),  # onnxsim folds constants with it
             "onnx_version": required_version("onnx"),
@@ -51,6 +52,7 @@ class Simplify:
                 "source": str(self.exported.file(FILE)),
                 "tensors": self.case.tensors,
                 "batch_size": self.case.case.batch_size,
+                "dynamic": self.case.model.simplify == "dynamic-batch",
                 "output": str(staging / FILE),
             },
             SimplifyError,
@@ -58,8 +60,13 @@ class Simplify:
         )
 
 
-def simplify_onnx(*, source: str, tensors: Tensors, batch_size: int, output: str) -> dict[str, Any]:
+def simplify_onnx(
+    *, source: str, tensors: Tensors, batch_size: int, output: str, dynamic: bool = False
+) -> dict[str, Any]:
     """Simplify at one fixed batch size (a model simplified at one cannot be used at another).
+
+    `dynamic`: with the batch axis left open, and fixed after that: only the tensors' shapes say
+    which batch size the file is for.
 
     Raises:
         SimplifyError: onnxsim failed, or the result computes something else.
@@ -72,8 +79,12 @@ def simplify_onnx(*, source: str, tensors: Tensors, batch_size: int, output: str
     try:
         model, same = onnxsim.simplify(
             onnx.load(source),
-            overwrite_input_shapes={input_name: shape},
+            overwrite_input_shapes={input_name: [-1 if dynamic else batch_size, *shape[1:]]},
         )
+        if dynamic:
+            for value in (*model.graph.input, *model.graph.output):
+                value.type.tensor_type.shape.dim[0].dim_value = batch_size
+            del model.graph.value_info[:]  # shapes between them, of an open batch axis
     except Exception as error:
         raise SimplifyError(
             f"onnxsim failed at batch size {batch_size}: {first_line(error)}",

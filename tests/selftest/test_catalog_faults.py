@@ -178,6 +178,18 @@ FAULTS = [
     ),
     Fault("judged: [1]", "judged: [1]\n        not_comparable: other size", "judges nothing"),
     Fault(
+        '"https://example.org/table"}',
+        '"https://example.org/table", edition_of: paper}',
+        "sources.table: the date of the edition is missing",
+        "date: 2023-01-06",
+    ),
+    Fault(
+        '"https://example.org/table"}',
+        '"https://example.org/table", edition_of: papre, date: 2023-01-06}',
+        "expected a source that is no edition itself",
+        "'paper'",
+    ),
+    Fault(
         'tuning: "RL,GA"', "tuning: none", 'found "none", while compiler_flags say "RL,GA"', "agree"
     ),
     Fault("tuning: none", 'tuning: "RL,GA"', 'found "RL,GA", while compiler_flags say "none"'),
@@ -220,6 +232,44 @@ def test_a_planted_fault_is_named_with_its_line(fault: Fault) -> None:
     assert fault.says in error.message, error.message
     assert "\n" not in error.message
     assert error.remedy and fault.hint in error.remedy, error.remedy
+
+
+EDITION = """\
+      - target: ascend310
+        chip: Ascend310
+        card: Atlas 300
+        unit: chip
+        toolchain: CANN 6.0.RC1
+        method: pure-inference
+        tuning: none
+        source: paper-2023
+        fps: {16: 99, 32: 98}
+        judged: [16, 32]
+"""
+EDITIONS = SMALL.replace(
+    "sources:\n",
+    "sources:\n  paper-2023: {title: A, where: b, date: 2023-01-06, edition_of: paper}\n",
+).replace("    throughput:\n", f"    throughput:\n{EDITION}")
+
+
+@pytest.mark.parametrize("judged", ["[4]", "[16]"])
+def test_another_edition_judges_nothing_that_the_guide_has_a_figure_for(judged: str) -> None:
+    # The guide has 16 in its second table: judged there, or only recorded.
+    text = EDITIONS.replace(
+        "source: table\n        fps: {1: 90", "source: paper\n        fps: {1: 90"
+    )
+    error = refused(text.replace("judged: [4]", f"judged: {judged}"))
+    assert "paper-2023 judges batch size 16 of ascend310, for which paper" in error.message
+    assert error.remedy and "judged" in error.remedy
+    catalog = parse(text.replace("judged: [16, 32]", "judged: [32]"))
+    at = catalog.models["tiny"].baselines("ascend310")
+    assert (at[32].source, at[32].edition, at[32].judged) == ("paper-2023", "2023-01-06", True)
+    assert not at[16].judged
+
+
+def test_an_edition_without_a_source_is_refused() -> None:
+    error = refused(EDITIONS.replace("source: paper-2023", "source: paper-2024"))
+    assert 'found "paper-2024"; expected a name defined under sources' in error.message
 
 
 def test_all_faults_are_listed_unknown_keys_first() -> None:

@@ -249,10 +249,11 @@ def test_only_what_is_comparable_has_a_ratio() -> None:
     tree = section(real(line, published=samples.published("fixres")), "guide")
     assert "<s>200.616</s>" in tree.html
     # Cards with cards: 733.052.
-    assert "884.6 fps failed published 893.562 1.207× \N{EN DASH}" in tree.text()
+    assert "884.6 fps failed ★ best published 893.562 1.207× \N{EN DASH}" in tree.text()
+    assert "Guide 001, FixRes; FixRes, edition of January 2023" in tree.text()
     assert "T4, struck out: not comparable (measured at 224 x 224" in tree.text()
     # A chip, of whose 310P nothing is published, and a card of four.
-    line = samples.real_throughput("squeezenet1_1", 1)
+    line = samples.real_throughput("squeezenet1_1", 2)
     text = section(real(line, published=samples.published("squeezenet1_1")), "guide").text()
     assert "310 a card of 4 chips" in text
     assert "published 4,589.72" in text

@@ -34,12 +34,14 @@ def test_the_page_of_options_is_what_the_command_prints():
 # What is judged ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("target", ["ascend310p3", "ascend310"])
+@pytest.mark.parametrize("target", ["ascend310p3", "ascend310", "ascend310b1"])
 def test_the_page_says_which_figures_are_judged(target):
     # Models that follow those of the guides change no page.
     models = [one for one in CATALOG.models.values() if one.guide.startswith("guide-")]
     for model in models:
         figures = model.baselines(target)
+        if target == "ascend310b1" and not figures:
+            continue  # of a chip besides those of the guides, the page has what is published
         judged = sorted(at for at, one in figures.items() if one.judged and one.comparable)
         recorded = sorted(set(figures or DEFAULT_BATCH_SIZES) - set(judged))
         cells = (

@@ -14,6 +14,7 @@ from harness.base.errors import ExportError
 from harness.networks import library
 from harness.stages import export
 from harness.stages.onnx_file import OPSET, Tensors
+from harness.stages.simplify import simplify_onnx
 
 SIDE, CLASSES = 8, 10
 
@@ -73,3 +74,24 @@ def test_an_operator_that_cannot_be_written_is_told_in_short(exported):
         exported(lambda x: library.import_torch().linalg.pinv(x))
     assert "--onnx=MODEL=FILE" in caught.value.remedy
     assert len(caught.value.log.splitlines()) <= export.LOG_LINES
+
+
+def test_a_file_that_is_simplified_with_an_open_batch_axis_is_the_same_at_each_size(
+    exported: Callable[..., Path], tmp_path: Path
+) -> None:
+    tensors = Tensors(input_name="image", output_name="class", size=SIDE, classes=CLASSES)
+    source, output = exported(lambda x: x + 1), tmp_path / "simplified.onnx"
+    graphs = []
+    for batch_size in (2, 3):
+        simplify_onnx(
+            source=str(source),
+            tensors=tensors,
+            batch_size=batch_size,
+            output=str(output),
+            dynamic=True,
+        )
+        graph = onnx.load(output).graph
+        for value in (graph.input[0], graph.output[0]):
+            assert value.type.tensor_type.shape.dim[0].dim_value == batch_size
+        graphs.append([node.SerializeToString() for node in graph.node])
+    assert graphs[0] == graphs[1]

@@ -15,7 +15,7 @@ from harness.pages import looks
 from harness.records.lines import CaseLine
 from harness.records.observed import Attempt, Section, StageTime
 from harness.records.reader import RunRecords
-from harness.records.verdicts import BatchFlip, FigureName, Reference
+from harness.records.verdicts import BatchFlip, Edition, FigureName, Reference
 from harness.report import exports, render_html, summary_lines
 from harness.report.junit import junit_xml
 from harness.report.markdown import summary_markdown
@@ -106,7 +106,7 @@ def test_the_headline_of_a_run(outcomes: tuple[Outcome, ...], tone: str, text: s
         ),
         (real(samples.real_accuracy("fixres", 1, "failed")), "Not accepted"),
         (real(samples.part_accuracy("seresnext101", 1)), "Undecided"),
-        (real(samples.real_throughput("squeezenet1_1", 1)), "Recorded only"),
+        (real(samples.real_throughput("squeezenet1_1", 2)), "Recorded only"),
         (GREEN, "Passed"),
         (samples.all_outcomes(), "Failed"),
     ],
@@ -301,6 +301,20 @@ def test_a_published_figure_beside_an_own_reference_or_in_a_check_is_left_out(
         assert "58.19" not in text
     assert page(records).tone == "bad"
     assert "1 comparison across provenances withheld" in page(records).text("h1")
+
+
+@pytest.mark.parametrize("kind", ["real", "rehearsal", "simulated"])
+def test_a_case_shows_the_figures_of_all_editions_in_a_real_run_alone(kind: Provenance) -> None:
+    flags = ("--enable_small_channel=1",)
+    editions = (
+        Edition(4849.7, "chip", "later", "2023-11-19", "CANN 6.0.RC1", flags),
+        Edition(6459.28, "chip", "earlier", "2022-12-17", "CANN 6.0.RC1"),
+    )
+    reference = Reference("none", provenance=kind, editions=editions)
+    line = samples.case(provenance=kind, reference=reference)
+    text = page(samples.run_records([line], provenance=kind)).text()
+    for said in ("later 2023-11-19", "6,459.28", "CANN 6.0.RC1, --enable_small_channel=1"):
+        assert (said in text) is (kind == "real")
 
 
 @pytest.mark.parametrize("kind", ["rehearsal", "simulated"])

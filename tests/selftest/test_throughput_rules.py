@@ -284,3 +284,32 @@ def test_the_measurement_chooses_the_rule(measurement, figure, kind, rule, words
 def test_nothing_crosses_provenances(judge, given):
     with pytest.raises(ProvenanceError):
         judge(*given)
+
+
+# Editions ----------------------------------------------------------------------------------
+
+
+def test_a_verdict_and_its_reference_name_all_editions() -> None:
+    figure = baseline("squeezenet1_1", "ascend310p3", 1)
+    verdict = judge_baseline(real(5000.0), figure)
+    assert verdict.kind == "PASS"  # the edition that is judged, neither of the faster ones
+    assert "5,797.1 (squeezenet-2023-06)" in verdict.sentence
+    assert "6,459.28 (squeezenet-2022-12)" in verdict.sentence
+    (difference,) = figures(verdict)[FigureName.SETUP_DIFFERENCES]
+    assert difference.startswith("input float32")
+    first, *others = verdict.reference.editions
+    assert (first.fps, first.source, first.date) == (4849.7, "squeezenet-2023-11", "2023-11-19")
+    assert first.toolchain == "CANN 6.0.RC1" and "--enable_small_channel=1" in first.flags
+    assert [(one.fps, one.date) for one in others] == [
+        (5797.1, "2023-06-08"),
+        (6459.28, "2022-12-17"),
+    ]
+
+
+def test_a_recorded_speed_keeps_what_is_published_and_a_simulated_one_does_not() -> None:
+    figure = baseline("squeezenet1_1", "ascend310", 4)
+    for provenance, kept in (("real", [8345.68]), ("simulated", [])):
+        measured = real(9000.0, provenance=provenance)
+        verdict = throughput.judge_throughput(measured, figure, case="a case")
+        assert verdict.kind == "RECORDED"
+        assert [one.fps for one in verdict.reference.editions] == kept
