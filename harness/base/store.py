@@ -20,6 +20,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -125,13 +126,11 @@ class Store:
     on_wait: Callable[[str], None] | None = None
     on_damage: Callable[[str], None] | None = None
     _verified: dict[Path, tuple[_Signature, ...]] = field(default_factory=dict)
-    _uses: Uses | None = None
 
-    @property
+    @cached_property
     def uses(self) -> Uses:
         """What this store uses: nobody removes it."""
-        self._uses = self._uses or Uses(self.root / "locks" / "in-use.lock")
-        return self._uses
+        return Uses(self.root / "locks" / "in-use.lock")
 
     # Reading -----------------------------------------------------------------------------
 
@@ -242,23 +241,31 @@ class Store:
         about: str = "",
     ) -> Entry | None:
         """Build an entry again, once in a run, that has the bytes that were published (`refused` is
-        its digest) and yet cannot be used. Return what is there now; None where it is the same.
+        its digest) and yet cannot be used. Return what is there now; None where it is the same, or
+        where another process uses it: its path must stay.
 
         Raises:
             HarnessError, StoreError: as `get_or_build`.
         """
         key = key_of(kind, inputs)
         with self._locked(kind, key):
+            had = self._verified.get(self._directory(kind, key))
             entry = self._read(kind, key)
             if isinstance(entry, Entry) and entry.digest == refused:
+                if had not in (None, self._verified[entry.directory]):
+                    return entry  # built again meanwhile, as the same bytes
                 if self.failures is None:
                     return None
-                self.failures.mkdir(parents=True, exist_ok=True)
                 try:
-                    (self.failures / f"{kind}-{key}.again").touch(exist_ok=False)
+                    with self.uses.none_of(f"{kind}-{key}"):
+                        self.failures.mkdir(parents=True, exist_ok=True)
+                        (self.failures / f"{kind}-{key}.again").touch(exist_ok=False)
+                        self._set_aside(entry.directory, why)
                 except FileExistsError:
                     return None
-                self._set_aside(entry.directory, why)
+                except locks.LockTimeout:
+                    self.uses.drop(f"{kind}-{key}")  # the other process may then build it again
+                    return None
         fresh = self.get_or_build(kind, inputs, build, about=about)
         return None if fresh.digest == refused else fresh
 

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ class Uses:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._fd = -1
+        self._opening = threading.Lock()  # threads of a process share one
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
         if self._fd >= 0:
@@ -38,6 +40,10 @@ class Uses:
             if self._locked(fcntl.F_RDLCK, name):
                 break
             time.sleep(0.01)
+
+    def drop(self, name: str) -> None:
+        """Mark an entry as not used by this object."""
+        self._locked(fcntl.F_UNLCK, name)
 
     @contextlib.contextmanager
     def none_of(self, name: str) -> Iterator[None]:
@@ -51,15 +57,16 @@ class Uses:
         try:
             yield
         finally:
-            self._locked(fcntl.F_UNLCK, name)
+            self.drop(name)
 
     def _locked(self, kind: int, name: str) -> bool:
         """Return whether nobody stands against it."""
         at = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
         try:
-            if self._fd < 0:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._fd = self._opened()
+            with self._opening:
+                if self._fd < 0:
+                    self._path.parent.mkdir(parents=True, exist_ok=True)
+                    self._fd = self._opened()
             wanted = struct.pack(_FLOCK, kind, os.SEEK_SET, at, 1, 0)
             fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, wanted)
         except BlockingIOError:

@@ -255,6 +255,8 @@ def _of_check(check: RunCheckLine, records: RunRecords, known: Blamed) -> Reason
                 return reason
     if check.name is CheckName.PLANTED_FAULT:
         return Reason("input", check.sentence, "choose cases and a driver that meet the fault")
+    if check.name is CheckName.SAME_ARTIFACT and check.outcome == "inconclusive":
+        return Reason("toolchain", check.sentence, "run both checks of the case again")
     return Reason("model", check.sentence)
 
 

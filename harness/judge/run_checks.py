@@ -21,6 +21,7 @@ from harness.judge.shared import require
 from harness.judge.wording import apart, decimal, joined, problems_text, sizes_of
 from harness.records.lines import CaseLine, CheckName, RunCheckLine
 from harness.records.measurements import Problem, ProblemCode
+from harness.records.observed import ArtifactRef
 from harness.records.predictions import read_predictions
 from harness.records.reader import RunRecords
 from harness.records.verdicts import FigureName, Reference, Verdict
@@ -128,32 +129,34 @@ def compare_batch_sizes(directory: Path, cases: Sequence[CaseLine]) -> Verdict |
 def _same_artifact(records: RunRecords) -> Iterator[RunCheckLine]:
     cases: dict[str, dict[str, CaseLine]] = {}
     for case in records.cases:
-        if _compiled(case):
-            cases.setdefault(case.case, {})[case.check] = case
+        cases.setdefault(case.case, {})[case.check] = case
     for checks in cases.values():
-        if len(checks) == 2:
+        compiled = {check: ref for check, case in checks.items() if (ref := _compiled(case))}
+        if len(compiled) == 2:
             first = checks["accuracy"]
-            verdict = judge_same_artifact(
-                {check: _compiled(case) for check, case in checks.items()}, first.provenance
-            )
+            verdict = judge_same_artifact(compiled, first.provenance)
             if verdict.kind != "PASS":  # what goes without saying is said when it fails
                 yield _line(CheckName.SAME_ARTIFACT, first, verdict, first.case)
 
 
-def _compiled(case: CaseLine) -> str:
-    """Return the digest of the compiled model that a case ran last; empty where it had none."""
-    return next((ref.digest for ref in reversed(case.artifacts) if ref.stage is Stage.COMPILE), "")
+def _compiled(case: CaseLine) -> ArtifactRef | None:
+    """Return the compiled model that a case ran last."""
+    return next((ref for ref in reversed(case.artifacts) if ref.stage is Stage.COMPILE), None)
 
 
-def judge_same_artifact(digests: Mapping[str, str], provenance: Provenance) -> Verdict:
+def judge_same_artifact(compiled: Mapping[str, ArtifactRef], provenance: Provenance) -> Verdict:
     """Judge whether accuracy and throughput of one case ran the same compiled file: a figure of
-    one file says nothing about another. `digests`: sha256 of what each check ran.
+    one file says nothing about another. Undecided where one of them was compiled anew for the
+    other's, which did not load. `compiled`: what each check ran.
     """
+    digests = {check: ref.digest for check, ref in compiled.items()}
     same = len(set(digests.values())) == 1
-    problems = () if same else (Problem(ProblemCode.OTHER_ARTIFACT, {**digests}),)
+    anew = any(ref.instead_of in digests.values() for ref in compiled.values())
+    code = ProblemCode.COMPILED_ANEW if anew else ProblemCode.OTHER_ARTIFACT
+    problems = () if same else (Problem(code, {**digests}),)
     allowed = "accuracy and throughput name the same compiled file"
     return Verdict(
-        kind="PASS" if same else "FAIL",
+        kind="PASS" if same else "INCONCLUSIVE" if anew else "FAIL",
         sentence=problems_text(problems) or allowed,
         rule="same-artifact",
         unit="",

@@ -78,6 +78,8 @@ _PROBLEMS = {
     "({some})",
     ProblemCode.OTHER_ARTIFACT: "the checks ran different compiled files: accuracy "
     "{accuracy:.12}, throughput {throughput:.12}",
+    ProblemCode.COMPILED_ANEW: "one check's compiled file did not load and was compiled anew in "
+    "between: accuracy ran {accuracy:.12}, throughput {throughput:.12}",
 }
 _SEEDED = "NaN or infinity in the outputs for seeded inputs"
 

@@ -42,7 +42,7 @@ def measure(case: CasePipeline, prepared: Prepared) -> Verdict:
     the same (it hangs, it ends its stream with an error), the device is used again, unless
     another one then does what it did not: one bad model must not take every device from a run.
     A compiled model that does not load is compiled anew, once in a run: its tool may have failed
-    without a word.
+    without a word. Not where a case before has opened it: both must have run one file.
 
     Raises:
         HarnessError: it could not be measured; of a stage, or of the device.
@@ -52,6 +52,8 @@ def measure(case: CasePipeline, prepared: Prepared) -> Verdict:
             return _on_one_device_or_two(case, prepared)
         except LoadError as error:
             if error.hung or error.killed or isinstance(error, NoSession):
+                raise
+            if prepared.compiled in case.bench.opened:
                 raise
             again = case.compiled_again(f"the runtime does not load it: {error.message}")
             if again is None:

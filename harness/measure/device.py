@@ -72,6 +72,7 @@ def loaded(case: CasePipeline, prepared: Prepared, device: Device) -> Iterator[S
             )
             stack.callback(session.close)
             _check_tensors(case, session)
+        case.bench.opened.add(prepared.compiled)
         assert case.observed.device is not None
         runtime, taken = dict(session.about.runtime), session.inputs[0].dtype
         if taken != "float32":  # crops, which the compiled model normalises

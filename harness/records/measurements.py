@@ -69,6 +69,7 @@ class ProblemCode(StrEnum):
     # images, size, other, names: of one of two batch sizes alone, or with another label
     BATCH_IMAGES = "batch-images"
     OTHER_ARTIFACT = "other-artifact"  # accuracy, throughput: sha256 of what each ran
+    COMPILED_ANEW = "compiled-anew"  # the same: one did not load, and was compiled anew in between
 
 
 @dataclass(frozen=True)

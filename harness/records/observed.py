@@ -51,6 +51,7 @@ class ArtifactRef:
     cached: bool = False
     log: str = ""  # tail of the build's log
     log_file: str = ""  # relative to the run directory, where there is one
+    instead_of: str = ""  # digest of the one that did not load, for which it was compiled anew
 
 
 @dataclass(frozen=True)

@@ -323,7 +323,8 @@ class Run:
             return
         from harness.stages.ahead import Ahead
 
-        self._ahead = Ahead(self.settings, self.catalog, self.directory, self.upcoming)
+        given = (self.settings, self.catalog, self.directory, self.upcoming)
+        self._ahead = Ahead(*given, self.workbench.store.uses)
 
     def stop_building(self) -> None:
         """End what is built ahead, and whatever this process has started otherwise."""

@@ -74,6 +74,7 @@ class Bench:
             self.target, leases_dir, run_dir, self.waiting, shares_host=settings.rehearsal
         )
         self.known: dict[str, Any] = {}  # what the cases of this process share, or its error
+        self.opened: set[Path] = set()  # compiled models that a session of this process opened
 
     def waiting(self, who: str) -> None:
         """Show who is waited for."""

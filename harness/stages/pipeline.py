@@ -133,7 +133,7 @@ class CasePipeline(CaseContext):
 
     def compiled_again(self, why: str) -> Compiled | None:
         """Set aside the compiled model, which the runtime does not load, and compile it anew; None
-        where this run has done so before, or the same came out.
+        where this run has done so before, the same came out, or another process uses it.
         """
         build = Compile(self, self._simplified())
         with self.stage(Stage.COMPILE):
@@ -149,7 +149,7 @@ class CasePipeline(CaseContext):
         if entry is None:
             return None
         self.observed.artifacts.remove(refused)
-        self._note(entry)
+        self._note(entry, instead_of=refused.digest)
         return Compiled.read(entry)
 
     def images(self) -> ImageSet:
@@ -328,7 +328,7 @@ class CasePipeline(CaseContext):
             with self.host_alone(error):
                 return build.build(staging)
 
-    def _note(self, entry: Entry) -> None:
+    def _note(self, entry: Entry, instead_of: str = "") -> None:
         stage = Stage(entry.kind)
         if any((ref.stage, ref.key) == (stage, entry.key) for ref in self.observed.artifacts):
             return
@@ -342,6 +342,7 @@ class CasePipeline(CaseContext):
                 cached=entry.cached,
                 log=entry.log[-LOG_KEPT:],
                 log_file=log.relative_to(self.bench.run_dir).as_posix() if log.is_file() else "",
+                instead_of=instead_of,
             )
         )
 

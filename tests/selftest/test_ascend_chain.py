@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.base.errors import ConfigError
+from harness.base.errors import ConfigError, LoadError
 from harness.base.stages import Stage
 from harness.judge import causes
 from harness.records.lines import CheckName
@@ -13,6 +13,7 @@ from harness.run.engine import Run
 from harness.settings import resolve
 from harness.targets import registry
 from harness.targets.ascend import target
+from harness.targets.protocol import Session
 from tests.selftest.running import TINY
 
 COMPILE = Stage.COMPILE
@@ -209,6 +210,23 @@ def test_an_om_that_does_not_load_is_compiled_anew_once(execute, shared, count, 
         assert [case.error.stage for case in records.cases] == [Stage.LOAD] * 2
         assert records.end.exit_status == 1
         assert aside
+
+
+def test_an_om_that_another_case_opened_is_not_compiled_anew(execute, tmp_path, monkeypatch):
+    """Otherwise the figures of its two checks would be of two files."""
+    opened = target.AscendTarget.open
+    sessions: list[Session] = []
+
+    def open_once(*arguments, **given):
+        if sessions:
+            raise LoadError("it could not be opened")
+        sessions.append(opened(*arguments, **given))
+        return sessions[0]
+
+    monkeypatch.setattr(target.AscendTarget, "open", open_once)
+    records = execute(store=str(tmp_path / "store"))
+    assert [case.outcome for case in records.cases] == ["passed", "error"]
+    assert not (tmp_path / "store/damaged").exists()
 
 
 def test_a_fault_that_nothing_came_across_is_told(execute):

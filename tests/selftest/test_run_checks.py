@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from harness.judge import causes
 from harness.judge.run_checks import compare_batch_sizes, judge_ratio, run_checks
 from harness.records.conditions import Condition, Setup
 from harness.records.lines import CaseLine, PlannedCase, RunLine
-from harness.records.measurements import Fidelity, OutputsCheck
+from harness.records.measurements import Fidelity, OutputsCheck, ProblemCode
 from harness.records.observed import ArtifactRef
 from harness.records.reader import RunRecords
 from harness.records.verdicts import FigureName, Reference, Verdict
@@ -159,6 +160,21 @@ def test_the_checks_of_a_case_must_have_run_the_same_file():
     # The last file that a case compiled is the one that it ran.
     both = other.model_copy(update={"artifacts": (*other.artifacts, *exact.artifacts)})
     assert run_checks(run_of(exact, both), CATALOG) == ()
+
+
+def test_a_file_that_was_compiled_anew_between_the_checks_decides_nothing():
+    exact = line(model="resnest50")
+    other = line("throughput", model="resnest50", digest="another")
+    (ref,) = other.artifacts
+    ref = replace(ref, instead_of=exact.artifacts[0].digest)
+    records = run_of(exact, other.model_copy(update={"artifacts": (ref,)}))
+    (check,) = run_checks(records, CATALOG)
+    assert (check.name, check.outcome) == ("same artifact", "inconclusive")
+    assert check.verdict and [one.code for one in check.verdict.problems] == [
+        ProblemCode.COMPILED_ANEW
+    ]
+    (finding,) = causes.causes(replace(records, checks=(check,)))
+    assert (finding.cause, bool(finding.remedy)) == ("toolchain", True)
 
 
 # Ratios ------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from harness.base import locks, processes
+from harness.base import locks, processes, uses
 from harness.base import store as module
 from harness.base.errors import CompileError, HarnessError, StoreError
 from harness.base.stages import Stage
@@ -403,6 +403,37 @@ def test_an_entry_that_cannot_be_used_is_built_again_once_in_a_run(tmp_path):
     store = Store(tmp_path / "store", failures=tmp_path / "later")
     assert again(second, writes("two")) is None  # the same comes out
     assert Store(tmp_path / "store").get(KIND, INPUTS) is not None
+
+
+def test_an_entry_that_another_process_uses_is_not_pulled_away(tmp_path):
+    def another() -> Store:
+        return Store(tmp_path / "store", failures=tmp_path / "failures")
+
+    def again(store: Store, build: Builder) -> Entry | None:
+        return store.build_again(KIND, INPUTS, build, refused=entry.digest, why="it is refused")
+
+    store, user = another(), another()
+    entry = store.get_or_build(KIND, INPUTS, writes("one"))
+    assert user.get(KIND, INPUTS) is not None
+    assert again(store, forbidden) is None
+    assert entry.file().read_text() == "one"
+    # Of two that cannot use it, the second one builds.
+    anew = again(user, writes("two"))
+    assert anew is not None and anew.file().read_text() == "two"
+
+
+def test_who_lost_an_entry_gets_the_one_that_was_built_meanwhile(tmp_path, monkeypatch):
+    monkeypatch.setattr(uses.Uses, "_locked", lambda *_: True)  # a file system without such locks
+
+    def again(store: Store, build: Builder) -> Entry | None:
+        return store.build_again(KIND, INPUTS, build, refused=entry.digest, why="it is refused")
+
+    stores = [Store(tmp_path / "store", failures=tmp_path / "failures") for _ in range(2)]
+    entry = stores[0].get_or_build(KIND, INPUTS, writes("one"))
+    assert stores[1].get(KIND, INPUTS) is not None
+    assert again(stores[0], writes("one")) is None
+    assert again(stores[1], forbidden) is not None
+    assert again(stores[1], forbidden) is None  # that one is refused as well
 
 
 # A disk that does not do as it should.

@@ -79,6 +79,11 @@ PROBLEMS: tuple[tuple[ProblemCode, dict[str, Any], str], ...] = (
         {"accuracy": "a" * 64, "throughput": "b" * 64},
         f"different compiled files: accuracy {'a' * 12}, throughput {'b' * 12}",
     ),
+    (
+        C.COMPILED_ANEW,
+        {"accuracy": "a" * 64, "throughput": "b" * 64},
+        f"was compiled anew in between: accuracy ran {'a' * 12}, throughput {'b' * 12}",
+    ),
 )
 
 
