@@ -9,7 +9,7 @@ from harness.base.stages import Stage
 from harness.diagnosis import devices, trials
 from harness.diagnosis.agreement import CELLS, Agreement, agree
 from harness.diagnosis.evidence import Evidence
-from harness.diagnosis.words import COMPILED, EAGER, EXPORTED, GIVEN, SIMPLIFIED, STAGES
+from harness.diagnosis.words import COMPILED, EXPORTED, GIVEN, SIMPLIFIED, STAGES
 from harness.stages import eager
 from harness.stages.inference import outputs_of
 from harness.targets.protocol import Float32
@@ -20,13 +20,13 @@ FLOAT32_BOUND = 1e-3
 
 
 def host_stages(evidence: Evidence) -> None:
-    """Run eager PyTorch and the two ONNX files; where they differ is told later."""
+    """Run the reference and the two ONNX files; where they differ is told later."""
     case, reference = evidence.case, evidence.prepared.reference
-    with evidence.trying(EAGER):
+    with evidence.trying(evidence.reference):
         if reference is not None:
             row_of = {name: row for row, name in enumerate(reference.names)}
             rows = [row_of[name] for name in evidence.names]
-            evidence.logits[EAGER] = reference.rows(np.array(rows, np.int64))
+            evidence.logits[evidence.reference] = reference.rows(np.array(rows, np.int64))
         elif case.given_onnx is not None:
             raise HarnessError("the ONNX file was given, there are no weights")
         else:
@@ -36,8 +36,9 @@ def host_stages(evidence: Evidence) -> None:
                 evidence.sharing_host() as lease,
                 eager.open_eager(case, weights, eager.BATCH, log, lease_fds=lease.fds) as session,
             ):
-                evidence.logits[EAGER] = outputs_of(session, evidence.input)
-    exported = EXPORTED if case.given_onnx is None else GIVEN
+                evidence.logits[evidence.reference] = outputs_of(session, evidence.input)
+    exports = case.given_onnx is None and case.model.reference_kind == "eager"
+    exported = EXPORTED if exports else GIVEN
     for name, file in ((exported, case.onnx), (SIMPLIFIED, case.simplified)):
         with evidence.trying(name):
             evidence.logits[name] = evidence.graph_outputs(file(), evidence.input)

@@ -17,6 +17,7 @@ from harness.diagnosis.pairing import Index, Predicted
 from harness.diagnosis.suspects import Pictures
 from harness.diagnosis.words import Findings
 from harness.images.dataset import ImageSet
+from harness.judge.accuracy import REFERENCES
 from harness.records.measurements import AccuracyMeasurement
 from harness.records.observed import Section
 from harness.records.predictions import read_predictions
@@ -68,6 +69,11 @@ class Evidence:
     def bound(self) -> float:
         """Relative L2 of the logits that the target may cost."""
         return self.case.bench.target.traits.fidelity_bound
+
+    @property
+    def reference(self) -> str:
+        """Name what the stages are held against: eager PyTorch, or what runs an ONNX file alone."""
+        return REFERENCES[self.case.model.reference_kind]
 
     @property
     def labels(self) -> Index:

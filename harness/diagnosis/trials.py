@@ -15,7 +15,7 @@ from harness.diagnosis.agreement import CELLS, agree
 from harness.diagnosis.evidence import Evidence, best_class, spread
 from harness.diagnosis.pairing import CERTAIN, RESTORED, Index, Predicted
 from harness.diagnosis.suspects import Pictures, suspects
-from harness.diagnosis.words import COMPILED, EAGER, RIGHT, SIMPLIFIED, About, Restored
+from harness.diagnosis.words import COMPILED, RIGHT, SIMPLIFIED, About, Restored
 from harness.stages.inference import outputs_of
 from harness.targets.protocol import Float32, Images, Session
 
@@ -231,7 +231,7 @@ def _pairs(evidence: Evidence) -> Predicted | None:
         return evidence.predicted
     if COMPILED not in evidence.logits:
         return None
-    eager = evidence.logits.get(EAGER)
+    eager = evidence.logits.get(evidence.reference)
     count = len(evidence.index)
     return Predicted(
         tuple(evidence.names),

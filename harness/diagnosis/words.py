@@ -7,9 +7,10 @@ from enum import Enum
 
 from harness.base.stages import Stage
 from harness.diagnosis.agreement import Agreement, number
+from harness.judge.accuracy import REFERENCES
 from harness.judge.wording import one_device
 
-EAGER, EXPORTED, GIVEN = "eager PyTorch", "exported ONNX", "given ONNX"
+EXPORTED, GIVEN = "exported ONNX", "given ONNX"
 SIMPLIFIED, COMPILED = "simplified ONNX", "compiled model"
 STAGES = {
     **dict.fromkeys((EXPORTED, GIVEN), Stage.EXPORT),
@@ -102,7 +103,7 @@ def words(findings: Findings, count: int, bound: float) -> tuple[Stage | None, s
 def _departs(findings: Findings) -> str:
     difference = findings.difference
     assert difference is not None
-    article = "" if findings.before == EAGER else "the "
+    article = "" if findings.before in REFERENCES.values() else "the "
     return (
         f"The {findings.departs} departs from {article}{findings.before} on the same input: "
         f"relative L2 {number(difference.relative_l2)}, "

@@ -103,7 +103,8 @@ class ImageSet:
         """Return the images with the indices that they have for a network of `count` classes.
 
         names: of its classes, by index, where they are known: class folders are found by them, in
-            whatever order they lie. offset: what is added to a label for its index.
+            whatever order they lie. offset: what is added to a label for its index; the classes
+            before it, which `names` have and folders need not have, are no image's.
 
         Raises:
             DataError: a class that the network does not have.
@@ -121,14 +122,15 @@ class ImageSet:
                     remedy="use the images and labels of that network's classes, counted from 0",
                 )
             return self
-        if not names and len(self.classes) != count:
+        if not names and len(self.classes) + offset != count:
             raise DataError(
                 f"{self.root} has {len(self.classes)} class folders ({some(self.classes)}), the "
-                f"network has {count} classes",
+                f"network has {count - offset} classes",
                 remedy="name the network's own data, or give all its `class_names` in a catalog "
                 "of your own (docs/own-models.md)",
             )
-        index = {_composed(name): i for i, name in enumerate(names or self.classes)}
+        known, first = (names, -offset) if names else (self.classes, 0)
+        index = {_composed(name): i for i, name in enumerate(known, first)}
         unknown = [name for name in self.classes if _composed(name) not in index]
         if unknown:
             raise DataError(

@@ -112,7 +112,7 @@ _SHORT_BUDGET = Reason(
 )
 _NONE_RIGHT = Reason(
     "input",
-    "eager PyTorch is right on no image: wrong weights, labels or preprocessing",
+    "the reference is right on no image: wrong weights, labels or preprocessing",
     "look at the label file, and whether the weights were trained on these classes",
 )
 _UNSTEADY = "the device was not its own, or too unsteady to measure"

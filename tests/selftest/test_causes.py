@@ -124,7 +124,12 @@ SET_ASIDE = failing(Stage.INFER).model_copy(
         (DIAGNOSED, "toolchain", "the compiled model departs", "docs/diagnosis.md"),
         (accuracy(diagnosis=Diagnosis("nothing")), "model", "do not hold", "docs/diagnosis.md"),
         (accuracy("inconclusive"), "input", "too few images", "--sample"),
-        (accuracy("inconclusive", measurement=part(5, 0)), "input", "right on no", "label file"),
+        (
+            accuracy("inconclusive", measurement=part(5, 0)),
+            "input",
+            "the reference is",
+            "label file",
+        ),
         (throughput(), "model", "its figures do not hold", ""),
         (throughput(outputs=OutputsCheck(0.02, BOUND)), "model", "its figures do not hold", ""),
         (throughput(outputs=WRONG), "toolchain", "other outputs", "run its accuracy"),

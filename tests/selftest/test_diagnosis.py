@@ -387,6 +387,19 @@ def test_without_an_eager_pass_the_onnx_file_is_the_reference(prepared, monkeypa
     assert "eager PyTorch" in not_tried(answer)
 
 
+def test_an_onnx_file_that_stands_alone_is_held_against_no_pytorch(prepared, monkeypatch):
+    case, _ = prepared
+    files = {"onnx": case.onnx(), "simplified": case.simplified()}
+    network = case.model.network.model_copy(update={"source": "onnx"})
+    for name, file in files.items():
+        monkeypatch.setattr(CasePipeline, name, lambda self, file=file: file)
+    monkeypatch.setattr(case, "model", case.model.model_copy(update={"network": network}))
+    answer = diagnosed(prepared, measured=False)
+    assert section(answer, "Agreement").rows[0][:2] == ("given ONNX", "ONNX Runtime on the CPU")
+    assert "PyTorch" not in str(answer)
+    assert "exported" not in str(answer)
+
+
 def test_a_given_file_is_not_called_an_exported_one(prepared, tmp_path, monkeypatch):
     case, _ = prepared
     given = rewritten(case.onnx(), tmp_path / "given.onnx", swap_channels)

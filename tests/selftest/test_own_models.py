@@ -352,6 +352,14 @@ def test_a_list_has_labels_of_any_number_of_classes(own, tmp_path):
         found.of_classes((), 1500)
 
 
+@pytest.mark.parametrize("names", [(), ("background", *NAMES)])
+def test_a_background_class_before_the_folders_is_counted_once(own, names):
+    images = find_image_set(own.data).of_classes(names, 4, 1)
+    counts = accuracy.Tally(images, 1)
+    assert set(counts.labels) == {1, 2, 3}
+    assert images.class_name(0) == NAMES[0]
+
+
 def test_labels_beside_class_folders_are_not_left_out_in_silence(own, tmp_path):
     with pytest.raises(DataError, match="has class folders"):
         find_image_set(own.data, tmp_path / "labels.txt")
