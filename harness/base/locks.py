@@ -285,13 +285,15 @@ def _folder_for_all(folder: Path) -> int:
                 path.chmod(whole if path == folder else 0o755)
     fd = os.open(folder, os.O_PATH | os.O_NOFOLLOW)
     at = os.fstat(fd)
+    # The group of a folder of our own is often ours alone.
+    writers = stat.S_IWOTH | (stat.S_IWGRP if at.st_uid == 0 else 0)
     problem = ""
     if not stat.S_ISDIR(at.st_mode):
         problem = "it is a link, or no folder"
     elif at.st_uid not in (0, ours):
         problem = f"it belongs to user {at.st_uid}, who could remove a lock that is held"
-    elif at.st_mode & stat.S_IWOTH and not at.st_mode & stat.S_ISVTX:
-        problem = "without the sticky bit everybody could remove a lock that is held"
+    elif at.st_mode & writers and not at.st_mode & stat.S_ISVTX:
+        problem = "without the sticky bit who may write in it could remove a lock that is held"
     if problem:
         os.close(fd)
         raise PermissionError(errno.EPERM, problem, str(folder))

@@ -134,10 +134,15 @@ def test_an_entry_that_another_user_reads_is_in_use(host: Path) -> None:
 def test_a_folder_without_the_sticky_bit_is_refused(host: Path) -> None:
     place = host / "leases"
     place.mkdir()
-    place.chmod(0o777)
-    assert "sticky" in take(place)
-    place.chmod(0o1777)
-    assert take(place) == ""
+    for mode in (0o777, 0o775, 0o2770):
+        place.chmod(mode)
+        assert "sticky" in take(place)
+        place.chmod(mode | stat.S_ISVTX)
+        assert take(place) == ""
+    os.chown(place, ALICE, ALICE)
+    place.chmod(0o775)
+    with user(ALICE):  # whose group is often hers alone
+        assert take(place) == ""
 
 
 @pytest.mark.parametrize("trap", ["link", "pipe", "folder"])
