@@ -19,6 +19,7 @@ MESSAGE_CHARACTERS = 4000  # a library may put megabytes into the first line of 
 LOG_CHARACTERS = 64 * 1024
 # How the C library, and so any tool, says that a disk or a quota is full (ENOSPC, EDQUOT).
 _FULL_DISK = ("No space left on device", "Disk quota exceeded")
+_LAST_LINES = 5  # of a log, in which a tool says what ended it
 _NO_MEMORY = ("Cannot allocate memory", "MemoryError", "std::bad_alloc")
 # What others send: the kernel that lacks memory, a container that ends, an operator. A program
 # that stumbles itself gets other signals.
@@ -37,11 +38,13 @@ class HarnessError(Exception):
 
     `hung`: it did not end within its deadline and was stopped (not in `to_json`).
     `signal`: what ended a process of it, 0 for none; not of one that we stopped.
+    `coded`: the tool itself says in `message` what is wrong, with a code of its own.
     `files`: each of several files that cannot be used, with why.
     `remembered`: the store repeats a build's failure from earlier in the run (not in `to_json`).
     """
 
     stage: ClassVar[Stage] = Stage.HARNESS
+    coded: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -83,9 +86,14 @@ class HarnessError(Exception):
 
     @property
     def killed(self) -> bool:
-        """Return whether a process was ended from outside or had no memory: the machine's doing."""
-        no_memory = any(words in text for words in _NO_MEMORY for text in (self.message, self.log))
-        return self.signal in FROM_OUTSIDE or no_memory
+        """Return whether a process was killed or had no memory: the machine's doing.
+
+        What ended a tool it says last; earlier in its log it may have done without that memory.
+        """
+        if self.signal in FROM_OUTSIDE:
+            return True
+        last = () if self.coded else self.log.splitlines()[-_LAST_LINES:]
+        return any(words in line for words in _NO_MEMORY for line in (self.message, *last))
 
     def to_json(self) -> dict[str, Any]:
         """Return the error as a JSON object, for records and for crossing a process boundary."""

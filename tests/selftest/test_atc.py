@@ -332,6 +332,25 @@ def test_how_a_compiler_ended_is_told(host: Host, body: str) -> None:
     assert (type(error) is CompileRefused) == ("EZ3003" in body)
 
 
+NO_MEMORY = "Cannot allocate memory"
+
+
+@pytest.mark.parametrize(
+    ("body", "killed"),
+    [
+        (f"say('{NO_MEMORY} for cache, fall back\\n' + 9 * 'tiling\\n', 1)", False),
+        (f"say('EZ3003: no kernel\\n{NO_MEMORY} for cache, fall back\\n', 255)", False),
+        ("say(9 * 'tiling\\n' + 'what(): std::bad_alloc\\nAborted\\n', 134)", True),
+        (f"say('E19999: Inner Error!\\n{NO_MEMORY}\\n', 255)", True),
+    ],
+)
+def test_only_what_a_compiler_says_last_is_a_lack_of_memory(
+    host: Host, body: str, killed: bool
+) -> None:
+    host.atc(body)
+    assert host.fails().killed == killed
+
+
 def test_a_hang_ends_with_all_its_processes(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     pid = host.folder / "pid"
     host.atc("")

@@ -47,6 +47,8 @@ _TUNING_FLAG = "--auto_tune_mode="
 class CompileRefused(CompileError):
     """The compiler says what it does not take, with a code."""
 
+    coded = True
+
 
 class CompileTimeout(CompileError):
     """The compiler did not end within its deadline."""
