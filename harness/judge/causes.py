@@ -72,7 +72,7 @@ _BY_TYPE: dict[str, Reason] = {
     ),
 }
 _FULL_DISK = Reason("machine", "a disk is full")
-_KILLED = Reason("machine", "a process was ended from outside, or memory ran out")
+_KILLED = Reason("machine", "a process was killed, or memory ran out")
 _HARNESS = Reason("harness", "a fault of the harness itself")
 _NOT_BROKEN = Reason(
     "input",

@@ -2,7 +2,7 @@
 
 After a failure that may be the device's the case is tried once on another, and a device that
 failed is set aside for the run. Which one failed how is in the record, also when the second try
-succeeds. Where the machine ended the process, the second try has the host alone.
+succeeds. Where the machine killed the process, nothing else runs on this host at the second try.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def first_screen(
 
 def _without_records(code: int) -> Screen:
     word = _WORD.get(code, "machine" if code >= 124 else "harness")
-    text = findings.EXITS.get(code, "the process was ended from outside")
+    text = findings.EXITS.get(code, "the process was killed")
     if code == OVERLAP:
         text = "another night still runs on this host"
     good = code == Exit.PASSED

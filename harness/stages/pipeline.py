@@ -120,7 +120,7 @@ class CasePipeline(CaseContext):
 
         The host is taken where its share would be: a device, and a lock of the store, come before.
         """
-        why = "tried once more with the host alone"
+        why = "retried once with nothing else running on this host"
         self.bench.progress.note(f"{self.case.name}: {error.message}: {why}")
         place = host.NAME if self.device is None else self.device.id
         attempt = Attempt(place, error.stage, error.message, why, aside=False)

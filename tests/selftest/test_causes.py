@@ -116,7 +116,7 @@ SET_ASIDE = failing(Stage.INFER).model_copy(
         (failing(Stage.NETWORK, "NetworkError"), "input", "under that name", "mend it"),
         (failing(Stage.COMPILE, "CompileRefused", full_disk=True), "machine", "full", "mend it"),
         (failing(Stage.HARNESS, full_disk=True), "machine", "a disk is full", "mend it"),
-        (failing(Stage.EXPORT, killed=True), "machine", "ended from outside", "mend it"),
+        (failing(Stage.EXPORT, killed=True), "machine", "was killed", "mend it"),
         (SET_ASIDE, "toolchain", "a device was set aside before", "mend it"),
         (accuracy(), "model", "its figures do not hold", ""),
         (accuracy(measurement=whole(1, 2, problems=(OTHER_INPUT,))), "input", "preprocessing", ""),

@@ -397,8 +397,8 @@ SHOWN: dict[str, tuple[RunRecords, tuple[str, ...]]] = {
             ]
         ),
         (
-            "Tried once more with the host alone: killed by SIGKILL",
-            "a process was ended from outside, or memory ran out; tried once more: accuracy of "
+            "Retried once with nothing else running on this host: killed by SIGKILL",
+            "a process was killed, or memory ran out; tried once more: accuracy of "
             "squeezenet1_1-bs4-cpu",
         ),
     ),
