@@ -15,7 +15,7 @@ from harness.base.families import available, families
 from harness.base.names import did_you_mean
 from harness.base.terms import CHECKS, Check
 from harness.catalog.schema import IMAGENET_CLASSES, Catalog, Model
-from harness.networks.library import LIBRARIES, ONNX, PYTHON
+from harness.networks.library import ONNX, PYTHON, TORCHSCRIPT
 from harness.records.lines import PlannedCase
 from harness.settings import DEFAULT_BATCH_SIZES, Settings
 
@@ -123,8 +123,7 @@ def require_trust(model: str, source: str, settings: Settings) -> None:
 
 def _require_stand_ins(model: Model) -> None:
     """Refuse a model for which no stand-in weights can be made: they know ImageNet's classes."""
-    library = model.network.source.partition(":")[0]
-    if library not in LIBRARIES or model.classes < IMAGENET_CLASSES:
+    if model.network.source in (ONNX, TORCHSCRIPT) or model.classes < IMAGENET_CLASSES:
         raise ConfigError(
             f"there are no stand-ins for {model.id}, a model of your own",
             remedy="give its file and its images: --data=DIR with --model-file=FILE or "

@@ -157,7 +157,6 @@ class Settings:
         "models whose network your own Python code builds, which then runs",
         "A,B",
         default=(),
-        used_in=GIVEN,
     )
     trust_checkpoint: tuple[str, ...] = input_option(
         "list",

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -312,6 +313,26 @@ def test_a_rehearsal_has_no_stand_ins_for_it(own, started, shared, tmp_path):
     places = {"store": str(shared / "store"), "catalog": str(tmp_path / "kept.yaml")}
     with pytest.raises(ConfigError, match="no stand-ins for script"):
         _ = Run(resolve({"rehearsal": True, **places}, environment={})).plan
+
+
+def test_a_rehearsal_builds_a_network_with_code_that_is_allowed(
+    own, started, shared, tmp_path, monkeypatch
+):
+    (tmp_path / "bignets.py").write_text(CODE.replace("=3", "=1000"))
+    monkeypatch.syspath_prepend(tmp_path)
+    drafted = yaml.safe_load(
+        draft(started(data=own.data, model_file=own.root / "Net-v1.pth").settings)
+    )
+    (model,) = drafted["models"].values()
+    model |= {"classes": 1000, "class_names": [], "network": {"source": "python:bignets:build"}}
+    (tmp_path / "kept.yaml").write_text(yaml.safe_dump(drafted), encoding="utf-8")
+    kept = {"rehearsal": True, "data": None, "target": None, "catalog": tmp_path / "kept.yaml"}
+    kept |= {"image_size": None, "rehearsal_images": 25}
+    with pytest.raises(ConfigError, match="built by code"):
+        _ = started(**kept).plan
+    run = started(**kept, trust_network="net_v1")
+    (case,) = run.execute([run.plan.cases[0]]).cases
+    assert case.outcome == "passed"
 
 
 def test_what_timm_keeps_beside_the_weights_is_read(own, tmp_path, started):
