@@ -11,6 +11,7 @@ import sys
 from datetime import UTC, datetime
 from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
 
 from harness.base.errors import RecordError
 
@@ -47,6 +48,18 @@ def open_regular(
 def open_binary(path: Path) -> BufferedReader:
     """Open a regular file to read its bytes; see `open_regular`."""
     return open(open_regular(path), "rb")
+
+
+def open_log(path: Path) -> BinaryIO:
+    """Open a log to write at its end, and make it and its folder where they are absent.
+
+    Raises:
+        OSError: it cannot be opened, or is a link or no regular file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path == Path(os.devnull):
+        return path.open("ab")
+    return open(open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
 
 
 def regular_text(path: Path, *, errors: str = "strict") -> str:

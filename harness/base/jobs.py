@@ -22,6 +22,7 @@ from typing import Any
 from harness.base import processes, scratch, signals
 from harness.base.environment import ROOT, for_builds, with_entries
 from harness.base.errors import HarnessError, from_json
+from harness.base.text import first_line
 
 
 def call(
@@ -113,9 +114,8 @@ def main(spec_file: str) -> int:
         answer = json.dumps({"error": error.to_json()})
     except Exception as error:
         traceback.print_exc()
-        lines = str(error).strip().splitlines() or ["no message"]
         # Without a type: a library's class may have the name of one of ours.
-        answer = json.dumps({"error": {"message": f"{type(error).__name__}: {lines[0]}"}})
+        answer = json.dumps({"error": {"message": first_line(error)}})
     partial = Path(spec["result"] + ".part")
     try:
         partial.write_text(answer, encoding="utf-8")

@@ -23,6 +23,7 @@ from typing import Any, TypedDict, Unpack
 
 from harness.base import signals
 from harness.base.errors import LOG_TAIL_LINES, HarnessError
+from harness.base.files import open_log
 
 GRACE_S = 2.0  # between SIGTERM and SIGKILL
 KILL_WAIT_S = 5.0  # how long a killed process may take to vanish; a driver can hold it for ever
@@ -223,8 +224,7 @@ class Running:
         self._process: subprocess.Popen[bytes] | None = None
         self._done: Completed | None = None
         try:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            opened = log.open("ab")
+            opened = open_log(log)
         except OSError as error:
             raise HarnessError(
                 f"cannot write the log of {argv[0]} to {log}: {error.strerror or error}",

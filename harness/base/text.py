@@ -14,3 +14,9 @@ def clean(text: str) -> str:
     text = _TERMINAL_CODE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
     text = _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text)
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def first_line(error: BaseException) -> str:
+    """Return an exception's type and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

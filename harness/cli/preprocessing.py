@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-from harness.base import jobs
+from harness.base import jobs, scratch
 from harness.base.errors import HarnessError, NetworkError
 from harness.catalog.schema import Model
 from harness.catalog.steps import IMAGENET_MEAN, Preprocessing
@@ -46,12 +44,12 @@ def preprocessing_lines(models: Iterable[Model]) -> list[str]:
 
 def _defaults(models: Iterable[Model]) -> list[dict[str, Any] | None]:
     networks = [(model.network.source, model.checkpoint.file) for model in models]
-    with tempfile.TemporaryDirectory(prefix="harness-plan-") as folder:
+    with scratch.folder("plan") as folder:
         answer: list[dict[str, Any] | None] = jobs.call(
             "harness.networks.defaults:default_preprocessing",
             {"networks": networks},
             deadline_s=DEADLINE_S,
-            log=Path(folder, "job.log"),
+            log=folder / "job.log",
             error=NetworkError,
             what="looking up default configurations",
         )

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from harness.base.errors import InferError
+from harness.base.text import first_line
 from harness.stages.inference import batches
-from harness.stages.onnx_file import first_line
 
 
 def run_graph(*, model: str, inputs: str, batch_size: int, output: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ of its logits only sums, so that memory does not grow with the number of classes
 from __future__ import annotations
 
 import csv
+import io
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from harness.base.files import replace_file
 from harness.base.terms import Provenance
 from harness.images.dataset import ImageSet
 from harness.records.measurements import (
@@ -136,14 +138,15 @@ class Tally:
         path.parent.mkdir(parents=True, exist_ok=True)
         top = int((self._best >= 0).any(axis=0).sum())
         columns = [f"{what}{k}" for what in ("top", "logit") for k in range(1, top + 1)]
-        with path.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(["image", "label", "eager", *columns])
-            for i in np.flatnonzero(self._seen):
-                eager = "" if reference is None or reference[i] < 0 else int(reference[i])
-                classes = self._best[i, :top].tolist() if self._finite[i] else [NO_CLASS] * top
-                logits = [f"{value:.6g}" for value in self._logits[i, :top]]
-                writer.writerow([self.names[i], int(self.labels[i]), eager, *classes, *logits])
+        stream = io.StringIO(newline="")
+        writer = csv.writer(stream)
+        writer.writerow(["image", "label", "eager", *columns])
+        for i in np.flatnonzero(self._seen):
+            eager = "" if reference is None or reference[i] < 0 else int(reference[i])
+            classes = self._best[i, :top].tolist() if self._finite[i] else [NO_CLASS] * top
+            logits = [f"{value:.6g}" for value in self._logits[i, :top]]
+            writer.writerow([self.names[i], int(self.labels[i]), eager, *classes, *logits])
+        replace_file(path, stream.getvalue())
 
 
 class Comparison:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import NetworkError
 from harness.base.store import file_digest
+from harness.base.text import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -164,7 +165,7 @@ def build_network(source: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
         network: torch.nn.Module = build()
     except Exception as error:  # the library's own code: any class can come out of it
         raise NetworkRefused(
-            f"`{source}` cannot be built: {_one_line(error)}",
+            f"`{source}` cannot be built: {first_line(error)}",
             remedy="hold `network: arguments` of the model in the catalog (baselines.yaml) against "
             "the library's documentation",
         ) from error
@@ -179,7 +180,7 @@ def _by_function(source: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
         network = getattr(importlib.import_module(module), name)(**arguments)
     except Exception as error:  # the user's own code: any class can come out of it
         raise NetworkRefused(
-            f"`{source}` cannot be built: {_one_line(error)}",
+            f"`{source}` cannot be built: {first_line(error)}",
             remedy=f"put the folder of {module} into PYTHONPATH, and see that {name}() returns the "
             "network",
         ) from error
@@ -317,7 +318,7 @@ def _import(name: str) -> ModuleType:
         raise NetworkError(f"{name} needs {error.name}: not installed", remedy=_INSTALL) from error
     except Exception as error:  # a broken installation raises OSError, RuntimeError and more
         raise NetworkError(
-            f"{name} cannot be imported: {_one_line(error)}", remedy=_INSTALL
+            f"{name} cannot be imported: {first_line(error)}", remedy=_INSTALL
         ) from error
 
 
@@ -336,8 +337,3 @@ def _declare_operators() -> Any:
         if not hasattr(torch.ops.torchvision, name):
             library.define(schema)
     return library
-
-
-def _one_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -11,6 +11,7 @@ from typing import Any
 from harness.base import host
 from harness.base.errors import ConfigError, HarnessError
 from harness.base.stages import Stage
+from harness.base.text import first_line
 from harness.plan import Case
 from harness.records.observed import DeviceInfo, ErrorInfo
 from harness.settings import OPTIONS, Settings, resolve
@@ -39,11 +40,10 @@ def error_info(error: BaseException) -> ErrorInfo:
             killed=error.killed,
             remembered=error.remembered,
         )
-    lines = str(error).strip().splitlines() or ["no message"]
     return ErrorInfo(
         type=type(error).__name__,
         stage=Stage.HARNESS,
-        message=f"{type(error).__name__}: {lines[0]}",
+        message=first_line(error),
         remedy="this is a fault of the harness: please report it with the log",
         log="".join(traceback.format_exception(error))[-8000:],
         full_disk=isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT),

@@ -433,10 +433,9 @@ class CaseRun:
             path = Path("logs", f"{self.case.check}-{self.case.id}-{Stage.DATA}.log")
             # Once for an error that cases share.
             if len(error.files) > 1 and not error.remedy.endswith(f"-{Stage.DATA}.log"):
-                with contextlib.suppress(OSError):  # the error is the one to be told
-                    text = "\n".join(error.files) + "\n"
+                with contextlib.suppress(OSError, RecordError):  # the error is the one to be told
                     (self.run.directory / path).parent.mkdir(exist_ok=True)
-                    (self.run.directory / path).write_text(text, "utf-8", "replace")
+                    files.replace_file(self.run.directory / path, "\n".join(error.files) + "\n")
                     error.remedy += f"; all of them are in {path}"
             raise
 

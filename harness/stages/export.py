@@ -16,12 +16,12 @@ from harness.base.errors import ConfigError, ExportError
 from harness.base.host import required_version
 from harness.base.stages import Stage
 from harness.base.store import file_digest, source_digest
+from harness.base.text import first_line
 from harness.stages.onnx_file import (
     FILE,
     OPSET,
     Tensors,
     check_onnx,
-    first_line,
     require_same,
     run_onnx,
 )

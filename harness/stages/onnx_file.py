@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 
 from harness.base.errors import ConfigError, ExportError, HarnessError, SimplifyError
 from harness.base.files import is_lfs_pointer
+from harness.base.text import first_line
 
 OPSET = 11  # of the guides' scripts, for what is exported here
 FILE = "model.onnx"
@@ -166,9 +167,3 @@ def require_same(
             remedy=remedy,
         )
     return difference
-
-
-def first_line(error: BaseException) -> str:
-    """Return an exception's type and the first line of its message."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

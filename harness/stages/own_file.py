@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import CheckpointError, ConfigError, NetworkError, some
+from harness.base.text import first_line
 from harness.networks import library, weights
 from harness.networks.defaults import default_steps
 from harness.networks.layouts import LAYOUTS, NESTS, OWN, nest_of
@@ -62,7 +63,7 @@ def _onnx(path: Path, size: int | None) -> dict[str, Any]:
         classes = [d.dim_value for d in out.type.tensor_type.shape.dim][1:]
     except Exception as error:  # a damaged file raises nearly any class
         raise ConfigError(
-            f"{path} is no ONNX file of one input and one output: {_line(error)}",
+            f"{path} is no ONNX file of one input and one output: {first_line(error)}",
             remedy="export it again: images in, logits out",
         ) from error
     own = sides[0] if sides and sides[0] > 0 else None
@@ -219,7 +220,7 @@ def _outputs(module: Any, size: int, name: str) -> int:
             shape = tuple(module(torch.zeros(1, 3, size, size)).shape)
     except Exception as error:  # the network's own code
         raise NetworkError(
-            f"{name} does not take an image float32[1, 3, {size}, {size}]: {_line(error)}",
+            f"{name} does not take an image float32[1, 3, {size}, {size}]: {first_line(error)}",
             remedy="give the side of its input: --image-size=N",
         ) from error
     if len(shape) != 2 or shape[1] < 2:
@@ -252,8 +253,3 @@ def _by_index(pairs: Iterable[tuple[Any, Any]]) -> list[Any] | None:
         if sorted(numbered) == list(range(len(numbered))):
             return [numbered[index] for index in sorted(numbered)]
     return None
-
-
-def _line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -11,11 +11,11 @@ from harness.base.errors import SimplifyError
 from harness.base.host import required_version
 from harness.base.stages import Stage
 from harness.base.store import Entry, source_digest
+from harness.base.text import first_line
 from harness.stages.onnx_file import (
     FILE,
     Tensors,
     check_onnx,
-    first_line,
     require_same,
     run_onnx,
 )

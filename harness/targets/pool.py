@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from harness.base.errors import DeviceError, some
-from harness.base.files import regular_text
+from harness.base.files import regular_text, replace_file
 from harness.base.locks import OnWait
 from harness.base.terms import Check
 from harness.targets import leases
@@ -66,10 +66,7 @@ class DevicePool:
     def quarantine(self, device: Device, why: str) -> None:
         """Set a device aside for the rest of the run."""
         self._aside.mkdir(parents=True, exist_ok=True)
-        path = self._aside / f"{device.id}.txt"
-        fresh = path.with_suffix(f".{os.getpid()}")
-        fresh.write_text(why, encoding="utf-8")
-        fresh.replace(path)
+        replace_file(self._aside / f"{device.id}.txt", why)
 
     def set_aside(self) -> dict[str, str]:
         """Return the ids of the devices that were set aside, with the reason."""

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from harness.base.environment import ROOT, with_entries
 from harness.base.errors import DeviceError, HarnessError, NoSession
+from harness.base.files import open_log
 from harness.base.processes import (
     abandon,
     describe_exit,
@@ -225,8 +226,7 @@ def start_worker(
             argv = [python, "-u", str(WORKER), "--backend", backend, "--limit", f"{limit_s:g}"]
             argv += ["--command-fd", str(command_read), "--reply-fd", str(reply_write)]
             argv += ["--memory-fd", str(memory)]
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("ab") as out:
+            with open_log(log) as out:
                 log_start = out.tell()
                 process = start(
                     argv,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.base import jobs
+from harness.base import jobs, scratch
 from harness.base.environment import ROOT
 from harness.base.errors import NetworkError
 from harness.catalog.load import load_catalog
@@ -35,6 +36,18 @@ def changed(network: str = "torchvision:squeezenet1_1", **steps: dict[str, Any])
 def test_the_guides_models_are_not_compared_and_import_nothing(monkeypatch):
     monkeypatch.setattr(jobs, "call", None)
     assert preprocessing_lines(GUIDES.values()) == []
+
+
+def test_what_it_leaves_when_it_is_killed_is_found_by_the_sweep(monkeypatch):
+    folders = []
+
+    def call(*_: object, log: Path, **__: object) -> list[None]:
+        folders.append(log.parent)
+        return [None]
+
+    monkeypatch.setattr(jobs, "call", call)
+    assert preprocessing_lines([changed()]) == []
+    assert [folder.name.startswith(scratch.PREFIX) for folder in folders] == [True]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import threading
 
@@ -209,3 +210,17 @@ def test_workers_begin_with_different_devices(pool_of, monkeypatch):
     assert [device.index for device in pool.usable()] == [1, 2, 0]
     monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw5")
     assert pool.usable()[0].index == 2
+
+
+def test_the_reason_why_a_device_is_set_aside_is_not_written_through_a_link(pool_of, tmp_path):
+    (tmp_path / "precious").write_text("ours")
+    pool = pool_of(Devices(2))
+    chip = pool.usable()[0]
+    pool.quarantine(chip, "it was lost")
+    (place,) = tmp_path.rglob(f"{chip.id}.txt")
+    place.unlink()
+    for trap in (place, place.with_suffix(f".{os.getpid()}")):
+        trap.symlink_to(tmp_path / "precious")
+    pool.quarantine(chip, "it hung")
+    assert pool.set_aside() == {chip.id: "it hung"}
+    assert (tmp_path / "precious").read_text() == "ours"

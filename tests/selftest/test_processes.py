@@ -99,6 +99,15 @@ def test_a_program_that_cannot_be_started(tmp_path, argv, code):
     assert "cannot start" in done.tail()
 
 
+@pytest.mark.parametrize("trap", ["symlink_to", "hardlink_to"])
+def test_a_log_that_is_a_link_is_not_written_through(tmp_path, trap):
+    (tmp_path / "precious").write_text("ours")
+    getattr(tmp_path / "log", trap)(tmp_path / "precious")
+    with pytest.raises(HarnessError, match="cannot write the log of echo"):
+        run(["echo", "x"], deadline_s=60, log=tmp_path / "log")
+    assert (tmp_path / "precious").read_text() == "ours"
+
+
 def test_a_log_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(HarnessError, match="cannot write the log of echo"):

@@ -229,8 +229,13 @@ def test_a_logit_that_is_not_finite_stays_in_the_sums_and_is_never_excused(tmp_p
     (flip,) = result.fidelity.flips
     assert (flip.name, flip.compiled, flip.excused) == (images.names[1], NO_CLASS, False)
     # The same class in the table of flips and in the file that batch sizes are compared by.
+    (tmp_path / "precious").write_text("ours")
+    (tmp_path / "predictions.csv").symlink_to(
+        tmp_path / "precious"
+    )  # a link is not written through
     seen.write(tmp_path / "predictions.csv")
     assert int(rows_of(tmp_path / "predictions.csv")[1]["top1"]) == NO_CLASS
+    assert (tmp_path / "precious").read_text() == "ours"
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.base.errors import DeviceError
+from harness.base.files import open_log
 from harness.base.locks import LockTimeout, locked
 from harness.base.processes import Completed, run
 from harness.targets.ascend.chips import SERIES_ONLY
@@ -126,9 +127,8 @@ class NpuSmi:
         command = f"npu-smi {' '.join(arguments)}"
         try:
             with locked(self.lock, timeout_s=self.wait_s, what=command, for_all=True) as lock:
-                self.log.parent.mkdir(parents=True, exist_ok=True)
-                with self.log.open("a", encoding="utf-8") as file:
-                    file.write(f"$ {command}\n")
+                with open_log(self.log) as file:
+                    file.write(f"$ {command}\n".encode())
                 done = run(
                     [str(self.program), *arguments],
                     deadline_s=self.deadline_s,
