@@ -8,6 +8,7 @@ The pytest process therefore imports none of these libraries.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import faulthandler
 import importlib
@@ -113,7 +114,8 @@ def main(spec_file: str) -> int:
     except HarnessError as error:
         answer = json.dumps({"error": error.to_json()})
     except Exception as error:
-        traceback.print_exc()
+        with contextlib.suppress(OSError):  # no room for it in the log
+            traceback.print_exc()
         # Without a type: a library's class may have the name of one of ours.
         answer = json.dumps({"error": {"message": first_line(error)}})
     partial = Path(spec["result"] + ".part")

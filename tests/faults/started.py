@@ -146,8 +146,17 @@ class Place:
         for entry in Store(self.store).entries():
             check_entry(entry)
         for lock in (self.folder / "leases").glob("*.lock"):
-            with lock.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            assert eventually(lambda lock=lock: is_free(lock), 60.0), lock.read_text()
+
+
+def is_free(lock: Path) -> bool:
+    """Whether nobody holds a lock."""
+    with lock.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def check_entry(entry: Entry) -> None:

@@ -60,7 +60,7 @@ def test_a_full_disk(disk, tries):
         run = disk.start()
         code = run.wait()
         assert mounted("-o", f"remount,size={ROOM}", disk.folder)
-        assert "Traceback" not in run.text()
+        assert "\nTraceback" not in run.text()  # but in the log of a tool
         assert code in SAID, run.text()
         disk.green()
 
@@ -77,6 +77,6 @@ def test_a_disk_that_is_not_for_us(disk, option):
     run = disk.start(env={"TMPDIR": "/tmp"}, output=disk.folder.parent / "output")
     code = run.wait()
     assert mounted("-o", "remount,rw,exec", disk.folder)
-    assert "Traceback" not in run.text()
+    assert "\nTraceback" not in run.text()  # but in the log of a tool
     assert code in SAID - {Exit.PASSED}, run.text()
     disk.green()

@@ -69,6 +69,8 @@ def no_json() -> Any:
     return {Path("a"), Path("b")}
 
 
-def take_no_more_room() -> None:
+def take_no_more_room(fails: bool) -> None:
     """Let this process write no more files, as on a full disk."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    if fails:
+        raise ValueError("for which the log has no room either")

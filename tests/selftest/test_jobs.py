@@ -131,8 +131,9 @@ def test_a_child_that_ends_without_an_answer(tmp_path):
     assert "exit code 0 without an answer" in refusal("leave", tmp_path, code=0).message
 
 
-def test_an_answer_for_which_the_disk_has_no_room(tmp_path):
-    assert refusal("take_no_more_room", tmp_path).full_disk
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_answer_for_which_the_disk_has_no_room(tmp_path, fails):
+    assert refusal("take_no_more_room", tmp_path, fails=fails).full_disk
 
 
 def test_a_child_that_hangs_is_ended_at_its_deadline_with_what_it_started(tmp_path, monkeypatch):
