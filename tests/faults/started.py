@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from harness.base.store import Entry, Store, file_digest
@@ -146,7 +147,7 @@ class Place:
         for entry in Store(self.store).entries():
             check_entry(entry)
         for lock in (self.folder / "leases").glob("*.lock"):
-            assert eventually(lambda lock=lock: is_free(lock), 60.0), lock.read_text()
+            assert eventually(partial(is_free, lock), 60.0), lock.read_text()
 
 
 def is_free(lock: Path) -> bool:
