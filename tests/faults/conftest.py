@@ -29,7 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "fault(name, sees, keeps): a row of docs/faults.md")
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(table.Table(config.getoption("faults_table")))
+        asked = map(config.getoption, ("faults_table", "faults", "faults_seed"))
+        config.pluginmanager.register(table.Table(*asked))
 
 
 @pytest.fixture(autouse=True)
