@@ -91,13 +91,13 @@ def test_a_process_that_is_killed(role, short, whole, ready, tmp_path, tries):
 def check(place: Place, run: Started, role: str, code: int, *, struck: bool) -> None:
     """Nothing is lost, and the end is what it is said to be."""
     place.check_kept()
-    assert "INTERNALERROR" not in run.text()
-    assert "\nTraceback" not in run.text()  # but in the log of a tool
-    if role == "controller":
+    if role == "controller":  # its workers may say of their pipe that it broke
         assert code == -signal.SIGKILL or not struck
         if (place.latest / RESULTS).is_file():  # it may not have begun
             place.records()
         return
+    assert "INTERNALERROR" not in run.text()
+    assert "\nTraceback" not in run.text()  # but in the log of a tool
     found = place.records()
     outcomes = [case.outcome for case in found.cases]
     assert found.end is not None, run.text()
