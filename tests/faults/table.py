@@ -15,8 +15,8 @@ fault breaks a promise, no table is made. This one was made by
 
     make faults ARGS="--faults={tries} --faults-seed={seed} --faults-table=docs/faults.md"
 
-`--faults=whole` takes about an hour on two cores; `short`, which CI runs, makes a few tries of
-each. Disks are mounted by root alone: others skip those.
+`--faults=whole` makes hundreds of tries; `short`, which CI runs, makes a few of each. Disks are
+mounted by root alone: others skip those.
 
 | kind | fault | tries | what the user sees | what is kept |
 |---|---|---:|---|---|
