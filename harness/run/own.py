@@ -78,8 +78,8 @@ def draft(settings: Settings) -> str:
         images.of_classes(about["class_names"], about["classes"])
         folders = images.classes
     if folders and not about["class_names"]:
-        natural = sorted(folders, key=_natural)
-        assumed.append(_UNSORTED + (_NATURAL if natural != list(folders) else ""))
+        by_number = sorted(folders, key=natural)
+        assumed.append(_UNSORTED + (_NATURAL if by_number != list(folders) else ""))
     model = {
         "title": file.name,
         "network": {"source": about["source"], "arguments": about["arguments"]},
@@ -116,8 +116,9 @@ class _Plain(yaml.SafeDumper):
         return True
 
 
-def _natural(name: str) -> list[Any]:
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name.lower())]
+def natural(name: str) -> list[Any]:
+    """Return what timm's reader sorts a folder by: its text in small letters, and whole numbers."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name.lower())]
 
 
 def _facts(settings: Settings, file: Path, digest: str, *, trust: bool) -> dict[str, Any]:

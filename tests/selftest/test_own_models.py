@@ -22,7 +22,7 @@ from harness.images.dataset import find_image_set
 from harness.measure import accuracy
 from harness.networks import library
 from harness.records.measurements import ProblemCode
-from harness.run.own import draft
+from harness.run.own import draft, natural
 from tests.selftest.image_folders import image_set
 from tests.selftest.own_model import COLOURS, NAMES, NETWORK, SIZE, put_images, trained
 
@@ -289,6 +289,10 @@ def test_code_that_builds_the_network_runs_where_it_is_allowed(own, started, tmp
     run = started(data=own.data, trust_network="net_v1", **options)
     (case,) = run.execute([run.plan.cases[0]]).cases
     assert (case.outcome, case.measured) == ("passed", 100.0)
+
+
+def test_folders_are_sorted_by_whole_numbers_of_plain_digits():
+    assert sorted(["²", "a10", "A2", "٣"], key=natural) == ["٣", "A2", "a10", "²"]
 
 
 def test_a_draft_is_a_catalog_to_keep(own, started, shared, tmp_path):
