@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import inspect
-import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,9 +14,6 @@ from harness.base.names import did_you_mean
 from harness.plan import Case, Plan
 from harness.run.case_record import nodeid_of
 from harness.settings import GROUPS, OPTIONS
-
-_WORD = re.compile(r"(?:[\w+.\[\]\\/-]|:(?!\s))+")  # as `-m` and `-k` take them
-_OPERATORS = ("and", "or", "not", "True", "False", "None")
 
 
 class Group(Protocol):
@@ -64,14 +59,8 @@ def ini_values(path: Path) -> dict[str, str]:
     return {key: value for key, value in keys.items() if key.startswith("harness_")}
 
 
-def add_options(
-    parser: Parser, arguments: Sequence[str], plugins: Iterable[tuple[str, Any]]
-) -> None:
+def add_options(parser: Parser, arguments: Sequence[str]) -> None:
     """Add every option, with its keys of `pytest.ini`; leave a flag to another plugin that has it.
-
-    Args:
-        arguments: the command line.
-        plugins: every plugin of pytest, with its name.
 
     Raises:
         ConfigError: the command line has a flag of ours that another plugin would take.
@@ -91,11 +80,9 @@ def add_options(
                 group.addoption(flag, dest=option.ini, default=None, help=text, **how)
                 text = argparse.SUPPRESS  # help shows the first
             elif flag in given:
-                owner = _owner(flag, plugins)
-                away = f", or do without that plugin: -p no:{owner}" if owner else ""
                 raise ConfigError(
-                    f"{flag} is taken here by {owner or 'another plugin of pytest'}",
-                    remedy=f"write {option.own_flag}{away}",
+                    f"{flag} is taken by another plugin of pytest",
+                    remedy=f"write {option.own_flag}, or do without that plugin: -p no:NAME",
                 )
         for key in option.keys:
             parser.addini(key, help=option.help.replace("%%", "%"), default="")
@@ -110,19 +97,6 @@ def _is_free(flag: str, parser: Parser) -> bool:
         return False
 
 
-def _owner(flag: str, plugins: Iterable[tuple[str, Any]]) -> str:
-    """Return the name of the plugin whose source adds the flag; empty where none is found."""
-    for name, plugin in plugins:
-        hook = getattr(plugin, "pytest_addoption", None)
-        try:
-            source = inspect.getsource(hook) if hook is not None else ""
-        except (OSError, TypeError):
-            continue
-        if f'"{flag}"' in source or f"'{flag}'" in source:
-            return name
-    return ""
-
-
 def _hint_at_unknown_flags(arguments: Sequence[str], parser: Parser) -> None:
     """Let pytest's own error of an unknown option name the closest one of ours."""
     try:
@@ -133,57 +107,6 @@ def _hint_at_unknown_flags(arguments: Sequence[str], parser: Parser) -> None:
     hints = [did_you_mean(argument.partition("=")[0], known) for argument in unknown]
     if any(hints):
         parser.extra_info["what to do"] = " ".join(filter(None, hints))
-
-
-def check_selection(marked: str, named: str, markers: Iterable[str]) -> None:
-    """Check what `-m` and `-k` were given, before anything is collected.
-
-    Args:
-        markers: every mark that there is, as pytest has it: `name: what it means`.
-
-    Raises:
-        ConfigError: one is no expression, or names a mark that does not exist.
-    """
-    check_expression("-m", marked, [re.split(r"\W", line)[0] for line in markers])
-    check_expression("-k", named)
-
-
-def nothing_named(named: str, cases: Iterable[str]) -> str:
-    """Say that `-k` chose none of the cases, by their ids, and which is the closest."""
-    names = list(dict.fromkeys(cases))
-    hint = did_you_mean(named, names)
-    return (
-        f"no case matches -k {named!r}\n  what to do: {f'{hint} ' if hint else ''}"
-        f"cases: {some(names)}; --batch-sizes and --models choose others"
-    )
-
-
-def check_expression(flag: str, text: str, names: Collection[str] | None = None) -> None:
-    """Check an expression of names.
-
-    Args:
-        names: what may be named; anything where it is None.
-
-    Raises:
-        ConfigError: it is no expression, or names something that does not exist.
-    """
-    if not text.strip():
-        return
-    words = [word for word in _WORD.findall(text) if word not in _OPERATORS]
-    plain = _WORD.sub(lambda word: word[0] if word[0] in _OPERATORS else "x", text)
-    try:
-        compile(plain.strip(), flag, "eval")
-    except (SyntaxError, ValueError, MemoryError):
-        raise ConfigError(
-            f"{flag} {text!r} is no expression", remedy="names with and, or, not and parentheses"
-        ) from None
-    for word in words if names is not None and "=" not in text else ():
-        if names is not None and word not in names:
-            hint = did_you_mean(word, names)
-            known = f"{flag} accuracy or {flag} throughput"
-            raise ConfigError(
-                f"{flag} {text!r}: no test is marked {word}", remedy=f"{hint} {known}".strip()
-            )
 
 
 def planned(nodeids: Sequence[str], plan: Plan) -> list[tuple[str, Case]]:

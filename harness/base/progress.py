@@ -54,6 +54,16 @@ class Progress:
         """Return a progress that shows nothing."""
         return cls(None, terminal=False)
 
+    @classmethod
+    def on_stderr(cls, worker: str = "", *, only_terminal: bool = False) -> Progress:
+        """Return a progress on standard error as it is now, whatever captures it later."""
+        descriptor = os.dup(2)
+        terminal = not worker and os.isatty(descriptor) and os.environ.get("TERM") != "dumb"
+        if only_terminal and not terminal:
+            os.close(descriptor)
+            return cls.silent()
+        return cls(descriptor, terminal=terminal, prefix=f"[{worker}] " if worker else "  ... ")
+
     # The run -----------------------------------------------------------------------------
 
     def begin(self, cases: Mapping[str, float | None]) -> None:

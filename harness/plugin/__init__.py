@@ -19,6 +19,7 @@ import pytest
 from harness import settings, usage
 from harness.base import signals
 from harness.base.errors import ConfigError, HarnessError
+from harness.base.progress import Progress
 from harness.base.text import clean
 from harness.judge.causes import Exit
 from harness.plan import Case
@@ -27,7 +28,8 @@ from harness.plugin.workers import WorkerHooks, has_workers
 from harness.records import writer
 from harness.records.verdicts import Verdict
 from harness.report import pytest_html
-from harness.run.engine import CaseRun, Run, progress_on_stderr
+from harness.run.case import CaseRun
+from harness.run.engine import Run
 
 CASE = pytest.StashKey[CaseRun]()
 _WORDS = {
@@ -44,7 +46,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     more = shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))
     arguments = [*map(str, config.invocation_params.args), *more]
     with refusing():
-        usage.add_options(parser, arguments, pluginmanager.list_name_plugin())
+        usage.add_options(parser, arguments)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -67,7 +69,7 @@ def pytest_configure(config: pytest.Config) -> None:
             worker=worker.get("workerid", ""),
             command=("pytest", *map(str, config.invocation_params.args)),
             # pytest's capture is suspended while plugins are configured: this is the real stderr.
-            progress=progress_on_stderr(worker.get("workerid", "")),
+            progress=Progress.on_stderr(worker.get("workerid", "")),
         )
     config.pluginmanager.register(RunHooks(run), "acceptance-run")
     config.pluginmanager.register(Selection(run), "acceptance-selection")
@@ -117,14 +119,15 @@ class RunHooks:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self._interrupted = False
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """Read the catalog before anything is collected: its errors are errors of usage."""
-        asked = session.config.option
+        """Read the catalog, `-k` and `-m` before anything is collected, here and not in a worker:
+        what is wrong with them is an error of usage.
+        """
+        marks: Any = session.config.pluginmanager.get_plugin("mark")
+        marks.pytest_collection_modifyitems(items=[], config=session.config)
         with refusing():
-            usage.check_selection(asked.markexpr, asked.keyword, session.config.getini("markers"))
             _ = self.run.plan
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
@@ -191,7 +194,7 @@ class RunHooks:
     @pytest.hookimpl(tryfirst=True)
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """xdist ends a run by -x as if somebody had pressed Ctrl-C; its class differs."""
-        self._interrupted = self._interrupted or excinfo.type is KeyboardInterrupt
+        self.run.interrupted |= excinfo.type is KeyboardInterrupt
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None]:
@@ -217,7 +220,7 @@ class RunHooks:
             """Keep pytest's code of a run that was interrupted, or in which pytest failed."""
             code = Exit.HARNESS_FAULT if fault and code == Exit.PASSED else code
             ended = [pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED]
-            if not self._interrupted:
+            if not self.run.interrupted:
                 ended.append(pytest.ExitCode.INTERRUPTED)  # what xdist calls the end by -x
             # pytest counts a skipped case as no failure; here nothing skips to green.
             ours = session.exitstatus in ended and (code != Exit.PASSED or not session.testsfailed)

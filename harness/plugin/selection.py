@@ -45,7 +45,6 @@ class Selection:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self._left_out: list[str] = []  # ids of cases that were not selected
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
@@ -73,27 +72,9 @@ class Selection:
         order = {case: place for place, case in enumerate(ids)}
         items.sort(key=lambda item: order.get(case.name, -1) if (case := case_of(item)) else -1)
 
-    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
-        """Keep which cases are left out; a worker of xdist tells the controller."""
-        self._left_out += [case.id for item in items if (case := case_of(item))]
-        for item in items[:1]:
-            output: dict[str, Any] = getattr(item.config, "workeroutput", {})
-            output["acceptance_left_out"] = self._left_out
-
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """All workers of xdist have the cases in the same order."""
         if self.run.left is not None:
             node.workerinput["acceptance_left"] = sorted(self.run.left)
         node.workerinput["acceptance_order"] = [case.name for case in self.run.expected_s]
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any) -> None:
-        """Take over what a worker left out."""
-        self._left_out += getattr(node, "workeroutput", {}).get("acceptance_left_out", ())
-
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Say that `-k` chose nothing."""
-        named = terminalreporter.config.option.keyword
-        if named and self._left_out and not (self.run.upcoming or self.run.begun):
-            terminalreporter.write_line(usage.nothing_named(named, self._left_out))

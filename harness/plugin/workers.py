@@ -27,7 +27,6 @@ class WorkerHooks:
     def __init__(self, run: Run) -> None:
         self.run = run
         self._lost = ""  # how xdist lost a worker; the last one counts
-        self._interrupted = False
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> Generator[None]:
@@ -81,14 +80,10 @@ class WorkerHooks:
             report.acceptance = pytest_html.columns(line)
             report.when = "teardown"  # pytest-html drops reports of no phase
 
-    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Keep that somebody pressed Ctrl-C; xdist's own class says another thing."""
-        self._interrupted = self._interrupted or excinfo.type is KeyboardInterrupt
-
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None]:
         """Record the cases that workers would have collected and run, had one come so far."""
-        if self._lost and not (self._interrupted or self.run.begun):
+        if self._lost and not (self.run.interrupted or self.run.begun):
             why = f"every pytest worker died before its first case ({self._lost})"
             sys.stderr.write(f"\n{why}\n")
             begin(self.run, [item.nodeid for item in session.perform_collect()])

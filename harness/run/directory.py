@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+from collections.abc import Iterator
 from pathlib import Path
 
 from harness.base.errors import ConfigError, RecordError
@@ -25,8 +26,9 @@ def make_folder(path: Path) -> None:
         ) from error
 
 
-def hold(directory: Path) -> FileLock:
-    """Keep others from going on with a run that goes on, until the lock is released.
+@contextlib.contextmanager
+def hold(directory: Path) -> Iterator[None]:
+    """Keep others from going on with a run within the block.
 
     Raises:
         ConfigError: another process runs it.
@@ -42,7 +44,10 @@ def hold(directory: Path) -> FileLock:
         ) from None
     except OSError as error:
         raise RecordError(f"cannot write in {directory}: {error.strerror or error}") from error
-    return lock
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def point_latest(runs: Path, run_id: str) -> None:

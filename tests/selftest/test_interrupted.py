@@ -17,7 +17,8 @@ from harness.base import processes
 from harness.images.dataset import FIRST_LABELS
 from harness.plugin import RunHooks
 from harness.records import reader
-from harness.run.engine import CaseRun, Run
+from harness.run.case import CaseRun
+from harness.run.engine import Run
 from harness.settings import resolve
 from tests.selftest.image_folders import lines, put_images, put_text
 from tests.selftest.running import PATIENCE_S, ROOT, TINY, alive, eventually

@@ -69,15 +69,15 @@ def test_collect_only_always_works_and_imports_nothing_heavy():
         (("--catalog={broken}",), ("broken.yaml:{line}",)),  # when the session starts
         (("--runs=/proc/x",), ("--runs=DIR",)),  # when the cases are known
         (("-n", "2", "--dist=each"), ("--dist=each",)),
-        (("-m", "acuracy", "-n", "2"), ("acuracy", "did you mean 'accuracy'")),
-        (("-k", "((("), ("-k '((('",)),
+        (("-m", "acuracy", "-n", "2"), ("acuracy",)),
+        (("-k", "(((", "-n", "2"), ("-k", "(((")),
         (("-p", "tests.selftest.plugins.refusing"), ("planted: not these",)),
         (("--modles=tiny",), ("--modles", "did you mean '--models'")),
         (("-p", "tests.selftest.plugins.multiplied"), ("not in the plan", "tiny-bs1-cpu")),
         (("-p", "tests.selftest.plugins.multiplied", "-n", "1"), ("not in the plan",)),
         (
             ("-p", "tests.selftest.plugins.same_options", "--device=0"),
-            ("same_options", "--harness-device"),
+            ("--device", "--harness-device"),
         ),
     ],
 )
@@ -122,22 +122,6 @@ def test_a_selection_without_cases_leaves_nothing_behind(run_pytest):
     done = run_pytest("--rehearsal", "-k", "nothing")
     assert done.code == 5
     assert not done.runs.exists()
-
-
-@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "workers"])
-def test_a_name_that_no_case_has_is_told_with_the_closest(run_pytest, workers):
-    done = run_pytest("--rehearsal", "-k", "tiny-bs8-cpu", "--batch-sizes=1", *workers)
-    assert done.code == 5
-    assert (
-        "no case matches -k 'tiny-bs8-cpu'\n  what to do: did you mean 'tiny-bs1-cpu'?"
-        in done.output
-    )
-
-
-def test_a_name_that_a_case_has_is_not_spoken_of(run_pytest):
-    done = run_pytest("--rehearsal", "--collect-only", "-k", "bs1", "--batch-sizes=1,4")
-    assert done.code == 0
-    assert "no case matches" not in done.output
 
 
 # Runs -------------------------------------------------------------------------------------

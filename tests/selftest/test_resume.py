@@ -75,11 +75,10 @@ def test_the_run_of_another_user_is_not_resumed(tmp_path, monkeypatch):
 
 
 def test_a_run_that_goes_on_is_not_resumed(tmp_path):
-    lock = hold(tmp_path)
-    with pytest.raises(ConfigError, match="still goes on"):
-        hold(tmp_path)
-    lock.release()
-    hold(tmp_path).release()
+    with hold(tmp_path), pytest.raises(ConfigError, match="still goes on"), hold(tmp_path):
+        pass
+    with hold(tmp_path):
+        pass
 
 
 def test_what_changed_since_is_named(tmp_path):

@@ -32,8 +32,10 @@ from harness.records.lines import CaseLine, CheckName
 from harness.records.observed import Diagnosis, ErrorInfo, Observed
 from harness.records.verdicts import Reference, Verdict
 from harness.run import ending
+from harness.run.case import CaseRun
 from harness.run.case_record import error_info
-from harness.run.engine import CaseRun, Run
+from harness.run.directory import hold
+from harness.run.engine import Run
 from harness.run.known_failures import case_end
 from harness.settings import resolve
 from harness.targets.provider import Provider
@@ -436,3 +438,16 @@ def test_all_files_that_cannot_be_used_are_named_beside_the_record(make):
     (listed,) = (records.directory / "logs").iterdir()
     assert first.remedy.endswith(f"mend them; all of them are in logs/{listed.name}")
     assert listed.read_text().splitlines() == files
+
+
+def test_a_run_that_fails_to_end_or_to_begin_can_be_resumed(make, monkeypatch):
+    def fail(*_: Any) -> None:
+        raise RecordError("planted")
+
+    for name, module in (("append", writer), ("read", reader)):
+        run = make()
+        with monkeypatch.context() as patched, pytest.raises(RecordError, match="planted"):
+            patched.setattr(module, name, fail)
+            run.execute()
+        with hold(run.directory):  # the object is still there, as in a notebook
+            pass
