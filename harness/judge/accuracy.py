@@ -330,7 +330,8 @@ def _eager_reference(measurement: AccuracyMeasurement, images: str, note: str = 
     eager = measurement.reference_scores
     value = None if eager is None else eager.percent(1)
     kind = measurement.reference_kind
-    source = f"{REFERENCES[kind]} on the same {images}"
+    by = f" ({measurement.reference_by})" if measurement.reference_by else ""
+    source = f"{REFERENCES[kind]}{by} on the same {images}"
     return Reference(kind, value, "%", source, note, measurement.provenance)
 
 

@@ -57,6 +57,7 @@ def take_accuracy(case: CasePipeline, session: Session, prepared: Prepared) -> A
         measurement,
         problems=(*measurement.problems, *check.problems()),
         reference_kind=case.model.reference_kind,
+        reference_by="" if prepared.reference is None else prepared.reference.by,
         predictions_file=path.relative_to(case.bench.run_dir).as_posix(),
     )
     assert case.observed.images is not None

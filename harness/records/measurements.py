@@ -150,6 +150,7 @@ class AccuracyMeasurement:
 
     own_set: how many images the data set has that these are of; 0 where it is ImageNet's.
     reference_kind: `onnx` where the model is an ONNX file alone, which ONNX Runtime runs.
+    reference_by: what computed the reference on a target's device; empty for the CPU.
     """
 
     provenance: Provenance
@@ -162,6 +163,7 @@ class AccuracyMeasurement:
     predictions_file: str = ""  # relative to the run directory
     own_set: int = 0
     reference_kind: Literal["eager", "onnx"] = "eager"
+    reference_by: str = ""
     kind: Literal["accuracy"] = "accuracy"
 
     @property

@@ -18,7 +18,7 @@ from harness.base.errors import EagerError, LoadError, RehearsalError
 from harness.base.host import processor
 from harness.base.npy import NpyWriter
 from harness.base.stages import Stage
-from harness.base.store import Entry, source_digest
+from harness.base.store import Entry, file_digest, source_digest
 from harness.images.crops import Crops, UsingHost
 from harness.images.dataset import ImageSet
 from harness.images.feed import Feed
@@ -27,7 +27,7 @@ from harness.stages.context import CaseContext
 from harness.stages.inference import Predictions, best, finite, infer
 from harness.stages.weights import Checkpoint
 from harness.targets import sessions
-from harness.targets.protocol import Float32, Session
+from harness.targets.protocol import Device, EagerOnDevice, Float32, Session
 
 BATCH = 8
 _BACKEND = Path(__file__).with_name("eager_backend.py")
@@ -37,16 +37,26 @@ Feeding = Callable[[Feed, UsingHost], contextlib.AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class Eager:
-    """Eager PyTorch's logits of all images; `feeding` runs a feed and notes what it decoded."""
+    """Eager PyTorch's logits of all images; `feeding` runs a feed and notes what it decoded.
+
+    On a leased device where the target says how: `on_device`.
+    """
 
     case: CaseContext
     weights: Checkpoint
     crops: Crops
     feeding: Feeding
+    on_device: EagerOnDevice | None = None
     stage: ClassVar[Stage] = Stage.EAGER
 
     def inputs(self) -> Mapping[str, Any]:
+        on, device = self.on_device, {}
+        if on is not None:
+            recipe = file_digest(on.file)
+            identity = self.case.bench.target.identity()
+            device = {"on_device": {"by": on.about, "recipe": recipe, **identity}}
         return {
+            **device,
             **self.weights.network_inputs(self.case),
             "crops": list(self.crops.keys()),
             "names": hashlib.sha256("\n".join(self.crops.names).encode()).hexdigest(),
@@ -72,15 +82,27 @@ class Eager:
         feed = Feed(self.crops, case.model.preprocessing.normalize, BATCH)
         names: list[str] = []
         progress = case.bench.progress
-        with (
-            case.share_host("the eager pass") as lease,
-            open_eager(
-                case, self.weights, BATCH, case.log_path(Stage.EAGER), lease_fds=lease.fds
-            ) as session,
-            NpyWriter(
-                staging / "logits.npy", (len(self.crops), case.model.classes), np.float32
-            ) as out,
-        ):
+        with contextlib.ExitStack() as stack:
+            fds: tuple[int, ...] = ()
+            on = None
+            if self.on_device is not None:
+                what = f"eager pass of {case.case.id}"
+                device, held = stack.enter_context(case.bench.pool.for_case("accuracy", what))
+                fds += held.fds
+                on = (self.on_device, device)
+            fds += stack.enter_context(case.share_host("the eager pass")).fds
+            session = stack.enter_context(
+                open_eager(
+                    case,
+                    self.weights,
+                    BATCH,
+                    case.log_path(Stage.EAGER),
+                    lease_fds=fds,
+                    on=on,
+                )
+            )
+            shape = (len(self.crops), case.model.classes)
+            out = stack.enter_context(NpyWriter(staging / "logits.npy", shape, np.float32))
 
             def take(these: tuple[str, ...], logits: Float32) -> None:
                 out.put(len(names), logits)
@@ -95,10 +117,11 @@ class Eager:
         return f"{len(names)} images"
 
     @staticmethod
-    def read(entry: Entry) -> Predictions:
+    def read(entry: Entry, on_device: EagerOnDevice | None = None) -> Predictions:
         """Return what the store keeps of it; the logits stay in their file."""
         names = json.loads(entry.file("names.json").read_text(encoding="utf-8"))
-        return Predictions.stored(tuple(names), entry.file("logits.npy"))
+        by = "" if on_device is None else on_device.about
+        return Predictions.stored(tuple(names), entry.file("logits.npy"), by)
 
 
 @contextlib.contextmanager
@@ -110,12 +133,15 @@ def open_eager(
     *,
     lease_fds: tuple[int, ...],
     faster_format: bool = False,
+    on: tuple[EagerOnDevice, Device] | None = None,
 ) -> Iterator[Session]:
-    """Open eager PyTorch in a device worker, in channels-last memory or in the `faster_format`.
+    """Open eager PyTorch in a device worker, in channels-last memory or in the `faster_format`;
+    on the CPU, or on a leased device.
 
     Raises:
         EagerError: it could not be opened.
     """
+    env = os.environ if on is None else on[0].env_of(on[1])
     try:
         session = sessions.open_session(
             weights.path,
@@ -127,12 +153,13 @@ def open_eager(
                 "batch_size": batch_size,
                 "threads": case.bench.threads,
                 "faster_format": faster_format,
+                "device": "" if on is None else str(on[0].file),
             },
             log=log,
             deadline_open_s=case.deadline(300.0),
             deadline_run_s=case.deadline(600.0),
             pass_fds=lease_fds,
-            env=with_entries(for_builds(os.environ), "PYTHONPATH", first=[ROOT]),
+            env=with_entries(for_builds(env), "PYTHONPATH", first=[ROOT]),
         )
     except LoadError as error:
         raise EagerError(

@@ -4,10 +4,14 @@ Loaded by the worker through its path. The worker runs in the harness's own inte
 that it may import the package for the network, the checkpoint and the strict loading.
 """
 
+import copy
+import runpy
 import time
 from pathlib import Path
 
 import numpy as np
+
+EXACT = 1e-3  # relative L2 to the CPU's logits: what float32 may cost on a device; float16 is 7e-3
 
 FORMATS = {"contiguous": "contiguous_format", "channels-last": "channels_last"}  # PyTorch's names
 TRIALS = 2  # executions of one image by which formats are compared, a quick network's for TRIAL_S
@@ -15,7 +19,11 @@ TRIAL_S = 0.3  # seconds of CPU time
 
 
 class EagerModel:
-    """`float32[B, 3, S, S]` -> `float32[B, C]`, in channels-last memory or in the faster format."""
+    """`float32[B, 3, S, S]` -> `float32[B, C]`, in channels-last memory or in the faster format.
+
+    On a target's device where `options["device"]` is the file that prepares it. Its first logits
+    must then be the CPU's: a device that computes in less than float32 is no reference.
+    """
 
     def __init__(self, path, options):
         from harness.networks import library, weights
@@ -30,6 +38,11 @@ class EagerModel:
         network = (options["network"], options["arguments"])
         trust = bool(options["trust"])
         self._module = weights.load_network(*network, Path(path), options["layout"], trust=trust)
+        self._place, self._on_cpu = "cpu", None
+        if options["device"]:
+            self._place = runpy.run_path(options["device"])["use"]()
+            self._on_cpu = copy.deepcopy(self._module)
+            self._module.to(self._place)
         image = np.ones((1, *shape[1:]), np.float32)
         # Channels-last is the faster one on most networks.
         self._use(self._faster(image) if options["faster_format"] else "channels-last")
@@ -56,7 +69,19 @@ class EagerModel:
         torch = self._torch
         with torch.inference_mode():
             images = torch.from_numpy(arrays[0]).contiguous(memory_format=self._format)
-            return [self._module(images).numpy()]
+            logits = self._module(images.to(self._place)).cpu().numpy()
+            if self._on_cpu is not None:
+                self._compare(logits, self._on_cpu(images).numpy())
+                self._on_cpu = None
+            return [logits]
+
+    def _compare(self, logits, expected):
+        off = float(np.linalg.norm(logits - expected) / np.linalg.norm(expected))
+        if not off <= EXACT:  # NaN is not
+            raise ArithmeticError(
+                f"logits on {self._place} differ by {off:.1e} from the CPU's, {EXACT:g} allowed: "
+                "it does not compute in float32"
+            )
 
     def close(self):
         self._module = None

@@ -27,17 +27,19 @@ class Predictions:
     """Logits `float32[N, C]` with the name of the image behind each row.
 
     `file`: where the logits lie, if they are a map of it; of what was read nothing stays in memory.
+    `by`: what computed them on a target's device; empty for the CPU.
     """
 
     names: Names
     logits: Float32
     file: NpyReader | None = None
+    by: str = ""
 
     @classmethod
-    def stored(cls, names: Names, path: Path) -> Predictions:
+    def stored(cls, names: Names, path: Path, by: str = "") -> Predictions:
         """Predictions whose logits stay in a `.npy` file."""
         file = NpyReader(path)
-        return cls(names, file.array, file)
+        return cls(names, file.array, file, by)
 
     def rows(self, index: npt.NDArray[np.int64] | slice) -> Float32:
         """Return a copy of some rows of the logits."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.base import processes
-from harness.base.errors import DataError, HarnessError
+from harness.base.errors import DataError, EagerError, HarnessError, InferError
 from harness.base.stages import Stage
 from harness.base.store import Entry, remove_tree
 from harness.base.terms import WHOLE_SET
@@ -39,7 +39,7 @@ from harness.stages.simplify import Simplify
 from harness.stages.standin import Standin
 from harness.stages.weights import Checkpoint
 from harness.targets import host
-from harness.targets.protocol import Device, Float32
+from harness.targets.protocol import Device, EagerOnDevice, Float32
 
 LOG_KEPT = 4000  # characters of a build's log in a record
 
@@ -179,13 +179,27 @@ class CasePipeline(CaseContext):
         Raises:
             RehearsalError: stand-in weights or images that could not tell good from bad.
         """
-        checkpoint, images = self.checkpoint(), self.images()
-        with self.all_unusable():
-            entry = self._made(Eager(self, checkpoint, self.crops(), self.feeding))
-        predictions = Eager.read(entry)
+        predictions, images = self._eager_on_device() or self._eager(None), self.images()
         if self.bench.settings.stand_ins:
             check_rehearsal(self, predictions, images)
         return predictions
+
+    def _eager(self, on: EagerOnDevice | None) -> Predictions:
+        checkpoint, crops = self.checkpoint(), self.crops()
+        with self.all_unusable():
+            return Eager.read(self._made(Eager(self, checkpoint, crops, self.feeding, on)), on)
+
+    def _eager_on_device(self) -> Predictions | None:
+        """Return the logits of eager PyTorch on the target's device; None where it has no say."""
+        on = self.bench.target.eager() if self.model.network.source != ONNX else None
+        if on is None:
+            return None
+        try:
+            return self._eager(on)
+        except (EagerError, InferError) as error:  # e.g. a chip that computes in float16
+            why = f"{self.model.id}: {on.about} makes no reference: {error.message}"
+            self.bench.once(why, functools.partial(self.bench.progress.note, why))
+            return None
 
     def probe(self) -> tuple[UInt8, Float32]:
         """Return seeded crops `uint8[N, S, S, 3]` and the simplified file's outputs for them."""
@@ -227,9 +241,14 @@ class CasePipeline(CaseContext):
         """Build what can be built while other cases use the device. Compiling on it would take it
         from them, or wait until it may: then the rest is built, and the case compiles in its turn.
         """
-        if not Compile(self, self._simplified()).on_device:
+        accuracy = self.case.check == "accuracy"
+        on_device = Compile(self, self._simplified()).on_device
+        if accuracy and self.bench.target.eager() is not None:  # the eager pass is on the device
+            if not on_device:
+                self.compiled()
+        elif not on_device:
             self.prepare()
-        elif self.case.check == "accuracy":
+        elif accuracy:
             self._reference()
         else:
             self.probe()
@@ -238,15 +257,18 @@ class CasePipeline(CaseContext):
         """Return eager's predictions where they are what a score is held against.
 
         The whole data set is held against the published figure: an eager pass over it would take
-        a CPU hours. Where the ONNX file was given there are no weights for an eager pass, but of a
-        model of one's own, for which nothing is published.
+        a CPU hours. A device that does it in minutes adds fidelity. Where the ONNX file was given
+        there are no weights for an eager pass, but of a model of one's own, for which nothing is
+        published.
         """
         if self.bench.settings.provenance != "real":
             return self.eager()
         images, own = self.images(), self.model.published is None
         part = own or images.own_set or len(images) != WHOLE_SET
         weights = self.given_onnx is None or (own and self.bench.settings.checkpoints is not None)
-        return self.eager() if part and weights else None
+        if not weights:
+            return None
+        return self.eager() if part else self._eager_on_device()
 
     # Feeding -----------------------------------------------------------------------------
 

@@ -162,6 +162,20 @@ class OperatorComparison:
     why_not: str = ""
 
 
+@dataclass(frozen=True)
+class EagerOnDevice:
+    """How eager PyTorch computes on a target's device.
+
+    `file`: Python code whose `use()` prepares PyTorch and gives its name of the device. `about`:
+    the package that does it, with its version. `env_of`: the environment of a process that sees
+    one device.
+    """
+
+    file: Path
+    about: str
+    env_of: Callable[[Device], Mapping[str, str]]
+
+
 class Target(ABC):
     """A place where compiled models run. What only some targets can do has a default."""
 
@@ -261,6 +275,10 @@ class Target(ABC):
     def on_one_thread(self) -> Target:
         """Return the target with sessions that compute on one thread, where it has a say in it."""
         return self
+
+    def eager(self) -> EagerOnDevice | None:
+        """Return how eager PyTorch computes on its devices; None where only the CPU can."""
+        return None
 
     def device_fault(self, error: HarnessError, device: Device) -> DeviceFault | None:
         """Return why a failure is the device's and not the model's; None when nothing says so."""

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from harness.base import jobs
-from harness.base.errors import HarnessError, LoadError
+from harness.base.errors import HarnessError, InferError, LoadError
 from harness.stages import eager
 from harness.targets.protocol import Filler, Float32, Images, SessionInfo, TensorSpec, Times
 
@@ -79,7 +79,9 @@ class EagerSession:
         view = self._zeros()
         for fill in fillers:
             fill(view)
-            yield self._model.run([view])[0]
+            with _errors(InferError, "eager PyTorch"):
+                logits = self._model.run([view])[0]
+            yield logits
 
     def time(self, loops: int, warmup: int) -> Times:
         clocks = []

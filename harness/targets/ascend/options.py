@@ -53,6 +53,15 @@ class AscendOptions(TargetOptions):
         choices=("guide", "none", "aoe"),
         group=GROUP,
     )
+    eager_on: str = option(
+        "text",
+        "where eager PyTorch computes a reference: auto (the NPU where torch_npu is installed and "
+        "agrees with the CPU) or cpu (default: auto)",
+        "PLACE",
+        default="auto",
+        choices=("auto", "cpu"),
+        **_TOOL,
+    )
     ascend_home: Path | None = option(
         "path", "folder of the CANN toolkit (default: where it is found)", "DIR", **_TOOL
     )

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ from harness.targets.protocol import (
     OPSETS,
     Device,
     DeviceFault,
+    EagerOnDevice,
     Images,
     OperatorComparison,
     Session,
@@ -392,6 +394,19 @@ class AscendTarget(Target):
         index = 0 if device is None else device.index
         return operators.comparison(
             self.toolkit, onnx=onnx, compiled=file, batch=batch, device=index, folder=folder
+        )
+
+    def eager(self) -> EagerOnDevice | None:
+        if self._options.simulate_ascend or self._options.eager_on == "cpu":
+            return None
+        try:
+            about = f"torch_npu {metadata.version('torch_npu')}"
+        except metadata.PackageNotFoundError:
+            return None
+        return EagerOnDevice(
+            Path(__file__).with_name("eager_npu.py"),
+            about,
+            lambda device: {**self.toolkit.env, VISIBLE: str(device.index)},
         )
 
     def device_fault(self, error: HarnessError, device: Device) -> DeviceFault | None:
