@@ -5,10 +5,11 @@
 A simulated NPU takes exactly the published time for each execution (batch size / published frames
 a second), spun on a core and computing nothing. The pass is a case's own: crops in the store, the
 feed, the device worker, the scores. Busy is the sum of the nominal times over the wall time from
-the first batch's filling to the last score. `builds`: how long cases wait for builds in a run over
+the first batch's filling to the last score; "besides" is what is left of that time for each batch,
+in microseconds. `builds`: how long cases wait for builds in a run over
 several batch sizes, where atc takes as long as a measurement.
 
-Figures of the 310P3 tables, and of SqueezeNet on one 310 chip.
+Figures of the 310P3 tables in all their editions, and of SqueezeNet on one 310 chip.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ from harness.targets.ascend.host import Place
 from harness.targets.ascend.target import AscendTarget
 
 MOST_IMAGES = 12_000
+GOAL_MS = 0.8  # the goal is of executions that take so long
 TINY = ROOT / "tests" / "selftest" / "tiny.yaml"
 
 
@@ -56,8 +58,10 @@ def published(catalog: dict[str, Model]) -> Iterator[tuple[Model, str, int, floa
         for target in ("ascend310p3", "ascend310"):
             if target == "ascend310" and model.id != "squeezenet1_1":
                 continue
-            for size, figure in model.baselines(target).items():
-                yield model, target, size, figure.chip_fps or figure.fps / figure.factor
+            figures = model.figures(target)
+            rates = {(one.batch_size, one.chip_fps or one.fps / one.factor) for one in figures}
+            for size, fps in sorted(rates):
+                yield model, target, size, fps
 
 
 def write_images(folder: Path, count: int) -> ImageSet:
@@ -108,8 +112,8 @@ def classifier(model: Model, batch_size: int, path: Path) -> None:
 def busy_share(
     model: Model, name: str, batch_size: int, fps: float, images: ImageSet, store: Store,
     seconds: float, driver: str,
-) -> tuple[float, float, int]:  # fmt: skip
-    """Nominal seconds over wall seconds, images a second, number of images."""
+) -> float:  # fmt: skip
+    """Nominal seconds over wall seconds."""
     ms = 1000.0 * batch_size / fps
     count = min(len(images), max(8 * batch_size, int(fps * seconds)))
     part = ImageSet(
@@ -151,15 +155,16 @@ def busy_share(
         finally:
             session.close()
     batches = -(-count // batch_size)
-    return batches * ms / 1000.0 / wall, count / wall, count
+    return batches * ms / 1000.0 / wall
 
 
 def passes(args: argparse.Namespace) -> None:
     """One row for each published figure and driver."""
     catalog = load_catalog(ROOT / "baselines.yaml")
-    print("| model | target | batch | published, one chip | driver | reached | device busy |")
-    print("| --- | --- | ---: | ---: | --- | ---: | ---: |")
+    print("| model | target | batch | published, one chip | execution | driver | busy | besides |")
+    print("| --- | --- | ---: | ---: | ---: | --- | ---: | ---: |")
     shares: dict[str, list[float]] = {}
+    long: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory(prefix="busy-", dir=args.work) as folder:
         images = write_images(Path(folder) / "images", MOST_IMAGES)
         # One for all cases, as a run's process has: what was verified once is not hashed again.
@@ -171,19 +176,20 @@ def passes(args: argparse.Namespace) -> None:
             os.sync()  # gigabytes that are still being written are not the pass's
             for driver in args.driver:
                 seconds = args.seconds if driver == "api" else args.seconds / 2
-                share, rate, _ = busy_share(
-                    model, target, size, fps, images, store, seconds, driver
-                )
+                share = busy_share(model, target, size, fps, images, store, seconds, driver)
+                ms = 1000.0 * size / fps
                 shares.setdefault(driver, []).append(share)
+                long.setdefault(driver, []).extend([share] if ms >= GOAL_MS else [])
                 print(
-                    f"| {model.id} | {target} | {size} | {fps:,.1f} | {driver} | {rate:,.1f} "
-                    f"| {100 * share:.1f} % |",
+                    f"| {model.id} | {target} | {size} | {fps:,.1f} | {ms:.3f} ms | {driver} "
+                    f"| {100 * share:.1f} % | {1000.0 * ms * (1 / share - 1):.0f} us |",
                     flush=True,
                 )
     for driver, found in shares.items():
         print(
             f"\n{driver}: {100 * min(found):.1f} % at least, median of {len(found)} "
-            f"{100 * statistics.median(found):.1f} % (goal for api: 90 % at least)"
+            f"{100 * statistics.median(found):.1f} %; from {GOAL_MS} ms on "
+            f"{100 * min(long[driver], default=1.0):.1f} % at least (goal for api: 95 %)"
         )
 
 
