@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 try:
     import typer
-    from typer import completion as typers
 
     from harness import __version__
     from harness.cli import cache, catalog, history
-    from harness.cli.completion import PROGRAM, VARIABLE, completion
     from harness.cli.doctor import doctor
     from harness.cli.options import takes_settings
     from harness.cli.plan import plan
@@ -40,7 +37,7 @@ app = _commands(
     "Acceptance tests for image classifiers deployed on Ascend NPUs. "
     "The tests themselves are run by pytest.",
     name="harness",
-    add_completion=False,  # `completion` is a command of ours
+    add_completion=False,
 )
 
 
@@ -95,7 +92,6 @@ _baselines = _commands("Figures of baselines.yaml against measurements.")
 _baselines.command()(takes_settings(history.propose, ("catalog", "lang")))
 _baselines.command()(takes_settings(history.check, ("runs", "catalog")))
 app.add_typer(_baselines, name="baselines")
-app.command()(completion)
 # Click's own 2 is that of a run that was interrupted. The class of all errors of usage has no
 # public name in typer, but it is that of a bad parameter, less the parameter.
 _usage_error: Any = typer.BadParameter.__base__
@@ -104,11 +100,8 @@ _usage_error.exit_code = int(Exit.INPUT_ERROR)
 
 def main() -> None:
     """Entry of the command."""
-    run: Callable[..., Any] = app
-    # typer does this itself only together with the options that it would add.
-    typers.completion_init()  # type: ignore[attr-defined]  # imported there, not exported
-    installed = Path(sys.argv[0]).stem == PROGRAM
-    run(prog_name=PROGRAM if installed else "python -m harness", complete_var=VARIABLE)
+    installed = Path(sys.argv[0]).stem == "npu-accept"
+    app(prog_name="npu-accept" if installed else "python -m harness")
 
 
 if __name__ == "__main__":

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.base import files
 from harness.base.errors import ConfigError
 from harness.base.families import available, families
 from harness.base.names import did_you_mean
@@ -167,7 +164,6 @@ def missing(
         Missing(f"--{name}: {path} {problem}", "the right path")
         for name, path, problem in _wrong_paths(settings)
     ]
-    items += _misread_paths(settings)
     if settings.target is not None:
         # The room above, for what only the target knows of this host.
         from harness.targets import registry
@@ -226,19 +222,6 @@ def _wrong_paths(settings: Settings) -> Iterator[tuple[str, Path, str]]:
     for name, file in files:
         if file is not None and not file.is_file():
             yield name, file, "is not a file" if file.exists() else "does not exist"
-
-
-def _misread_paths(settings: Settings) -> Iterator[Missing]:
-    """Yield places that PyTorch and ONNX Runtime would take for others."""
-    given = {f"--onnx={model}": file for model, file in settings.onnx}
-    for flag, path in {"--store": settings.store, "--runs": settings.runs, **given}.items():
-        if not files.is_utf8(path):
-            yield Missing(
-                f"{flag}: {os.fsencode(path).decode(errors='replace')} is another path to PyTorch "
-                "and ONNX Runtime, which take UTF-8: this process's locale is of "
-                f"{sys.getfilesystemencoding()}",
-                "a locale of UTF-8 (LC_ALL=C.UTF-8) or PYTHONUTF8=1; or a path in ASCII",
-            )
 
 
 def missing_text(items: Iterable[Missing], count: int) -> str:

@@ -7,7 +7,6 @@ import errno
 import os
 import secrets
 import stat
-import sys
 from datetime import UTC, datetime
 from io import BufferedReader
 from pathlib import Path
@@ -86,17 +85,6 @@ def starts_programs(folder: Path) -> bool:
     """
     there = next(place for place in (folder, *folder.parents) if place.exists())
     return not os.statvfs(there).f_flag & os.ST_NOEXEC
-
-
-def is_utf8(path: Path, encoding: str = "") -> bool:
-    """Return whether libraries in C++ find a path: they take its text as UTF-8, Python as
-    `encoding`, by default that of this process's locale.
-    """
-    name = str(path).encode(encoding or sys.getfilesystemencoding(), "surrogateescape")
-    try:
-        return name == str(path).encode()
-    except UnicodeEncodeError:
-        return False
 
 
 def replace_file(path: Path, content: str | bytes, *, remedy: str = "") -> Path:

@@ -21,11 +21,9 @@ from rich.text import Text
 
 from harness.base.environment import ROOT
 from harness.base.errors import DeviceError, HarnessError, StoreError
-from harness.base.families import available
 from harness.base.options import Option
 from harness.base.terms import Check
 from harness.base.text import clean
-from harness.catalog.load import load_catalog
 from harness.judge.causes import Exit
 from harness.settings import OPTIONS, resolve
 from harness.usage import ini_values, unknown_variables
@@ -110,13 +108,11 @@ def _parameter(option: Option) -> inspect.Parameter:
     kind: Any = {"flag": bool, "list": list[str] | None, "pairs": list[str] | None}.get(
         option.kind, str | None
     )
-    completed = option.choices or option.name in ("target", "models")
     declared = typer.Option(
         *option.flags,
         metavar=option.metavar,
         help=f"{option.help} [${option.environment}]",
         rich_help_panel=option.group.title,
-        autocompletion=(lambda incomplete: _completions(option, incomplete)) if completed else None,
     )
     return inspect.Parameter(
         option.name,
@@ -124,19 +120,3 @@ def _parameter(option: Option) -> inspect.Parameter:
         default=False if option.kind == "flag" else None,
         annotation=Annotated[kind, declared],
     )
-
-
-def _completions(option: Option, incomplete: str) -> list[str]:
-    """What can follow an option on the command line, for a shell's completion."""
-    begun, last = "", incomplete
-    known: Collection[str] = option.choices
-    if option.name == "target":
-        known = available()
-    elif option.name == "models":
-        begun, comma, last = incomplete.rpartition(",")
-        begun += comma
-        try:
-            known = load_catalog(resolve({}, ini=ini_values(INI)).catalog).models
-        except HarnessError:
-            known = ()
-    return [begun + value for value in known if value.startswith(last)]

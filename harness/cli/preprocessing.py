@@ -9,7 +9,7 @@ from typing import Any
 from harness.base import jobs, scratch
 from harness.base.errors import HarnessError, NetworkError
 from harness.catalog.schema import Model
-from harness.catalog.steps import IMAGENET_MEAN, Preprocessing
+from harness.catalog.steps import IMAGENET_MEAN, Preprocessing, Resize
 
 DEADLINE_S = 120.0  # importing PyTorch, timm and torchvision, on a slow disk
 
@@ -58,17 +58,18 @@ def _defaults(models: Iterable[Model]) -> list[dict[str, Any] | None]:
 
 def _differences(ours: Preprocessing, theirs: Mapping[str, Any]) -> list[str]:
     """Return what differs, e.g. `crop 64 and not 160`."""
-    own = {
-        "crop": ours.size,
-        "resize": ours.resize.describe(),
-        "interpolation": ours.resize.interpolation,
-        "mean": ours.normalize.mean,
-        "std": ours.normalize.std,
+    resize, normalize = Resize.model_construct(**theirs["resize"]), theirs["normalize"]
+    pairs = {
+        "crop": (ours.size, theirs["crop"]["size"]),
+        "resize": (ours.resize.describe(), resize.describe()),
+        "interpolation": (ours.resize.interpolation, resize.interpolation),
+        "mean": (ours.normalize.mean, normalize["mean"]),
+        "std": (ours.normalize.std, normalize["std"]),
     }
     return [
-        f"{name} {_shown(value)} and not {_shown(theirs[name])}"
-        for name, value in own.items()
-        if not _close(value, theirs[name])
+        f"{name} {_shown(own)} and not {_shown(other)}"
+        for name, (own, other) in pairs.items()
+        if not _close(own, other)
     ]
 
 

@@ -14,8 +14,8 @@ from harness.networks import library
 
 
 def default_preprocessing(*, networks: Iterable[tuple[str, str]]) -> list[dict[str, Any] | None]:
-    """Return the default configuration of each network, by the catalog's words of steps; None where
-    its library has none.
+    """Return the default preprocessing of each network in the form of the catalog; None where its
+    library has none.
 
     networks: source and checkpoint file of each. A file that the library names has its own.
 
@@ -41,8 +41,8 @@ def _default(source: str, file: str) -> dict[str, Any] | None:
 
 
 def default_steps(source: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the steps of a network's own preprocessing; `given` are options of timm in its place:
-    `img_size`, `crop_pct`, `mean` and others. Any network has those that are usual.
+    """Return a network's own preprocessing in the form of the catalog; `given` are options of timm
+    in its place: `img_size`, `crop_pct`, `mean` and others. Any network has those that are usual.
     """
     supplier, _, name = source.partition(":")
     steps = _default(source, "") if supplier == "torchvision" else None
@@ -52,8 +52,9 @@ def default_steps(source: str, given: Mapping[str, Any]) -> dict[str, Any]:
     config = timm.get_pretrained_cfg(name) if supplier == "timm" else None
     known = {} if config is None else {k: v for k, v in vars(config).items() if v is not None}
     if steps is not None:
-        known = {"input_size": (3, steps["crop"], steps["crop"]), "mean": steps["mean"]}
-        known |= {"std": steps["std"], "interpolation": steps["interpolation"]}
+        size, interpolation = steps["crop"]["size"], steps["resize"]["interpolation"]
+        known = {"input_size": (3, size, size), "interpolation": interpolation}
+        known |= steps["normalize"]
     return _of_timm(SimpleNamespace(**timm.data.resolve_data_config(given, known)))
 
 
@@ -62,26 +63,23 @@ def _file(url: Any) -> str:
 
 
 def _of_torchvision(steps: Any) -> dict[str, Any]:
-    return {
-        "crop": steps.crop_size[0],
-        "resize": f"short side {steps.resize_size[0]}",
-        "op": "resize_short",
-        "size": steps.resize_size[0],
-        "interpolation": str(steps.interpolation.value),
-        "mean": list(steps.mean),
-        "std": list(steps.std),
-    }
+    resize = {"op": "resize_short", "size": steps.resize_size[0]}
+    return _steps({**resize, "interpolation": steps.interpolation.value}, steps.crop_size[0], steps)
 
 
 def _of_timm(config: Any) -> dict[str, Any]:
     size = config.input_size[-1]
-    way = {"center": "short side", "squash": "square"}.get(config.crop_mode, config.crop_mode)
-    return {
-        "crop": size,
-        "resize": f"{way} {math.floor(size / config.crop_pct)}",
+    resize = {
         "op": "resize_square" if config.crop_mode == "squash" else "resize_short",
         "size": math.floor(size / config.crop_pct),
         "interpolation": config.interpolation,
-        "mean": list(config.mean),
-        "std": list(config.std),
+    }
+    return _steps(resize, size, config)
+
+
+def _steps(resize: dict[str, Any], size: int, config: Any) -> dict[str, Any]:
+    return {
+        "resize": resize,
+        "crop": {"size": size, "offset": "round"},
+        "normalize": {"mean": list(config.mean), "std": list(config.std)},
     }

@@ -235,23 +235,11 @@ def _joined_checks(
             keep_worst(line)
     for line in run_checks(joined, catalog):
         key = line.name, line.subject
-        if line.verdict is None and key in checks and _of_one_run(parts, joined, line):
-            continue  # it judged all of them; its predictions may be gone since
         if line.measured is None and line.outcome == "recorded":
             keep_worst(line)  # nothing could be compared: that clears nobody
         else:
             checks[key] = line
     return checks.values()
-
-
-def _of_one_run(parts: Sequence[_Part], joined: RunRecords, line: RunCheckLine) -> bool:
-    """Return whether one run has all accuracy cases of a model on a target."""
-
-    def count(records: RunRecords) -> int:
-        about = ("accuracy", line.model, line.target)
-        return sum((case.check, case.model, case.target) == about for case in records.cases)
-
-    return count(joined) in [count(part.records) for part in parts]
 
 
 # Writing ----------------------------------------------------------------------------------

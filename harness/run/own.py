@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter
 
 from harness.base import jobs, scratch
 from harness.base.errors import CheckpointError, ConfigError
@@ -27,6 +27,7 @@ from harness.networks import library
 from harness.networks.layouts import OWN
 from harness.plan import require_trust
 from harness.settings import Settings
+from harness.stages.own_file import OwnModel
 
 DEADLINE_S = 300.0  # importing PyTorch and timm on a slow disk, and one image through the network
 _LIBRARIES = ("torch", "torchvision", "timm", "onnx")
@@ -70,33 +71,24 @@ def draft(settings: Settings) -> str:
         raise CheckpointError(
             f"--model-file={file}: {error.strerror or error}", remedy="name a file that is there"
         ) from error
-    about = _facts(settings, file, digest, trust=name in settings.trust_checkpoint)
-    steps, assumed = about["steps"], list(about["assumed"])
-    folders: Sequence[str] = ()
+    own = _described(settings, file, digest, trust=name in settings.trust_checkpoint)
+    assumed, class_names = list(own.assumed), own.class_names
     if settings.imagenet is not None:
         images = find_image_set(settings.imagenet, settings.labels)
-        images.of_classes(about["class_names"], about["classes"])
-        folders = images.classes
-    if folders and not about["class_names"]:
-        by_number = sorted(folders, key=natural)
-        assumed.append(_UNSORTED + (_NATURAL if by_number != list(folders) else ""))
+        images.of_classes(own.class_names, own.classes)
+        class_names = own.class_names or images.classes
+        if images.classes and not own.class_names:
+            by_number = sorted(images.classes, key=natural)
+            assumed.append(_UNSORTED + (_NATURAL if by_number != list(images.classes) else ""))
     model = {
         "title": file.name,
-        "network": {"source": about["source"], "arguments": about["arguments"]},
+        "network": {"source": own.source, "arguments": own.arguments},
         "checkpoint": {"file": file.name, "sha256": digest, "layout": OWN},
-        "input": {"name": about["input"], "size": about["size"]},
-        "output": {"name": about["output"]},
-        "classes": about["classes"],
-        "class_names": list(about["class_names"] or folders),
-        "preprocessing": {
-            "resize": {
-                "op": steps["op"],
-                "size": steps["size"],
-                "interpolation": steps["interpolation"],
-            },
-            "crop": {"size": steps["crop"], "offset": "round"},
-            "normalize": {"mean": list(steps["mean"]), "std": list(steps["std"])},
-        },
+        "input": {"name": own.input, "size": own.size},
+        "output": {"name": own.output},
+        "classes": own.classes,
+        "class_names": list(class_names),
+        "preprocessing": own.preprocessing,
         "assumed": assumed,
     }
     text = yaml.dump(
@@ -121,7 +113,7 @@ def natural(name: str) -> list[Any]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name.lower())]
 
 
-def _facts(settings: Settings, file: Path, digest: str, *, trust: bool) -> dict[str, Any]:
+def _described(settings: Settings, file: Path, digest: str, *, trust: bool) -> OwnModel:
     """Return what the job says of a file; from the store, where it was looked at before."""
     asked = {"network": settings.network, "size": settings.image_size, "trust": trust}
     config = file.with_name("config.json")
@@ -143,7 +135,7 @@ def _facts(settings: Settings, file: Path, digest: str, *, trust: bool) -> dict[
 
     def build(staging: Path) -> str:
         with scratch.folder("own") as folder:
-            facts = jobs.call(
+            described = jobs.call(
                 "harness.stages.own_file:describe",
                 {"file": str(file), **asked},
                 deadline_s=DEADLINE_S * settings.deadline_factor,
@@ -151,11 +143,10 @@ def _facts(settings: Settings, file: Path, digest: str, *, trust: bool) -> dict[
                 error=CheckpointError,
                 what=f"looking at {file}",
             )
-        (staging / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+        (staging / "model.json").write_text(json.dumps(described), encoding="utf-8")
         return ""
 
     entry = Store(settings.store).get_or_build(
         Stage.NETWORK, inputs, build, about=f"what {file.name} is"
     )
-    facts: dict[str, Any] = json.loads(entry.file("facts.json").read_text(encoding="utf-8"))
-    return facts
+    return TypeAdapter(OwnModel).validate_json(entry.file().read_bytes())

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,57 +30,59 @@ class Digests:
 
 def obtain_checkpoint(
     spec: CheckpointSpec,
-    directories: Sequence[Path],
+    folder: Path | None,
+    cache: Path,
     *,
-    cache: Path | None,
     offline: bool,
     progress: OnProgress = lambda done, total: None,
     on_wait: OnWait | None = None,
     limits: Limits = DEFAULTS,
 ) -> tuple[Path, Digests]:
-    """Return the verified file: of `directories`, else of `cache`, else fetched there.
+    """Return the verified file: of `folder`, else of `cache`, else fetched there.
 
-    A file in `directories` is its owner's: when it is not the one that `spec` means it is refused
-    and stays where it is, and nothing is fetched in its place. Such a file in `cache` is set aside
-    and fetched once more. Where `spec` gives no digest, a fetched file must at least begin like
-    one of PyTorch's. Subfolders are not searched.
+    A file in `folder` is its owner's: when it is not the one that `spec` means it is refused and
+    stays where it is, and nothing is fetched in its place. Such a file in `cache` is set aside and
+    fetched once more. Where `spec` gives no digest, a fetched file must at least begin like one of
+    PyTorch's. Subfolders are not searched.
 
     Raises:
         CheckpointError: there is no such file, it is another one, or it cannot be fetched.
     """
-    for directory in directories:
-        path = directory / spec.file
-        if os.path.isfile(path):  # false, not an error, for a folder that may not be entered
-            return path, verify_digest(path, spec)
-    if cache is None:
-        raise _absent(spec, directories, "no cache folder was given to fetch it into")
+    # `isfile` is false, not an error, for a folder that may not be entered.
+    if folder is not None and os.path.isfile(folder / spec.file):
+        return folder / spec.file, verify_digest(folder / spec.file, spec)
     kept = cache / spec.file
-    digests = Digests("", "")
-
-    def verify(path: Path) -> None:
-        nonlocal digests
-        digests = _digests(path)
-        wrong = _mismatch(digests, spec)
-        other = foreign(path) if wrong or not has_digest(spec) else None
-        other = other or _damage(path, spec)
-        if wrong or other:
-            raise CheckpointError("; ".join(filter(None, (wrong, other and f"it {other}"))))
-
     no_fetch = "`--offline` was given" if offline else "" if spec.url else "it has no URL"
-    if spec.url is None or no_fetch:
-        if not os.path.isfile(kept):
-            raise _absent(spec, [*directories, cache], no_fetch)
-        try:
-            verify(kept)
-        except CheckpointError as error:
-            raise CheckpointError(
-                f"{kept} is refused: {error.message}; it was not opened, and not fetched again: "
-                f"{no_fetch}",
-                remedy=_by_hand(spec),
-            ) from error
-        return kept, digests
-    fetch(spec.url, kept, verify=verify, progress=progress, on_wait=on_wait, limits=limits)
-    return kept, digests
+    if spec.url is not None and not no_fetch:
+        found: list[Digests] = []
+        verify = lambda path: found.append(_verified(path, spec))  # noqa: E731
+        fetch(spec.url, kept, verify=verify, progress=progress, on_wait=on_wait, limits=limits)
+        return kept, found[-1]
+    if not os.path.isfile(kept):
+        places = [f"{d}{'' if d.is_dir() else ' (no such folder)'}" for d in (folder, cache) if d]
+        raise CheckpointError(
+            f"{spec.file} is not there; searched: {', '.join(places)}; not fetched: {no_fetch}",
+            remedy=_by_hand(spec),
+        )
+    try:
+        return kept, _verified(kept, spec)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{kept} is refused: {error.message}; it was not opened, and not fetched again: "
+            f"{no_fetch}",
+            remedy=_by_hand(spec),
+        ) from error
+
+
+def _verified(path: Path, spec: CheckpointSpec) -> Digests:
+    """Return the digests of a file that was fetched. Raises `CheckpointError` for another one."""
+    digests = _digests(path)
+    wrong = _mismatch(digests, spec)
+    other = foreign(path) if wrong or not has_digest(spec) else None
+    other = other or _damage(path, spec)
+    if wrong or other:
+        raise CheckpointError("; ".join(filter(None, (wrong, other and f"it {other}"))))
+    return digests
 
 
 def verify_digest(path: Path, spec: CheckpointSpec) -> Digests:
@@ -106,15 +107,6 @@ def verify_digest(path: Path, spec: CheckpointSpec) -> Digests:
 def has_digest(spec: CheckpointSpec) -> bool:
     """Return whether the catalog can tell the file from another one."""
     return any(value is not None for value in (spec.md5, spec.sha256, spec.sha256_prefix))
-
-
-def _absent(spec: CheckpointSpec, searched: Sequence[Path], no_fetch: str) -> CheckpointError:
-    places = ", ".join(f"{d}{'' if d.is_dir() else ' (no such folder)'}" for d in searched)
-    return CheckpointError(
-        f"{spec.file} is not there; searched: {places or 'no folder was given'}; not fetched: "
-        f"{no_fetch}",
-        remedy=_by_hand(spec),
-    )
 
 
 def _by_hand(spec: CheckpointSpec) -> str:

@@ -12,12 +12,14 @@ import contextlib
 import json
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.base.errors import CheckpointError, ConfigError, NetworkError, some
 from harness.base.text import first_line
+from harness.catalog.steps import Resize
 from harness.networks import library, weights
 from harness.networks.defaults import default_steps
 from harness.networks.layouts import LAYOUTS, NESTS, OWN, nest_of
@@ -31,10 +33,30 @@ _USUAL = {"interpolation": "bilinear"}  # of torchvision's scripts, and timm's m
 _TRAINED = ("img_size", "input_size", "crop_pct", "mean", "std", "interpolation")  # timm's options
 
 
+@dataclass(frozen=True)
+class OwnModel:
+    """What a model file says of its network, in the catalog's words; `assumed`: what it does not.
+
+    `class_names`: by index, none where the file has none. `preprocessing`: as the catalog has it.
+    """
+
+    source: str
+    arguments: Mapping[str, Any]
+    classes: int
+    class_names: tuple[str, ...]
+    input: str
+    output: str
+    preprocessing: Mapping[str, Any]
+    assumed: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Side of its input in pixels."""
+        return int(self.preprocessing["crop"]["size"])
+
+
 def describe(*, file: str, network: str | None, size: int | None, trust: bool) -> dict[str, Any]:
-    """Return what the catalog says of a model: `source`, `arguments`, `classes`, `class_names` (by
-    index, empty where the file has none), `input`, `output`, `size`, `steps`, and in `assumed` what
-    the file does not say.
+    """Return the fields of an `OwnModel`.
 
     network: who builds it, where the file does not say; size: the side of its input.
 
@@ -45,13 +67,15 @@ def describe(*, file: str, network: str | None, size: int | None, trust: bool) -
     path = Path(file)
     weights.require_regular_file(path)
     if network == ONNX or path.suffix.lower() == ".onnx":
-        return _onnx(path, size)
-    if network == TORCHSCRIPT or _is_torchscript(path):
-        return _torchscript(path, size)
-    return _checkpoint(path, network, size, trust=trust)
+        model = _onnx(path, size)
+    elif network == TORCHSCRIPT or _is_torchscript(path):
+        model = _torchscript(path, size)
+    else:
+        model = _checkpoint(path, network, size, trust=trust)
+    return asdict(model)
 
 
-def _onnx(path: Path, size: int | None) -> dict[str, Any]:
+def _onnx(path: Path, size: int | None) -> OwnModel:
     import onnx
 
     try:
@@ -73,12 +97,16 @@ def _onnx(path: Path, size: int | None) -> dict[str, Any]:
             ", not (batch, classes)",
             remedy="export a classifier, with its number of classes in the graph",
         )
-    names = _names({one.key: one.value for one in model.metadata_props})
-    about = _facts(ONNX, {}, classes[0], names, own or size or USUAL_SIZE)
-    about["input"], about["output"] = given.name, out.name
     if size is not None and own not in (None, size):
         raise ConfigError(f"{path} takes images of {own} x {own}", remedy="leave out --image-size")
-    return _with_steps(about, {}, said=own or size)
+    return _model(
+        ONNX,
+        classes[0],
+        _names({one.key: one.value for one in model.metadata_props}),
+        own or size,
+        tensors=(given.name, out.name),
+        assumed=["The reference is ONNX Runtime on the CPU: the file has no PyTorch network."],
+    )
 
 
 def _is_torchscript(path: Path) -> bool:
@@ -87,16 +115,14 @@ def _is_torchscript(path: Path) -> bool:
     return False
 
 
-def _torchscript(path: Path, size: int | None) -> dict[str, Any]:
+def _torchscript(path: Path, size: int | None) -> OwnModel:
     module = weights.load_network(TORCHSCRIPT, {}, path, OWN, trust=False)
     names = _names({name: getattr(module, name, None) for name in _NAMES})
     classes = _outputs(module, size or USUAL_SIZE, str(path))
-    return _with_steps(_facts(TORCHSCRIPT, {}, classes, names, size or USUAL_SIZE), {}, said=size)
+    return _model(TORCHSCRIPT, classes, names, size)
 
 
-def _checkpoint(
-    path: Path, network: str | None, size: int | None, *, trust: bool
-) -> dict[str, Any]:
+def _checkpoint(path: Path, network: str | None, size: int | None, *, trust: bool) -> OwnModel:
     loaded = weights.load_file(path, allow_unsafe=trust)
     config = _config(path)
     texts = config | (dict(loaded) if isinstance(loaded, Mapping) else {})
@@ -111,24 +137,38 @@ def _checkpoint(
     arguments = {} if source.startswith(f"{PYTHON}:") else {"num_classes": classes}
     module = library.build_network(source, arguments)
     weights.load_into(module, state, name=source)
-    about = _facts(source, arguments, classes, _names(texts), size or 0)
-    if said_by:
-        about["assumed"].append(f"The network is {source}, as {said_by} says.")
+    assumed = [f"The network is {source}, as {said_by} says."] if said_by else []
     if nest_of(loaded, NESTS) and "state_dict_ema" in texts:
-        about["assumed"].append("The weights are state_dict's, not the average state_dict_ema.")
-    about = _with_steps(about, trained, said=size)
-    found = _outputs(module, about["size"], source)
+        assumed.append("The weights are state_dict's, not the average state_dict_ema.")
+    model = _model(
+        source, classes, _names(texts), size, arguments=arguments, trained=trained, assumed=assumed
+    )
+    found = _outputs(module, model.size, source)
     if found != classes:
         raise NetworkError(
             f"{source} with {classes} classes gives {found} outputs for an image",
             remedy="name the network that ends with the logits",
         )
-    return about
+    return model
 
 
-def _facts(
-    source: str, arguments: Mapping[str, Any], classes: int, names: list[str], size: int
-) -> dict[str, Any]:
+def _model(
+    source: str,
+    classes: int,
+    names: list[str],
+    size: int | None,
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    tensors: tuple[str, str] = ("image", "class"),
+    trained: Mapping[str, Any] | None = None,
+    assumed: Sequence[str] = (),
+) -> OwnModel:
+    """Return a model with its network's own preprocessing, and `trained`, what the file says of its
+    training, in its place. `size`: the side that was said.
+
+    Raises:
+        CheckpointError: the class names are not those of `classes` classes.
+    """
     if names and len(names) != classes:
         raise CheckpointError(
             f"the file names {len(names)} classes ({some(names)}), its network has {classes}",
@@ -139,37 +179,27 @@ def _facts(
             f"its class names repeat: {some(twice)}",
             remedy="write the file again with a name of its own for each class",
         )
-    return {
-        "source": source,
-        "arguments": dict(arguments),
-        "classes": classes,
-        "class_names": names,
-        "input": "image",
-        "output": "class",
-        "size": size,
-        "assumed": [],
-    }
-
-
-def _with_steps(
-    about: dict[str, Any], trained: dict[str, Any], *, said: int | None
-) -> dict[str, Any]:
-    """Add the preprocessing: the network's own, with what the file says of its training."""
-    source, library_has = about["source"], about["source"].partition(":")[0] in library.LIBRARIES
-    asked = dict(trained) if library_has else {**_USUAL, "img_size": about["size"], **trained}
-    steps = about["steps"] = default_steps(source, asked)
-    about["size"] = steps["crop"]
-    text = f"resize {steps['resize']}, crop {steps['crop']}, {steps['interpolation']}"
-    whose = f"the default configuration of {source}" if library_has else "what is usual"
-    if any(trained.values()):
-        whose += ", with what the file says of its training"
-    about["assumed"].append(f"Preprocessing is {whose}: {text}.")
-    if source == ONNX:
-        text = "The reference is ONNX Runtime on the CPU: the file has no PyTorch network."
-        about["assumed"].append(text)
-    if not library_has and said is None:
-        about["assumed"].append(f"Images of {about['size']} x {about['size']}: no file says it.")
-    return about
+    given = {name: value for name, value in (trained or {}).items() if value}
+    in_library = source.partition(":")[0] in library.LIBRARIES
+    usual = {} if in_library else {**_USUAL, "img_size": size or USUAL_SIZE}
+    steps = default_steps(source, usual | given)
+    resize, side = Resize.model_construct(**steps["resize"]), steps["crop"]["size"]
+    whose = f"the default configuration of {source}" if in_library else "what is usual"
+    whose += ", with what the file says of its training" if given else ""
+    preprocessing = f"resize {resize.describe()}, crop {side}, {resize.interpolation}"
+    assumed = [*assumed, f"Preprocessing is {whose}: {preprocessing}."]
+    if not in_library and size is None:
+        assumed.append(f"Images of {side} x {side}: no file says it.")
+    return OwnModel(
+        source=source,
+        arguments=arguments or {},
+        classes=classes,
+        class_names=tuple(names),
+        input=tensors[0],
+        output=tensors[1],
+        preprocessing=steps,
+        assumed=tuple(assumed),
+    )
 
 
 def _config(path: Path) -> dict[str, Any]:

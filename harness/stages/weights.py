@@ -68,8 +68,8 @@ def _obtain(bench: Bench, model: Model) -> tuple[Checkpoint, CheckpointInfo]:
 
     path, digests = checkpoint.obtain_checkpoint(
         spec,
-        [settings.checkpoints] if settings.checkpoints else [],
-        cache=settings.checkpoint_cache or settings.store / "checkpoints",
+        settings.checkpoints,
+        settings.checkpoint_cache or settings.store / "checkpoints",
         offline=settings.offline,
         progress=progress,
         on_wait=bench.progress.say,

@@ -1,11 +1,9 @@
-"""The command line: options from the table, plan, why, completion, exit codes."""
+"""The command line: options from the table, plan, why, exit codes."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
-import shutil
 import subprocess
 import sys
 from typing import Any
@@ -98,7 +96,6 @@ def test_a_pytest_ini_that_cannot_be_read_is_one_line(run, tmp_path, content):
         ("why absent", "no records"),
         ("why --exit-code=x", "--exit-code"),
         ("why --stopped-after=inf", "--stopped-after"),
-        ("completion csh", "'bash', 'zsh', 'fish'"),
     ],
 )
 def test_nonsense_says_what_is_wrong_and_ends_with_4(run, words, said):
@@ -259,46 +256,6 @@ def test_why_reads_a_run_and_annotates_in_a_workflow(run, tmp_path):
     (line,) = [line for line in done.output.splitlines() if line.startswith("::")]
     assert line.startswith("::error title=Acceptance%3A toolchain::")
     assert "::notice title=Acceptance%3A passed::" in run("why", "--exit-code=0", "--github").output
-
-
-# Completion ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_script_for_each_shell(run, shell):
-    script = run("completion", shell).stdout
-    assert "npu-accept" in script
-    program = shutil.which(shell)
-    if program is not None:
-        done = subprocess.run([program, "-n"], input=script, text=True, capture_output=True)
-        assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize(
-    ("words", "found"),
-    [
-        (("pl",), {"plan"}),
-        (("plan", "--target", "ascend310p"), {"ascend310p3"}),
-        (("plan", "--models", "other,t"), {"other,tiny"}),
-    ],
-)
-def test_bash_completes(run, tmp_path, words, found):
-    program = tmp_path / "npu-accept"
-    program.write_text(f"#!{sys.executable}\nfrom harness.__main__ import main\nmain()\n")
-    program.chmod(0o755)
-    script = run("completion", "bash").stdout
-    (function,) = re.findall(r"^(\w+)\(\)", script, re.M)
-    given = f"COMP_WORDS=({program} {' '.join(words)}); COMP_CWORD={len(words)}"
-    ask = f'{given}; {function} {program}; printf "%s\\n" "${{COMPREPLY[@]}}"'
-    done = subprocess.run(
-        ["bash", "--norc", "-c", script + ask],
-        env={**os.environ, "HARNESS_CATALOG": str(TINY), "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        cwd="/",
-        timeout=60,
-    )
-    assert set(done.stdout.split()) == found, done.stderr
 
 
 def test_every_option_is_in_one_group_of_the_help():

@@ -127,8 +127,8 @@ def test_where_weights_are_taken_from_is_as_the_page_says(tmp_path, monkeypatch)
     assert "checkpoints" in missing.thing
     asked = []
 
-    def obtain(spec, folders, *, cache, **others):
-        asked.append((folders, cache))
+    def obtain(spec, folder, cache, **others):
+        asked.append((folder, cache))
         raise CheckpointError("planted")
 
     monkeypatch.setattr(checkpoints, "obtain_checkpoint", obtain)
@@ -138,7 +138,7 @@ def test_where_weights_are_taken_from_is_as_the_page_says(tmp_path, monkeypatch)
         bench = Workbench(chosen, catalog, tmp_path / "run")
         with pytest.raises(CheckpointError, match="planted"):
             bench.for_case(case).prepare()
-    assert asked == [([tmp_path], tmp_path / "store" / "checkpoints"), ([], tmp_path)]
+    assert asked == [(tmp_path, tmp_path / "store" / "checkpoints"), (None, tmp_path)]
 
 
 # Commands ----------------------------------------------------------------------------------

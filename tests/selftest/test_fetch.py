@@ -35,7 +35,6 @@ from tests.selftest.running import PATIENCE_S, eventually
 
 ROOT = Path(__file__).parents[2]
 CUT = 50_000
-PAGE = b"<!DOCTYPE html><title>Log in</title>"
 SHORT = Limits(timeout_s=PATIENCE_S, deadline_s=2 * PATIENCE_S, retries=2, pause_s=0.0)
 HANG: dict[str, Any] = {"timeout_s": 0.3}  # seconds until a server that says nothing is given up
 
@@ -73,9 +72,8 @@ class Getter:
         progress = lambda done, total: self.shown.append((done, total))  # noqa: E731
         limits = replace(SHORT, **changes)
         url = self.site.url if url is None else url
-        return fetch(
-            url, self.path, verify=self.verify, progress=progress, limits=limits
-        ).read_bytes()
+        fetch(url, self.path, verify=self.verify, progress=progress, limits=limits)
+        return self.path.read_bytes()
 
     def fails(self, url: str | None = None, **changes: Any) -> str:
         """The message; nothing may have the file's name then."""
@@ -126,52 +124,19 @@ def test_second_one_waits_and_takes_the_result(get: Getter, site: Site) -> None:
     assert results == [CONTENT] * 3 and len(site.requests) == 1
 
 
-# Resuming: what the server does, and the ranges that it is asked for.
-DATE = "Sun, 13 Sep 2020 12:26:40 GMT"
-REST = f"bytes={CUT}-"
-RESUMED: dict[str, tuple[list[Behaviour], list[str | None]]] = {
-    "cut replies": ([file(cut=CUT)], [None, REST, "bytes=100000-"]),
-    "a date in place of a tag": (
-        [file(etag=None, modified=DATE, cut=CUT), file(etag=None, modified=DATE)],
-        [None, REST],
-    ),
-    "no ranges": ([file(cut=CUT), file(ranges=False)], [None, REST]),
-    "no validator": ([file(etag=None, cut=CUT), file(etag=None)], [None, None]),
-    "a weak tag": ([file(etag='W/"one"', cut=CUT), file(etag='W/"one"')], [None, None]),
-    "another file": ([file(OTHER, cut=CUT), file(etag='"two"')], [None, REST]),
-    **{
-        span: ([file(cut=CUT), file(OTHER, content_range=span), file()], [None, REST, None])
-        for span in (
-            "bytes 0-99999/150000",
-            "bytes 50001-149999/150000",
-            "bytes 50000-149999/150001",
-            "bytes 50000-149999/*",
-            "bytes",
-        )
-    },
-}
-
-
-@pytest.mark.parametrize("case", RESUMED)
-def test_part_is_continued_only_where_the_rest_is_of_the_same_file(
-    case: str, get: Getter, site: Site
-) -> None:
-    site.behaviours, ranges = RESUMED[case]
-    # Attempts that get further are no failures.
-    assert get(retries=0 if case == "cut replies" else 2) == CONTENT
-    assert site.ranges == ranges and get.verified == ["w.pth.part"] and get.left == ["w.pth"]
-
-
-def test_attempts_that_get_no_further_are_counted(get: Getter, site: Site) -> None:
-    site.behaviours = [file(cut=CUT), file(cut=1), file(cut=0)]
+def test_attempts_are_counted_and_each_begins_anew(get: Getter, site: Site) -> None:
+    site.behaviours = [file(OTHER, cut=CUT), file()]
+    assert get() == CONTENT and get.verified == ["w.pth.part"] and get.left == ["w.pth"]
+    get.path.unlink()
+    site.behaviours, site.requests, get.verified = [file(cut=CUT)], [], []
     assert "after 3 attempts" in get.fails(retries=2)
-    assert site.ranges == [None, REST, *["bytes=50001-"] * 3] and not get.verified
+    assert len(site.requests) == 3 and not get.verified
 
 
 def test_part_of_a_killed_process_is_not_used(get: Getter, site: Site) -> None:
     get.folder.mkdir()
     get.part.write_bytes(OTHER[:CUT])
-    assert get() == CONTENT and site.ranges == [None]
+    assert get() == CONTENT
 
 
 # Refused at the first reply, and not asked again.
@@ -179,6 +144,7 @@ LENGTH = f"HTTP/1.1 200 OK\r\nContent-Length: {len(CONTENT)}\r\n".encode()
 REFUSED: dict[str, tuple[Behaviour, str]] = {
     "no length": (raw(b"HTTP/1.1 200 OK\r\n\r\n" + CONTENT), "does not say how long it is"),
     "too large": (file(CONTENT * 2), "more than 0.2 MB is refused"),
+    "web page": (file(b"<html>", kind="text/html; charset=utf-8"), "it is a web page"),
     "to a file": (status(301, Location="file:///etc/passwd"), "which is not followed"),
     "to ftp": (status(301, Location="ftp://publisher.example/w"), "which is not followed"),
     "to itself": (status(302, Location="/models/w.pth"), "more than 5 redirects"),
@@ -215,11 +181,6 @@ def test_what_passes_is_asked_for_again_and_bounded(case: str, get: Getter, site
     site.behaviours, site.requests = [behaviour], []
     assert said in get.fails(retries=1, **limits)
     assert len(site.requests) == 2
-
-
-def test_web_page_is_refused(get: Getter, site: Site) -> None:
-    site.behaviours = [file(cut=CUT), file(PAGE, kind="text/html; charset=utf-8", ranges=False)]
-    assert "it is a web page" in get.fails() and get.left == []
 
 
 @pytest.mark.parametrize("start", [b"", LENGTH + b"\r\n"], ids=["head", "body"])

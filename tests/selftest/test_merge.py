@@ -347,21 +347,6 @@ def test_missing_predictions_do_not_turn_a_comparison_green(tmp_path):
     assert made.exit_status == 1
 
 
-@pytest.mark.parametrize(
-    ("outcome", "unnamed"),
-    [("passed", ""), ("failed", ""), ("failed", "predictions/bs4.csv")],
-)
-def test_a_run_that_compared_all_itself_keeps_its_word(tmp_path, outcome, unnamed):
-    """Also where a case of it left no predictions behind: nothing to compare clears nobody."""
-    part = shard(tmp_path, "a", {1: RIGHT, 4: RIGHT}, raw=[batches(outcome)])
-    if unnamed:
-        text = (part / RESULTS).read_text()
-        (part / RESULTS).write_text(text.replace(unnamed, ""))
-    else:
-        shutil.rmtree(part / "predictions")
-    assert outcomes(merge([part], tmp_path / "one")) == {BATCHES: outcome}
-
-
 def test_the_same_case_on_two_hosts_must_have_run_one_file(tmp_path):
     kinds: tuple[tuple[str, Check], ...] = (("a", "accuracy"), ("b", "throughput"))
     for run, check in kinds:

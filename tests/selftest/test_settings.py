@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 
 from harness.base.errors import ConfigError
-from harness.base.files import is_utf8
 from harness.base.options import Option, rows
 from harness.base.selection import Selection
-from harness.plan import Case, missing, missing_text
 from harness.settings import OPTIONS, Settings, resolve
 from harness.targets.ascend.options import AscendOptions
 from harness.usage import unknown_variables
@@ -92,27 +90,6 @@ def test_paths_are_absolute_below_the_base() -> None:
     assert found.image_list == BASE / "lists/a.txt"
     assert found.store == Path("/elsewhere")
     assert found.labels == Path.home() / "l.txt"
-
-
-@pytest.mark.parametrize("given", [{"store": "{}"}, {"runs": "{}"}, {"onnx": "fixres={}"}])
-def test_places_that_are_others_to_a_library_are_refused(given: dict[str, str]) -> None:
-    (name, form), *_ = given.items()
-    # In a locale of UTF-8, as the tests have; the other is the same path to another locale.
-    for path, misread in (("/data/模型", False), ("/data/\udce6\udca8\udca1", True)):
-        found = settings({name: form.format(path), "rehearsal": True})
-        said = missing_text(missing(found, [Case("fixres", 1, "cpu", "accuracy")]), 1)
-        assert ("take UTF-8" in said and "PYTHONUTF8=1" in said) == misread
-
-
-@pytest.mark.parametrize(
-    ("encoding", "good"), [("utf-8", True), ("ascii", False), ("gb18030", False)]
-)
-def test_which_paths_are_utf8(encoding: str, good: bool) -> None:
-    def seen(name: str) -> Path:  # as a process of that locale reads it from a disk
-        return Path(name.encode().decode(encoding, "surrogateescape"))
-
-    assert is_utf8(seen("/data/模型"), encoding) == good
-    assert is_utf8(seen("/data/models"), encoding)
 
 
 @pytest.mark.parametrize(
