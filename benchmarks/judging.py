@@ -298,16 +298,13 @@ class SimulatedDevice:
         course = self._course.factor(self.seconds)
         mean = self._mean_ms * course * (1.0 + self._noise * self._random.standard_normal())
         self.seconds += (loops + warmup) * mean / 1000.0
-        return Times((float(mean),))
+        return Times((float(mean),) * loops)
 
     def stream(self, batches: Iterable[Images]) -> Iterator[Float32]:
         raise NotImplementedError("a simulated device has a speed, and no model")
 
     def stream_into(self, fillers: Iterable[Filler]) -> Iterator[Float32]:
         raise NotImplementedError("a simulated device has a speed, and no model")
-
-    def executions(self, loops: int) -> int:
-        return loops
 
     def close(self) -> None:
         pass

@@ -95,27 +95,19 @@ def compare_outputs(
     return OutputsCheck(float(departs[worst]), float(allowed[worst])), ()
 
 
-def timing_of(
-    batch_size: int, warmup: int, rounds: Sequence[Sequence[float]], executions: int | None = None
-) -> Timing:
-    """Return the summary of rounds of execution times in ms.
-
-    `executions`: how many each round had, where a tool gives means of several as one sample.
-    """
+def timing_of(batch_size: int, warmup: int, rounds: Sequence[Sequence[float]]) -> Timing:
+    """Return the summary of rounds of as many execution times in ms."""
     samples = [sample for one in rounds for sample in one]
-    total = len(samples) if executions is None else executions * len(rounds)
     means = tuple(statistics.fmean(one) for one in rounds)
-    means_only = len(samples) < total
     return Timing(
         batch_size=batch_size,
         warmup=warmup,
-        executions=total,
+        executions=len(samples),
         round_means=means,
-        mean_ms=statistics.fmean(means),  # rounds have equally many, whatever the samples of each
+        mean_ms=statistics.fmean(means),
         half_width_percent=half_width_percent(means),
-        means_only=means_only,
-        outliers=0 if means_only else len(outliers(samples)),
-        **({} if means_only else spread(samples)),
+        outliers=len(outliers(samples)),
+        **spread(samples),
     )
 
 
@@ -150,7 +142,7 @@ def measure(
         means.append(statistics.fmean(rounds[-1]))
         if not problems:  # one of many alike is enough
             seconds = clock() - turn
-            problems = _compared_with_clock(session, plan, loops, means[-1], seconds, trial_s)
+            problems = _compared_with_clock(plan, loops, means[-1], seconds, trial_s)
         if len(means) < 2:
             continue
         width = half_width_percent(means)
@@ -162,10 +154,9 @@ def measure(
         precise = width <= plan.precision_percent and _settled(means, plan.precision_percent)
         if enough and precise and ready():
             break
-    batch_size, executions = session.inputs[0].shape[0], session.executions(loops)
     measurement = ThroughputMeasurement(
         provenance=plan.provenance,
-        timing=timing_of(batch_size, plan.warmup + 1, rounds, executions),
+        timing=timing_of(session.inputs[0].shape[0], plan.warmup + 1, rounds),
         precision_percent=plan.precision_percent,
         budget_s=plan.budget_s,
         seconds=seconds,
@@ -178,7 +169,7 @@ def measure(
 
 
 def _compared_with_clock(
-    session: Session, plan: TimingPlan, loops: int, mean: float, seconds: float, trial_s: float
+    plan: TimingPlan, loops: int, mean: float, seconds: float, trial_s: float
 ) -> tuple[Problem, ...]:
     """Return what is wrong where a round's times are no milliseconds by the clock around it.
 
@@ -187,14 +178,13 @@ def _compared_with_clock(
     """
     if plan.wall_check == "off":
         return ()
-    executions = session.executions(loops)
-    reported, passed = mean * executions, 1000.0 * seconds
+    executions, reported, passed = loops, mean * loops, 1000.0 * seconds
     strange = reported > passed * _CLOCK_SLACK + _CLOCK_SLACK_MS or (
         plan.wall_check == "near" and reported * _CLOCK_NEAR + _CLOCK_SLACK_MS < passed
     )
     if not strange:
         # A session that loads in each call hides how long a few executions take, not many.
-        executions -= session.executions(1) + plan.warmup
+        executions -= 1 + plan.warmup
         reported, passed = mean * executions, 1000.0 * (seconds - trial_s)
         strange = executions > 0 and reported * _CLOCK_NEAR + _LOADING_VARIES_MS < passed
     if not strange:
@@ -219,10 +209,9 @@ def times_of(session: Session, loops: int, warmup: int) -> Times:
     times = session.time(loops, warmup)
     if not times.ms:
         raise InferError("the session ran, and gave no time", remedy="see the log of the session")
-    executions = session.executions(loops)
-    if len(times.ms) > executions:
+    if len(times.ms) != loops:
         raise InferError(
-            f"the session gave {len(times.ms)} times for {executions} executions: "
+            f"the session gave {len(times.ms)} times for {loops} executions: "
             "are those of the warm-up among them?"
         )
     for ms in times.ms:

@@ -43,8 +43,8 @@ class Condition:
 class Setup:
     """How a throughput was measured: what a baseline states of itself, said of the run."""
 
-    driver: str = ""  # "api", "cli", "benchmark", "onnxruntime"
-    method: str = "pure-inference"  # or e.g. "dataset of 1024 seeded images"
+    driver: str = ""  # "api", "cli", "onnxruntime"
+    method: str = "pure-inference"
     tuning: str = "none"  # "none", "RL,GA", "aoe"
     chip: str = ""  # "Ascend310P3"
     card: str = ""  # the product as the tools name it; empty when they do not

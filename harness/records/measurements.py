@@ -192,11 +192,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Timing:
-    """Execution times of one session, in milliseconds.
-
-    `means_only`: the tool gave means of several executions, so that spread and percentiles say
-    nothing and are None.
-    """
+    """Execution times of one session, in milliseconds."""
 
     batch_size: int
     warmup: int  # executions before anything was timed
@@ -204,7 +200,6 @@ class Timing:
     round_means: tuple[float, ...]
     mean_ms: float
     half_width_percent: float  # of the mean's 99 % interval, from the means of the rounds
-    means_only: bool = False
     median_ms: float | None = None
     p99_ms: float | None = None
     min_ms: float | None = None

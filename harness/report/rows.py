@@ -28,7 +28,6 @@ _LABELS = {
     "max_ms": "slowest",
     "cv_percent": "coefficient of variation",
     "half_width_percent": "half-width of the mean's 99 % interval",
-    "means_only": "times are means of several executions",
     "precision_percent": "precision asked for",
     "precise": "precision asked for was reached",
     "seconds": "time measured",
@@ -132,7 +131,7 @@ def throughput(measured: ThroughputMeasurement) -> Groups:
     latency = ("mean_ms", "half_width_percent", "median_ms", "p99_ms", "min_ms", "max_ms")
     return {
         "Latency of one execution": (
-            *fields(timing, *latency, "cv_percent", "means_only"),
+            *fields(timing, *latency, "cv_percent"),
             *fields(measured, "precision_percent", "precise"),
         ),
         "How it was measured": (

@@ -1,4 +1,4 @@
-"""A stand-in CANN toolchain: atc, npu-smi, ais_bench, aclruntime and benchmark, for hosts without.
+"""A stand-in CANN toolchain: atc, npu-smi, ais_bench and aclruntime, for hosts without.
 
 `install` writes executables and Python modules into a folder, `environment` is that of a host that
 "has" them; whatever drives the real tools then drives these, by the same code. They honour
@@ -11,11 +11,10 @@ says where. Nothing that these tools measure says anything about an Ascend chip.
 
 from harness.simulator.config import SimulatorConfig, parse_config
 from harness.simulator.host import never_struck
-from harness.simulator.install import ais_infer_script, environment, install
+from harness.simulator.install import environment, install
 
 __all__ = [
     "SimulatorConfig",
-    "ais_infer_script",
     "environment",
     "install",
     "never_struck",

@@ -1,4 +1,4 @@
-"""A stand-in for `python -m ais_bench` (v2, v5) and for `ais_infer.py` (v1).
+"""A stand-in for `python -m ais_bench`, in two generations (v2, v5).
 
 Static models on one device, a folder of files of raw bytes, and pure inference. What it prints goes
 where the real one prints it: its lines and the causes of refusals to stdout, usage and tracebacks
@@ -28,8 +28,8 @@ Array = npt.NDArray[Any]
 
 def main(argv: Sequence[str], host: Host) -> int:
     """Run the tool once."""
-    generation = int(host.config.generation[1:])
-    _Run(_parser(generation).parse_args(list(argv)), host, generation).run()
+    secure = host.config.generation == "v5"
+    _Run(_parser(secure).parse_args(list(argv)), host, secure).run()
     return 0
 
 
@@ -40,10 +40,9 @@ def _info(text: str) -> None:
 # --- arguments --------------------------------------------------------------------------------
 
 
-def _parser(generation: int) -> argparse.ArgumentParser:
+def _parser(secure: bool) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser()
     add = parser.add_argument
-    secure = generation >= 5
     add("--model", required=True, type=_model if secure else str)
     add("--input", type=_readable if secure else str)
     add("--output", type=_output if secure else str)
@@ -52,9 +51,7 @@ def _parser(generation: int) -> argparse.ArgumentParser:
     add("--loop", default=1, type=_whole(1))
     add("--batchsize", default=None if secure else 1, type=_whole(1))
     add("--device", default=0, type=_whole(0))
-    if generation > 1:
-        add("--warmup_count", default=1, type=_whole(0))
-    parser.set_defaults(warmup_count=1)
+    add("--warmup_count", default=1, type=_whole(0))
     return parser
 
 
@@ -90,18 +87,16 @@ def _output(path: str) -> str:
 
 @dataclass
 class _Run:
-    """One execution of the tool."""
+    """One execution of the tool; `secure`: it looks at the paths that it is given."""
 
     args: argparse.Namespace
     host: Host
-    generation: int
+    secure: bool
 
     def run(self) -> None:
         """Open the model, execute it over the inputs, write outputs and summary."""
         args = self.args
-        session = (InferSession if self.generation >= 5 else OldInferSession)(
-            args.device, args.model
-        )
+        session = (InferSession if self.secure else OldInferSession)(args.device, args.model)
         prefix = self._output_folder()
         batches = self._batches(session)
         feeds = [self._feed(batch, session) for batch in batches[:1]]
@@ -127,7 +122,7 @@ class _Run:
         if not files:
             raise fails(f"{self.args.input} has no valid file: [*.bin]")
         for file in files:
-            if self.generation >= 5 and (cause := why_refused(str(file))):
+            if self.secure and (cause := why_refused(str(file))):
                 raise fails(cause)
         size, whole = files[0].stat().st_size, session.get_inputs()[0].realsize
         if size == 0 or whole % size:
@@ -177,12 +172,12 @@ class _Run:
         )
         if prefix is None:
             return
-        summary: dict[str, Any] = {"NPU_compute_time": figures, "throughput": throughput}
-        path = prefix / "sumary.json"
-        if self.generation > 1:
-            path = prefix.with_name(f"{prefix.name}_summary.json")
-            summary["NPU_compute_time"] = {**figures, "count": len(times)}
-            summary["npu_compute_time_list"] = times.tolist()
+        summary = {
+            "NPU_compute_time": {**figures, "count": len(times)},
+            "npu_compute_time_list": times.tolist(),
+            "throughput": throughput,
+        }
+        path = prefix.with_name(f"{prefix.name}_summary.json")
         path.write_text(json.dumps(summary), encoding="utf-8")
 
 

@@ -27,12 +27,8 @@ class LoadFailed(Exception):
 class LoadedModel:
     """A compiled model on a device, entered in the device's process table until `close`."""
 
-    def __init__(self, host: Host, device: int, path: Path, outputs_kept: bool) -> None:
-        """Load. Where nobody gets the outputs, no fault strikes them.
-
-        Raises:
-            DeviceLost, LoadFailed: see there.
-        """
+    def __init__(self, host: Host, device: int, path: Path) -> None:
+        """Load. Raises `DeviceLost` or `LoadFailed`."""
         if device not in range(host.config.devices) or host.strikes("device-lost", device):
             raise DeviceLost
         self._host = host
@@ -46,14 +42,14 @@ class LoadedModel:
             raise LoadFailed(f"compiled for {header.soc_version}, this is {config.soc_version}")
         self._header = header
         self.inputs = header.inputs
-        self._wrong_dtype = outputs_kept and host.strikes("wrong-dtype", device)
+        self._wrong_dtype = host.strikes("wrong-dtype", device)
         self.outputs = tuple(
             om.Tensor(t.name, t.shape, "float16") if self._wrong_dtype else t
             for t in header.outputs
         )
-        self._nan = outputs_kept and host.strikes("nan", device)
+        self._nan = host.strikes("nan", device)
         self._slow = host.strikes("slow", device)
-        self.loses_outputs = outputs_kept and host.strikes("missing-outputs", device)
+        self.loses_outputs = host.strikes("missing-outputs", device)
         self._entry = host.register(device)
         try:
             if host.strikes("crash-open", device):

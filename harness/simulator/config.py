@@ -44,7 +44,7 @@ CHIPS: Mapping[str, Row] = {
         for n in (9362, 9372, 9381, 9382, 9391, 9392)
     },
 }
-TOOLS = ("npu-smi", "atc", "aoe", "ais_bench", "benchmark")
+TOOLS = ("npu-smi", "atc", "aoe", "ais_bench")
 MAX_MS = 600_000.0
 
 
@@ -162,7 +162,7 @@ _KEYS: Mapping[str, _Key] = {
         "1 to 4 (default: 4 for 310, 2 for 910_..., else 1; 2 makes a 310P3 a Duo)",
     ),
     "driver": _Key(_version, "a version such as 22.0.4, 23.0.0, 26.0.0: npu-smi's layout"),
-    "generation": _Key(_one_of("v1", "v2", "v5"), "a generation of ais_bench: v1, v2, v5"),
+    "generation": _Key(_one_of("v2", "v5"), "a generation of ais_bench: v2, v5"),
     "cann": _Key(_version, "a version of the toolkit such as 5.1.RC2, 8.0.RC2"),
     "atc_seconds": _Key(_seconds, "the seconds that atc takes at least"),
     "atc_python": _Key(_switch, "0 or 1: atc needs its modules in the first python3 on PATH"),

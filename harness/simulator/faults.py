@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from harness.base.errors import ConfigError
 
-DRIVERS = ("api", "cli", "benchmark")  # those of the harness, in its order
+DRIVERS = ("api", "cli")  # those of the harness, in its order
 MAX_DEVICES = 64
 LASTS = "lasts"
 
@@ -57,23 +57,23 @@ FAULTS: Mapping[str, FaultKind] = {
         "`EL0003 ... runtime result = 507033`, the device cannot be opened", "a device is opened"
     ),
     "missing-outputs": FaultKind(
-        "ais_bench and benchmark leave out the last sample's file; the Python API returns one "
-        "output too few; exit code 0",
+        "ais_bench leaves out the last sample's file; the Python API returns one output too few; "
+        "exit code 0",
         _A_LOAD,
     ),
     "nan": FaultKind("the first value of each output batch is NaN", _A_LOAD),
     "wrong-dtype": FaultKind("the session says and gives float16", _A_LOAD),
     "stale-files": FaultKind(
-        "atc prints success and writes nothing; ais_bench and benchmark leave a file of an "
-        "earlier run among the outputs",
+        "atc prints success and writes nothing; ais_bench leaves a file of an earlier run among "
+        "the outputs",
         _A_CALL,
-        ("atc", "cli", "benchmark"),
+        ("atc", "cli"),
     ),
     "wrong-throughput": FaultKind(
-        "the printed throughput is four times the real one; exit code 0; the driver `cli` looks "
-        "at it in throughput cases alone",
+        "the printed throughput is four times the real one; exit code 0; only throughput cases "
+        "look at it",
         _A_CALL,
-        ("cli", "benchmark"),
+        ("cli",),
     ),
     "truncated-om": FaultKind("atc succeeds, and its file lacks its last two fifths", "atc", _ATC),
     "unsupported-operator": FaultKind("atc fails with EZ3002", "atc", _ATC),

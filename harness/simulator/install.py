@@ -5,7 +5,6 @@ ascend-toolkit/set_env.sh
 ascend-toolkit/latest/bin/atc, aoe
 ascend-toolkit/latest/<arch>-linux/ascend_toolkit_install.info
 driver/version.info
-tools/benchmark.<arch>, tools/ais_infer.py
 site/aclruntime.py, site/ais_bench/, site/aclruntime-0.0.2.dist-info/
 state/                              what the tools share
 """
@@ -57,15 +56,6 @@ def install(folder: Path, config: SimulatorConfig) -> None:
         ) from error
 
 
-def ais_infer_script(folder: Path) -> Path | None:
-    """`ais_infer.py` of an installation of generation v1; None where there is none.
-
-    No search path leads to it: on a real host, too, a user has to name it.
-    """
-    path = folder.absolute() / "tools" / "ais_infer.py"
-    return path if path.is_file() else None
-
-
 def environment(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment that has the tools of a host that was installed in `folder`."""
     variables, paths = _variables(folder.absolute())
@@ -87,7 +77,7 @@ def _variables(folder: Path) -> tuple[Mapping[str, str], Mapping[str, str]]:
         "TOOLCHAIN_HOME": str(toolkit / "toolkit"),
     }
     paths = {
-        "PATH": f"{folder / 'bin'}:{toolkit / 'bin'}:{folder / 'tools'}",
+        "PATH": f"{folder / 'bin'}:{toolkit / 'bin'}",
         "PYTHONPATH": f"{folder / 'site'}",
         "LD_LIBRARY_PATH": f"{toolkit / 'lib64'}",
     }
@@ -95,7 +85,7 @@ def _variables(folder: Path) -> tuple[Mapping[str, str], Mapping[str, str]]:
 
 
 def _install(folder: Path, config: SimulatorConfig) -> None:
-    for name in ("bin", "ascend-toolkit", "driver", "tools", "site", "state"):
+    for name in ("bin", "ascend-toolkit", "driver", "site", "state"):
         shutil.rmtree(folder / name, ignore_errors=True)
     (folder / "state").mkdir(parents=True)
     settings, toolkit = folder / SETTINGS, folder / "ascend-toolkit" / "latest"
@@ -109,7 +99,6 @@ def _install(folder: Path, config: SimulatorConfig) -> None:
         ("npu-smi", folder / "bin" / "npu-smi", "npu_smi"),
         ("atc", toolkit / "bin" / "atc", "atc"),
         ("aoe", toolkit / "bin" / "aoe", "atc"),
-        ("benchmark", folder / "tools" / f"benchmark.{arch}", "benchmark"),
     ):
         if name not in config.without:
             _write(path, _shebang() + _tool(settings, name, module))
@@ -162,19 +151,13 @@ def _python_tools(settings: Path, generation: str) -> Mapping[str, str]:
     """Return the files of ais_bench and aclruntime, by their paths below the host's folder."""
     prologue = _prologue(settings)
     metadata = "Metadata-Version: 2.1\nName: {}\nVersion: 0.0.2\n"
-    tool = _tool(settings, "ais_bench", "ais_bench")
-    files = {
-        "site/aclruntime.py": prologue,
-        "site/aclruntime-0.0.2.dist-info/METADATA": metadata.format("aclruntime"),
-    }
-    if generation == "v1":  # before `python -m ais_bench`
-        return {**files, "tools/ais_infer.py": tool}
     session = "InferSession" if generation == "v5" else "OldInferSession"
     return {
-        **files,
+        "site/aclruntime.py": prologue,
+        "site/aclruntime-0.0.2.dist-info/METADATA": metadata.format("aclruntime"),
         "site/ais_bench-0.0.2.dist-info/METADATA": metadata.format("ais_bench"),
         "site/ais_bench/__init__.py": "",
-        "site/ais_bench/__main__.py": tool,
+        "site/ais_bench/__main__.py": _tool(settings, "ais_bench", "ais_bench"),
         "site/ais_bench/infer/__init__.py": "",
         "site/ais_bench/infer/interface.py": prologue
         + f"from harness.simulator.interface import {session} as InferSession\n",

@@ -72,12 +72,12 @@ class Session:
 
     pairs = False  # times are (start, end), else durations
 
-    def __init__(self, device_id: int, model_path: str, *, outputs_kept: bool = True) -> None:
+    def __init__(self, device_id: int, model_path: str) -> None:
         host = Host.load()
         if not Path(model_path).is_file():
             raise fails("model path illegal, please check.", code="please check model path")
         try:
-            self._model = LoadedModel(host, device_id, Path(model_path), outputs_kept)
+            self._model = LoadedModel(host, device_id, Path(model_path))
         except DeviceLost:
             print(
                 f"EL0003: [PID: {os.getpid()}] The argument is invalid. Reason: open device "

@@ -71,24 +71,20 @@ class SessionInfo:
 
     `driver`: as in `Setup.driver`. `runtime`: versions and what else a record says of it. `pid`:
     the process that holds the model; None where each call starts one. `round_s`: seconds that a
-    round of timing should aim at, where the driver needs others than its target's. `method`: as
-    in `Setup.method`.
+    round of timing should aim at, where the driver needs others than its target's.
     """
 
     driver: str
     runtime: Runtime = field(default_factory=dict)
     pid: int | None = None
     round_s: float | None = None
-    method: str = "pure-inference"
 
 
 @dataclass(frozen=True)
 class Times:
-    """Times of executions.
+    """Times of executions, in ms: by the clock, and of CPU time of the session's process.
 
-    `ms`: milliseconds by the clock; one value, their mean, where the tool behind it prints no more.
-    `cpu_ms`: milliseconds of CPU time that the session's process spent on each; empty where an
-    execution is not on the host's CPU, or nobody knows.
+    `cpu_ms` is empty where an execution is not on the host's CPU, or nobody knows.
     """
 
     ms: tuple[float, ...]
@@ -120,10 +116,6 @@ class Session(Protocol):
 
     def time(self, loops: int, warmup: int) -> Times:
         """Times of each of `loops` executions after `warmup` that are not returned."""
-        ...
-
-    def executions(self, loops: int) -> int:
-        """How many executions `time(loops, warmup)` times; a tool may choose the number itself."""
         ...
 
     def close(self) -> None:

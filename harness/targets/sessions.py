@@ -16,9 +16,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
+
 from harness.base.errors import InferError, LoadError
 from harness.targets import worker_process
-from harness.targets.batches import copy_batch
 from harness.targets.protocol import (
     Filler,
     Float32,
@@ -214,10 +215,6 @@ class WorkerSession:
         except WorkerTrouble as trouble:
             self._fail(trouble)
 
-    def executions(self, loops: int) -> int:
-        """See `protocol.Session.executions`."""
-        return loops
-
     def close(self) -> None:
         """End the worker: politely, then by force. Safe to call twice and in `finally`.
 
@@ -265,6 +262,17 @@ class WorkerSession:
         text = f"{self.name}: {trouble}"
         error = InferError(text, remedy=remedy, hung=trouble.hung, signal=signal)
         give_up(worker, error, trouble)
+
+
+def copy_batch(name: str, spec: TensorSpec, batch: Images, view: Images) -> None:
+    """Copy a batch into a session's input. Raises `InferError` for another shape or dtype."""
+    if batch.shape != spec.shape or batch.dtype != spec.dtype:
+        raise InferError(
+            f"{name}: a batch of {batch.dtype}{list(batch.shape)} for the input {spec.name!r}, "
+            f"which is {spec.dtype}{list(spec.shape)}",
+            remedy="fill the last batch up to the model's batch size",
+        )
+    np.copyto(view, batch)
 
 
 def _runtime(info: Mapping[str, Any]) -> Runtime:

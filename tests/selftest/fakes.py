@@ -57,9 +57,6 @@ class FakeSession:
         times = [next(self._times) for _ in range(warmup + loops)]
         return Times(tuple(times[warmup:]))
 
-    def executions(self, loops: int) -> int:
-        return loops
-
     def close(self) -> None:
         self.closed = True
 

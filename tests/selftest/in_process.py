@@ -92,9 +92,6 @@ class EagerSession:
         ms, cpu_ms = 1000 * np.diff(clocks[warmup:], axis=0).T
         return Times(tuple(ms.tolist()), tuple(cpu_ms.tolist()))
 
-    def executions(self, loops: int) -> int:
-        return loops
-
     def close(self) -> None:
         self._model.close()
 

@@ -18,13 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.settings import resolve
-from harness.simulator import ais_infer_script, environment, install, parse_config
+from harness.simulator import environment, install, parse_config
 from harness.simulator.host import VARIABLE, Host
-from harness.targets.ascend.api import open_api
 from harness.targets.ascend.cli import AisBench
-from harness.targets.ascend.file_session import Opening
+from harness.targets.ascend.drivers import Opening, open_api
 from harness.targets.ascend.host import Place
-from harness.targets.ascend.legacy import Benchmark
 from harness.targets.ascend.options import AscendOptions
 from harness.targets.ascend.target import AscendTarget
 from harness.targets.ascend.toolkit import find_toolkit
@@ -35,11 +33,7 @@ SHAPE = (BATCH, 3, 8, 8)
 CLASSES = 5
 INPUT, OUTPUT = "image", "class"
 QUICK = "compute=none,time=2"
-OPENERS: dict[str, Callable[[Opening], Any]] = {
-    "api": open_api,
-    "cli": AisBench.open,
-    "benchmark": Benchmark.open,
-}
+OPENERS: dict[str, Callable[[Opening], Any]] = {"api": open_api, "cli": AisBench.open}
 
 
 def write_onnx(path: Path, batch: int | str = "N") -> Path:
@@ -174,12 +168,16 @@ class Opener:
         batch: int = BATCH,
         model_batch: int = 0,
         mode: int = 0o640,
+        first: str = "",
         **given: Any,
     ) -> Any:
+        """`first`: code that the command-line tool begins with."""
         self.host = make_host(self.folder / "host", config)
+        if first:
+            main = self.host.folder / "site" / "ais_bench" / "__main__.py"
+            main.write_text(first + main.read_text())
         log = self.folder / "log"
-        script = given.pop("script", ais_infer_script(self.host.folder))
-        toolkit = find_toolkit(AscendOptions(ais_infer=script), self.host.env, log=log)
+        toolkit = find_toolkit(AscendOptions(), self.host.env, log=log)
         model = self.folder / "model.om"
         model.write_bytes(self.compiled(model_batch or batch))
         model.chmod(mode)

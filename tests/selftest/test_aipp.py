@@ -120,7 +120,7 @@ def crops(count: int = BATCH) -> preprocess.UInt8:
 TAKES_CROPS: dict[str, Any] = {"input": TensorSpec(INPUT, CROPS, "uint8")}
 
 
-@pytest.mark.parametrize("driver", ["api", "cli", "benchmark"])
+@pytest.mark.parametrize("driver", ["api", "cli"])
 def test_a_session_takes_crops_as_they_lie(opener, tmp_path, driver):
     session = opener(driver, "time=2", **TAKES_CROPS)
     assert session.inputs[0].dtype == "uint8" and session.inputs[0].shape == CROPS
@@ -128,10 +128,10 @@ def test_a_session_takes_crops_as_they_lie(opener, tmp_path, driver):
     normal = preprocess.normalize(crops(), preprocess.normalization_table(IMAGENET))
     expected = compute(tmp_path / "tiny.onnx", normal)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
-    assert len(session.time(3, 0).ms) in (1, 3)
+    assert len(session.time(3, 0).ms) == 3
 
 
-@pytest.mark.parametrize("driver", ["api", "cli", "benchmark"])
+@pytest.mark.parametrize("driver", ["api", "cli"])
 @pytest.mark.parametrize("with_aipp", [True, False])
 def test_a_model_compiled_the_other_way_is_refused(tmp_path, compiled, driver, with_aipp):
     text = aipp.config(IMAGENET, 8) if with_aipp else None
@@ -182,7 +182,7 @@ def test_simulated_channels_are_counted_after_they_are_swapped():
 
 @pytest.mark.parametrize(
     ("driver", "check"),
-    [("api", None), ("cli", "accuracy"), ("benchmark", "accuracy")],
+    [("api", None), ("cli", "accuracy")],
 )
 def test_all_drivers_take_crops(execute, catalog, driver, check):
     records = execute("float16=1", check, catalog=catalog, driver=driver)

@@ -87,7 +87,7 @@ def test_an_npu_is_found_without_being_named(tmp_path):
         ({"simulate_ascend": True, "target": "cpu"}, "no simulator for the target cpu"),
         ({"simulate_ascend": True, "limit": "5"}, "give both --imagenet=DIR and --checkpoints=DIR"),
         ({"simulator": "fault=busy"}, "--simulator does not go with a real run"),
-        ({"simulate_ascend": True, "driver": "pyacl"}, "api, cli, benchmark"),
+        ({"simulate_ascend": True, "driver": "pyacl"}, "api, cli"),
         ({"simulate_ascend": True, "simulator": "fault=bussy"}, "busy"),
         ({"simulate_ascend": True, "simulator": "without=atc"}, "has no atc"),
         ({"simulate_ascend": True, "soc_version": "910"}, "--soc-version=910"),
@@ -116,10 +116,10 @@ def test_a_chip_without_figures_is_recorded(case_of, chip):
     assert (case.outcome, code, case.device.name) == ("recorded", 0, f"Ascend{chip}")
 
 
-@pytest.mark.parametrize(("driver", "check"), [("cli", "accuracy"), ("benchmark", "throughput")])
-def test_the_other_drivers(case_of, driver, check):
-    case, code = case_of("float16=1", check, driver=driver)
-    assert (code, case.device.driver) == (0, driver), case.sentence
+@pytest.mark.parametrize("check", ["accuracy", "throughput"])
+def test_the_other_driver(case_of, check):
+    case, code = case_of("float16=1", check, driver="cli")
+    assert (code, case.device.driver) == (0, "cli"), case.sentence
     assert {"tool", "warmup"} <= case.device.runtime.keys()
     if check == "accuracy":
         assert 1e-5 < case.accuracy.fidelity.relative_l2 < 3e-2  # float16 costs a little
@@ -128,18 +128,10 @@ def test_the_other_drivers(case_of, driver, check):
         assert {look.busy for look in case.throughput.conditions} == {"no"}
 
 
-@pytest.mark.parametrize(
-    ("driver", "check", "fault", "words"),
-    [
-        ("cli", "accuracy", "nan", "NaN"),
-        ("benchmark", "throughput", "nan", "NaN"),
-        ("benchmark", "throughput", "missing-outputs", "missing"),
-    ],
-)
-def test_one_wrong_output_is_not_lost_in_a_trial(case_of, driver, check, fault, words):
-    case, code = case_of(f"fault={fault}:0:1", check, driver=driver, no_diagnosis=True)
+def test_one_wrong_output_is_not_lost_in_a_trial(case_of):
+    case, code = case_of("fault=nan:0:1", "accuracy", driver="cli", no_diagnosis=True)
     assert (case.outcome in ("failed", "error"), code) == (True, 1), case.sentence
-    assert words in case.sentence
+    assert "NaN" in case.sentence
 
 
 def test_wrong_outputs_have_one_cause_in_both_checks(execute):

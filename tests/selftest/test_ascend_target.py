@@ -18,7 +18,6 @@ from harness.base.errors import ConfigError, DeviceError, InferError
 from harness.base.locks import locked
 from harness.catalog.load import load_catalog
 from harness.settings import resolve
-from harness.simulator import ais_infer_script
 from harness.targets import registry
 from harness.targets.ascend import host, operators, provider, target, toolkit
 from harness.targets.ascend import npu_smi as queries
@@ -397,35 +396,17 @@ def test_a_simulated_host_never_stands_behind_a_real_run(tmp_path):
         _ = AscendTarget("ascend310p3", named, place, {"PATH": "/usr/bin"}).toolkit
 
 
-# The commands that a report prints for a case: those of the tool and the Python that ran it. ----
-
-
-def run_command(folder: Path, config: str, driver: str, script: Path | None) -> list[str]:
-    """The words of the command that runs a case's model on a simulated host."""
-    target = ascend_target(folder, config, options={"ais_infer": script}, driver=driver)
-    (model,) = load_catalog(TINY).models.values()
-    (device,) = target.devices()
-    commands = target.commands(folder / "a.onnx", folder / "model.om", model, 4, device)
-    assert shlex.split(commands["compile"])[0] == "atc"
-    return shlex.split(commands["run"])
-
-
-def test_the_interface_is_the_packages_whatever_script_was_given(tmp_path):
-    script = tmp_path / "ais_infer.py"
-    script.write_text("")
-    words = run_command(tmp_path, "", "api", script)
-    assert words[:3] == [sys.executable, "-m", "ais_bench"] and "--warmup_count=5" in words
-
-
-@pytest.mark.parametrize("generation", ["v1", "v5"])
-def test_the_command_runs(tmp_path, generation):
+def test_the_commands_of_a_report_run(tmp_path):
     """In the tool's own words: an option that it does not know would end it with 2."""
-    config = f"generation={generation},compute=none,time=2"
-    host = make_host(tmp_path / "host", config)
+    target = ascend_target(tmp_path, "compute=none,time=2")
+    (model,), (device,) = load_catalog(TINY).models.values(), target.devices()
+    commands = target.commands(tmp_path / "a.onnx", tmp_path / "model.om", model, 4, device)
+    assert shlex.split(commands["compile"])[0] == "atc"
+    words = shlex.split(commands["run"])
+    assert words[:3] == [sys.executable, "-m", "ais_bench"] and "--batchsize=4" in words
+    host = SimulatedHost(tmp_path / "host", dict(target.toolkit.env))
     host.compile(write_onnx(tmp_path / "tiny.onnx"))
     (tmp_path / "host" / "model.om").rename(tmp_path / "model.om").chmod(0o640)
-    words = run_command(tmp_path, config, "cli", ais_infer_script(host.folder))
-    assert "--batchsize=4" in words  # 1 is what the script counts without it
     ran = host.run("python", *words[1:])
     assert ran.code == 0, ran
     assert "throughput" in ran.out

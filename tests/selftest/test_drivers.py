@@ -7,7 +7,6 @@ import json
 import math
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,9 @@ from harness.base.errors import (
     InferError,
     LoadError,
 )
-from harness.targets.ascend import drivers, file_session, legacy, workspace
-from harness.targets.ascend.file_session import FileSession
-from harness.targets.ascend.legacy import Average
+from harness.targets.ascend import cli as module
+from harness.targets.ascend import drivers, workspace
+from harness.targets.ascend.cli import AisBench
 from harness.targets.protocol import Float32
 from tests.selftest.running import alive, eventually
 from tests.selftest.simulated import (
@@ -47,10 +46,9 @@ BATCH_BYTES = 4 * math.prod(SHAPE)
 
 @pytest.fixture(scope="module", autouse=True)
 def small_chunks() -> Iterator[None]:
-    """Three batches in a chunk, and few images to time."""
+    """Three batches in a chunk."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(file_session, "CHUNK_BYTES", 3 * BATCH_BYTES)
-        patch.setattr(legacy, "TIMED_IMAGES", 40)
+        patch.setattr(module, "CHUNK_BYTES", 3 * BATCH_BYTES)
         yield
 
 
@@ -82,7 +80,7 @@ def opened(tmp_path, compiled) -> Iterator[Opener]:
 
 
 @pytest.fixture(scope="module")
-def cli(tmp_path_factory, compiled) -> Iterator[tuple[FileSession, SimulatedHost]]:
+def cli(tmp_path_factory, compiled) -> Iterator[tuple[AisBench, SimulatedHost]]:
     """One session for the tests whose faults come later: opening takes three starts of a tool."""
     opener = Opener(tmp_path_factory.mktemp("cli"), compiled)
     yield opener("cli"), opener.host
@@ -90,7 +88,7 @@ def cli(tmp_path_factory, compiled) -> Iterator[tuple[FileSession, SimulatedHost
 
 
 @pytest.fixture
-def shared(cli) -> Iterator[tuple[FileSession, SimulatedHost]]:
+def shared(cli) -> Iterator[tuple[AisBench, SimulatedHost]]:
     """The same without its earlier calls."""
     session, host = cli
     (host.folder / "state" / "calls.jsonl").unlink()
@@ -119,14 +117,7 @@ def option(call: dict[str, Any], name: str) -> str:
 
 @pytest.mark.parametrize(
     ("driver", "generation"),
-    [
-        ("api", "v5"),
-        ("api", "v2"),
-        ("cli", "v5"),
-        ("cli", "v2"),
-        ("cli", "v1"),
-        ("benchmark", "v5"),
-    ],
+    [("api", "v5"), ("api", "v2"), ("cli", "v5"), ("cli", "v2")],
 )
 def test_what_comes_back_is_the_models(opened, onnx, driver, generation):
     session = opened(driver, f"generation={generation},time=2")
@@ -135,25 +126,7 @@ def test_what_comes_back_is_the_models(opened, onnx, driver, generation):
     for batch, logits in zip(given, results, strict=True):
         assert logits.dtype == np.float32
         np.testing.assert_allclose(logits, compute(onnx, batch), atol=1e-5)
-    times = session.time(6, 2).ms
-    means_only = driver == "benchmark" or generation == "v1"
-    assert times == pytest.approx((2.0,) * (1 if means_only else 6), rel=1e-3)
-
-
-def test_a_fast_model_of_the_benchmark_tool(opened):
-    # 8,000 frames a second: 0.125 ms for each, of which its file says 0.1.
-    session = opened("benchmark", "time=0.5,compute=none")
-    assert session.time(1, 5).ms == pytest.approx((0.5,), rel=1e-3)
-    assert "-round=20" in opened.host.calls("benchmark")[-1]["argv"]
-
-
-@pytest.mark.parametrize(("size", "count"), [(1, 40), (16, 48)])
-def test_one_and_sixteen_of_the_benchmark_tool_are_timed_over_images(opened, size, count):
-    session = opened("benchmark", batch=size)
-    assert session.about.method == f"dataset of {count} seeded images"
-    assert session.executions(1) == session.executions(1000) == count // size
-    assert session.time(1000, 5).ms == pytest.approx((2.0,), rel=1e-3)
-    assert any("input_text_path" in one for one in opened.host.calls("benchmark")[-1]["argv"])
+    assert session.time(6, 2).ms == pytest.approx((2.0,) * 6, rel=1e-3)
 
 
 @pytest.mark.parametrize("driver", OPENERS)
@@ -163,26 +136,21 @@ def test_a_model_that_others_may_write_is_opened_as_a_copy(opened, driver):
 
 
 DASHES = """
-import runpy, sys
+import sys
 if "--help" in sys.argv:
     print("--model --outfmt --loop --output-dirname (was --output_dirname) --warmup-count")
-else:
-    sys.argv = [one.replace("-dirname", "_dirname").replace("-count", "_count") for one in sys.argv]
-    runpy.run_module("ais_bench", run_name="__main__")
+    sys.exit()
+sys.argv = [one.replace("-dirname", "_dirname").replace("-count", "_count") for one in sys.argv]
 """
 
 
-def test_a_given_script_wins_and_may_spell_its_options_with_dashes(opened, tmp_path):
-    script = tmp_path / "ais_infer.py"
-    script.write_text(DASHES)
-    session = opened("cli", script=script)
-    assert session.about.runtime["tool"] == str(script)
+def test_a_tool_may_spell_its_options_with_dashes(opened):
+    session = opened("cli", first=DASHES)
     assert session.time(3, 9).ms == pytest.approx((2.0,) * 3, rel=1e-3)
     assert option(opened.host.calls("ais_bench")[-1], "--warmup_count") == "9"
-    script.write_text("import sys; sys.exit(3)")
-    with pytest.raises(LoadError, match=r"no ais_bench answers to .*ais_infer\.py") as caught:
-        opened("cli", script=script)
-    assert "--ais-infer" in caught.value.remedy
+    with pytest.raises(LoadError, match=r"no ais_bench answers to .* -m ais_bench") as caught:
+        opened("cli", first="import sys; sys.exit(3)\n")
+    assert "--ais-python" in caught.value.remedy
 
 
 def test_batches_go_in_chunks_and_nothing_stays(shared):
@@ -260,21 +228,15 @@ def test_files_are_private_and_have_undotted_names(opened, tmp_path, umask):
     [
         ("api", "device-lost", DeviceError),
         ("cli", "device-lost", DeviceError),
-        ("benchmark", "device-lost", DeviceError),
         ("api", "crash-run", InferError),
         ("cli", "crash-run", HarnessError),  # whether while loading cannot always be seen
         ("cli", "crash-open", LoadError),
-        ("benchmark", "crash-open", LoadError),
         ("cli", "wrong-throughput", InferError),
-        ("benchmark", "wrong-throughput", LoadError),
-        ("benchmark", "stale-files", InferError),
         # Planted once: on the first outputs that a tool gives, and somebody looks at these.
         ("api", "missing-outputs:0:1", InferError),
         ("cli", "missing-outputs:0:1", LoadError),
-        ("benchmark", "missing-outputs:0:1", InferError),
         ("api", "wrong-dtype:0:1", LoadError),
         ("cli", "wrong-dtype:0:1", LoadError),
-        ("benchmark", "wrong-dtype:0:1", InferError),
         ("cli", "nan:0:1", InferError),  # its trial, on zeros
     ],
 )
@@ -295,16 +257,14 @@ def test_after_a_fault_the_next_call_is_a_new_one(shared, fault):
     assert len(list(session.stream(batches(1)))) == 1
 
 
-@pytest.mark.parametrize("driver", ["api", "benchmark"])
-def test_nan_is_not_hidden(opened, driver):
-    session = opened(driver, f"{QUICK},fault=nan:0:1")
+def test_nan_is_not_hidden(opened):
+    session = opened("api", f"{QUICK},fault=nan:0:1")
     assert any(np.isnan(logits).any() for logits in session.stream(batches(2)))
 
 
-@pytest.mark.parametrize("driver", ["cli", "benchmark"])
-def test_a_model_of_another_batch_size(opened, driver):
-    with pytest.raises(LoadError, match=r"160 bytes, expected 80|batch_size 4 is not the model's"):
-        opened(driver, model_batch=2 * BATCH)
+def test_a_model_of_another_batch_size(opened):
+    with pytest.raises(LoadError, match="160 bytes, expected 80"):
+        opened("cli", model_batch=2 * BATCH)
 
 
 def test_batches_that_the_tool_would_group_are_refused(shared, compiled):
@@ -330,7 +290,7 @@ def test_a_device_that_was_lost_quietly_is_one(shared, monkeypatch):
     def short(*_: Any) -> Any:
         raise InferError("model.om: ais_bench wrote 0 of 3 outputs", log="EL0003: no device")
 
-    monkeypatch.setattr(session, "output_files", short)
+    monkeypatch.setattr(session, "_checked", short)
     with pytest.raises(DeviceError, match=r"device 0 cannot be .*: model\.om: .* wrote 0 of 3"):
         list(session.stream(batches(3)))
 
@@ -420,7 +380,7 @@ def test_a_full_disk_is_said_and_chunks_shrink_with_what_is_free(shared, monkeyp
     def full(path: Path, data: memoryview) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(file_session, "write_file", full)
+    monkeypatch.setattr(module, "write_file", full)
     with pytest.raises(InferError, match=r"cannot be written to .*: No space left on device"):
         list(session.stream(batches(1)))
 
@@ -435,8 +395,8 @@ def test_a_summary_that_is_not_there_or_torn(shared, monkeypatch, text, message)
     session, _ = shared
     finished = session.run
 
-    def torn(argv: list[str], *, cwd: Path) -> processes.Completed:
-        done: processes.Completed = finished(argv, cwd=cwd)
+    def torn(argv: list[str], cwd: Path) -> processes.Completed:
+        done: processes.Completed = finished(argv, cwd)
         (file,) = cwd.glob("*summary.json")
         file.unlink() if text is None else file.write_text(text)
         return done
@@ -462,8 +422,8 @@ def test_an_error_is_quoted(shared, monkeypatch, said, quoted):
     session, _ = shared
     finished = session.run
 
-    def failing(argv: list[str], *, cwd: Path) -> processes.Completed:
-        done: processes.Completed = finished(argv, cwd=cwd)
+    def failing(argv: list[str], cwd: Path) -> processes.Completed:
+        done: processes.Completed = finished(argv, cwd)
         with done.log.open("a") as log:
             log.write(f"{said}\n")
         return dataclasses.replace(done, returncode=1)
@@ -479,8 +439,8 @@ def test_ais_bench_and_aclruntime_of_other_years(shared, monkeypatch, older):
     session, _ = shared
     finished = session.run
 
-    def other(argv: list[str], *, cwd: Path) -> processes.Completed:
-        done: processes.Completed = finished(argv, cwd=cwd)
+    def other(argv: list[str], cwd: Path) -> processes.Completed:
+        done: processes.Completed = finished(argv, cwd)
         if older == "aclruntime":
             with done.log.open("a") as log:
                 log.write("TypeError: cannot unpack non-iterable float object\n")
@@ -497,39 +457,3 @@ def test_ais_bench_and_aclruntime_of_other_years(shared, monkeypatch, older):
         session.time(3, 1)
     # The Python interface gives the times as aclruntime has them.
     assert "--driver=api" in caught.value.remedy
-
-
-def test_the_mean_time_of_the_benchmark_tool_is_its_mean_latency(opened, monkeypatch):
-    session = opened("benchmark", batch=BATCH)
-    # As a guide has it: the mean of the rates alone would make 1.7 % less.
-    averages = iter([Average(244.742, 4.2, 0.05), Average(244.742, 4.15733, 5e-6)])
-    monkeypatch.setattr(legacy, "parse_average", lambda text: next(averages))
-    assert session.time(20, 1).ms == (BATCH * 4.15733,)
-
-
-def test_a_long_round_of_the_benchmark_tool_is_no_contradiction(opened, monkeypatch):
-    session = opened("benchmark", batch=BATCH)
-    disturbed, quiet = Average(800.0, 4.75, 5e-6), Average(244.742, 4.15733, 5e-6)
-    averages = iter([disturbed, disturbed, quiet, quiet])
-    monkeypatch.setattr(legacy, "parse_average", lambda text: next(averages))
-    assert session.time(20, 1).ms == (BATCH * 4.15733,)
-
-
-@pytest.mark.parametrize(
-    ("batch", "figure", "message"),
-    [
-        (BATCH, None, "its PureInfer_perf file has no ave_throughputRate"),
-        (BATCH, Average(800.0, 4.75, 0.0), "800 samples/s and 4.75 ms for each contradict"),
-        (BATCH, Average(2702.7, 0.4, 0.05), "0.4 ms for each image has too few digits"),
-        (1, 0.0, "has no Interface throughputRate"),
-    ],
-)
-def test_a_run_of_the_benchmark_tool_without_a_figure(opened, monkeypatch, batch, figure, message):
-    session = opened("benchmark", batch=batch)
-    parser = "parse_interface" if batch == 1 else "parse_average"
-    monkeypatch.setattr(legacy, parser, lambda text: figure)
-    with pytest.raises(InferError, match=re.escape(message)):
-        session.time(20, 1)
-    shutil.rmtree(session.workspace.path)
-    with pytest.raises(InferError, match="no folder for a tool's files can be made"):
-        session.workspace.folder()

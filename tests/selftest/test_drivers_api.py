@@ -177,17 +177,16 @@ def available(tools: Toolkit, folder: Path) -> dict[str, str]:
 
 def test_a_host_with_all_drivers_and_one_with_none(tmp_path: Path) -> None:
     tools = toolkit(tmp_path / "all")
-    assert available(tools, tmp_path) == {"api": "", "cli": "", "benchmark": ""}
+    assert available(tools, tmp_path) == {"api": "", "cli": ""}
     versions = drivers.probe(tools, log=tmp_path / "log").versions
     assert versions["ais_bench"] == versions["aclruntime"] == "0.0.2" and "python" in versions
-    none = available(toolkit(tmp_path / "none", "without=ais_bench,without=benchmark"), tmp_path)
+    none = available(toolkit(tmp_path / "none", "without=ais_bench"), tmp_path)
     assert "No module named 'aclruntime'" in none["api"]
     assert "no ais_bench is installed" in none["cli"]
-    assert none["benchmark"] == drivers.NO_BENCHMARK
     assert all(sys.executable in none[name] for name in ("api", "cli"))
 
 
-def test_a_host_with_the_other_tool_of_that_name_or_with_cann_5_1(tmp_path: Path) -> None:
+def test_a_host_with_the_other_tool_of_that_name(tmp_path: Path) -> None:
     tools = toolkit(tmp_path / "other")
     package = tmp_path / "other" / "site" / "ais_bench"
     (package / "__main__.py").unlink()
@@ -196,12 +195,6 @@ def test_a_host_with_the_other_tool_of_that_name_or_with_cann_5_1(tmp_path: Path
     reasons = available(tools, tmp_path)
     assert "another tool of that name (ais_bench_benchmark 3.1)" in reasons["api"]
     assert "no __main__" in reasons["cli"]
-    script = tmp_path / "old" / "tools" / "ais_infer.py"
-    toolkit(tmp_path / "old", "generation=v1")
-    reasons = available(toolkit(tmp_path / "old", "generation=v1"), tmp_path)
-    assert reasons["api"] and reasons["cli"]
-    tools = dataclasses.replace(toolkit(tmp_path / "old", "generation=v1"), ais_infer=script)
-    assert available(tools, tmp_path)["cli"] == ""
 
 
 def test_a_simulated_aclruntime_is_none(tmp_path: Path) -> None:

@@ -375,7 +375,6 @@ SHOWN: dict[str, tuple[RunRecords, tuple[str, ...]]] = {
             "by the clock 210.4 fps, 19.011 ms",
             "CPU time, eager to compiled 1.217 times",
             "Outputs against the ONNX model relative L2 5.10e\N{MINUS SIGN}7 bound 0.03",
-            "times are means of several executions no",
             "+49 %",
         ),
     ),

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from harness.base.errors import ConfigError
 from harness.simulator import (
     SimulatorConfig,
-    ais_infer_script,
     environment,
     install,
     never_struck,
@@ -37,7 +36,7 @@ from tests.selftest.simulated import make_host
 def test_every_key_is_read():
     text = (
         "chip=310,cards=2,driver=22.0.4,generation=v2,cann=5.1.RC2,atc_seconds=1.5,compute=none,"
-        "float16=1,time=spin:2.5,without=aoe,without=benchmark,fault=busy:1,fault=crash-run:any:3"
+        "float16=1,time=spin:2.5,without=aoe,without=atc,fault=busy:1,fault=crash-run:any:3"
     )
     config = parse_config(text)
     assert config == SimulatorConfig(
@@ -52,7 +51,7 @@ def test_every_key_is_read():
         compute="none",
         float16=True,
         time=("spin", 2.5),
-        without=("aoe", "benchmark"),
+        without=("aoe", "atc"),
         faults=(Fault("busy", 1), Fault("crash-run", None, 3)),
     )
     assert [fault.text for fault in config.faults] == ["busy:1", "crash-run:any:3"]
@@ -164,13 +163,10 @@ def test_the_environment_has_the_tools_first_and_set_env_gives_the_same(tmp_path
 def test_a_second_installation_forgets_the_first_and_what_a_host_lacks_is_not_there(tmp_path):
     install(tmp_path, parse_config(""))
     (tmp_path / "state" / "struck").mkdir()
-    install(tmp_path, parse_config("generation=v1,without=atc,without=aoe"))
+    install(tmp_path, parse_config("without=atc,without=aoe"))
     assert not (tmp_path / "state" / "struck").exists()
     assert not (tmp_path / "ascend-toolkit/latest/bin").exists()
-    assert ais_infer_script(tmp_path) == tmp_path / "tools" / "ais_infer.py"
-    assert not (tmp_path / "site" / "ais_bench").exists()
     install(tmp_path, parse_config("without=npu-smi,without=ais_bench"))
-    assert ais_infer_script(tmp_path) is None
     assert not (tmp_path / "bin").exists() and not (tmp_path / "site").exists()
 
 

@@ -153,8 +153,6 @@ def bench(tmp_path, compiled) -> SimulatedHost:
     for index, image in enumerate(images(BATCH)):
         image.tofile(tmp_path / "in" / f"img{index}.bin")
         (tmp_path / "in" / f"img{index}.bin").chmod(0o640)
-    lines = [f"{index} in/img{index}.bin 8 8" for index in range(BATCH)]
-    (tmp_path / "prep.info").write_text("\n".join(lines) + "\n")
     return host
 
 
@@ -219,18 +217,6 @@ def test_the_interface_secures_paths_since_v5(bench, capsys, monkeypatch):
     monkeypatch.setattr(os, "getgroups", lambda: [model.st_gid + 1])
     with pytest.raises(ValueError, match="is illegal"):
         InferSession(0, "model.om")
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    ["-batch_size=8", "-om_path=no.om", "-input_text_path=no.info", "-input_width=9", "-sync=1"],
-)
-def test_benchmark_refuses(bench, wrong):
-    vision = ["-model_type=vision", "-device_id=0", "-batch_size=4", "-om_path=model.om"]
-    vision += ["-input_text_path=prep.info", "-input_width=8", "-input_height=8"]
-    vision += ["-output_binary=True", "-useDvpp=False", wrong]
-    ran = bench.run(f"benchmark.{os.uname().machine}", *vision)
-    assert ran.code == 1 and "[ERROR]" in ran.out
 
 
 def test_hangs_hold_the_device_until_they_are_killed(bench):

@@ -210,14 +210,12 @@ def test_the_version_that_was_named_is_the_one_that_is_used(host: Path) -> None:
 
 def test_tools_are_on_the_environments_path(host: Path) -> None:
     places = {
-        name: tool(host / "tools" / name)
-        for name in ("npu-smi", "atc", "aoe", f"benchmark.{ARCH}", "msit", "msprobe")
+        name: tool(host / "tools" / name) for name in ("npu-smi", "atc", "aoe", "msit", "msprobe")
     }
     found = find(host, environment(host, PATH=f"{host / 'tools'}:/usr/bin:/bin"))
     assert found.npu_smi == places["npu-smi"]
     assert found.atc == places["atc"]
     assert found.aoe == places["aoe"]
-    assert found.benchmark == places[f"benchmark.{ARCH}"]
     assert found.comparers == {name: places[name] for name in ("msprobe", "msit")}
 
 
@@ -230,20 +228,15 @@ def test_this_processes_path_does_not_count(host: Path, monkeypatch: pytest.Monk
 
 def test_what_is_given_wins(host: Path) -> None:
     cann(host / "Ascend/ascend-toolkit/latest")
-    mine = {name: tool(host / "mine" / name) for name in ("atc", "npu-smi", "benchmark.x")}
-    script = put(host / "mine" / "ais_infer.py")
+    mine = {name: tool(host / "mine" / name) for name in ("atc", "npu-smi")}
     found = find(
         host,
         atc=mine["atc"],
         npu_smi=mine["npu-smi"],
-        benchmark_tool=mine["benchmark.x"],
-        ais_infer=script,
         ais_python=sys.executable,
     )
     assert found.atc == mine["atc"]
     assert found.npu_smi == mine["npu-smi"]
-    assert found.benchmark == mine["benchmark.x"]
-    assert found.ais_infer == script
     assert found.python == sys.executable
 
 
@@ -257,7 +250,7 @@ def test_relative_names_are_made_absolute(host: Path, monkeypatch: pytest.Monkey
     assert find(host, environment(host, PATH="tools")).atc == atc
 
 
-@pytest.mark.parametrize("option", ["atc", "npu_smi", "benchmark_tool", "ais_infer", "ascend_home"])
+@pytest.mark.parametrize("option", ["atc", "npu_smi", "ascend_home"])
 def test_an_option_that_names_nothing(host: Path, option: str) -> None:
     with pytest.raises(ConfigError, match=r"nowhere, given for .*, does not exist"):
         find(host, None, **{option: host / "nowhere"})

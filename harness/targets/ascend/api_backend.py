@@ -227,8 +227,7 @@ def look() -> dict[str, Any]:
     versions = {name: _version(name) for name in ("ais_bench", "aclruntime")}
     return {
         "api": aclruntime or _why_not(import_interface),
-        "module": f"{sys.executable}: {module}" if module else aclruntime,
-        "aclruntime": aclruntime,
+        "cli": f"{sys.executable}: {module}" if module else aclruntime,
         "file": str(getattr(sys.modules.get("aclruntime"), "__file__", "")),
         "versions": {
             "python": sys.version.split()[0],

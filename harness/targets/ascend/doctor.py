@@ -30,7 +30,7 @@ QUERY_S = 20.0  # of one call of npu-smi, and for others who hold it
 _NO_NPU_SMI, _NO_ATC, _NO_DRIVER = (
     "no npu-smi",
     "no atc",
-    "no ais_bench or other tool that runs models",
+    "no ais_bench",
 )
 _OF = frozenset(CHIPS)
 _SUBJECT = frozenset({"simulate-ascend"})  # what `doctor` calls the simulated host
@@ -46,8 +46,7 @@ NOTHING_HERE = (
 _SIMULATED = "simulation of an Ascend host"
 _DRIVERS = {
     "api": "ais_bench's interface in {python}",
-    "cli": "ais_bench's command line, or ais_infer.py",
-    "benchmark": "the older benchmark tool",
+    "cli": "ais_bench's command line",
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.base.options import REAL, Group, TargetOptions, option, what_option
 
-DRIVERS = ("api", "cli", "benchmark")
+DRIVERS = ("api", "cli")
 """How models run on an NPU, in the order of preference."""
 GROUP = Group("ascend", "pytest --device=0,1 --ais-python=/usr/bin/python3 --tune=none")
 # Of a real host: a simulated one has its own.
@@ -40,7 +40,7 @@ class AscendOptions(TargetOptions):
     )
     driver: str | None = option(
         "text",
-        "how models run on an NPU: api, cli or benchmark (default: the first that is there)",
+        "how models run on an NPU: api or cli (default: the first that is there)",
         "NAME",
         choices=DRIVERS,
         group=GROUP,
@@ -67,12 +67,6 @@ class AscendOptions(TargetOptions):
     )
     atc: Path | None = option("path", "the atc to use", "FILE", **_TOOL)
     npu_smi: Path | None = option("path", "the npu-smi to use", "FILE", **_TOOL)
-    benchmark_tool: Path | None = option(
-        "path", "the legacy benchmark tool, for --driver=benchmark", "FILE", **_TOOL
-    )
-    ais_infer: Path | None = option(
-        "path", "ais_infer.py of CANN 5.1, for --driver=cli", "FILE", **_TOOL
-    )
     ais_python: str | None = option(
         "text",
         "the Python that has ais_bench and aclruntime (default: this one)",

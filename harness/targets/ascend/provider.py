@@ -48,9 +48,7 @@ class AscendProvider(Provider):
             return Detected(named, "the chip of --soc-version")
         seconds = DETECT_S * settings.deadline_factor
         # Tools that only a run needs are not looked at: whoever needs them says what is wrong.
-        few = dataclasses.replace(
-            options, atc=None, benchmark_tool=None, ais_infer=None, ais_python=None
-        )
+        few = dataclasses.replace(options, atc=None, ais_python=None)
         with scratch.folder("look") as folder:
             place = Place(folder, folder, settings.leases)
             host = AscendHost(few, place, os.environ, Patience(seconds, seconds, seconds))

@@ -68,9 +68,8 @@ def host(settings: Settings, folder: Path) -> tuple[Settings, Mapping[str, str]]
         if not (folder / "simulator.json").is_file():
             simulator.install(folder, _config(options, settings.target))
     tools = (row.name for row in rows(AscendOptions) if row.used_in == REAL)
-    own: dict[str, Any] = dict.fromkeys(tools)
-    own["ais_infer"] = simulator.ais_infer_script(folder)
-    changed = settings.with_options(dataclasses.replace(options, **own))
+    none: dict[str, Any] = dict.fromkeys(tools)
+    changed = settings.with_options(dataclasses.replace(options, **none))
     return changed, simulator.environment(folder, os.environ)
 
 
@@ -99,8 +98,7 @@ def refuse(toolkit: Toolkit) -> Toolkit:
     Raises:
         ConfigError: a part of it is simulated.
     """
-    tools = [toolkit.atc, toolkit.aoe, toolkit.npu_smi, toolkit.benchmark, toolkit.ais_infer]
-    for tool in tools:
+    for tool in (toolkit.atc, toolkit.aoe, toolkit.npu_smi):
         if VARIABLE in toolkit.env or (tool is not None and is_part(tool)):
             raise ConfigError(
                 f"a simulated Ascend host would stand behind a real run: {tool or 'its variables'}",
@@ -122,7 +120,6 @@ def only_simulated(toolkit: Toolkit) -> Toolkit:
         npu_smi=simulated(toolkit.npu_smi),
         atc=simulated(toolkit.atc),
         aoe=simulated(toolkit.aoe),
-        benchmark=simulated(toolkit.benchmark),
         comparers={},
         devlib=None,
     )

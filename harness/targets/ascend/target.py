@@ -24,10 +24,9 @@ from harness.records.conditions import Answer, Condition, Moment, Setup
 from harness.records.measurements import Scalar
 from harness.settings import Settings
 from harness.targets.ascend import aipp, atc, drivers, faults, operators
-from harness.targets.ascend.api import open_api
 from harness.targets.ascend.chips import CHIPS
 from harness.targets.ascend.cli import AisBench
-from harness.targets.ascend.file_session import Opening
+from harness.targets.ascend.drivers import Opening
 from harness.targets.ascend.host import (
     PATIENCE,
     VISIBLE,
@@ -37,7 +36,6 @@ from harness.targets.ascend.host import (
     chips_of,
     require_chip,
 )
-from harness.targets.ascend.legacy import Benchmark
 from harness.targets.ascend.npu_info import Chip, NpuInfo
 from harness.targets.ascend.npu_smi import NpuSmi
 from harness.targets.ascend.options import AscendOptions
@@ -66,9 +64,8 @@ RUN_DEADLINE_S = 120.0
 LOOKS = 4
 LOOK_PAUSE_S = 0.5
 _OPENERS: Mapping[str, Callable[[Opening], Session]] = {
-    "api": open_api,
+    "api": drivers.open_api,
     "cli": AisBench.open,
-    "benchmark": Benchmark.open,
 }
 
 
@@ -278,7 +275,7 @@ class AscendTarget(Target):
 
     @cached_property
     def driver(self) -> str:
-        """Return how models run here: `api`, `cli` or `benchmark`. Raises `LoadError`."""
+        """Return how models run here: `api` or `cli`. Raises `LoadError`."""
         log = self._place.logs / "drivers.log"
         return drivers.choose(self.toolkit, self._options.driver, log=log)
 
@@ -363,7 +360,6 @@ class AscendTarget(Target):
         cann = self.toolkit.versions.get("cann", "")
         return Setup(
             driver=session.about.driver,
-            method=session.about.method,
             tuning=facts.get("tuning", "none"),
             chip=self._host.name(self.soc_version, chip),
             card=card,
@@ -378,7 +374,7 @@ class AscendTarget(Target):
     ) -> Mapping[str, str]:
         stem = f"{model.id}_bs{batch_size}"
         arguments = self._recipe(model, batch_size).arguments(onnx, stem)
-        run = drivers.run_command(self.toolkit, self.driver, file, device.index, batch_size)
+        run = drivers.run_command(self.toolkit, file, device.index, batch_size)
         files = [
             f"echo {shlex.quote(' '.join(text.split()))} > {name} && "
             for name, text in self._files(model).items()

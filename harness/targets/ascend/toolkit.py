@@ -57,10 +57,8 @@ class Toolkit:
     npu_smi: Path | None = None
     atc: Path | None = None
     aoe: Path | None = None
-    benchmark: Path | None = None
     comparers: Mapping[str, Path] = field(default_factory=dict)  # by name, that are there
     cann_python: Path | None = None  # the Python that was named for atc and aoe
-    ais_infer: Path | None = None  # ais_infer.py of CANN 5.1
     devlib: Path | None = None  # stand-ins for the driver's libraries, where there is no driver
     blocked: Mapping[str, Path] = field(default_factory=dict)  # by name: may not be executed
 
@@ -110,9 +108,6 @@ def find_toolkit(
     cann_python = _interpreter(options.cann_python, environment)
     atc = _program(options.atc, "atc")
     npu_smi = _program(options.npu_smi, "npu-smi")
-    benchmark = _program(options.benchmark_tool, "the benchmark tool")
-    if options.ais_infer is not None and not options.ais_infer.is_file():
-        raise _names_nothing("ais_infer.py", options.ais_infer, "a file")
     env, source = _environment(environment, options.ascend_home, log, source_deadline_s)
     homes = _homes(env)
     drivers = _driver_folders(env, homes)
@@ -125,7 +120,6 @@ def find_toolkit(
         npu_smi=npu_smi or _which("npu-smi", env, SYSTEM_TOOLS, blocked),
         atc=atc,
         aoe=_which("aoe", env, _below(homes, "bin", "tools/aoe/bin"), blocked),
-        benchmark=benchmark or _which(f"benchmark.{machine}", env),
         comparers={
             name: path
             for name in COMPARERS
@@ -133,7 +127,6 @@ def find_toolkit(
         },
         python=python,
         cann_python=Path(cann_python) if cann_python else None,
-        ais_infer=options.ais_infer,
         environment_source=source,
         versions=_versions(homes, drivers, machine, atc),
         devlib=_devlib(env, homes, drivers, machine),

@@ -42,8 +42,5 @@ class Altered:
     def time(self, loops: int, warmup: int) -> Times:
         return self._inner.time(loops, warmup)
 
-    def executions(self, loops: int) -> int:
-        return self._inner.executions(loops)
-
     def close(self) -> None:
         self._inner.close()

@@ -79,9 +79,6 @@ class Clocked:
     def stream_into(self, fillers: Iterable[Filler]) -> Iterator[Float32]:
         raise AssertionError("nothing is inferred here")
 
-    def executions(self, loops: int) -> int:
-        return loops
-
     def close(self) -> None: ...
 
 

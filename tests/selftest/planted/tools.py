@@ -19,7 +19,7 @@ from harness.measure import throughput
 from harness.records.measurements import ProblemCode, ThroughputMeasurement
 from harness.stages.inference import Predictions
 from harness.targets.ascend import target as ascend
-from harness.targets.ascend.cli import ComputeTime, Summary, execution_times
+from harness.targets.ascend.times import ComputeTime, Summary, execution_times
 from harness.targets.protocol import Float32, Session
 from tests.selftest import fakes, image_folders
 from tests.selftest.planted.graphs import small_onnx
