@@ -85,6 +85,7 @@ _catalog.command()(
         ),
     )
 )
+_catalog.command("draft")(catalog.from_guide)
 app.add_typer(_catalog, name="catalog")
 app.command()(takes_settings(history.trend, ("runs", "catalog")))
 app.command()(takes_settings(history.merge, ("catalog", "lang")))

@@ -20,6 +20,7 @@ from harness.base.errors import CatalogError
 from harness.catalog.checks import problems_between
 from harness.catalog.schema import Catalog, Contents
 from harness.catalog.yaml_document import (
+    BLANK,
     Document,
     KeyPath,
     Problem,
@@ -69,6 +70,10 @@ def parse_catalog(content: bytes, path: Path) -> Catalog:
         raise CatalogError(
             f"{path}:{fault.line}: {fault.text}", remedy=fault.hint or GUIDE_DOC
         ) from fault
+    if document.blanks:
+        text = f"{BLANK} is what the draft could not know; its comment says what is wanted"
+        hint = "write the value, or remove the key where it need not be there"
+        raise _catalog_error(path, document, [Problem(p, text, hint) for p in document.blanks])
     try:
         contents = Contents.model_validate(document.data)
     except ValidationError as error:

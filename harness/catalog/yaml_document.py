@@ -26,6 +26,7 @@ KeyPath = tuple[str | int, ...]
 # 400 MB at most.
 MAX_VALUES = 600_000
 MAX_DEPTH = 16
+BLANK = "FILL_IN"  # what a draft could not know
 MAX_SUGGESTIONS = 30  # names that a hint lists
 _MAX_COMPARED = 500  # names that a misspelt one is compared with
 
@@ -34,12 +35,14 @@ _MAX_COMPARED = 500  # names that a misspelt one is compared with
 class Document:
     """Plain data (dict, tuple, str, int, float, bool, None) and the line of every path.
 
-    `lists` has the paths that are lists, so that `written` can tell an index from a key.
+    `lists` has the paths that are lists, so that `written` can tell an index from a key; `blanks`
+    those that a draft left to be filled in.
     """
 
     data: dict[str | int, Any]
     lines: dict[KeyPath, int]
     lists: set[KeyPath]
+    blanks: list[KeyPath]
 
     def line(self, path: KeyPath) -> int:
         """Return the line of a path, or of the closest section around it; lines count from 1."""
@@ -97,7 +100,7 @@ def read_document(content: bytes, *, expected: str) -> Document:
         raise SyntaxFault(1, f"not YAML: {reason}") from error
     if node is None:
         raise SyntaxFault(1, f"the file is empty; expected {expected}")
-    document = Document({}, {(): 1}, set())
+    document = Document({}, {(): 1}, set(), [])
     data = _data_of(node, (), document)
     if not isinstance(data, dict):
         raise SyntaxFault(1, f"found {shown(data)} at the top; expected {expected}")
@@ -229,6 +232,8 @@ def _data_of(node: Any, path: KeyPath, document: Document) -> Any:
     if isinstance(node, yaml.ScalarNode):
         if _CONTROL.search(node.value):
             raise SyntaxFault(line, "found a control character in a text")
+        if node.value == BLANK:
+            document.blanks.append(path)
         return node.value if node.style else _plain(node.value)
     data: dict[str | int, Any] = {}
     for key_node, value_node in node.value:

@@ -11,7 +11,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter
 
 from harness.base import jobs, scratch
@@ -22,6 +21,7 @@ from harness.base.store import Store, file_digest, source_digest
 from harness.catalog.fields import FILE_NAME
 from harness.catalog.load import load_catalog, parse_catalog
 from harness.catalog.schema import Catalog
+from harness.catalog.written import written
 from harness.images.dataset import find_image_set
 from harness.networks import library
 from harness.networks.layouts import OWN
@@ -91,21 +91,8 @@ def draft(settings: Settings) -> str:
         "preprocessing": own.preprocessing,
         "assumed": assumed,
     }
-    text = yaml.dump(
-        {"version": 1, "models": {name: model}},
-        Dumper=_Plain,
-        sort_keys=False,
-        allow_unicode=True,
-        width=96,
-    )
+    text = written({"version": 1, "models": {name: model}})
     return f"# Drafted from a model file: correct what is wrong under `assumed`.\n{text}"
-
-
-class _Plain(yaml.SafeDumper):
-    """Writes each value where it is used: a catalog has no anchors."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
 
 
 def natural(name: str) -> list[Any]:
