@@ -61,13 +61,8 @@ class FileLock:
 
     @property
     def fd(self) -> int:
-        """Return the descriptor; a child that inherits it (`pass_fds`) holds the lock too.
-
-        Raises:
-            ValueError: the lock is not held.
-        """
-        if self._fd is None:
-            raise ValueError(f"{self.path} is not held")
+        """Return the descriptor; a child that inherits it (`pass_fds`) holds the lock too."""
+        assert self._fd is not None, f"{self.path} is not held"
         return self._fd
 
     def acquire(
@@ -87,10 +82,8 @@ class FileLock:
         Raises:
             LockTimeout: it was not free within `timeout_s` seconds.
             OSError: the file cannot be made or locked.
-            ValueError: this object holds it already.
         """
-        if self._fd is not None:
-            raise ValueError(f"{self.path} is held already")
+        assert self._fd is None, f"{self.path} is held already"
         began = time.monotonic()
         notice = began + notice_s
         pause = FIRST_PAUSE_S

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime
 
 from rich.markup import escape
 
 from harness.base.errors import HarnessError, some
 from harness.base.terms import WHOLE_SET
 from harness.catalog.schema import Catalog, Model
-from harness.cli import examination
 from harness.cli.options import CheckOption, console, say, table
 from harness.cli.preprocessing import preprocessing_lines
 from harness.estimates import Estimate, estimates
@@ -44,8 +42,6 @@ def plan(settings: Settings, *, check: CheckOption = None) -> None:
     console().print(shown)
     if cases:
         say(expected_text(times))
-    for line in ended_excuses(catalog, cases, datetime.now(UTC).date()):
-        say(f"\n{line}")
     if trouble is not None:
         say(f"\nthe images cannot be used: {trouble.message}\n  what to do: {trouble.remedy}")
     if settings.provenance == "real":
@@ -56,7 +52,7 @@ def plan(settings: Settings, *, check: CheckOption = None) -> None:
     models = [catalog.models[name] for name in dict.fromkeys(case.model for case in cases)]
     for line in own_lines(models):
         say(line)
-    for line in (*checkpoint_lines(settings, catalog, cases), *preprocessing_lines(models)):
+    for line in preprocessing_lines(models):
         say(line)
 
 
@@ -70,38 +66,6 @@ def own_lines(models: Sequence[Model]) -> list[str]:
         lines += [f"\nassumed of {model.id}: {text}" for text in model.assumed]
     if any(model.assumed for model in models):
         lines.append("  what to do if one is wrong: docs/own-models.md")
-    return lines
-
-
-def ended_excuses(catalog: Catalog, cases: Sequence[Case], today: date) -> list[str]:
-    """A line for each known failure whose excuse has run out, and how many of `cases` it means."""
-    lines = []
-    for known in catalog.known_failures:
-        count = sum(known.matches(case.id, case.check) for case in cases)
-        if count and known.expired(today):
-            lines.append(
-                f"the excuse of {known.case} at {known.stage} ended on {known.expires}: "
-                f"{plural(count, 'case')}, {known.link}"
-            )
-    return lines
-
-
-def checkpoint_lines(settings: Settings, catalog: Catalog, cases: Sequence[Case]) -> list[str]:
-    """What a run would refuse of the folders that are given for checkpoints: absent or other
-    files. Where no folder is given, or it is none, `missing` says so.
-    """
-    folder = settings.checkpoints
-    if settings.stand_ins or (folder is not None and not folder.is_dir()):
-        return []
-    if folder is None and settings.checkpoint_cache is None:
-        return []
-    lines = []
-    given = dict(settings.onnx)
-    for name in dict.fromkeys(case.model for case in cases if case.model not in given):
-        finding = examination.checkpoint(settings, catalog.models[name])
-        if finding.state == "lacks":
-            word = "missing: " if finding.short == examination.ABSENT else "refused: "
-            lines.append(f"\n{word}{finding.what}: {finding.found}\n  what to do: {finding.remedy}")
     return lines
 
 

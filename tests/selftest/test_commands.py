@@ -13,7 +13,6 @@ import typer.main
 from typer.testing import CliRunner
 
 from harness.__main__ import app
-from harness.catalog.load import load_catalog
 from harness.cli import options
 from harness.images.dataset import FIRST_LABELS
 from harness.judge.causes import Exit
@@ -157,31 +156,6 @@ def test_plan_counts_the_images_that_are_there_and_checks_them(run, tmp_path):
     assert "the images cannot be used: " in output
     assert "what to do: the list counts from 1: subtract one" in output
     assert "fixres: 3 images" not in output
-
-
-def test_plan_refuses_the_checkpoints_that_a_run_would(run, tmp_path):
-    words = ("plan", "--target=cpu", "--models=squeezenet1_1", f"--checkpoints={tmp_path}")
-    output = run(*words).output
-    model = load_catalog(ROOT / "baselines.yaml").models["squeezenet1_1"]
-    file = model.checkpoint.file
-    assert f"missing: checkpoint of squeezenet1_1: {file}: not in {tmp_path}" in output
-    assert f"what to do: download {model.checkpoint.url} into {tmp_path}" in output
-    (tmp_path / file).write_bytes(b"others' weights")
-    output = run(*words).output
-    assert f"refused: checkpoint of squeezenet1_1: {file}: {tmp_path / file} is not the" in output
-    assert "what to do: fetch it again" in output
-    # What else is asked for needs no such file, or says of itself what is wrong.
-    onnx = tmp_path / "x.onnx"
-    onnx.write_bytes(b"")
-    given_onnx = f"--onnx=squeezenet1_1={onnx}"
-    nowhere = f"--checkpoints={tmp_path / 'none'}"
-    for others in (
-        (*words, given_onnx),
-        (*words[:-1], nowhere),
-        words[:-1],
-        ("plan", "--rehearsal"),
-    ):
-        assert "checkpoint of" not in run(*others).output
 
 
 def test_plan_says_recorded_where_the_guide_only_records(run):

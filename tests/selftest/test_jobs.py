@@ -105,20 +105,6 @@ def test_a_librarys_exception_becomes_one_line_and_its_traceback_the_log(
     assert error.log == log_of(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("function", "says"),
-    [
-        ("no_json", "TypeError: Object of type set is not JSON serializable"),
-        ("absent", "AttributeError: module 'tests.selftest.job_functions' has no attribute"),
-        ("tests.absent:run", "ModuleNotFoundError: No module named 'tests.absent'"),
-    ],
-)
-def test_a_function_that_cannot_be_used(function, says, tmp_path):
-    error = refusal(function, tmp_path)
-    assert type(error) is ExportError
-    assert says in error.message
-
-
 # Children that end otherwise.
 
 

@@ -89,22 +89,6 @@ def test_names_of_shared_holders_do_not_fill_the_disk(tmp_path, monkeypatch):
     assert path.stat().st_size < 2000
 
 
-def test_who_waits_hears_of_it_and_then_gets_the_lock(tmp_path):
-    path = tmp_path / "a.lock"
-    holder = FileLock(path)
-    holder.acquire(what="the build of another run")
-    heard: list[str] = []
-
-    def on_wait(text: str) -> None:
-        heard.append(text)
-        holder.release()
-
-    lock = FileLock(path)
-    lock.acquire(what="case", timeout_s=PATIENCE_S, on_wait=on_wait, notice_s=0.02)
-    lock.release()
-    assert len(heard) == 1 and "the build of another run" in heard[0]
-
-
 def test_held_while_the_holder_is_stopped_and_free_after_kill_9(tmp_path):
     path = tmp_path / "a.lock"
     code = (
@@ -168,19 +152,6 @@ def test_a_deleted_file_is_not_locked_in_vain(tmp_path):
     waiter.release()
 
 
-def test_misuse_is_refused(tmp_path):
-    lock = FileLock(tmp_path / "a.lock")
-    with pytest.raises(ValueError, match="not held"):
-        _ = lock.fd
-    lock.acquire(what="case")
-    with pytest.raises(ValueError, match="held already"):
-        lock.acquire(what="case")
-    for end in (lock.release, lock.release, lock.leave):
-        end()
-    lock.acquire(what="case")
-    lock.release()
-
-
 def test_only_a_regular_file_is_a_lock(tmp_path):
     (tmp_path / "target").touch()
     (tmp_path / "link").symlink_to(tmp_path / "target")
@@ -235,18 +206,3 @@ def test_a_folder_for_all_that_cannot_be_made(tmp_path):
     for folder in (tmp_path / "file", tmp_path / "file" / "leases"):
         with pytest.raises(OSError, match="file"):
             FileLock(folder / "a.lock", for_all=True).acquire(what="case", timeout_s=0)
-
-
-def test_a_lock_file_that_another_process_makes_first(tmp_path, monkeypatch):
-    path = tmp_path / "a.lock"
-    real = locks._open_existing
-
-    def late(path: Path, folder: int | None) -> int:
-        monkeypatch.setattr(locks, "_open_existing", real)
-        try:
-            return real(path, folder)
-        finally:
-            path.touch()
-
-    monkeypatch.setattr(locks, "_open_existing", late)
-    assert is_free(path)

@@ -76,13 +76,6 @@ def test_what_the_present_case_takes_too_much_is_not_taken_from_the_others(clock
     assert shown._text() == "[2/2 cases]"
 
 
-def test_every_stage_has_words_for_what_it_does():
-    shown = Progress.silent()
-    for stage in Stage:
-        with shown.stage("a", stage):
-            assert shown._text() == f"a: {stage.doing} 0 s"
-
-
 @given(st.text(), st.integers(1, 60))
 def test_a_status_takes_one_line_of_the_terminal(text, width):
     fitted = _fitting(text, width)
