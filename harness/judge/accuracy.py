@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from fractions import Fraction
 
 from harness.base.errors import ProvenanceError
@@ -22,10 +23,10 @@ from harness.records.verdicts import FigureName, Reference, Verdict
 REHEARSAL_TOP1_PERCENT = (40.0, 99.0)
 REHEARSAL_MIN_CLASSES = 20
 # Of the difference of two models on a part of the set, and of the reference's own score there.
-PAIRED_CONFIDENCE = 0.99
+PAIRED_CONFIDENCE, REFERENCE_CONFIDENCE = 0.99, 0.999
 REFERENCES = {"eager": "eager PyTorch", "onnx": "ONNX Runtime on the CPU"}  # by kind of reference
 _BRIEFLY = {"eager": "eager", "onnx": "ONNX Runtime"}
-REFERENCE_CONFIDENCE = 0.999
+_UNDECIDED: VerdictKind = "INCONCLUSIVE"
 
 
 def judge_accuracy(
@@ -68,50 +69,34 @@ def judge_whole_set(
     there was an eager pass, fidelity is a gate. A part of the set is not judged so.
     """
     require(measurement.provenance, "a published accuracy", "real")
-    scores = measurement.scores
-    share = Fraction(scores.correct[0], scores.images) if scores.images else Fraction(0)
-    difference = 100 * (100 * share / statistics.exact(published.top1) - 1)
-    off = abs(difference) if rule.side == "both" else max(Fraction(0), -difference)
-    allowed = f"{'±' if rule.side == 'both' else '-'}{rule.tolerance_percent:g} %"
+    scores, top1 = measurement.scores, _top1(measurement)
     figures: Figures = {
-        **_figures(measurement, bound),
         FigureName.CORRECT: scores.correct[0],
         FigureName.PUBLISHED_TOP1: published.top1,
-        FigureName.RELATIVE_DIFFERENCE: round(float(difference), 4),
-        FigureName.TOLERANCE_PERCENT: rule.tolerance_percent,
     }
-    top1 = f"top-1 {scores.percent(1):.2f} %"
-    compared = (
-        f"{top1} against {published.top1:g} % published: {float(difference):+.2f} %, allowed "
-        f"{allowed}"
-    )
-    kind: VerdictKind = "FAIL"
-    problems = _problems(measurement, bound)
-    if problems:
-        sentence = problems_text(problems)
-    elif scores.images != WHOLE_SET:
-        kind, figures[FigureName.IMAGES_TO_DECIDE] = "INCONCLUSIVE", WHOLE_SET
+    if scores.images != WHOLE_SET:
+        kind, figures[FigureName.IMAGES_TO_DECIDE] = _UNDECIDED, WHOLE_SET
         sentence = (
             f"{top1} on {counted(scores.images)}; the published figure speaks of all {WHOLE_SET}, "
             f"and there is no eager pass on these to compare with: run all {WHOLE_SET}, or give "
             "the weights in place of --onnx"
         )
     else:
-        figures[FigureName.SMALLEST_PERCENT] = upwards(off)
-        if off <= statistics.exact(rule.tolerance_percent):
-            kind, sentence = "PASS", f"accepted: {compared}"
-        else:
-            sentence = compared
-    return Verdict(
-        kind=kind,
-        sentence=joined(sentence, note),
-        rule="accuracy-whole-set",
-        unit="%",
-        measured=scores.percent(1),
+        share = Fraction(100 * scores.correct[0], WHOLE_SET)
+        kind, difference, more = _held(share, statistics.exact(published.top1), rule)
+        figures |= more
+        accepted = "accepted: " if kind == "PASS" else ""
+        sentence = f"{accepted}{top1} against {published.top1:g} % published: {difference}"
+    return _verdict(
+        measurement,
+        bound,
+        "accuracy-whole-set",
+        kind,
+        sentence,
         reference=Reference("published", published.top1, "%", published.source, published.note),
-        allowed=f"{allowed} ({rule.source})",
-        problems=tuple(problems),
+        allowed=f"{_allowed(rule)} ({rule.source})",
         figures=figures,
+        note=note,
     )
 
 
@@ -126,46 +111,33 @@ def judge_own_set(
     not judged.
     """
     require(measurement.provenance, "the eager model on a data set of one's own", "real")
-    scores, eager = measurement.scores, measurement.reference_scores
-    problems, figures = _problems(measurement, bound), _figures(measurement, bound)
-    by = _BRIEFLY[measurement.reference_kind]
-    allowed = f"{'±' if rule.side == 'both' else '-'}{rule.tolerance_percent:g} %"
-    top1 = f"top-1 {scores.percent(1):.2f} %"
-    kind: VerdictKind = "FAIL" if problems else "INCONCLUSIVE"
-    if problems:
-        sentence = problems_text(problems)
-    elif eager is None:
+    scores, eager, top1 = measurement.scores, measurement.reference_scores, _top1(measurement)
+    by, images = _BRIEFLY[measurement.reference_kind], counted(scores.images)
+    kind, figures = _UNDECIDED, Figures()
+    if eager is None:
         sentence = (
-            f"{top1} on {counted(scores.images)}, for which nothing is published; to compare with "
-            "eager PyTorch give the weights in place of --onnx"
+            f"{top1} on {images}, for which nothing is published; to compare with eager PyTorch "
+            "give the weights in place of --onnx"
         )
     elif not eager.correct[0]:
         sentence = _right_on_none(measurement)
     else:
-        difference = 100 * (Fraction(scores.correct[0], eager.correct[0]) - 1)
-        off = abs(difference) if rule.side == "both" else max(Fraction(0), -difference)
-        figures |= {
-            FigureName.RELATIVE_DIFFERENCE: round(float(difference), 4),
-            FigureName.TOLERANCE_PERCENT: rule.tolerance_percent,
-            FigureName.SMALLEST_PERCENT: upwards(off),
-        }
-        kind = "PASS" if off <= statistics.exact(rule.tolerance_percent) else "FAIL"
+        ours, theirs = Fraction(scores.correct[0]), Fraction(eager.correct[0])
+        kind, difference, figures = _held(ours, theirs, rule)
         sentence = (
-            f"conversion {'agrees' if kind == 'PASS' else 'changes the score'} on all "
-            f"{counted(scores.images)} of the data set: {top1} where {by} has "
-            f"{eager.percent(1):.2f} %: {float(difference):+.2f} %, allowed {allowed}"
+            f"conversion {'agrees' if kind == 'PASS' else 'changes the score'} on all {images} of "
+            f"the data set: {top1} where {by} has {eager.percent(1):.2f} %: {difference}"
         )
-    nothing = "nothing is published for these images"
-    return Verdict(
-        kind=kind,
-        sentence=joined(sentence, note),
-        rule="accuracy-own-set",
-        unit="%",
-        measured=scores.percent(1),
-        reference=_eager_reference(measurement, counted(scores.images), nothing),
-        allowed=f"{allowed} of {by}'s ({rule.source})",
-        problems=tuple(problems),
+    return _verdict(
+        measurement,
+        bound,
+        "accuracy-own-set",
+        kind,
+        sentence,
+        reference=_eager(measurement, images, "nothing is published for these images"),
+        allowed=f"{_allowed(rule)} of {by}'s ({rule.source})",
         figures=figures,
+        note=note,
     )
 
 
@@ -189,45 +161,37 @@ def judge_part(
     published the tolerance is one of eager's score.
     """
     require(measurement.provenance, "a published accuracy", "real")
-    problems, pairs = _problems(measurement, bound), paired_of(measurement)
-    base, all_images = _base(measurement, published)
+    pairs, eager = paired_of(measurement), measurement.reference_scores
+    base = 0.0 if eager is None else eager.percent(1)
+    said, figures = "nothing is published for this model", Figures()
+    if published is not None:
+        base = figures[FigureName.PUBLISHED_TOP1] = published.top1
+        said = f"{base:g} % is published for all {WHOLE_SET} images"
     points = tolerance_points(base, rule)
+    figures[FigureName.TOLERANCE_POINTS] = round(points, 4)
     allowed = f"{'±' if rule.side == 'both' else 'a drop of '}{points:.2f} points ({rule.source})"
-    figures: Figures = {
-        **_figures(measurement, bound),
-        FigureName.TOLERANCE_POINTS: round(points, 4),
-    }
-    figures |= {} if published is None else {FigureName.PUBLISHED_TOP1: published.top1}
-    kind: VerdictKind = "FAIL"
-    sentence = ""
+    kind, sentence, problems = _UNDECIDED, "", []
     if pairs is None:
-        problems.append(Problem(ProblemCode.OTHER_PAIRS))
+        problems = [Problem(ProblemCode.OTHER_PAIRS)]
     else:
-        interval, eager = pairs.interval(PAIRED_CONFIDENCE), _eager_interval(pairs)
-        figures |= _paired_figures(pairs, interval, eager)
-        of_these = None if measurement.own_set else published
-        if of_these is not None and not eager[0] <= of_these.top1 <= eager[1]:
-            problems.append(_reference_off(pairs, eager, of_these))
-        if not (problems or pairs.reference_correct):
-            kind, sentence = "INCONCLUSIVE", _right_on_none(measurement)
-        elif not problems:
-            kind, enough = decide(interval, points, rule.side), None
-            figures[FigureName.SMALLEST_PERCENT] = _smallest(interval, base, rule.side)
-            if kind == "INCONCLUSIVE":
-                enough = images_to_decide(pairs, points, rule.side)
-                figures[FigureName.IMAGES_TO_DECIDE] = enough or WHOLE_SET
-            sentence = _compared(measurement, kind, pairs, interval, allowed, enough)
-    images = counted(measurement.scores.images)
-    return Verdict(
-        kind=kind,
-        sentence=joined(problems_text(problems), sentence, note),
-        rule="accuracy-part",
-        unit="%",
-        measured=measurement.scores.percent(1),
-        reference=_eager_reference(measurement, images, all_images),
+        figures |= _paired_figures(pairs)
+        problems = [] if measurement.own_set else _reference_off(pairs, published)
+        if not pairs.reference_correct:
+            sentence = _right_on_none(measurement)
+        else:
+            kind, sentence, more = _compared(measurement, pairs, base, rule, allowed)
+            figures |= more
+    return _verdict(
+        measurement,
+        bound,
+        "accuracy-part",
+        kind,
+        sentence,
+        reference=_eager(measurement, counted(measurement.scores.images), said),
         allowed=allowed,
-        problems=tuple(problems),
         figures=figures,
+        problems=problems,
+        note=note,
     )
 
 
@@ -248,7 +212,7 @@ def judge_rehearsal(measurement: AccuracyMeasurement, *, bound: float) -> Verdic
     by = _BRIEFLY[measurement.reference_kind]
     hard = [flip.name for flip in fidelity.flips if not flip.excused]
     excused = len(fidelity.flips) - len(hard)
-    problems = _problems(measurement, bound)
+    problems = []
     if hard:
         problems.append(
             Problem.named(ProblemCode.PREDICTIONS_DIFFER, hard, of=scores.images, by=by)
@@ -258,48 +222,109 @@ def judge_rehearsal(measurement: AccuracyMeasurement, *, bound: float) -> Verdic
         score["eager_top1"] = eager.percent(1)
         problems.append(Problem(ProblemCode.SCORE_DIFFERS, score))
     rounding = f" ({excused} differ within rounding)" if excused else ""
-    agrees = (
-        f"{scores.images - excused} of {scores.images} predictions equal "
-        f"{by}'s{rounding}; "
+    kind: VerdictKind = "PASS"
+    sentence = (
+        f"{scores.images - excused} of {scores.images} predictions equal {by}'s{rounding}; "
         f"logits differ by {fidelity.relative_l2:.1e} of {bound:g} allowed"
     )
-    kind: VerdictKind = "FAIL" if problems else "PASS"
-    if not (problems or eager.correct[0]):  # on images or weights that a simulation was given
-        kind, agrees = "INCONCLUSIVE", _right_on_none(measurement)
-    return Verdict(
-        kind=kind,
-        sentence=problems_text(problems) or agrees,
-        rule="accuracy-rehearsal",
-        unit="%",
-        measured=scores.percent(1),
-        reference=_eager_reference(measurement, "images"),
+    if not eager.correct[0]:  # on images or weights that a simulation was given
+        kind, sentence = _UNDECIDED, _right_on_none(measurement)
+    return _verdict(
+        measurement,
+        bound,
+        "accuracy-rehearsal",
+        kind,
+        sentence,
+        reference=_eager(measurement, "images"),
         allowed=f"no prediction differs, but for rounding; relative L2 of the logits {bound:g}",
-        problems=tuple(problems),
         figures={
-            **_figures(measurement, bound),
             FigureName.FLIPS: len(fidelity.flips),
             FigureName.FLIPS_EXCUSED: excused,
         },
+        problems=problems,
     )
 
 
 # What the rules share ----------------------------------------------------------------------
 
 
-def _problems(measurement: AccuracyMeasurement, bound: float) -> list[Problem]:
-    """Return what no score may hide: wrong rows, missing images, logits that are not eager's."""
-    problems, expected = list(measurement.problems), measurement.expected_images
-    for code, scores in (
-        (ProblemCode.IMAGES_MISSING, measurement.scores),
-        (ProblemCode.EAGER_IMAGES_MISSING, measurement.reference_scores),
-    ):
-        if scores is not None and scores.images != expected:
-            problems.append(Problem(code, {"scored": scores.images, "expected": expected}))
-    fidelity = measurement.fidelity
-    if fidelity is not None and not fidelity.relative_l2 <= bound:  # NaN is not
-        logits = {"relative_l2": fidelity.relative_l2, "bound": bound}
-        problems.append(Problem(ProblemCode.LOGITS_DIFFER, logits))
-    return problems
+def _verdict(
+    measurement: AccuracyMeasurement,
+    bound: float,
+    rule: str,
+    kind: VerdictKind,
+    sentence: str,
+    *,
+    reference: Reference,
+    allowed: str,
+    figures: Figures,
+    problems: Iterable[Problem] = (),
+    note: str = "",
+) -> Verdict:
+    """Return the verdict that the score alone comes to; FAIL where there is a problem, of the rule
+    or of those that no score may hide: wrong rows, missing images, logits that are not eager's.
+    """
+    scores, eager, fidelity = (
+        measurement.scores,
+        measurement.reference_scores,
+        measurement.fidelity,
+    )
+    met, expected = list(measurement.problems), measurement.expected_images
+    shown: Figures = {
+        FigureName.IMAGES: scores.images,
+        FigureName.TOP1: round(scores.percent(1), 3),
+    }
+    if scores.images != expected:
+        data = {"scored": scores.images, "expected": expected}
+        met.append(Problem(ProblemCode.IMAGES_MISSING, data))
+    if eager is not None:
+        shown[FigureName.EAGER_TOP1] = round(eager.percent(1), 3)
+        if eager.images != expected:
+            data = {"scored": eager.images, "expected": expected}
+            met.append(Problem(ProblemCode.EAGER_IMAGES_MISSING, data))
+    if fidelity is not None:
+        shown[FigureName.LOGITS_L2] = fidelity.relative_l2
+        shown[FigureName.LOGITS_L2_ALLOWED] = bound
+        shown[FigureName.LOGITS_MAX] = fidelity.max_abs
+        if not fidelity.relative_l2 <= bound:  # NaN is not
+            logits = {"relative_l2": fidelity.relative_l2, "bound": bound}
+            met.append(Problem(ProblemCode.LOGITS_DIFFER, logits))
+    met += problems
+    if met:  # no tolerance and no number of images would make a PASS
+        figures.pop(FigureName.SMALLEST_PERCENT, None)
+        figures.pop(FigureName.IMAGES_TO_DECIDE, None)
+    return Verdict(
+        kind="FAIL" if met else kind,
+        sentence=joined(problems_text(met) or sentence, note),
+        rule=rule,
+        unit="%",
+        measured=scores.percent(1),
+        reference=reference,
+        allowed=allowed,
+        problems=tuple(met),
+        figures=shown | figures,
+    )
+
+
+def _held(ours: Fraction, theirs: Fraction, rule: AccuracyRule) -> tuple[VerdictKind, str, Figures]:
+    """Hold a score against another, exactly: the kind, the difference in words, figures."""
+    difference = 100 * (ours / theirs - 1)
+    off = abs(difference) if rule.side == "both" else max(Fraction(0), -difference)
+    figures: Figures = {
+        FigureName.RELATIVE_DIFFERENCE: round(float(difference), 4),
+        FigureName.TOLERANCE_PERCENT: rule.tolerance_percent,
+        FigureName.SMALLEST_PERCENT: upwards(off),
+    }
+    kind: VerdictKind = "PASS" if off <= statistics.exact(rule.tolerance_percent) else "FAIL"
+    return kind, f"{float(difference):+.2f} %, allowed {_allowed(rule)}", figures
+
+
+def _allowed(rule: AccuracyRule) -> str:
+    return f"{'±' if rule.side == 'both' else '-'}{rule.tolerance_percent:g} %"
+
+
+def _top1(measurement: AccuracyMeasurement) -> str:
+    return f"top-1 {measurement.scores.percent(1):.2f} %"
 
 
 def _right_on_none(measurement: AccuracyMeasurement) -> str:
@@ -310,26 +335,9 @@ def _right_on_none(measurement: AccuracyMeasurement) -> str:
     )
 
 
-def _figures(measurement: AccuracyMeasurement, bound: float) -> Figures:
-    """Return the figures of all three rules."""
-    scores, eager = measurement.scores, measurement.reference_scores
-    figures: Figures = {
-        FigureName.IMAGES: scores.images,
-        FigureName.TOP1: round(scores.percent(1), 3),
-    }
-    if eager is not None:
-        figures[FigureName.EAGER_TOP1] = round(eager.percent(1), 3)
-    if measurement.fidelity is not None:
-        figures[FigureName.LOGITS_L2] = measurement.fidelity.relative_l2
-        figures[FigureName.LOGITS_L2_ALLOWED] = bound
-        figures[FigureName.LOGITS_MAX] = measurement.fidelity.max_abs
-    return figures
-
-
-def _eager_reference(measurement: AccuracyMeasurement, images: str, note: str = "") -> Reference:
-    eager = measurement.reference_scores
-    value = None if eager is None else eager.percent(1)
-    kind = measurement.reference_kind
+def _eager(measurement: AccuracyMeasurement, images: str, note: str = "") -> Reference:
+    scores, kind = measurement.reference_scores, measurement.reference_kind
+    value = None if scores is None else scores.percent(1)
     by = f" ({measurement.reference_by})" if measurement.reference_by else ""
     source = f"{REFERENCES[kind]}{by} on the same {images}"
     return Reference(kind, value, "%", source, note, measurement.provenance)
@@ -357,13 +365,8 @@ def paired_of(measurement: AccuracyMeasurement) -> Paired | None:
     return pairs if pairs.reference_correct == eager.correct[0] else None
 
 
-def _eager_interval(pairs: Paired) -> Interval:
-    """Return the interval of the eager score, in percent: where the published one must lie."""
-    right = pairs.reference_correct
-    return percent(statistics.binomial_interval(right, pairs.n, REFERENCE_CONFIDENCE))
-
-
-def _paired_figures(pairs: Paired, interval: Interval, eager: Interval) -> Figures:
+def _paired_figures(pairs: Paired) -> Figures:
+    interval, eager = pairs.interval(PAIRED_CONFIDENCE), _eager_interval(pairs)
     return {
         FigureName.DIFFERENCE_POINTS: round(pairs.points, 4),
         FigureName.DIFFERENCE_INTERVAL: tuple(round(limit, 4) for limit in interval),
@@ -373,52 +376,44 @@ def _paired_figures(pairs: Paired, interval: Interval, eager: Interval) -> Figur
     }
 
 
-def _reference_off(pairs: Paired, eager: Interval, published: Published) -> Problem:
-    data: dict[str, Datum] = {
-        "images": pairs.n,
-        "top1": 100.0 * pairs.reference_correct / pairs.n,
-        "low": eager[0],
-        "high": eager[1],
-        "published": published.top1,
-    }
-    return Problem(ProblemCode.REFERENCE_OFF, data)
+def _eager_interval(pairs: Paired) -> Interval:
+    """Return the interval of the eager score, in percent: where the published one must lie."""
+    right = pairs.reference_correct
+    return percent(statistics.binomial_interval(right, pairs.n, REFERENCE_CONFIDENCE))
 
 
-def _base(measurement: AccuracyMeasurement, published: Published | None) -> tuple[float, str]:
-    """Return the top-1 that a tolerance is a share of, and what is published, in words."""
-    eager = measurement.reference_scores
-    if published is None:
-        score = 0.0 if eager is None else eager.percent(1)
-        return score, "nothing is published for this model"
-    return published.top1, f"{published.top1:g} % is published for all {WHOLE_SET} images"
-
-
-def _smallest(interval: Interval, base: float, side: Side) -> float:
-    """Return the tolerance, in percent of the top-1 `base`, that holds the whole interval."""
-    low, high = interval
-    worst = max(abs(low), abs(high)) if side == "both" else max(0.0, -low)
-    return upwards(100 * statistics.exact(worst) / statistics.exact(base))
+def _reference_off(pairs: Paired, published: Published | None) -> list[Problem]:
+    low, high = _eager_interval(pairs)
+    if published is None or low <= published.top1 <= high:
+        return []
+    top1 = 100.0 * pairs.reference_correct / pairs.n
+    data = {"images": pairs.n, "top1": top1, "low": low, "high": high, "published": published.top1}
+    return [Problem(ProblemCode.REFERENCE_OFF, data)]
 
 
 def _compared(
-    measurement: AccuracyMeasurement,
-    kind: VerdictKind,
-    pairs: Paired,
-    interval: Interval,
-    allowed: str,
-    enough: int | None,
-) -> str:
-    """Say how the two models compare; `enough` images would decide."""
-    agree = {"PASS": "conversion agrees on ", "FAIL": "conversion changes the score on "}
+    measurement: AccuracyMeasurement, pairs: Paired, base: float, rule: AccuracyRule, allowed: str
+) -> tuple[VerdictKind, str, Figures]:
+    """Return what the difference of the two models comes to: the kind, a sentence, figures."""
+    low, high = interval = pairs.interval(PAIRED_CONFIDENCE)
+    points = tolerance_points(base, rule)
+    kind, more = decide(interval, points, rule.side), ""
+    worst = max(abs(low), abs(high)) if rule.side == "both" else max(0.0, -low)
+    smallest = upwards(100 * statistics.exact(worst) / statistics.exact(base))
+    figures: Figures = {FigureName.SMALLEST_PERCENT: smallest}
+    if kind == _UNDECIDED:
+        enough = images_to_decide(pairs, points, rule.side)
+        figures[FigureName.IMAGES_TO_DECIDE] = enough or WHOLE_SET
+        more = would_decide(enough)
+    agrees = {"PASS": "conversion agrees on ", "FAIL": "conversion changes the score on "}
     sentence = (
-        f"{agree.get(kind, '')}{counted(pairs.n)}: top-1 "
+        f"{agrees.get(kind, '')}{counted(pairs.n)}: top-1 "
         f"{100.0 * pairs.compiled_correct / pairs.n:.2f} % where "
         f"{_BRIEFLY[measurement.reference_kind]} has "
         f"{100.0 * pairs.reference_correct / pairs.n:.2f} % on the same images: "
-        f"{pairs.points:+.2f} points, 99 % interval {interval[0]:+.2f} to {interval[1]:+.2f}, "
-        f"allowed {allowed}"
+        f"{pairs.points:+.2f} points, 99 % interval {low:+.2f} to {high:+.2f}, allowed {allowed}"
     )
-    return joined(sentence, would_decide(enough) if kind == "INCONCLUSIVE" else "")
+    return kind, joined(sentence, more), figures
 
 
 def tolerance_points(base: float, rule: AccuracyRule) -> float:

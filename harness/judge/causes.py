@@ -1,33 +1,27 @@
 """Whether the model, the toolchain, the machine or an input failed, and what a run ends with.
 
 The stage of an error says most of it; codes of problems, the diagnosis and what was seen of the
-devices say the rest. A cause is a first guess with its reason, for the one who opens a red night:
+devices say the rest. A file or a device has one culprit: what one case shows of it holds for every
+case that stands on it. A cause is a first guess with its reason, for the one who opens a red night:
 the record has the facts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Literal, NamedTuple
 
 from harness.base.stages import Stage
 from harness.base.terms import Check, Provenance
-from harness.judge.blame import (
-    SEE_DIAGNOSIS,
-    Blamed,
-    Cause,
-    Reason,
-    blamed,
-    codes,
-    culprit,
-    strange_times,
-    wrong_outputs,
-)
+from harness.judge.wording import clause, one_device
 from harness.records.lines import CaseLine, CheckName, RunCheckLine
 from harness.records.measurements import ProblemCode
 from harness.records.observed import ErrorInfo
 from harness.records.reader import RunRecords
+
+Cause = Literal["model", "toolchain", "machine", "input", "harness"]
 
 
 class Exit(IntEnum):
@@ -42,6 +36,28 @@ class Exit(IntEnum):
     INCONCLUSIVE_ONLY = 6
     MACHINE_TROUBLE = 7  # devices, crashed workers, disk
 
+
+class Reason(NamedTuple):
+    """A cause, why it is thought so, and what to do; no `remedy` where nobody knows."""
+
+    cause: Cause
+    why: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Why one case or check is not green."""
+
+    subject: str  # "accuracy of squeezenet1_1-bs4-cpu"
+    outcome: str
+    cause: Cause
+    why: str
+    remedy: str = ""
+    case: CaseLine | None = None  # None of a check over the cases
+
+
+# The table of causes -----------------------------------------------------------------------
 
 # By the stage of an error, and of what a diagnosis found. Others are faults of the harness.
 _BY_STAGE: dict[Stage, Reason] = {
@@ -71,6 +87,35 @@ _BY_TYPE: dict[str, Reason] = {
         "toolchain", "the compiler said that it succeeded and left no new model"
     ),
 }
+# By a problem of a case that failed: the first that the case has.
+_BY_PROBLEM: dict[ProblemCode, Reason] = {
+    ProblemCode.OTHER_NETWORK: Reason("input", "the file that --onnx gave is another network"),
+    ProblemCode.OTHER_INPUT: Reason("input", "what is fed is not the catalog's preprocessing"),
+    ProblemCode.CLASS_ORDER: Reason(
+        "input",
+        "the network counts its classes in another order than the images",
+        "give its `class_names` in their order: docs/own-models.md",
+    ),
+}
+_OTHER_OUTPUTS = Reason(
+    "toolchain",
+    "for the same inputs the ONNX model has other outputs",
+    "run its accuracy as well: the diagnosis of that finds the stage that departs",
+)
+# The same, of times that cannot be right.
+_BY_TIMES: dict[ProblemCode, Reason] = {
+    ProblemCode.WAITS: Reason(
+        "toolchain",
+        "it waits, or computes in another process, beside eager PyTorch that does not",
+        "see in the log of its session what it does there, and run this case again",
+    ),
+    ProblemCode.STRANGE_TIMES: Reason(
+        "toolchain",
+        "the times that the runtime reports do not fit the clock",
+        "time it with the runtime's own tool (the record has its command) or with another "
+        "--driver, and hold both figures against each other",
+    ),
+}
 _FULL_DISK = Reason("machine", "a disk is full")
 _KILLED = Reason("machine", "a process was killed, or memory ran out")
 _HARNESS = Reason("harness", "a fault of the harness itself")
@@ -78,28 +123,6 @@ _NOT_BROKEN = Reason(
     "input",
     "declared in known_failures, but it did not fail there",
     "take its entry out of known_failures in the catalog",
-)
-_OTHER_INPUT = Reason("input", "what is fed is not the catalog's preprocessing")
-_CLASS_ORDER = Reason(
-    "input",
-    "the network counts its classes in another order than the images",
-    "give its `class_names` in their order: docs/own-models.md",
-)
-_OTHER_OUTPUTS = Reason(
-    "toolchain",
-    "for the same inputs the ONNX model has other outputs",
-    "run its accuracy as well: the diagnosis of that finds the stage that departs",
-)
-_STRANGE_TIMES = Reason(
-    "toolchain",
-    "the times that the runtime reports do not fit the clock",
-    "time it with the runtime's own tool (the record has its command) or with another --driver, "
-    "and hold both figures against each other",
-)
-_WAITS = Reason(
-    "toolchain",
-    "it waits, or computes in another process, beside eager PyTorch that does not",
-    "see in the log of its session what it does there, and run this case again",
 )
 _OFF = Reason("model", "it ran, and its figures do not hold")
 _FEW_IMAGES = Reason(
@@ -116,6 +139,11 @@ _NONE_RIGHT = Reason(
     "look at the label file, and whether the weights were trained on these classes",
 )
 _UNSTEADY = "the device was not its own, or too unsteady to measure"
+_SEE_DIAGNOSIS = "the diagnosis in the report has what was compared (docs/diagnosis.md)"
+_ONE_DEVICE = (
+    "see what the driver's own tool says of that device, and leave it out until it is mended: "
+    "--device=N takes another"
+)
 _OVERFLOW = (
     "on a target that computes in float16 it is likely an overflow: compile it more precisely on "
     "trial, docs/ascend-errors.md says how"
@@ -133,23 +161,27 @@ _BEFORE_THE_MODEL = (
 )
 # What a compiled model is made from, each from the one before.
 _CHAIN = (Stage.CHECKPOINT, Stage.STANDIN, Stage.EXPORT, Stage.SIMPLIFY, Stage.COMPILE)
+# What else stands on the stage that a diagnosis found, the first of the chain first.
+_STANDS_ON = {
+    Stage.EXPORT: Stage.EXPORT,
+    Stage.SIMPLIFY: Stage.SIMPLIFY,
+    Stage.COMPILE: Stage.COMPILE,
+    Stage.INFER: Stage.COMPILE,
+    Stage.DEVICE: Stage.DEVICE,
+}
+_OF_LOGITS = {ProblemCode.NOT_FINITE, ProblemCode.LOGITS_DIFFER, ProblemCode.PREDICTIONS_DIFFER}
+
+# An artifact (key and digest) by its stage, or a device (host and id).
+Part = tuple[Stage, tuple[str, str]]
+Blamed = Mapping[Part, Reason]
 
 
-@dataclass(frozen=True)
-class Finding:
-    """Why one case or check is not green."""
-
-    subject: str  # "accuracy of squeezenet1_1-bs4-cpu"
-    outcome: str
-    cause: Cause
-    why: str
-    remedy: str = ""
-    case: CaseLine | None = None  # None of a check over the cases
+# Why a case or a check is red --------------------------------------------------------------
 
 
 def causes(records: RunRecords) -> tuple[Finding, ...]:
     """Return every red case and check with its cause, in the order of the records."""
-    known = blamed(records.cases)
+    known = _blamed(records.cases)
     findings = [one for case in records.cases if (one := cause_of(case, known)) is not None]
     findings += [
         Finding(
@@ -194,56 +226,48 @@ def _of_error(case: CaseLine, error: ErrorInfo) -> Reason:
 
 
 def _of_undecided(case: CaseLine) -> Reason:
-    if case.check == "throughput":
-        timed = case.throughput
-        if (
-            timed is not None
-            and timed.too_short
-            and not any(look.trouble for look in timed.conditions)
-        ):
-            return _SHORT_BUDGET
-        return Reason("machine", _UNSTEADY, _steady(case))
-    eager = None if case.accuracy is None else case.accuracy.reference_scores
-    return _FEW_IMAGES if eager is None or eager.correct[0] else _NONE_RIGHT
+    if case.check == "accuracy":
+        eager = None if case.accuracy is None else case.accuracy.reference_scores
+        return _FEW_IMAGES if eager is None or eager.correct[0] else _NONE_RIGHT
+    timed = case.throughput
+    looks = () if timed is None else timed.conditions
+    if timed is not None and timed.too_short and not any(look.trouble for look in looks):
+        return _SHORT_BUDGET
+    if any(look.health.upper() not in ("", "OK") for look in looks):
+        remedy = (
+            "the driver's own tool says what the device has; measure on another with --device=N"
+        )
+    elif any(look.busy == "yes" for look in looks):
+        remedy = (
+            "end the process that is named, or measure on another device with --device=N; then "
+            "run this case again"
+        )
+    elif any(look.throttled == "yes" for look in looks):
+        remedy = "the device was held back: see to its cooling and power, then run this case again"
+    else:
+        remedy = (
+            "run this case again with nothing else on the host, or give it longer: --budget=SECONDS"
+        )
+    return Reason("machine", _UNSTEADY, remedy)
 
 
 def _of_failed(case: CaseLine, known: Blamed) -> Reason:
     """Go by what is known of the case or of what it stands on, else by the problems."""
     if case.verdict is not None and case.verdict.kind != "FAIL":
         return _NOT_BROKEN
-    seen = codes(case)
-    if reason := culprit(case, known):
-        if reason.cause == "machine":
-            return reason
-    elif ProblemCode.OTHER_INPUT in seen:
-        reason = _OTHER_INPUT
-    elif ProblemCode.CLASS_ORDER in seen:
-        reason = _CLASS_ORDER
-    elif wrong_outputs(case):
+    seen = _codes(case)
+    reason = _culprit(case, known)
+    if reason is None:
+        reason = _first(_BY_PROBLEM, seen)
+    elif reason.cause == "machine":
+        return reason
+    if reason is None and wrong_outputs(case):
         reason = _OTHER_OUTPUTS
-    elif ProblemCode.WAITS in seen:
-        reason = _WAITS
-    else:
-        reason = _STRANGE_TIMES if strange_times(case) else _OFF
-    remedy = SEE_DIAGNOSIS if case.diagnosis is not None else reason.remedy
+    reason = reason or _first(_BY_TIMES, seen) or _OFF
+    remedy = _SEE_DIAGNOSIS if case.diagnosis is not None else reason.remedy
     if ProblemCode.NOT_FINITE in seen:
         remedy = "; ".join(filter(None, (_OVERFLOW, remedy)))
     return reason._replace(remedy=remedy)
-
-
-def _steady(case: CaseLine) -> str:
-    """Go by what was seen of the device: busy, held back, or a figure that would not settle."""
-    looks = () if case.throughput is None else case.throughput.conditions
-    if any(look.health and look.health.upper() != "OK" for look in looks):
-        return "the driver's own tool says what the device has; measure on another with --device=N"
-    if any(look.busy == "yes" for look in looks):
-        return (
-            "end the process that is named, or measure on another device with --device=N; then "
-            "run this case again"
-        )
-    if any(look.throttled == "yes" for look in looks):
-        return "the device was held back: see to its cooling and power, then run this case again"
-    return "run this case again with nothing else on the host, or give it longer: --budget=SECONDS"
 
 
 def _of_check(check: RunCheckLine, records: RunRecords, known: Blamed) -> Reason:
@@ -251,13 +275,106 @@ def _of_check(check: RunCheckLine, records: RunRecords, known: Blamed) -> Reason
     if check.name is CheckName.BATCH_SIZES and check.outcome == "failed":
         for case in records.cases:
             same = (case.model, case.target) == (check.model, check.target)
-            if same and case.outcome == "failed" and (reason := culprit(case, known)):
+            if same and case.outcome == "failed" and (reason := _culprit(case, known)):
                 return reason
     if check.name is CheckName.PLANTED_FAULT:
         return Reason("input", check.sentence, "choose cases and a driver that meet the fault")
     if check.name is CheckName.SAME_ARTIFACT and check.outcome == "inconclusive":
         return Reason("toolchain", check.sentence, "run both checks of the case again")
     return Reason("model", check.sentence)
+
+
+# What a case shows -------------------------------------------------------------------------
+
+
+def _codes(case: CaseLine) -> set[ProblemCode]:
+    """Return the codes of all problems, of the measurement and of the verdict."""
+    problems = case.measurement.problems if case.measurement is not None else ()
+    judged = case.verdict.problems if case.verdict is not None else ()
+    return {problem.code for problem in (*problems, *judged)}
+
+
+def _first(table: Mapping[ProblemCode, Reason], seen: set[ProblemCode]) -> Reason | None:
+    return next((reason for code, reason in table.items() if code in seen), None)
+
+
+def strange_times(case: CaseLine) -> bool:
+    """Return whether a throughput failed because its times cannot be right, whatever they are."""
+    return bool(_codes(case) & _BY_TIMES.keys())
+
+
+def wrong_outputs(case: CaseLine) -> bool:
+    """Return whether a throughput failed because the outputs are wrong, whatever the speed."""
+    return case.throughput is not None and bool(_codes(case) - _BY_TIMES.keys())
+
+
+# Which file or device is at fault ----------------------------------------------------------
+
+
+def _blamed(cases: Sequence[CaseLine]) -> Blamed:
+    """Return the artifacts and devices that are known to be at fault, each by the first case that
+    shows it: a diagnosis before what the outputs alone say, an accuracy's before a throughput's.
+    """
+    known: dict[Part, Reason] = {}
+    failed = [case for case in cases if case.outcome == "failed"]
+    for case in sorted(failed, key=lambda case: (_diagnosed(case) is None, case.check)):
+        reason, stage = _shown(case, cases)
+        for part in _parts(case):
+            if reason is not None and part[0] is stage:
+                known.setdefault(part, reason)
+    return known
+
+
+def _culprit(case: CaseLine, known: Blamed) -> Reason | None:
+    """Return who is known to be at fault for a failed case: what it stands on, where its outputs
+    are wrong; else what it shows itself.
+    """
+    own, stage = _shown(case, ())
+    if (own is None or stage) and (case.check == "accuracy" or wrong_outputs(case)):
+        own = next((known[part] for part in _parts(case) if part in known), own)
+    return own
+
+
+def _shown(case: CaseLine, cases: Iterable[CaseLine]) -> tuple[Reason | None, Stage | None]:
+    """Return what a failed case shows, alone or beside others, and at which stage lies what other
+    cases share of it; None where it is this case's alone.
+    """
+    codes, stage = _codes(case), _diagnosed(case)
+    if stage is not None:
+        assert case.diagnosis is not None
+        given = case.checkpoint is not None and case.checkpoint.source == "onnx"
+        cause = "input" if given and stage is Stage.EXPORT else _BY_STAGE.get(stage, _HARNESS).cause
+        remedy = _ONE_DEVICE if stage is Stage.DEVICE else _SEE_DIAGNOSIS
+        return Reason(cause, clause(case.diagnosis.summary), remedy), _STANDS_ON.get(stage)
+    if ProblemCode.OTHER_NETWORK in codes:
+        return _BY_PROBLEM[ProblemCode.OTHER_NETWORK], Stage.EXPORT
+    if (wrong_outputs(case) or codes & _OF_LOGITS) and ProblemCode.OTHER_INPUT not in codes:
+        ours = dict(_parts(case))
+        for theirs in (dict(_parts(one)) for one in cases if one.outcome == "passed"):
+            same = Stage.COMPILE in ours and ours[Stage.COMPILE] == theirs.get(Stage.COMPILE)
+            here, there = ours.get(Stage.DEVICE), theirs.get(Stage.DEVICE)
+            if same and here and there and here != there:
+                why = one_device(_named(here, there), _named(there, here))
+                return Reason("machine", why, _ONE_DEVICE), Stage.DEVICE
+    return None, None
+
+
+def _diagnosed(case: CaseLine) -> Stage | None:
+    return None if case.diagnosis is None else case.diagnosis.stage
+
+
+def _parts(case: CaseLine) -> list[Part]:
+    """Return the artifacts that a case stands on and its device, the first of the chain first."""
+    parts = {ref.stage: (ref.key, ref.digest) for ref in case.artifacts}
+    if case.device is not None:
+        parts[Stage.DEVICE] = (case.machine.hostname, case.device.id)
+    return [(stage, parts[stage]) for stage in dict.fromkeys(_STANDS_ON.values()) if stage in parts]
+
+
+def _named(device: tuple[str, str], other: tuple[str, str]) -> str:
+    """Return a device's id, with its host where the other one is another host's."""
+    host, name = device
+    return name if host == other[0] else f"{name} of {host}"
 
 
 # What cases have in common -----------------------------------------------------------------
@@ -326,14 +443,13 @@ def exit_code(
     `stopped`: the run was asked to end before its last case, so that what did not run is nobody's
     fault; without a red case such a run is not green all the same.
     """
-    # Whatever a diagnosis found, a failed case is a failed acceptance.
     ended = tuple(cases)
     spared = excused(ended)
     findings = [one for case in ended if (one := cause_of(case)) is not None]
     outcomes = {one.outcome for one in findings if one.case not in spared}
     outcomes |= {check.outcome for check in checks}
     kinds = {one.cause for one in findings if one.outcome != "inconclusive"}
-    if "failed" in outcomes:
+    if "failed" in outcomes:  # whatever a diagnosis found, it is a failed acceptance
         kinds.add("model")
     if not (complete or stopped):
         kinds.add("machine")

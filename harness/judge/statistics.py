@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -182,15 +183,8 @@ def rounds_to_reach(rounds: int, half_width: float, wanted: float) -> int:
 
 def smallest(good: Callable[[int], bool], low: int, high: int) -> int | None:
     """Return the smallest integer in low..high that is good, where all above a good one are."""
-    if low > high or not good(high):
-        return None
-    while low < high:
-        middle = (low + high) // 2
-        if good(middle):
-            high = middle
-        else:
-            low = middle + 1
-    return high
+    found = low + bisect_left(range(low, high + 1), True, key=good)
+    return found if found <= high else None
 
 
 @dataclass(frozen=True)

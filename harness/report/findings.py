@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from harness.judge.blame import Cause
-from harness.judge.causes import Exit, Finding, causes, failure
+from harness.judge.causes import Cause, Exit, Finding, causes, failure
 from harness.judge.wording import clause
 from harness.pages import formats
 from harness.pages.looks import ATTENTION, LOOKS, Look

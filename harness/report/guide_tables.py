@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from harness.base import precision
 from harness.base.families import guide_columns
 from harness.catalog.schema import same_product
-from harness.judge.blame import strange_times, wrong_outputs
+from harness.judge.causes import strange_times, wrong_outputs
 from harness.pages import formats
 from harness.pages.formats import NO_VALUE
 from harness.pages.words import say

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from harness.base.stages import Stage
 from harness.base.terms import OUTCOMES
-from harness.judge.blame import Cause
-from harness.judge.causes import Exit, causes
+from harness.judge.causes import Cause, Exit, causes
 from harness.pages.formats import line as one_line
 from harness.pages.formats import plural
 from harness.pages.looks import LOOKS

@@ -64,12 +64,12 @@ def accuracy(outcome="failed", **given) -> CaseLine:
 
 
 def throughput(outcome="failed", digest="d", **measured) -> CaseLine:
+    found = real(1.0, **measured)
+    kind = "INCONCLUSIVE" if outcome == "inconclusive" else "FAIL"
+    wrong = (Problem(ProblemCode.OUTPUTS_DIFFER),) if not found.outputs.within else ()
+    verdict = judged(kind, *found.problems, *wrong)
     case: CaseLine = line(
-        "throughput",
-        outcome=outcome,
-        digest=digest,
-        measurement=real(1.0, **measured),
-        verdict=judged("INCONCLUSIVE" if outcome == "inconclusive" else "FAIL"),
+        "throughput", outcome=outcome, digest=digest, measurement=found, verdict=verdict
     )
     return case
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from harness.__main__ import app
 from harness.base.environment import ROOT
 from harness.base.stages import Stage
-from harness.judge import blame, causes
+from harness.judge import causes
 from harness.judge.wording import clause
 from harness.pages import looks, words
 from harness.records.lines import CheckName
@@ -53,11 +53,11 @@ def fixed() -> Iterator[str]:
     yield from (name.label for name in FigureName)
     yield from CheckName
     yield from findings.EXITS.values()
-    facts = (*vars(causes).values(), *vars(blame).values())
+    facts = tuple(vars(causes).values())
     tables = [value for value in facts if isinstance(value, dict)]
     reasons = [one for table in tables for one in table.values()]
     for reason in (*reasons, *facts):
-        if isinstance(reason, blame.Reason):
+        if isinstance(reason, causes.Reason):
             yield reason.why
 
 
