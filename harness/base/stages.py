@@ -45,7 +45,7 @@ class Stage(StrEnum):
     LOAD = "load", "load"
     LOAD_EAGER = "load-eager", "load eager PyTorch"
     FEED = "feed", "wait for images"
-    VERIFY = "verify", "verify images"
+    VERIFY = "verify", "verify images", "digests of images"
     INFER = "infer", "infer images"
     TIME = "time", "time executions"
     # Afterwards.

@@ -67,7 +67,8 @@ def compiled_stage(evidence: Evidence) -> None:
         if elsewhere is not None:
             evidence.elsewhere = elsewhere.device, elsewhere.outputs
             if agree(elsewhere.outputs, reference).within(evidence.bound):
-                evidence.findings.devices = elsewhere.not_on, elsewhere.device
+                wrong, right = elsewhere.not_on, elsewhere.device
+                evidence.findings.devices = devices.blame(case, wrong, right)
 
 
 def agreement(evidence: Evidence) -> None:
@@ -99,5 +100,5 @@ def agreement(evidence: Evidence) -> None:
         f"Agreement of the stages on {len(evidence.index)} images",
         ["stage", "compared with", *CELLS, f"bound {FLOAT32_BOUND:g}, compiled {evidence.bound:g}"],
         rows,
-        at=0,
+        first=True,
     )

@@ -17,7 +17,7 @@ from harness.records.measurements import ThroughputMeasurement
 from harness.records.observed import Diagnosis, Section
 from harness.stages.inference import outputs_of
 from harness.stages.pipeline import CasePipeline, Prepared
-from harness.targets.protocol import Float32, Images, Session
+from harness.targets.protocol import Device, Float32, Images, Session
 
 WAIT_S = 60.0  # for the other device
 
@@ -27,7 +27,7 @@ class Elsewhere:
     """Outputs of `device` for what the case was run with `not_on` it."""
 
     device: str
-    not_on: str
+    not_on: Device
     outputs: Float32
 
 
@@ -36,21 +36,12 @@ def preferred(
     case: CasePipeline, prepared: Prepared, wait_s: float
 ) -> Iterator[tuple[Session, tuple[str, str] | None]]:
     """Open the compiled model on the device that the case ran on, or on another where that one is
-    not to be had; yields the session, and from which device to which it has moved.
+    set aside; yields the session, and from which device to which it has moved.
     """
     ran_on = case.device.id if case.device is not None else ""
     usable = {device.id for device in case.bench.pool.usable()}
-    with contextlib.ExitStack() as stack:
-        try:
-            rest = usable - {ran_on} if ran_on in usable else set()
-            wait = wait_s / 3 if rest else wait_s
-            opening = leasing.opened(case, prepared, rest, timeout_s=wait)
-            session = stack.enter_context(opening)
-        except DeviceError:
-            if not rest:
-                raise
-            opening = leasing.opened(case, prepared, timeout_s=wait_s - wait)
-            session = stack.enter_context(opening)
+    others = usable - {ran_on} if ran_on in usable else set()
+    with leasing.opened(case, prepared, others, timeout_s=wait_s) as session:
         assert case.device is not None
         here = case.device.id
         yield session, (ran_on, here) if ran_on and ran_on != here else None
@@ -74,9 +65,19 @@ def elsewhere(
     try:
         with leasing.opened(case, prepared, {ours.id}, timeout_s=wait_s) as session:
             assert case.device is not None
-            return Elsewhere(case.device.id, ours.id, outputs_of(session, images))
+            return Elsewhere(case.device.id, ours, outputs_of(session, images))
     finally:
         case.device = ours
+
+
+def blame(case: CasePipeline, device: Device, right: str) -> tuple[str, str]:
+    """Set a device aside that gives wrong outputs where `right` gives the right ones, so that no
+    later case of the run is measured on it; returns both names.
+    """
+    why = one_device(device.id, right)
+    case.bench.pool.quarantine(device, why)
+    case.bench.progress.note(f"{device.id} is set aside: {why}")
+    return device.id, right
 
 
 def diagnose_outputs(case: CasePipeline, prepared: Prepared) -> Diagnosis | None:
@@ -105,10 +106,10 @@ def diagnose_outputs(case: CasePipeline, prepared: Prepared) -> Diagnosis | None
     row = (other.device, number(check.relative_l2), number(check.bound))
     table = Section("The same on another device", ("device", "relative L2", "allowed"), (row,))
     if check.within:
-        summary = one_device(other.not_on, other.device) + "."
+        summary = one_device(*blame(case, other.not_on, other.device)) + "."
         return Diagnosis(summary, Stage.DEVICE, sections=(table,))
     summary = (
-        f"The {COMPILED} departs from the {SIMPLIFIED} on {other.not_on} and on {other.device}: "
-        "not a device's fault."
+        f"The {COMPILED} departs from the {SIMPLIFIED} on {other.not_on.id} and on "
+        f"{other.device}: not a device's fault."
     )
     return Diagnosis(summary, Stage.COMPILE, sections=(table,))

@@ -109,12 +109,13 @@ class Evidence:
         title: str,
         columns: Sequence[str],
         rows: Sequence[Sequence[str]],
-        at: int | None = None,
+        *,
+        first: bool = False,
     ) -> None:
-        """Add a table, if it has rows; `at` a place among the others, or as the last."""
+        """Add a table, if it has rows, as the last or the first."""
         if rows:
-            table = Section(title, tuple(columns), tuple(tuple(row) for row in rows))
-            self.sections.insert(len(self.sections) if at is None else at, table)
+            table = Section(title, tuple(columns), tuple(map(tuple, rows)))
+            self.sections.insert(0 if first else len(self.sections), table)
 
     @contextmanager
     def trying(self, what: str) -> Iterator[None]:

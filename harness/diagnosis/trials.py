@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -28,17 +27,20 @@ ORDERS_SHOWN = 3
 Bools = npt.NDArray[np.bool_]
 
 
-@dataclass
 class Trials:
     """A table of suspects with a first row that is none; `best` restores the result best."""
 
-    rows: list[list[str]]
-    best: Restored | None = None
-    _score: float = -math.inf
+    def __init__(self, *cells: str) -> None:
+        self.rows = [["as it was run", *cells, ""]]
+        self.best: Restored | None = None
+        self._score = -math.inf
 
-    def add(self, suspect: Restored, score: float, cells: Sequence[str], restores: str) -> None:
+    def add(
+        self, suspect: Restored, score: float, cells: Sequence[str], restores: bool | str
+    ) -> None:
         """Note what came of a suspect; one that `restores` something counts by its score."""
-        self.rows.append([suspect.name, *cells, restores])
+        word = restores if isinstance(restores, str) else "yes" if restores else ""
+        self.rows.append([suspect.name, *cells, word])
         if restores and score > self._score:
             self.best, self._score = suspect, score
 
@@ -50,35 +52,21 @@ def input_suspects(
     evidence: Evidence, session: Session, as_fed: Float32, reference: Float32
 ) -> None:
     """Try mistakes in the input, and outputs of other classes, against the reference's logits."""
-    before, findings = agree(as_fed, reference), evidence.findings
+    before, findings, pictures = agree(as_fed, reference), evidence.findings, evidence.pictures
     first = next(iter(evidence.logits))
-    trials = Trials([["as it was run", *before.cells(), ""]])
+    trials = Trials(*before.cells())
 
     def hold(name: str, about: About, logits: Float32) -> None:
-        agreement = agree(logits, reference)
-        within = agreement.within(evidence.bound)
-        gained = agreement.equal - before.equal >= max(4, len(evidence.index) // 4)
-        nearly = agreement.share >= RESTORED and gained
-        what = f"restores agreement with {first}"
-        if not within:
+        after = agree(logits, reference)
+        gained = after.equal - before.equal >= max(4, len(evidence.index) // 4)
+        restores, what = "yes", f"restores agreement with {first}"
+        if not after.within(evidence.bound):
+            restores = "nearly" if after.share >= RESTORED and gained else ""
             what = (
-                f"gives {agreement.equal} of {agreement.images} predictions of {first} back, "
-                "but not the logits"
+                f"gives {after.equal} of {after.images} predictions of {first} back, but not the "
+                "logits"
             )
-        restores = "yes" if within else "nearly" if nearly else ""
-        suspect = Restored(name, what, about)
-        trials.add(suspect, -agreement.relative_l2, agreement.cells(), restores)
-
-    def own_mistake(name: str, images: Images) -> None:
-        """Hold a mistake that the compiled model may have in its own normalisation: fed with it,
-        the ONNX file gives what the compiled model gave.
-        """
-        logits = evidence.graph_outputs(evidence.case.simplified(), np.asarray(images, np.float32))
-        agreement = agree(as_fed, logits)
-        restores = "compiled in" if agreement.within(evidence.bound) else ""
-        what = f"makes the {SIMPLIFIED} give the same outputs: the compiled model normalises so"
-        suspect = Restored(name, what, About.INPUT)
-        trials.add(suspect, -agreement.relative_l2, agreement.cells(), restores)
+        trials.add(Restored(name, what, about), -after.relative_l2, after.cells(), restores)
 
     for shift in (1, -1):
         name = f"outputs shifted by one class ({shift:+d})"
@@ -86,13 +74,19 @@ def input_suspects(
     if not evidence.right_is_fed:
         findings.fed = ""  # until a mistake is found that makes it
         hold(RIGHT, About.INPUT, evidence.logits[COMPILED])
-    for name, images in _inputs_of_suspects(evidence, evidence.pictures, trials.rows):
-        if np.array_equal(images, evidence.pictures.fed):
+    for name, images in _inputs_of_suspects(evidence, pictures, evidence.right, trials):
+        if np.array_equal(images, pictures.fed):
             findings.fed = name
-        elif images.dtype == evidence.pictures.fed.dtype:
+        elif images.dtype == pictures.fed.dtype:
             hold(name, About.INPUT, outputs_of(session, images))
         else:
-            own_mistake(name, images)
+            # The compiled model normalises, perhaps with this mistake: fed with it, the ONNX file
+            # gives what the compiled model gave.
+            made = agree(as_fed, _simplified_outputs(evidence, images))
+            what = f"makes the {SIMPLIFIED} give the same outputs: the compiled model normalises so"
+            restores = "compiled in" if made.within(evidence.bound) else ""
+            suspect = Restored(name, what, About.INPUT)
+            trials.add(suspect, -made.relative_l2, made.cells(), restores)
     evidence.section(
         f"Usual suspects on the compiled model, {len(evidence.index)} images against {first}",
         ["suspect", *CELLS, "restores it"],
@@ -122,17 +116,14 @@ def label_suspects(evidence: Evidence, session: Session) -> None:
     pictures, _ = evidence.load(index)
     labels = evidence.labels[index]
     before = best_class(outputs_of(session, pictures.fed)) == labels
-    trials = Trials([["as it was run", f"{np.count_nonzero(before)} of {count}", ""]])
-    for name, images in _inputs_of_suspects(evidence, pictures, trials.rows):
-        if images.dtype == pictures.fed.dtype:
-            logits = outputs_of(session, images)
-        else:  # the compiled model normalises by itself: the file of which it was compiled
-            logits = evidence.graph_outputs(
-                evidence.case.simplified(), np.asarray(images, np.float32)
-            )
+    trials = Trials(f"{np.count_nonzero(before)} of {count}")
+    for name, images in _inputs_of_suspects(evidence, pictures, pictures.fed, trials):
+        crops = images.dtype == pictures.fed.dtype
+        # Where the compiled model normalises by itself: the file of which it was compiled.
+        logits = outputs_of(session, images) if crops else _simplified_outputs(evidence, images)
         after = best_class(logits) == labels
         correct = int(np.count_nonzero(after))
-        restores = "yes" if _restores_score(before, after, expected) else ""
+        restores = _restores_score(before, after, expected)
         suspect = Restored(name, "restores the score", About.INPUT)
         trials.add(suspect, correct, [f"{correct} of {count}"], restores)
     evidence.section(
@@ -144,23 +135,26 @@ def label_suspects(evidence: Evidence, session: Session) -> None:
 
 
 def _inputs_of_suspects(
-    evidence: Evidence, pictures: Pictures, rows: list[list[str]]
+    evidence: Evidence, pictures: Pictures, known: Images, trials: Trials
 ) -> Iterator[tuple[str, Images]]:
     """Yield each suspect's input, those left out that change nothing; failures become rows."""
-    seen = [evidence.right] if pictures is evidence.pictures else [pictures.fed]
-    spare = [""] * (len(rows[0]) - 2)
+    seen = [known]
+    spare = [""] * (len(trials.rows[0]) - 2)
     model, catalog = evidence.case.model, evidence.case.bench.catalog
     for name, make in suspects(model, catalog, crops=evidence.takes_crops):
         try:
             evidence.check_time()
             images = make(pictures)
         except HarnessError as error:
-            rows.append([name, f"could not be tried: {error.message}", *spare])
+            trials.rows.append([name, f"could not be tried: {error.message}", *spare])
             continue
-        if any(np.array_equal(images, one) for one in seen):
-            continue
-        seen.append(images)
-        yield name, images
+        if not any(np.array_equal(images, one) for one in seen):
+            seen.append(images)
+            yield name, images
+
+
+def _simplified_outputs(evidence: Evidence, images: Images) -> Float32:
+    return evidence.graph_outputs(evidence.case.simplified(), np.asarray(images, np.float32))
 
 
 # On the predictions that the run kept ------------------------------------------------------
@@ -180,10 +174,10 @@ def paired(evidence: Evidence) -> None:
             f"{eager} of {np.count_nonzero(known)}" if known.any() else "",
         ]
 
-    trials = Trials([["as it was run", *cells(pairs.compiled), ""]])
+    trials = Trials(*cells(pairs.compiled))
     for name, compiled in _shifts(pairs):
         suspect = Restored(name, "restores the score", About.LABELS)
-        restores = "yes" if _score_restored(pairs, compiled, expected) else ""
+        restores = _score_restored(pairs, compiled, expected)
         trials.add(suspect, np.mean(compiled == pairs.label), cells(compiled), restores)
     shifts = len(trials.rows)
     scores = []
@@ -199,7 +193,7 @@ def paired(evidence: Evidence) -> None:
             restored = _score_restored(pairs, compiled, expected)
         suspect = Restored(name, what, About.ORDER)
         scores.append(float(np.mean(after)))
-        trials.add(suspect, scores[-1], cells(compiled), "yes" if restored else "")
+        trials.add(suspect, scores[-1], cells(compiled), bool(restored))
     best = sorted(range(len(scores)), key=lambda order: -scores[order])[:ORDERS_SHOWN]
     evidence.section(
         f"Labels and order over {len(pairs.compiled)} images: the best {ORDERS_SHOWN} of "

@@ -70,7 +70,8 @@ def words(findings: Findings, count: int, bound: float) -> tuple[Stage | None, s
     if restored is not None and restored.about is About.ORDER:
         return Stage.INFER, suspect, f"Results belong to other images: {restores}."
     if restored is not None and restored.about is About.LABELS:
-        return stage, suspect, f"Labels and outputs do not belong together: {restores}."
+        text = f"Labels and outputs do not belong together: {restores}."
+        return stage or Stage.DATA, suspect, text
     if stage is Stage.COMPILE and (fed is None or restored is None):
         # What is fed is right, or rights nothing: the compiled model itself has the mistake.
         more = (

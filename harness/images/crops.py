@@ -22,7 +22,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ from harness.base.store import Entry, Store, key_of, source_digest
 from harness.catalog.steps import Preprocessing
 from harness.images import preprocess
 from harness.images.dataset import ImageSet
-from harness.images.file_digests import FileDigests, unusable
+from harness.images.file_digests import digests_of, unusable
 
 CHUNK = 1024
 AHEAD = 2  # chunks that may be decoded or verified before the reader comes to them
@@ -62,16 +61,6 @@ UsingHost = Callable[[], AbstractContextManager[object]]
 Progress = Callable[[int], None]
 
 
-@dataclass
-class _Chunk:
-    """Files whose crops are one entry of the store; what is known of them so far."""
-
-    paths: Sequence[Path]
-    digests: list[str] | None = None  # of the files, until there is an entry
-    inputs: dict[str, Any] | None = None
-    entry: Entry | None = None
-
-
 class Crops:
     """Crops of an image set in its order, decoded where the store has none when they are needed.
 
@@ -83,10 +72,11 @@ class Crops:
         self.size = preprocessing.size
         self.waited_s = 0.0  # how long the reader waited for chunks
         self._store = store
-        self._preprocessing = preprocessing
         self._rows = CHUNK  # of each chunk but the last
         starts = range(0, len(images), CHUNK)
-        self._chunks = [_Chunk(images.paths[start : start + CHUNK]) for start in starts]
+        self._chunks = [
+            _Chunk(store, images.paths[start : start + CHUNK], preprocessing) for start in starts
+        ]
         self._maps: OrderedDict[int, NpyReader] = OrderedDict()
         self._filler: _Filler | None = None
 
@@ -101,33 +91,25 @@ class Crops:
     def keys(self) -> tuple[str, ...]:
         """Return the chunks' keys in the store, which are known before anything is decoded.
 
-        Raises:
-            DataError: image files that cannot be read, by name.
+        Here and below `DataError` names the image files that cannot be read or decoded.
         """
-        return tuple(key_of(_KIND, self._inputs_of(chunk)) for chunk in self._chunks)
+        return tuple(key_of(_KIND, chunk.inputs()) for chunk in self._chunks)
 
     def contents(self) -> str:
-        """SHA-256 in hex over the bytes of every image file: the same images, the same digest.
-
-        Raises:
-            DataError: image files that cannot be read, by name.
-        """
-        return _together([self._inputs_of(chunk)["images"] for chunk in self._chunks])
+        """SHA-256 in hex over the bytes of every image file: the same images, the same digest."""
+        return _together([chunk.inputs()["images"] for chunk in self._chunks])
 
     def rows(self, start: int, stop: int) -> list[UInt8]:
         """Views of the crops `start:stop`, `uint8[n, S, S, 3]`, one for each chunk they touch.
 
-        Raises:
-            DataError: images that cannot be read or decoded, by name; where chunks are filled
-                ahead, also those of a later chunk.
+        Where chunks are filled ahead, images of a later one may be what ends it.
         """
         return [self._map(index).array[part] for index, part in self._parts(start, stop)]
 
     def forget(self, start: int, stop: int) -> None:
         """Give the memory of the crops `start:stop` back; views of them stay valid."""
         for index, part in self._parts(start, stop):
-            reader = self._maps.get(index)
-            if reader is not None:
+            if (reader := self._maps.get(index)) is not None:
                 reader.forget(part.start, part.stop)
 
     def _parts(self, start: int, stop: int) -> Iterator[tuple[int, slice]]:
@@ -139,16 +121,12 @@ class Crops:
             start += last - first
 
     def complete(self, using_host: UsingHost = nullcontext) -> None:
-        """Decode and verify every chunk now, also after one that cannot be.
-
-        Raises:
-            DataError: the images of all chunks that cannot be read or decoded, by name.
-        """
+        """Decode and verify every chunk now, also after one that cannot be."""
         refused: list[DataError] = []
         with _keeping_memory(), ThreadPoolExecutor(cores()) as pool:
             for chunk in self._chunks:
                 try:
-                    self._acquire(chunk, self._store, pool, using_host, lambda: None)
+                    chunk.acquire(pool, using_host)
                 except DataError as error:
                     refused.append(error)
         if refused:
@@ -159,19 +137,9 @@ class Crops:
 
         Before a device is taken: hashing gigabytes while it is fed would cost it a tenth of its
         time. A process does this once for each chunk.
-
-        Raises:
-            DataError: image files that cannot be read, by name.
         """
-
-        def look(chunk: _Chunk) -> bool:
-            # Also of those that were used before: they may have been tidied away since, and what
-            # was used long ago is the next to be.
-            chunk.entry = self._store.get(_KIND, self._inputs_of(chunk))
-            return chunk.entry is not None
-
         with ThreadPoolExecutor(cores()) as pool:
-            return sum(pool.map(look, self._chunks))
+            return sum(pool.map(_Chunk.look, self._chunks))
 
     @contextlib.contextmanager
     def filling(
@@ -185,8 +153,7 @@ class Crops:
         the block. Images that cannot be used end it.
         """
         with _keeping_memory():
-            filler = _Filler(self, using_host, progress)
-            self._filler = filler
+            self._filler = filler = _Filler(self._store, self._chunks, using_host, progress)
             try:
                 yield
             finally:
@@ -195,7 +162,11 @@ class Crops:
 
     def _map(self, index: int) -> NpyReader:
         chunk = self._chunks[index]
-        entry = self._entry(index)
+        if self._filler is not None:
+            begin = time.monotonic()
+            self._filler.wait_for(index)
+            self.waited_s += time.monotonic() - begin
+        entry = chunk.entry or chunk.acquire()
         reader = self._maps.get(index)
         if reader is None:
             while len(self._maps) >= OPEN:
@@ -203,75 +174,78 @@ class Crops:
             try:
                 reader = NpyReader(entry.file(_FILE))
             except FileNotFoundError:  # tidied away since it was looked at
-                reader = NpyReader(self._acquired_here(chunk).file(_FILE))
+                reader = NpyReader(chunk.acquire().file(_FILE))
             self._maps[index] = reader
         return reader
 
-    def _entry(self, index: int) -> Entry:
-        """Return the chunk, which is waited for, or made here where nobody works ahead."""
-        if self._filler is not None:
-            begin = time.monotonic()
-            self._filler.wait_for(index)
-            self.waited_s += time.monotonic() - begin
-        chunk = self._chunks[index]
-        return chunk.entry or self._acquired_here(chunk)
 
-    def _acquired_here(self, chunk: _Chunk) -> Entry:
-        with ThreadPoolExecutor(cores()) as pool:
-            return self._acquire(chunk, self._store, pool, nullcontext, lambda: None)
+class _Chunk:
+    """Files whose crops are one entry of the store; what is known of them so far."""
 
-    def _acquire(
-        self,
-        chunk: _Chunk,
-        store: Store,
-        pool: Executor,
-        using_host: UsingHost,
-        decoded: Callable[[], None],
-    ) -> Entry:
-        """Return the chunk from the store, decoded by `pool` where it has none."""
-        inputs = self._inputs_of(chunk)
-        about = f"{len(chunk.paths)} images, {self._preprocessing.describe()}"
+    def __init__(self, store: Store, paths: Sequence[Path], preprocessing: Preprocessing) -> None:
+        self.entry: Entry | None = None
+        self._store, self._paths, self._preprocessing = store, paths, preprocessing
+        self._digests: list[str] = []  # of the files, until there is an entry
+        self._inputs: dict[str, Any] = {}
 
-        def build(staging: Path) -> str:
-            digests = self._digests_in(chunk)
-            _decode(staging / _FILE, chunk.paths, digests, self._preprocessing, pool, decoded)
-            return about
-
-        entry = store.get(_KIND, inputs)
-        if entry is None:
-            with using_host():
-                entry = store.get_or_build(_KIND, inputs, build, about=about)
-        chunk.entry, chunk.digests = entry, None
-        return entry
-
-    def _inputs_of(self, chunk: _Chunk) -> dict[str, Any]:
+    def inputs(self) -> dict[str, Any]:
         """Everything that can change the chunk's bytes."""
-        if chunk.inputs is None:
-            chunk.digests = self._digests_of(chunk)
-            chunk.inputs = {
-                "images": _together(chunk.digests),
-                "count": len(chunk.paths),
+        if not self._inputs:
+            self._digests = digests_of(self._store, self._paths)
+            self._inputs = {
+                "images": _together(self._digests),
+                "count": len(self._paths),
                 "geometry": self._preprocessing.model_dump(include={"resize", "crop"}),
                 "pillow": metadata.version("pillow"),
                 # A distribution's Pillow is linked against another one than the wheel's.
                 "libjpeg": features.version("libjpeg_turbo") or features.version("jpg"),
                 "recipe": source_digest("harness.images.preprocess", "harness.catalog.steps"),
             }
-        return chunk.inputs
+        return self._inputs
 
-    def _digests_in(self, chunk: _Chunk) -> list[str]:
-        """Of the files of a chunk, those that are in its key."""
-        digests = chunk.digests or self._digests_of(chunk)
-        if _together(digests) != self._inputs_of(chunk)["images"]:
-            first, last = chunk.paths[0], chunk.paths[-1]
+    def look(self) -> bool:
+        """Return whether the store has the chunk.
+
+        Also of one that was used before: it may have been tidied away since, and what was used
+        long ago is the next to be.
+        """
+        self.entry = self._store.get(_KIND, self.inputs())
+        return self.entry is not None
+
+    def acquire(
+        self,
+        pool: Executor | None = None,
+        using_host: UsingHost = nullcontext,
+        decoded: Callable[[], None] = lambda: None,
+        store: Store | None = None,
+    ) -> Entry:
+        """Return the chunk from the store, decoded by `pool` where it has none."""
+        store, inputs = store or self._store, self.inputs()
+        about = f"{len(self._paths)} images, {self._preprocessing.describe()}"
+
+        def build(staging: Path) -> str:
+            given = (self._paths, self._digests_in_key(), self._preprocessing)
+            with contextlib.ExitStack() as stack:
+                threads = pool or stack.enter_context(ThreadPoolExecutor(cores()))
+                _decode(staging / _FILE, *given, threads, decoded)
+            return about
+
+        entry = store.get(_KIND, inputs)
+        if entry is None:
+            with using_host():
+                entry = store.get_or_build(_KIND, inputs, build, about=about)
+        self.entry, self._digests = entry, []
+        return entry
+
+    def _digests_in_key(self) -> list[str]:
+        digests = self._digests or digests_of(self._store, self._paths)
+        if _together(digests) != self.inputs()["images"]:
+            first, last = self._paths[0], self._paths[-1]
             raise DataError(
                 f"images between {first} and {last.name} changed while the run used them",
                 remedy="leave the data set alone, and run again",
             )
         return digests
-
-    def _digests_of(self, chunk: _Chunk) -> list[str]:
-        return FileDigests(self._store.root / "digests").of(chunk.paths)
 
 
 class _Stopped(Exception):
@@ -279,38 +253,38 @@ class _Stopped(Exception):
 
 
 class _Filler:
-    """Works ahead of the reader of one `Crops`: each chunk is a task, begun in order once the
-    reader is near.
-    """
+    """Works ahead of a reader: each chunk is a task, begun in order once the reader is near."""
 
-    def __init__(self, crops: Crops, using_host: UsingHost, progress: Progress | None) -> None:
-        self._crops = crops
-        self._using_host = using_host
-        self._progress = progress
+    def __init__(
+        self,
+        store: Store,
+        chunks: Sequence[_Chunk],
+        using_host: UsingHost,
+        progress: Progress | None,
+    ) -> None:
+        self._chunks, self._using_host, self._progress = chunks, using_host, progress
         self._decoded = itertools.count(1)
         self._ended = False
-        self._store = dataclasses.replace(crops._store, on_wait=self._on_wait)
-        self._todo = [index for index, one in enumerate(crops._chunks) if one.entry is None]
+        self._told = store.on_wait
+        self._store = dataclasses.replace(store, on_wait=self._on_wait)
+        self._todo = [index for index, one in enumerate(chunks) if one.entry is None]
         self._tasks: dict[int, Future[Entry]] = {}
-        self._chunks = ThreadPoolExecutor(FILLERS, thread_name_prefix="chunks")
+        self._pool = ThreadPoolExecutor(FILLERS, thread_name_prefix="chunks")
         self._images = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
         self._begin(0)
 
     def wait_for(self, index: int) -> None:
         """Wait for the chunk; raise what ended it, or any other that is done."""
         self._begin(index)
-        task = self._tasks.get(index)
-        if task is not None:
-            task.result()
-        for other in self._tasks.values():
-            if other.done():
-                other.result()
+        for other, task in self._tasks.items():
+            if other == index or task.done():
+                task.result()
 
     def end(self) -> None:
         """Stop the threads and wait for them: an image's time, or a few seconds for a lock."""
         self._ended = True
         self._images.shutdown(wait=True, cancel_futures=True)
-        self._chunks.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=True, cancel_futures=True)
         # What is left of this object holds no crops: it is in cycles, and its maps are large.
         self._tasks.clear()
         self._store.on_wait = None
@@ -318,14 +292,8 @@ class _Filler:
     def _begin(self, index: int) -> None:
         while self._todo and self._todo[0] <= index + AHEAD:
             one = self._todo.pop(0)
-            self._tasks[one] = self._chunks.submit(
-                self._crops._acquire,
-                self._crops._chunks[one],
-                self._store,
-                self._images,
-                self._using_host,
-                self._count,
-            )
+            given = (self._images, self._using_host, self._count, self._store)
+            self._tasks[one] = self._pool.submit(self._chunks[one].acquire, *given)
 
     def _count(self) -> None:
         if self._progress is not None:
@@ -334,8 +302,8 @@ class _Filler:
     def _on_wait(self, who: str) -> None:
         if self._ended:
             raise _Stopped
-        if self._crops._store.on_wait is not None:
-            self._crops._store.on_wait(who)
+        if self._told is not None:
+            self._told(who)
 
 
 def _decode(

@@ -40,9 +40,7 @@ class ImageSet:
     """Images and their classes, sorted by file name.
 
     names: file names without folder, unique also without their suffix; `CLASS/FILE` where folders
-        of one's own say the class.
-    paths: the files, in the order of `names`.
-    labels: class indices, in the order of `names`.
+        of one's own say the class. `paths` and `labels`, class indices, are in the same order.
     layout: how the images lie in `root`, in words.
     label_source: where the labels come from, relative to `root` or in words.
     labels_without_image: how many labels the source has for images that were not found.
@@ -69,17 +67,16 @@ class ImageSet:
     @cached_property
     def digest(self) -> str:
         """SHA-256 in hex over the lines `NAME LABEL`: which images, not their bytes."""
-        digest = hashlib.sha256()
-        for name, label in zip(self.names, self.labels, strict=True):
-            digest.update(os.fsencode(f"{name} {label}\n"))
-        return digest.hexdigest()
+        pairs = zip(self.names, self.labels, strict=True)
+        lines = "".join(f"{name} {label}\n" for name, label in pairs)
+        return hashlib.sha256(os.fsencode(lines)).hexdigest()
 
     @property
     def own_set(self) -> int:
         """How many images the data set has that these are of; 0 where it is ImageNet's by its
         names, which `check` sees to are all or none: of another one no accuracy is published.
         """
-        ours = not self.classes and all(_is_numbered(stem(name)) for name in self.names)
+        ours = not self.classes and all(map(_is_imagenets, self.names))
         return 0 if ours else self.chosen_from or len(self)
 
     def part(self, positions: Iterable[int]) -> ImageSet:
@@ -110,12 +107,8 @@ class ImageSet:
             DataError: a class that the network does not have.
         """
         if not self.classes:
-            beyond = [
-                name
-                for name, label in zip(self.names, self.labels, strict=True)
-                if label + offset >= count
-            ]
-            if beyond:
+            pairs = zip(self.names, self.labels, strict=True)
+            if beyond := [name for name, label in pairs if label + offset >= count]:
                 raise DataError(
                     f"{len(beyond)} of {len(self)} images have a label beyond the {count} classes "
                     f"of the network: {some(beyond)}",
@@ -131,8 +124,7 @@ class ImageSet:
             )
         known, first = (names, -offset) if names else (self.classes, 0)
         index = {_composed(name): i for i, name in enumerate(known, first)}
-        unknown = [name for name in self.classes if _composed(name) not in index]
-        if unknown:
+        if unknown := [name for name in self.classes if _composed(name) not in index]:
             raise DataError(
                 f"{len(unknown)} of {len(self.classes)} class folders in {self.root} are none of "
                 f"the network's classes: {some(unknown)}; it has {some(names)}",
@@ -143,10 +135,9 @@ class ImageSet:
 
     def describe(self) -> str:
         """Describe the set in one line: how many images, their layout, the source of labels."""
-        classes = len(set(self.labels))
-        images = f"{len(self):,} image{'' if len(self) == 1 else 's'}"
-        text = f"{images} of {classes} class{'' if classes == 1 else 'es'} ({self.layout})"
-        text += f", labels from {self.label_source}"
+        images, classes = len(self), len(set(self.labels))
+        text = f"{images:,} image{'s' * (images != 1)} of {classes} class{'es' * (classes != 1)} "
+        text += f"({self.layout}), labels from {self.label_source}"
         if self.labels_without_image:
             text += f", which has {self.labels_without_image:,} more"
         return text
@@ -160,9 +151,8 @@ def find_image_set(root: Path, labels: Path | None = None) -> ImageSet:
     1000 WNID folders need none.
 
     Raises:
-        DataError: `root` or a file is absent or cannot be read, no layout is recognised, there
-            is no image, an image has no label or two, a label is not a class, a line is
-            malformed, or the labels disagree with the WNID folders.
+        DataError: `root` or a file cannot be read, no layout is recognised, or labels that are
+            absent, malformed, no class, or at odds with the WNID folders.
     """
     try:
         layout = layouts.find(root)
@@ -198,8 +188,9 @@ def check(image_set: ImageSet) -> SetFindings:
             named as ImageNet's and others not, or 50,000 images have other names or not 50 of
             each class among them.
     """
-    _check_names(image_set)
-    source, known = image_set.label_source, image_set.landmarks
+    counts, known = Counter(image_set.labels), image_set.landmarks
+    if not image_set.classes:
+        _check_names(image_set)
     wrong = [f"{n} is {label}, not {_KNOWN[n]}" for n, label in known if label != _KNOWN[n]]
     if wrong:
         remedy = "the list counts from 1: subtract one from every label"
@@ -210,13 +201,19 @@ def check(image_set: ImageSet) -> SetFindings:
                 "(ILSVRC2012_ID) are in another order"
             )
         raise DataError(
-            f"{source} is not in ImageNet's class order, or not of these images: {some(wrong)} "
-            f"({len(wrong)} of the {len(known)} whose class is known)",
+            f"{image_set.label_source} is not in ImageNet's class order, or not of these images: "
+            f"{some(wrong)} ({len(wrong)} of the {len(known)} whose class is known)",
             remedy=remedy,
         )
-    counts = Counter(image_set.labels)
     if len(image_set) >= WHOLE_SET and not image_set.classes:
-        _check_whole(image_set, counts)
+        uneven = [n for n in range(CLASS_COUNT) if counts[n] != IMAGES_PER_CLASS]
+        if uneven:
+            listed = some([f"class {label} has {counts[label]}" for label in uneven])
+            raise DataError(
+                f"ImageNet has {IMAGES_PER_CLASS} validation images of each class; by "
+                f"{image_set.label_source} {listed}",
+                remedy="replace the label file, or sort the images again",
+            )
     return SetFindings(
         images=len(image_set),
         labels_without_image=image_set.labels_without_image,
@@ -234,9 +231,7 @@ def _check_names(image_set: ImageSet) -> None:
     images that it was published for. So must a part of them, whose figures the published one
     must fit. Others are compared with eager PyTorch alone, whatever they are.
     """
-    if image_set.classes:
-        return
-    strange = [name for name in image_set.names if not _is_numbered(stem(name))]
+    strange = [name for name in image_set.names if not _is_imagenets(name)]
     if strange and (len(strange) < len(image_set) or len(image_set) >= WHOLE_SET):
         raise DataError(
             f"{len(image_set):,} images in {image_set.root}, but {len(strange):,} of them are not "
@@ -246,23 +241,8 @@ def _check_names(image_set: ImageSet) -> None:
         )
 
 
-def _check_whole(image_set: ImageSet, counts: Counter[int]) -> None:
-    """Refuse a set of 50,000 and more that has not 50 images of each class."""
-    uneven = [
-        f"class {label} has {counts[label]}"
-        for label in range(CLASS_COUNT)
-        if counts[label] != IMAGES_PER_CLASS
-    ]
-    if uneven:
-        raise DataError(
-            f"ImageNet has {IMAGES_PER_CLASS} validation images of each class; by "
-            f"{image_set.label_source} {some(uneven)}",
-            remedy="replace the label file, or sort the images again",
-        )
-
-
-def _is_numbered(name: str) -> bool:
-    match = _NUMBERED.fullmatch(name)
+def _is_imagenets(name: str) -> bool:
+    match = _NUMBERED.fullmatch(stem(name))
     return match is not None and 1 <= int(match[1]) <= WHOLE_SET
 
 

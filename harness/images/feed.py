@@ -41,8 +41,7 @@ class Batch:
     def fill(self, out: Images) -> None:
         """Write the batch into `out`, in either form; rows past the names become zero.
 
-        Raises:
-            DataError: see `Crops.rows`.
+        Raises `DataError` as `Crops.rows`.
         """
         count = len(self.names)
         crops = self.feed.crops

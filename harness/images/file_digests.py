@@ -1,92 +1,69 @@
-"""sha256 of image files, remembered: nobody wants to hash 50,000 unchanged files every night."""
+"""sha256 of image files, kept in the store: nobody wants to hash 50,000 files every night."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
-from harness.base.errors import DataError, RecordError, some
-from harness.base.files import regular_text, replace_file
+from harness.base.errors import DataError, StoreError, some
 from harness.base.host import cores
-from harness.base.store import file_digest
+from harness.base.stages import Stage
+from harness.base.store import Store, file_digest
 
-T = TypeVar("T")
 COPY_AGAIN = "copy the files again, or take them out of the set"
+_KIND, _FILE = Stage.VERIFY, "digests.txt"
 
 
-@dataclass(frozen=True)
-class FileDigests:
-    """A folder of digests by path, size and times of change, a JSON file for each list of images,
-    after the digest of its text.
+def digests_of(store: Store, files: Sequence[Path]) -> list[str]:
+    """Return the digest of each file, in order; hashed anew where a path, a size or a time of
+    change is another than when the store was told. A store that cannot be written is only slower.
 
-    One that is damaged or cannot be written is only a slower start.
+    Raises:
+        DataError: files that cannot be read, by name.
     """
+    known = hashlib.sha256(os.fsencode("\n".join(_each(_state, files)))).hexdigest()
+    inputs = {"files": known}
+    if (entry := store.get(_KIND, inputs)) is not None:
+        return entry.file(_FILE).read_text().split()
+    with ThreadPoolExecutor(cores()) as pool:
+        digests = _each(file_digest, files, pool.map)
 
-    folder: Path
+    def write(staging: Path) -> str:
+        (staging / _FILE).write_text("\n".join(digests))
+        return ""
 
-    def of(self, files: Sequence[Path]) -> list[str]:
-        """Return the digest of each file, in order.
-
-        Raises:
-            DataError: files that cannot be read, by name.
-        """
-        names = [os.fspath(file) for file in files]
-        listed = hashlib.sha256(os.fsencode("\0".join(names))).hexdigest()[:32]
-        memory = self.folder / f"{listed}.json"
-        stats = _all(_tried(Path.stat, file) for file in files)
-        keys = [
-            f"{name} {s.st_size}-{s.st_mtime_ns}-{s.st_ctime_ns}-{s.st_ino}"
-            for name, s in zip(names, stats, strict=True)
-        ]
-        known = _recalled(memory)
-        missing = [i for i, key in enumerate(keys) if key not in known]
-        with ThreadPoolExecutor(cores()) as pool:
-            digests = _all(pool.map(partial(_tried, file_digest), [files[i] for i in missing]))
-        known |= {keys[i]: digest for i, digest in zip(missing, digests, strict=True)}
-        found = {key: known[key] for key in keys}
-        if missing:
-            with suppress(OSError, RecordError):
-                self.folder.mkdir(parents=True, exist_ok=True)
-                text = json.dumps(found)
-                replace_file(memory, f"{_digest(text)}\n{text}")
-        return [found[key] for key in keys]
-
-
-def _recalled(memory: Path) -> dict[str, str]:
-    try:
-        written, _, text = regular_text(memory).partition("\n")
-    except (OSError, ValueError):
-        return {}
-    digests: dict[str, str] = json.loads(text) if _digest(text) == written else {}
+    with suppress(StoreError):
+        store.get_or_build(_KIND, inputs, write, about=f"digests of {len(files)} images")
     return digests
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _state(file: Path) -> str:
+    s = file.stat()
+    return f"{os.fspath(file)} {s.st_size}-{s.st_mtime_ns}-{s.st_ctime_ns}-{s.st_ino}"
 
 
-def _tried(ask: Callable[[Path], T], file: Path) -> T | DataError:
-    try:
-        return ask(file)
-    except OSError as error:
-        why = f"image {file}: cannot be read: {error.strerror or error}"
-        return DataError(why, remedy=COPY_AGAIN)
+def _each(
+    ask: Callable[[Path], str],
+    files: Iterable[Path],
+    mapped: Callable[..., Iterable[str | DataError]] = map,
+) -> list[str]:
+    """Ask of each file. Raises `DataError` of all that cannot be read."""
 
+    def tried(file: Path) -> str | DataError:
+        try:
+            return ask(file)
+        except OSError as error:
+            why = f"image {file}: cannot be read: {error.strerror or error}"
+            return DataError(why, remedy=COPY_AGAIN)
 
-def _all(answers: Iterable[T | DataError]) -> list[T]:
-    """Return the answers. Raises `DataError`, of all that are one."""
-    given = list(answers)
-    if refused := [one for one in given if isinstance(one, DataError)]:
+    answers = list(mapped(tried, files))
+    if refused := [one for one in answers if isinstance(one, DataError)]:
         raise unusable(refused)
-    return [one for one in given if not isinstance(one, DataError)]
+    return [one for one in answers if isinstance(one, str)]
 
 
 def unusable(errors: Sequence[DataError]) -> DataError:

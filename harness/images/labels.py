@@ -1,8 +1,7 @@
 """Which class each image has: by a label file, or by the WNID folder that it is sorted into.
 
-What a file holds is recognised by its content, whatever it is called: a reader is a function of
-the file that gives labels by stem, or `None` where it sees another kind. A class is its index
-among the sorted WNIDs, 0..999 (`synsets.py`).
+What a file holds is recognised by its content, whatever it is called. A class is its index among
+the sorted WNIDs, 0..999 (`synsets.py`).
 """
 
 from __future__ import annotations
@@ -31,18 +30,23 @@ WHAT_IS_WANTED = (
     f"put {VAL_LABEL} or {FIXRES_LABELS} beside them, Kaggle's {KAGGLE}, or the development kit's "
     f"{GROUND_TRUTH} with {synsets.META}, or name the label file: --labels=FILE"
 )
+MOST_CLASSES = 100_000  # of images of one's own
 
 # A name with spaces ends with its suffix, so that two numbers stay malformed.
 _LINE = re.compile(r"(\S+|\S.*\.(?:jpe?g|png))\s+([+-]?\d{1,9})", re.ASCII | re.IGNORECASE)
-MOST_CLASSES = 100_000  # of images of one's own
-_IMAGENET = "ILSVRC2012_val_"
 _LINE_WANTED = (
     "each line is a file name, a space and a class index: `ILSVRC2012_val_00000001.JPEG 65`"
 )
+_IMAGENET = "ILSVRC2012_val_"
 _NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 _KAGGLE_HEAD = "ImageId,PredictionString"
 _KAGGLE_LINE = re.compile(r"([^\s,]+),(n\d{8})(?:\s.*)?", re.ASCII)
+_KAGGLE_WANTED = (
+    "each line is an image, a comma and a WNID: `ILSVRC2012_val_00000001,n01751748 1 2 3 4`"
+)
 _VAL_LINE = re.compile(r"(?:\S*/)?ILSVRC2012_val_\d+\S*\s+\d+", re.ASCII)
+
+Row = tuple[str, str, int]  # where it stands, stem, class index
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,14 @@ def _texts(folder: Path) -> str:
     return f"there: {some(sorted(texts))}" if texts else "no text there"
 
 
-# Label files ---------------------------------------------------------------------------------
+def _places(folder: Path) -> Iterator[Path]:
+    """Yield where label files may lie: with the images, above them, above the folders in which
+    images are looked for, in the kit's folder.
+    """
+    above = folder.absolute().parents
+    tops = [above[name.count("/")] for name in FOLDERS if folder.absolute().match(name)]
+    for place in dict.fromkeys((folder, above[0], *tops)):
+        yield from (place, place / DEVKIT, place / DEVKIT / "data")
 
 
 def _find(layout: Layout, stems: Sequence[str], places: Sequence[Path]) -> Labels | None:
@@ -110,27 +121,15 @@ def _find(layout: Layout, stems: Sequence[str], places: Sequence[Path]) -> Label
     files += [path for path in there(VAL) if _is_val_list(path)]
     if not files and len(layout.wnids) != CLASS_COUNT:
         files = there(GROUND_TRUTH)
-    if not files:
-        return None
-    first, *others = (read(path, stems, places) for path in files)
-    for other in others:
-        differ = [name for name in stems if first.by_stem[name] != other.by_stem[name]]
+    found = [read(path, stems, places) for path in files]
+    for other in found[1:]:
+        differ = [name for name in stems if found[0].by_stem[name] != other.by_stem[name]]
         if differ:
             raise DataError(
-                f"{first.file} and {other.file} disagree on {some(differ)}",
+                f"{found[0].file} and {other.file} disagree on {some(differ)}",
                 remedy="remove the wrong one, or name the label file: --labels=FILE",
             )
-    return first
-
-
-def _places(folder: Path) -> Iterator[Path]:
-    """Yield where label files may lie: with the images, above them, above the folders in which
-    images are looked for, in the kit's folder.
-    """
-    above = folder.absolute().parents
-    tops = [above[name.count("/")] for name in FOLDERS if folder.absolute().match(name)]
-    for place in dict.fromkeys((folder, above[0], *tops)):
-        yield from (place, place / DEVKIT, place / DEVKIT / "data")
+    return found[0] if found else None
 
 
 def _is_val_list(path: Path) -> bool:
@@ -139,6 +138,9 @@ def _is_val_list(path: Path) -> bool:
         return False
     with path.open(encoding="utf-8", errors="replace") as file:
         return _VAL_LINE.match(file.readline(1000).strip()) is not None
+
+
+# Label files ---------------------------------------------------------------------------------
 
 
 def read(path: Path, stems: Sequence[str], places: Iterable[Path] = ()) -> Labels:
@@ -151,8 +153,19 @@ def read(path: Path, stems: Sequence[str], places: Iterable[Path] = ()) -> Label
             that is no class, or none for one of `stems`.
     """
     here = path.absolute().parent
-    file = _File(path, read_text(path, "label file"), (here, here / "data", here.parent, *places))
-    by_stem = next(labels for reader in READERS if (labels := reader(file)) is not None)
+    places = (here, here / "data", here.parent, *places)
+    text = read_text(path, "label file")
+    head, _, body = text.lstrip().partition("\n")
+    if path.suffix.lower() == ".json" or head.startswith("{"):
+        rows = _json_rows(path, text)
+    elif head and all(_NUMBER.fullmatch(line) for _, line in numbered_lines(text)):
+        rows = _kit_rows(path, text, places)
+    elif head.strip() == _KAGGLE_HEAD:
+        rows = _kaggle_rows(path, f"\n{body}", places)
+    else:
+        lines = parsed_lines(path, text, _LINE, _LINE_WANTED)
+        rows = ((f"line {number}", stem(match[1]), int(match[2])) for number, match in lines)
+    by_stem = _checked(path, rows)
     missing = [name for name in stems if name not in by_stem]
     if missing:
         raise DataError(
@@ -162,21 +175,11 @@ def read(path: Path, stems: Sequence[str], places: Iterable[Path] = ()) -> Label
     return Labels(path, by_stem)
 
 
-@dataclass(frozen=True)
-class _File:
-    path: Path
-    text: str
-    places: tuple[Path, ...]  # of lists of the classes
-
-
-def _json(file: _File) -> dict[str, int] | None:
+def _json_rows(path: Path, text: str) -> Iterable[Row]:
     """Guide 001's `imagenet_labels_fixres.json`: an object of stems and class indices."""
-    path = file.path
-    if path.suffix.lower() != ".json" and not file.text.lstrip().startswith("{"):
-        return None
     try:
         # As pairs: `json` would keep the last of two equal keys in silence.
-        data = json.loads(file.text, object_pairs_hook=_Pairs)
+        data = json.loads(text, object_pairs_hook=_Pairs)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON: {error}", remedy="copy the file again") from error
     remedy = 'each entry is a name and a whole number: {"ILSVRC2012_val_00000001": 65, ...}'
@@ -186,82 +189,55 @@ def _json(file: _File) -> dict[str, int] | None:
     malformed = [f"{n} is {json.dumps(v)[:60]}" for n, v in data if type(v) is not int]
     if malformed:
         raise DataError(f"labels that are no integers in {path}: {some(malformed)}", remedy=remedy)
-    return _checked(path, [(name, stem(name), value) for name, value in data])
+    return [(name, stem(name), value) for name, value in data]
 
 
 class _Pairs(list[tuple[str, Any]]):
     """A JSON object as it was written, duplicates included."""
 
 
-def _devkit_numbers(file: _File) -> dict[str, int] | None:
-    """Return the kit's `ILSVRC2012_validation_ground_truth.txt`: an ILSVRC2012_ID for each image.
+def _kit_rows(path: Path, text: str, places: Iterable[Path]) -> Iterable[Row]:
+    """The kit's `ILSVRC2012_validation_ground_truth.txt`: an ILSVRC2012_ID for each image.
 
     Line n belongs to ILSVRC2012_val_n, so that a part of the images has its labels too.
     """
-    if not all(_NUMBER.fullmatch(line) for _, line in numbered_lines(file.text)):
-        return None
-    lines = list(numbered_lines(file.text))
-    if not lines:
-        return None
+    lines = list(numbered_lines(text))
     for wanted, (number, _) in enumerate(lines, 1):
         if number != wanted:  # after which every label would be another image's
             raise DataError(
-                f"line {wanted} of {file.path} is blank: line n must be that of image n",
+                f"line {wanted} of {path} is blank: line n must be that of image n",
                 remedy="copy the file again",
             )
     outside = [
-        f"{line} (line {number})" for number, line in lines if not 1 <= int(line) <= CLASS_COUNT
+        f"{one} (line {number})" for number, one in lines if not 1 <= int(one) <= CLASS_COUNT
     ]
     if outside:
         raise DataError(
-            f"{file.path} holds bare numbers, and not only 1..{CLASS_COUNT}: {some(outside)}",
+            f"{path} holds bare numbers, and not only 1..{CLASS_COUNT}: {some(outside)}",
             remedy=f"in a file of class indices (0..999) {_LINE_WANTED}",
         )
-    order = synsets.devkit_order(file.places, file.path)
+    order = synsets.devkit_order(places, path)
     index = synsets.indices(order)
-    return {f"ILSVRC2012_val_{number:08d}": index[order[int(line) - 1]] for number, line in lines}
+    return [
+        (f"line {number}", f"{_IMAGENET}{number:08d}", index[order[int(line) - 1]])
+        for number, line in lines
+    ]
 
 
-def _kaggle(file: _File) -> dict[str, int] | None:
+def _kaggle_rows(path: Path, text: str, places: Iterable[Path]) -> Iterable[Row]:
     """Kaggle's `LOC_val_solution.csv`: an image, a comma, and for each of its boxes the WNID and
     four numbers. All boxes of an image are of one class.
     """
-    head, _, body = file.text.lstrip().partition("\n")
-    if head.strip() != _KAGGLE_HEAD:
-        return None
-    remedy = (
-        "each line is an image, a comma and a WNID: `ILSVRC2012_val_00000001,n01751748 1 2 3 4`"
-    )
-    lines = list(parsed_lines(file.path, f"\n{body}", _KAGGLE_LINE, remedy))
+    lines = list(parsed_lines(path, text, _KAGGLE_LINE, _KAGGLE_WANTED))
     wnids = sorted({match[2] for _, match in lines})
-    index = _indices(wnids, f"{file.path} has {len(wnids)} WNIDs", file.places) if lines else {}
-    entries = [(f"line {number}", stem(match[1]), index[match[2]]) for number, match in lines]
-    return _checked(file.path, entries)
+    index = _indices(wnids, f"{path} has {len(wnids)} WNIDs", places) if lines else {}
+    return [(f"line {number}", stem(match[1]), index[match[2]]) for number, match in lines]
 
 
-def _names_and_indices(file: _File) -> dict[str, int]:
-    """`val_label.txt`: lines of a file name, a space and a class index."""
-    lines = parsed_lines(file.path, file.text, _LINE, _LINE_WANTED)
-    return _checked(
-        file.path, ((f"line {number}", stem(match[1]), int(match[2])) for number, match in lines)
-    )
-
-
-READERS = (
-    _json,
-    _devkit_numbers,
-    _kaggle,
-    _names_and_indices,  # the last: what no other knows is malformed lines
-)
-
-
-def _checked(path: Path, entries: Iterable[tuple[str, str, int]]) -> dict[str, int]:
-    """Labels by stem from (where, stem, label)."""
+def _checked(path: Path, rows: Iterable[Row]) -> dict[str, int]:
     labels: dict[str, int] = {}
-    twice: list[str] = []
-    outside: list[str] = []
-    most = CLASS_COUNT
-    for where, name, label in entries:
+    twice, outside, most = [], [], CLASS_COUNT
+    for where, name, label in rows:
         if name in labels:
             twice.append(f"{name} ({where})")
         most = CLASS_COUNT if name.startswith(_IMAGENET) else MOST_CLASSES
@@ -300,13 +276,12 @@ def _with_wnids(
         index = _indices(layout.wnids, f"{layout.folder} has {layout.name}", places)
     else:
         index = {wnid: listed.by_stem[name] for name, wnid in reversed(wnids.items())}
-    by_wnid = {name: index[wnid] for name, wnid in wnids.items()}
     if listed is None:
-        return Labels(None, by_wnid)
+        return Labels(None, {name: index[wnid] for name, wnid in wnids.items()})
     differ = [
-        f"{name} in {wnids[name]} ({label}) has {listed.by_stem[name]}"
-        for name, label in by_wnid.items()
-        if listed.by_stem[name] != label
+        f"{name} in {wnid} ({index[wnid]}) has {listed.by_stem[name]}"
+        for name, wnid in wnids.items()
+        if listed.by_stem[name] != index[wnid]
     ]
     if differ:
         raise DataError(

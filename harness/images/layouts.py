@@ -1,15 +1,11 @@
-"""Recognise how image files lie in a folder.
-
-A recogniser is a function of a folder that gives the images in it, or `None` where it sees
-another layout. It raises `DataError` where it knows the layout and something in it is wrong.
-"""
+"""Recognise how image files lie in a folder: ImageNet's two ways, and two of one's own."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +36,7 @@ class Layout:
     """The image files of a folder.
 
     name: the layout in words.
-    paths: sorted by file name; names are unique, also without their suffix.
+    paths: sorted by file name, which is unique, also without its suffix; with `classes` by class.
     wnids: every class, sorted, that folders have (those without an image included) or that all
         file names have; empty where neither say the classes.
     classes: names of class folders of one's own, sorted as torchvision's `ImageFolder` does.
@@ -55,11 +51,9 @@ class Layout:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the images: of their files, with the folder of the class where it says that."""
-        names = (path.name for path in self.paths)
-        return tuple(
-            f"{path.parent.name}/{name}" if self.classes else name
-            for path, name in zip(self.paths, names, strict=True)
-        )
+        if self.classes:
+            return tuple(f"{path.parent.name}/{path.name}" for path in self.paths)
+        return tuple(path.name for path in self.paths)
 
 
 def find(root: Path) -> Layout:
@@ -75,46 +69,31 @@ def find(root: Path) -> Layout:
     places = (root / name for name in (".", *FOLDERS))
     # One folder under two names, by a link, is one folder.
     folders = tuple({place.resolve(): place for place in places if place.is_dir()}.values())
-    layouts = [
-        layout
-        for folder in folders
-        for recognise in (flat, wnid_folders)
-        if (layout := recognise(folder)) is not None
-    ]
-    # Last: a picture of a README beside val/ is no data set, nor is a folder of thumbnails.
+    found = [one for place in folders for one in (_flat(place), _wnid_folders(place)) if one]
+    # Last, and flat folders after class folders: a picture of a README is no data set.
     refused: list[DataError] = []
-    for recognise in (own, class_folders):
-        layouts = layouts or list(_usable(recognise, folders, refused))
-    if refused and not layouts:
+    for recognise in (_class_folders, _own):
+        for place in () if found else folders:
+            try:
+                found += [one for one in (recognise(place),) if one]
+            except DataError as error:
+                refused.append(error)
+    if refused and not found:
         raise refused[0]
-    if not layouts:
-        looked = ", nor in ".join(f"{folder}, which holds {_content(folder)}" for folder in folders)
+    if not found:
+        looked = ", nor in ".join(f"{place}, which holds {_content(place)}" for place in folders)
         raise DataError(f"no known layout of images in {looked}", remedy=WHAT_IS_WANTED)
-    if len(layouts) > 1:
-        listed = ", ".join(f"{layout.folder} ({layout.name})" for layout in layouts)
+    if len(found) > 1:
+        listed = ", ".join(f"{layout.folder} ({layout.name})" for layout in found)
         raise DataError(
             f"images in more than one place: {listed}",
             remedy="name the one that is meant, or sort the rest of the images too",
         )
-    return layouts[0]
+    return found[0]
 
 
-def _usable(
-    recognise: Callable[[Path], Layout | None], folders: Iterable[Path], refused: list[DataError]
-) -> Iterator[Layout]:
-    """Yield the layouts that can be used; why others cannot goes into `refused`."""
-    for folder in folders:
-        try:
-            layout = recognise(folder)
-        except DataError as error:
-            refused.append(error)
-        else:
-            if layout is not None:
-                yield layout
-
-
-def flat(folder: Path) -> Layout | None:
-    """`ILSVRC2012_val_*.JPEG` in one folder, as all five guides have them.
+def _flat(folder: Path) -> Layout | None:
+    """Return `ILSVRC2012_val_*.JPEG` in one folder, as all five guides have them.
 
     In Hugging Face's archive each name has its WNID: `ILSVRC2012_val_00000001_n01751748.JPEG`.
     """
@@ -127,24 +106,22 @@ def flat(folder: Path) -> Layout | None:
     return Layout(folder, _counted(wnids, "WNID{} in the file names"), paths, tuple(wnids))
 
 
-def own(folder: Path) -> Layout | None:
-    """Return the images of a folder, whatever they are called: a data set of one's own."""
-    paths = _images(folder, [folder])
-    return Layout(folder, "flat folder of your own images", paths) if paths else None
+def _wnid_folders(folder: Path) -> Layout | None:
+    """Return the images sorted into folders named by WNID, as torchvision's `ImageNet` has them."""
+    names = sorted(e.name for e in entries(folder) if WNID.fullmatch(e.name) and e.is_dir())
+    paths = _images(folder, [folder / name for name in names])
+    if not paths:
+        return None
+    _refuse_left_out(folder, names)
+    return Layout(folder, _counted(names, "WNID folder{}"), paths, tuple(names))
 
 
-def class_folders(folder: Path) -> Layout | None:
+def _class_folders(folder: Path) -> Layout | None:
     """Return the images of one's own that are sorted into a folder for each class.
 
     Images of two classes may have the same name.
     """
-    found = [e for e in entries(folder) if e.is_dir() and not e.name.startswith(".")]
-    if broken := [_printable(e.name) for e in found if _printable(e.name) != e.name]:
-        raise DataError(
-            f"class folders in {folder} have names that are not UTF-8: {some(broken)}",
-            remedy="rename them",
-        )
-    names = sorted(entry.name for entry in found)
+    names = sorted(e.name for e in entries(folder) if e.is_dir() and not e.name.startswith("."))
     images = {name: _images(folder, [folder / name], own=True) for name in names}
     if not any(images.values()):
         return None
@@ -153,12 +130,7 @@ def class_folders(folder: Path) -> Layout | None:
             f"{len(empty)} of {len(names)} class folders in {folder} have no image: {some(empty)}",
             remedy="put images into them, or take them away: each folder is a class",
         )
-    if left_out := sorted(_left_out(folder, names)):
-        raise DataError(
-            f"{len(left_out)} images in the class folders of {folder} are no JPEG or PNG, or lie "
-            f"in folders below: {some(left_out)}",
-            remedy="convert them, move them into the folder of their class, or take them away",
-        )
+    _refuse_left_out(folder, names)
     if len(names) < 2:
         raise DataError(
             f"{folder} has one class folder alone, {names[0]}: two classes are the least",
@@ -168,24 +140,10 @@ def class_folders(folder: Path) -> Layout | None:
     return Layout(folder, f"{len(names)} class folders", paths, classes=tuple(names))
 
 
-def _left_out(root: Path, names: Iterable[str]) -> Iterator[str]:
-    """Yield images that torchvision's `ImageFolder` would take and that are not taken here."""
-    for name in names:
-        for place, folders, files in os.walk(root / name):
-            folders[:] = [one for one in folders if not one.startswith(".")]
-            suffixes = _OTHERS if Path(place) == root / name else (*_SUFFIXES, *_OTHERS)
-            for file in files:
-                if file.lower().endswith(suffixes) and not file.startswith("."):
-                    yield _printable(os.path.relpath(os.path.join(place, file), root))
-
-
-def wnid_folders(folder: Path) -> Layout | None:
-    """Return the images sorted into folders named by WNID, as torchvision's `ImageNet` has them."""
-    names = sorted(e.name for e in entries(folder) if WNID.fullmatch(e.name) and e.is_dir())
-    paths = _images(folder, [folder / name for name in names])
-    if not paths:
-        return None
-    return Layout(folder, _counted(names, "WNID folder{}"), paths, tuple(names))
+def _own(folder: Path) -> Layout | None:
+    """Return the images of a folder, whatever they are called: a data set of one's own."""
+    paths = _images(folder, [folder])
+    return Layout(folder, "flat folder of your own images", paths) if paths else None
 
 
 def _counted(names: Sequence[str], what: str) -> str:
@@ -208,8 +166,8 @@ def plain(name: str) -> str:
 
 
 def stem(name: str) -> str:
-    """An image's plain name without its folder and suffix: up to the first dot, as the guides cut
-    it.
+    """Return an image's plain name without folder and suffix: up to the first dot, as the guides
+    cut it.
     """
     return plain(name.rsplit("/", 1)[-1]).split(".", 1)[0]
 
@@ -221,7 +179,7 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _images(root: Path, folders: Sequence[Path], *, own: bool = False) -> tuple[Path, ...]:
-    """Every image of some folders, sorted by name. A name that begins with a dot is no image.
+    """Return every image of some folders, sorted by name; one that begins with a dot is none.
 
     own: of one's own classes, whose images no label file names without their suffix.
     """
@@ -232,6 +190,7 @@ def _images(root: Path, folders: Sequence[Path], *, own: bool = False) -> tuple[
         if entry.name.lower().endswith(_SUFFIXES) and not entry.name.startswith(".")
     ]
     images.sort(key=lambda entry: (entry.name, entry.path))
+    names = {entry.path: os.path.relpath(entry.path, root) for entry in images}
     stems = Counter(() if own else (stem(entry.name) for entry in images))
     faults = {
         "are no files, but a folder or a broken link": (
@@ -244,7 +203,7 @@ def _images(root: Path, folders: Sequence[Path], *, own: bool = False) -> tuple[
             "trained on says nothing",
         ),
         "have names that are not UTF-8": (  # names go into records, which are text
-            [entry for entry in images if _printable(entry.name) != entry.name],
+            [entry for entry in images if not _is_text(names[entry.path])],
             "rename them in UTF-8",
         ),
         "have the same name, apart from the suffix": (
@@ -254,12 +213,34 @@ def _images(root: Path, folders: Sequence[Path], *, own: bool = False) -> tuple[
     }
     for what, (wrong, remedy) in faults.items():
         if wrong:
-            names = [_printable(os.path.relpath(entry.path, root)) for entry in wrong]
+            listed = some([_printable(names[entry.path]) for entry in wrong])
             raise DataError(
-                f"{len(wrong)} of {len(images)} images in {root} {what}: {some(names)}",
-                remedy=remedy,
+                f"{len(wrong)} of {len(images)} images in {root} {what}: {listed}", remedy=remedy
             )
     return tuple(Path(entry.path) for entry in images)
+
+
+def _refuse_left_out(root: Path, names: Sequence[str]) -> None:
+    """Refuse images that torchvision's `ImageFolder` would take and that are not taken here."""
+    if left_out := sorted(path for name in names for path in _left_out(root, name)):
+        raise DataError(
+            f"{len(left_out)} images in the class folders of {root} are no JPEG or PNG, or lie "
+            f"in folders below: {some(left_out)}",
+            remedy="convert them, move them into the folder of their class, or take them away",
+        )
+
+
+def _left_out(root: Path, name: str) -> Iterator[str]:
+    for place, folders, files in os.walk(root / name):
+        folders[:] = [one for one in folders if not one.startswith(".")]
+        suffixes = _OTHERS if Path(place) == root / name else (*_SUFFIXES, *_OTHERS)
+        for file in files:
+            if file.lower().endswith(suffixes) and not file.startswith("."):
+                yield _printable(os.path.relpath(os.path.join(place, file), root))
+
+
+def _is_text(name: str) -> bool:
+    return _printable(name) == name
 
 
 def _printable(name: str) -> str:

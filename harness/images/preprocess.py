@@ -15,8 +15,8 @@ import stat
 import threading
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -56,8 +56,7 @@ _FILTERS = {
 }
 
 
-@dataclass(frozen=True)
-class Geometry:
+class Geometry(NamedTuple):
     """The origin of a crop's pixels, in pixels.
 
     resized: width and height after the resize.
@@ -72,9 +71,7 @@ class Geometry:
 def geometry(pre: Preprocessing, width: int, height: int) -> Geometry:
     """Compute what `pre` does to an image of `width` x `height` pixels; no pixel is touched.
 
-    Raises:
-        DataError: the sides differ by more than `MAX_ASPECT` to one, or the resized image has no
-            width left.
+    Raises `DataError` past `MAX_ASPECT` to one, or where the resized image has no width left.
     """
     if not 0 < max(width, height) <= MAX_ASPECT * min(width, height):
         raise DataError(
@@ -102,9 +99,7 @@ def crop(image: Image.Image, pre: Preprocessing) -> UInt8:
     """Crop an image in any mode of 8 bits to `uint8[S, S, 3]`, RGB.
 
     The EXIF orientation is ignored, as in the guides' scripts and in the published figures.
-
-    Raises:
-        DataError: as `geometry`, or pixels that cannot be decoded or have more than 8 bits.
+    Raises `DataError` as `geometry`, or for pixels that cannot be decoded or have more than 8 bits.
     """
     return _despite_warnings(lambda: _crop(image, pre))
 
@@ -115,9 +110,7 @@ def load_crop(path: Path, pre: Preprocessing, sha256: str = "") -> UInt8:
     sha256: what is known of the file, in hex: the bytes that are decoded must be these.
 
     Raises:
-        DataError: names the file when it is absent, not a regular file, empty, truncated, not an
-            image, of more than `MAX_PIXELS` pixels or 8 bits, or of a shape that `geometry`
-            refuses; or when it is no longer what `sha256` says.
+        DataError: names the file that cannot be used, or is no longer what `sha256` says.
     """
     try:
         data = _bytes(path)
@@ -152,9 +145,6 @@ def normalize_into(crops: UInt8, table: Float32, out: Float32) -> None:
 
     Every value comes from the table, so the result is exact on any processor. Runs in threads:
     NumPy holds the interpreter's lock for little of the time.
-
-    Raises:
-        ValueError: shapes that do not fit together.
     """
     # `take` wants wide indices. Widening into one small buffer that stays in the cache is faster
     # than letting it make a new one for each plane. No byte is past 255: `wrap`, the mode with
@@ -168,10 +158,7 @@ def normalize_into(crops: UInt8, table: Float32, out: Float32) -> None:
 
 def write_into(crops: UInt8, table: Float32, out: npt.NDArray[np.float32 | np.uint8]) -> None:
     """Write crops into a model's input: as they lie where it is `uint8[N, S, S, 3]` and the model
-    normalises, else as `normalize_into`.
-
-    Raises:
-        ValueError: shapes that do not fit together.
+    normalises, else as `normalize_into`. Raises `ValueError` for shapes that do not fit together.
     """
     if out.dtype == np.float32:
         normalize_into(crops, table, out.view(np.float32))
@@ -237,19 +224,8 @@ def _bytes(path: Path) -> bytes:
 
 
 def _load(data: bytes, pre: Preprocessing) -> UInt8:
-    with _open(data) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise _too_large()
-        lost = len(data) - len(data.rstrip(b"\0"))
-        # Zeros decode to some picture: neither libjpeg nor Pillow says a word.
-        if image.format == "JPEG" and lost >= LOST_TAIL and not data.endswith(_END, 0, -lost):
-            raise DataError(f"its last {lost:,} bytes are zeros: a copy that was cut off")
-        return _crop(image, pre)
-
-
-def _open(data: bytes) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large() from error
     except UnidentifiedImageError as error:
@@ -258,6 +234,14 @@ def _open(data: bytes) -> Image.Image:
         raise
     except Exception as error:  # Pillow's parsers of headers raise whatever they stumble over.
         raise DataError(f"a header that cannot be read: {_reason(error)}") from error
+    with image:
+        if image.width * image.height > MAX_PIXELS:
+            raise _too_large()
+        lost = len(data) - len(data.rstrip(b"\0"))
+        # Zeros decode to some picture: neither libjpeg nor Pillow says a word.
+        if image.format == "JPEG" and lost >= LOST_TAIL and not data.endswith(_END, 0, -lost):
+            raise DataError(f"its last {lost:,} bytes are zeros: a copy that was cut off")
+        return _crop(image, pre)
 
 
 _WARNINGS = threading.Lock()

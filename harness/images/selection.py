@@ -31,11 +31,8 @@ class ChosenImages:
 def find_images(root: Path, labels: Path | None, selection: Selection) -> ChosenImages:
     """Find a real set, check it, choose a part and look at each chosen file.
 
-    One way for a run, a plan and a look, so that none calls fine what another refuses.
-
-    Raises:
-        DataError: as `dataset.find_image_set`, `dataset.check`, `choose` and
-            `dataset.check_files`.
+    One way for a run, a plan and a look, so that none calls fine what another refuses. Raises
+    `DataError` as each of these steps.
     """
     whole = dataset.find_image_set(root, labels)
     findings = dataset.check(whole)  # before a part is chosen: counts tell more about all
@@ -45,11 +42,8 @@ def find_images(root: Path, labels: Path | None, selection: Selection) -> Chosen
 
 
 def choose(image_set: ImageSet, selection: Selection) -> ImageSet:
-    """Return the chosen images, sorted by name.
-
-    Raises:
-        DataError: fewer images than a sample takes, a list that cannot be read, that is empty,
-            or that has a name twice or one that no image has.
+    """Return the chosen images, sorted by name. Raises `DataError` for a sample of more than there
+    are, and for a list that is empty, has a name twice, or one that no image has.
     """
     if selection.sample is not None:
         return image_set.part(_sampled(image_set, selection.sample, selection.seed))

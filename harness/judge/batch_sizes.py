@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from harness.base.errors import ProvenanceError, some
-from harness.base.terms import WHOLE_SET, Provenance
+from harness.base.terms import WHOLE_SET, Provenance, VerdictKind
 from harness.judge import statistics
 from harness.judge.accuracy import images_to_decide
-from harness.judge.shared import Decision, Figures, decide, upwards
+from harness.judge.shared import Figures, decide, upwards
 from harness.judge.statistics import Interval, Paired
 from harness.judge.wording import counted, joined, problems_text, would_decide
 from harness.records.measurements import FLIPS_KEPT, Problem, ProblemCode
@@ -68,117 +68,110 @@ def judge_batch_sizes(passes: Mapping[int, BatchPass], *, note: str = "") -> Ver
         return Verdict(
             "FAIL", sentence, "batch-sizes", "points", None, reference, _ALLOWED, tuple(problems)
         )
-    table = _compare(passes)
-    right, images = table.right, table.images
-    worst, best = min(right, key=right.__getitem__), max(right, key=right.__getitem__)
-    points = Fraction(100 * (right[best] - right[worst]), images)
-    decision: Decision = "PASS" if points <= statistics.exact(TOLERANCE_POINTS) else "FAIL"
-    smallest, interval, more = points, None, ""
-    figures: Figures = {
-        FigureName.IMAGES: images,
-        FigureName.DIFFERENCE_POINTS: round(float(points), 4),
-        FigureName.TOLERANCE_POINTS: TOLERANCE_POINTS,
-        FigureName.FLIPS: len(table.flipped),
-        FigureName.FLIPS_EXCUSED: len(table.rounding),
-    }
-    if provenance == "real" and images != WHOLE_SET:
-        worst, best, pairs, interval = _furthest(passes, table)
-        decision = decide(interval, TOLERANCE_POINTS, "both")
-        smallest = statistics.exact(interval[1])
-        figures[FigureName.DIFFERENCE_INTERVAL] = (round(interval[0], 4), round(interval[1], 4))
-        if decision == "INCONCLUSIVE":
-            enough = images_to_decide(pairs, TOLERANCE_POINTS, "both", CONFIDENCE)
-            figures[FigureName.IMAGES_TO_DECIDE] = enough or WHOLE_SET
-            more = would_decide(enough)
-    figures[FigureName.SMALLEST_POINTS] = upwards(smallest)
+    table = _Table(passes)
+    part = provenance == "real" and table.images != WHOLE_SET
+    kind, sentence, figures = (_compare_parts if part else _compare_wholes)(table)
     return Verdict(
-        kind="RECORDED" if decision == "INCONCLUSIVE" else decision,
-        sentence=joined(_compared(decision, table, worst, best, interval), more, note),
+        kind=kind,
+        sentence=joined(sentence, note),
         rule="batch-sizes",
         unit="points",
-        measured=float(points),
+        measured=float(table.points),
         reference=reference,
         allowed=_ALLOWED,
-        figures=figures,
+        figures={
+            FigureName.IMAGES: table.images,
+            FigureName.DIFFERENCE_POINTS: round(float(table.points), 4),
+            FigureName.TOLERANCE_POINTS: TOLERANCE_POINTS,
+            FigureName.FLIPS: len(table.flipped),
+            FigureName.FLIPS_EXCUSED: len(table.rounding),
+            **figures,
+        },
         top1_by_batch_size=table.top1,
-        batch_flips=_flips(passes, table),
+        batch_flips=tuple(map(table.flip, table.flipped[:FLIPS_KEPT])),
     )
 
 
-@dataclass(frozen=True)
 class _Table:
-    """What several batch sizes say of the same images."""
+    """What several batch sizes say of the same images.
 
-    images: int
-    flipped: tuple[str, ...]  # images whose predictions differ
-    rounding: frozenset[str]  # of these, within rounding
-    right: Mapping[int, int]  # images, without those within rounding, by batch size
-    top1: Mapping[int, float]  # percent of all images, by batch size
-
-
-def _compare(passes: Mapping[int, BatchPass]) -> _Table:
-    ordered = dict(sorted(passes.items()))
-    names = next(iter(ordered.values())).predictions
-    flipped = tuple(
-        name for name in names if len({one.predictions[name].best for one in passes.values()}) > 1
-    )
-    excused = {name for one in passes.values() if one.provenance != "real" for name in one.excused}
-    rounding = excused.intersection(flipped)
-    every = {size: one.right(names) for size, one in ordered.items()}
-    right = {size: every[size] - one.right(rounding) for size, one in ordered.items()}
-    top1 = {size: round(100.0 * count / len(names), 4) for size, count in every.items()}
-    return _Table(len(names), flipped, frozenset(rounding), right, top1)
-
-
-def _furthest(passes: Mapping[int, BatchPass], table: _Table) -> tuple[int, int, Paired, Interval]:
-    """Return the two sizes that fail by most; where none do, those furthest from a PASS.
-
-    They are the worse one, the better one, their pairs, and the interval of the better one's lead
-    in points.
+    flipped: images whose predictions differ; `rounding`: of these, within rounding. right: images,
+    without those within rounding, by batch size. top1: percent of all images. worst and best: the
+    sizes that differ by most, which is `points`.
     """
 
-    def compare(one: int, other: int) -> tuple[int, int, Paired, Interval]:
-        worst, best = sorted((one, other), key=table.right.__getitem__)
-        ours, theirs = passes[worst].predictions, passes[best].predictions
-        only_worst = sum(ours[name].right and not theirs[name].right for name in table.flipped)
-        only_best = only_worst + table.right[best] - table.right[worst]
-        pairs = Paired(table.images, table.right[worst] - only_worst, only_worst, only_best)
-        return worst, best, pairs, pairs.interval(CONFIDENCE)
+    def __init__(self, passes: Mapping[int, BatchPass]) -> None:
+        self.passes = dict(sorted(passes.items()))
+        every = self.passes.values()
+        names = next(iter(every)).predictions
+        self.images = len(names)
+        self.flipped = [n for n in names if len({one.predictions[n].best for one in every}) > 1]
+        excused = {name for one in every if one.provenance != "real" for name in one.excused}
+        self.rounding = excused.intersection(self.flipped)
+        right = {size: one.right(names) for size, one in self.passes.items()}
+        self.top1 = {n: round(100.0 * count / self.images, 4) for n, count in right.items()}
+        self.right = {n: count - passes[n].right(self.rounding) for n, count in right.items()}
+        self.worst, self.best = (choose(right, key=self.right.__getitem__) for choose in (min, max))
+        self.points = Fraction(100 * (self.right[self.best] - self.right[self.worst]), self.images)
 
-    every = itertools.starmap(compare, itertools.combinations(sorted(passes), 2))
-    return max(every, key=lambda two: (two[3][0] > TOLERANCE_POINTS, two[3][1]))
+    def pairs(self, worst: int, best: int) -> Paired:
+        """Return who of two sizes was right on how many images."""
+        ours, theirs = self.passes[worst].predictions, self.passes[best].predictions
+        only_worst = sum(ours[name].right and not theirs[name].right for name in self.flipped)
+        only_best = only_worst + self.right[best] - self.right[worst]
+        return Paired(self.images, self.right[worst] - only_worst, only_worst, only_best)
 
-
-def _compared(
-    decision: Decision, table: _Table, worst: int, best: int, interval: Interval | None
-) -> str:
-    """Compare two batch sizes in a sentence; `interval` in points, None on the whole set."""
-    lost, images = table.right[best] - table.right[worst], table.images
-    on = known = ""
-    if interval is not None:
-        on = f" on {counted(images)}"
-        known = f", 99.9 % interval {interval[0]:+.2f} to {interval[1]:+.2f}"
-    verb = {"FAIL": "differ", "PASS": "agree", "INCONCLUSIVE": "are not decided"}[decision]
-    names = f" ({some(table.flipped)})" if table.flipped else ""
-    rounding = f", {len(table.rounding)} of these within rounding" if table.rounding else ""
-    fewer = f"{worst} is right on {counted(lost)} of {images} less than {best}"
-    difference = fewer if lost else "all are right on as many images"
-    return (
-        f"batch sizes {verb}{on}: {difference}, "
-        f"{100.0 * lost / images:.2f} points{known}, allowed {TOLERANCE_POINTS:g}; "
-        f"{len(table.flipped)} of {images} predictions differ{names}{rounding}"
-    )
-
-
-def _flips(passes: Mapping[int, BatchPass], table: _Table) -> tuple[BatchFlip, ...]:
-    """Return the first images that batch sizes classify differently."""
-    flips = []
-    for name in table.flipped[:FLIPS_KEPT]:
-        said = {size: passes[size].predictions[name] for size in sorted(passes)}
-        label = next(iter(said.values())).label
+    def flip(self, name: str) -> BatchFlip:
+        """Return an image that batch sizes classify differently."""
+        said = {size: one.predictions[name] for size, one in self.passes.items()}
         answers = {size: BatchAnswer(one.best, one.score) for size, one in said.items()}
-        flips.append(BatchFlip(name, label, name in table.rounding, answers))
-    return tuple(flips)
+        return BatchFlip(name, next(iter(said.values())).label, name in self.rounding, answers)
+
+    def sentence(self, verb: str, worst: int, best: int, on: str = "", known: str = "") -> str:
+        """Compare two batch sizes."""
+        lost, images = self.right[best] - self.right[worst], self.images
+        names = f" ({some(self.flipped)})" if self.flipped else ""
+        rounding = f", {len(self.rounding)} of these within rounding" if self.rounding else ""
+        fewer = f"{worst} is right on {counted(lost)} of {images} less than {best}"
+        return (
+            f"batch sizes {verb}{on}: {fewer if lost else 'all are right on as many images'}, "
+            f"{100.0 * lost / images:.2f} points{known}, allowed {TOLERANCE_POINTS:g}; "
+            f"{len(self.flipped)} of {images} predictions differ{names}{rounding}"
+        )
+
+
+def _compare_wholes(table: _Table) -> tuple[VerdictKind, str, Figures]:
+    kind: VerdictKind = "PASS" if table.points <= statistics.exact(TOLERANCE_POINTS) else "FAIL"
+    sentence = table.sentence("agree" if kind == "PASS" else "differ", table.worst, table.best)
+    return kind, sentence, {FigureName.SMALLEST_POINTS: upwards(table.points)}
+
+
+def _compare_parts(table: _Table) -> tuple[VerdictKind, str, Figures]:
+    """Go by the two sizes that fail by most; where none do, by those furthest from a PASS."""
+
+    def furthest(two: tuple[Interval, int, int, Paired]) -> tuple[bool, float]:
+        (low, high), *_ = two
+        return low > TOLERANCE_POINTS, high
+
+    every = []
+    for two in itertools.combinations(table.passes, 2):
+        worst, best = sorted(two, key=table.right.__getitem__)
+        pairs = table.pairs(worst, best)
+        every.append((pairs.interval(CONFIDENCE), worst, best, pairs))
+    (low, high), worst, best, pairs = max(every, key=furthest)
+    decision, more = decide((low, high), TOLERANCE_POINTS, "both"), ""
+    figures: Figures = {
+        FigureName.DIFFERENCE_INTERVAL: (round(low, 4), round(high, 4)),
+        FigureName.SMALLEST_POINTS: upwards(statistics.exact(high)),
+    }
+    if decision == "INCONCLUSIVE":
+        enough = images_to_decide(pairs, TOLERANCE_POINTS, "both", CONFIDENCE)
+        figures[FigureName.IMAGES_TO_DECIDE] = enough or WHOLE_SET
+        more = would_decide(enough)
+    verb = {"FAIL": "differ", "PASS": "agree", "INCONCLUSIVE": "are not decided"}[decision]
+    on, known = f" on {counted(table.images)}", f", 99.9 % interval {low:+.2f} to {high:+.2f}"
+    kind: VerdictKind = "RECORDED" if decision == "INCONCLUSIVE" else decision
+    return kind, joined(table.sentence(verb, worst, best, on, known), more), figures
 
 
 def _provenance(passes: Mapping[int, BatchPass]) -> Provenance:
@@ -191,17 +184,18 @@ def _provenance(passes: Mapping[int, BatchPass]) -> Provenance:
 
 def _other_images(passes: Mapping[int, BatchPass]) -> list[Problem]:
     """Return what sizes do not share with the smallest one: images or labels."""
-    size, *others = sorted(passes)
-
-    def different(other: int) -> list[str]:
-        ours, theirs = (
-            {(name, answer.label) for name, answer in one.predictions.items()}
-            for one in (passes[size], passes[other])
-        )
-        return sorted({name for name, _ in ours ^ theirs})
-
+    known = {
+        size: {(name, answer.label) for name, answer in one.predictions.items()}
+        for size, one in sorted(passes.items())
+    }
+    first, *others = known
     return [
-        Problem.named(ProblemCode.BATCH_IMAGES, names, size=size, other=other)
+        Problem.named(
+            ProblemCode.BATCH_IMAGES,
+            sorted({name for name, _ in known[first] ^ known[other]}),
+            size=first,
+            other=other,
+        )
         for other in others
-        if (names := different(other))
+        if known[first] != known[other]
     ]

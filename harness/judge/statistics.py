@@ -249,11 +249,11 @@ def percentile(ordered: Sequence[float], p: float) -> float:
 def spread(samples: Sequence[float]) -> dict[str, float]:
     """`median_ms`, `p99_ms`, `min_ms`, `max_ms` and `cv_percent` of single executions."""
     ordered = sorted(samples)
-    mean = fmean(ordered)
+    deviation = stdev(ordered) if len(ordered) > 1 else 0.0
     return {
         "median_ms": median(ordered),
         "p99_ms": percentile(ordered, 99.0),
         "min_ms": ordered[0],
         "max_ms": ordered[-1],
-        "cv_percent": 100.0 * stdev(ordered) / mean if len(ordered) > 1 else 0.0,
+        "cv_percent": 100.0 * deviation / fmean(ordered),
     }

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from statistics import median
 
 from harness.base import precision
@@ -81,13 +83,13 @@ def judge_baseline(
     }
     if differences:
         figures[FigureName.SETUP_DIFFERENCES] = tuple(differences)
-    return _judge_speed(
-        measurement,
+    draft = Verdict(
+        kind="FAIL",
+        sentence=f"{apart(fps, floor, baseline.fps)} fps against {decimal(baseline.fps)} "
+        f"({baseline.source}), at least {asked} is asked for",
         rule="throughput-baseline",
-        fps=fps,
-        judged=fps,
-        floor=floor,
-        whole=baseline.fps,
+        unit="fps",
+        measured=fps,
         reference=Reference(
             kind="baseline",
             value=baseline.fps,
@@ -97,18 +99,16 @@ def judge_baseline(
             provenance=baseline.provenance,
             editions=_editions(baseline, measurement),
         ),
-        compared=f"{apart(fps, floor, baseline.fps)} fps against {decimal(baseline.fps)} "
-        f"({baseline.source}), at least {asked} is asked for",
         allowed=f"the baseline less {baseline.tolerance_percent:g} %",
         figures=figures,
-        uncounted=uncounted,
-        note=joined(
-            note,
-            f"not alike: {', '.join(differences)}" if differences else "",
-            f"also published: {others}" if others else "",
-            _idleness(measurement),
-        ),
     )
+    notes = (
+        note,
+        f"not alike: {', '.join(differences)}" if differences else "",
+        f"also published: {others}" if others else "",
+        _idleness(measurement),
+    )
+    return _decided(measurement, draft, fps, floor, baseline.fps, uncounted, notes)
 
 
 def judge_eager_speed(
@@ -125,18 +125,16 @@ def judge_eager_speed(
     share, width = 1.0 - tolerance_percent / 100.0, measurement.half_width_percent
     times = apart(eager.ratio, share, digits=min(3, precision.digits(width)))
     source = f"eager PyTorch on this host, {eager.memory_format}"
-    return _judge_speed(
-        measurement,
-        rule="throughput-rehearsal",
-        fps=fps,
-        judged=eager.ratio,
-        floor=share,
-        whole=1.0,
-        ratio=eager.ratio,
-        reference=Reference("eager-speed", eager_fps, "fps", source, "", "rehearsal"),
-        compared=f"{times} times eager PyTorch by CPU time ({eager.memory_format}, one thread "
+    draft = Verdict(
+        kind="FAIL",
+        sentence=f"{times} times eager PyTorch by CPU time ({eager.memory_format}, one thread "
         f"each), at least {share:g} times is asked for; by the clock {apart(fps)} fps beside "
         f"eager's {apart(eager_fps)}",
+        rule="throughput-rehearsal",
+        unit="fps",
+        measured=fps,
+        ratio=eager.ratio,
+        reference=Reference("eager-speed", eager_fps, "fps", source, "", "rehearsal"),
         allowed=f"eager PyTorch's speed less {tolerance_percent:g} %",
         figures={
             FigureName.EAGER_FPS: round(eager_fps, 3),
@@ -147,6 +145,7 @@ def judge_eager_speed(
             FigureName.RATIO_HALF_WIDTH: round(width, 3),
         },
     )
+    return _decided(measurement, draft, eager.ratio, share, 1.0)
 
 
 def record_speed(
@@ -192,14 +191,7 @@ def _editions(baseline: Baseline | None, measurement: ThroughputMeasurement) -> 
     """Return what is published for the case, of the measurement's own provenance."""
     published = (baseline, *baseline.others) if baseline is not None else ()
     return tuple(
-        Edition(
-            fps=one.fps,
-            unit=one.unit,
-            source=one.source,
-            date=one.edition,
-            toolchain=one.toolchain,
-            flags=one.compiler_flags,
-        )
+        Edition(one.fps, one.unit, one.source, one.edition, one.toolchain, one.compiler_flags)
         for one in published
         if one.provenance == measurement.provenance
     )
@@ -208,40 +200,31 @@ def _editions(baseline: Baseline | None, measurement: ThroughputMeasurement) -> 
 # What the rules share ----------------------------------------------------------------------
 
 
-def _judge_speed(
+def _decided(
     measurement: ThroughputMeasurement,
-    *,
-    rule: str,
-    fps: float,
-    judged: float,
+    draft: Verdict,
+    value: float,
     floor: float,
     whole: float,
-    reference: Reference,
-    compared: str,
-    allowed: str,
-    figures: Figures,
-    ratio: float | None = None,
     uncounted: str = "",
-    note: str = "",
+    notes: Sequence[str] = (),
 ) -> Verdict:
-    """Judge `judged`, fps or a ratio, by its `floor`, a share of `whole`. `uncounted`: why the
-    reference counts other chips.
+    """Return a draft with what it comes to: `value`, fps or a ratio, against `floor`, a share of
+    `whole`. `uncounted`: why the reference counts other chips.
     """
-    problems, figures = _problems(measurement), {**_timing_figures(measurement), **figures}
+    problems, figures = _problems(measurement), {**_timing_figures(measurement), **draft.figures}
     kind: VerdictKind = "FAIL"
     sentence = problems_text(problems)
     if not problems:
-        kind, why, decisive = _decide(measurement, judged, floor, uncounted)
+        kind, why, decisive = _decide(measurement, value, floor, uncounted)
         if decisive is not None:
             short = max(0.0, 100.0 * (1.0 - decisive / whole))
             figures[FigureName.SMALLEST_PERCENT] = math.ceil(1000 * short) / 1000
         if kind == "INCONCLUSIVE":
             why = f"this decides nothing: {why}"
         slow = "too slow: " if kind == "FAIL" else ""
-        sentence = joined(slow + compared, why, note, *_remarks(measurement))
-    return Verdict(
-        kind, sentence, rule, "fps", fps, reference, allowed, problems, figures, ratio=ratio
-    )
+        sentence = joined(slow + draft.sentence, why, *notes, *_remarks(measurement))
+    return replace(draft, kind=kind, sentence=sentence, problems=problems, figures=figures)
 
 
 def _decide(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,23 +28,15 @@ from harness.records.measurements import (
     ProblemCode,
     Scores,
 )
-from harness.stages.inference import Int32, Names, Predictions, best, finite
+from harness.stages.inference import Names, Predictions, best, finite
 from harness.targets.protocol import Float32
+
+Index = npt.NDArray[np.int64]
 
 # Classes are taken for each other in turn where each has so many images, and this share of all
 # images has one class for each label: confusion is not as regular.
 CLASS_IMAGES = 3
 SAME_CLASS = 0.8
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows of a batch, joined to their images: `index` in the set, and logits `float32[n, C]`."""
-
-    index: npt.NDArray[np.int64]
-    logits: Float32
-    best: Int32  # the five best classes
-    finite: npt.NDArray[np.bool_]
 
 
 class Tally:
@@ -67,7 +59,7 @@ class Tally:
         self._logits = np.zeros((len(images), TOP), np.float32)
         self._finite = np.ones(len(images), np.bool_)
 
-    def add(self, names: Names, logits: Float32) -> Rows:
+    def add(self, names: Names, logits: Float32) -> None:
         """Count a batch: the names of its images and their logits `float32[n, C]`."""
         self._rows += len(names)
         self._outputs += len(logits)
@@ -75,17 +67,19 @@ class Tally:
         count = min(len(names), len(logits))
         index = np.array([self.index.get(name, -1) for name in names[:count]], np.int64)
         known = index >= 0
-        index, logits = index[known], logits[:count][known]
-        rows = Rows(index, logits, best(logits), finite(logits))
-        hits = (rows.best == self.labels[index][:, None]) & rows.finite[:, None]
+        self.add_known(index[known], logits[:count][known])
+
+    def add_known(self, index: Index, logits: Float32) -> None:
+        """Count logits `float32[n, C]` of the images at `index`."""
+        ranked, whole = best(logits), finite(logits)
+        hits = (ranked == self.labels[index][:, None]) & whole[:, None]
         top = hits.shape[1]
         correct = np.cumsum(hits, axis=1).sum(axis=0)
         self._correct += np.pad(correct, (0, TOP - top), mode="edge")
-        self._best[index, :top] = rows.best
-        self._logits[index, :top] = np.take_along_axis(logits, rows.best, axis=1)
-        np.logical_and.at(self._finite, index, rows.finite)
+        self._best[index, :top] = ranked
+        self._logits[index, :top] = np.take_along_axis(logits, ranked, axis=1)
+        np.logical_and.at(self._finite, index, whole)
         np.add.at(self._seen, index, 1)
-        return rows
 
     @property
     def scores(self) -> Scores:
@@ -129,62 +123,48 @@ class Tally:
             return {}
         return {label: other for label, other in sorted(seen.items()) if label != other}
 
-    def write(self, path: Path, reference: Int32 | None) -> None:
-        """Keep what was predicted for each image as CSV: name, label, the five best with logits.
 
-        `reference` has the best class of each image in an eager pass, or -1. An image with NaN or
-        infinity among its logits has the class `NO_CLASS`.
-        """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        top = int((self._best >= 0).any(axis=0).sum())
-        columns = [f"{what}{k}" for what in ("top", "logit") for k in range(1, top + 1)]
-        stream = io.StringIO(newline="")
-        writer = csv.writer(stream)
-        writer.writerow(["image", "label", "eager", *columns])
-        for i in np.flatnonzero(self._seen):
-            eager = "" if reference is None or reference[i] < 0 else int(reference[i])
-            classes = self._best[i, :top].tolist() if self._finite[i] else [NO_CLASS] * top
-            logits = [f"{value:.6g}" for value in self._logits[i, :top]]
-            writer.writerow([self.names[i], int(self.labels[i]), eager, *classes, *logits])
-        replace_file(path, stream.getvalue())
-
-
-class Comparison:
-    """Compares a pass with the reference's logits of the same images, joined by name.
+class Observation(Tally):
+    """Counts a pass and compares it with a reference's logits of the same images, joined by name.
 
     An image with NaN or infinity among its logits always counts as a flip, and never as allowed.
-    Any other flip is allowed where the reference's margin is below what a relative error of `bound`
-    can move: two logits of one image move towards each other by at most sqrt(2) * |error|.
+    Any other flip is allowed where the reference's margin is below what a relative error of
+    `fidelity_bound` can move: two logits of one image move towards each other by at most
+    sqrt(2) * |error|.
     """
 
-    def __init__(self, counts: Tally, reference: Predictions, bound: float) -> None:
-        self._counts = counts
-        self._reference = reference
-        self._bound = bound
-        self._pairs = 0
-        self._difference = self._norm = 0.0  # sums of squares
-        self._max_abs = 0.0
-        self._flips: list[Flip] = []
+    def __init__(
+        self,
+        images: ImageSet,
+        label_offset: int,
+        *,
+        reference: Predictions | None,
+        fidelity_bound: float,
+    ) -> None:
+        super().__init__(images, label_offset)
+        self._images, self._offset = images, label_offset
+        self._reference, self._bound = reference, fidelity_bound
+        self._compared = 0
+        self._difference = self._norm = self._max_abs = 0.0  # the first two are sums of squares
         self._comparable = True
+        self._flips: list[Flip] = []
         # Of each image: its row in the reference, and its best class there once it was compared.
-        self._row_of = np.full(len(counts.index), -1, np.int64)
-        for row, name in enumerate(reference.names):
-            if name in counts.index:
-                self._row_of[counts.index[name]] = row
-        self.best = np.full(len(counts.index), -1, np.int32)
+        self._row_of = np.full(len(images), -1, np.int64)
+        self._eager = np.full(len(images), -1, np.int32)
+        for row, name in enumerate(() if reference is None else reference.names):
+            if name in self.index:
+                self._row_of[self.index[name]] = row
 
-    def add(self, rows: Rows) -> None:
-        """Compare rows of a batch with those of the same images."""
-        at = self._row_of[rows.index]
+    def add_known(self, index: Index, logits: Float32) -> None:
+        super().add_known(index, logits)
+        at = self._row_of[index]
         known = at >= 0
-        if not known.any():
+        if self._reference is None or not known.any():
             return
-        index, ours, whole = rows.index[known], rows.logits[known], rows.finite[known]
-        our_first = rows.best[known, 0]
-        theirs = self._reference.rows(at[known])
+        index, ours, theirs = index[known], logits[known], self._reference.rows(at[known])
         their_best = best(theirs, 2)
-        self.best[index] = their_best[:, 0]
-        self._pairs += len(index)
+        self._eager[index] = their_best[:, 0]
+        self._compared += len(index)
         if ours.shape[1] != theirs.shape[1]:
             self._comparable = False
             return
@@ -195,89 +175,82 @@ class Comparison:
             self._difference += float(np.sum(delta * delta))
             self._norm += float(np.sum(wide * wide))
             self._max_abs = float(np.maximum(self._max_abs, np.max(np.abs(delta))))
+        our_best, whole = best(ours, 1)[:, 0], finite(ours)
         both = whole & finite(theirs)
-        for i in np.flatnonzero((our_first != their_best[:, 0]) | ~whole):
+        for i in np.flatnonzero((our_best != their_best[:, 0]) | ~whole):
             first, second = their_best[i, 0], their_best[i, -1]
             moved = math.sqrt(2.0) * self._bound * float(np.linalg.norm(wide[i]))
             self._flips.append(
                 Flip(
-                    name=self._counts.names[index[i]],
-                    label=int(self._counts.labels[index[i]]),
+                    name=self.names[index[i]],
+                    label=int(self.labels[index[i]]),
                     reference=int(first),
-                    compiled=int(our_first[i]) if whole[i] else NO_CLASS,
+                    compiled=int(our_best[i]) if whole[i] else NO_CLASS,
                     reference_score=float(wide[i, first]),
-                    compiled_score=float(ours[i, our_first[i]]),
+                    compiled_score=float(ours[i, our_best[i]]),
                     margin=float(wide[i, first] - wide[i, second]),
                     allowed=moved if both[i] else -math.inf,
                 )
             )
 
     @property
-    def fidelity(self) -> Fidelity:
-        """Return how close what was added until now is to the reference."""
-        if not self._pairs or not self._comparable:
-            return Fidelity(float("inf"), float("inf"), 0.0, ())
+    def fidelity(self) -> Fidelity | None:
+        """Return how close what was added until now is to the reference; None without one."""
+        if self._reference is None:
+            return None
+        if not self._compared or not self._comparable:
+            return Fidelity(math.inf, math.inf, 0.0, ())
         norm = self._norm**0.5
         return Fidelity(
-            relative_l2=self._difference**0.5 / norm if norm else float("inf"),
+            relative_l2=self._difference**0.5 / norm if norm else math.inf,
             max_abs=self._max_abs,
-            agreement=1.0 - len(self._flips) / self._pairs,
+            agreement=1.0 - len(self._flips) / self._compared,
             flips=tuple(self._flips),
         )
 
-
-class Observation:
-    """Counts one accuracy pass as it runs, and compares it with a reference where there is one."""
-
-    def __init__(
-        self,
-        images: ImageSet,
-        label_offset: int,
-        *,
-        reference: Predictions | None,
-        fidelity_bound: float,
-    ) -> None:
-        self._images = images
-        self._offset = label_offset
-        self._reference = reference
-        self._tally = Tally(images, label_offset)
-        self._comparison = (
-            None if reference is None else Comparison(self._tally, reference, fidelity_bound)
-        )
-
-    def add(self, names: Names, logits: Float32) -> None:
-        """Count a batch: the names of its images and their logits `float32[n, C]`."""
-        rows = self._tally.add(names, logits)
-        if self._comparison is not None:
-            self._comparison.add(rows)
-
     def measurement(self, *, provenance: Provenance, seconds: float) -> AccuracyMeasurement:
         """Return what a verdict needs; a reference with bad rows is one to compare nothing with."""
-        problems, reference = self._tally.problems(), None
+        problems, reference, images = self.problems(), None, self._images
         if self._reference is not None:
-            reference = tally(self._reference, self._images, self._offset)
+            reference = tally(self._reference, images, self._offset)
             problems += tuple(
                 replace(one, data={**one.data, "eager": True}) for one in reference.problems()
             )
-            if self._images.own_set and (order := reference.class_order()):
-                names = [self._images.class_name(label - self._offset) for label in order]
-                others = [self._images.class_name(other - self._offset) for other in order.values()]
-                told = [f"{one} for {other}" for one, other in zip(names, others, strict=True)]
+            if images.own_set and (order := reference.class_order()):
+                told = [
+                    " for ".join(images.class_name(one - self._offset) for one in pair)
+                    for pair in order.items()
+                ]
                 problems += (Problem.named(ProblemCode.CLASS_ORDER, told, "classes"),)
         return AccuracyMeasurement(
             provenance=provenance,
-            expected_images=len(self._images),
-            scores=self._tally.scores,
+            expected_images=len(images),
+            scores=self.scores,
             problems=problems,
-            fidelity=None if self._comparison is None else self._comparison.fidelity,
+            fidelity=self.fidelity,
             reference_scores=None if reference is None else reference.scores,
             seconds=seconds,
-            own_set=self._images.own_set,
+            own_set=images.own_set,
         )
 
     def write(self, path: Path) -> None:
-        """Keep what was predicted for each image; see `Tally.write`."""
-        self._tally.write(path, None if self._comparison is None else self._comparison.best)
+        """Keep what was predicted for each image as CSV: name, label, the reference's best class,
+        the five best classes with their logits.
+
+        An image with NaN or infinity among its logits has the class `NO_CLASS`.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        top = int((self._best >= 0).any(axis=0).sum())
+        columns = [f"{what}{k}" for what in ("top", "logit") for k in range(1, top + 1)]
+        stream = io.StringIO(newline="")
+        writer = csv.writer(stream)
+        writer.writerow(["image", "label", "eager", *columns])
+        for i in np.flatnonzero(self._seen):
+            eager = "" if self._eager[i] < 0 else int(self._eager[i])
+            classes = self._best[i, :top].tolist() if self._finite[i] else [NO_CLASS] * top
+            logits = [f"{value:.6g}" for value in self._logits[i, :top]]
+            writer.writerow([self.names[i], int(self.labels[i]), eager, *classes, *logits])
+        replace_file(path, stream.getvalue())
 
 
 def tally(predictions: Predictions, images: ImageSet, label_offset: int) -> Tally:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +32,7 @@ from harness.records.writer import RESULTS
 from harness.run.ending import checks_over, end_records
 from harness.settings import Settings
 from tests.selftest.judge_samples import BOUND, NAN, part, real, whole
-from tests.selftest.running import PATIENCE_S, ROOT, TINY
+from tests.selftest.running import TINY
 from tests.selftest.test_run_checks import line
 
 STRANGE = Problem(ProblemCode.STRANGE_TIMES)
@@ -364,44 +361,12 @@ def test_exit_codes_tell_the_causes_apart(cases, options, code):
 # Whole runs --------------------------------------------------------------------------------
 
 
-def small_disk(folder: Path, options: str, script: str) -> subprocess.CompletedProcess[str]:
-    """Run a script of the shell with a file system of its own at `folder`."""
-    folder.mkdir(exist_ok=True)
-    mount = f"mount -t tmpfs -o {options} none '{folder}' || exit 99; {script}"
-    return subprocess.run(
-        ["unshare", "-rm", "sh", "-c", mount],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-    )
-
-
 def test_records_that_were_emptied_during_the_run_are_not_green(tmp_path):
     (tmp_path / RESULTS).write_text("")
     with pytest.raises(errors.RecordError, match="removed while it went on"):
         checks_over(reader.read(tmp_path), load_catalog(TINY), Settings())
     ended = end_records(tmp_path, (), allow_inconclusive=False)
     assert (ended.end and ended.end.complete, ended.exit_status) == (False, Exit.MACHINE_TROUBLE)
-
-
-@pytest.mark.parametrize("options", ["size=4k", "size=40k"])
-def test_a_run_on_a_full_disk_ends_with_7_and_without_a_traceback(tmp_path, shared, built, options):
-    disk = tmp_path / "disk"
-    if not shutil.which("unshare") or small_disk(disk, "size=4k", "true").returncode:
-        pytest.skip("this user cannot mount a file system of its own")
-    arguments = (
-        *("--simulate-ascend", "-m", "throughput", "--batch-sizes=4", f"--catalog={TINY}"),
-        *(f"--store={shared / 'store'}", f"--runs={disk / 'runs'}", f"--leases={disk / 'l'}"),
-    )
-    command = " ".join(f"'{word}'" for word in (sys.executable, "-m", "pytest", *arguments))
-    done = small_disk(disk, options, f"exec {command} -p no:cacheprovider")
-    output = done.stdout + done.stderr
-    assert done.returncode == Exit.MACHINE_TROUBLE, output
-    assert "No space left on device" in output
-    assert "INTERNALERROR" not in output
-    assert "Traceback" not in output
 
 
 def test_what_a_library_puts_into_one_line_is_bounded():

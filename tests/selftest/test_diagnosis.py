@@ -255,8 +255,7 @@ def test_labels_off_by_one_are_named(prepared, quick, monkeypatch):
     real = accuracy.tally
     monkeypatch.setattr(accuracy, "tally", lambda found, images, _: real(found, images, 0))
     answer = diagnosed((dataclasses.replace(case, model=model), ready))
-    assert answer.suspect == "labels shifted by one (-1)"
-    assert answer.stage is None
+    assert (answer.stage, answer.suspect) == (Stage.DATA, "labels shifted by one (-1)")
     table = section(answer, "Labels and order").rows
     assert [row[0] for row in table if row[-1] == "yes"] == [answer.suspect]
 

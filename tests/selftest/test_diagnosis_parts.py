@@ -18,7 +18,6 @@ from harness.diagnosis.agreement import agree
 from harness.diagnosis.suspects import suspects
 from harness.diagnosis.words import Findings, words
 from harness.stages.inference import outputs_of
-from harness.targets.leases import NotFree
 from tests.selftest.fakes import FakeSession
 from tests.selftest.running import ROOT
 
@@ -54,25 +53,21 @@ def test_outputs_leave_padding_out():
 
 
 @pytest.mark.parametrize(
-    ("ran_on", "busy", "tried", "moved"),
+    ("ran_on", "without", "moved"),
     [
-        ("npu-1", False, [{"npu-0"}], None),
-        ("npu-1", True, [{"npu-0"}, set()], ("npu-1", "npu-0")),
-        ("npu-7", False, [set()], ("npu-7", "npu-0")),  # set aside
-        ("", False, [set()], None),
+        ("npu-1", {"npu-0"}, None),
+        ("npu-7", set(), ("npu-7", "npu-0")),  # set aside
+        ("", set(), None),
     ],
 )
-def test_the_runs_device_is_asked_first(monkeypatch, ran_on, busy, tried, moved):
+def test_the_runs_device_is_taken_unless_it_is_set_aside(monkeypatch, ran_on, without, moved):
     chips = {one: SimpleNamespace(id=one) for one in ("npu-0", "npu-1", "npu-7")}
     pool = SimpleNamespace(usable=lambda: [chips["npu-0"], chips["npu-1"]])
     case: Any = SimpleNamespace(bench=SimpleNamespace(pool=pool), device=chips.get(ran_on))
-    asked = []
 
     @contextlib.contextmanager
-    def opened(case, prepared, without=(), *, timeout_s):
-        asked.append(set(without))
-        if busy and without:
-            raise NotFree("somebody measures")
+    def opened(case, prepared, without_, *, timeout_s):
+        assert without_ == without
         case.device = next(one for one in pool.usable() if one.id not in without)
         yield
 
@@ -80,7 +75,6 @@ def test_the_runs_device_is_asked_first(monkeypatch, ran_on, busy, tried, moved)
     prepared: Any = None
     with devices.preferred(case, prepared, 9.0) as (_, changed):
         assert changed == moved
-    assert asked == tried
 
 
 def test_results_that_another_device_does_not_repeat_are_the_devices():

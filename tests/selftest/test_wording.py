@@ -36,61 +36,42 @@ C = ProblemCode
 FEW = {"images": 2, "names": ("a", "b")}
 MANY = {"images": 12, "names": ("a", "b", "c", "d")}
 L2 = {"relative_l2": 0.2, "bound": 0.03}
-BATCH = {**FEW, "size": 1, "other": 4}
-TIMES = {"executions": 9, "reported_ms": 1.0, "passed_ms": 50.0}
-PROBLEMS: tuple[tuple[ProblemCode, dict[str, Any], str], ...] = (
-    (C.ROWS, {"outputs": 3, "images": 4}, "3 rows of outputs for 4 images"),
-    (C.NOT_FINITE, MANY, "NaN or infinity in the outputs of 12 images (a, b, c and 9 more)"),
-    (C.NOT_FINITE, {}, "NaN or infinity in the outputs for seeded inputs"),
-    (C.NOT_FINITE, {**FEW, "eager": True}, "in the eager pass: NaN or infinity in the outputs of"),
-    (C.COUNTED_TWICE, {"images": 1, "names": ("a",)}, "1 image counted more than once (a)"),
-    (C.NO_OUTPUT, FEW, "2 images without output (a, b)"),
-    (C.FOREIGN_OUTPUT, {"outputs": 1, "names": ("x",)}, "1 output without an image (x)"),
-    (C.OTHER_INPUT, FEW, "what is fed is not the catalog's preprocessing: 2 images (a, b)"),
-    (C.IMAGES_MISSING, {"scored": 1, "expected": 2}, "1 of 2 images scored"),
-    (C.EAGER_IMAGES_MISSING, {"scored": 1, "expected": 2}, "1 of 2 images in the eager pass"),
-    (C.OTHER_PAIRS, {}, "do not speak of the same images"),
-    (C.LOGITS_DIFFER, L2, "logits differ by 0.2 (relative L2), allowed 0.03"),
-    (C.LOGITS_DIFFER, {**L2, "relative_l2": math.inf}, "logits differ by inf"),
-    (C.PREDICTIONS_DIFFER, {**FEW, "of": 9}, "2 of 9 predictions differ from eager (a, b)"),
-    (C.SCORE_DIFFERS, {"top1": 1.0, "eager_top1": 2.0}, "top-1 1.00 % where eager has 2.00 %"),
-    (
-        C.REFERENCE_OFF,
-        {"images": 9, "top1": 1.0, "low": 0.5, "high": 2.0, "published": 78.26},
-        "the reference is off: eager PyTorch has 1.00 % on 9 images (99.9 % interval 0.50 to 2.00)",
-    ),
-    (
-        C.CLASS_ORDER,
-        {"classes": 2, "names": ("cat for dog", "dog for cat")},
-        "it takes 2 classes for each other in turn (cat for dog, dog for cat)",
-    ),
-    (
-        C.WRONG_SHAPE,
-        {"shape": (4, 10), "expected": (4, 5)},
-        "outputs have shape (4, 10), the ONNX model's (4, 5)",
-    ),
-    (C.OTHER_NETWORK, {**L2, "model": "tiny"}, "--onnx gave another network than tiny with"),
-    (C.OUTPUTS_DIFFER, L2, "differ from the ONNX model's by 0.2 (relative L2), allowed 0.03: the"),
-    (C.STRANGE_TIMES, TIMES, "9 executions took 1 ms, and 50 ms passed: its times are not"),
-    (C.WAITS, {"cpu_ms": 5.0, "clock_ms": 150.0}, "5 ms of CPU time and 150 ms by the clock"),
-    (C.BATCH_IMAGES, BATCH, "2 images of batch size 1 or 4 alone, or with another label (a, b)"),
-    (
-        C.OTHER_ARTIFACT,
-        {"accuracy": "a" * 64, "throughput": "b" * 64},
-        f"different compiled files: accuracy {'a' * 12}, throughput {'b' * 12}",
-    ),
-    (
-        C.COMPILED_ANEW,
-        {"accuracy": "a" * 64, "throughput": "b" * 64},
-        f"was compiled anew in between: accuracy ran {'a' * 12}, throughput {'b' * 12}",
-    ),
+COMPILED = {"accuracy": "a" * 64, "throughput": "b" * 64}
+PROBLEMS: tuple[tuple[ProblemCode, dict[str, Any]], ...] = (
+    (C.ROWS, {"outputs": 3, "images": 4}),
+    (C.NOT_FINITE, MANY),
+    (C.NOT_FINITE, {}),
+    (C.NOT_FINITE, {**FEW, "eager": True}),
+    (C.COUNTED_TWICE, {"images": 1, "names": ("a",)}),
+    (C.NO_OUTPUT, FEW),
+    (C.FOREIGN_OUTPUT, {"outputs": 1, "names": ("x",)}),
+    (C.OTHER_INPUT, FEW),
+    (C.IMAGES_MISSING, {"scored": 1, "expected": 2}),
+    (C.EAGER_IMAGES_MISSING, {"scored": 1, "expected": 2}),
+    (C.OTHER_PAIRS, {}),
+    (C.LOGITS_DIFFER, {**L2, "relative_l2": math.inf}),
+    (C.PREDICTIONS_DIFFER, {**FEW, "of": 9}),
+    (C.SCORE_DIFFERS, {"top1": 1.0, "eager_top1": 2.0}),
+    (C.REFERENCE_OFF, {"images": 9, "top1": 1.0, "low": 0.5, "high": 2.0, "published": 78.26}),
+    (C.CLASS_ORDER, {"classes": 2, "names": ("cat for dog", "dog for cat")}),
+    (C.WRONG_SHAPE, {"shape": (4, 10), "expected": (4, 5)}),
+    (C.OTHER_NETWORK, {**L2, "model": "tiny"}),
+    (C.OUTPUTS_DIFFER, L2),
+    (C.STRANGE_TIMES, {"executions": 9, "reported_ms": 1.0, "passed_ms": 50.0}),
+    (C.WAITS, {"cpu_ms": 5.0, "clock_ms": 150.0}),
+    (C.BATCH_IMAGES, {**FEW, "size": 1, "other": 4}),
+    (C.OTHER_ARTIFACT, COMPILED),
+    (C.COMPILED_ANEW, COMPILED),
 )
 
 
-@pytest.mark.parametrize(("code", "data", "words"), PROBLEMS)
-def test_each_problem_has_a_sentence_before_and_after_a_record(code, data, words):
+@pytest.mark.parametrize(("code", "data"), PROBLEMS)
+def test_each_problem_has_a_sentence_before_and_after_a_record(code, data):
     problem = Problem(code, data)
-    assert words in wording.problem_text(problem)
+    text = wording.problem_text(problem)
+    assert not re.search(r"[{}]|\b1 images", text)
+    for name in data.get("names", ())[:3]:
+        assert name in text
     verdict = Verdict("FAIL", "", "r", "", None, Reference("none"), problems=(problem,))
     line = RunCheckLine(
         run="r", name=CheckName.RATIO, subject="s", model="m", target="t", provenance="real",
@@ -98,11 +79,12 @@ def test_each_problem_has_a_sentence_before_and_after_a_record(code, data, words
     )  # fmt: skip
     read = RunCheckLine.model_validate_json(line.model_dump_json()).verdict
     assert read is not None
-    assert wording.problems_text(read.problems) == wording.problem_text(problem)
+    assert wording.problems_text(read.problems) == text
 
 
-def test_no_problem_is_without_a_sentence():
-    assert {code for code, _, _ in PROBLEMS} == set(ProblemCode)
+def test_no_problem_is_without_a_sentence_and_the_few_names_say_how_many_more():
+    assert {code for code, _ in PROBLEMS} == set(ProblemCode)
+    assert "(a, b, c and 9 more)" in wording.problem_text(Problem(C.NOT_FINITE, MANY))
 
 
 def sentence(measurement, **options) -> str:
@@ -115,72 +97,27 @@ def test_accepted_is_said_of_the_whole_set_alone():
         assert "accepted" not in sentence(other)
 
 
-@pytest.mark.parametrize(
-    ("measurement", "words"),
-    [
-        (part(5000, 3913, 5, 4), "conversion agrees on 5000 images: top-1 78.24 % where eager has"),
-        (part(5000, 3913, 100), "conversion changes the score on 5000 images: "),
-        (part(5000, 3913, 100), "-2.00 points, 99 % interval "),
-        (part(5000, 3913, 39), "only the whole set of 50000 images would decide"),
-        (part(1, 1), "1 image: top-1"),
-        (part(5000, 3500, 100), "the reference is off"),
-        (whole(783, 1000), "run all 50000, or give the weights in place of --onnx"),
-        (rehearsed(), "4 of 4 predictions equal eager's; logits differ by 5.0e-03 of 0.03 allowed"),
-    ],
-)
-def test_sentences_of_accuracy(measurement, words):
-    assert words in sentence(measurement)
-
-
 # Throughput --------------------------------------------------------------------------------
 
 EAGER = steady(10.0)
-BUSY = Condition("during", 1.0, busy="yes", note="process 4711")
 SLOWER = timing(*(4.0 + 0.2 * (i >= 10) + 0.001 * (i % 3) for i in range(20)))
 
 
 @pytest.mark.parametrize(
     ("verdict", "words"),
     [
-        (judge_baseline(real(2000.0), floor_of()), "fps against 903.506 ("),
-        (judge_baseline(real(500.0), floor_of()), "at least 903.506 is asked for"),
-        (
-            judge_baseline(real(500.0, too_few_rounds=5), floor_of()),
-            "this decides nothing: 6 rounds timed in a budget of 20 s, it takes 5",
-        ),
         (
             judge_baseline(real(500.0, too_few_seconds=10.0, seconds=9.99), floor_of()),
             "timed for 9.9 s in a budget of 20 s, it takes 10 s",
         ),
-        (
-            judge_baseline(real(500.0, half_width_percent=50.0), floor_of()),
-            "the mean is only known to ±50",
-        ),
-        (
-            judge_eager_speed(timed(EAGER, EAGER, half_width_percent=20.0)),
-            "the ratio is only known to ±20",
-        ),
-        (
-            judge_eager_speed(timed(steady(2.0), EAGER, half_width_percent=20.0)),
-            "which decides",
-        ),
-        (record_speed(real(500.0), "why"), "500.0 fps measured (known to ±0.00"),
         (record_speed(real(500.0, too_few_rounds=5), "why"), "not a figure to keep: 6 rounds"),
-        (record_speed(real(500.0, outputs=None), "why"), "outputs were not compared with"),
         (judge_baseline(real(500.0, outputs=None), floor_of()), "outputs were not compared with"),
         (judge_baseline(real(500.0), floor_of(), note="a note"), "; a note; "),
         (record_speed(real(500.0), "why", note="a note"), "; why; a note"),
-        (
-            judge_baseline(timed(SLOWER, conditions=(BUSY,)), floor_of()),
-            "the device was busy during the measurement (process 4711)",
-        ),
-        (
-            judge_baseline(timed(SLOWER), floor_of()),
-            "the second half of the rounds was 5.0 % slower than the first",
-        ),
+        (judge_baseline(timed(SLOWER), floor_of()), "was 5.0 % slower than the first"),
     ],
 )
-def test_sentences_of_throughput(verdict: Verdict, words: str):
+def test_what_is_said_beside_a_figure(verdict: Verdict, words: str):
     assert words in verdict.sentence
 
 
