@@ -63,7 +63,8 @@ def accuracy(outcome="failed", **given) -> CaseLine:
 def throughput(outcome="failed", digest="d", **measured) -> CaseLine:
     found = real(1.0, **measured)
     kind = "INCONCLUSIVE" if outcome == "inconclusive" else "FAIL"
-    wrong = (Problem(ProblemCode.OUTPUTS_DIFFER),) if not found.outputs.within else ()
+    assert found.outputs is not None
+    wrong = () if found.outputs.within else (Problem(ProblemCode.OUTPUTS_DIFFER),)
     verdict = judged(kind, *found.problems, *wrong)
     case: CaseLine = line(
         "throughput", outcome=outcome, digest=digest, measurement=found, verdict=verdict

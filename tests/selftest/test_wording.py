@@ -33,10 +33,10 @@ from tests.selftest.judge_samples import (
 )
 
 C = ProblemCode
-FEW = {"images": 2, "names": ("a", "b")}
-MANY = {"images": 12, "names": ("a", "b", "c", "d")}
-L2 = {"relative_l2": 0.2, "bound": 0.03}
-COMPILED = {"accuracy": "a" * 64, "throughput": "b" * 64}
+FEW: dict[str, Any] = {"images": 2, "names": ("a", "b")}
+MANY: dict[str, Any] = {"images": 12, "names": ("a", "b", "c", "d")}
+L2: dict[str, Any] = {"relative_l2": 0.2, "bound": 0.03}
+COMPILED: dict[str, Any] = {"accuracy": "a" * 64, "throughput": "b" * 64}
 PROBLEMS: tuple[tuple[ProblemCode, dict[str, Any]], ...] = (
     (C.ROWS, {"outputs": 3, "images": 4}),
     (C.NOT_FINITE, MANY),
