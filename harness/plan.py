@@ -50,6 +50,11 @@ class Case:
         )
 
 
+def share_builds(one: Case | None, other: Case | None) -> bool:
+    """Return whether two cases are made from one export and fed with the same crops."""
+    return one is not None and other is not None and one.model == other.model
+
+
 @dataclass(frozen=True)
 class Missing:
     """A thing that the selected cases need and that nobody supplied."""

@@ -30,6 +30,7 @@ from harness.records.verdicts import Verdict
 from harness.report import pytest_html
 from harness.run.case import CaseRun
 from harness.run.engine import Run
+from harness.targets import registry
 
 CASE = pytest.StashKey[CaseRun]()
 _WORDS = {
@@ -49,22 +50,45 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         usage.add_options(parser, arguments)
 
 
+def _of_worker(config: pytest.Config) -> dict[str, Any]:
+    """Return what the controller of xdist gave this process; empty where it is none of its."""
+    given: dict[str, Any] = getattr(config, "workerinput", {})
+    return given
+
+
+def _settings(config: pytest.Config) -> settings.Settings:
+    given = {one.name: config.getoption(one.ini, default=None) for one in settings.OPTIONS}
+    given["target"] = _of_worker(config).get("acceptance_target") or given["target"]
+    keys = [key for one in settings.OPTIONS for key in one.keys]
+    ini = usage.ini_values(config.inipath) if config.inipath else {}
+    ini |= {key: str(config.getini(key) or "") for key in keys}
+    return settings.resolve(given, ini=ini, base=config.invocation_params.dir)
+
+
+@pytest.hookimpl(tryfirst=True, optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """`-n auto`: a worker for each device. xdist counts cores where no target is known, as for
+    tests that are no acceptance.
+    """
+    with refusing():
+        found = registry.located(_settings(config))
+        if found.target is None:
+            return None
+        registry.provider_of(found).check(found)
+        return registry.workers(found)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Read the settings; options that do not fit are errors of usage."""
-    worker: dict[str, Any] = getattr(config, "workerinput", {})  # xdist sets it on its workers
+    worker = _of_worker(config)
     if getattr(config.option, "dist", "no") == "each":
         raise pytest.UsageError("--dist=each runs each case several times; use --dist=load")
     if getattr(config.option, "setuponly", False) or getattr(config.option, "setupplan", False):
         raise pytest.UsageError("--setup-only and --setup-plan run no case; see npu-accept plan")
-    given = {one.name: config.getoption(one.ini, default=None) for one in settings.OPTIONS}
-    given["target"] = worker.get("acceptance_target") or given["target"]
-    keys = [key for one in settings.OPTIONS for key in one.keys]
     with refusing():
-        ini = usage.ini_values(config.inipath) if config.inipath else {}
-        ini |= {key: str(config.getini(key) or "") for key in keys}
         run = Run(
-            settings.resolve(given, ini=ini, base=config.invocation_params.dir),
+            _settings(config),
             run_id=worker.get("acceptance_run", ""),
             worker=worker.get("workerid", ""),
             command=("pytest", *map(str, config.invocation_params.args)),

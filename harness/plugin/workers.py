@@ -13,6 +13,7 @@ import pytest
 
 from harness.plugin.selection import begin
 from harness.report import pytest_html
+from harness.run.case_record import nodeid_of
 from harness.run.engine import Run
 
 
@@ -54,6 +55,18 @@ class WorkerHooks:
             if not (has_workers(session.config) and rooms & {"xdist", "execnet"}):
                 raise
             self._lost = self._lost or f"{type(error).__name__}: {error}"
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
+        """Cases go to workers by their lengths, unless another way was asked for, or all of the
+        tests are others.
+        """
+        if config.option.dist != "load":
+            return None
+        from harness.plugin.schedule import CaseScheduling
+
+        cases = {nodeid_of(case).rpartition("::")[2]: case for case in self.run.plan.cases}
+        return CaseScheduling(config, log, cases, self.run.expected_s)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:

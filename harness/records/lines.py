@@ -24,6 +24,7 @@ from harness.records.observed import (
     DeviceInfo,
     Diagnosis,
     ErrorInfo,
+    HeldLease,
     ImagesInfo,
     StageTime,
 )
@@ -174,6 +175,7 @@ class CaseLine(_Judged, _Line):
     stages: tuple[StageTime, ...] = ()
     device: DeviceInfo | None = None
     attempts: tuple[Attempt, ...] = ()  # on devices that failed
+    leases: tuple[HeldLease, ...] = ()
     machine: Machine = Field(default_factory=Machine)
     versions: Mapping[str, str] = Field(default_factory=dict)
     diagnosis: Diagnosis | None = None

@@ -113,6 +113,19 @@ class Attempt:
 
 
 @dataclass(frozen=True)
+class HeldLease:
+    """The devices that a case held, from when until when: seconds of the host's clock, UTC.
+
+    `alone`: nobody else could hold them.
+    """
+
+    devices: tuple[str, ...]
+    alone: bool
+    since: float
+    until: float
+
+
+@dataclass(frozen=True)
 class DeviceInfo:
     """The device of a case, its tools, and the commands that do the case again by hand."""
 
@@ -168,6 +181,7 @@ class Observed:
     images: ImagesInfo | None = None
     device: DeviceInfo | None = None
     attempts: list[Attempt] = field(default_factory=list)
+    leases: list[HeldLease] = field(default_factory=list)
     artifacts: list[ArtifactRef] = field(default_factory=list)
     stages: list[StageTime] = field(default_factory=list)
     diagnosis: Diagnosis | None = None

@@ -53,8 +53,8 @@ class SimulatorConfig:
     """A simulated host. `docs/simulator.md` says what each key means.
 
     `time` is how long an execution takes: "real" (as long as computing takes), "given" (its
-    milliseconds are reported, whatever computing took) or "spin" (the processor is kept busy for
-    so long).
+    milliseconds are reported, whatever computing took) or "spin" (it takes so long, the last 5 ms
+    of it on a core of the host).
     """
 
     text: str
@@ -170,7 +170,7 @@ _KEYS: Mapping[str, _Key] = {
     "float16": _Key(_switch, "0 or 1: through float16, as atc's default precision does"),
     "time": _Key(
         _time,
-        "real, spin:MS (an execution keeps a core busy for so many milliseconds), or MS: told, "
+        "real, spin:MS (an execution takes so many milliseconds), or MS: told, "
         "whatever it took, and the harness finds it out",
     ),
     "without": _Key(_one_of(*TOOLS), "a tool that the host lacks: " + ", ".join(TOOLS)),

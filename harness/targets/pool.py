@@ -16,6 +16,7 @@ from harness.base.errors import DeviceError, some
 from harness.base.files import regular_text, replace_file
 from harness.base.locks import OnWait
 from harness.base.terms import Check
+from harness.records.observed import HeldLease
 from harness.targets import leases
 from harness.targets.protocol import Device, Target
 
@@ -41,6 +42,7 @@ class DevicePool:
         self._leases = leases_dir
         self._aside = run_dir / "set-aside"
         self._on_wait = on_wait
+        self.held: list[HeldLease] = []  # leases that ended; the case of this process has the list
 
     def usable(self, without: Collection[str] = ()) -> list[Device]:
         """Devices that were not set aside, the one to try first in front.
@@ -116,7 +118,13 @@ class DevicePool:
                         if only or not left:
                             raise
                         continue
-                    yield device, lease
+                    since = time.time()
+                    try:
+                        yield device, lease
+                    finally:  # while it is still held: two that follow each other do not overlap
+                        names = tuple(one.id for one in lease.devices)
+                        held = HeldLease(names, lease.exclusive, since, time.time())
+                        self.held.append(held)
                     return
             # Whose turn ends gives back the chips that it has of a card: turns get longer, or
             # cases that follow each other on its chips could keep it from them for ever.

@@ -5,11 +5,15 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
-from harness.base.errors import ConfigError
+from harness.base import scratch
+from harness.base.errors import ConfigError, DeviceError
 from harness.base.families import Family, available, families, family_of
+from harness.base.host import cores
 from harness.settings import Settings, with_target
 from harness.targets.protocol import Target
 from harness.targets.provider import Provider
+
+CASES_ON_HOST = 2
 
 
 def provider(family: Family) -> Provider:
@@ -50,3 +54,19 @@ def located(settings: Settings) -> Settings:
         if one.target is not None:
             return with_target(settings, one.target, one.how)
     return with_target(settings, None, "; ".join(one.how for one in detected if one.how))
+
+
+def workers(settings: Settings) -> int:
+    """Return how many cases of a run can go on side by side: one for each device that it may use.
+
+    Two on the host's CPU, which more would only share out. One where no device answers: the cases
+    say why.
+    """
+    with scratch.folder("look") as folder:
+        target = make_target(settings.target or "", settings, folder)
+        if target.traits.runs_on_host:
+            return min(CASES_ON_HOST, cores())
+        try:
+            return len(target.devices())
+        except DeviceError:
+            return 1

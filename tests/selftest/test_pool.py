@@ -78,7 +78,7 @@ def tries_of(pool, monkeypatch, check, failures):
         tries.append((device.index, timeout_s))
         if len(tries) <= failures:
             raise leases.NotFree(f"{what}: not free")
-        yield "a lease"
+        yield leases.Lease((), True, (), 0.0)
 
     monkeypatch.setattr(leases, "lease", lease)
     with pool.for_case(check, "a case"):

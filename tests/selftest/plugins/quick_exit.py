@@ -1,5 +1,5 @@
 """A pytest plugin that gives xdist's workers a second to end in place of ten."""
 
-from xdist.workermanage import NodeManager  # type: ignore[import-untyped] # it has no types
+from xdist.workermanage import NodeManager
 
 NodeManager.EXIT_TIMEOUT = 1
