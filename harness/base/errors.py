@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from harness.base.stages import Stage
-from harness.base.text import clean
+from harness.base.text import clean, first_line
 
 LOG_TAIL_LINES = 40
 MESSAGE_CHARACTERS = 4000  # a library may put megabytes into the first line of an exception
@@ -20,7 +20,12 @@ LOG_CHARACTERS = 64 * 1024
 # How the C library, and so any tool, says that a disk or a quota is full (ENOSPC, EDQUOT).
 _FULL_DISK = ("No space left on device", "Disk quota exceeded")
 _LAST_LINES = 5  # of a log, in which a tool says what ended it
-_NO_MEMORY = ("Cannot allocate memory", "MemoryError", "std::bad_alloc")
+# And what else the machine cannot give: memory, files, processes, a sound disk.
+_REFUSED = (
+    *("Cannot allocate memory", "MemoryError", "std::bad_alloc", "Too many open files"),
+    *("Resource temporarily unavailable", "No locks available"),
+    *("Input/output error", "Read-only file system"),
+)
 # What others send: the kernel that lacks memory, a container that ends, an operator. A program
 # that stumbles itself gets other signals.
 FROM_OUTSIDE = frozenset(
@@ -86,14 +91,14 @@ class HarnessError(Exception):
 
     @property
     def killed(self) -> bool:
-        """Return whether a process was killed or had no memory: the machine's doing.
+        """Return whether a process was killed or refused memory and the like: the machine's doing.
 
-        What ended a tool it says last; earlier in its log it may have done without that memory.
+        What ended a tool it says last; earlier in its log it may have done without.
         """
         if self.signal in FROM_OUTSIDE:
             return True
         last = () if self.coded else self.log.splitlines()[-_LAST_LINES:]
-        return any(words in line for words in _NO_MEMORY for line in (self.message, *last))
+        return any(words in line for words in _REFUSED for line in (self.message, *last))
 
     def to_json(self) -> dict[str, Any]:
         """Return the error as a JSON object, for records and for crossing a process boundary."""
@@ -182,6 +187,12 @@ class StoreError(HarnessError):
 
 class RecordError(HarnessError):
     stage = Stage.RECORDS
+
+
+def of_machine(error: BaseException) -> bool:
+    """Return whether the operating system refused something, which no line of ours can mend."""
+    said = error if isinstance(error, HarnessError) else HarnessError(first_line(error))
+    return isinstance(error, PermissionError | MemoryError) or said.full_disk or said.killed
 
 
 def some(names: Sequence[str], most: int = 3) -> str:

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.base.environment import ROOT
-from harness.base.errors import DeviceError, HarnessError, StoreError
+from harness.base.errors import DeviceError, HarnessError, StoreError, of_machine
 from harness.base.options import Option
 from harness.base.terms import Check
 from harness.base.text import clean
@@ -67,9 +67,11 @@ def readable_errors() -> Iterator[None]:
     """Print an error of the harness, and end with the exit code of its kind (`causes.Exit`)."""
     try:
         yield
-    except HarnessError as error:
+    except (HarnessError, OSError) as error:
+        machine = isinstance(error, DeviceError | StoreError) or of_machine(error)
+        if isinstance(error, OSError) and not machine:
+            raise
         sys.stderr.write(f"{error}\n")
-        machine = isinstance(error, DeviceError | StoreError)
         code = Exit.MACHINE_TROUBLE if machine else Exit.INPUT_ERROR
         raise typer.Exit(int(code)) from None
 

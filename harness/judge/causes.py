@@ -117,7 +117,7 @@ _BY_TIMES: dict[ProblemCode, Reason] = {
     ),
 }
 _FULL_DISK = Reason("machine", "a disk is full")
-_KILLED = Reason("machine", "a process was killed, or memory ran out")
+_KILLED = Reason("machine", "a process was killed, or the host refused memory, a file or a disk")
 _HARNESS = Reason("harness", "a fault of the harness itself")
 _NOT_BROKEN = Reason(
     "input",

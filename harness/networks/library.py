@@ -274,17 +274,18 @@ def _registered(text: str) -> set[str]:
 
 
 def _sources(library: str) -> Iterator[str]:
-    """Return the text of each module in which a library keeps its classifiers."""
+    """Return the text of each module in which a library keeps its classifiers.
+
+    Raises:
+        OSError: one of them cannot be read.
+    """
     try:
         spec = importlib.util.find_spec(library)
     except (ImportError, ValueError):
         return
     for place in (spec.submodule_search_locations if spec else None) or ():
         for path in sorted(Path(place, "models").glob("*.py")):
-            try:
-                yield path.read_text(encoding="utf-8", errors="replace")
-            except OSError:
-                continue
+            yield path.read_text(encoding="utf-8", errors="replace")
 
 
 def _split(source: str) -> tuple[str, str]:

@@ -23,7 +23,7 @@ from harness.base.progress import Progress
 from harness.base.text import clean
 from harness.judge.causes import Exit
 from harness.plan import Case
-from harness.plugin.selection import Selection, begin, case_of, refusing
+from harness.plugin.selection import Selection, begin, case_of, end_at, refusing
 from harness.plugin.workers import WorkerHooks, has_workers
 from harness.records import writer
 from harness.records.verdicts import Verdict
@@ -211,6 +211,11 @@ class RunHooks:
             item.user_properties.extend(report.acceptance.items())
         return report
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Say in a line what the host refused, in place of a traceback."""
+        end_at(excinfo.value)
+
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         """Count cases as they end, on the side that reports."""
         self.run.progress.ended(nodeid)
@@ -255,7 +260,7 @@ class RunHooks:
         stopped = f"early ({told})" if told else ""
         try:
             session.exitstatus = self.run.finish(stopped=stopped, decide=decide).exit_status
-        except HarnessError as error:
+        except (HarnessError, OSError) as error:
             failed = decided == [Exit.ACCEPTANCE_FAILED]
             session.exitstatus = decided[0] if failed else int(Exit.MACHINE_TROUBLE)
             sys.stderr.write(f"\n{error}\n")

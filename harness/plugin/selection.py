@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness import usage
-from harness.base.errors import HarnessError, RecordError, StoreError
+from harness.base.errors import HarnessError, RecordError, StoreError, of_machine
 from harness.judge.causes import Exit
 from harness.plan import Case
 from harness.run.engine import Run
@@ -17,13 +17,22 @@ from harness.run.engine import Run
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """End before anything runs: a full disk is the machine's trouble, all else an input."""
+    """End before anything runs: what the host refuses is its trouble, all else an input's."""
     try:
         yield
-    except (RecordError, StoreError) as error:
-        pytest.exit(str(error), returncode=int(Exit.MACHINE_TROUBLE))
     except HarnessError as error:
+        end_at(error)
         raise pytest.UsageError(str(error)) from None
+    except OSError as error:
+        end_at(error)
+        raise
+
+
+def end_at(error: BaseException) -> None:
+    """End the session at an error of the machine, outside of a case."""
+    if isinstance(error, RecordError | StoreError) or of_machine(error):
+        text = str(error) if isinstance(error, HarnessError) else f"the host refused: {error}"
+        pytest.exit(text, returncode=int(Exit.MACHINE_TROUBLE))
 
 
 def case_of(item: pytest.Item) -> Case | None:

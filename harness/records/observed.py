@@ -27,7 +27,7 @@ class ErrorInfo:
     remedy: str = ""
     log: str = ""
     full_disk: bool = False
-    killed: bool = False  # a process was killed, or memory ran out
+    killed: bool = False  # a process was killed, or the host refused something
     remembered: bool = False  # a build that failed earlier in the run, not tried again
 
 

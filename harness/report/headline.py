@@ -188,7 +188,7 @@ def _ended_and_tried_again(shown: Shown) -> tuple[str, ...]:
     """Cases that the machine ended once: they may have passed then all the same."""
     cases = [case for case in shown.records.cases if not all(one.aside for one in case.attempts)]
     text = say(
-        "a process was killed, or memory ran out; tried once more: {names}",
+        "a process was killed, or the host refused something; tried once more: {names}",
         names=named(subjects(cases)),
     )
     return (text,) if cases else ()

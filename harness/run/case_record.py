@@ -9,7 +9,7 @@ import traceback
 from typing import Any
 
 from harness.base import host
-from harness.base.errors import ConfigError, HarnessError
+from harness.base.errors import ConfigError, HarnessError, of_machine
 from harness.base.stages import Stage
 from harness.base.text import first_line
 from harness.plan import Case
@@ -28,7 +28,9 @@ def versions_of(device: DeviceInfo | None) -> dict[str, str]:
 
 
 def error_info(error: BaseException) -> ErrorInfo:
-    """Return an error as a record keeps it; what is not a `HarnessError` is a fault of ours."""
+    """Return an error as a record keeps it; what is not a `HarnessError` is a fault of ours, unless
+    the operating system refused something.
+    """
     if isinstance(error, HarnessError):
         return ErrorInfo(
             type=type(error).__name__,
@@ -40,14 +42,15 @@ def error_info(error: BaseException) -> ErrorInfo:
             killed=error.killed,
             remembered=error.remembered,
         )
+    remedy = "this is a fault of the harness: please report it with the log"
     return ErrorInfo(
         type=type(error).__name__,
         stage=Stage.HARNESS,
         message=first_line(error),
-        remedy="this is a fault of the harness: please report it with the log",
+        remedy="see to the host, then run again" if of_machine(error) else remedy,
         log="".join(traceback.format_exception(error))[-8000:],
         full_disk=isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT),
-        killed=isinstance(error, MemoryError),
+        killed=of_machine(error),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,15 +13,13 @@ LATEST = "latest"
 
 
 def make_folder(path: Path) -> None:
-    """Make the directory. Raises `ConfigError`, or `RecordError` where the disk is full."""
+    """Make the directory. Raises `ConfigError`."""
     try:
         path.mkdir(parents=True)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "choose another place with --runs=DIR"
-        raise (RecordError if full else ConfigError)(
+        raise ConfigError(
             f"cannot make {path}: {error.strerror or error}",
-            remedy=f"free disk space, or {remedy}" if full else remedy,
+            remedy="choose another place with --runs=DIR, with free space",
         ) from error
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from harness.base import files
-from harness.base.errors import HarnessError, RecordError
+from harness.base.errors import HarnessError, RecordError, of_machine
 from harness.catalog.schema import Catalog
 from harness.judge import causes
 from harness.judge.causes import Exit
@@ -63,6 +64,8 @@ def checks_over(
             ),
         )
     except Exception as error:
+        if of_machine(error):
+            raise RecordError(f"{records.directory} could not be judged: {_told(error)}") from error
         sentence = f"could not be judged: {_told(error)}"
         return (_remark(run, CheckName.RUN_CHECKS, "all cases", sentence),)
 
@@ -176,7 +179,7 @@ def publish(records: RunRecords, language: str = "en") -> RunRecords:
             exports.write_all(records.directory)
     except Exception as error:
         sys.stderr.write(f"\nno report: {_told(error)}\n")
-        trouble = isinstance(error, HarnessError)
+        trouble = isinstance(error, HarnessError) or of_machine(error)
         return _ended_badly(records, Exit.MACHINE_TROUBLE if trouble else Exit.HARNESS_FAULT)
     try:
         exports.append_step_summary(records, os.environ)
@@ -188,10 +191,9 @@ def publish(records: RunRecords, language: str = "en") -> RunRecords:
 def _ended_badly(records: RunRecords, status: Exit) -> RunRecords:
     if records.end is None or records.end.exit_status == Exit.ACCEPTANCE_FAILED:
         return records
+    end = records.end.model_copy(update={"exit_status": int(status)})
     try:
-        end = records.end.model_copy(update={"exit_status": int(status)})
         writer.append(records.directory, end)
-        return reader.read(records.directory)
     except HarnessError as error:
         sys.stderr.write(f"\n{error}\n")
-        return records
+    return replace(records, end=end)

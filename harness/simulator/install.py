@@ -11,7 +11,6 @@ state/                              what the tools share
 
 from __future__ import annotations
 
-import errno
 import json
 import platform
 import shlex
@@ -21,12 +20,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.base.environment import ROOT
-from harness.base.errors import ConfigError, RecordError
+from harness.base.errors import ConfigError
+from harness.base.files import replace_file
 from harness.simulator.config import SimulatorConfig
 from harness.simulator.host import VARIABLE
 
-# What is the machine's trouble, whoever chose the folder.
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 SETTINGS = "simulator.json"
 _NOTICE = "Part of a SIMULATED Ascend host, made by harness.simulator; never a real tool."
 
@@ -38,7 +36,7 @@ def install(folder: Path, config: SimulatorConfig) -> None:
 
     Raises:
         ConfigError: the folder cannot be written, or has a character that a search path has not.
-        RecordError: the disk is full or fails: no folder of another name would help.
+        RecordError: its last file cannot be written.
     """
     folder = folder.absolute()
     if ":" in str(folder):
@@ -49,8 +47,7 @@ def install(folder: Path, config: SimulatorConfig) -> None:
     try:
         _install(folder, config)
     except OSError as error:
-        kind = RecordError if error.errno in _DISK else ConfigError
-        raise kind(
+        raise ConfigError(
             f"cannot install the simulated Ascend host in {folder}: {error}",
             remedy="free disk space, or choose a folder that can be written with --runs=DIR",
         ) from error
@@ -114,7 +111,7 @@ def _install(folder: Path, config: SimulatorConfig) -> None:
         for name, first in paths.items()
     ]
     _write(toolkit.parent / "set_env.sh", "\n".join(lines) + "\n")
-    _write(settings, json.dumps({"text": config.text, "state": str(folder / "state")}))
+    replace_file(settings, json.dumps({"text": config.text, "state": str(folder / "state")}))
 
 
 def _write(path: Path, text: str) -> None:

@@ -54,7 +54,7 @@ class Ahead:
                 return
             try:
                 self._bench.for_case(case).prepare_ahead()
-            except HarnessError:
+            except (HarnessError, OSError):
                 continue
 
     def stop(self) -> None:

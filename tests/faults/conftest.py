@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faults", "tests/faults")
     group.addoption("--faults", choices=("short", "whole"), default="short", help="how many tries")
     group.addoption("--faults-seed", type=int, default=1, help="of what is chosen at random")
-    group.addoption("--faults-table", metavar="FILE", help="write the table, where all passed")
+    group.addoption("--faults-table", metavar="FILE", help="write what passed into this table")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -31,6 +31,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         asked = map(config.getoption, ("faults_table", "faults", "faults_seed"))
         config.pluginmanager.register(table.Table(*asked))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem != "test_soak")  # it takes its time: the first
 
 
 @pytest.fixture(autouse=True)

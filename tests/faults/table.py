@@ -8,18 +8,22 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from harness.base.host import git_revision
+from tests.selftest.running import ROOT
+
 HEAD = """# Faults
 
-What `tests/faults` does to the harness, how often, what a user sees of it and what is kept. Where a
-fault breaks a promise, no table is made. This one was made by
+What `tests/faults` does to the harness, how often, what a user sees of it and what is kept. A fault
+that breaks a promise loses its row. The rows were made, and can be made again by parts (`-k`), by
 
     make faults ARGS="--faults={tries} --faults-seed={seed} --faults-table=docs/faults.md"
 
 `--faults=whole` makes hundreds of tries; `short`, which CI runs, makes a few of each. Disks are
-mounted by root alone: others skip those.
+mounted by root alone: others skip those. `commit` is what was tried, `minutes` the time that it
+took one of two workers.
 
-| kind | fault | tries | what the user sees | what is kept |
-|---|---|---:|---|---|
+| kind | fault | tries | what the user sees | what is kept | commit | minutes |
+|---|---|---:|---|---|---|---:|
 """
 
 
@@ -38,19 +42,38 @@ class Table:
     def __init__(self, file: str | None, tries: str, seed: int) -> None:
         self.file = Path(file) if file else None
         self.head = HEAD.format(tries=tries, seed=seed)
-        self.rows: Counter[Row] = Counter()
+        self.tries: Counter[Row] = Counter()
+        self.seconds: dict[Row, float] = {}
+        self.failed: set[Row] = set()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when == "teardown" and report.passed:
-            found: dict[str, Any] = dict(report.user_properties)
-            if (row := found.get("fault")) is not None:
-                self.rows[Row(*row)] += int(str(found.get("tries", 1)))
+        found: dict[str, Any] = dict(report.user_properties)
+        if "fault" not in found:
+            return
+        row = Row(*found["fault"])
+        self.seconds[row] = self.seconds.get(row, 0.0) + report.duration
+        if report.failed:
+            self.failed.add(row)
+        elif report.when == "call" and report.passed:
+            self.tries[row] += int(str(found.get("tries", 1)))
 
-    def pytest_sessionfinish(self, exitstatus: int) -> None:
-        if self.file is not None and exitstatus == 0:
-            rows = (
-                f"| {row.kind} | {row.name} | {number} | {row.sees} | {row.keeps} |\n"
-                for row, number in sorted(self.rows.items())
-                if number
-            )
-            self.file.write_text(self.head + "".join(rows), encoding="utf-8")
+    def pytest_sessionfinish(self) -> None:
+        """Write the rows of this run, and of an earlier one those that did not run now."""
+        if self.file is None:
+            return
+        before = self.file.read_text(encoding="utf-8") if self.file.exists() else ""
+        lines = {
+            tuple(line.split(" | ")[:2]): line
+            for line in before.splitlines()
+            if line.count(" | ") == len(Row._fields) + 2
+        }
+        lines.pop(("| kind", "fault"), None)
+        for row in {*self.tries, *self.failed}:
+            key = (f"| {row.kind}", row.name)
+            lines.pop(key, None)
+            if row not in self.failed and self.tries[row]:
+                took = f"{git_revision(ROOT)} | {self.seconds[row] / 60:.1f} |"
+                parts = (*key, str(self.tries[row]), row.sees, row.keeps, took)
+                lines[key] = " | ".join(parts)
+        rows = "".join(f"{lines[key]}\n" for key in sorted(lines))
+        self.file.write_text(self.head + rows, encoding="utf-8")

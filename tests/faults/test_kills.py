@@ -57,15 +57,15 @@ def lose_artifacts(store: Path, rng: random.Random, kinds: int) -> None:
         )
         for role, short, whole, sees, keeps in [
             (
-                *("controller", 1, 50),
+                *("controller", 1, 45),
                 "the shell says so; `why` calls the run incomplete, with what lacks",
                 "every line that was written, every artifact that was whole",
             ),
-            ("xdist worker", 0, 50, MACHINE, "the other cases and every artifact that was whole"),
-            ("device worker", 1, 40, MACHINE, "the other cases"),
-            ("eager worker", 0, 20, MACHINE, "the other cases"),
-            ("job", 0, 40, MACHINE, "the other cases, and no half artifact"),
-            ("atc", 1, 30, MACHINE, "the other cases, and no half artifact"),
+            ("xdist worker", 0, 45, MACHINE, "the other cases and every artifact that was whole"),
+            ("device worker", 1, 35, MACHINE, "the other cases"),
+            ("eager worker", 0, 15, MACHINE, "the other cases"),
+            ("job", 0, 35, MACHINE, "the other cases, and no half artifact"),
+            ("atc", 1, 25, MACHINE, "the other cases, and no half artifact"),
         ]
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from harness.judge.causes import Exit
 from harness.judge.wording import clause
 from harness.records import reader
 from harness.records.conditions import Condition
-from harness.records.lines import CaseLine, CheckName, RunCheckLine
+from harness.records.lines import CaseLine, CheckName, EndLine, RunCheckLine
 from harness.records.measurements import OutputsCheck, Problem, ProblemCode
 from harness.records.observed import (
     ArtifactRef,
@@ -29,6 +31,8 @@ from harness.records.observed import (
 from harness.records.reader import RunRecords
 from harness.records.verdicts import Reference, Verdict
 from harness.records.writer import RESULTS
+from harness.run import ending
+from harness.run.case_record import error_info
 from harness.run.ending import checks_over, end_records
 from harness.settings import Settings
 from tests.selftest.judge_samples import BOUND, NAN, part, real, whole
@@ -175,6 +179,20 @@ def test_every_stage_of_an_error_has_a_cause_and_each_class_that_is_named_exists
 )
 def test_a_full_disk_is_known_by_what_the_system_says(text, full):
     assert errors.CompileError(**text).full_disk == full
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (OSError(errno.EIO, os.strerror(errno.EIO)), "machine"),
+        (PermissionError(errno.EACCES, os.strerror(errno.EACCES)), "machine"),
+        (errors.ExportError("OSError: [Errno 24] Too many open files: 'm.onnx'"), "machine"),
+        (errors.ConfigError("no folder can be made: Read-only file system"), "machine"),
+        (FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)), "harness"),
+    ],
+)
+def test_what_the_operating_system_refuses_is_the_machines_doing(error, cause):
+    assert causes.cause_of_error(error_info(error)).cause == cause
 
 
 @pytest.mark.parametrize(
@@ -368,6 +386,12 @@ def test_records_that_were_emptied_during_the_run_are_not_green(tmp_path):
         checks_over(reader.read(tmp_path), load_catalog(TINY), Settings())
     ended = end_records(tmp_path, (), allow_inconclusive=False)
     assert (ended.end and ended.end.complete, ended.exit_status) == (False, Exit.MACHINE_TROUBLE)
+
+
+def test_a_run_without_a_report_is_not_green_nor_where_its_records_cannot_say_so(tmp_path):
+    end = EndLine(run="r", finished="", planned=0, counts={}, complete=True, exit_status=0)
+    records = RunRecords(tmp_path / "gone", None, (), (), end)
+    assert ending.publish(records).exit_status == Exit.MACHINE_TROUBLE
 
 
 def test_what_a_library_puts_into_one_line_is_bounded():

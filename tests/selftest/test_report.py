@@ -397,7 +397,7 @@ SHOWN: dict[str, tuple[RunRecords, tuple[str, ...]]] = {
         ),
         (
             "Retried once with nothing else running on this host: killed by SIGKILL",
-            "a process was killed, or memory ran out; tried once more: accuracy of "
+            "a process was killed, or the host refused something; tried once more: accuracy of "
             "squeezenet1_1-bs4-cpu",
         ),
     ),
