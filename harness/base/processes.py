@@ -326,8 +326,13 @@ def kill_group(process: subprocess.Popen[Any], grace_s: float = GRACE_S) -> bool
     if process.returncode is not None:  # an earlier call did it; the number may be another's now
         _running.discard(process)
         return True
-    gone = _signal_until_gone(process.pid, signal.SIGTERM, grace_s, repeat=False)
-    if not gone and not _signal_until_gone(process.pid, signal.SIGKILL, KILL_WAIT_S, repeat=True):
+    try:
+        dead = _signal_until_gone(process.pid, signal.SIGTERM, grace_s, repeat=False)
+        dead = dead or _signal_until_gone(process.pid, signal.SIGKILL, KILL_WAIT_S, repeat=True)
+    except BaseException:  # a second Ctrl-C in the grace period must not let the group live
+        _signal_all(process.pid, signal.SIGKILL)
+        raise
+    if not dead:
         return False
     try:
         process.wait(KILL_WAIT_S)  # a zombie, or reaped already: returns at once

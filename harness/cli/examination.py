@@ -19,6 +19,7 @@ from typing import Literal
 from harness.base import host
 from harness.base.errors import CheckpointError, HarnessError
 from harness.base.families import available, families, family_of
+from harness.base.stages import Stage
 from harness.base.store import Store
 from harness.base.terms import WHOLE_SET
 from harness.catalog.schema import Catalog, Model
@@ -31,6 +32,9 @@ from harness.targets.provider import Finding, Findings, Look
 LOOK_DEADLINE_S = 60.0  # of one group; a dead network file system would hold it for ever
 # Digests of 4 GB of checkpoints, and a look at each of 50,000 files, over a slow network.
 INPUTS_DEADLINE_S = 300.0
+# What a rehearsal at two batch sizes puts into an empty store for each model: `cache ls` sums
+# 3.5 GB for the five models (4.1 GB with those of one simulated chip).
+MODEL_GB = 0.7
 _LIBRARIES = {
     "onnxruntime": "runs the compiled models of cpu, checks exports",
     "onnx": "reads ONNX files",
@@ -83,7 +87,7 @@ def examine(settings: Settings, catalog: Catalog | None) -> Examination:
         models = [model for model in models if model.id in settings.models]
     looks = [
         Look(_PYTHON, LOOK_DEADLINE_S, _EVERY, lambda: _python(settings, models)),
-        Look(_DISK, LOOK_DEADLINE_S, _EVERY, lambda: _disk(settings)),
+        Look(_DISK, LOOK_DEADLINE_S, _EVERY, lambda: _disk(settings, models)),
         Look(_INPUTS, INPUTS_DEADLINE_S, real, lambda: _weights(settings, catalog, models)),
         Look(_INPUTS, INPUTS_DEADLINE_S, real, lambda: _image_set(settings)),
         *(look for family in families() for look in registry.provider(family).looks(settings)),
@@ -199,16 +203,40 @@ def _python(settings: Settings, models: Sequence[Model]) -> Iterator[Finding]:
     yield say.ok("processor", f"{host.processor()[0]}, {host.cores()} cores")
 
 
-def _disk(settings: Settings) -> Iterator[Finding]:
+def _disk(settings: Settings, models: Sequence[Model]) -> Iterator[Finding]:
     say = Findings(_DISK, _EVERY, "machine")
-    filled = sum(entry.bytes for entry in Store(settings.store).entries()) / 1e9
-    free = shutil.disk_usage(_existing(settings.store)).free / 1e9
-    yield say.ok("store", f"{filled:.1f} GB in it, {free:.1f} GB free at {settings.store}")
-    folders = {"store": settings.store, "runs": settings.runs, "leases": settings.leases}
-    for name, folder in folders.items():
+    place = _existing(settings.store)
+    free = shutil.disk_usage(place).free / 1e9
+    entries = list(Store(settings.store).entries())
+    filled = sum(entry.bytes for entry in entries) / 1e9
+    need, count = MODEL_GB * len(models), f"{len(models)} model{'s' if len(models) != 1 else ''}"
+    what = f"store: a rehearsal of {count} fills about {need:.1f} GB"
+    found = f"{filled:.1f} GB in it, {free:.1f} GB free at {settings.store}"
+    if not os.access(place, os.W_OK):
+        remedy = f"make {place} writable, or --store=DIR"
+        yield say.lacks(what, f"{found}, not writable", remedy)
+    else:
+        # A store that is filled already needs no more room: only what cannot be written stops.
+        remedy = "--store=DIR on a larger disk, or python -m harness cache gc"
+        yield say.check(free >= need - filled, what, found, remedy, needed_by=frozenset())
+    for name, folder in (("runs", settings.runs), ("leases", settings.leases)):
         if not os.access(_existing(folder), os.W_OK):
             remedy = f"make it writable, or --{name}=DIR"
             yield say.lacks(f"{name} directory", f"{folder} cannot be written", remedy)
+    # Models with one geometry share their crops.
+    sizes = {
+        model.preprocessing.model_dump_json(include={"resize", "crop"}): model.preprocessing.size
+        for model in models
+    }
+    need = sum(WHOLE_SET * size**2 * 3 / 1e9 for size in sizes.values())
+    left = max(0.0, need - sum(entry.bytes for entry in entries if entry.kind == Stage.CROPS) / 1e9)
+    what = f"crops of {WHOLE_SET:,} images, all together: {need:.1f} GB"
+    found = f"{left:.1f} GB are still to be written, {free:.1f} GB are free"
+    remedy = (
+        "for the whole set: --store=DIR on a larger disk, or fewer --models at a time and "
+        "python -m harness cache gc --max-gb=N after each"
+    )
+    yield say.ok(what, found) if free >= left else say.note(what, found, remedy)
 
 
 def _existing(path: Path) -> Path:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Iterable
 from importlib import metadata
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -262,7 +264,7 @@ def test_the_simulation_is_tried_and_claims_nothing(look, options, can, code, wo
 
 
 def test_a_look_that_never_ends_is_left_and_said(look, monkeypatch):
-    def forever(settings):
+    def forever(settings, models):
         yield Findings("disk", frozenset()).ok("before", "seen")
         time.sleep(60)
 
@@ -341,6 +343,17 @@ def test_labels_that_count_from_1_are_never_ok(look, image_folder, wrong_labels)
     assert "right for the 15 whose class is known" in found.found
 
 
+def test_files_that_cannot_be_images_are_never_ok(look, image_folder):
+    folder = image_folder()
+    (folder / "ILSVRC2012_val_00000007.JPEG").write_bytes(b"")
+    found = named(look(imagenet=str(folder))[0], "ImageNet")
+    assert (found.state, "00000007.JPEG (empty, 0 bytes)" in found.found) == ("lacks", True)
+    # What a run would not use does not stop it.
+    found = named(look(imagenet=str(folder), limit="5")[0], "ImageNet")
+    assert found.state == "note"
+    assert "used: the first 5 by name, 5 of them" in found.found
+
+
 @pytest.fixture
 def digested(tmp_path):
     """A catalog whose checkpoint has a digest, and that checkpoint's bytes."""
@@ -388,6 +401,46 @@ def test_absent_checkpoints_are_one_line_and_an_empty_one_is_never_ok(look, tmp_
 
 
 # Disk --------------------------------------------------------------------------------------
+
+
+def test_crops_of_all_models_are_held_against_the_disk_together(tmp_path, monkeypatch):
+    models = list(load_catalog(ROOT / "baselines.yaml").models.values())
+    settings = resolve({"store": str(tmp_path / "store"), "runs": str(tmp_path / "runs")}, {})
+    usage = shutil.disk_usage(tmp_path)
+
+    def crops(free_gb, **decoded_gb):
+        entries = [SimpleNamespace(kind=kind, bytes=gb * 1e9) for kind, gb in decoded_gb.items()]
+        monkeypatch.setattr(Store, "entries", lambda self: entries)
+        disk = usage._replace(free=int(free_gb * 1e9))
+        monkeypatch.setattr(shutil, "disk_usage", lambda place: disk)
+        return named(doctor._disk(settings, models), "crops")
+
+    # The largest alone takes 22 GB.
+    found = crops(30, export=22)
+    assert found.what == "crops of 50,000 images, all together: 50.6 GB"
+    assert found.found == "50.6 GB are still to be written, 30.0 GB are free"
+    assert (found.state, "cache gc --max-gb=N" in found.remedy) == ("note", True)
+    assert crops(51).state == "ok"
+    found = crops(30, crops=22)
+    assert (found.state, found.found[:7]) == ("ok", "28.6 GB")
+
+
+def test_the_store_says_what_is_in_it_and_what_it_needs(look, tmp_path, monkeypatch):
+    def build(staging):
+        (staging / "model.onnx").write_bytes(bytes(3_000_000))
+        return ""
+
+    Store(tmp_path / "store").get_or_build(Stage.EXPORT, {"a": 1}, build)
+    full = shutil.disk_usage(tmp_path)._replace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: full)
+    monkeypatch.setattr(doctor, "MODEL_GB", 0.0025)
+    found = named(look()[0], "store: a rehearsal of 1 model fills")
+    assert found.state == "ok"  # it is full, and what it needs is in it
+    assert found.found.startswith("0.0 GB in it, 0.0 GB free at ")
+    monkeypatch.setattr(doctor, "MODEL_GB", 0.5)
+    found = named(look()[0], "store: a rehearsal of 1 model fills about 0.5 GB")
+    assert (found.state, found.needed_by) == ("lacks", frozenset())
+    assert "--store=DIR" in found.remedy
 
 
 # In short ----------------------------------------------------------------------------------

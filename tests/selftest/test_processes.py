@@ -8,8 +8,10 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,11 +22,13 @@ from harness.base.processes import (
     describe_exit,
     end_what_runs,
     is_ours,
+    kill_group,
     last_text,
     run,
     tail,
+    wait_ended,
 )
-from tests.selftest.running import alive, deadline_at
+from tests.selftest.running import PATIENCE_S, alive, deadline_at, descriptors
 
 
 def python(code: str) -> list[str]:
@@ -104,6 +108,12 @@ def test_a_log_that_is_a_link_is_not_written_through(tmp_path, trap):
     assert (tmp_path / "precious").read_text() == "ours"
 
 
+def test_a_log_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(HarnessError, match="cannot write the log of echo"):
+        run(["echo"], deadline_s=60, log=tmp_path / "file" / "log")
+
+
 def complete(file: Path) -> Callable[[], bool]:
     return lambda: file.exists() and file.read_text().endswith("\n")
 
@@ -143,6 +153,15 @@ def setpriv(tmp_path: Path, monkeypatch) -> Callable[[str], Path]:
     return install
 
 
+def test_a_setpriv_that_can_is_used(tmp_path, setpriv):
+    calls = setpriv('shift 3; exec "$@"')
+    done = run(["echo", "one"], deadline_s=60, log=tmp_path / "log", dies_with_us=True)
+    assert done.ok and done.output() == "one\n"
+    probe, call = calls.read_text().splitlines()
+    assert probe == "--pdeathsig KILL -- true"
+    assert call == "--pdeathsig KILL -- echo one"
+
+
 def test_a_setpriv_that_cannot_is_asked_once_and_left_out(tmp_path, setpriv):
     # util-linux before 2.33, and busybox
     calls = setpriv("echo \"setpriv: unrecognized option '--pdeathsig'\" >&2; exit 1")
@@ -150,6 +169,14 @@ def test_a_setpriv_that_cannot_is_asked_once_and_left_out(tmp_path, setpriv):
         done = run(["echo", word], deadline_s=60, log=tmp_path / "log", dies_with_us=True)
         assert done.ok and done.output() == f"{word}\n"
     assert calls.read_text() == "--pdeathsig KILL -- true\n"
+
+
+def test_a_setpriv_that_hangs_is_left_out(tmp_path, setpriv, monkeypatch):
+    pid = tmp_path / "pid"
+    setpriv(f"echo $$ > {pid}; exec sleep 600")
+    deadline_at(monkeypatch, complete(pid))
+    assert processes.with_parent(["atc"]) == ["atc"]
+    assert not alive(int(pid.read_text()))
 
 
 def test_what_outlives_a_program_that_ended_well_is_killed(tmp_path):
@@ -171,6 +198,32 @@ def test_an_interrupted_caller_leaves_nothing_behind(tmp_path, monkeypatch):
     assert not alive(started[0].pid)
 
 
+def test_a_second_interrupt_kills_at_once(monkeypatch):
+    process = subprocess.Popen(
+        ["sh", "-c", "trap '' TERM; echo; sleep 600"],
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+    )
+    with process:
+        assert process.stdout is not None
+        process.stdout.readline()  # the trap is set
+
+        def interrupted(seconds: float):
+            raise KeyboardInterrupt
+
+        # The module's own clock alone: other threads of this process sleep as well.
+        monkeypatch.setattr(
+            processes, "time", SimpleNamespace(monotonic=time.monotonic, sleep=interrupted)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            kill_group(process, grace_s=60)
+        monkeypatch.undo()
+        try:
+            assert wait_ended(process, PATIENCE_S)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
 def test_what_will_not_die_is_said(tmp_path, monkeypatch):
     pid = tmp_path / "pid"
     deadline_at(monkeypatch, complete(pid))
@@ -181,6 +234,16 @@ def test_what_will_not_die_is_said(tmp_path, monkeypatch):
     os.kill(int(pid.read_text()), signal.SIGKILL)
     assert done.unkillable and done.timed_out and not done.ok
     assert "would not die" in done.describe()
+
+
+def test_a_deadline_ends_a_program_and_no_descriptor_is_left_open(tmp_path):
+    before = descriptors()
+    for argv, deadline_s in ((["true"], 60), (["/no/such/program"], 60), (["sleep", "600"], 0.05)):
+        done = run(argv, deadline_s=deadline_s, log=tmp_path / "log")
+    assert done.timed_out and not done.ok and not done.unkillable
+    assert done.returncode == -signal.SIGTERM
+    assert "sleep was stopped after" in done.describe()
+    assert descriptors() <= before
 
 
 @pytest.mark.parametrize(
@@ -233,6 +296,12 @@ def test_what_was_started_here_is_ours_and_ends_with_us(tmp_path, monkeypatch):
     end_what_runs()
     assert processes.ending.is_set() and not alive(pid) and is_ours(pid)
     assert running.stop().returncode in (-signal.SIGTERM, -signal.SIGKILL)
+
+
+def test_a_program_is_overdue_after_its_deadline(tmp_path):
+    running = Running(["sleep", "600"], deadline_s=0.0, log=tmp_path / "log")
+    assert running.overdue
+    assert running.finish().timed_out and not running.overdue
 
 
 @pytest.mark.parametrize("fails", [False, True])

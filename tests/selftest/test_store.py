@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from harness.base import locks, processes
+from harness.base import locks, processes, uses
 from harness.base import store as module
 from harness.base.errors import CompileError, HarnessError, StoreError
 from harness.base.stages import Stage
@@ -422,6 +422,20 @@ def test_an_entry_that_another_process_uses_is_not_pulled_away(tmp_path):
     assert anew is not None and anew.file().read_text() == "two"
 
 
+def test_who_lost_an_entry_gets_the_one_that_was_built_meanwhile(tmp_path, monkeypatch):
+    monkeypatch.setattr(uses.Uses, "_locked", lambda *_: True)  # a file system without such locks
+
+    def again(store: Store, build: Builder) -> Entry | None:
+        return store.build_again(KIND, INPUTS, build, refused=entry.digest, why="it is refused")
+
+    stores = [Store(tmp_path / "store", failures=tmp_path / "failures") for _ in range(2)]
+    entry = stores[0].get_or_build(KIND, INPUTS, writes("one"))
+    assert stores[1].get(KIND, INPUTS) is not None
+    assert again(stores[0], writes("one")) is None
+    assert again(stores[1], forbidden) is not None
+    assert again(stores[1], forbidden) is None  # that one is refused as well
+
+
 # A disk that does not do as it should.
 
 
@@ -445,3 +459,15 @@ def test_damage_in_a_read_only_store_is_a_store_error(tmp_path, monkeypatch):
     with pytest.raises(StoreError, match=r"is damaged .* cannot be set aside") as caught:
         Store(tmp_path).get_or_build(KIND, INPUTS, writes())
     assert str(entry.directory) in caught.value.remedy
+
+
+@pytest.mark.parametrize("where", ["build", "fsync"])
+def test_a_full_disk_is_a_store_error_and_leaves_nothing(tmp_path, monkeypatch, where):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    build = raises(full) if where == "build" else writes()
+    if where == "fsync":
+        monkeypatch.setattr(os, "fsync", refuse(errno.ENOSPC))
+    with pytest.raises(StoreError, match="No space left on device") as caught:
+        Store(tmp_path).get_or_build(KIND, INPUTS, build)
+    assert caught.value.full_disk
+    assert files_below(tmp_path) == []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from harness.base import locks
 from harness.base.stages import Stage
 from harness.base.store import MANIFEST, Entry, Store, key_of
 from harness.base.store_care import Tidied, explain, tidy
-from tests.selftest.builders import INPUTS, KIND, files_below, refuse, writes
+from tests.selftest.builders import INPUTS, KIND, ROOT, files_below, refuse, writes
 
 # Explaining.
 
@@ -83,6 +85,17 @@ def test_gc_by_age_and_size(tmp_path, ages, limits, removed, recent):
         assert (removed_one.key, why) == (entry.key, "its key was named")
 
 
+def test_entries_of_an_earlier_version_are_listed_and_collected(tmp_path):
+    """Their kinds are no stages, e.g. `compiled`."""
+    store = Store(tmp_path)
+    old = Store.get_or_build(store, "compiled", INPUTS, writes())  # type: ignore[arg-type]
+    aged(old.directory / MANIFEST, 9 * DAY)
+    assert [entry.kind for entry in store.entries()] == ["compiled"]
+    assert not explain(store, Stage.COMPILE, INPUTS).present
+    ((removed, reason),) = tidy(store, older_than_s=7 * DAY).removed
+    assert (removed.key, "9.0 days" in reason) == (old.key, True)
+
+
 @pytest.mark.parametrize(("owner", "call"), [(locks, "open_regular"), (os, "rename")])
 def test_gc_tells_what_it_cannot_remove(tmp_path, monkeypatch, owner, call):
     """As in the store of another user, or on a disk that is mounted to be read."""
@@ -125,6 +138,22 @@ def test_gc_spares_what_a_run_uses_and_says_so(tmp_path):
     assert [one.key for one, _ in tidy(Store(tmp_path), key=used.key).removed] == [used.key]
 
 
+def test_what_a_process_used_is_free_when_it_is_dead(tmp_path):
+    entry = entry_of_age(Store(tmp_path), 0, 0)
+    code = (
+        "import sys, time; from pathlib import Path; from harness.base.stages import Stage\n"
+        "from harness.base.store import Store; store = Store(Path(sys.argv[1]))\n"
+        "print(store.get(Stage.EXPORT, {'number': 0}).key, flush=True); time.sleep(600)"
+    )
+    argv = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline().strip() == entry.key
+        assert len(tidy(Store(tmp_path), key=entry.key).kept) == 1
+        child.kill()
+    assert len(tidy(Store(tmp_path), key=entry.key).removed) == 1
+
+
 def test_gc_removes_leftovers_of_dead_builds_and_old_damage(tmp_path):
     key = key_of(KIND, INPUTS)
     young = tmp_path / "damaged" / f"export-{key}-0a1b2c3e"
@@ -143,6 +172,19 @@ def test_gc_removes_leftovers_of_dead_builds_and_old_damage(tmp_path):
     assert list(tmp_path.glob("*/*")) == [young, *tmp_path.glob("locks/*")]
     assert files_below(tmp_path) == [f"damaged/{young.name}/half"]
     assert tidy(Store(tmp_path / "absent"), max_bytes=0) == Tidied((), (), ())
+
+
+def test_gc_spares_a_build_that_takes_hours(tmp_path):
+    """Tuning can: the time of its staging folder says nothing then, its lock does."""
+    store = Store(tmp_path)
+
+    def build(staging: Path) -> str:
+        (staging / "part").write_text("x")
+        aged(staging, 5 * 3600)
+        tidy(Store(tmp_path), older_than_s=0)
+        return writes()(staging)
+
+    assert list(store.get_or_build(KIND, INPUTS, build).files) == ["model.onnx", "part"]
 
 
 def test_an_entry_that_vanishes_during_gc(tmp_path, monkeypatch):
