@@ -12,7 +12,7 @@ import pytest
 
 from harness.base import locks
 from tests.faults import table
-from tests.faults.started import Place
+from tests.faults.started import Place, injected
 from tests.selftest.running import on_one_core
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -68,7 +68,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Place:
     done = place.folder / "done"
     with locks.locked(place.folder / "lock", what="the first run"):
         if not done.exists():
-            place.green()
+            place.green(env=injected(log=str(place.calls)))
             done.touch()
     return place
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from harness.records.writer import RESULTS
 from tests.selftest.running import QUICK, ROOT, TINY, alive, eventually
 
 PATIENCE_S = 600.0  # no run is longer: a compiler that hangs is ended after minutes
+HOOK = ROOT / "tests/faults/injected"  # on PYTHONPATH, it makes calls fail and tools lie
 MARK = "TESTED_FAULT"  # every process of a run has it in its environment
 # What a process is, by a word of its command line.
 ROLES = {
@@ -69,6 +71,12 @@ def members(mark: str) -> dict[int, str]:
     return found
 
 
+def injected(**asked: object) -> dict[str, str]:
+    """Return the environment of a run whose calls are watched: see `injected/sitecustomize.py`."""
+    roles = {role: word for role, word in ROLES.items() if role != "atc"}
+    return {"FAILING_CALL": json.dumps({"roles": roles, **asked}), "PYTHONPATH": str(HOOK)}
+
+
 @dataclass
 class Place:
     """A folder with store, runs and leases."""
@@ -81,6 +89,11 @@ class Place:
         return self.folder / "store"
 
     @property
+    def calls(self) -> Path:
+        """What the harness called, where it was logged."""
+        return self.folder / "calls"
+
+    @property
     def latest(self) -> Path:
         return (self.folder / "runs" / "latest").resolve()
 
@@ -90,7 +103,7 @@ class Place:
         """Start both cases of the small network over the simulated host, on two workers."""
         mark = f"{os.getpid()}-{next(_numbers)}"
         clean = {n: v for n, v in os.environ.items() if not n.startswith(("HARNESS_", "PYTEST_"))}
-        if env is None:
+        if "TMPDIR" not in (env or {}):
             (self.folder / "tmp").mkdir(exist_ok=True)
         clean |= {MARK: mark, "TMPDIR": str(self.folder / "tmp"), **(env or {})}
         output = output or self.folder / f"output-{mark}"
@@ -119,9 +132,9 @@ class Place:
             for pid in one.members():
                 os.kill(pid, signal.SIGKILL)
 
-    def green(self, *options: str) -> RunRecords:
+    def green(self, *options: str, env: Mapping[str, str] | None = None) -> RunRecords:
         """Run everything; the run is green, nothing is left over, and its records are returned."""
-        run = self.start("-n0", *options)
+        run = self.start("-n0", *options, env=env)
         code = run.wait()
         assert code == 0, run.text()
         found = self.records()

@@ -53,7 +53,7 @@ def used(folder: Path) -> int:
     keeps="every line and every artifact that was whole",
 )
 def test_a_full_disk(disk, tries):
-    for rng in tries(1, 30):
+    for rng in tries(1, 20):
         lose_artifacts(disk.store, rng, rng.randrange(1, 6))
         left = int(rng.choice((0.1, 1, 10)) * rng.random() * MIB)
         assert mounted("-o", f"remount,size={used(disk.folder) + left}", disk.folder)

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import errno
-import json
-import random
 import shutil
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from harness.judge.causes import Exit
 from harness.records.writer import RESULTS
-from tests.faults.started import ROLES, Place
+from tests.faults.started import Place, injected
 from tests.faults.test_kills import BUILT, lose_artifacts
-from tests.selftest.running import ROOT
 
-HOOK = ROOT / "tests/faults/injected"
 ERRORS = {
     "open": "EACCES EIO EMFILE ENFILE ENOMEM ENOSPC",
     "fcntl.flock": "EIO ENOLCK",
@@ -40,26 +35,13 @@ ERRORS = {
 OF_WRITING = "EDQUOT EIO ENOSPC EROFS"  # all others
 
 
-def failing(folder: Path, **asked: object) -> dict[str, str]:
-    """Return the environment of a run in which calls are watched: see `injected`."""
-    (folder / "tmp").mkdir(exist_ok=True)
-    roles = {role: word for role, word in ROLES.items() if role != "atc"}
-    call = json.dumps({"roles": roles, **asked})
-    return {"FAILING_CALL": call, "PYTHONPATH": str(HOOK), "TMPDIR": str(folder / "tmp")}
-
-
 @pytest.fixture(scope="session")
 def calls(ready: Place, tmp_path_factory: pytest.TempPathFactory) -> list[Counter[str]]:
     """What the harness calls, and how often, in a run that builds everything and in one after."""
-    place = Place(tmp_path_factory.mktemp("calls"))
+    place = Place(tmp_path_factory.mktemp("again"))
     shutil.copytree(ready.store, place.store, symlinks=True)
-    lose_artifacts(place.store, random.Random(0), len(BUILT))
-    found = []
-    for log in (place.folder / "building", place.folder / "again"):
-        run = place.start("-n0", env=failing(place.folder, log=str(log)))
-        assert run.wait() == Exit.PASSED, run.text()
-        found.append(Counter(log.read_text().splitlines()))
-    return found
+    place.green(env=injected(log=str(place.calls)))
+    return [Counter(one.calls.read_text().splitlines()) for one in (ready, place)]
 
 
 @pytest.mark.fault(
@@ -68,7 +50,7 @@ def calls(ready: Place, tmp_path_factory: pytest.TempPathFactory) -> list[Counte
     keeps="every line and every artifact that was whole",
 )
 def test_a_call_that_fails(ready, calls, tmp_path, tries):
-    for rng in tries(2, 150):
+    for rng in tries(2, 100):
         call = rng.choice(sorted(calls[0] | calls[1]))
         of_build = call not in calls[1]
         most = calls[not of_build][call]
@@ -81,7 +63,7 @@ def test_a_call_that_fails(ready, calls, tmp_path, tries):
         place = Place(folder)
         lose_artifacts(place.store, rng, len(BUILT) if of_build else 0)
         fails = {"fails": call, "number": number, "errno": getattr(errno, name), "lasts": lasts}
-        run = place.start("-n0", env=failing(folder, **fails))
+        run = place.start("-n0", env=injected(**fails))
         try:
             code = run.wait()
             check(place, code, run.text(), forbidden=name in ("EACCES", "EPERM"))

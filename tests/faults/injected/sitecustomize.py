@@ -1,9 +1,10 @@
-"""Make system calls of the harness fail. Python imports this as it starts, from `PYTHONPATH`.
+"""Make system calls of the harness fail, or a tool misbehave: from `PYTHONPATH`, Python imports
+this as it starts.
 
 `FAILING_CALL` in the environment has a JSON object. `roles`: a word of the command line of each
 kind of process. Either `log`: a file that gets a line for each call that the harness itself makes,
-as role, call and place. Or `fails`: one such line; its call of `number` fails with `errno`, and
-where `lasts`, every later call of that name.
+as role, call and place. Or `fails`: one such line, or "" for any; its call of `number` fails with
+`errno`, and where `lasts`, every later call of that name.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def install(role: str, asked: dict[str, Any]) -> None:
             write(log, f"{text}\n".encode())
             return
         if left > 0:
-            left -= text == asked["fails"]
+            left -= asked["fails"] in (text, "")
             struck = left == 0
         else:
             struck = asked["lasts"] and call == asked["fails"].split("\t")[1]
@@ -94,5 +95,22 @@ def begin() -> None:
             return
 
 
+def misbehave() -> None:
+    """Let a tool of a word do its deed, once it was called `after` times."""
+    asked = json.loads(os.environ["FAULTY_TOOL"])
+    with open("/proc/self/cmdline", encoding="utf-8", errors="replace") as file:
+        if asked["word"] not in file.read():
+            return
+    with open(asked["calls"], "a", encoding="utf-8") as file:
+        file.write(".")
+        file.flush()
+        if file.tell() > asked["after"]:
+            import tools  # type: ignore[import-not-found]  # beside this file
+
+            tools.DEEDS[asked["deed"]]()
+
+
 if "FAILING_CALL" in os.environ:
     begin()
+if "FAULTY_TOOL" in os.environ:
+    misbehave()
