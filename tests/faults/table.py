@@ -56,8 +56,10 @@ class Table:
             self.failed.add(row)
         elif report.when == "call" and report.passed:
             self.tries[row] += int(str(found.get("tries", 1)))
+        if report.when == "teardown":
+            self.write()
 
-    def pytest_sessionfinish(self) -> None:
+    def write(self) -> None:
         """Write the rows of this run, and of an earlier one those that did not run now."""
         if self.file is None:
             return
