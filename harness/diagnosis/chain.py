@@ -52,8 +52,7 @@ def compiled_stage(evidence: Evidence) -> None:
     evidence.check_time()
     case, prepared = evidence.case, evidence.prepared
     reference = next(iter(evidence.logits.values()), None)
-    with devices.preferred(case, prepared, evidence.left_s) as (session, moved):
-        evidence.findings.moved = moved
+    with devices.opened_where_it_ran(case, prepared, evidence.left_s) as session:
         as_fed = evidence.logits[COMPILED] = outputs_of(session, evidence.right)
         if not evidence.right_is_fed:
             as_fed = evidence.as_fed = outputs_of(session, evidence.pictures.fed)

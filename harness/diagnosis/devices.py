@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from harness.base.errors import DeviceError
@@ -31,20 +30,13 @@ class Elsewhere:
     outputs: Float32
 
 
-@contextlib.contextmanager
-def preferred(
+def opened_where_it_ran(
     case: CasePipeline, prepared: Prepared, wait_s: float
-) -> Iterator[tuple[Session, tuple[str, str] | None]]:
-    """Open the compiled model on the device that the case ran on, or on another where that one is
-    set aside; yields the session, and from which device to which it has moved.
-    """
-    ran_on = case.device.id if case.device is not None else ""
-    usable = {device.id for device in case.bench.pool.usable()}
-    others = usable - {ran_on} if ran_on in usable else set()
-    with leasing.opened(case, prepared, others, timeout_s=wait_s) as session:
-        assert case.device is not None
-        here = case.device.id
-        yield session, (ran_on, here) if ran_on and ran_on != here else None
+) -> AbstractContextManager[Session]:
+    """Open the compiled model on the device that the case ran on; on any, where it had none."""
+    ran_on, devices = case.device, case.bench.target.devices()
+    others = {one.id for one in devices if ran_on is not None and one.id != ran_on.id}
+    return leasing.opened(case, prepared, others, timeout_s=wait_s)
 
 
 def elsewhere(

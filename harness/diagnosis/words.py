@@ -47,7 +47,6 @@ class Findings:
     difference: Agreement | None = None
     # The device of the run, and another on which the same compiled file is right.
     devices: tuple[str, str] | None = None
-    moved: tuple[str, str] | None = None  # the same, where the diagnosis had to take another
     # The mistake that makes what is fed: "" of none that is usual, None where nothing is wrong.
     fed: str | None = None
     restored: Restored | None = None
@@ -84,8 +83,6 @@ def words(findings: Findings, count: int, bound: float) -> tuple[Stage | None, s
         return Stage.DATA, suspect, f"{text}; {restores}." if restores else f"{text}."
     if restored is not None:
         return Stage.DATA, suspect, f"Of the usual suspects, {restores}."
-    if findings.unrepeatable and findings.moved is not None:
-        return Stage.DEVICE, "", one_device(*findings.moved) + "."
     if findings.unrepeatable:
         return (
             Stage.INFER,

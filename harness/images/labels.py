@@ -21,7 +21,6 @@ from harness.images.textfiles import numbered_lines, parsed_lines, read_text
 
 VAL_LABEL = "val_label.txt"
 FIXRES_LABELS = "imagenet_labels_fixres.json"
-VAL = "val.txt"
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 DEVKIT = "ILSVRC2012_devkit_t12"
 KAGGLE = "LOC_val_solution.csv"
@@ -44,7 +43,6 @@ _KAGGLE_LINE = re.compile(r"([^\s,]+),(n\d{8})(?:\s.*)?", re.ASCII)
 _KAGGLE_WANTED = (
     "each line is an image, a comma and a WNID: `ILSVRC2012_val_00000001,n01751748 1 2 3 4`"
 )
-_VAL_LINE = re.compile(r"(?:\S*/)?ILSVRC2012_val_\d+\S*\s+\d+", re.ASCII)
 
 Row = tuple[str, str, int]  # where it stands, stem, class index
 
@@ -118,7 +116,6 @@ def _find(layout: Layout, stems: Sequence[str], places: Sequence[Path]) -> Label
         return [path for place in places for name in names if (path := place / name).exists()]
 
     files = there(VAL_LABEL, FIXRES_LABELS, KAGGLE)
-    files += [path for path in there(VAL) if _is_val_list(path)]
     if not files and len(layout.wnids) != CLASS_COUNT:
         files = there(GROUND_TRUTH)
     found = [read(path, stems, places) for path in files]
@@ -130,14 +127,6 @@ def _find(layout: Layout, stems: Sequence[str], places: Sequence[Path]) -> Label
                 remedy="remove the wrong one, or name the label file: --labels=FILE",
             )
     return found[0] if found else None
-
-
-def _is_val_list(path: Path) -> bool:
-    """Return whether a `val.txt` speaks of ImageNet: the name is that of many data sets' lists."""
-    if not path.is_file():
-        return False
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return _VAL_LINE.match(file.readline(1000).strip()) is not None
 
 
 # Label files ---------------------------------------------------------------------------------

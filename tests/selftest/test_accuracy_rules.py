@@ -84,18 +84,11 @@ def test_the_measurement_chooses_the_rule(measurement, kind, rule, reference):
         (rehearsed(l2=math.nan), C.LOGITS_DIFFER),
         (rehearsed(problems=(NAN,)), C.NOT_FINITE),
         (rehearsed(expected_images=5), C.IMAGES_MISSING),
-        (rehearsed(expected_images=3), C.EAGER_IMAGES_MISSING),
         (rehearsed(reference_scores=scores(3, 3)), C.EAGER_IMAGES_MISSING),
-        (whole(39_120, problems=(NAN,)), C.NOT_FINITE),
         (whole_beside_eager(0.2), C.LOGITS_DIFFER),
-        (whole_beside_eager(math.nan), C.LOGITS_DIFFER),
         (whole(39_120, scores=scores(49_999, 39_130)), C.IMAGES_MISSING),
         (whole(39_120, scores=scores(50_001, 39_130)), C.IMAGES_MISSING),
-        (part(5000, 3913, 5, 4, problems=(NAN,)), C.NOT_FINITE),
         (part(5000, 3913, 5, 4, l2=0.031), C.LOGITS_DIFFER),
-        (part(5000, 3913, 5, 4, l2=math.nan), C.LOGITS_DIFFER),
-        (part(5000, 3913, 5, 4, expected_images=5001), C.IMAGES_MISSING),
-        (part(5000, 3913, 5, 4, scores=scores(4999, 3912)), C.IMAGES_MISSING),
         (part(5000, 3913, 5, 4, reference_scores=scores(4995, 3913)), C.EAGER_IMAGES_MISSING),
         (part(5000, 3913, 5, 4, reference_scores=scores(5000, 3900)), C.OTHER_PAIRS),
         (part(5000, 3913, 5, 4, scores=scores(5000, 2)), C.OTHER_PAIRS),
@@ -256,8 +249,7 @@ def test_from_so_many_images_on_a_pass_is_possible(rule):
 
 @pytest.mark.parametrize(
     "measurement",
-    [whole(39_120), whole(35_000), whole(39_120, problems=(NAN,)), whole(780, images=1000),
-     part(5000, 3913), part(5000, 3500), part(1000, 783, lost=5, gained=5)],
+    [whole(39_120), whole(39_120, problems=(NAN,)), whole(780, images=1000), part(5000, 3500)],
 )  # fmt: skip
 def test_a_note_is_said_beside_every_real_verdict(measurement):
     assert judge(measurement, note="a note").sentence == f"{judge(measurement).sentence}; a note"

@@ -144,7 +144,6 @@ def test_predictions_are_read(tmp_path):
     [
         None,
         b"image,label\na,1\n",
-        b"image,label,eager,top1\n",
         b"image,label,eager,top1\na,1,1,one\n",
         b"image,label,eager,top1\na,1,1,1\na,1,1,1\n",
         b"image,label,eager,top1\na\n",

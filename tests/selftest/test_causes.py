@@ -206,26 +206,6 @@ def test_what_is_declared_of_a_model_stays_open_before_it_could_fail(stage, noth
     assert causes.says_nothing_of_the_model(ErrorInfo("X", stage, "m", killed=True))
 
 
-def test_cases_that_failed_for_one_reason_are_one_failure():
-    def key(stage, built="e", model="fixres", check="accuracy", **changes):
-        refs = (ArtifactRef(Stage.CHECKPOINT, "c", ""), ArtifactRef(Stage.EXPORT, built, ""))
-        case = failing(stage, **changes)
-        return causes.failure(
-            case.model_copy(update={"artifacts": refs, "model": model, "check": check})
-        )
-
-    assert key(Stage.COMPILE) == key(Stage.COMPILE, check="throughput") is not None
-    for other in ({"message": "other"}, {"built": "another"}, {"model": "resnest50"}):
-        assert key(Stage.COMPILE) != key(Stage.COMPILE, **other)
-    assert key(Stage.COMPILE) != key(Stage.SIMPLIFY)
-    assert key(Stage.DEVICE) == key(Stage.DEVICE, built="another", model="resnest50")
-    full = {"full_disk": True}
-    assert key(Stage.COMPILE, **full) == key(Stage.COMPILE, model="resnest50", **full)
-    assert causes.failure(accuracy()) is None
-    lost = [causes.failure(line(outcome="not_run", batch=size)) for size in (1, 4)]
-    assert lost[0] == lost[1]
-
-
 @pytest.mark.parametrize(
     ("stage", "blamed"),
     [(Stage.EXPORT, "toolchain"), (Stage.COMPILE, "toolchain"), (Stage.INFER, "toolchain"),

@@ -253,51 +253,7 @@ def test_a_changed_image_is_decoded_again(store, images, decoded):
     assert not np.array_equal(all_rows(after)[3], all_rows(before)[3])
 
 
-@pytest.mark.parametrize("end", [KeyboardInterrupt, MemoryError])
-def test_filling_goes_on_where_it_was_ended(end, store, images, decoded, monkeypatch):
-    load = preprocess.load_crop
-
-    def ended(path: Path, pre: Preprocessing, sha256: str = "") -> Any:
-        if path == images.paths[5]:
-            raise end
-        return load(path, pre, sha256)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(preprocess, "load_crop", ended)
-        with pytest.raises(end):
-            crops(store, images, STEPS)
-    decoded.clear()
-    found = crops(store, images, STEPS)
-    assert sorted(decoded) == sorted(images.names[4:])  # the two chunks before it are kept
-    np.testing.assert_array_equal(all_rows(found), wanted(images))
-
-
 # Images that cannot be used.
-
-
-@pytest.mark.parametrize(
-    ("spoil", "says"),
-    [
-        (lambda path: path.write_text("<html>"), "not an image of a known format"),
-        (lambda path: path.unlink(), "cannot be read: No such file"),
-    ],
-    ids=["web page", "absent"],
-)
-def test_a_bad_image_is_named_and_the_rest_is_kept(spoil, says, store, images, decoded):
-    crops(store, image_set(images.root, list(images.paths[:4])), STEPS)
-    bad = images.paths[5]
-    content = bad.read_bytes()
-    spoil(bad)
-    with pytest.raises(DataError) as caught:
-        crops(store, images, STEPS)
-    assert f"image {bad}: " in caught.value.message
-    assert says in caught.value.message
-    assert caught.value.remedy
-    bad.write_bytes(content)
-    decoded.clear()
-    found = crops(store, images, STEPS)
-    assert sorted(decoded) == sorted(images.names[4:6])  # its chunk alone
-    np.testing.assert_array_equal(all_rows(found), wanted(images))
 
 
 def test_every_bad_image_is_named_in_one_go(store, images):

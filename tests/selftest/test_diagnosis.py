@@ -33,7 +33,6 @@ from harness.stages.pipeline import CasePipeline
 from harness.targets.protocol import OperatorComparison
 from tests.selftest.fakes import rehearsed
 from tests.selftest.planted.altered import Altered
-from tests.selftest.planted.graphs import rewritten, swap_channels
 
 BATCH = 4
 IMAGES = 8
@@ -215,24 +214,6 @@ def test_what_is_fed_is_named(quick, odd, part, changes, suspect):
     )
 
 
-@pytest.mark.parametrize(
-    ("fed", "name", "suspect"),
-    [
-        ("resized to a square", "the catalog's preprocessing", "resized to a square"),
-        ("", "the catalog's preprocessing", ""),
-        ("", "channels swapped (BGR for RGB)", "channels swapped (BGR for RGB)"),
-        (None, "channels swapped (BGR for RGB)", "channels swapped (BGR for RGB)"),
-        ("resized to a square", None, "resized to a square"),
-        ("", None, ""),
-    ],
-)
-def test_a_suspect_is_a_mistake_that_explains_the_result(fed, name, suspect):
-    restored = None if name is None else Restored(name, "restores the score", About.INPUT)
-    stage, named, summary = words(Findings(fed=fed, restored=restored), 8, 3e-2)
-    assert (stage, named) == (Stage.DATA, suspect)
-    assert ("no usual mistake" in summary) == (fed == "")
-
-
 @pytest.mark.parametrize("about", About)
 @pytest.mark.parametrize("stage", [None, Stage.EXPORT, Stage.SIMPLIFY, Stage.COMPILE])
 def test_a_suspect_that_is_found_is_named_whichever_stage_departs(stage, about):
@@ -397,35 +378,6 @@ def test_an_onnx_file_that_stands_alone_is_held_against_no_pytorch(prepared, mon
     assert section(answer, "Agreement").rows[0][:2] == ("given ONNX", "ONNX Runtime on the CPU")
     assert "PyTorch" not in str(answer)
     assert "exported" not in str(answer)
-
-
-def test_a_given_file_is_not_called_an_exported_one(prepared, tmp_path, monkeypatch):
-    case, _ = prepared
-    given = rewritten(case.onnx(), tmp_path / "given.onnx", swap_channels)
-    folder = tmp_path / "compiled"
-    folder.mkdir()
-    log = folder / "log"
-    case.bench.target.compile(
-        rewritten(case.simplified(), tmp_path / "simplified.onnx", swap_channels),
-        *(case.model, BATCH, folder),
-        device=None,
-        log=log,
-    )
-    monkeypatch.setattr(CasePipeline, "onnx", lambda self: given)
-    monkeypatch.setattr(CasePipeline, "simplified", lambda self: tmp_path / "simplified.onnx")
-    settings = dataclasses.replace(case.bench.settings, onnx=(("tiny", given),))
-    monkeypatch.setattr(case.bench, "settings", settings)
-    answer = diagnosed(prepared, compiled=folder / "model.ort.onnx")
-    assert (answer.stage, answer.suspect) == (Stage.EXPORT, SWAPPED)
-    assert answer.summary.startswith("The given ONNX departs from eager PyTorch")
-    assert SWAPPED in answer.summary
-    assert "exported" not in str(answer)
-
-
-def test_eager_is_run_where_the_run_had_no_eager_pass(prepared):
-    answer = diagnosed(prepared, measured=False, reference=None)
-    assert section(answer, "Agreement").rows[0][:2] == ("exported ONNX", "eager PyTorch")
-    assert section(answer, "Agreement").rows[0][-1] == "agrees"
 
 
 @pytest.mark.parametrize("commands", [("compare them",), ()])

@@ -49,14 +49,6 @@ def test_the_simulation_prints_its_tables_and_repeats_itself(capsys, tmp_path):
     assert first.startswith(capsys.readouterr().out)
 
 
-@pytest.mark.parametrize(
-    ("count", "words"),
-    [(0, "0"), (1, "<0.1"), (60, "0.6"), (5000, "50.0"), (9999, ">99.9"), (10_000, "100")],
-)
-def test_zero_and_a_hundred_percent_are_exactly_that(count, words):
-    assert judging.share(count, 10_000) == words
-
-
 # The tables of the document, which are the script's own output ----------------------------
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -110,12 +109,9 @@ def test_numbers_that_are_not_the_kits(root: Path, text: str, said: str) -> None
     [
         ("\n".join(DEVKIT_ORDER[1:]), "999 WNIDs"),
         ("\n".join([*DEVKIT_ORDER[1:], DEVKIT_ORDER[1]]), "999 different ones"),
-        (clsloc(DEVKIT_ORDER[1:]), "not 1..1000"),
         (clsloc().replace(" 7 ", " 8 "), "not 1..1000"),
-        (clsloc().replace(" 7 ", " 0 "), "not 1..1000"),
         (clsloc().replace(" 7 some_name", ""), "not 1..1000"),
         (clsloc() + "tench\n", "malformed"),
-        ("", "0 WNIDs"),
     ],
 )
 def test_a_list_that_is_not_the_thousand(root: Path, text: str, said: str) -> None:
@@ -139,8 +135,6 @@ def meta(order: tuple[str, ...] = DEVKIT_ORDER) -> np.ndarray[Any, Any]:
     [
         ({"synsets": meta()}, ""),
         ({}, "cannot be read as the development kit's: KeyError"),
-        ({"synsets": np.zeros(3)}, "IndexError"),
-        ({"synsets": meta()[:1700]}, "does not hold the 1000 classes"),
         ({"synsets": meta((*DEVKIT_ORDER[1:], "tench"))}, "does not hold the 1000 classes"),
         ({"synsets": meta(WNIDS)}, "has the WNIDs sorted"),
     ],
@@ -196,19 +190,10 @@ def test_kaggles_whole_file_needs_no_list(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "val/", "n01440764/"])
-def test_val_txt_with_or_without_folders(tmp_path: Path, prefix: str) -> None:
+def test_a_list_with_or_without_folders(tmp_path: Path, prefix: str) -> None:
     put_images(tmp_path / "val")
     put_text(tmp_path / "val.txt", "".join(f"{prefix}{line}\n" for line in lines().splitlines()))
-    found = find_image_set(tmp_path)
-    assert (found.labels, found.label_source) == (LABELS, "val.txt")
-
-
-@pytest.mark.parametrize("text", ["n01440764/cat 0\n", "", "000000000139.jpg\n", "\x00\x01"])
-def test_a_val_txt_of_another_data_set_is_left_alone(tmp_path: Path, text: str) -> None:
-    put_images(tmp_path / "val")
-    put_text(tmp_path / "val_label.txt", lines())
-    put_text(tmp_path / "val" / "val.txt", text)
-    assert find_image_set(tmp_path).label_source == "val_label.txt"
+    assert find_image_set(tmp_path, tmp_path / "val.txt").labels == LABELS
 
 
 def test_a_label_file_of_hundreds_of_megabytes_is_not_read(tmp_path: Path) -> None:
@@ -217,10 +202,3 @@ def test_a_label_file_of_hundreds_of_megabytes_is_not_read(tmp_path: Path) -> No
     os.truncate(tmp_path / "mine", 200 << 20)  # a hole: it takes no disk
     with pytest.raises(DataError, match="is larger than 32 MiB"):
         find_image_set(tmp_path, tmp_path / "mine")
-
-
-def test_json_is_known_by_its_content(tmp_path: Path) -> None:
-    put_images(tmp_path / "val")
-    labels = {name(number).split(".")[0]: label for number, label in enumerate(LABELS, 1)}
-    put_text(tmp_path / "mine", json.dumps(labels))
-    assert find_image_set(tmp_path, tmp_path / "mine").labels == LABELS

@@ -142,12 +142,6 @@ def test_fewer_folders_beside_what_says_their_classes(fewer: Path, files: dict[s
         assert find_image_set(fewer).labels == LABELS
 
 
-def test_one_folder_two_classes(fewer: Path) -> None:
-    (fewer / "val" / WNIDS[65] / name(6)).write_bytes(b"x")
-    put_text(fewer / "val_label.txt", lines((*LABELS, 66)))
-    assert f"ILSVRC2012_val_00000006 in {WNIDS[65]} (65) has 66" in message_of(fewer)
-
-
 FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "one image in two folders": (
         lambda val: (val / WNIDS[970] / name(1)).write_bytes(b"x"),
@@ -158,6 +152,11 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a training image": (
         lambda val: (val / WNIDS[0] / f"{WNIDS[0]}_18.JPEG").write_bytes(b"x"),
         "1 of 6 images in {} are named as training images",
+    ),
+    "images that would be left out": (
+        lambda val: [(val / WNIDS[65] / name).write_bytes(b"x") for name in ("1.webp", "2.bmp")],
+        f"2 images in the class folders of {{}} are no JPEG or PNG, or lie in folders below: "
+        f"{WNIDS[65]}/1.webp, {WNIDS[65]}/2.bmp",
     ),
     "no text": (
         lambda val: (val / WNIDS[65] / os.fsdecode(b"a\xff.JPEG")).write_bytes(b"x"),
