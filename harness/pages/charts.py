@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.base.precision import MINUS
-from harness.base.terms import Outcome
+from harness.pages.elements import Node
 
 SMALLEST = 1e-9  # a height below this is none: its power of ten may not be a number
 LARGEST = 1e15  # past this a float no longer tells neighbouring round numbers apart
@@ -35,14 +35,10 @@ class Scale:
 
 @dataclass(frozen=True)
 class Tick:
-    """A label beside an axis, at a place from 0 to 100.
-
-    `outcome`: how the case ended whose figure stands there; None for none.
-    """
+    """A label beside an axis, at a place from 0 to 100."""
 
     place: float
     text: str
-    outcome: Outcome | None = None
 
 
 @dataclass(frozen=True)
@@ -66,9 +62,35 @@ class Chart:
     top: tuple[Tick, ...] = ()
 
     @property
-    def widest(self) -> str:
-        """The longest text of the axis, for which a page keeps room."""
-        return max((tick.text for tick in self.y), key=len)
+    def node(self) -> Node:
+        """The chart as a figure of the page."""
+        widest = max((tick.text for tick in self.y), key=len)  # a page keeps room for it
+        keys = (mark for mark in self.marks if mark.key)
+        return (
+            "figure.lines",
+            *((_axis("top", "left", self.top),) if self.top else ()),
+            _axis("y", "top", self.y, ("span.widest", widest)),
+            self._plot,
+            _axis("x", "left", self.x),
+            ("figcaption", self.caption, *((f"span.key.k-{one.style}", one.key) for one in keys)),
+        )
+
+    @property
+    def _plot(self) -> Node:
+        box = {"viewBox": "0 0 100 100", "preserveAspectRatio": "none", "role": "img"}
+        grid = (("path.grid", ("@d", f"M0 {tick.place}H100")) for tick in self.y)
+        marks = ((f"path.{mark.style}", ("@d", mark.path)) for mark in self.marks)
+        attributes = ((f"@{name}", text) for name, text in box.items())
+        return ("svg.plot", *attributes, ("@aria-label", self.summary), *grid, *marks)
+
+
+def _axis(name: str, side: str, ticks: Iterable[Tick], *before: Node) -> Node:
+    def label(tick: Tick) -> Node:
+        # The outermost labels of the x axis stay within the box.
+        end = "" if name != "x" else ".first" if tick.place < 1 else ".last" * (tick.place > 99)
+        return (f"span{end}", ("@style", f"{side}:{tick.place}%"), tick.text)
+
+    return (f"div.{name}-axis", ("@aria-hidden", "true"), *before, *map(label, ticks))
 
 
 def line(points: Iterable[Point]) -> str:

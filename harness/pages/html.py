@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from harness import __version__
 from harness.pages import formats
+from harness.pages.elements import markup
 from harness.pages.words import language, say
 
 
@@ -35,18 +36,13 @@ def environment(folder: Path) -> jinja2.Environment:
     )
     found.globals.update(_=say, language=language, NO_VALUE=formats.NO_VALUE, version=__version__)
     for one in (
-        formats.datum,
-        formats.difference,
         formats.duration,
         formats.line,
         formats.moment,
-        formats.percent,
-        formats.plain,
-        formats.size,
+        markup,
     ):
         found.filters[one.__name__] = one
     found.filters["inside"] = safe_href
-    found.filters["https"] = web_href
     return found
 
 

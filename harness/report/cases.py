@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
-from markupsafe import Markup, escape
-
 from harness.base.errors import RecordError
-from harness.base.text import clean
 from harness.pages import formats
 from harness.pages.charts import Chart
 from harness.pages.formats import NO_VALUE
@@ -18,14 +14,11 @@ from harness.pages.looks import ATTENTION, LOOKS, Look
 from harness.pages.words import say
 from harness.records import reader
 from harness.records.lines import CaseLine, RunCheckLine
-from harness.records.observed import Diagnosis, Section
 from harness.records.reader import RunRecords
 from harness.records.verdicts import BatchFlip, FigureName, Reference, ReferenceKind
 from harness.report import charts, rows
 
 FLIPS_SHOWN = 20
-SECTIONS_SHOWN = 12
-ROWS_SHOWN = 60
 
 _REFERENCES: dict[ReferenceKind, str] = {
     "published": "published figure",
@@ -37,26 +30,6 @@ _REFERENCES: dict[ReferenceKind, str] = {
     "ratio": "other chip",
     "none": "no reference",
 }
-
-
-@dataclass(frozen=True)
-class Log:
-    """The end of a log, escaped; `cut`: its beginning is left out."""
-
-    text: Markup
-    cut: bool
-
-
-def tail(text: str, limit: int) -> Log | None:
-    """Return the end of a log, in at most `limit` characters of HTML; None of an empty one."""
-    text = text.strip("\n")
-    # A log may be long: what is far before its end is not even looked at.
-    html = escape(clean(text[-limit:]))
-    cut = len(text) > limit or len(html) > limit
-    html = html[-limit:]
-    if cut:
-        html = html.partition("\n")[2] or html
-    return Log(html, cut) if html else None
 
 
 @dataclass(frozen=True)
@@ -83,7 +56,7 @@ class CaseView:
         return LOOKS[self.line.outcome]
 
     @property
-    def open(self) -> bool:
+    def needs_a_look(self) -> bool:
         return self.line.outcome in ATTENTION
 
     def class_of(self, index: int) -> str:
@@ -122,14 +95,6 @@ class CaseView:
         return formats.figure(reference.value, reference.unit or self.line.unit)
 
     @property
-    def relative_error(self) -> str:
-        """`0.0003 (0.03 %)`: |measured - reference| / reference, as guide 000 writes it."""
-        off = self.line.difference_percent
-        if off is None or not math.isfinite(off):
-            return NO_VALUE
-        return f"{abs(off) / 100:.4f} ({formats.percent(abs(off))})"
-
-    @property
     def device(self) -> str:
         return rows.device_line(self.line)
 
@@ -140,25 +105,28 @@ class CaseView:
         looks = dict.fromkeys(look.trouble for look in (found.conditions if found else ()))
         return tuple(text for text in looks if text)[:6]
 
-    @cached_property
+    @property
     def groups(self) -> rows.Groups:
-        """Figures of the verdict and of the measurement."""
-        line = self.line
-        verdict = None if self.withheld else line.verdict
-        figures = rows.figures_of(verdict) if verdict is not None else ()
-        measured: rows.Groups = {}
-        if line.accuracy is not None:
-            measured = rows.accuracy(line.accuracy)
-        elif line.throughput is not None:
-            measured = rows.throughput(line.throughput)
-        published = rows.editions(self.reference)
-        return {"Figures of the verdict": figures, "Published figures": published, **measured}
+        """The figures of the verdict and of the measurement, what is published, the stages."""
+        line, held = self.line, self.reference
+        against = f"{self.reference_value} ({self.reference_name})" if held is not None else ""
+        if held is not None and held.note:
+            against += f", {formats.line(held.note)}"
+        figures = rows.rows(
+            ("Measured", self.measured),
+            ("Held against", against),
+            ("Relative difference", self.difference),
+        )
+        if line.verdict is not None and not self.withheld:
+            figures += rows.figures_of(line.verdict)
+        return {
+            "Figures of the verdict": figures,
+            "Published figures": rows.editions(held),
+            **rows.measurement(line),
+            "Stages": rows.stages(line),
+        }
 
-    @cached_property
-    def circumstances(self) -> rows.Groups:
-        return rows.circumstances(self.line, self.records.run)
-
-    @cached_property
+    @property
     def latency(self) -> Chart | None:
         """The execution times, where their file lies in the run."""
         found = self.line.throughput
@@ -170,64 +138,12 @@ class CaseView:
             return None
         return charts.latency([sample for one in times.ours for sample in one])
 
-    @cached_property
-    def temperature(self) -> Chart | None:
-        found = self.line.throughput
-        looks = found.conditions if found is not None else ()
-        return charts.temperature(
-            [
-                (look.seconds, look.temperature_c, bool(look.trouble))
-                for look in looks
-                if look.temperature_c is not None
-            ]
-        )
-
-    @cached_property
-    def intervals(self) -> tuple[charts.Interval, ...]:
-        """The intervals that a real accuracy was judged by."""
-        return charts.intervals(self.line, self.records.run)
-
-    @cached_property
-    def diagnosis(self) -> Diagnosis | None:
-        found = self.line.diagnosis
-        return None if found is None else bounded(found, self.room.diagnosis)
-
-    def log(self, text: str) -> Log | None:
-        """Return the end of a log, as much of it as there is room for."""
-        return tail(text, self.room.log)
-
-    @cached_property
-    def stages(self) -> tuple[charts.Bar, ...]:
-        stored = f" ({say('from the store')})"
-        parts = [
-            (say(one.stage.doing) + stored * one.cached, one.seconds) for one in self.line.stages
-        ]
-        return charts.bars(parts)
-
     @property
     def commands(self) -> tuple[str, ...]:
         """Commands that do the case again: pytest's, then the tools' own."""
         own = self.line.device.commands if self.line.device is not None else {}
         items = (f"# {formats.line(name, 60)}\n{text}" for name, text in own.items())
         return *self.line.repeat, *items
-
-
-def bounded(diagnosis: Diagnosis, limit: int) -> Diagnosis:
-    """Return a diagnosis whose tables are cut to about `limit` characters of HTML."""
-    left = limit
-    sections = []
-    for section in diagnosis.sections[:SECTIONS_SHOWN]:
-        kept: list[tuple[str, ...]] = []
-        for row in section.rows[:ROWS_SHOWN]:
-            cells = tuple(formats.line(cell, 200) for cell in row)
-            left -= sum(len(escape(cell)) + 20 for cell in cells)  # with the cell's own markup
-            if left < 0:
-                break
-            kept.append(cells)
-        if kept:
-            columns = tuple(formats.line(one, 80) for one in section.columns)
-            sections.append(Section(formats.line(section.title, 200), columns, tuple(kept)))
-    return replace(diagnosis, sections=tuple(sections))
 
 
 @dataclass(frozen=True)
@@ -245,10 +161,6 @@ class CheckView:
     @property
     def good(self) -> bool:
         return self.line.outcome == "passed"
-
-    @property
-    def figures(self) -> rows.Rows:
-        return () if self.line.verdict is None else rows.figures_of(self.line.verdict)
 
     @property
     def flips(self) -> Sequence[BatchFlip]:

@@ -1,32 +1,30 @@
-"""Guide 000's table of throughput with the figures of this run in it.
+"""Guide 000's table of throughput: the figures of this run beside the published ones.
 
-By batch size: the 310, the T4 and the 310P, and the ratios of the 310P to both, the best batch size
-marked. A figure that counts for nothing is shown as such, and is neither the best nor in a ratio.
-Published figures stand beside measured ones in a real run alone: no other carries any.
+By batch size: what was measured, and for each target with published figures its figure and the
+ratio of ours to it. A figure that counts for nothing is shown as such, and is neither the best nor
+in a ratio. A run that is not real carries no published figures, and has no such table.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from harness.base import precision
 from harness.base.families import guide_columns
 from harness.catalog.schema import same_product
 from harness.judge.causes import strange_times, wrong_outputs
-from harness.pages import formats
+from harness.pages.elements import Node, table
 from harness.pages.formats import NO_VALUE
 from harness.pages.words import say
 from harness.records.lines import CaseLine, GuideFigures, PublishedSpeed
 from harness.report.cases import CaseView
 from harness.report.findings import grouped
-from harness.report.rows import chip_and_card
 
 TIMES = "\N{MULTIPLICATION SIGN}"
-_COLUMNS = guide_columns()
-# The guide's ratios are those of its last column to each other one.
-*_DENOMINATORS, _NUMERATOR = (one.name for one in _COLUMNS.values())
+Column = dict[int, PublishedSpeed]
+"""Published figures of one target by batch size."""
 
 
 def why_not(case: CaseLine) -> str:
@@ -47,199 +45,123 @@ def why_not(case: CaseLine) -> str:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """Throughput at one batch size: the measured figure, the published one beside or instead."""
+class SpeedTable:
+    """Throughput of one model on one target by batch size, in frames a second."""
 
-    case: CaseView | None = None
-    published: PublishedSpeed | None = None
-    best: bool = False
+    model: str
+    target: str
+    measured: Mapping[int, CaseView]
+    columns: Mapping[str, Column]
+    guide: str
 
-    @property
-    def why_not(self) -> str:
-        if self.case is None:
-            return ""
-        line = self.case.line
-        chip = line.throughput.setup.chip if line.throughput else ""
-        if chip and self.published is not None and not same_product(chip, self.published.chip):
+    def why_not(self, size: int) -> str:
+        """Return why the measured figure of a batch size counts for nothing."""
+        line = self.measured[size].line
+        chip = line.throughput.setup.chip if line.throughput is not None else ""
+        published = self._own.get(size)
+        if chip and published is not None and not same_product(chip, published.chip):
             return "another chip"
         return why_not(line)
 
     @property
-    def fps(self) -> float | None:
-        """What a ratio is computed with: the measured figure, else a comparable published one.
-
-        None where the measured figure counts for nothing: no other stands in for it.
-        """
-        if self.case is not None:
-            return None if self.why_not else self.case.line.measured
-        one = self.published
-        return None if one is None or one.not_comparable else one.fps
+    def best(self) -> int | None:
+        """The batch size of the best measured figure that counts."""
+        known = {n: one.line.measured or 0.0 for n, one in self.measured.items()}
+        counting = [size for size in known if not self.why_not(size)]
+        return max(counting, key=lambda size: known[size], default=None)
 
     @property
-    def unit(self) -> tuple[str, int]:
-        """What the figure is of, and how many chips that has."""
+    def node(self) -> Node:
+        """The table with its notes."""
+        heads = [say("Batch size"), say("measured")]
+        for name, column in self.columns.items():
+            heads += [f"{_column_name(name)} {_unit(column)}", say("ratio")]
+        sizes = sorted({*self.measured, *(n for one in self.columns.values() for n in one)})
+        label = f"Throughput of {self.model} on {self.target}"
+        notes = (("p.small", text) for text in self._notes())
+        return ("div", table(label, heads, [tuple(self._row(size)) for size in sizes]), *notes)
+
+    @property
+    def _own(self) -> Column:
+        return self.columns.get(self.target, {})
+
+    def _row(self, size: int) -> Iterator[Node]:
+        yield str(size)
+        yield self._figure(size)
+        for column in self.columns.values():
+            one = column.get(size)
+            text = NO_VALUE if one is None else f"{one.fps:,.10g}"
+            yield ("s", text) if one is not None and one.not_comparable else text
+            yield self._ratio(size, one)
+
+    def _figure(self, size: int) -> Node:
+        case = self.measured.get(size)
+        if case is None:
+            return NO_VALUE
+        look, against = case.look, self.why_not(size)
+        said = f" {look.said}{say(', ') + say(against) if against else ''}"
+        best = (("span.star", f" \N{BLACK STAR} {say('best')}"),) if size == self.best else ()
+        link = (f"a.mark.o-{look.outcome}", ("@href", f"#{case.anchor}"), ("b", case.measured))
+        return ("span", link, ("span.small", said), *best)
+
+    def _ratio(self, size: int, over: PublishedSpeed | None) -> str:
+        """The ratio of the measured figure to a published one, as precise as it is known."""
+        case = self.measured.get(size)
+        if case is None or over is None or over.not_comparable or self.why_not(size):
+            return NO_VALUE
         # Only where a card's figure is judged does a measurement count the card's chips.
-        reference = self.case.reference if self.case is not None else None
-        judged = self.case is None or (reference is not None and reference.kind == "baseline")
-        if self.published is not None and judged:
-            return self.published.unit, self.published.chips
-        return "chip", 1
+        judged = case.reference is not None and case.reference.kind == "baseline"
+        own = self._own.get(size) if judged else None
+        unit, chips = ("chip", 1) if own is None else (own.unit, own.chips)
+        if unit != over.unit and not chips == over.chips == 1:
+            return NO_VALUE
+        speed = case.line.throughput
+        width = speed.timing.half_width_percent if speed is not None else math.inf
+        if not precision.is_known(width):
+            return precision.NOT_KNOWN
+        ratio = (case.line.measured or 0.0) / over.fps
+        return f"{precision.significant(ratio, precision.digits(width))}{TIMES}"
 
-
-Column = dict[int, Cell]  # by batch size
-
-
-@dataclass(frozen=True)
-class Row:
-    """One batch size, or the best of each column. `style` of the page: "best", "total" or ""."""
-
-    name: str
-    cells: tuple[Cell, ...]
-    ratios: tuple[str, ...]
-    style: str
-
-
-@dataclass(frozen=True)
-class SpeedTable:
-    """Throughput of one model by batch size, in frames a second."""
-
-    model: str
-    columns: tuple[str, ...]  # name, and what one figure is of
-    ratios: tuple[str, ...]
-    rows: tuple[Row, ...]
-    notes: tuple[str, ...]
-
-    @property
-    def heads(self) -> list[str]:
-        """The columns after that of the batch sizes."""
-        return [*self.columns, *self.ratios]
+    def _notes(self) -> Iterator[str]:
+        yield say("Published figures are those of {guide}.", guide=self.guide)
+        if any(self.why_not(size) for size in self.measured):
+            yield say(
+                "A figure that is not decided, or of a model with wrong outputs, counts for "
+                "nothing: it is neither the best nor in a ratio."
+            )
+        struck_out = "{column}, struck out: not comparable ({why})."
+        for name, column in self.columns.items():
+            for why in dict.fromkeys(filter(None, (one.not_comparable for one in column.values()))):
+                yield say(struck_out, column=_column_name(name), why=why)
 
 
 def speed_tables(
     cases: Sequence[CaseView], published: Mapping[str, GuideFigures]
 ) -> tuple[SpeedTable, ...]:
-    """Return one table for each model with something to hold its measured throughput against.
-
-    A table of one column would repeat the summary.
-    """
-    timed = [one for one in cases if (one.line.measured or 0) > 0]
-    by_model = grouped(timed, lambda one: one.line.model)
-    tables = (_table(model, views, published.get(model)) for model, views in by_model.items())
-    return tuple(table for table in tables if len(table.columns) > 1)
-
-
-def _table(model: str, cases: Sequence[CaseView], published: GuideFigures | None) -> SpeedTable:
-    columns = _columns(cases, published.speeds if published is not None else ())
-    sizes = sorted({size for column in columns.values() for size in column})
-    best = {name: _best(column) if len(sizes) > 1 else None for name, column in columns.items()}
-    under = [name for name in _DENOMINATORS if {name, _NUMERATOR} <= columns.keys()]
-
-    def row(name: str, at: Mapping[str, int | None], style: str) -> Row:
-        cells = {
-            column: replace(columns[column].get(size or 0, Cell()), best=size == best[column])
-            for column, size in at.items()
-        }
-        ratios = tuple(_ratio(cells[_NUMERATOR], cells[one]) for one in under)
-        return Row(name, tuple(cells.values()), ratios, style)
-
-    rows = []
-    for size in sizes:
-        ours = any(best[name] == size and _measured(column) for name, column in columns.items())
-        rows.append(row(f"{size}", dict.fromkeys(columns, size), "best" if ours else ""))
-    if any(size is not None for size in best.values()):
-        total = row(say("best batch size"), best, "total")
-        # The published figure of a batch size that is best for us need not be the best one.
-        cells = (replace(one, best=False, published=None if one.case else one.published)
-                 for one in total.cells)  # fmt: skip
-        rows.append(replace(total, cells=tuple(cells)))
-    return SpeedTable(
-        model=model,
-        columns=tuple(f"{name} {_unit(name, column)}".rstrip() for name, column in columns.items()),
-        ratios=tuple(f"{_NUMERATOR}/{name}" for name in under),
-        rows=tuple(rows),
-        notes=tuple(_notes(columns, published)),
-    )
+    """Return one table for each model and target that measured a speed and has published ones."""
+    timed = (one for one in cases if one.line.check == "throughput" and one.line.measured)
+    groups = grouped(timed, lambda one: (one.line.model, one.line.target))
+    tables = []
+    for (model, target), views in groups.items():
+        guide = published.get(model)
+        if guide is None or not guide.speeds:
+            continue
+        columns: dict[str, Column] = {}
+        for one in guide.speeds:
+            columns.setdefault(one.target, {})[one.batch_size] = one
+        measured = {view.line.batch_size: view for view in views}
+        tables.append(SpeedTable(model, target, measured, columns, guide.guide))
+    return tuple(tables)
 
 
-def _columns(cases: Sequence[CaseView], published: Sequence[PublishedSpeed]) -> dict[str, Column]:
-    columns: dict[str, Column] = {one.name: {} for one in _COLUMNS.values()}
-    for view in cases:
-        columns.setdefault(_name(view.line), {})[view.line.batch_size] = Cell(view)
-    for one in published:
-        name = _COLUMNS[one.target].name if one.target in _COLUMNS else one.target
-        column = columns.setdefault(name, {})
-        column[one.batch_size] = replace(column.get(one.batch_size, Cell()), published=one)
-    return {name: column for name, column in columns.items() if column or published}
+def _column_name(target: str) -> str:
+    known = guide_columns().get(target)
+    return target if known is None else known.name
 
 
-def _name(case: CaseLine) -> str:
-    chip = formats.line(chip_and_card(case)[0], 40)
-    column = _COLUMNS.get(case.target)
-    if column is None:
-        return formats.line(case.target, 40)
-    if column.product and column.product not in chip.split():
-        return chip or case.target  # another product's figures
-    return column.name
-
-
-def _measured(column: Column) -> bool:
-    return any(cell.case is not None for cell in column.values())
-
-
-def _best(column: Column) -> int | None:
-    """The batch size of the best figure: a measured one, where there are any."""
-    ours = _measured(column)
-    known = {
-        size: cell.fps
-        for size, cell in column.items()
-        if cell.fps is not None and (cell.case is not None or not ours)
-    }
-    return max(known, key=lambda size: known[size], default=None)
-
-
-def _unit(name: str, column: Column) -> str:
-    if name not in (_NUMERATOR, *_DENOMINATORS):
-        return ""  # a host's CPU is no card
-    units = dict.fromkeys(cell.unit for cell in column.values())
-    return ", ".join(
+def _unit(column: Column) -> str:
+    units = dict.fromkeys((one.unit, one.chips) for one in column.values())
+    return say(", ").join(
         say(f"a {unit}") if chips == 1 else say("a {unit} of {n} chips", unit=say(unit), n=chips)
         for unit, chips in units
     )
-
-
-def _ratio(over: Cell, under: Cell) -> str:
-    """The ratio of two figures of which one is measured, as precise as it is known."""
-    (unit, chips), (other, other_chips) = over.unit, under.unit
-    alike = unit == other or chips == other_chips == 1
-    measured = [cell.case.line for cell in (over, under) if cell.case is not None]
-    if over.fps is None or under.fps is None or not alike or not measured:
-        return NO_VALUE
-    timings = [line.throughput.timing for line in measured if line.throughput is not None]
-    width = math.hypot(*(timing.half_width_percent for timing in timings))
-    if not precision.is_known(width):
-        return precision.NOT_KNOWN
-    return f"{precision.significant(over.fps / under.fps, precision.digits(width))}{TIMES}"
-
-
-def _notes(columns: Mapping[str, Column], published: GuideFigures | None) -> list[str]:
-    notes = []
-    if published is not None and published.speeds:
-        notes.append(
-            say(
-                "Published figures are those of {guide}; a ratio is that of the measured figures, "
-                "with a published one where nothing was measured.",
-                guide=published.guide,
-            )
-        )
-    if any(cell.why_not for column in columns.values() for cell in column.values()):
-        notes.append(
-            say(
-                "A figure that is not decided, or of a model with wrong outputs, counts for "
-                "nothing: it is neither the best nor in a ratio."
-            )
-        )
-    for name, column in columns.items():
-        reasons = (one.published.not_comparable for one in column.values() if one.published)
-        struck_out = "{column}, struck out: not comparable ({why})."
-        notes += [say(struck_out, column=name, why=why) for why in dict.fromkeys(reasons) if why]
-    return notes

@@ -17,6 +17,12 @@ ROWS_SHOWN = 40
 LONGEST_CELL = 300
 LONGEST_LINE = 600
 
+_SIGNS = {
+    "good": "\N{CHECK MARK}",
+    "bad": "\N{BALLOT X}",
+    "warn": "?",
+    "neutral": "\N{BLACK CIRCLE}",
+}
 _MARKED_UP = re.compile(r"([\\`*\[\]{}|~#!$])")
 _UNDERSCORE = re.compile(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
@@ -41,13 +47,13 @@ def summary_markdown(records: RunRecords) -> str:
         for banner in run.banners
     ]
     head = f"{run.headline.word}{say(': ')}{run.headline.text}"
-    lines += [f"## {run.icon.sign} {escaped(head, LONGEST_LINE)}", ""]
+    lines += [f"## {_SIGNS[run.headline.tone]} {escaped(head, LONGEST_LINE)}", ""]
     lines += [f"- {escaped(reason)}" for reason in run.headline.more]
     lines += _attention(run.whys)
     for matrix in run.matrices:
         what = {"check": say(matrix.check).capitalize(), "target": escaped(matrix.target)}
         sizes = (say("batch {n}", n=size) for size in matrix.batch_sizes)
-        rows = [[escaped(model), *map(_cell, cells)] for model, _, cells in matrix.rows]
+        rows = [[escaped(row.model), *map(_cell, row.cells)] for row in matrix.rows]
         lines += ["", f"### {say('{check} on {target}', **what)}, {matrix.unit}", ""]
         lines += _table([say("Model"), *sizes], rows)
     lines += ["", escaped(run.sum.text, LONGEST_LINE)]

@@ -17,9 +17,11 @@ from markupsafe import Markup
 from harness.base import files
 from harness.base.errors import RecordError
 from harness.pages import formats, html
+from harness.pages.elements import Node, packed
 from harness.records import reader, writer
 from harness.records.reader import RunRecords
-from harness.report.view import view
+from harness.report import details
+from harness.report.view import RunView, view
 
 REPORT = "report.html"
 _HERE = Path(__file__).parent
@@ -34,6 +36,7 @@ def _template() -> jinja2.Template:
         style=html.style(),
         script=Markup(script),  # noqa: S704 - our own file
         script_hash=f"sha256-{digest}",
+        of_case=details.of_case,
     )
     return environment.get_template("template.html.j2")
 
@@ -45,7 +48,19 @@ def render_html(records: RunRecords, *, now: str | None = None) -> str:
         now: the moment named at the foot, ISO 8601; this moment when left out.
     """
     rendered = formats.moment(now if now is not None else files.now())
-    return _template().render(page=view(records), rendered=rendered).lstrip()
+    page = view(records)
+    return _template().render(page=page, data=packed(_nodes(page)), rendered=rendered).lstrip()
+
+
+def _nodes(page: RunView) -> dict[str, Node]:
+    """What stands folded on the page, by the name of its place."""
+    cases = (one for one in page.cases if one.anchor not in page.open)
+    return {
+        "environment": details.of_groups(page.groups),
+        **{f"guide-{n}": one.node for n, one in enumerate(page.guide_tables, 1)},
+        **{one.anchor: details.of_check(one) for one in page.checks if one.line.verdict},
+        **{one.anchor: details.of_case(one) for one in cases},
+    }
 
 
 def write_report(run_dir: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.base.families import spelt
@@ -116,17 +116,34 @@ def editions(reference: Reference | None) -> Rows:
     )
 
 
-def accuracy(measured: AccuracyMeasurement) -> Groups:
-    """Return the rows of an accuracy, beside its table of top-1 to top-5."""
+def measurement(case: CaseLine) -> Groups:
+    """Return what a case measured."""
+    if case.accuracy is not None:
+        return _accuracy(case.accuracy)
+    return {} if case.throughput is None else _throughput(case.throughput)
+
+
+def _accuracy(measured: AccuracyMeasurement) -> Groups:
     images = fields(measured.scores, "images")
     return {
         "Images": images + fields(measured, "expected_images", "seconds", "images_per_second"),
+        "Top-1 to top-5": tuple(_tops(measured)),
         "Fidelity to the eager model": fields(measured.fidelity),
     }
 
 
-def throughput(measured: ThroughputMeasurement) -> Groups:
-    """Return the rows of a throughput, beside the charts of its samples."""
+def _tops(measured: AccuracyMeasurement) -> Iterator[Row]:
+    ours, eager = measured.scores, measured.reference_scores
+    for k, correct in enumerate(ours.correct, 1):
+        text = f"{formats.percent(ours.percent(k))} ({plain(correct)})"
+        if eager is not None:
+            points = formats.difference(ours.percent(k) - eager.percent(k), say("points"))
+            beside = say("eager {percent}", percent=formats.percent(eager.percent(k)))
+            text = f"{text}{say(', ')}{beside}{say(', ')}{points}"
+        yield f"top-{k}", text
+
+
+def _throughput(measured: ThroughputMeasurement) -> Groups:
     timing = measured.timing
     latency = ("mean_ms", "half_width_percent", "median_ms", "p99_ms", "min_ms", "max_ms")
     return {
@@ -194,6 +211,40 @@ def _span(readings: Iterable[float | None], unit: str) -> str:
     low, high = plain(min(values)), plain(max(values))
     text = low if low == high else say("{low} to {high}", low=low, high=high)
     return f"{text}{formats.SPACE}{unit}"
+
+
+# Where the time went ---------------------------------------------------------------------------
+
+
+def stages(case: CaseLine) -> Rows:
+    """Return the seconds of each stage, as they came."""
+    stored = f" ({say('from the store')})"
+    return tuple(
+        (say(one.stage.doing) + stored * one.cached, formats.duration(one.seconds))
+        for one in case.stages
+    )
+
+
+def times(cases: Iterable[CaseLine]) -> Rows:
+    """Return the seconds of each stage over all cases and their shares, the longest first.
+
+    Stages below 1 % of the whole are one.
+    """
+    seconds: dict[str, float] = {}
+    for one in (stage for case in cases for stage in case.stages):
+        name = say(one.stage.doing)
+        seconds[name] = seconds.get(name, 0.0) + max(0.0, one.seconds)
+    total = sum(seconds.values())
+    if not total:
+        return ()
+    small = [name for name, took in seconds.items() if took < total / 100]
+    rest = sum(seconds.pop(name) for name in small) if len(small) > 1 else 0.0
+    longest = sorted(seconds.items(), key=lambda item: -item[1])
+    shown = [*longest, (say("all others"), rest)] if rest else longest
+    return tuple(
+        (name, f"{formats.duration(took)} ({100 * took / total:.0f}{formats.SPACE}%)")
+        for name, took in shown
+    )
 
 
 # With what, and where --------------------------------------------------------------------------

@@ -31,7 +31,7 @@ def _cell(cases: tuple[CaseView, ...]) -> str:
 
 def _table(matrix: Matrix) -> list[str]:
     rows = [["", *(f"batch {size}" for size in matrix.batch_sizes)]]
-    rows += [[_plain(model), *map(_cell, cells)] for model, _, cells in matrix.rows]
+    rows += [[_plain(row.model), *map(_cell, row.cells)] for row in matrix.rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  " + "  ".join(c.ljust(width) for c, width in zip(row, widths, strict=True)).rstrip()

@@ -8,52 +8,68 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from harness.base.host import Machine
-from harness.base.stages import Stage
-from harness.base.terms import OUTCOMES, Check, Outcome
+from harness.base.terms import OUTCOMES, Check
 from harness.pages import formats
-from harness.pages.charts import Chart
-from harness.pages.looks import LOOKS, Banner, Look, Tone
+from harness.pages.looks import LOOKS, Banner, Look
 from harness.pages.words import say
-from harness.records.lines import GuideFigures
 from harness.records.reader import RunRecords
-from harness.report import charts, findings, guide_tables, rows
+from harness.report import findings, guide_tables, rows
 from harness.report.cases import CaseView, CheckView, Room
 from harness.report.findings import grouped
 from harness.report.headline import Headline, Sum, headline, reconcile
 from harness.report.provenance import Shown, key_of, shown
 
-# Characters of HTML of all logs of a page together, of one at least, and at most; the same of the
-# diagnoses: 100 cases stay well under 2 MB.
+# Characters of all logs of a page together, of one at least, and at most; the same of the
+# diagnoses: 1,000 cases stay below 4 MB.
 LOGS = (500_000, 400, 12_000)
 DIAGNOSES = (300_000, 1_000, 20_000)
-SMALL_STAGE = 1.0  # percent of the time of all stages: those below are one
+MOST_OPEN = 20
+"""Cases that need a look and stand open; more of them would bury the page."""
+UNGROUPED = 12
+"""Models of a matrix that needs no families."""
 
 _CHECKS_FIRST = ("failed", "inconclusive", "passed", "recorded")
-_ICONS: dict[Tone, Outcome] = {
-    "good": "passed",
-    "bad": "failed",
-    "warn": "inconclusive",
-    "neutral": "recorded",
-}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of a matrix: its cases by batch size, often one."""
+
+    model: str
+    title: str
+    cells: tuple[tuple[CaseView, ...], ...]
+
+    @property
+    def family(self) -> str:
+        """`resnet` of `resnet50` and `resnet101_v2`: the letters that the name begins with."""
+        letters = re.match(r"[A-Za-z]+", self.model)
+        return letters[0].lower() if letters else self.model
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """Models by batch sizes for one target and one check; a cell holds its cases, often one."""
+    """Models by batch sizes for one target and one check."""
 
     target: str
     check: Check
     batch_sizes: tuple[int, ...]
-    rows: tuple[tuple[str, str, tuple[tuple[CaseView, ...], ...]], ...]  # model, title, cells
+    rows: tuple[Row, ...]
 
     @property
     def unit(self) -> str:
         return "top-1" if self.check == "accuracy" else say("frames a second")
+
+    @property
+    def families(self) -> dict[str, list[Row]]:
+        """The rows by family; few models are one without a name."""
+        if len(self.rows) <= UNGROUPED:
+            return {"": list(self.rows)}
+        return dict(sorted(grouped(self.rows, lambda row: row.family).items()))
 
 
 @dataclass(frozen=True)
@@ -88,10 +104,6 @@ class RunView:
     def headline(self) -> Headline:
         return headline(self.shown, self.whys)
 
-    @property
-    def icon(self) -> Look:
-        return LOOKS[_ICONS[self.headline.tone]]
-
     @cached_property
     def sum(self) -> Sum:
         return reconcile(self.shown)
@@ -106,9 +118,9 @@ class RunView:
 
     @cached_property
     def counts(self) -> tuple[tuple[Look, int], ...]:
-        """How many cases ended how."""
+        """How many cases ended how, without those that none did."""
         counts = self.records.counts()
-        return tuple((LOOKS[outcome], counts[outcome]) for outcome in OUTCOMES)
+        return tuple((LOOKS[outcome], counts[outcome]) for outcome in OUTCOMES if counts[outcome])
 
     # Its cases -----------------------------------------------------------------------------
 
@@ -142,17 +154,17 @@ class RunView:
         )
 
     @cached_property
+    def open(self) -> frozenset[str]:
+        """Anchors of the cases that stand open."""
+        return frozenset([case.anchor for case in self.cases if case.needs_a_look][:MOST_OPEN])
+
+    @cached_property
     def checks(self) -> tuple[CheckView, ...]:
         """The checks over the cases, those that do not hold first."""
+        ordered = sorted(self.records.checks, key=lambda one: _CHECKS_FIRST.index(one.outcome))
         return tuple(
-            CheckView(
-                line=check,
-                anchor=self.anchors[key_of(check)],
-                note=self.shown.notes.get(key_of(check), ""),
-            )
-            for check in sorted(
-                self.records.checks, key=lambda one: _CHECKS_FIRST.index(one.outcome)
-            )
+            CheckView(check, self.anchors[key_of(check)], self.shown.notes.get(key_of(check), ""))
+            for check in ordered
         )
 
     @cached_property
@@ -173,87 +185,24 @@ class RunView:
         return tuple(_matrix(*key, cases) for key, cases in groups.items())
 
     def values(self, name: str) -> tuple[str, ...]:
-        """Return the models, checks or targets of the cases, each once."""
+        """Return the checks or targets of the cases, each once."""
         return tuple(dict.fromkeys(str(getattr(case, name)) for case in self.records.cases))
 
-    # Tables and charts ---------------------------------------------------------------------
+    @cached_property
+    def guide_tables(self) -> tuple[guide_tables.SpeedTable, ...]:
+        """The guide's tables of throughput, with the figures of this run."""
+        run = self.records.run
+        return guide_tables.speed_tables(self.cases, run.guide_figures if run is not None else {})
+
+    # The run itself ------------------------------------------------------------------------
 
     @cached_property
-    def guide_accuracy(self) -> tuple[list[CaseView], ...]:
-        """Every accuracy of a real run, those of a model and target together."""
-        return tuple(self._measured("accuracy").values()) if self.shown.real else ()
-
-    def _measured(self, check: Check) -> dict[tuple[str, str], list[CaseView]]:
-        """The cases that measured something, by model and target."""
-        known = [case for case in self.cases if case.line.measured is not None]
-        cases = [case for case in known if case.line.check == check]
-        return grouped(cases, lambda case: (case.line.model, case.line.target))
-
-    @cached_property
-    def guide_speed(self) -> tuple[guide_tables.SpeedTable, ...]:
-        timed = [case for case in self.cases if case.line.check == "throughput"]
-        return guide_tables.speed_tables(timed, self._published)
-
-    @property
-    def _published(self) -> Mapping[str, GuideFigures]:
-        return self.records.run.guide_figures if self.records.run is not None else {}
-
-    @cached_property
-    def speed_charts(self) -> tuple[Chart, ...]:
-        """Throughput over batch size for each model and target."""
-        timed = self._measured("throughput").items()
-        drawn = (self._speed_chart(*key, cases) for key, cases in timed)
-        return tuple(chart for chart in drawn if chart is not None)
-
-    def _speed_chart(self, model: str, target: str, cases: list[CaseView]) -> Chart | None:
-        measured, reference, held_against = {}, {}, {}
-        for case in cases:
-            line, held = case.line, case.reference
-            known = line.throughput.timing.half_width_percent if line.throughput else 0.0
-            measured[line.batch_size] = charts.Speed(
-                line.measured or 0.0, known, line.outcome, not guide_tables.why_not(line)
-            )
-            if held is not None and held.value is not None:
-                reference[line.batch_size] = held.value
-                held_against[held.kind] = case.reference_name
-        if "baseline" in held_against and model in self._published:
-            # The guide's whole column: batch sizes that were not run as well.
-            for one in self._published[model].speeds:
-                if one.target == target and not one.not_comparable:
-                    reference.setdefault(one.batch_size, one.fps)
-        who, where = formats.line(model, 120), formats.line(target, 60)
-        title = say("{who} on {targets}", who=who, targets=where)
-        return charts.over_batch_size(title, measured, reference, ", ".join(held_against.values()))
-
-    # Time ----------------------------------------------------------------------------------
-
-    @cached_property
-    def _seconds(self) -> dict[Stage, float]:
-        """Seconds of each stage over all cases, the longest first."""
-        totals: dict[Stage, float] = {}
-        for case in self.records.cases:
-            for one in case.stages:
-                totals[one.stage] = totals.get(one.stage, 0.0) + max(0.0, one.seconds)
-        return dict(sorted(totals.items(), key=lambda item: -item[1]))
-
-    @property
-    def stages_total(self) -> str:
-        return formats.duration(sum(self._seconds.values()))
-
-    @cached_property
-    def stages(self) -> tuple[charts.Bar, ...]:
-        """Where the time went."""
-        parts = [(say(stage.doing), took) for stage, took in self._seconds.items()]
-        return charts.bars(parts, least=SMALL_STAGE)
-
-    # Environment ---------------------------------------------------------------------------
-
-    @cached_property
-    def environment(self) -> rows.Groups:
-        """The machines, devices, versions and settings of the run."""
+    def groups(self) -> rows.Groups:
+        """Where the time went; the machines, devices, versions and settings of the run."""
         run, cases = self.records.run, self.records.cases
+        times = {"Where the time went": rows.times(cases)}
         if run is None:
-            return {}
+            return times
         end, about = self.records.end, formats.line
         ran = rows.rows(
             ("run", about(run.run)),
@@ -271,6 +220,7 @@ class RunView:
         machines = [run.machine, *(one for one in others if one not in (run.machine, Machine()))]
         settings = {name.replace("_", " "): value for name, value in run.settings.items()}
         return {
+            **times,
             "Run": ran,
             **{say("Machine {n}", n=n): rows.fields(one) for n, one in enumerate(machines, 1)},
             "Devices and toolchain": rows.toolchain(cases),
@@ -294,6 +244,7 @@ def _matrix(target: str, check: Check, cases: Sequence[CaseView]) -> Matrix:
     table = []
     for model, row in grouped(cases, lambda case: case.line.model).items():
         title = next((case.line.title for case in row if case.line.title), "")
-        cells = tuple(tuple(case for case in row if case.line.batch_size == size) for size in sizes)
-        table.append((model, title if title != model else "", cells))
+        by_size = grouped(row, lambda case: case.line.batch_size)
+        cells = tuple(tuple(by_size.get(size, ())) for size in sizes)
+        table.append(Row(model, title if title != model else "", cells))
     return Matrix(target, check, sizes, tuple(table))

@@ -1,10 +1,14 @@
-"""Reading a rendered page in a test: its tags, attributes and words."""
+"""Reading a rendered page in a test: its tags, attributes and words, all of it unfolded."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 from html.parser import HTMLParser
+from typing import Any
 
+from harness.pages.elements import Node, markup
 from harness.records.reader import RunRecords
 from harness.report import render_html
 
@@ -63,13 +67,32 @@ class Tree(HTMLParser):
         return shown.removeprefix("page tone-")
 
 
+def unfolded(html: str) -> str:
+    """The page with the elements in place that its script makes when somebody unfolds them."""
+    packed = re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.S)
+    assert packed is not None
+    data = json.loads(packed[1])
+
+    def whole(part: Any) -> Node:
+        part = data["shared"][part] if isinstance(part, int) else part
+        return part if isinstance(part, str) else tuple(map(whole, part))
+
+    return re.sub(
+        r'<div data-node="([^"]+)"></div>',
+        lambda place: markup(whole(data["nodes"].pop(place[1]))),
+        html.replace(packed[0], ""),
+    )
+
+
 def page(records: RunRecords) -> Tree:
     """Render a run and read the page."""
-    return Tree(render_html(records, now=NOW))
+    return Tree(unfolded(render_html(records, now=NOW)))
 
 
 def section(records: RunRecords, name: str) -> Tree:
     """One section of the page, by its id."""
-    html = render_html(records, now=NOW)
+    html = page(records).html
     start = html.index(f'<section id="{name}"')
-    return Tree(html[start : html.index("</section>", start) + len("</section>")])
+    end = re.compile(r"</section>\s*(?=<section id|</main>)").search(html, start)
+    assert end is not None
+    return Tree(html[start : end.end()])

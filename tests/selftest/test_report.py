@@ -112,7 +112,7 @@ def test_the_headline_of_a_run(outcomes: tuple[Outcome, ...], tone: str, text: s
     ],
 )
 def test_the_first_word_is_the_answer(records: RunRecords, word: str) -> None:
-    assert f"</svg>{word}</p>" in page(records).html
+    assert f'<p class="verdict">{word}</p>' in page(records).html
     assert summary_markdown(records).count(f" {word}: ") == 1
 
 
@@ -341,12 +341,12 @@ SHOWN: dict[str, tuple[RunRecords, tuple[str, ...]]] = {
     "accuracy": (
         samples.run_records([samples.case()]),
         (
-            "top-5 491 95.90 %",
+            "top-5 95.90 % (491), eager 95.90 %, +0.00 points",
             "Fidelity to the eager model relative L2 6.80e\N{MINUS SIGN}7",
             "equal predictions 99.80 %",
             "predictions that differ 1 of these excused by their margin 1",
-            "ILSVRC2012_val_00000217.JPEG 31 31 8.53 7 8.54 0.0021 yes",
-            "Held against: eager PyTorch",
+            "ILSVRC2012_val_00000217.JPEG 31 31 (8.53) 7 (8.54) 0.0021 yes",
+            "Held against 78.32 % (eager PyTorch)",
             "Rule: every prediction is equal",
             "resize short side 256 bilinear",
             "b8a52dc0b8a52dc0",
@@ -418,9 +418,8 @@ SHOWN: dict[str, tuple[RunRecords, tuple[str, ...]]] = {
             "CANN 8.0.RC2 driver 23.0.0 firmware",
             "atc --framework=5 --model=model.onnx",
             "python3 -m ais_bench --model model.om --loop 100",
-            "+0.10 points, 99 % interval \N{MINUS SIGN}0.72 points to +0.94 points",
-            "top-1, 1 points either way",
-            "Stage: compile. Suspect: the compiler.",
+            "interval of the difference \N{MINUS SIGN}0.72 to 0.94 points",
+            "Stage: compile Suspect: the compiler",
             "stage relative L2 equal predictions",
             "compiled 0.31 41 of 64",
             "python -m harness diagnose latest",
@@ -469,13 +468,11 @@ def test_the_environment_names_every_device_and_what_drove_it() -> None:
 def test_each_cell_of_the_matrix_leads_to_its_case() -> None:
     records = samples.all_outcomes()
     html = render_html(records)
-    cells = re.findall(r'<a class="cell o-(\w+)" href="#([^"]+)">', html)
+    cells = re.findall(r'<a class="cell o-(\w+)" href="#([^"]+)"', html)
     assert len(cells) == len(records.cases)
     for outcome, anchor in cells:
         assert re.search(rf'id="{re.escape(anchor)}" data-outcome="{outcome}"', html)
-    assert re.search(
-        r"<b>71\.09.%</b>.*?<i>eager PyTorch 78\.32.%</i> <b>\N{MINUS SIGN}9\.23.%</b>", html, re.S
-    )
+    assert re.search(r"<b>71\.09.%</b>\s*<span>failed</span>\s*<i>\N{MINUS SIGN}9\.23.%</i>", html)
     # Cases stand in the order of the plan, and two may have one cell.
     pattern = r'<article class="case[^"]*" id="([^"]+)"'
     turned = replace(records, cases=tuple(reversed(records.cases)))
@@ -500,14 +497,14 @@ def test_stages_and_artifacts_are_named_by_what_was_done() -> None:
     line = samples.case(stages=stages, artifacts=tuple(map(samples.artifact, kinds)))
     records = samples.run_records([line, samples.case(batch=1)])
     # The longest first; what nobody sees is one part of it.
-    text = section(records, "time").text()
-    places = [text.index(part) for part in ("compile ", "infer images ", "all others 2.89")]
-    assert places == sorted(places)
-    html = render_html(records)
+    text = section(records, "environment").text().replace("\N{NO-BREAK SPACE}", " ")
+    said = "compile 15 min 00 s (91 %) infer images 1 min 21 s (8 %) all others 2.89 s (0 %)"
+    assert f"Where the time went {said}" in text
+    html = page(records).html
     table = html[html.index('aria-label="Artifacts of') :]
     names = re.findall(r'<th scope="row">(.*?)</th>', table[: table.index("</table>")])
     assert names == [stage.makes for stage in kinds]
-    assert 'Whole log: <a href="logs/squeezenet1_1-compile.log">' in html
+    assert '<a href="logs/squeezenet1_1-compile.log">' in html
 
 
 def test_the_summary_for_a_terminal() -> None:

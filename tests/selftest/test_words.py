@@ -25,7 +25,7 @@ from harness.report import findings, render_html
 from harness.report.markdown import summary_markdown
 from harness.run.ending import publish
 from tests.selftest import report_samples as samples
-from tests.selftest.pages import Tree
+from tests.selftest.pages import Tree, unfolded
 
 TEMPLATES = [
     (ROOT / "harness" / name).read_text(encoding="utf-8")
@@ -120,7 +120,7 @@ def test_whatever_a_report_says_of_its_own_is_in_the_table(
 
 def chinese(records: RunRecords) -> Tree:
     with words.spoken("zh"):
-        return Tree(render_html(records))
+        return Tree(unfolded(render_html(records)))
 
 
 def test_a_page_in_chinese() -> None:
@@ -130,7 +130,6 @@ def test_a_page_in_chinese() -> None:
     for said in ("工具链失败", "怎么办", "重跑命令", "吞吐率", "未判定", "eager PyTorch"):
         assert said in tree.text()
     assert not {"failed", "passed", "Cases", "Measured"} & set(tree.text().split())
-    assert "cpu 上的 " in tree.text("figcaption")
     real = chinese(samples.run_records([samples.real_accuracy("fixres", 1)], provenance="real"))
     assert "验收通过" in real.text()
     # The next page is English again.
