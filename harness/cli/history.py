@@ -121,21 +121,14 @@ def merge(
     say(f"{output}: {counts}; exit code {joined.exit_status}")
 
 
-def propose(
-    settings: Settings,
-    *,
-    runs: RunList,
-    lower: Annotated[
-        bool, typer.Option("--lower", help="also propose figures that would go down")
-    ] = False,
-) -> None:
+def propose(settings: Settings, *, runs: RunList) -> None:
     """Tables for baselines.yaml from real runs: YAML to paste, with its evidence as comments."""
-    made = proposals.propose(runs, load_catalog(settings.catalog), lower=lower)
+    made = proposals.propose(runs, load_catalog(settings.catalog))
     for name, why in made.left:
         say(f"not proposed: {name}: {why}", err=True)
     for one in made.proposals:
         where = f"{one.model}, batch {one.batch_size}, {one.chip}"
-        say(f"proposed: {where}: {one.fps:.10g} fps a {one.unit}", err=True)
+        say(f"proposed: {where}: {one.fps:.10g} fps a chip", err=True)
     if not made.proposals:
         say("nothing to propose", err=True)
     sys.stdout.write(made.text)

@@ -1,7 +1,7 @@
 """Baselines from measurement: what real runs propose for `baselines.yaml`, as YAML to paste.
 
-The catalog is never written. A figure that is there is never raised; a lower one becomes a table
-of its own, beside the old one that no longer judges. Each figure has its evidence as a comment.
+Only a throughput without a figure gets one; a figure that is there is never touched, nor is the
+catalog ever written. Each proposal has its evidence as a comment.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, get_args
 import yaml
 
 from harness.base.errors import ConfigError, some
-from harness.catalog.schema import Baseline, Catalog, Method, Tuning
+from harness.catalog.schema import Catalog, Method, Tuning
 from harness.history.index import COUNTED, chip_of, row_of, run_line
 from harness.pages.formats import plural
 from harness.records import reader
@@ -25,7 +25,7 @@ from harness.records.lines import CaseLine, RunLine
 from harness.records.measurements import ThroughputMeasurement
 from harness.records.reader import RunRecords
 
-_CHIP_DECIMALS = 3  # as the guides print them
+_DECIMALS = 3  # as the guides print them
 _NAMED = 12  # runs, hosts and revisions of a source
 _LONGEST_LINE, _LONGEST_TEXT = 199, 480
 MEDIAN = (
@@ -44,49 +44,33 @@ class Sample:
 
     @property
     def made_with(self) -> dict[str, str]:
-        """Return what must be the same in all runs of one figure."""
+        """Return what must be the same in all runs of one figure, as a catalog has it."""
         setup = self.measurement.setup
         return {
+            "card": _plain(setup.card) or "not stated",
             "toolchain": _plain(setup.toolchain),
             "method": setup.method,
             "tuning": setup.tuning,
             "input": setup.input,
-            "card": _plain(setup.card) or "not stated",
         }
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """One figure for the catalog. `old` is the judging one that it would take the place of."""
+    """One figure for the catalog. `judged`: no other chip's figure judges the batch size."""
 
     model: str
     target: str
     chip: str
     batch_size: int
     samples: tuple[Sample, ...]
-    old: Baseline | None
     judged: bool
 
     @property
-    def chip_fps(self) -> float:
+    def fps(self) -> float:
         """Return the median of the runs, in frames a second of one chip."""
         values = (sample.measurement.timing.fps for sample in self.samples)
-        return round(statistics.median(values), _CHIP_DECIMALS)
-
-    @property
-    def unit(self) -> str:
-        """As the old figure has it; otherwise a chip's, which was measured."""
-        return self.old.unit if self.old else "chip"
-
-    @property
-    def factor(self) -> int:
-        """Chips that the figure adds up."""
-        return self.old.factor if self.old else 1
-
-    @property
-    def fps(self) -> float:
-        """Frames a second of one `unit`."""
-        return round(self.chip_fps * self.factor, _CHIP_DECIMALS)
+        return round(statistics.median(values), _DECIMALS)
 
     @property
     def evidence(self) -> str:
@@ -98,12 +82,8 @@ class Proposal:
         if len(values) == 1:
             width = self.samples[0].measurement.half_width_percent
             known = f"known to ±{width:.2g} %, spread between runs unknown"
-        times = f"; one chip measured, times {self.factor}" if self.factor > 1 else ""
-        before = f"; {self.old.fps:.10g} fps ({self.old.source}) before" if self.old else ""
-        return (
-            f"batch {self.batch_size}: median of {plural(len(values), 'run')}, "
-            f"{executions:,} executions, {known}{times}{before}"
-        )
+        runs = plural(len(values), "run")
+        return f"batch {self.batch_size}: median of {runs}, {executions:,} executions, {known}"
 
 
 @dataclass(frozen=True)
@@ -115,15 +95,12 @@ class Proposed:
     left: tuple[tuple[str, str], ...]
 
 
-def propose(runs: Sequence[Path], catalog: Catalog, *, lower: bool = False) -> Proposed:
+def propose(runs: Sequence[Path], catalog: Catalog) -> Proposed:
     """Return what the throughput figures of real runs propose for a catalog.
-
-    Args:
-        lower: also propose figures that are lower than the judged ones.
 
     Raises:
         RecordError: a run cannot be read.
-        ConfigError: a run is a rehearsal or a simulation, or runs of different toolchains are
+        ConfigError: a run is a rehearsal or a simulation, or runs that were not made alike are
             given together.
     """
     left: dict[str, str] = {}
@@ -134,7 +111,7 @@ def propose(runs: Sequence[Path], catalog: Catalog, *, lower: bool = False) -> P
         for case in records.cases:
             if case.check != "throughput":
                 continue
-            why = _unusable(records, case)
+            why = _unusable(records, case, catalog)
             if why or case.throughput is None:
                 left.setdefault(case.case, why)
                 continue
@@ -142,12 +119,12 @@ def propose(runs: Sequence[Path], catalog: Catalog, *, lower: bool = False) -> P
             sample = Sample(run, case, case.throughput)
             grouped.setdefault(key, {}).setdefault(case.run, sample)
     proposals = []
-    for key, samples in sorted(grouped.items()):
-        proposal = _proposal(catalog, key, tuple(samples.values()), lower)
-        if isinstance(proposal, Proposal):
-            proposals.append(proposal)
-        else:
-            left[f"{key[0]}-bs{key[3]}-{key[1]} ({key[2]})"] = proposal
+    for (model, target, chip, size), samples in sorted(grouped.items()):
+        figures = [one for one in catalog.models[model].figures(target) if one.batch_size == size]
+        judged = not any(one.judged for one in figures)
+        made = Proposal(model, target, chip, size, tuple(samples.values()), judged)
+        _require_alike(made)
+        proposals.append(made)
     return Proposed(_text(catalog, proposals), tuple(proposals), tuple(sorted(left.items())))
 
 
@@ -164,11 +141,13 @@ def _real(records: RunRecords) -> RunLine:
     return run
 
 
-def _unusable(records: RunRecords, case: CaseLine) -> str:
-    """Return why nothing may be built on the figure of a case; empty where it may."""
-    one = case.throughput
+def _unusable(records: RunRecords, case: CaseLine, catalog: Catalog) -> str:
+    """Return why nothing is built on the figure of a case; empty where something is."""
+    one, model = case.throughput, catalog.models.get(case.model)
     if case.outcome not in COUNTED or one is None:
         return f"{case.outcome.replace('_', ' ')}: nothing to build on"
+    if model is None:
+        return "the catalog has no such model"
     if case.checkpoint is not None and case.checkpoint.source == "onnx":
         return "network and weights not verified: --onnx gave the file, which may be any network"
     if not one.precise or one.too_short:
@@ -178,56 +157,28 @@ def _unusable(records: RunRecords, case: CaseLine) -> str:
     trouble = row_of(records, case, 0.0).trouble
     if trouble:
         return f"{', '.join(trouble)}: such a speed counts for nothing"
-    if not chip_of(case) or not one.setup.toolchain:
+    chip = chip_of(case)
+    if not chip or not one.setup.toolchain:
         return "the record does not name the chip or the toolchain"
     method, tuning = one.setup.method, one.setup.tuning
     if tuning not in get_args(Tuning) or method not in get_args(Method):
         return f"the catalog has no word for its method {method!r} with tuning {tuning!r}"
+    for figure in model.figures(case.target):
+        if figure.batch_size == case.batch_size and figure.is_of(chip):
+            return f"has a figure, {figure.fps:.10g} fps ({figure.source})"
     return ""
 
 
-def _proposal(
-    catalog: Catalog,
-    key: tuple[str, str, str, int],
-    samples: tuple[Sample, ...],
-    lower: bool,
-) -> Proposal | str:
-    """Return a proposal for one (model, target, chip, batch size), or why there is none."""
-    name, target, chip, batch_size = key
-    model = catalog.models.get(name)
-    if model is None:
-        return "the catalog has no such model"
-    made_with = samples[0].made_with
-    for what in made_with:
-        values = sorted({sample.made_with[what] for sample in samples})
+def _require_alike(one: Proposal) -> None:
+    """Refuse runs of one figure that were not made alike."""
+    for what in one.samples[0].made_with:
+        values = sorted({sample.made_with[what] for sample in one.samples})
         if len(values) > 1:
             raise ConfigError(
-                f"{name}, batch {batch_size}, {chip}: the runs differ in their {what} "
+                f"{one.model}, batch {one.batch_size}, {one.chip}: the runs differ in their {what} "
                 f"({some(values)})",
                 remedy="propose from runs that were made alike",
             )
-    figures = [one for one in model.figures(target) if one.batch_size == batch_size]
-    own = [figure for figure in figures if figure.is_of(chip)]
-    if not own:
-        # Another chip's figure may judge this target's batch size already: one at most may.
-        judged = not any(figure.judged for figure in figures)
-        return Proposal(name, target, chip, batch_size, samples, None, judged)
-    old = next((figure for figure in own if figure.judged), None)
-    if old is None:
-        return "has a figure that is recorded, not judged"
-    proposal = Proposal(name, target, chip, batch_size, samples, old, True)
-    there = f"has a figure, {old.fps:.10g} fps ({old.source})"
-    if proposal.fps >= old.fps:
-        return f"{there}, that is not above what was measured"
-    if not lower:
-        return f"{there}, above the measured {proposal.fps:.10g}: --lower proposes the lower one"
-    for what, stated in (("method", old.method), ("tuning", old.tuning), ("input", old.input)):
-        if stated not in ("not-stated", made_with[what]):
-            return (
-                f"{there} of {what} {stated}, these runs are of {made_with[what]}: not "
-                "comparable, so not lowered"
-            )
-    return proposal
 
 
 # YAML --------------------------------------------------------------------------------------------
@@ -254,19 +205,12 @@ def _text(catalog: Catalog, proposals: Sequence[Proposal]) -> str:
     # Figures of a model that were measured in one way share a table.
     tables: dict[str, dict[tuple[object, ...], list[Proposal]]] = {}
     for one in proposals:
-        made_with = one.samples[0].made_with.values()
-        alike = (one.target, one.chip, one.unit, one.factor, one.judged, *made_with)
+        alike = (one.target, one.chip, one.judged, *one.samples[0].made_with.values())
         tables.setdefault(one.model, {}).setdefault(alike, []).append(one)
     for name, groups in tables.items():
         lines += [f"  {name}:", "    throughput:"]
         for group in groups.values():
-            for one in group:
-                lines.append(f"      # {_plain(one.evidence)}")
-                if one.old:
-                    lines.append(
-                        f"      # Take batch {one.batch_size} out of what the table of "
-                        f"{one.old.source} judges (`judged: [...]`): only one may judge it."
-                    )
+            lines += (f"      # {one.evidence}" for one in group)
             lines += _yaml([_table(group, source)], 6)
     return "\n".join(lines) + "\n"
 
@@ -278,7 +222,6 @@ def _source(catalog: Catalog, proposals: Sequence[Proposal]) -> tuple[str, dict[
     base = f"measured-{re.sub('[^0-9-]', '', day)}"
     names = itertools.chain([base], (f"{base}-{number}" for number in itertools.count(2)))
     name = next(name for name in names if name not in catalog.sources)
-
     where = "; ".join(
         f"{what} {some(sorted(names), _NAMED)}"
         for what, names in (
@@ -293,35 +236,29 @@ def _source(catalog: Catalog, proposals: Sequence[Proposal]) -> tuple[str, dict[
 
 
 def _table(group: Sequence[Proposal], source: str) -> Mapping[str, Any]:
-    """Return one table of `throughput`."""
+    """Return one table of `throughput`: figures of one chip that were measured in one way."""
     one, setup = group[0], group[0].samples[0].measurement.setup
-    made_with = one.samples[0].made_with
-    chips = one.old.chips_per_card if one.old else setup.chips or 1
     note = "; ".join(proposal.evidence for proposal in group)
-    table: dict[str, Any] = {
+    made_with = one.samples[0].made_with
+    del made_with["input"]  # which the flags say
+    flags = ["--auto_tune_mode=RL,GA"] if setup.tuning == "RL,GA" else []
+    flags += ["--insert_op_conf=aipp.config"] if setup.input == "uint8" else []
+    optional = {
+        "chips_per_card": setup.chips if (setup.chips or 1) > 1 else None,
+        "compiler_flags": flags or None,
+        "judged": None if one.judged else [],
+    }
+    return {
         "target": one.target,
-        "chip": one.old.chip if one.old else _plain(one.chip),
-        "card": one.old.card if one.old and one.unit == "card" else made_with["card"],
-        "unit": one.unit,
-        "toolchain": made_with["toolchain"],
-        "method": made_with["method"],
-        "tuning": made_with["tuning"],
+        "chip": _plain(one.chip),
+        "unit": "chip",
+        **made_with,
         "tolerance_percent": 0,
         "source": source,
         "note": _plain(f"{note[0].upper()}{note[1:]}.", 4 * _LONGEST_TEXT),
         "fps": {proposal.batch_size: proposal.fps for proposal in group},
+        **{name: value for name, value in optional.items() if value is not None},
     }
-    if chips > 1:
-        table["chips_per_card"] = chips
-    flags = ["--auto_tune_mode=RL,GA"] if setup.tuning == "RL,GA" else []
-    flags += ["--insert_op_conf=aipp.config"] if setup.input == "uint8" else []
-    if flags:
-        table["compiler_flags"] = flags
-    if one.unit == "card":
-        table["chip_fps"] = {proposal.batch_size: proposal.chip_fps for proposal in group}
-    if not one.judged:
-        table["judged"] = []
-    return table
 
 
 def _plain(text: str, longest: int = _LONGEST_LINE) -> str:
