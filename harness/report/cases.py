@@ -121,7 +121,7 @@ class CaseView:
             figures += rows.figures_of(line.verdict)
         return {
             "Figures of the verdict": figures,
-            "Published figures": rows.editions(held),
+            "Published figures": rows.editions(held) + rows.beside(line, self.records.run),
             **rows.measurement(line),
             "Stages": rows.stages(line),
         }

@@ -57,7 +57,6 @@ def _nodes(page: RunView) -> dict[str, Node]:
     cases = (one for one in page.cases if one.anchor not in page.open)
     return {
         "environment": details.of_groups(page.groups),
-        **{f"guide-{n}": one.node for n, one in enumerate(page.guide_tables, 1)},
         **{one.anchor: details.of_check(one) for one in page.checks if one.line.verdict},
         **{one.anchor: details.of_case(one) for one in cases},
     }

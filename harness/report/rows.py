@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from harness.base import precision
 from harness.base.families import spelt
 from harness.pages import formats
 from harness.pages.formats import NO_VALUE, datum, plain
@@ -114,6 +115,37 @@ def editions(reference: Reference | None) -> Rows:
         )
         for one in (() if reference is None else reference.editions)
     )
+
+
+def beside(case: CaseLine, run: RunLine | None) -> Rows:
+    """Return what is published for this batch size of other targets, and how often ours is that.
+
+    Only a figure that may be used elsewhere has a ratio, and only to one of the same unit.
+    """
+    published = run.guide_figures.get(case.model) if run is not None else None
+    speeds = (
+        [one for one in published.speeds if one.batch_size == case.batch_size] if published else []
+    )
+    measured = case.throughput
+    if measured is None:
+        return ()
+    # Only where a card's figure is judged does a measurement count the card's chips.
+    judged = case.reference is not None and case.reference.kind == "baseline"
+    own = next((one for one in speeds if judged and one.target == case.target), None)
+    unit, chips = ("chip", 1) if own is None else (own.unit, own.chips)
+    width = measured.timing.half_width_percent
+    shown = []
+    for one in speeds:
+        alike = one.unit == unit or one.chips == chips == 1
+        text = f"{formats.rate(one.fps)} {say(f'a {one.unit}')}"
+        if one.not_comparable:
+            text += f" ({say('not comparable')}{say(': ')}{formats.line(one.not_comparable)})"
+        elif alike and measured.counts and case.measured and precision.is_known(width):
+            ratio = precision.significant(case.measured / one.fps, precision.digits(width))
+            text += f" ({say('ours is {n} times that', n=ratio)})"
+        if one.target != case.target:
+            shown.append((formats.line(one.chip, 80), text))
+    return tuple(shown)
 
 
 def measurement(case: CaseLine) -> Groups:

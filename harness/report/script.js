@@ -56,7 +56,7 @@
 
   // Nobody unfolds paper: the environment, what is judged over the cases and all of an open case.
   const onPaper =
-    "#environment details, #checks details, #guide details, article.case > details[open] .fold";
+    "#environment details, #checks details, article.case > details[open] .fold";
   let unfolded = [];
   addEventListener("beforeprint", () => {
     unfolded = [...document.querySelectorAll(onPaper)].filter((one) => !one.open);

@@ -18,7 +18,7 @@ from harness.pages import formats
 from harness.pages.looks import LOOKS, Banner, Look
 from harness.pages.words import say
 from harness.records.reader import RunRecords
-from harness.report import findings, guide_tables, rows
+from harness.report import findings, rows
 from harness.report.cases import CaseView, CheckView, Room
 from harness.report.findings import grouped
 from harness.report.headline import Headline, Sum, headline, reconcile
@@ -187,12 +187,6 @@ class RunView:
     def values(self, name: str) -> tuple[str, ...]:
         """Return the checks or targets of the cases, each once."""
         return tuple(dict.fromkeys(str(getattr(case, name)) for case in self.records.cases))
-
-    @cached_property
-    def guide_tables(self) -> tuple[guide_tables.SpeedTable, ...]:
-        """The guide's tables of throughput, with the figures of this run."""
-        run = self.records.run
-        return guide_tables.speed_tables(self.cases, run.guide_figures if run is not None else {})
 
     # The run itself ------------------------------------------------------------------------
 

@@ -1,9 +1,8 @@
-"""How pages write figures, the shapes of their charts, and the guide's tables."""
+"""How pages write figures, the shapes of their charts, and what is published beside a figure."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.base.terms import Outcome
 from harness.pages import charts as shapes
 from harness.pages import formats
 from harness.records.lines import CaseLine
 from harness.records.measurements import OutputsCheck, Problem, ProblemCode
 from harness.records.reader import RunRecords
-from harness.report import charts
+from harness.report import charts, rows
 from tests.selftest import report_samples as samples
-from tests.selftest.pages import page, section
+from tests.selftest.pages import page
 
 
 @pytest.mark.parametrize(
@@ -126,84 +124,48 @@ def test_a_real_run_has_the_distribution_of_its_times(tmp_path: Path) -> None:
     assert written.text().count("Distribution of 400 executions.") == 7
 
 
-# --- the guide's tables ------------------------------------------------------------------------
+# --- published figures of other chips ------------------------------------------------------------
 
 
-def test_the_guides_tables_with_measured_figures() -> None:
-    text = section(samples.real_run(), "guide").text()
-    for said in (
-        "Batch size measured 310P a chip ratio 310 a chip ratio T4 a card ratio",
-        # 529.644 measured / 182.224 and / 346.484 published.
-        "1 529.6 fps passed 529.115 1.001× 182.224 2.907× 346.484 1.529×",
-        "4 907.1 fps passed \N{BLACK STAR} best 903.506",
-    ):
-        assert said in text, said
+def beside(line: CaseLine) -> list[str]:
+    """What is published of other chips for the batch size of a case, one text for each."""
+    records = real(line, published=samples.published(line.model))
+    return [f"{chip} {text}".replace("\N{NO-BREAK SPACE}", " ")
+            for chip, text in rows.beside(line, records.run)]  # fmt: skip
+
+
+def test_a_case_stands_beside_what_is_published_of_other_chips() -> None:
+    # 529.644 measured / 182.224 and / 346.484 published.
+    line = samples.real_throughput("seresnext101", 1, 1.001)
+    assert beside(line) == [
+        "Ascend310 182.2 fps a chip (ours is 2.907 times that)",
+        "Tesla T4 346.5 fps a card (ours is 1.529 times that)",
+    ]
+    assert (
+        "ours is 2.907 times that"
+        in page(real(line, published=samples.published(line.model))).text()
+    )
 
 
 def test_only_what_is_comparable_has_a_ratio() -> None:
-    line = samples.real_throughput("fixres", 1, 0.99)
-    tree = section(real(line, published=samples.published("fixres")), "guide")
-    assert "<s>200.616</s>" in tree.html
-    # Cards with cards: 733.052.
-    ratios = "893.562 0.9900× 733.052 1.207× 200.616 \N{EN DASH}"
-    assert f"884.6 fps failed \N{BLACK STAR} best {ratios}" in tree.text()
-    assert "Guide 001, FixRes; FixRes, edition of January 2023" in tree.text()
-    assert "T4, struck out: not comparable (measured at 224 x 224" in tree.text()
+    of_310, t4 = beside(samples.real_throughput("fixres", 1, 0.99))
+    assert "733.1 fps a card (ours is 1.207 times that)" in of_310  # cards with cards
+    assert "(not comparable: measured at 224 x 224" in t4
     # A chip, of whose 310P nothing is published, and a card of four.
-    line = samples.real_throughput("squeezenet1_1", 2)
-    text = section(real(line, published=samples.published("squeezenet1_1")), "guide").text()
-    assert "310 a card of 4 chips" in text
-    assert "4,589.72" in text
-    assert "×" not in text
-    # Without published figures there is nothing to stand beside.
-    assert "The guide's tables" not in page(real(line)).text()
+    assert not any("times" in text for text in beside(samples.real_throughput("squeezenet1_1", 2)))
 
 
-WORTHLESS: dict[str, tuple[str, Outcome, dict[str, Any]]] = {
-    "nan": ("wrong outputs", "failed", {"outputs": OutputsCheck(float("nan"), 0.03)}),
-    "far": ("wrong outputs", "failed", {"outputs": OutputsCheck(0.4, 0.03)}),
-    "damaged": ("wrong outputs", "failed", {"problems": (Problem(ProblemCode.NOT_FINITE),)}),
-    "times": ("wrong times", "failed", {"problems": (Problem(ProblemCode.STRANGE_TIMES),)}),
-    "busy": ("not decided", "inconclusive", {"conditions": samples.conditions(busy=True)}),
-    "slow": ("", "failed", {}),  # it merely failed
-}
-
-
-def _spoiled(how: str, batch: int) -> CaseLine:
-    """A throughput of 9,000 fps whose figure counts for nothing, but for `slow`."""
-    _, outcome, changes = WORTHLESS[how]
-    given = {"measured": 9000.0, "outcome": outcome, **changes}
-    return samples.real_throughput("seresnext101", batch, **given)
-
-
-@pytest.mark.parametrize("how", WORTHLESS)
-def test_a_figure_that_counts_for_nothing_is_never_the_best(how: str) -> None:
-    why, outcome, _ = WORTHLESS[how]
-    good = samples.real_throughput("seresnext101", 1, 1.0)
-    records = real(good, _spoiled(how, 4), published=samples.published("seresnext101"))
-    text = section(records, "guide").text()
-    if not why:
-        assert "9,000.0 fps failed \N{BLACK STAR} best" in text
-        return
-    assert f"9,000.0 fps {outcome}, {why} " in text
-    assert "529.1 fps passed \N{BLACK STAR} best" in text
-    assert "counts for nothing" in text
-    assert text.count("×") == 3  # of the other one
-
-
-def test_the_figure_of_a_slice_of_a_chip_is_in_no_ratio() -> None:
-    for chip, ratios in (("Ascend310P3", True), ("vNPU vir02 of an Ascend310P3", False)):
-        setup = replace(samples.SETUP, chip=chip)
-        lines = [samples.real_throughput("seresnext101", n, setup=setup) for n in (1, 4)]
-        records = real(*lines, published=samples.published("seresnext101"))
-        assert ("×" in section(records, "guide").text()) == ratios
-        assert ("another chip" in page(records).text()) != ratios
-        assert chip in page(records).text()
-
-
-def test_where_no_figure_counts_there_is_no_best_and_no_ratio() -> None:
-    lines = [_spoiled("busy", n) for n in (1, 4)]
-    text = section(real(*lines, published=samples.published("seresnext101")), "guide").text()
-    assert text.count("inconclusive, not decided") == 2
-    assert "\N{BLACK STAR}" not in text
-    assert "×" not in text
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"outputs": OutputsCheck(float("nan"), 0.03)},
+        {"outputs": OutputsCheck(0.4, 0.03)},
+        {"problems": (Problem(ProblemCode.STRANGE_TIMES),)},
+        {"conditions": samples.conditions(busy=True)},
+        {"half_width_percent": 9.0},
+    ],
+)
+def test_a_figure_that_counts_for_nothing_has_no_ratio(changes: dict[str, Any]) -> None:
+    texts = beside(samples.real_throughput("seresnext101", 1, **changes))
+    assert len(texts) == 2
+    assert not any("times" in text for text in texts)
