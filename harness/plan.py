@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.base.errors import ConfigError
+from harness.base.errors import ConfigError, some
 from harness.base.families import available, families
 from harness.base.names import did_you_mean
 from harness.base.terms import CHECKS, Check
@@ -208,7 +208,7 @@ def missing(
         if models:
             items.append(
                 Missing(
-                    f"checkpoints: the original weights of {', '.join(models)}",
+                    f"checkpoints: the original weights of {some(models, 20)}",
                     "--checkpoints=DIR or $HARNESS_CHECKPOINTS (files that you have), or "
                     "--checkpoint-cache=DIR (fetched from their publishers)",
                 )

@@ -220,8 +220,6 @@ def _template() -> jinja2.Template:
     environment.globals.update(
         LOOKS=LOOKS,
         ROWS_SHOWN=ROWS_SHOWN,
-        BAND_WIDTH=chart.BAND_WIDTH,
-        drift=drift,
         formats=formats,
         precision=precision,
         style=html.style() + own,
