@@ -54,7 +54,7 @@ def estimates(
         for one in records.cases:
             if _is_like(records, one, settings):
                 case = Case(one.model, one.batch_size, one.target, one.check)
-                past.setdefault(case, []).append(_work_s(one, images))
+                past.setdefault(case, []).append(work_s(one, images))
     each = {}
     for case in cases:
         exact = past.get(case, [])
@@ -93,7 +93,7 @@ def _is_like(records: RunRecords, case: CaseLine, settings: Settings) -> bool:
     return case.check == "accuracy" or timing == (settings.budget, settings.timing_precision)
 
 
-def _work_s(case: CaseLine, images: int | None) -> float:
+def work_s(case: CaseLine, images: int | None) -> float:
     """Seconds of a case without what it built and waited for; inference scales with `images`."""
     count = case.images.count if case.images else 0
     scale = images / count if images and count > 0 else 1.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,6 +85,15 @@ class Settings:
         "RUN",
     )
     resume_undecided: bool = what_option("flag", "with --resume: INCONCLUSIVE cases, too")
+    shard: str | None = what_option(
+        "text", "run part I of N of the selected cases; merge joins the runs of all parts", "I/N"
+    )
+    shard_by: Path | None = what_option(
+        "path",
+        "split so that the parts take equally long by the records of this run (default: cases "
+        "count alike); each part needs the same",
+        "RUN",
+    )
     device: tuple[int, ...] | None = what_option(
         "list",
         "use these devices only, by logical id (default: all)",
@@ -254,6 +264,23 @@ class Settings:
         """
         return Selection(self.limit, self.sample, self.seed, self.image_list)
 
+    @property
+    def part(self) -> tuple[int, int] | None:
+        """Which part of the selected cases to run, the first is 1, and of how many; None: all.
+
+        Raises:
+            ConfigError: no such part; `resolve` has seen to that.
+        """
+        if self.shard is None:
+            return None
+        given = re.fullmatch(r"([0-9]{1,4})/([0-9]{1,4})", self.shard)
+        number, count = map(int, given.groups()) if given else (0, 0)
+        if not 1 <= number <= count:
+            raise ConfigError(
+                f"--shard={self.shard} is no part", remedy="--shard=1/3, 2/3 and 3/3, for three"
+            )
+        return number, count
+
     def of(self, kind: type[Options]) -> Options:
         """Return the options of one family of targets."""
         return next((one for one in self.targets if isinstance(one, kind)), kind())
@@ -350,7 +377,7 @@ def resolve(
         names = [row.name for row in rows(family.options) if row.name in values]
         targets.append(family.options(**{name: values.pop(name) for name in names}))
     settings = Settings(**values, targets=tuple(targets))
-    _ = settings.selection  # raises where its options do not go together
+    _ = settings.selection, settings.part  # raise where options do not go together
     return settings
 
 

@@ -12,6 +12,7 @@ import typer
 from rich.filesize import decimal
 from rich.markup import escape
 
+from harness import shards
 from harness.base import scratch, signals
 from harness.base.errors import ConfigError, StoreError
 from harness.base.store import Store
@@ -78,6 +79,7 @@ def build(settings: Settings, *, check: CheckOption = None) -> None:
     registry.provider_of(settings).check(settings)
     settings = registry.located(settings)
     cases = [case for case in make_plan(catalog, settings).cases if check in (None, case.check)]
+    cases = list(shards.of_settings(cases, settings))
     lacking = missing(settings, cases, building=True)
     if lacking:
         sys.stderr.write(missing_text(lacking, len(cases)) + "\n")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.markup import escape
 
+from harness import shards
 from harness.base.errors import HarnessError, some
 from harness.base.terms import WHOLE_SET
 from harness.catalog.schema import Catalog, Model
@@ -34,6 +35,7 @@ def plan(settings: Settings, *, check: CheckOption = None) -> None:
         if settings.target is not None:
             say(f"target {settings.target}: {settings.detection}")
     cases = [one for one in make_plan(catalog, settings).cases if check in (None, one.check)]
+    cases = list(shards.of_settings(cases, settings))
     images, own, trouble = image_count(settings)
     times = estimates(cases, settings, images=images)
     part = images != WHOLE_SET

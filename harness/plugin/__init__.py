@@ -24,6 +24,7 @@ from harness.base.text import clean
 from harness.judge.causes import Exit
 from harness.plan import Case
 from harness.plugin.selection import Selection, begin, case_of, end_at, refusing
+from harness.plugin.shards import ShardHooks
 from harness.plugin.workers import WorkerHooks, has_workers
 from harness.records import writer
 from harness.records.verdicts import Verdict
@@ -98,6 +99,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(RunHooks(run), "acceptance-run")
     config.pluginmanager.register(Selection(run), "acceptance-selection")
     config.pluginmanager.register(WorkerHooks(run), "acceptance-workers")
+    config.pluginmanager.register(ShardHooks(run), "acceptance-shard")
     for line in [] if worker else usage.unknown_variables(os.environ):
         sys.stderr.write(f"{line}\n")
     if config.pluginmanager.hasplugin("html"):
@@ -239,7 +241,12 @@ class RunHooks:
                 where = traceback.extract_tb(error.__traceback__)[-1]
                 fault = f"{where.filename}, line {where.lineno}: {type(error).__name__}: {error}"
                 sys.stderr.write(f"\na plugin of pytest failed as the run ended: {fault}\n")
-            if self.run.begun:
+            nothing = session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED
+            looked = self.run.worker or session.config.option.collectonly
+            empty_shard = nothing and self.run.selection and not looked
+            if empty_shard:
+                session.exitstatus = pytest.ExitCode.OK
+            if self.run.begun or empty_shard:
                 self._finish(session, fault=bool(fault))
 
     def _finish(self, session: pytest.Session, *, fault: bool) -> None:
@@ -259,6 +266,8 @@ class RunHooks:
         told = session.shouldfail or session.shouldstop  # "stopping after 1 failures"
         stopped = f"early ({told})" if told else ""
         try:
+            if not self.run.begun:
+                self.run.begin(())
             session.exitstatus = self.run.finish(stopped=stopped, decide=decide).exit_status
         except (HarnessError, OSError) as error:
             failed = decided == [Exit.ACCEPTANCE_FAILED]

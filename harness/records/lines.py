@@ -234,6 +234,7 @@ class EndLine(_Line):
     stopped: str = ""
     exit_status: int = 0
     seconds: float = 0.0
+    selection: str = ""  # digest of the names of all cases of which this run had a shard
 
 
 Line = RunLine | PlanLine | ResumeLine | CaseLine | RunCheckLine | EndLine

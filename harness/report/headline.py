@@ -113,6 +113,8 @@ def headline(shown: Shown, whys: Sequence[Why]) -> Headline:
     elif shown.records.cases:
         count = plural(len(shown.records.cases), "planned case")
         tone, text = "bad", say("ran nothing: none of {cases} ran", cases=count)
+    elif end is not None and end.selection:
+        tone, text = "neutral", say("this shard of the selection has no case")
     else:
         tone, text = "bad", say("ran nothing: no case was planned")
     if tone == "good" and end is not None and end.exit_status:
@@ -128,6 +130,8 @@ def headline(shown: Shown, whys: Sequence[Why]) -> Headline:
         word = "Not accepted"
     elif tone == "good" and _whole(shown):
         word = "Accepted"
+    elif not shown.records.cases and tone == "neutral":
+        word = "Empty"
     return Headline(say(word), tone, f"{text[0].upper()}{text[1:]}", (*why, *wrong, *notes))
 
 

@@ -67,7 +67,7 @@ def repeat_command(settings: Settings, case: Case) -> str:
     chosen: dict[str, Any] = {"models": case.model, "batch_sizes": case.batch_size}
     for row in OPTIONS:
         value = chosen.get(row.name, settings.value(row))
-        if row.kind == "flag" or row.name in ("runs", "lang", "resume"):
+        if row.kind == "flag" or row.name in ("runs", "lang", "resume", "shard", "shard_by"):
             continue
         if value in (None, "", ()) or value == plain.value(row) == here.value(row):
             continue

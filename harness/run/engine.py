@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from harness import estimates
+from harness import estimates, shards
 from harness.base import files, host, processes, scratch, signals
 from harness.base.environment import ROOT
 from harness.base.errors import ConfigError, HarnessError, RecordError
@@ -44,6 +44,8 @@ from harness.run.guide_figures import guide_figures
 from harness.run.process import RunProcess
 from harness.settings import OPTIONS, Settings, resolve
 from harness.targets import registry
+
+EMPTY = "is empty: the selected cases have fewer groups that share builds than there are shards"
 
 
 class Run(RunProcess):
@@ -89,6 +91,8 @@ class Run(RunProcess):
         self.command = tuple(command) or tuple(sys.orig_argv)
         self.planned: Mapping[str, Case] = {}  # by node id, once the run has begun
         self.records: RunRecords | None = None  # once the run has ended
+        ended = self.earlier.end if self.earlier is not None else None
+        self.selection = ended.selection if ended else ""  # digest; this run has a shard of it
         self.interrupted = False  # by Ctrl-C or SIGTERM
         self._held: contextlib.ExitStack | None = None  # its lock, while it goes on
         self._begin = time.monotonic()
@@ -142,7 +146,9 @@ class Run(RunProcess):
         chosen = tuple(self.plan.cases if cases is None else cases)
         if (left := self.left) is not None:
             chosen = tuple(case for case in chosen if nodeid_of(case) in left)
-        if self.begun or not chosen:
+        else:
+            chosen = self.shard_of(chosen)
+        if self.begun or not (chosen or self.selection):
             raise ConfigError(
                 "this run was executed before" if self.begun else "no case was selected",
                 remedy="make a new Run" if self.begun else "choose other models or batch sizes",
@@ -164,6 +170,16 @@ class Run(RunProcess):
         if self.interrupted:
             raise KeyboardInterrupt
         return records
+
+    def shard_of(self, cases: Sequence[Case]) -> tuple[Case, ...]:
+        """Return which of the selected cases this run has; keep of what they are a shard.
+
+        Raises:
+            RecordError: the run of `--shard-by` has no records.
+        """
+        if cases and self.settings.part:
+            self.selection = shards.digest(case.name for case in cases)
+        return shards.of_settings(cases, self.settings)
 
     # The side that begins and ends it -----------------------------------------------------
 
@@ -210,6 +226,7 @@ class Run(RunProcess):
             guide_figures=guide_figures(
                 self.catalog, (case.model for _, case in cases), self.settings.provenance
             ),
+            notes=() if cases else (f"shard {self.settings.shard} {EMPTY}",),
         )
         planned = tuple(case.planned(nodeid) for nodeid, case in cases)
         return run, PlanLine(run=self.id, cases=planned)
@@ -261,6 +278,7 @@ class Run(RunProcess):
                 allow_inconclusive=self.settings.allow_inconclusive,
                 stopped=stopped,
                 seconds=time.monotonic() - self._begin,
+                selection=self.selection,
                 decide=decide,
             )
             self.records = publish(records, self.settings.lang)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import shards
 from harness.base.errors import RecordError, some
 from harness.base.host import Machine
 from harness.catalog.schema import Catalog
@@ -179,7 +180,7 @@ def _notes(parts: Sequence[_Part], *, with_ratios: bool) -> list[str]:
             "ratios were not judged again, the runs' worst stay: the catalog is not the one that "
             "judged the runs"
         )
-    return notes
+    return notes + shards.lacking([part.records for part in parts])
 
 
 # Cases ------------------------------------------------------------------------------------
@@ -281,7 +282,7 @@ def _exit_status(parts: Sequence[_Part], joined: Exit) -> int:
     """
     statuses = [int(joined), *(part.records.exit_status for part in parts)]
     codes = [one if one in _WEIGHTIEST_FIRST else Exit.MACHINE_TROUBLE for one in statuses]
-    if any(part.faults() for part in parts):
+    if any(part.faults() for part in parts) or shards.lacking([one.records for one in parts]):
         codes.append(Exit.MACHINE_TROUBLE)
     return min(codes, key=lambda code: _WEIGHTIEST_FIRST.index(Exit(code)))
 
