@@ -87,7 +87,7 @@ def write_records(directory: Path, count: int) -> RunRecords:
             writer.write_samples(directory, f"{case.case}", Samples(rounds))
     records = samples.run_records(cases, provenance="real", exit_status=1)
     samples.write(directory, records)
-    return records
+    return replace(records, directory=directory)
 
 
 def child(*arguments: str) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -90,41 +91,31 @@ def read(directory: Path) -> RunRecords:
             f"no records of a run at {path}: {error.strerror or error}",
             remedy="name a run directory, e.g. runs/latest",
         ) from error
+    damaged: list[str] = []
     run: RunLine | None = None
     end: EndLine | None = None
     plan: dict[str, PlannedCase] = {}
     cases: dict[str, CaseLine] = {}
     checks: dict[tuple[str, str], RunCheckLine] = {}
     resumes: list[ResumeLine] = []
-    damaged: list[str] = []
-    # Not `splitlines`: for it a line also ends at U+2028 or U+0085, which JSON leaves as they are.
-    for number, raw in enumerate(text.split("\n"), 1):
-        if not raw.strip():
-            continue
-        try:
-            line = _LINE.validate_json(raw)
-        except ValidationError as error:
-            _refuse_older_form(raw, path)
-            fault = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(map(str, fault["loc"]))
-            damaged.append(f"line {number}: {f'{place}: ' if place else ''}{fault['msg']}"[:200])
-            continue
-        if isinstance(line, RunLine):
-            run = run or line
-        elif isinstance(line, PlanLine):
-            plan.update((planned.nodeid, planned) for planned in line.cases)
-        elif isinstance(line, ResumeLine):
-            resumes.append(line)
-            for nodeid in line.nodeids:
-                cases.pop(nodeid, None)
-            checks.clear()
-            end = None
-        elif isinstance(line, CaseLine):
-            cases.setdefault(line.nodeid, line)
-        elif isinstance(line, RunCheckLine):
-            checks[line.name, line.subject] = line
-        else:
-            end = line
+    for line in _lines(text, path, damaged):
+        match line:
+            case RunLine():
+                run = run or line
+            case PlanLine():
+                plan.update((planned.nodeid, planned) for planned in line.cases)
+            case ResumeLine():
+                resumes.append(line)
+                for nodeid in line.nodeids:
+                    cases.pop(nodeid, None)
+                checks.clear()
+                end = None
+            case CaseLine():
+                cases.setdefault(line.nodeid, line)
+            case RunCheckLine():
+                checks[line.name, line.subject] = line
+            case EndLine():
+                end = line
     return RunRecords(
         path.parent,
         run,
@@ -135,6 +126,21 @@ def read(directory: Path) -> RunRecords:
         tuple(checks.values()),
         tuple(resumes),
     )
+
+
+def _lines(text: str, path: Path, damaged: list[str]) -> Iterator[Line]:
+    """Yield the lines of a run's records; what is wrong with the others goes to `damaged`."""
+    # Not `splitlines`: for it a line also ends at U+2028 or U+0085, which JSON leaves as they are.
+    for number, raw in enumerate(text.split("\n"), 1):
+        if not raw.strip():
+            continue
+        try:
+            yield _LINE.validate_json(raw)
+        except ValidationError as error:
+            _refuse_older_form(raw, path)
+            fault = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, fault["loc"]))
+            damaged.append(f"line {number}: {f'{place}: ' if place else ''}{fault['msg']}"[:200])
 
 
 def read_samples(directory: Path, file: str) -> Samples:

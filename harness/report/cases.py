@@ -94,10 +94,6 @@ class CaseView:
             return NO_VALUE
         return formats.figure(reference.value, reference.unit or self.line.unit)
 
-    @property
-    def device(self) -> str:
-        return rows.device_line(self.line)
-
     @cached_property
     def trouble(self) -> tuple[str, ...]:
         """What spoke against the device while it was measured."""

@@ -75,8 +75,9 @@ def _said(case: CaseView) -> Iterator[Node]:
         if verdict.sentence != line.sentence:
             yield ("p", clip(verdict.sentence))
         yield from _rule(verdict.allowed)
-    if case.device:
-        yield ("p.small", say("On {host}", host=case.device))
+    device = rows.device_line(line)
+    if device:
+        yield ("p.small", say("On {host}", host=device))
     if case.note:
         yield _notice(say("Note"), say(": "), case.note)
     yield from map(_attempt, line.attempts[:ATTEMPTS_SHOWN])

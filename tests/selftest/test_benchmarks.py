@@ -69,3 +69,10 @@ def test_busy_neighbours_end_with_their_benchmark():
     )
     _, output = run_python(["-c", code])
     assert eventually(lambda: not alive(int(output)))
+
+
+def test_the_benchmark_of_sizes_runs_and_prints_its_table():
+    code, output = run_python(["benchmarks/size.py", "--models=2", "--cases=12", "--browser="])
+    assert code == 0, output
+    for said in ("| collect 24 cases |", "| report and exports of 12 cases |", "bytes a case"):
+        assert said in output

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from benchmarks.size import write_records
 from harness.base.errors import RecordError
 from harness.base.terms import CHECKS, OUTCOMES, Provenance
 from harness.pages import looks
@@ -215,6 +216,39 @@ def test_a_long_log_is_cut_to_its_end() -> None:
 
 
 # --- odd records -------------------------------------------------------------------------------
+
+
+def test_a_case_more_costs_few_bytes(tmp_path: Path) -> None:
+    sizes = {}
+    for count in (24, 72):
+        directory = tmp_path / f"{count}"
+        directory.mkdir()
+        html = render_html(write_records(directory, count), now=NOW)
+        sizes[count] = len(html.encode())
+        packed = html[html.index('<script type="application/json"') :]
+        assert packed.count("b8a52dc0" * 8) == 1  # what all cases have is said once
+        assert html.count("data-node=") == count + 1 - html.count("<details open>")
+    assert (sizes[72] - sizes[24]) / 48 < 4_000  # 4 MB for a thousand
+
+
+def test_without_its_script_a_page_has_every_verdict() -> None:
+    cases = [samples.case(f"m{n}", outcome="failed", sentence=f"said {n}.") for n in range(30)]
+    html = render_html(samples.run_records(cases, exit_status=1), now=NOW)
+    text = Tree(html.partition('<script type="application/json"')[0] + "</body></html>").text()
+    assert [n for n in range(30) if f"said {n}." not in text] == []
+    assert html.count('<span class="badge o-failed">failed</span><span class="name">') == 30
+    # All of those that stand open, which are not more than a reader bears.
+    assert text.count("Fidelity to the eager model") == html.count("<details open>") == 20
+
+
+def test_many_models_of_a_matrix_are_grouped_by_family() -> None:
+    names = [f"{family}{n}" for n in range(5) for family in ("vgg", "resnet", "Swin_")]
+    for count, families in ((15, ["resnet 5", "swin 5", "vgg 5"]), (12, [])):
+        cases = [samples.case(name) for name in names[:count]]
+        html = render_html(samples.run_records(cases), now=NOW)
+        heads = re.findall(r'<th scope="rowgroup".*?>(\w+) <span class="small">(\d+)</span>', html)
+        assert [" ".join(head) for head in heads] == families
+        assert html.count('<tr><th scope="row">') == count
 
 
 def test_a_hundred_cases_stay_under_two_megabytes(tmp_path: Path) -> None:
