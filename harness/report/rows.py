@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 from harness.base import precision
@@ -82,7 +81,7 @@ def fields(value: Any, *names: str) -> Rows:
     if value is None:
         return ()
     found: list[Row] = []
-    for name in names or _names(type(value)):
+    for name in names or [field.name for field in dataclasses.fields(value)]:
         item = getattr(value, name)
         stem, _, unit = name.rpartition("_")
         if dataclasses.is_dataclass(item):
@@ -92,11 +91,6 @@ def fields(value: Any, *names: str) -> Rows:
             text = datum(item) if isinstance(item, str) else _UNITS.get(unit, datum)(item)
             found += rows((label, text))
     return tuple(found)
-
-
-@cache
-def _names(kind: type[Any]) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(kind))
 
 
 # What was measured -----------------------------------------------------------------------------
