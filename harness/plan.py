@@ -78,10 +78,8 @@ def make_plan(catalog: Catalog, settings: Settings) -> Plan:
 
     Without a target the plan holds what could be run: every target that has a figure, else the
     first of each family.
-
-    Raises:
-        ConfigError: an unknown model or target, of an option or of the catalog, with the closest
-            name.
+    Raises `ConfigError`: an unknown model or target, of an option or of the catalog, with the
+    closest name.
     """
     names = settings.models or tuple(catalog.models)
     trusted = (*settings.trust_checkpoint, *settings.trust_network)
@@ -112,9 +110,7 @@ def given_onnx(catalog: Catalog, settings: Settings) -> set[str]:
 
 def require_trust(model: str, source: str, settings: Settings) -> None:
     """Refuse to run the code of a user's that builds a model's network, where nobody allowed it.
-
-    Raises:
-        ConfigError: nobody did.
+    Raises `ConfigError`: nobody did.
     """
     if source.startswith(f"{PYTHON}:") and model not in settings.trust_network:
         raise ConfigError(

@@ -258,9 +258,7 @@ class Settings:
     @property
     def selection(self) -> Selection:
         """Which images of the data set to use.
-
-        Raises:
-            ConfigError: options that do not go together; `resolve` has seen to that.
+        Raises `ConfigError`: options that do not go together; `resolve` has seen to that.
         """
         return Selection(self.limit, self.sample, self.seed, self.image_list)
 
@@ -335,9 +333,8 @@ def resolve(
         ini: every key `harness_...` of the file, with its value.
         base: what relative paths are relative to; the working directory by default.
 
-    Raises:
-        ConfigError: a value that cannot be used, with the place that it came from; an option that
-            such a run does not use; a key that does not exist.
+    Raises `ConfigError`: a value that cannot be used, with the place that it came from; an option
+    that such a run does not use; a key that does not exist.
     """
     environment = os.environ if environment is None else environment
     ini = {} if ini is None else ini

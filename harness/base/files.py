@@ -27,9 +27,7 @@ def open_regular(
 
     A pipe that nobody writes is not waited for. `own`, as for all that is to be written: it is no
     link and no hard link to a file of another place.
-
-    Raises:
-        OSError: it cannot be opened, or is no such file.
+    Raises `OSError`: it cannot be opened, or is no such file.
     """
     own = own or bool(flags & (os.O_WRONLY | os.O_RDWR))
     safe = os.O_NONBLOCK | (os.O_NOFOLLOW if own else 0)
@@ -51,9 +49,7 @@ def open_binary(path: Path) -> BufferedReader:
 
 def open_log(path: Path) -> BinaryIO:
     """Open a log to write at its end, and make it and its folder where they are absent.
-
-    Raises:
-        OSError: it cannot be opened, or is a link or no regular file.
+    Raises `OSError`: it cannot be opened, or is a link or no regular file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path == Path(os.devnull):
@@ -91,9 +87,7 @@ def replace_file(path: Path, content: str | bytes, *, remedy: str = "") -> Path:
     """Write a file in one step: a reader sees the old content or the new one.
 
     A link is replaced, not the file that it names.
-
-    Raises:
-        RecordError: it cannot be written, or is a device or a pipe; `remedy` says what to do.
+    Raises `RecordError`: it cannot be written, or is a device or a pipe; `remedy` says what to do.
     """
     data = content.encode(errors="replace") if isinstance(content, str) else content
     staged = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")

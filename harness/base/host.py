@@ -79,9 +79,7 @@ def package_version(name: str) -> str:
 
 def required_version(name: str) -> str:
     """Installed version of a distribution that a stage needs.
-
-    Raises:
-        ConfigError: it is not installed.
+    Raises `ConfigError`: it is not installed.
     """
     version = package_version(name)
     if version == _ABSENT:

@@ -48,8 +48,7 @@ def call(
         pass_fds: descriptors of a lease, held as long as the child lives.
         env: the child's environment, by default ours; see `for_builds`.
 
-    Raises:
-        HarnessError: the function's own, or `error`.
+    Raises `HarnessError`: the function's own, or `error`.
     """
     base = for_builds(os.environ if env is None else env)
     with scratch.folder("job") as folder:
@@ -71,24 +70,19 @@ def call(
             pass_fds=pass_fds,
         )
         tail = done.output()[-20000:]
-        if done.timed_out:
-            raise error(
-                f"{what}: not finished after {deadline_s:g} s, ended",
-                remedy="look at the log; a machine under load needs --deadline-factor",
-                log=tail,
-            )
-        try:
-            answer = json.loads(result.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            how = f"the process {processes.describe_exit(done.returncode)} without an answer"
-            if done.returncode == os.EX_IOERR:
-                how = f"the answer could not be written: {os.strerror(errno.ENOSPC)}"
-            raise error(
-                f"{what}: {how}",
-                remedy="look at the log",
-                log=tail,
-                signal=processes.signal_of(done.returncode),
-            ) from None
+        answer = _answer(result)
+    if done.timed_out:
+        raise error(
+            f"{what}: not finished after {deadline_s:g} s, ended",
+            remedy="look at the log; a machine under load needs --deadline-factor",
+            log=tail,
+        )
+    if answer is None:
+        how = f"the process {processes.describe_exit(done.returncode)} without an answer"
+        if done.returncode == os.EX_IOERR:
+            how = f"the answer could not be written: {os.strerror(errno.ENOSPC)}"
+        signal = processes.signal_of(done.returncode)
+        raise error(f"{what}: {how}", remedy="look at the log", log=tail, signal=signal)
     if "value" in answer:
         return answer["value"]
     failure = from_json(answer["error"])
@@ -96,6 +90,14 @@ def call(
         failure = error(f"{what}: {failure.message}", remedy=failure.remedy, log=failure.log)
     failure.log = failure.log or tail
     raise failure
+
+
+def _answer(result: Path) -> dict[str, Any] | None:
+    try:
+        answer: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return answer
 
 
 def main(spec_file: str) -> int:

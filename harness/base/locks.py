@@ -261,9 +261,7 @@ def _folder_for_all(folder: Path) -> int:
     """Return a descriptor of a folder in which nobody but root can remove a lock of ours.
 
     It is made with its parents where it is absent: by root for every user, else for us alone.
-
-    Raises:
-        OSError: it is a link or cannot be made, or others could remove our locks.
+    Raises `OSError`: it is a link or cannot be made, or others could remove our locks.
     """
     ours = os.geteuid()
     for path in () if folder.is_dir() else (*reversed(folder.parents), folder):

@@ -18,9 +18,7 @@ class NpyReader:
 
     Pages of a map count as this process's memory once they are touched. `forget` gives those of
     some rows back; they are read again from the file when they are touched again.
-
-    Raises:
-        OSError, ValueError: no file, or not a `.npy` file of plain numbers.
+    Raises `OSError`, `ValueError`: no file, or not a `.npy` file of plain numbers.
     """
 
     def __init__(self, path: Path) -> None:

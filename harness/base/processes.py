@@ -158,9 +158,7 @@ class Completed:
         """Return what it printed, both streams in the order of writing.
 
         Of more than `OUTPUT_BYTES` return the end, in whole lines.
-
-        Raises:
-            OSError: the log is gone.
+        Raises `OSError`: the log is gone.
         """
         whole = self.log.stat().st_size - self.log_start <= OUTPUT_BYTES
         text = last_text(self.log, OUTPUT_BYTES, start=self.log_start)
@@ -187,9 +185,7 @@ def run(
     argv: Sequence[str], *, deadline_s: float, log: Path, **options: Unpack[Options]
 ) -> Completed:
     """Run a program to its end, for `deadline_s` seconds at most; see `Running`.
-
-    Raises:
-        HarnessError: the log cannot be written.
+    Raises `HarnessError`: the log cannot be written.
     """
     return Running(argv, deadline_s=deadline_s, log=log, **options).finish()
 
@@ -201,9 +197,7 @@ class Running:
     when the deadline passes or when the caller is interrupted gets SIGTERM and, after `grace_s`
     seconds, SIGKILL. A descendant that makes a session of its own escapes this; give it a lease's
     descriptor through `pass_fds`. `dies_with_us`: see `with_parent`. `umask`: -1 is the caller's.
-
-    Raises:
-        HarnessError: the log cannot be written.
+    Raises `HarnessError`: the log cannot be written.
     """
 
     def __init__(

@@ -47,9 +47,7 @@ def temporary() -> Path:
 
 def make(parent: Path, prefix: str) -> tuple[Path, int]:
     """Return a new folder of mode 0700, and the descriptor whose lock says that it is used.
-
-    Raises:
-        OSError: it cannot be made.
+    Raises `OSError`: it cannot be made.
     """
     while True:
         path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))

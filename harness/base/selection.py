@@ -19,8 +19,7 @@ class Selection:
     seed: of `sample`.
     list_file: a file with the name of one image on each line.
 
-    Raises:
-        ConfigError: two ways at once, or a seed of nothing.
+    Raises `ConfigError`: two ways at once, or a seed of nothing.
     """
 
     limit: int | None = None

@@ -243,9 +243,7 @@ class Store:
         """Build an entry again, once in a run, that has the bytes that were published (`refused` is
         its digest) and yet cannot be used. Return what is there now; None where it is the same, or
         where another process uses it: its path must stay.
-
-        Raises:
-            HarnessError, StoreError: as `get_or_build`.
+        Raises `HarnessError`, `StoreError`: as `get_or_build`.
         """
         key = key_of(kind, inputs)
         with self._locked(kind, key):

@@ -48,9 +48,7 @@ class Uses:
     @contextlib.contextmanager
     def none_of(self, name: str) -> Iterator[None]:
         """Keep others from using an entry for the length of a `with` block.
-
-        Raises:
-            LockTimeout: somebody uses it.
+        Raises `LockTimeout`: somebody uses it.
         """
         if not self._locked(fcntl.F_WRLCK, name):
             raise LockTimeout(self._path, "a process that uses the entry", 0.0)

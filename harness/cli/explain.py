@@ -20,9 +20,7 @@ from harness.stages.pipeline import Workbench
 
 def explain(settings: Settings, catalog: Catalog, check: str | None) -> Iterator[str]:
     """One line for each artifact of each case, then the inputs that differ. Builds nothing.
-
-    Raises:
-        ConfigError: no target is configured.
+    Raises `ConfigError`: no target is configured.
     """
     plan = make_plan(catalog, settings)
     if not settings.configured:

@@ -19,8 +19,7 @@ def default_preprocessing(*, networks: Iterable[tuple[str, str]]) -> list[dict[s
 
     networks: source and checkpoint file of each. A file that the library names has its own.
 
-    Raises:
-        NetworkError: a library is absent.
+    Raises `NetworkError`: a library is absent.
     """
     return [_default(source, file) for source, file in networks]
 

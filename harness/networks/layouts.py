@@ -59,9 +59,7 @@ class Layout:
 
     def to_network(self, loaded: object) -> State:
         """Return the network's state from the object that a file holds.
-
-        Raises:
-            CheckpointError: the object is not of this layout.
+        Raises `CheckpointError`: the object is not of this layout.
         """
         state = self._state(loaded)
         result: dict[str, Any] = {}

@@ -16,7 +16,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, lru_cache, partial
 from importlib import metadata
 from pathlib import Path
@@ -143,26 +143,16 @@ def build_network(source: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
     if source.startswith(f"{PYTHON}:"):
         return _by_function(source, arguments)
     library, name = _split(source)
-    names: Iterable[str]
-    build: Callable[[], torch.nn.Module]
+    # Classifiers alone are known: a detector fetches its backbone's weights, and timm takes
+    # `hf-hub:...`, too.
+    if unknown := unknown_network(source):
+        raise NetworkError(unknown[0], remedy=unknown[1])
     if library == "torchvision":
-        models = import_torchvision().models
-        # Classifiers only: torchvision's detectors and segmenters fetch a backbone's weights.
-        names = models.list_models(module=models)
-        known = name in names
-        build = partial(models.get_model, name, weights=None, **arguments)
+        build = partial(import_torchvision().models.get_model, name, weights=None)
     else:
-        timm = import_timm()
-        # `create_model` would also take `hf-hub:...` and reach for the network.
-        names, known = timm.list_models(), timm.is_model(name)
-        build = partial(timm.create_model, name, pretrained=False, **arguments)
-    if not known:
-        raise NetworkError(
-            f"`{source}`: no network `{name}` in version {library_version(source)}",
-            remedy=_closest(name, names) or "look the name up in the library's documentation",
-        )
+        build = partial(import_timm().create_model, name, pretrained=False)
     try:
-        network: torch.nn.Module = build()
+        network: torch.nn.Module = build(**arguments)
     except Exception as error:  # the library's own code: any class can come out of it
         raise NetworkRefused(
             f"`{source}` cannot be built: {first_line(error)}",

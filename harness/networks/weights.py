@@ -219,8 +219,8 @@ def foreign(path: Path) -> str | None:
         raise unreadable(path, error) from error
     if not head:
         return "is empty (0 bytes)"
-    # A zip archive, a pickle (PyTorch before 1.6), a tar archive (before 0.1.10).
-    if head.startswith((b"PK\x03\x04", b"\x80")) or head[257:262] == b"ustar":
+    # A zip archive, or a pickle (PyTorch before 1.6).
+    if head.startswith((b"PK\x03\x04", b"\x80")):
         return None
     if _is_safetensors(path):
         return None
@@ -239,32 +239,27 @@ def foreign(path: Path) -> str | None:
 # blocked".
 _GLOBAL = re.compile(r"unsupported (?:global: )?GLOBAL (\S+)", re.IGNORECASE)
 _BLOCKED = re.compile(r"whose module \S+ is blocked")
-# torch/serialization.py: "Cannot use ``weights_only=True`` with files saved in the legacy .tar
-# format".
-_NO_SAFE_READER = re.compile(r"(files saved in the legacy \.tar format|TorchScript archives)")
 
 
 def _refused(path: Path, error: Exception) -> CheckpointError:
     text = clean(str(error))
     trust = "`--trust-checkpoint MODEL` loads it and runs the code it names"
-    named, unsafe = _GLOBAL.search(text), _NO_SAFE_READER.search(text)
-    why, remedy = "", f"if you trust where the file comes from, {trust}"
-    if named and _BLOCKED.search(text):
-        why = f"it calls `{named[1]}`, as a malicious file would"
-        remedy = (
-            "delete it and fetch it from its publisher; weights need no such call "
-            f"({trust}, so that is not for this file)"
+    named = _GLOBAL.search(text)
+    if named is None:
+        return CheckpointError(
+            f"{path} is damaged or was written neither by torch.save nor as safetensors: "
+            f"{_reason(error)}",
+            remedy="fetch it again and compare its size with the publisher's",
         )
-    elif named:
-        why = f"it holds more than weights, the first being `{named[1]}`"
-    elif unsafe:
-        why = f"PyTorch has no safe way to read {unsafe[1]}"
-    if why:
-        return CheckpointError(f"{path} was not loaded: {why}", remedy=remedy)
+    if _BLOCKED.search(text):
+        return CheckpointError(
+            f"{path} was not loaded: it calls `{named[1]}`, as a malicious file would",
+            remedy="delete it and fetch it from its publisher; weights need no such call "
+            f"({trust}, so that is not for this file)",
+        )
     return CheckpointError(
-        f"{path} is damaged or was written neither by torch.save nor as safetensors: "
-        f"{_reason(error)}",
-        remedy="fetch it again and compare its size with the publisher's",
+        f"{path} was not loaded: it holds more than weights, the first being `{named[1]}`",
+        remedy=f"if you trust where the file comes from, {trust}",
     )
 
 

@@ -23,6 +23,7 @@ from harness.base.progress import Progress
 from harness.base.text import clean
 from harness.judge.causes import Exit
 from harness.plan import Case
+from harness.plugin.options import add_options
 from harness.plugin.selection import Selection, begin, case_of, end_at, refusing
 from harness.plugin.shards import ShardHooks
 from harness.plugin.workers import WorkerHooks, has_workers
@@ -48,7 +49,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     more = shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))
     arguments = [*map(str, config.invocation_params.args), *more]
     with refusing():
-        usage.add_options(parser, arguments)
+        add_options(parser, arguments)
 
 
 def _of_worker(config: pytest.Config) -> dict[str, Any]:

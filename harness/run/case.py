@@ -60,9 +60,7 @@ class CaseRun:
 
     def prepare(self) -> None:
         """Build what the check needs, or take it from the store.
-
-        Raises:
-            HarnessError: of the stage that failed.
+        Raises `HarnessError`: of the stage that failed.
         """
         pipeline = self.run.workbench.for_case(self.case)
         self.observed = pipeline.observed
@@ -72,9 +70,7 @@ class CaseRun:
 
     def measure(self) -> Verdict:
         """Measure on a leased device and judge; look for the cause of what failed.
-
-        Raises:
-            HarnessError: of the stage that failed.
+        Raises `HarnessError`: of the stage that failed.
         """
         from harness.measure.attempt import measure
 

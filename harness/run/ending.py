@@ -43,9 +43,7 @@ def checks_over(
     """Judge what no single case can know, and add what the target remarks on the run.
 
     Where that itself fails, return a failed line: it must not cost the end line.
-
-    Raises:
-        RecordError: somebody removed the records while the run went on.
+    Raises `RecordError`: somebody removed the records while the run went on.
     """
     run = records.run
     if run is None:
@@ -135,8 +133,7 @@ def end_records(
         selection: of which the run had a shard, which may be empty.
         decide: makes the exit status of what the records alone say; a caller may know more.
 
-    Raises:
-        RecordError: the records cannot be written or read.
+    Raises `RecordError`: the records cannot be written or read.
     """
     for line in checks:
         writer.append(directory, line)

@@ -69,8 +69,7 @@ class Run(RunProcess):
             command: what started the run, as the records keep it.
             progress: where progress is shown; by default standard error, where it is a terminal.
 
-        Raises:
-            ConfigError: options that do not fit together.
+        Raises `ConfigError`: options that do not fit together.
         """
         settings = settings if worker else registry.located(_with_usual_target(settings))
         registry.provider_of(settings).check(settings)
@@ -124,9 +123,7 @@ class Run(RunProcess):
 
     def case(self, model: str, batch_size: int, check: Check) -> OneCase:
         """Return one case as a run of its own, with a directory of its own.
-
-        Raises:
-            ConfigError: no model of that name.
+        Raises `ConfigError`: no model of that name.
         """
         settings = dataclasses.replace(self.settings, models=(model,), batch_sizes=(batch_size,))
         run = Run(settings, catalog=self.catalog, command=self.command, progress=self.progress)
@@ -267,8 +264,7 @@ class Run(RunProcess):
             stopped: why the run was told to end before its last case; empty where it was not.
             decide: makes the exit status of what the records say.
 
-        Raises:
-            RecordError: the records cannot be written.
+        Raises `RecordError`: the records cannot be written.
         """
         self.progress.end()
         with self._held or hold(self.directory):
@@ -294,9 +290,7 @@ class Run(RunProcess):
 
     def crashed(self, nodeid: str, why: str, log: str = "") -> CaseLine | None:
         """Write the line of a case that a dead worker process had; None of a case not planned.
-
-        Raises:
-            RecordError: the records cannot be written.
+        Raises `RecordError`: the records cannot be written.
         """
         self.progress.ended(nodeid)
         if nodeid not in self.planned:

@@ -88,9 +88,8 @@ def merge(
     Returns:
         The joined records; `run.notes` say what was left out, and which runs are not whole.
 
-    Raises:
-        RecordError: a run has no records or no run line, two runs disagree about a case or a
-            planned case, their provenances or catalogs differ, `output` exists or cannot be made.
+    Raises `RecordError`: a run has no records or no run line, two runs disagree about a case or a
+    planned case, their provenances or catalogs differ, `output` exists or cannot be made.
     """
     parts = _read(runs, output)
     _refuse_mixed(parts, other_catalog=allow_other_catalog)

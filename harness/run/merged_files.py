@@ -20,9 +20,7 @@ _FOLDERS = ("predictions", "samples", "logs")
 
 def copy_files(case: CaseLine, source: Path, target: Path) -> Iterator[str]:
     """Copy the files of a case from one run directory to another; yield what is left out and why.
-
-    Raises:
-        OSError: a copy cannot be written.
+    Raises `OSError`: a copy cannot be written.
     """
     for name in dict.fromkeys(_names(case, source)):
         try:
@@ -47,9 +45,7 @@ def _names(case: CaseLine, directory: Path) -> Iterator[str]:
 
 def _checked(directory: Path, name: str) -> Path:
     """Return the path of a regular file in one of a run's folders.
-
-    Raises:
-        OSError: there is none, or the name leads elsewhere.
+    Raises `OSError`: there is none, or the name leads elsewhere.
     """
     path = Path(os.path.realpath(directory), name)
     if name.partition("/")[0] not in _FOLDERS or not name.isprintable():

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -35,14 +34,11 @@ _UNSORTED = (
     "The classes are counted in the order of their sorted folders, as torchvision's ImageFolder "
     "does: the file has no names of classes."
 )
-_NATURAL = " timm's reader sorts small letters and whole numbers, in another order here."
 
 
 def catalog_of(settings: Settings) -> Catalog:
     """Return the catalog of a run.
-
-    Raises:
-        HarnessError: a catalog, a model file or images that cannot be used, or do not fit.
+    Raises `HarnessError`: a catalog, a model file or images that cannot be used, or do not fit.
     """
     if settings.model_file is None:
         return load_catalog(settings.catalog)
@@ -51,9 +47,7 @@ def catalog_of(settings: Settings) -> Catalog:
 
 def draft(settings: Settings) -> str:
     """Return the catalog, as YAML, of the model of one's own that the settings name.
-
-    Raises:
-        HarnessError: as `catalog_of`.
+    Raises `HarnessError`: as `catalog_of`.
     """
     file = settings.model_file
     if file is None:
@@ -78,8 +72,7 @@ def draft(settings: Settings) -> str:
         images.of_classes(own.class_names, own.classes)
         class_names = own.class_names or images.classes
         if images.classes and not own.class_names:
-            by_number = sorted(images.classes, key=natural)
-            assumed.append(_UNSORTED + (_NATURAL if by_number != list(images.classes) else ""))
+            assumed.append(_UNSORTED)
     model = {
         "title": file.name,
         "network": {"source": own.source, "arguments": own.arguments},
@@ -93,11 +86,6 @@ def draft(settings: Settings) -> str:
     }
     text = written({"version": 1, "models": {name: model}})
     return f"# Drafted from a model file: correct what is wrong under `assumed`.\n{text}"
-
-
-def natural(name: str) -> list[Any]:
-    """Return what timm's reader sorts a folder by: its text in small letters, and whole numbers."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name.lower())]
 
 
 def _described(settings: Settings, file: Path, digest: str, *, trust: bool) -> OwnModel:

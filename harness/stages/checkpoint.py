@@ -44,9 +44,7 @@ def obtain_checkpoint(
     stays where it is, and nothing is fetched in its place. Such a file in `cache` is set aside and
     fetched once more. Where `spec` gives no digest, a fetched file must at least begin like one of
     PyTorch's. Subfolders are not searched.
-
-    Raises:
-        CheckpointError: there is no such file, it is another one, or it cannot be fetched.
+    Raises `CheckpointError`: there is no such file, it is another one, or it cannot be fetched.
     """
     # `isfile` is false, not an error, for a folder that may not be entered.
     if folder is not None and os.path.isfile(folder / spec.file):
@@ -87,9 +85,7 @@ def _verified(path: Path, spec: CheckpointSpec) -> Digests:
 
 def verify_digest(path: Path, spec: CheckpointSpec) -> Digests:
     """Compute the file's digests in one pass and compare them with those that `spec` gives.
-
-    Raises:
-        CheckpointError: one differs (the message has both values), or the file cannot be read.
+    Raises `CheckpointError`: one differs (the message has both values), or the file cannot be read.
     """
     digests = _digests(path)
     damage = _damage(path, spec)

@@ -140,9 +140,7 @@ class CaseContext:
     @property
     def network(self) -> dict[str, Any]:
         """Return source and arguments of the network, and the layout of its checkpoint.
-
-        Raises:
-            ConfigError: it is code that nobody allowed to run.
+        Raises `ConfigError`: it is code that nobody allowed to run.
         """
         require_trust(self.model.id, self.model.network.source, self.bench.settings)
         return {
@@ -202,9 +200,7 @@ class CaseContext:
         deadline_s: float,
     ) -> str:
         """Run a job (`harness.base.jobs`) on a share of the host; returns its log and answer.
-
-        Raises:
-            HarnessError: the function's own, or `error`.
+        Raises `HarnessError`: the function's own, or `error`.
         """
         log = self.log_path(stage)
         with self.share_host(stage.doing) as lease:

@@ -137,9 +137,7 @@ def open_eager(
 ) -> Iterator[Session]:
     """Open eager PyTorch in a device worker, in channels-last memory or in the `faster_format`;
     on the CPU, or on a leased device.
-
-    Raises:
-        EagerError: it could not be opened.
+    Raises `EagerError`: it could not be opened.
     """
     env = os.environ if on is None else on[0].env_of(on[1])
     try:
@@ -174,9 +172,7 @@ def open_eager(
 
 def check_rehearsal(case: CaseContext, predictions: Predictions, images: ImageSet) -> None:
     """Refuse stand-in weights or images that could not tell a good model from a bad one.
-
-    Raises:
-        RehearsalError: the score is too low or too high, or too few classes are predicted.
+    Raises `RehearsalError`: the score is too low or too high, or too few classes are predicted.
     """
     label_of = dict(zip(images.names, images.labels, strict=True))
     right = [label_of[name] + case.model.label_offset for name in predictions.names]

@@ -85,11 +85,7 @@ class GivenOnnx:
 
     @classmethod
     def of(cls, case: CaseContext, file: Path) -> GivenOnnx:
-        """Read the file's digest.
-
-        Raises:
-            ConfigError: it cannot be read.
-        """
+        """Read the file's digest. Raises `ConfigError`: it cannot be read."""
         try:
             return cls(case, file, file_digest(file))
         except OSError as error:

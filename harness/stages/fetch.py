@@ -73,8 +73,7 @@ def fetch(
         progress: gets the bytes that are there and their number in all.
         on_wait: gets the holder of the lock, in words, every few seconds of waiting.
 
-    Raises:
-        CheckpointError: the file was not fetched or was refused.
+    Raises `CheckpointError`: the file was not fetched or was refused.
     """
     ends = time.monotonic() + limits.deadline_s
     name, source = destination.name, shown(url)

@@ -45,9 +45,7 @@ class GeneratedImages:
 
 def find(bench: Bench) -> tuple[ImageSet, ImagesInfo]:
     """Return the run's images, and what a record says of them; found once for each process.
-
-    Raises:
-        DataError: images or labels that cannot be used.
+    Raises `DataError`: images or labels that cannot be used.
     """
     return bench.once("images", lambda: _find(bench))
 

@@ -107,9 +107,8 @@ def batches(images: Images, size: int) -> Iterator[Images]:
 
 def outputs_of(session: Session, images: Images) -> Float32:
     """Return logits `float32[N, C]` of images in the form of a session's input, in its batches.
-
-    Raises:
-        InferError: the session failed, or returned another number of batches than it was given.
+    Raises `InferError`: the session failed, or returned another number of batches than it was
+    given.
     """
     size = session.inputs[0].shape[0]
     count = -(-len(images) // size)

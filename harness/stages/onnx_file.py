@@ -35,9 +35,7 @@ def check_given(
     *, given: str, path: str, tensors: Tensors, opsets: tuple[int, int]
 ) -> dict[str, Any]:
     """Check the copy in `path` of the ONNX file that a user brought by the option `given`.
-
-    Raises:
-        ConfigError: naming what is wrong with it.
+    Raises `ConfigError`: naming what is wrong with it.
     """
     try:
         return check_onnx(path, tensors, None, ConfigError, opsets)
@@ -56,8 +54,7 @@ def check_onnx(
 
     `opsets`: the first and the last that a compiler takes; None where the file is of our making.
 
-    Raises:
-        ConfigError, ExportError or SimplifyError: naming what is wrong with it.
+    Raises `ConfigError`, `ExportError`, `SimplifyError`: naming what is wrong with it.
     """
     import onnx
     import onnx.external_data_helper
@@ -150,9 +147,7 @@ def require_same(
     outputs: Any, expected: Any, error: type[Wrong], what: str, remedy: str = ""
 ) -> float:
     """Return |outputs - expected| / |expected|.
-
-    Raises:
-        ExportError or SimplifyError: it is above what rounding can do, or the shapes differ.
+    Raises `ExportError`, `SimplifyError`: it is above what rounding can do, or the shapes differ.
     """
     import numpy as np
 

@@ -60,9 +60,8 @@ def describe(*, file: str, network: str | None, size: int | None, trust: bool) -
 
     network: who builds it, where the file does not say; size: the side of its input.
 
-    Raises:
-        CheckpointError, ConfigError, NetworkError: a file that cannot be used, or weights that are
-            not the network's.
+    Raises `CheckpointError`, `ConfigError`, `NetworkError`: a file that cannot be used, or weights
+    that are not the network's.
     """
     path = Path(file)
     weights.require_regular_file(path)
@@ -165,9 +164,7 @@ def _model(
 ) -> OwnModel:
     """Return a model with its network's own preprocessing, and `trained`, what the file says of its
     training, in its place. `size`: the side that was said.
-
-    Raises:
-        CheckpointError: the class names are not those of `classes` classes.
+    Raises `CheckpointError`: the class names are not those of `classes` classes.
     """
     if names and len(names) != classes:
         raise CheckpointError(

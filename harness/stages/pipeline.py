@@ -66,9 +66,7 @@ class Workbench(Bench):
 
     def take_given(self, cases: Iterable[Case]) -> None:
         """Check the ONNX files that these cases are given, and keep copies of them.
-
-        Raises:
-            ConfigError: one cannot be used.
+        Raises `ConfigError`: one cannot be used.
         """
         for case in {case.model: case for case in cases}.values():
             if case.model in given_onnx(self.catalog, self.settings):
@@ -175,9 +173,7 @@ class CasePipeline(CaseContext):
 
     def eager(self) -> Predictions:
         """Return the logits of eager PyTorch on the run's images.
-
-        Raises:
-            RehearsalError: stand-in weights or images that could not tell good from bad.
+        Raises `RehearsalError`: stand-in weights or images that could not tell good from bad.
         """
         predictions, images = self._eager_on_device() or self._eager(None), self.images()
         if self.bench.settings.stand_ins:

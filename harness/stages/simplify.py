@@ -68,8 +68,7 @@ def simplify_onnx(
     `dynamic`: with the batch axis left open, and fixed after that: only the tensors' shapes say
     which batch size the file is for.
 
-    Raises:
-        SimplifyError: onnxsim failed, or the result computes something else.
+    Raises `SimplifyError`: onnxsim failed, or the result computes something else.
     """
     import numpy as np
     import onnx

@@ -98,8 +98,7 @@ def make_standin(
 ) -> dict[str, Any]:
     """Job: write a stand-in checkpoint for one model to `output`, in the original layout.
 
-    Raises:
-        RehearsalError: the network has no last layer that could be fitted.
+    Raises `RehearsalError`: the network has no last layer that could be fitted.
     """
     import numpy as np
 

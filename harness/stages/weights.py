@@ -26,9 +26,7 @@ class Checkpoint:
 
     def require_unchanged(self) -> None:
         """After a build that read the file: what was built belongs to the digest in its key.
-
-        Raises:
-            CheckpointError: the file was replaced meanwhile.
+        Raises `CheckpointError`: the file was replaced meanwhile.
         """
         if file_digest(self.path) != self.sha256:
             raise CheckpointError(f"{self.path} changed while it was used", remedy="run again")
@@ -50,9 +48,7 @@ def key(model: Model) -> str:
 
 def obtain(bench: Bench, model: Model) -> tuple[Checkpoint, CheckpointInfo]:
     """Return the verified original file, and what a record says of it; once for each process.
-
-    Raises:
-        CheckpointError: absent, refused, or not the file that the catalog means.
+    Raises `CheckpointError`: absent, refused, or not the file that the catalog means.
     """
     return bench.once(key(model), lambda: _obtain(bench, model))
 

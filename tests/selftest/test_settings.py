@@ -173,6 +173,7 @@ def test_a_rehearsal_has_its_own_defaults() -> None:
     assert found.provenance == "rehearsal"
     assert settings({"rehearsal": True, "timing_precision": "2"}).timing_precision == 2.0
     assert not settings({"rehearsal": False}, {"HARNESS_REHEARSAL": "no"}).rehearsal
+    assert settings({"rehearsal": True, "trust_network": "a"}).trust_network == ("a",)
 
 
 REAL_INPUTS = {

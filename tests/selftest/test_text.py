@@ -18,7 +18,7 @@ from harness.base.locks import holder_of
 from harness.base.progress import Progress
 from harness.base.stages import Stage
 from harness.base.store import Store
-from harness.base.text import clean, first_line
+from harness.base.text import clean
 from harness.cli import doctor, options
 from harness.plugin import RunHooks
 from harness.targets.provider import Findings
@@ -96,8 +96,3 @@ def test_the_summary_of_a_run() -> None:
     run: Any = SimpleNamespace(records=(), summary=lambda: [HOSTILE], upcoming=())
     RunHooks(run).pytest_terminal_summary(reporter)
     assert len(lines) == 1 and harmless(lines[0])
-
-
-def test_the_first_line_of_an_exception():
-    assert first_line(ValueError("\n  one\ntwo")) == "ValueError: one"
-    assert first_line(ValueError()) == "ValueError: no message"

@@ -7,7 +7,6 @@ import json
 import os
 import pickle
 import random
-import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -74,16 +73,6 @@ def saved(**options: Any) -> bytes:
 OLD = {"_use_new_zipfile_serialization": False}
 
 
-def tar_of_an_ancient_pytorch() -> bytes:
-    buffer, content = io.BytesIO(), pickle.dumps(0, protocol=2)
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name in ("sys_info", "pickle", "storages", "tensors"):
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
-
-
 def zip_of_something_else() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -98,12 +87,6 @@ def saved_again(data: bytes = b"", method: int = zipfile.ZIP_STORED) -> bytes:
         for name in old.namelist():
             new.writestr(name, old.read(name) + (data if name.endswith("data.pkl") else b""))
     return buffer.getvalue()
-
-
-def test_a_zip_that_stores_its_members_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "w.pth"
-    path.write_bytes(saved_again())
-    assert list(load_state(path, "plain")) == ["a.b"]
 
 
 def safetensors(padding: bytes = b"") -> bytes:
@@ -142,7 +125,6 @@ def test_safetensors_are_read_whatever_they_are_called(tmp_path: Path, padding: 
         pytest.param(lambda: saved()[:4], "damaged", id="four bytes"),
         pytest.param(zip_of_something_else, "damaged or was written", id="other zip"),
         pytest.param(lambda: pickle.dumps({"a": 1}), "damaged or was written", id="pickle"),
-        pytest.param(tar_of_an_ancient_pytorch, "no safe way to read files", id="tar"),
     ],
 )
 def test_damaged_file_is_one_line(content: Callable[[], bytes], said: str, tmp_path: Path) -> None:
