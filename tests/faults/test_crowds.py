@@ -5,12 +5,15 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import time
 import traceback
 from collections import Counter
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
 
+from harness.base import store_care
 from harness.base.stages import Stage
 from harness.base.store import Store
 from harness.records import reader, writer
@@ -38,6 +41,44 @@ def worker(folder: Path, session: int, rng: random.Random) -> None:
         writer.append(folder / str(session), PlanLine(run=f"{session}-{os.getpid()}", cases=()))
 
 
+def collector(folder: Path, session: int, rng: random.Random) -> None:
+    """Remove what nobody uses, again and again."""
+    for _ in range(20):
+        store_care.tidy(Store(folder / "store"), max_bytes=0)
+        time.sleep(0.01 * rng.random())
+
+
+def crowd(folder: Path, rng: random.Random, *others: Callable[..., None]) -> None:
+    """Let all of them run to their ends at once."""
+    pids = []
+    for session, work in [*itertools.product(range(SESSIONS), [worker] * WORKERS + [*others])]:
+        (folder / str(session)).mkdir(parents=True, exist_ok=True)
+        seed = rng.random()
+        pids.append(os.fork())
+        if pids[-1] == 0:
+            try:
+                work(folder, session, random.Random(seed))
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(1)
+    assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * len(pids)
+
+
+def check(folder: Path, artifacts: Collection[int]) -> None:
+    """Entries are whole, and each worker's lines are there once."""
+    entries = list(Store(folder / "store").entries())
+    assert len(entries) in artifacts
+    for entry in entries:
+        check_entry(entry)
+    for session in range(SESSIONS):
+        lines = Counter((folder / str(session) / writer.RESULTS).read_text().splitlines())
+        assert set(lines.values()) == {ARTIFACTS}
+        assert len(lines) == WORKERS
+        assert not reader.read(folder / str(session)).damaged
+
+
 @pytest.mark.fault(
     "two sessions of eight workers on an empty store",
     sees="who waits for whom",
@@ -46,29 +87,18 @@ def worker(folder: Path, session: int, rng: random.Random) -> None:
 def test_a_crowd_builds_each_artifact_once(tmp_path, tries):
     for number, rng in enumerate(tries(5, 100)):
         folder = tmp_path / str(number)
-        pids = []
-        for session, _ in itertools.product(range(SESSIONS), range(WORKERS)):
-            (folder / str(session)).mkdir(parents=True, exist_ok=True)
-            seed = rng.random()
-            pids.append(os.fork())
-            if pids[-1] == 0:
-                try:
-                    worker(folder, session, random.Random(seed))
-                    os._exit(0)
-                except BaseException:
-                    traceback.print_exc()
-                finally:
-                    os._exit(1)
-        assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * len(pids)
+        crowd(folder, rng)
         builds = Counter((folder / "builds").read_text().split())
         assert builds == {str(one): 1 for one in range(ARTIFACTS)}
-        entries = list(Store(folder / "store").entries())
-        assert len(entries) == ARTIFACTS
-        for entry in entries:
-            check_entry(entry)
-        for session in range(SESSIONS):
-            text = (folder / str(session) / writer.RESULTS).read_text()
-            lines = Counter(text.splitlines())
-            assert set(lines.values()) == {ARTIFACTS}
-            assert len(lines) == WORKERS
-            assert not reader.read(folder / str(session)).damaged
+        check(folder, {ARTIFACTS})
+
+
+@pytest.mark.fault(
+    "`cache gc` again and again beside two sessions of eight workers",
+    sees="nothing",
+    keeps="every artifact as long as somebody uses it; every line",
+)
+def test_a_crowd_beside_collectors(tmp_path, tries):
+    for number, rng in enumerate(tries(3, 50)):
+        crowd(tmp_path / str(number), rng, collector)
+        check(tmp_path / str(number), range(ARTIFACTS + 1))

@@ -6,14 +6,16 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from harness.judge.causes import Exit
 from harness.records.measurements import AccuracyMeasurement
 from harness.records.writer import RESULTS
 from tests.faults.started import PATIENCE_S, Place
-from tests.selftest.running import ROOT
+from tests.selftest.running import ROOT, eventually
 
 COMMANDS = ("report", "why")
 CODES = {0, 1, 4, 6, 7}
@@ -63,6 +65,39 @@ def scores(place: Place) -> dict[str, object]:
         for case in place.green().cases
         if isinstance(case.measurement, AccuracyMeasurement)
     }
+
+
+def spoil(path: Path, rng: random.Random) -> None:
+    """Remove the records, or cut or garble a line of them."""
+    text = path.read_text()
+    lines = text.splitlines(keepends=True)
+    at = rng.randrange(len(lines))
+    match rng.choice(("remove", "cut", "garble")):
+        case "remove":
+            path.unlink()
+        case "cut":
+            path.write_text("".join(lines[:at]) + lines[at][: rng.randrange(len(lines[at]) - 1)])
+        case _:
+            lines[at] = lines[at][: rng.randrange(len(lines[at]) - 1)] + "\n"
+            path.write_text("".join(lines))
+
+
+@pytest.mark.fault(
+    "records that somebody removes, cuts or garbles while the run goes on",
+    sees="that lines are missing or cannot be read; the code is 7",
+    keeps="the lines that can be read, and every artifact",
+)
+def test_records_that_are_spoilt_while_the_run_goes_on(place, tries):
+    for number, rng in enumerate(tries(1, 20)):
+        run = place.start("-n0", f"--runs={place.folder / str(number)}")
+        records = place.folder / str(number) / "latest" / RESULTS
+        assert eventually(lambda records=records: records.is_file() and records.read_text())
+        time.sleep(rng.uniform(0.0, 6.0))
+        ended = '"kind":"end"' in records.read_text()
+        spoil(records, rng)
+        assert run.wait() == Exit.MACHINE_TROUBLE or ended, run.text()
+        assert "\nTraceback" not in run.text()
+        place.check_kept()
 
 
 @pytest.mark.fault(

@@ -155,7 +155,7 @@ def test_a_failure_of_each_call(before, action, least, tmp_path, tries):
     calls = len(log.read_text().splitlines())
     assert calls > least / 10
     failures = itertools.product(ERRORS, range(1, calls + 1))
-    for (error, number), _ in zip(failures, tries(calls, len(ERRORS) * calls), strict=False):
+    for _, (error, number) in zip(tries(calls, len(ERRORS) * calls), failures, strict=False):
         folder = prepared(before, tmp_path / f"{error}-{number}")
         asked = {"fails": "", "number": number, "errno": error, "lasts": False}
         code = in_child(action, folder, partial(watch, asked))
