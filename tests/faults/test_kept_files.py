@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,10 @@ def scores(place: Place) -> dict[str, object]:
     }
 
 
+def written(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
+
+
 def spoil(path: Path, rng: random.Random) -> None:
     """Remove the records, or cut or garble a line of them."""
     text = path.read_text()
@@ -91,7 +96,7 @@ def test_records_that_are_spoilt_while_the_run_goes_on(place, tries):
     for number, rng in enumerate(tries(1, 20)):
         run = place.start("-n0", f"--runs={place.folder / str(number)}")
         records = place.folder / str(number) / "latest" / RESULTS
-        assert eventually(lambda records=records: records.is_file() and records.read_text())
+        assert eventually(partial(written, records))
         time.sleep(rng.uniform(0.0, 6.0))
         ended = '"kind":"end"' in records.read_text()
         spoil(records, rng)
