@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +24,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faults", "tests/faults")
     group.addoption("--faults", choices=("short", "whole"), default="short", help="how many tries")
     group.addoption("--faults-seed", type=int, default=1, help="of what is chosen at random")
+    group.addoption(
+        "--faults-minutes", type=float, default=10, help="no try begins later in a test"
+    )
     group.addoption("--faults-table", metavar="FILE", help="write what passed into this table")
 
 
@@ -49,12 +53,14 @@ def tries(request: pytest.FixtureRequest, record_property: Callable[[str, object
     """`tries(short, whole)` yields a generator of random numbers for each try."""
 
     def each(short: int, whole: int) -> Iterator[random.Random]:
-        number = whole if request.config.getoption("faults") == "whole" else short
-        for index in range(number):
-            seed = f"{request.config.getoption('faults_seed')}/{request.node.name}/{index}"
-            print(f"try {index + 1} of {number}, seed {seed}")  # shown where one fails
+        number, done = whole if request.config.getoption("faults") == "whole" else short, 0
+        limit = time.monotonic() + 60 * request.config.getoption("faults_minutes")
+        while done < number and time.monotonic() < limit:
+            seed = f"{request.config.getoption('faults_seed')}/{request.node.name}/{done}"
+            print(f"try {done + 1} of {number}, seed {seed}")  # shown where one fails
             yield random.Random(seed)
-        record_property("tries", number)
+            done += 1
+        record_property("tries", done)
 
     return each
 
