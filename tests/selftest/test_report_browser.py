@@ -21,7 +21,10 @@ from typing import Any
 
 import pytest
 
+from harness.base.terms import WHOLE_SET
+from harness.history.trend import write_trend
 from harness.report import render_html
+from tests.selftest import history_samples as nights
 from tests.selftest import report_samples as samples
 from tests.selftest.pages import NOW
 from tests.selftest.test_report_file import hostile_run
@@ -201,6 +204,17 @@ class Seen:
         return [line for line in self.log.splitlines() if "CONSOLE" in line and f"/{name}" in line]
 
 
+def trend(folder: Path) -> str:
+    """A trend page with the longest words that stand beside a chart."""
+    nights.write_nights(folder, [600 * 0.99**n for n in range(20)])
+    nights.write_nights(folder, [500.0, 480.0], first=20, toolchain="CANN " + "9" * 150)
+    nights.write_nights(folder, [500.0], first=24, outcome="inconclusive")
+    whole = samples.accuracy_measurement(WHOLE_SET, 40_000, provenance="real")
+    changes = {"measurement": whole, "run": "r", "started": nights.night(25)}
+    nights.write_run(folder, [samples.case("inceptionv4", 1, provenance="real", **changes)])
+    return write_trend(folder, catalog=samples.catalog()).path.read_text(encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def seen() -> Iterator[Seen]:
     browser = _browser()
@@ -210,7 +224,11 @@ def seen() -> Iterator[Seen]:
     with tempfile.TemporaryDirectory(prefix="report-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         real = render_html(samples.write_samples(folder, samples.real_run(folder)), now=NOW)
+        trends = trend(folder / "trend")
         pages = {
+            "trend_phone": (PHONE, _probed(trends, "trend_phone")),
+            "trend_small": (320, _probed(trends, "trend_small")),
+            "trend_untouched": (PHONE, trends),
             "real_phone": (PHONE, _probed(real, "real_phone")),
             "real_desktop": (1280, _probed(real, "real_desktop")),
             "real_untouched": (PHONE, real),
@@ -255,18 +273,18 @@ def seen() -> Iterator[Seen]:
 
 
 def test_the_page_loads_without_an_error(seen: Seen) -> None:
-    for name in (*CLEAN, "untouched", "real_untouched"):
+    for name in (*CLEAN, "untouched", "real_untouched", "trend_phone", "trend_untouched"):
         assert seen.console(name) == []
     assert seen.console("planted_error") != []
     assert seen.console("planted_policy") != []
 
 
 def test_a_phone_does_not_scroll_sideways(seen: Seen) -> None:
-    for name in ("phone", "hostile", "empty", "real_phone"):
-        found = seen.found[name]
-        assert found["width"] == PHONE
-        assert found["scroll"] <= PHONE, found["wide"]
-        assert found["wide"] == []
+    names = ("phone", "hostile", "empty", "real_phone", "trend_phone", "trend_small")
+    for found in map(seen.found.__getitem__, names):
+        assert found["width"] == (320 if found["name"] == "trend_small" else PHONE)
+        assert found["scroll"] <= found["width"], found["wide"]
+        assert found["wide"] == found["outside"] == []
         assert found.get("scroll_unfolded", 0) <= PHONE
     assert seen.found["planted_wide"]["scroll"] > PHONE
     assert seen.found["planted_wide"]["wide"] != []

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
-import tempfile
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -17,13 +15,11 @@ from hypothesis import strategies as st
 
 from harness.base.errors import RecordError
 from harness.base.stages import Stage
-from harness.base.terms import WHOLE_SET
 from harness.history import chart, series
 from harness.history.index import row_of
 from harness.history.trend import write_trend
 from tests.selftest import history_samples as nights
 from tests.selftest import report_samples as samples
-from tests.selftest import test_report_browser as browser
 from tests.selftest.test_history import CATALOG, command, loaded
 
 
@@ -215,43 +211,6 @@ def test_a_page_stays_where_there_are_no_figures_any_more(tmp_path):
     assert (tmp_path / "trend.html").read_text(encoding="utf-8") == full
     with pytest.raises(RecordError, match="no real figure of resnest50"):
         write_trend(tmp_path, models=["resnest50"])
-
-
-PHONES = (browser.PHONE, 360, 320)
-
-
-def test_the_page_in_a_browser_on_phones(tmp_path):
-    runs = tmp_path / "runs"
-    nights.write_nights(runs, [600 * 0.99**n for n in range(20)])
-    nights.write_nights(runs, [500.0, 480.0], first=20, toolchain="CANN " + "9" * 150)
-    nights.write_nights(runs, [500.0], first=23, outcome="failed")
-    nights.write_nights(runs, [500.0], first=24, outcome="inconclusive")
-    # The longest words that stand beside a chart: those of a floor.
-    measurement = samples.accuracy_measurement(WHOLE_SET, 40_000, provenance="real")
-    accuracy = samples.case("inceptionv4", 1, provenance="real", measurement=measurement,
-                            run="r", started=nights.night(25))  # fmt: skip
-    nights.write_run(runs, [accuracy])
-    html = page_of(runs)
-    with tempfile.TemporaryDirectory(prefix="trend-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        program = browser._browser()
-        frames = '<iframe src="untouched.html" style="width:390px;height:800px"></iframe>\n'
-        (folder / "untouched.html").write_text(html, encoding="utf-8")
-        for width in PHONES:
-            name = str(width)
-            (folder / f"{name}.html").write_text(browser._probed(html, name), encoding="utf-8")
-            style = f"width:{width}px;height:800px"
-            frames += f'<iframe src="{name}.html" style="{style}"></iframe>\n'
-        (folder / "wall.html").write_text(browser.WALL + frames, encoding="utf-8")
-        dom, log = browser._dump(program, folder / "wall.html", folder / "profile")
-    text = re.search(r'<pre id="found">(.*?)</pre>', dom, re.S)
-    assert text is not None, log[-2000:]
-    for width in PHONES:
-        seen = json.loads(unescape(text[1]))[str(width)]
-        assert seen["wide"] == []
-        assert seen["scroll"] <= seen["width"] == width
-        assert seen["outside"] == []
-    assert [line for line in log.splitlines() if "CONSOLE" in line] == []
 
 
 # The command -------------------------------------------------------------------------------------
