@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,6 @@ from harness.base.families import spelt
 from harness.pages import formats
 from harness.pages.formats import NO_VALUE, datum, plain
 from harness.pages.words import say
-from harness.records.conditions import Condition
 from harness.records.lines import CaseLine, RunLine
 from harness.records.measurements import AccuracyMeasurement, Scalar, ThroughputMeasurement
 from harness.records.observed import DeviceInfo
@@ -50,12 +50,15 @@ _LABELS = {
     "waited_s": "waited for it",
     "hostname": "host",
     "driver": "run through",
+    "images_per_joule": "images a joule",
+    "fps": "throughput",
 }
 _UNITS: dict[str, Callable[[float], str]] = {
     "ms": formats.milliseconds,
     "percent": formats.percent,
     "s": formats.duration,
     "seconds": formats.duration,
+    "fps": formats.rate,
     "agreement": lambda fraction: formats.percent(100 * fraction),
     "gib": lambda value: f"{value:,.1f}{formats.SPACE}GiB" if value else "",
 }
@@ -176,64 +179,35 @@ def _tops(measured: AccuracyMeasurement) -> Iterator[Row]:
 
 
 def _throughput(measured: ThroughputMeasurement) -> Groups:
-    timing = measured.timing
-    latency = ("mean_ms", "half_width_percent", "median_ms", "p99_ms", "min_ms", "max_ms")
+    timing, looks, eager = measured.timing, measured.conditions, measured.eager
+    beside: Rows = ()
+    if eager is not None:
+        clock = f"{formats.rate(eager.timing.fps)}, {formats.milliseconds(eager.timing.mean_ms)}"
+        ratio = ("CPU time, eager to compiled", say("{n} times", n=f"{eager.ratio:.3f}"))
+        beside = fields(eager, "memory_format") + rows(("by the clock", clock), ratio)
     return {
-        "Latency of one execution": (
-            *fields(timing, *latency, "cv_percent"),
-            *fields(measured, "precision_percent", "precise"),
+        "Latency of one execution": fields(timing, "fps", "rounds") + fields(timing),
+        "How it was measured": fields(
+            measured, "precision_percent", "precise", "half_width_percent", "budget_s", "seconds"
         ),
-        "How it was measured": (
-            *rows(("throughput", formats.rate(timing.fps, timing.half_width_percent))),
-            *fields(timing, "warmup", "rounds", "executions", "outliers"),
-            *fields(measured, "budget_s", "seconds"),
+        "The device meanwhile": rows(
+            ("health", _answers(look.health or "unknown" for look in looks)),
+            ("used by others", _answers(look.busy for look in looks)),
+            ("throttled", _answers(look.throttled for look in looks)),
+            ("temperature", _span((look.temperature_c for look in looks), "°C")),
+            ("power", _span((look.power_w for look in looks), "W")),
+            *fields(measured, "images_per_joule"),
         ),
-        "The device meanwhile": (*_looks(measured.conditions), *_efficiency(measured)),
-        "Eager PyTorch on the same host": _eager(measured),
+        "How it was set up": fields(measured.setup),
+        "Eager PyTorch on the same host": beside,
         "Outputs against the ONNX model": fields(measured.outputs),
     }
 
 
-def _eager(measured: ThroughputMeasurement) -> Rows:
-    eager = measured.eager
-    if eager is None:
-        return ()
-    timing = eager.timing
-    return rows(
-        ("memory format", eager.memory_format),
-        ("by the clock", f"{formats.rate(timing.fps)}, {formats.milliseconds(timing.mean_ms)}"),
-        ("CPU time, eager to compiled", say("{n} times", n=f"{eager.ratio:.3f}")),
-        ("half-width of that", formats.percent(measured.half_width_percent)),
-    )
-
-
-def _looks(looks: Sequence[Condition]) -> Rows:
-    """Summarise the looks at a device; nothing where nobody looked."""
-    if not looks:
-        return ()
-    return rows(
-        ("looks", f"{len(looks):,}"),
-        ("health", _answers([formats.line(look.health, 40) or "unknown" for look in looks])),
-        ("used by others", _answers([look.busy for look in looks])),
-        ("throttled", _answers([look.throttled for look in looks])),
-        ("temperature", _span((look.temperature_c for look in looks), "°C")),
-        ("power", _span((look.power_w for look in looks), "W")),
-    )
-
-
-def _efficiency(measured: ThroughputMeasurement) -> Rows:
-    images = measured.images_per_joule
-    return () if images is None else rows(("images a joule", plain(round(images, 2))))
-
-
-def _answers(answers: Sequence[str]) -> str:
-    """`no (9 of 9)`, or each answer with how often it was given."""
-    counts = {text: answers.count(text) for text in dict.fromkeys(answers)}
-    of = f"{len(answers):,}"
-    return say(", ").join(
-        say("{answer} ({n} of {all})", answer=say(text), n=f"{count:,}", all=of)
-        for text, count in counts.items()
-    )
+def _answers(answers: Iterable[str]) -> str:
+    """`no (36), yes (4)`: each answer with how often it was given."""
+    counts = Counter(formats.line(one, 40) for one in answers)
+    return say(", ").join(f"{say(text)} ({count:,})" for text, count in counts.items())
 
 
 def _span(readings: Iterable[float | None], unit: str) -> str:
@@ -289,9 +263,7 @@ def circumstances(case: CaseLine, run: RunLine | None) -> Groups:
     usual = run.versions if run is not None else {}
     versions = {name: one for name, one in case.versions.items() if usual.get(name) != one}
     device = case.device or DeviceInfo("")
-    setup = case.throughput.setup if case.throughput is not None else None
     held = ("id", "name", "card", "alone", "waited_s", "driver")
-    how = ("method", "tuning", "chip", "card", "chips", "toolchain", "input", "note")
     return {
         "Device": (
             *(fields(device, *held) if device.id else ()),
@@ -299,7 +271,6 @@ def circumstances(case: CaseLine, run: RunLine | None) -> Groups:
             *known(device.runtime),
             *known(device.left_out, say("not used: ")),
         ),
-        "How it was set up": fields(setup, *how),
         "Checkpoint": fields(case.checkpoint),
         "Images and preprocessing": (
             *fields(case.images),
@@ -318,38 +289,25 @@ def circumstances(case: CaseLine, run: RunLine | None) -> Groups:
     }
 
 
-def chip_and_card(case: CaseLine) -> tuple[str, str]:
-    """Return chip and product as the measurement names them, else as the device does."""
-    name = case.device.name if case.device is not None else ""
-    setup = case.throughput.setup if case.throughput is not None else None
-    return (setup.chip or name, setup.card) if setup is not None else (name, "")
-
-
 def device_line(case: CaseLine) -> str:
     """`ascend310p3-1, Ascend310P3, Atlas 300I Pro, CANN 8.0.RC2, driver 23.0.0, ...`."""
-    device = case.device
+    device, setup = case.device, case.throughput.setup if case.throughput is not None else None
     if device is None:
         return ""
+    chip, card = (setup.chip or device.name, setup.card) if setup is not None else (device.name, "")
     tools = [f"{spelt(name)} {value}" for name, value in device.tools.items()]
     through = say("run through {driver}", driver=device.driver) if device.driver else ""
-    return ", ".join(_each((device.id, *chip_and_card(case), *tools, through)))
+    return ", ".join(_each((device.id, chip, card, *tools, through)))
 
 
-def toolchain(cases: Sequence[CaseLine]) -> Rows:
-    """Return every device of a run with its chip and card, then the versions that drove them."""
-    devices: dict[str, dict[str, None]] = {}  # label -> what was said of it, each once
-    tools: dict[str, dict[str, None]] = {}
+def devices(cases: Sequence[CaseLine]) -> Rows:
+    """Return every device of a run, by host, as its cases found it."""
+    seen: dict[str, dict[str, None]] = {}
     for case in cases:
-        device = case.device or DeviceInfo("")
-        for name, value in device.tools.items():
-            tools.setdefault(spelt(name), {}).update(_each((case.versions.get(name, value),)))
-        if device.id:
-            label = " on ".join(_each((device.id, case.machine.hostname)))
-            devices.setdefault(label, {}).update(_each((*chip_and_card(case), device.card)))
-    return (
-        *((label, ", ".join(said)) for label, said in devices.items()),
-        *((name, " / ".join(said)) for name, said in tools.items()),
-    )
+        line = device_line(case)
+        if line:
+            seen.setdefault(case.machine.hostname or say("device"), {})[line] = None
+    return tuple((formats.line(host), line) for host, lines in seen.items() for line in lines)
 
 
 def _each(values: Iterable[Scalar]) -> dict[str, None]:

@@ -217,7 +217,7 @@ class RunView:
             **times,
             "Run": ran,
             **{say("Machine {n}", n=n): rows.fields(one) for n, one in enumerate(machines, 1)},
-            "Devices and toolchain": rows.toolchain(cases),
+            "Devices and toolchain": rows.devices(cases),
             "Versions": rows.known(run.versions),
             "Settings": rows.known(settings),
         }

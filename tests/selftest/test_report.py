@@ -391,9 +391,9 @@ SHOWN: dict[str, tuple[RunRecords, tuple[str, ...]]] = {
             "(npu-smi no longer shows it)",
             "device ascend310p3-0 was set aside for the run: npu-smi no longer shows it",
             "The device was busy during the measurement (process 4711 python3)",
-            "used by others no (36 of 40), yes (4 of 40)",
+            "used by others no (36), yes (4)",
             "temperature 43 to 56.8 °C",
-            "W images a joule 12.54",
+            "W images a joule 12.5",
             "interval of the difference \N{MINUS SIGN}0.72 to 0.94 points",
             "Stage: compile Suspect: the compiler",
         ),
@@ -427,10 +427,9 @@ def test_the_environment_names_every_device_and_what_drove_it() -> None:
     ]
     text = page(real(*lines)).text()
     for said in (
-        "ascend310p3-1 on bench-03 Ascend310P3, Atlas 300I Pro, npu-1",
-        "ascend310p3-0 on bench-03 Ascend310P3, npu-0",
-        "ascend310p3-1 on bench-04 Ascend310P3, npu-1",
-        "CANN 8.0.RC2 / 8.1.RC1 driver 23.0.0 firmware 7.1.0.3.220",
+        "bench-03 ascend310p3-1, Ascend310P3, Atlas 300I Pro, CANN 8.0.RC2, driver 23.0.0",
+        "bench-03 ascend310p3-0, Ascend310P3, CANN 8.0.RC2",
+        "bench-04 ascend310p3-1, Ascend310P3, CANN 8.0.RC2, driver 23.0.0, firmware 7.1.0.3.220",
         "Machine 2 host bench-04",
         "On ascend310p3-0, Ascend310P3, CANN 8.0.RC2",  # what names the device is no tool
         "Versions of this case CANN 8.1.RC1",
