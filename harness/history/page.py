@@ -29,29 +29,35 @@ ENOUGH = min(drift.WINDOWS)
 """Figures of a series that the shortest rule needs; fewer do not tell whether it falls."""
 _HERE = Path(__file__).parent
 
-State = Literal["falls", "below", "failed", "missed", "rises", "steady", "few"]
 Tone = Literal["good", "bad", "warn", "few", "neutral"]
 
 
 @dataclass(frozen=True)
-class Look:
-    """How a state is shown: its word, with the sign and the colour of an outcome."""
+class State:
+    """What may be said of a series, with the sign and the colour of an outcome.
+
+    `counted`: how the headline counts such series, which then has at least this `tone`.
+    """
 
     said: str
     outcome: Outcome
+    applies: Callable[[Series], object]
+    counted: str = ""
+    tone: Tone = "good"
 
 
 # What is most worth saying of a series comes first: on the page, and where several apply.
-STATES: dict[State, Look] = {
-    "falls": Look("falls", "failed"),
-    "below": Look("below the floor", "error"),
-    "failed": Look("failed", "failed"),
-    "missed": Look("no figure", "error"),
-    "rises": Look("rises", "recorded"),
-    "steady": Look("steady", "passed"),
-    "few": Look("too few runs", "not_run"),
-}
-_ORDER = list(STATES)
+STATES = (
+    State("falls", "failed", lambda one: one.decline, "falling", "bad"),
+    State("below the floor", "error", lambda one: one.below_floor, "below the floor", "warn"),
+    State("failed", "failed", lambda one: one.failed, "failed in the newest run", "bad"),
+    State(
+        "no figure", "error", lambda one: one.misses, "without a figure in the newest run", "warn"
+    ),
+    State("too few runs", "not_run", lambda one: len(one.values) < ENOUGH),
+    State("rises", "recorded", lambda one: one.changes),
+    State("steady", "passed", lambda one: True),
+)
 _NAMES: dict[Provenance, str] = {
     "real": "Trend",
     "rehearsal": "Trend of rehearsals",
@@ -65,7 +71,7 @@ class SeriesView:
 
     series: Series
     anchor: str
-    state: Look
+    state: State
     name: str
     where: str
     last: str
@@ -92,15 +98,7 @@ class Page:
 
 def state_of(series: Series) -> State:
     """Return what is most worth saying of a series."""
-    applies: dict[State, bool] = {
-        "falls": series.decline is not None,
-        "below": series.below_floor,
-        "failed": series.failed,
-        "missed": bool(series.misses),
-        "few": len(series.values) < ENOUGH,
-        "rises": bool(series.changes),
-    }
-    return next((state for state, true in applies.items() if true), "steady")
+    return next(state for state in STATES if state.applies(series))
 
 
 def build(
@@ -112,7 +110,7 @@ def build(
     linked: bool,
 ) -> Page:
     """Build the page of the series of one provenance; `others`: runs of each other one."""
-    ranked = sorted(series, key=lambda one: _ORDER.index(state_of(one)))
+    ranked = sorted(series, key=lambda one: STATES.index(state_of(one)))
     text, tone = headline(series)
     facts = [formats.plural(history.runs, "run") + " in the history"]
     if series:
@@ -138,7 +136,7 @@ def build(
 
 
 def _view(series: Series, anchor: str) -> SeriesView:
-    key, values, look = series.key, series.values, STATES[state_of(series)]
+    key, values, state = series.key, series.values, state_of(series)
     band = chart.band_of(values)
     level = noise = margin = ""
     if band is not None:
@@ -155,7 +153,7 @@ def _view(series: Series, anchor: str) -> SeriesView:
     return SeriesView(
         series=series,
         anchor=f"{anchor}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', key.name)[:100]}",
-        state=look,
+        state=state,
         name=formats.line(key.name, 200),
         where=", ".join(where),
         last=formats.figure(series.points[-1].value, series.unit),
@@ -163,7 +161,7 @@ def _view(series: Series, anchor: str) -> SeriesView:
         noise=noise,
         margin=margin,
         newest=_newest(series),
-        chart=chart.draw(series, look.said),
+        chart=chart.draw(series, state.said),
     )
 
 
@@ -178,27 +176,18 @@ def _newest(series: Series) -> str:
     return f"gave no figure: {LOOKS[row.outcome].word}{stage}{many}"
 
 
-_Counted = tuple[str, Tone, Callable[[Series], object]]
-_COUNTED: tuple[_Counted, ...] = (
-    ("falling", "bad", lambda one: one.decline),
-    ("below the floor", "warn", lambda one: one.below_floor),
-    ("failed in the newest run", "bad", lambda one: one.failed),
-    ("without a figure in the newest run", "warn", lambda one: one.misses),
-)
-
-
 def headline(series: Sequence[Series]) -> tuple[str, Tone]:
     """Return the line of the page; a series may be counted twice, as falling and as too low."""
     if not series:
         return "There is no figure yet", "neutral"
     short = sum(len(one.values) < ENOUGH for one in series)
     parts, tones = [], set()
-    for words, tone, applies in _COUNTED:
-        count = sum(bool(applies(one)) for one in series)
+    for state in STATES:
+        count = sum(bool(state.applies(one)) for one in series) if state.counted else 0
         if count:
-            parts.append(f"{count:,} {words}")
-            tones.add(tone)
-        elif words == "falling" and short < len(series):
+            parts.append(f"{count:,} {state.counted}")
+            tones.add(state.tone)
+        elif state.counted == "falling" and short < len(series):
             parts.append("none falling")
     if short:
         most = max(len(one.values) for one in series)
