@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from benchmarks.size import write_records
 from harness.base.errors import RecordError
+from harness.base.stages import Stage
 from harness.base.terms import CHECKS, OUTCOMES, Provenance
 from harness.pages import looks
 from harness.pages.html import safe_href, web_href
@@ -216,14 +217,15 @@ def test_links_stay_inside_the_run_directory_or_are_bare_addresses(path: str, hr
 def test_what_a_log_can_hold_survives() -> None:
     log = "\x1b[31mred\x1b[0m\rprogress\x00 tail \u202eright to left <&>\n"
     error = replace(samples.ERROR, log=log)
-    html = render_html(
-        samples.run_records([samples.case(outcome="error", error=error, title="half \ud83d")])
-    )
-    html.encode()  # no half of a pair is left
-    for sign in "\x1b\x00\u202e":
-        assert sign not in html
-    assert "red\nprogress" in html
-    assert "right to left &lt;&amp;&gt;" in html
+    built = samples.case(artifacts=(samples.artifact(Stage.COMPILE, log=log),))
+    # One stands open, the other is packed.
+    for line in (samples.case(outcome="error", error=error, title="half \ud83d"), built):
+        html = render_html(samples.run_records([line]))
+        html.encode()  # no half of a pair is left
+        for sign in ("\x1b", "\x00", "\u202e", "\\u001b", "\\u0000"):
+            assert sign not in html
+        assert "red\nprogress" in unfolded(html)
+        assert "right to left &lt;&amp;&gt;" in unfolded(html)
 
 
 def test_a_long_log_is_cut_to_its_end() -> None:
