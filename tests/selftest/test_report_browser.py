@@ -210,7 +210,7 @@ def trend(folder: Path) -> str:
     nights.write_nights(folder, [500.0, 480.0], first=20, toolchain="CANN " + "9" * 150)
     nights.write_nights(folder, [500.0], first=24, outcome="inconclusive")
     whole = samples.accuracy_measurement(WHOLE_SET, 40_000, provenance="real")
-    changes = {"measurement": whole, "run": "r", "started": nights.night(25)}
+    changes: dict[str, Any] = {"measurement": whole, "run": "r", "started": nights.night(25)}
     nights.write_run(folder, [samples.case("inceptionv4", 1, provenance="real", **changes)])
     return write_trend(folder, catalog=samples.catalog()).path.read_text(encoding="utf-8")
 
