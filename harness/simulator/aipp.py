@@ -37,10 +37,8 @@ class Aipp:
 
 
 def parse(text: str) -> Aipp:
-    """Parse a file of `--insert_op_conf`.
-
-    Raises:
-        ValueError: what is wrong with it, or not simulated.
+    """Parse a file of `--insert_op_conf`. Raises `ValueError`: what is wrong with it, or not
+    simulated.
     """
     whole = re.fullmatch(r"\s*aipp_op\s*\{(.*)\}\s*", text, re.DOTALL)
     pairs = re.findall(r"(\w+)\s*:\s*(\S+)", whole[1]) if whole else []
@@ -76,10 +74,8 @@ def parse(text: str) -> Aipp:
 
 def insert(model: Any, aipp: Aipp) -> tuple[int, ...]:
     """Put it before the first operator of an ONNX model with one input `float32[N, 3, H, W]`, which
-    becomes the `uint8[N, H, W, 3]` of the shape that is returned.
-
-    Raises:
-        ValueError: it is for another input.
+    becomes the `uint8[N, H, W, 3]` of the shape that is returned. Raises `ValueError`: it is for
+    another input.
     """
     import numpy as np
     import onnx

@@ -187,9 +187,7 @@ def _compile(flags: Mapping[str, str], host: Host) -> None:
 
 def load_model(source: Path, shape: str) -> tuple[Any, om.Tensor, tuple[om.Tensor, ...]]:
     """Return the model with its input's sides as `--input_shape` says, its input and outputs.
-
-    Raises:
-        AtcError: it cannot be read, or the shape does not fit it.
+    Raises `AtcError`: it cannot be read, or the shape does not fit it.
     """
     import onnx
 

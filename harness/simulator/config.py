@@ -84,16 +84,6 @@ class SimulatorConfig:
         return "Atlas 300I Duo" if duo else CHIPS[self.chip].card
 
     @property
-    def frequency_mhz(self) -> int:
-        """Return the AI core's rated frequency."""
-        return CHIPS[self.chip].mhz
-
-    @property
-    def memory_mb(self) -> int:
-        """Memory of one chip."""
-        return CHIPS[self.chip].memory_mb
-
-    @property
     def devices(self) -> int:
         """Chips of all cards."""
         return self.cards * self.chips_per_card
@@ -109,28 +99,24 @@ def major_minor(version: str) -> tuple[int, int]:
 
 
 def _one_of(*known: str) -> Callable[[str], str]:
+    return _matching("|".join(map(re.escape, known)))
+
+
+def _matching(pattern: str) -> Callable[[str], str]:
     def read(text: str) -> str:
-        if text not in known:
+        if not re.fullmatch(pattern, text):
             raise ValueError
         return text
 
     return read
 
 
+_version = _matching(r"(?=.{1,40}$)[0-9]{1,2}(\.[A-Za-z0-9]+)+")
+_seconds = _matching(r"[0-9]{1,4}(\.[0-9]+)?")
+
+
 def _switch(text: str) -> bool:
     return _one_of("0", "1")(text) == "1"
-
-
-def _version(text: str) -> str:
-    if len(text) > 40 or not re.fullmatch(r"[0-9]{1,2}(\.[A-Za-z0-9]+)+", text):
-        raise ValueError
-    return text
-
-
-def _seconds(text: str) -> float:
-    if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]+)?", text):
-        raise ValueError
-    return float(text)
 
 
 def _milliseconds(text: str) -> float:
@@ -164,7 +150,7 @@ _KEYS: Mapping[str, _Key] = {
     "driver": _Key(_version, "a version such as 22.0.4, 23.0.0, 26.0.0: npu-smi's layout"),
     "generation": _Key(_one_of("v2", "v5"), "a generation of ais_bench: v2, v5"),
     "cann": _Key(_version, "a version of the toolkit such as 5.1.RC2, 8.0.RC2"),
-    "atc_seconds": _Key(_seconds, "the seconds that atc takes at least"),
+    "atc_seconds": _Key(lambda text: float(_seconds(text)), "the seconds that atc takes at least"),
     "atc_python": _Key(_switch, "0 or 1: atc needs its modules in the first python3 on PATH"),
     "compute": _Key(_one_of("onnx", "none"), "onnx: ONNX Runtime, or none: zeros"),
     "float16": _Key(_switch, "0 or 1: through float16, as atc's default precision does"),
@@ -191,11 +177,8 @@ def _error(key: str, what: str) -> ConfigError:
 def parse_config(text: str, *, usual_chip: str = "310P3") -> SimulatorConfig:
     """Parse `chip=310,cards=2,fault=busy:0`; an empty text is the host that most things need.
 
-    `usual_chip` is that of a text which names none.
-
-    Raises:
-        ConfigError: an unknown key or fault (with the closest known one), a value out of range,
-            keys that do not go together.
+    `usual_chip` is that of a text which names none. Raises `ConfigError`: an unknown key or fault
+    (with the closest known one), a value out of range, keys that do not go together.
     """
     given: dict[str, Any] = {"chip": usual_chip}
     repeated: dict[str, list[Any]] = {key: [] for key in _REPEATED}

@@ -205,10 +205,8 @@ def play(name: str, tool: Tool, argv: Sequence[str], host: Host | None = None) -
 
 
 def parse_flags(argv: Sequence[str], known: str, code: int) -> dict[str, str]:
-    """Parse `--name=value` and `--name value`; `known` are the names.
-
-    Raises:
-        ToolError: an unknown flag, or one without its value.
+    """Parse `--name=value` and `--name value`; `known` are the names. Raises `ToolError`: an
+    unknown flag, or one without its value.
     """
     flags: dict[str, str] = {}
     words = iter(argv)

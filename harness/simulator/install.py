@@ -35,15 +35,10 @@ def install(folder: Path, config: SimulatorConfig) -> None:
     What an earlier installation left in the folder is replaced, its state included.
 
     Raises:
-        ConfigError: the folder cannot be written, or has a character that a search path has not.
+        ConfigError: the folder cannot be written.
         RecordError: its last file cannot be written.
     """
     folder = folder.absolute()
-    if ":" in str(folder):
-        raise ConfigError(
-            f"a simulated Ascend host cannot lie in {folder}: a ':' parts search paths",
-            remedy="choose another folder",
-        )
     try:
         _install(folder, config)
     except OSError as error:
@@ -69,9 +64,7 @@ def _variables(folder: Path) -> tuple[Mapping[str, str], Mapping[str, str]]:
         VARIABLE: str(folder / SETTINGS),
         "ASCEND_TOOLKIT_HOME": str(toolkit),
         "ASCEND_HOME_PATH": str(toolkit),
-        "ASCEND_AICPU_PATH": str(toolkit),
         "ASCEND_OPP_PATH": str(toolkit / "opp"),
-        "TOOLCHAIN_HOME": str(toolkit / "toolkit"),
     }
     paths = {
         "PATH": f"{folder / 'bin'}:{toolkit / 'bin'}",

@@ -97,16 +97,13 @@ class Session:
         self._times: list[Any] = []
 
     def get_inputs(self) -> list[TensorDesc]:
-        """Return descriptions of the inputs."""
         return self._inputs
 
     def get_outputs(self) -> list[TensorDesc]:
-        """Return descriptions of the outputs."""
         return self._outputs
 
     def set_loop_count(self, loop: int) -> None:
-        """Set the executions for each `run` from now on."""
-        self._loops = loop
+        self._loops = loop  # executions for each `run` from now on
 
     def run(self, feeds: Sequence[Array]) -> list[Array]:
         """Execute on arrays in input order; return the outputs."""
@@ -133,8 +130,10 @@ class Session:
         return [one if isinstance(one, float) else one[1] - one[0] for one in self._times]
 
     def forget(self) -> None:
-        """Forget the times."""
         self._times = []
+
+    def exec_times(self) -> SimpleNamespace:
+        return SimpleNamespace(exec_time_list=self._times)
 
     def infer(self, feeds: list[Array], mode: str = "static") -> list[Array]:
         """Execute on a list of arrays in input order."""
@@ -158,13 +157,7 @@ class InferSession(Session):
             raise fails(cause, ValueError, f"model path {model_path} is illegal")
         super().__init__(device_id, model_path)
 
-    def summary(self) -> SimpleNamespace:
-        """Return the times of the executions: `exec_time_list`."""
-        return SimpleNamespace(exec_time_list=self._times)
-
-    def reset_summaryinfo(self) -> None:
-        """Forget the times."""
-        self.forget()
+    summary, reset_summaryinfo = Session.exec_times, Session.forget
 
     @staticmethod
     def finalize() -> None:
@@ -174,18 +167,10 @@ class InferSession(Session):
 class OldInferSession(Session):
     """Of 2022: other names, times as milliseconds, and `infer` has no default for its mode."""
 
+    sumary, reset_sumaryinfo = Session.exec_times, Session.forget
+
     def infer(self, feeds: list[Array], mode: str) -> list[Array]:  # type: ignore[override]
-        """Execute on a list of arrays in input order."""
         return super().infer(feeds, mode)
 
-    def sumary(self) -> SimpleNamespace:
-        """Return the times of the executions: `exec_time_list`."""
-        return SimpleNamespace(exec_time_list=self._times)
-
-    def reset_sumaryinfo(self) -> None:
-        """Forget the times."""
-        self.forget()
-
     def finalize(self) -> None:
-        """Unload the model and give up all devices of this process."""
         self.free_resource()

@@ -58,7 +58,7 @@ def _temperature(host: Host, chip: Chip) -> int:
 
 
 def _frequency(host: Host, chip: Chip, holders: Sequence[Holder]) -> int:
-    rated = host.config.frequency_mhz
+    rated = CHIPS[host.config.chip].mhz
     # Between two executions a chip rests, and clocks down: that is no throttling.
     resting = bool(holders) and not _aicore(holders)
     return rated * 3 // 5 if resting or host.strikes("throttled", chip.device) else rated
@@ -99,7 +99,7 @@ def _table(host: Host) -> Iterator[str]:
             "Alarm" if host.strikes("unhealthy", chip.device) else "OK",
             f"{watts:<13}{_temperature(host, chip)}                0    / 969",
         )
-        memory = f"{_used_mb(host, holders):<5}/ {config.memory_mb}"
+        memory = f"{_used_mb(host, holders):<5}/ {row.memory_mb}"
         yield _row(
             f"{chip.chip_id:<8}{chip.device if row.ids else ''}",
             chip.bus_id,
@@ -156,7 +156,7 @@ def _common(host: Host, chips: Sequence[Chip]) -> Iterator[str]:
         yield ""
         yield _line("Chip ID", chip.chip_id)
         yield _line("Aicore Usage Rate(%)", _aicore(holders))
-        yield _line("Aicore Freq(MHZ)", host.config.frequency_mhz)
+        yield _line("Aicore Freq(MHZ)", CHIPS[host.config.chip].mhz)
         yield _line("Aicore curFreq(MHZ)", _frequency(host, chip, holders))
         yield _line("Temperature(C)", _temperature(host, chip))
 

@@ -13,10 +13,8 @@ def visible_ids(environment: Mapping[str, str], variable: str) -> tuple[int, ...
     """Return the ids of e.g. `CUDA_VISIBLE_DEVICES=0,2`; None where it is not set.
 
     Such a variable renumbers devices for the runtime and not for the driver's tool: what it says is
-    read as `--device`, and processes are shown their own device.
-
-    Raises:
-        ConfigError: it names devices otherwise, or hides all of them.
+    read as `--device`, and processes are shown their own device. Raises `ConfigError`: it names
+    devices otherwise, or hides all of them.
     """
     text = environment.get(variable)
     if text is None:

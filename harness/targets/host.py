@@ -29,10 +29,7 @@ def open_onnx(
     threads: int | None = None,
 ) -> sessions.WorkerSession:
     """Open an ONNX file in a device worker, on all of the host's cores unless told `threads`; it is
-    not optimised again.
-
-    Raises:
-        LoadError: ONNX Runtime does not take it.
+    not optimised again. Raises `LoadError`: ONNX Runtime does not take it.
     """
     return sessions.open_session(
         file,

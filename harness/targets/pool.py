@@ -45,10 +45,8 @@ class DevicePool:
         self.held: list[HeldLease] = []  # leases that ended; the case of this process has the list
 
     def usable(self, without: Collection[str] = ()) -> list[Device]:
-        """Devices that were not set aside, the one to try first in front.
-
-        Raises:
-            DeviceError: there is none, with what became of each.
+        """Devices that were not set aside, the one to try first in front. Raises `DeviceError`:
+        there is none, with what became of each.
         """
         devices = self._target.devices()
         aside = self.set_aside()
@@ -134,10 +132,7 @@ class DevicePool:
         self, check: Check, what: str, without: Collection[str]
     ) -> list[tuple[Device, Sequence[Device]]]:
         """Return where a case may run, the place to try first in front: a device and its card, of
-        which accuracy needs no more than the device.
-
-        Raises:
-            DeviceError: there is none.
+        which accuracy needs no more than the device. Raises `DeviceError`: there is none.
         """
         usable = self.usable(without)
         if check != "throughput":

@@ -67,17 +67,12 @@ class DeviceFault:
 
 @dataclass(frozen=True)
 class SessionInfo:
-    """How a session runs its model.
+    """How a session runs its model."""
 
-    `driver`: as in `Setup.driver`. `runtime`: versions and what else a record says of it. `pid`:
-    the process that holds the model; None where each call starts one. `round_s`: seconds that a
-    round of timing should aim at, where the driver needs others than its target's.
-    """
-
-    driver: str
-    runtime: Runtime = field(default_factory=dict)
-    pid: int | None = None
-    round_s: float | None = None
+    driver: str  # as in `Setup.driver`
+    runtime: Runtime = field(default_factory=dict)  # versions and what else a record says of it
+    pid: int | None = None  # that holds the model; None where each call starts a process
+    round_s: float | None = None  # of a round of timing, where not the target's
 
 
 @dataclass(frozen=True)
@@ -128,30 +123,24 @@ class Session(Protocol):
 
 @dataclass(frozen=True)
 class Traits:
-    """What is always true of a target.
+    """What is always true of a target."""
 
-    fidelity_bound: relative L2 of the logits that its arithmetic may cost: 3e-2 for float16 (which
-        gives about 7e-3), far less for float32. What is above it is a fault.
-    runs_on_host: the host's CPU is what is measured: builds and decoding use it, too, and accuracy
-        cases may share it. A device of its own is never shared.
-    round_s: seconds that a round of timing should aim at.
-    """
-
+    # Relative L2 of the logits that its arithmetic may cost: 3e-2 for float16 (which gives about
+    # 7e-3), far less for float32. What is above it is a fault.
     fidelity_bound: float
+    # The host's CPU is what is measured: builds and decoding use it, too, and accuracy cases may
+    # share it. A device of its own is never shared.
     runs_on_host: bool = False
-    round_s: float = 0.25
+    round_s: float = 0.25  # that a round of timing should aim at
 
 
 @dataclass(frozen=True)
 class OperatorComparison:
-    """The commands that compare a compiled model with its ONNX file operator by operator.
-
-    `tool` names what does it. Without commands, `why_not` says why there are none.
-    """
+    """The commands that compare a compiled model with its ONNX file operator by operator."""
 
     tool: str
     commands: tuple[str, ...] = ()
-    why_not: str = ""
+    why_not: str = ""  # there are no commands
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,8 @@ def provider_of(settings: Settings) -> Provider:
 
 
 def make_target(name: str, settings: Settings, folder: Path) -> Target:
-    """Return the target of that name, for a run whose files lie in `folder`.
-
-    Raises:
-        ConfigError: a target that this version has not, or options that do not fit it.
+    """Return the target of that name, for a run whose files lie in `folder`. Raises `ConfigError`:
+    a target that this version has not, or options that do not fit it.
     """
     family = family_of(name)
     if family is None:

@@ -62,13 +62,12 @@ def open_session(
 ) -> WorkerSession:
     """Open `file` in a device worker of its own.
 
-    `backend` is `onnxruntime` or a Python file as `worker.py` describes it; `options` are the
-    backend's. `python` may be another interpreter of 3.7 or later. The worker inherits `pass_fds`
-    (a lease's) and appends what it prints to `log`. `deadline_open_s` is for its start and the
-    opening together, `deadline_run_s` for the wait for one batch. `expect`: what input and output
-    must be but for their names; else float32 of any shape. `driver` is what `SessionInfo` says of a
-    backend of one's own. `explain` gives the error that a failure of the worker becomes, e.g. a
-    device's.
+    `backend` is `onnxruntime` or a Python file as `worker.py` describes it, with its `options`.
+    `python` may be another interpreter of 3.7 or later. The worker inherits `pass_fds` (a lease's)
+    and appends what it prints to `log`. `deadline_open_s` is for its start and the opening,
+    `deadline_run_s` for the wait for one batch. `expect`: what input and output must be but for
+    their names; else float32 of any shape. `driver`: of `SessionInfo`, where it is not the backend.
+    `explain` gives the error that a failure of the worker becomes, e.g. a device's.
 
     Raises:
         LoadError: no worker, no model, or a model with other tensors than one input and one output
@@ -198,10 +197,8 @@ class WorkerSession:
         """Times of `loops` executions on the batch in slot 0, after `warmup` others.
 
         Slot 0 holds zeros until something is written to it. The worker reports after every few
-        executions: its silence may be as long as two deadlines of a run.
-
-        Raises:
-            InferError: as `stream`.
+        executions: its silence may be as long as two deadlines of a run. Raises `InferError`: as
+        `stream`.
         """
         self._begin()
         pulse_s = min(1.0, self._deadline_s / 4)
@@ -216,10 +213,8 @@ class WorkerSession:
             self._fail(trouble)
 
     def close(self) -> None:
-        """End the worker: politely, then by force. Safe to call twice and in `finally`.
-
-        Raises:
-            DeviceError: the worker would not die; its device stays leased.
+        """End the worker: politely, then by force. Safe to call twice and in `finally`. Raises
+        `DeviceError`: the worker would not die; its device stays leased.
         """
         with self.after:
             if self._worker is None:

@@ -33,10 +33,8 @@ F_ADD_SEALS, F_SEAL_SHRINK, F_SEAL_GROW = 1033, 2, 4
 
 
 def memory_file(name: str) -> int:
-    """The descriptor of an empty file without a path, to be shared with a worker for `name`.
-
-    Raises:
-        NoSession: neither memory nor the temporary directory has one.
+    """The descriptor of an empty file without a path, to be shared with a worker for `name`. Raises
+    `NoSession`: neither memory nor the temporary directory has one.
     """
     with contextlib.suppress(AttributeError, OSError):  # AttributeError: glibc before 2.27
         return _memfd_create("batches", MFD_CLOEXEC | MFD_ALLOW_SEALING)

@@ -5,10 +5,10 @@ started by path (`python worker.py ...`) by `worker_process.py`, in whatever int
 runtime, so it is one file for Python 3.7 and later with the standard library, NumPy and the
 runtime, and imports nothing of the harness.
 
-Commands and replies are JSON objects, each after its length (4 bytes, big-endian), on descriptors
-of their own: runtimes print what they like on stdout and stderr, which go to a log. Tensors cross
-through memory that the parent made and that is mapped here. Commands are read one after another,
-so the parent can queue the next batch while one runs:
+Commands and replies are JSON objects, each one message of a socket: runtimes print what they like
+on stdout and stderr, which go to a log. Tensors cross through memory that the parent made and that
+is mapped here. Commands are read one after another, so the parent can queue the next batch while
+one runs:
 
     {"op": "open", "file": ..., "options": {...}}   -> {"inputs", "outputs", "info"}
     {"op": "map", "size": n, "slots": [...]}        -> {}
@@ -51,7 +51,7 @@ import mmap
 import os
 import select
 import signal
-import struct
+import socket
 import sys
 import threading
 import time
@@ -60,8 +60,8 @@ from typing import Any, NamedTuple, Sequence
 
 import numpy as np
 
-_LENGTH = struct.Struct(">I")
 _WATCH_S = 0.5
+_MESSAGE_BYTES = 1 << 20  # more than a command takes
 _OOM_SCORE = 500  # under memory pressure the kernel should take the worker, not pytest
 
 
@@ -75,32 +75,6 @@ class Spec(NamedTuple):
 
 class ModelError(Exception):
     """A model, its options or its outputs are not what they must be."""
-
-
-# --- messages ---------------------------------------------------------------------------------
-
-
-def pack(message: dict[str, Any]) -> bytes:
-    """One message as it crosses a pipe."""
-    body = json.dumps(message, default=str).encode()  # a backend's info may hold anything
-    return _LENGTH.pack(len(body)) + body
-
-
-def _read_exactly(fd: int, count: int) -> bytes:
-    """`count` bytes; fewer only at the end of the stream."""
-    data = b""
-    while len(data) < count:
-        chunk = os.read(fd, count - len(data))
-        if not chunk:
-            break
-        data += chunk
-    return data
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 # --- backends ---------------------------------------------------------------------------------
@@ -127,19 +101,13 @@ class OnnxRuntimeModel:
             for entry in options.get("providers", ["CPUExecutionProvider"])
         ]
         names = [entry if isinstance(entry, str) else entry[0] for entry in wanted]
-        absent = [name for name in names if name not in ort.get_available_providers()]
-        if absent:
-            raise ModelError(
-                f"onnxruntime {ort.__version__} has no {', '.join(absent)} here, only "
-                + ", ".join(ort.get_available_providers())
-            )
         self._session = ort.InferenceSession(path, settings, providers=wanted)
         used = self._session.get_providers()
         unused = [name for name in names if name not in used]
         if unused:
             raise ModelError(
-                f"onnxruntime fell back to {', '.join(used)}: {', '.join(unused)} could not be "
-                "used, see the log"
+                f"onnxruntime {ort.__version__} fell back to {', '.join(used)}: "
+                f"{', '.join(unused)} could not be used, see the log"
             )
         self.inputs = [_ort_spec(one) for one in self._session.get_inputs()]
         self.outputs = [_ort_spec(one) for one in self._session.get_outputs()]
@@ -197,23 +165,23 @@ def _checked_specs(specs: Sequence[Any], kind: str) -> list[Spec]:
 class Worker:
     """One open model, the shared memory, and what the commands do."""
 
-    def __init__(self, backend: str, memory_fd: int, reply_fd: int) -> None:
+    def __init__(self, backend: str, memory_fd: int, channel: socket.socket) -> None:
         self._backend = backend
         self._memory_fd = memory_fd
-        self._reply_fd = reply_fd
+        self._channel = channel
         self._model: Any = None
         self._inputs: list[Spec] = []
         self._outputs: list[Spec] = []
         self._slots: list[tuple[list[Any], list[Any]]] = []
         self._chunk = 1  # executions between two reports, remembered between measurements
 
-    def serve(self, command_fd: int) -> None:
-        """Answer commands until `close` or until the parent's end of the pipe is closed."""
+    def serve(self) -> None:
+        """Answer commands until `close` or until the parent's end of the socket is closed."""
         while True:
-            head = _read_exactly(command_fd, _LENGTH.size)
-            if len(head) < _LENGTH.size:
+            message = self._channel.recv(_MESSAGE_BYTES)
+            if not message:
                 return
-            command = json.loads(_read_exactly(command_fd, _LENGTH.unpack(head)[0]))
+            command = json.loads(message)
             op = command["op"]
             try:
                 reply = getattr(self, "_op_" + op)(command)
@@ -225,7 +193,8 @@ class Worker:
                 return
 
     def _reply(self, command: dict[str, Any], reply: dict[str, Any]) -> None:
-        _write_all(self._reply_fd, pack(dict(reply, id=command["id"])))
+        body = json.dumps(dict(reply, id=command["id"]), default=str)  # info may hold anything
+        self._channel.send(body.encode())
 
     def _op_open(self, command: dict[str, Any]) -> dict[str, Any]:
         self._model = _open_model(self._backend, command["file"], command["options"])
@@ -343,16 +312,16 @@ def _one_line(error: BaseException) -> str:
 # --- living no longer than the parent ---------------------------------------------------------
 
 
-def _watch(command_fd: int, limit_s: float) -> None:
+def _watch(socket_fd: int, limit_s: float) -> None:
     """End the group when the parent is gone, or when no Python runs here for `limit_s` seconds.
 
-    The parent's death shows as a new parent, and as the end of the command pipe where a wrapper
-    stands between us. A runtime that hangs with the interpreter's lock held stops this thread
+    The parent's death shows as a new parent, and as the end of the socket where a wrapper stands
+    between us. A runtime that hangs with the interpreter's lock held stops this thread
     too: then faulthandler's timer, which needs no interpreter, ends the process.
     """
     parent = os.getppid()
     hang_up = select.poll()
-    hang_up.register(command_fd, 0)
+    hang_up.register(socket_fd, 0)
     while True:
         faulthandler.dump_traceback_later(limit_s, exit=True, file=2)
         if os.getppid() != parent or hang_up.poll(0):
@@ -374,15 +343,14 @@ def main(argv: Sequence[str]) -> int:
     """Serve one session; see the module's text."""
     parser = argparse.ArgumentParser(description="device worker; started by worker_process.py")
     parser.add_argument("--backend", required=True)
-    parser.add_argument("--command-fd", type=int, required=True)
-    parser.add_argument("--reply-fd", type=int, required=True)
+    parser.add_argument("--socket-fd", type=int, required=True)
     parser.add_argument("--memory-fd", type=int, required=True)
     parser.add_argument("--limit", type=float, required=True, help="seconds; see _watch")
     args = parser.parse_args(argv)
     faulthandler.enable(2)
     _line_buffer_c()
-    for fd in (args.command_fd, args.reply_fd, args.memory_fd):
-        os.set_inheritable(fd, False)  # a helper of the runtime must not keep a pipe open
+    for fd in (args.socket_fd, args.memory_fd):
+        os.set_inheritable(fd, False)  # a helper of the runtime must not keep them open
     try:
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write(str(_OOM_SCORE))
@@ -391,10 +359,10 @@ def main(argv: Sequence[str]) -> int:
     # Python puts a script's folder first: `import onnxruntime` would find the file beside this.
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != here]
-    threading.Thread(target=_watch, args=(args.command_fd, args.limit), daemon=True).start()
+    threading.Thread(target=_watch, args=(args.socket_fd, args.limit), daemon=True).start()
     try:
-        Worker(args.backend, args.memory_fd, args.reply_fd).serve(args.command_fd)
-    except BrokenPipeError:  # the parent is gone
+        Worker(args.backend, args.memory_fd, socket.socket(fileno=args.socket_fd)).serve()
+    except (BrokenPipeError, ConnectionResetError):  # the parent is gone
         return 1
     # Not through the interpreter's end: runtimes crash or hang in their destructors.
     os._exit(0)

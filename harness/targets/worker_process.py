@@ -1,6 +1,6 @@
 """The process of a device worker: start, asked with deadlines, ended with all that it started.
 
-Commands and replies cross pipes of their own, as `worker.py` describes them.
+Commands and replies cross a socket, as `worker.py` describes them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import select
-import struct
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,12 +32,11 @@ from harness.base.processes import (
 from harness.targets.shared_memory import memory_file
 
 CLOSE_S = 5.0  # how long a worker may take to end by itself
-SEND_S = 10.0  # commands are small: a pipe that stays full is a worker that reads nothing
+SEND_S = 10.0  # commands are small: a socket that stays full is a worker that reads nothing
 LOOK_S = 0.2  # between two looks whether a silent worker is alive
-REPLY_BYTES = 64 * 1024 * 1024
+REPLY_BYTES = 1 << 20  # more than the kernel takes for one message
 
 WORKER = Path(__file__).with_name("worker.py")
-_LENGTH = struct.Struct(">I")
 
 Explain = Callable[[HarnessError], HarnessError]
 
@@ -64,8 +63,7 @@ class Worker:
     def __init__(
         self,
         process: subprocess.Popen[bytes],
-        command_fd: int,
-        reply_fd: int,
+        channel: socket.socket,
         memory_fd: int,
         log: Path,
         log_start: int,
@@ -74,14 +72,11 @@ class Worker:
         self.process = process
         self.explain = explain
         self.memory_fd = memory_fd
-        self._command_fd = command_fd
-        self._reply_fd = reply_fd
+        self._channel = channel
         self._log = log
         self._log_start = log_start
         self._requests = 0
-        self._received = bytearray()
-        os.set_blocking(command_fd, False)
-        os.set_blocking(reply_fd, False)
+        channel.setblocking(False)
 
     def tail(self) -> str:
         """The last lines that this worker printed."""
@@ -98,21 +93,23 @@ class Worker:
     def send(self, command: dict[str, Any]) -> int:
         """Queue a command; the number of the request."""
         self._requests += 1
-        body = json.dumps(dict(command, id=self._requests)).encode()
-        data = memoryview(_LENGTH.pack(len(body)) + body)
+        message = json.dumps(dict(command, id=self._requests)).encode()
         limit = time.monotonic() + SEND_S
-        poll = select.poll()
-        poll.register(self._command_fd, select.POLLOUT)
-        while data:
+        while True:
             try:
-                data = data[os.write(self._command_fd, data) :]
+                self._channel.send(message)
+                return self._requests
             except BlockingIOError:
                 if time.monotonic() >= limit:
                     raise WorkerTrouble(f"took no command for {SEND_S:g} s", hung=True) from None
-                poll.poll(1000 * LOOK_S)
-            except BrokenPipeError:
+                self._ready(select.POLLOUT, LOOK_S)
+            except (BrokenPipeError, ConnectionResetError):
                 raise self._death() from None
-        return self._requests
+
+    def _ready(self, event: int, seconds: float) -> bool:
+        poll = select.poll()
+        poll.register(self._channel, event)
+        return bool(poll.poll(1000 * seconds))
 
     def receive(self, request: int, deadline_s: float) -> dict[str, Any]:
         """The next reply, which must be to `request`."""
@@ -130,13 +127,18 @@ class Worker:
 
     def _read_message(self, deadline_s: float) -> bytes:
         limit = time.monotonic() + deadline_s
-        poll = select.poll()
-        poll.register(self._reply_fd, select.POLLIN)
         while True:
-            body = self._take_message()
-            if body is not None:
-                return body
             left = limit - time.monotonic()
+            # The socket's end says that the worker died, unless a child of it keeps it open.
+            ended = has_ended(self.process)
+            if ended or self._ready(select.POLLIN, max(0.0, min(left, LOOK_S))):
+                try:
+                    message = self._channel.recv(REPLY_BYTES)
+                except (BlockingIOError, ConnectionResetError):
+                    message = b""
+                if not message:
+                    raise self._death()
+                return message
             if left <= 0:
                 raise WorkerTrouble(
                     f"did not answer in {deadline_s:g} s and was stopped",
@@ -144,38 +146,11 @@ class Worker:
                     "--deadline-factor=N gives it N times as long",
                     hung=True,
                 )
-            # The pipe's end says that the worker died, unless a child of it keeps the pipe open.
-            ended = has_ended(self.process)
-            if not ended and not poll.poll(1000 * min(left, LOOK_S)):
-                continue
-            try:
-                chunk = os.read(self._reply_fd, 1 << 16)
-            except BlockingIOError:
-                chunk = b""
-                if not ended:
-                    continue
-            if not chunk:
-                raise self._death()
-            self._received += chunk
-
-    def _take_message(self) -> bytes | None:
-        """One whole message out of what was received."""
-        if len(self._received) < _LENGTH.size:
-            return None
-        (size,) = _LENGTH.unpack_from(self._received)
-        if size > REPLY_BYTES:
-            raise WorkerTrouble(f"the worker announced a reply of {size} bytes")
-        end = _LENGTH.size + size
-        if len(self._received) < end:
-            return None
-        body = bytes(self._received[_LENGTH.size : end])
-        del self._received[:end]
-        return body
 
     def _death(self) -> WorkerTrouble:
-        # A dump of memory can delay the end of a process whose pipes are closed already.
+        # A dump of memory can delay the end of a process whose socket is closed already.
         if not wait_ended(self.process, CLOSE_S):
-            return WorkerTrouble("the worker closed its end of the pipes")
+            return WorkerTrouble("the worker closed its end of the socket")
         kill_group(self.process, 0.0)
         code = self.process.returncode
         how = "died" if code is None else describe_exit(code)
@@ -193,8 +168,8 @@ class Worker:
                 abandon(self.process)
             return dead
         finally:
-            for fd in (self._command_fd, self._reply_fd, self.memory_fd):
-                os.close(fd)
+            self._channel.close()
+            os.close(self.memory_fd)
 
 
 def start_worker(
@@ -214,33 +189,24 @@ def start_worker(
         environment = with_entries(environment, "PYTHONPATH", last=[ROOT])
         backend = str(backend.absolute())
     try:
-        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
-            command_read, command_write = os.pipe()
-            theirs.callback(os.close, command_read)
-            ours.callback(os.close, command_write)
-            reply_read, reply_write = os.pipe()
-            theirs.callback(os.close, reply_write)
-            ours.callback(os.close, reply_read)
+        channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, contextlib.ExitStack() as ours:
+            ours.callback(channel.close)
             memory = memory_file(name)
             ours.callback(os.close, memory)
             argv = [python, "-u", str(WORKER), "--backend", backend, "--limit", f"{limit_s:g}"]
-            argv += ["--command-fd", str(command_read), "--reply-fd", str(reply_write)]
-            argv += ["--memory-fd", str(memory)]
+            argv += ["--socket-fd", str(theirs.fileno()), "--memory-fd", str(memory)]
             with open_log(log) as out:
                 log_start = out.tell()
-                process = start(
-                    argv,
-                    stdout=out,
-                    env=environment,
-                    pass_fds=(command_read, reply_write, memory, *pass_fds),
-                )
+                fds = (theirs.fileno(), memory, *pass_fds)
+                process = start(argv, stdout=out, env=environment, pass_fds=fds)
             ours.pop_all()
     except OSError as error:
         raise NoSession(
             f"no worker could be started for {name}: {error}",
             remedy=f"check that {python} is a Python of 3.7 or later and {log} can be written",
         ) from error
-    return Worker(process, command_write, reply_read, memory, log, log_start, explain)
+    return Worker(process, channel, memory, log, log_start, explain)
 
 
 def give_up(worker: Worker, error: HarnessError, cause: BaseException | None) -> NoReturn:

@@ -67,8 +67,8 @@ def test_keys_change_with_it_alone(tmp_path, catalog):
     plain, own = (load_catalog(path).models["tiny"] for path in (TINY, catalog))
     before, after = (target.compile_inputs(model, 4) for model in (plain, own))
     assert "aipp" not in str({name: before[name] for name in before if name != "recipe"})
-    assert after[aipp.FILE] == aipp.config(own.preprocessing.normalize, 64)
-    assert {name for name in after if after[name] != before.get(name)} == {aipp.FILE, "flags"}
+    assert after["files"] == {aipp.FILE: aipp.config(own.preprocessing.normalize, 64)}
+    assert {name for name in after if after[name] != before[name]} == {"files", "flags"}
     assert target.input_of(plain, 4) == TensorSpec("image", (4, 3, 64, 64), "float32")
     assert target.input_of(own, 4) == TensorSpec("image", (4, 64, 64, 3), "uint8")
     # Another mean is another artifact.
@@ -76,7 +76,7 @@ def test_keys_change_with_it_alone(tmp_path, catalog):
         update={"normalize": Normalize(mean=(0,) * 3, std=(1,) * 3)}
     )
     other = target.compile_inputs(own.model_copy(update={"preprocessing": steps}), 4)
-    assert other[aipp.FILE] != after[aipp.FILE]
+    assert other["files"] != after["files"]
 
 
 def test_a_file_of_ones_own_is_no_flag():

@@ -306,20 +306,6 @@ def test_a_chip_that_was_named_is_a_target(bare, text):
     assert {item.thing.split(":")[0] for item in building} == {"atc", "checkpoints"}
 
 
-def test_a_tool_that_may_not_be_executed_is_told(bare, tmp_path):
-    for name in ("npu-smi", "atc"):
-        script(tmp_path / "bin" / name, "").chmod(0o644)
-    assert f"({tmp_path}/bin/npu-smi may not be executed: it lacks its x bit" in said(bare)
-    named = registry.located(bare.with_options(AscendOptions(soc_version="310P3")))
-    assert f"{tmp_path}/bin/atc may not be executed" in str(cases.missing(named, [ONE]))
-    log = tmp_path / "toolkit.log"
-    tools = toolkit.find_toolkit(named.of(AscendOptions), dict(os.environ), log=log)
-    found = doctor_of(named)
-    assert {found["npu-smi: the driver's tool"], found["atc: CANN's compiler"]} == {
-        tools.why_not(name) for name in ("npu-smi", "atc")
-    }
-
-
 def doctor_of(settings):
     (look, *_) = provider.PROVIDER.looks(settings)
     return {finding.what: finding.found for finding in look.findings()}

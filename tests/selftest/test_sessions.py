@@ -142,7 +142,7 @@ def test_what_a_worker_is_started_with(opened: Opener) -> None:
 def test_what_a_runtime_prints_goes_to_the_log(opened: Opener, tmp_path: Path) -> None:
     noise = """
         print("garbage " * 100)
-        os.write(1, b"\\x00\\x00\\x00\\x05{nul}" * 1000)
+        os.write(1, b"\\x00{nul}" * 1000)
         os.write(2, b"stderr")
         ctypes.CDLL(None).puts(b"from C")
         """
@@ -170,14 +170,10 @@ FAULTS = {
     ),
     "exits": ("os._exit(3)", "ended with exit code 3"),
     "closes everything": ("os.closerange(3, 4096); time.sleep(600)", "(closed its end|SIGKILL)"),
-    "replies nonsense": ("reply(b'\\x00\\x00\\x00\\x02no')", "the worker replied nonsense: b'no'"),
+    "replies nonsense": ("reply(b'no')", "the worker replied nonsense: b'no'"),
     "replies out of turn": (
-        "reply(b'\\x00\\x00\\x00\\x0a{\"id\": 99}')",
+        "reply(b'{\"id\": 99}')",
         "replied to request 99 in place of",
-    ),
-    "announces too much": (
-        "reply(b'\\xff\\xff\\xff\\xff'); time.sleep(600)",
-        "announced a reply of 4294967295 bytes",
     ),
 }
 
@@ -201,7 +197,7 @@ def test_a_fault_is_one_error_with_the_log(
         assert "Segmentation fault" in error.log and "in run" in error.log  # its stack
 
 
-def test_a_death_is_seen_although_a_child_keeps_the_pipes(opened: Opener) -> None:
+def test_a_death_is_seen_although_a_child_keeps_the_socket(opened: Opener) -> None:
     session = opened("if os.fork(): os._exit(7)\ntime.sleep(600)")
     assert "exit code 7" in broken(session).message
 
@@ -454,7 +450,7 @@ def test_onnxruntime_refuses_providers_and_files(onnx_file: Path, tmp_path: Path
     bad.write_bytes(b"not a model")
     no_such: dict[str, Any] = {"providers": ["NoSuchExecutionProvider"]}
     for file, options, message in (
-        (onnx_file, no_such, "has no NoSuchExecutionProvider here"),
+        (onnx_file, no_such, "NoSuchExecutionProvider could not be used"),
         (bad, {}, r"bad\.onnx could not be opened: InvalidProtobuf"),
     ):
         with pytest.raises(LoadError, match=message):

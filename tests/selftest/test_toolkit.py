@@ -43,9 +43,7 @@ def environment(host: Path, **more: str) -> dict[str, str]:
 
 def find(host: Path, env: dict[str, str] | None = None, **options: Any) -> Toolkit:
     env = environment(host) if env is None else env
-    deadline_s = options.pop("source_deadline_s", 60.0)
-    log = host / "logs" / "toolkit.log"
-    return find_toolkit(AscendOptions(**options), env, log=log, source_deadline_s=deadline_s)
+    return find_toolkit(AscendOptions(**options), env, log=host / "logs" / "toolkit.log")
 
 
 def put(path: Path, text: str = "") -> Path:
@@ -120,29 +118,6 @@ def test_variables_that_are_set_are_left_alone(host: Path) -> None:
         assert found.versions == {"cann": "7.0.0"}
 
 
-# What the environment of CANN 5.0 has, as its set_env.sh and the guides of that time write it.
-@pytest.mark.parametrize(
-    "variables",
-    [
-        {"ASCEND_OPP_PATH": "{home}/opp", "ASCEND_AICPU_PATH": "{home}"},
-        {"ASCEND_OPP_PATH": "{home}/opp/", "ASCEND_AICPU_PATH": "{home}/" + f"{ARCH}-linux"},
-        {"ASCEND_AICPU_PATH": "{home}/"},
-        {"ASCEND_TOOLKIT_HOME": "/no/such/folder", "ASCEND_OPP_PATH": "{home}/opp"},
-    ],
-)
-def test_variables_of_the_5_0_form(host: Path, variables: dict[str, str]) -> None:
-    cann(host / "Ascend/ascend-toolkit/latest", "8.0.RC2")
-    mine = cann(host / "mine" / "latest", "5.0.4")
-    (mine / "opp").mkdir()
-    tool(mine / "bin" / "atc").unlink()
-    tool(mine / "atc" / "bin" / "atc")
-    env = environment(host, **{name: text.format(home=mine) for name, text in variables.items()})
-    found = find(host, env)
-    assert found.environment_source == "variables already set"
-    assert found.atc == mine / "atc/bin/atc"
-    assert found.versions == {"cann": "5.0.4"}
-
-
 def test_variables_of_a_toolkit_that_is_gone_do_not_count(host: Path) -> None:
     home = cann(host / "Ascend/ascend-toolkit/latest")
     found = find(host, environment(host, ASCEND_TOOLKIT_HOME=str(host / "gone")))
@@ -170,17 +145,19 @@ def test_a_script_that_replaces_lists_loses_nothing_of_the_users(host: Path) -> 
     ],
     ids=["leaves the shell", "hangs", "sets nothing", "sets nonsense"],
 )
-def test_a_script_that_does_not_work(host: Path, script: str, why: str) -> None:
-    seconds = 0.5 if "sleep" in script else 60.0
+def test_a_script_that_does_not_work(
+    host: Path, monkeypatch: pytest.MonkeyPatch, script: str, why: str
+) -> None:
+    monkeypatch.setattr(toolkit, "SOURCE_DEADLINE_S", 0.5 if "sleep" in script else 60.0)
     path = put(host / "Ascend/ascend-toolkit/set_env.sh", script)
-    found = find(host, source_deadline_s=seconds)
+    found = find(host)
     assert found.environment_source.startswith(f"not usable: {path}: ")
     assert why in found.environment_source
     assert found.env == environment(host)
     with pytest.raises(ConfigError, match=why):  # what was named must work
-        find(host, ascend_home=path.parent, source_deadline_s=seconds)
+        find(host, ascend_home=path.parent)
     home = cann(host / "Ascend/cann/latest")  # the next one is tried
-    found = find(host, source_deadline_s=seconds)
+    found = find(host)
     assert found.environment_source == f"sourced {home.parent / 'set_env.sh'}"
 
 

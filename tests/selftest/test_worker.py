@@ -7,7 +7,7 @@ import json
 import os
 import re
 import signal
-import struct
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -70,27 +70,21 @@ class Raw:
         backend.write_text(FAKE)
         self.memory = memory_file("model.fake")
         os.ftruncate(self.memory, 1 << 16)
-        command_read, self.command = os.pipe()
-        self.reply, reply_write = os.pipe()
-        fds = {"command": command_read, "reply": reply_write, "memory": self.memory}
+        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         argv = [python, str(WORKER), "--backend", str(backend), "--limit", str(limit)]
-        for name, fd in fds.items():
-            argv += [f"--{name}-fd", str(fd)]
-        with (tmp_path / "raw.log").open("wb") as log:
+        argv += ["--socket-fd", str(theirs.fileno()), "--memory-fd", str(self.memory)]
+        with theirs, (tmp_path / "raw.log").open("wb") as log:
+            fds = (theirs.fileno(), self.memory)
             self.process = subprocess.Popen(
-                argv, pass_fds=fds.values(), start_new_session=True, stdout=log, stderr=log
+                argv, pass_fds=fds, start_new_session=True, stdout=log, stderr=log
             )
-        os.close(command_read)
-        os.close(reply_write)
 
     def send(self, **command: Any) -> None:
-        body = json.dumps({"id": 1, **command}).encode()
-        os.write(self.command, struct.pack(">I", len(body)) + body)
+        self.channel.send(json.dumps({"id": 1, **command}).encode())
 
     def ask(self, **command: Any) -> dict[str, Any]:
         self.send(**command)
-        (size,) = struct.unpack(">I", os.read(self.reply, 4))
-        reply: dict[str, Any] = json.loads(os.read(self.reply, size))
+        reply: dict[str, Any] = json.loads(self.channel.recv(1 << 16))
         return reply
 
     def open(self, fault: str) -> None:
@@ -103,8 +97,8 @@ class Raw:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(PATIENCE_S)
-        for fd in (self.command, self.reply, self.memory):
-            os.close(fd)
+        self.channel.close()
+        os.close(self.memory)
 
 
 @pytest.fixture
@@ -146,22 +140,17 @@ def in_process(
         *commands,
         {"op": "close"},
     ]
-    with (tmp_path / "commands").open("wb") as file:
-        for number, command in enumerate(commands):
-            file.write(device_worker.pack({**command, "id": number}))
     memory = memory_file("model.fake")
     os.ftruncate(memory, 1 << 16)
     os.pwrite(memory, batch(-1).tobytes(), 0)
-    with (tmp_path / "commands").open("rb") as file, (tmp_path / "replies").open("wb") as out:
-        device_worker.Worker(str(tmp_path / "fake.py"), memory, out.fileno()).serve(file.fileno())
-    os.close(memory)
-    data = (tmp_path / "replies").read_bytes()
-    replies = []
-    while data:
-        (size,) = struct.unpack_from(">I", data)
-        replies.append(json.loads(data[4 : 4 + size]))
-        data = data[4 + size :]
-    return replies
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        for number, command in enumerate(commands):
+            ours.send(json.dumps({**command, "id": number}).encode())
+        device_worker.Worker(str(tmp_path / "fake.py"), memory, theirs).serve()
+        theirs.close()
+        os.close(memory)
+        return [json.loads(body) for body in iter(lambda: ours.recv(1 << 16), b"")]
 
 
 BAD_OUTPUTS = {
@@ -236,17 +225,14 @@ def wrapper(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("hang", [False, True], ids=["idle", "hanging"])
-def test_the_worker_ends_with_the_command_pipe(
-    raw: Callable[..., Raw], wrapper: str, hang: bool
-) -> None:
-    # Its parent, here the wrapper, lives on: what ends is the pipe, also while a command runs.
+def test_the_worker_ends_with_the_socket(raw: Callable[..., Raw], wrapper: str, hang: bool) -> None:
+    # Its parent, here the wrapper, lives on: what ends is the socket, also while a command runs.
     worker = raw(python=wrapper)
     worker.open("time.sleep(600)")
     if hang:
         worker.send(op="run", slot=0)
-    os.close(worker.command)
+    worker.channel.close()
     worker.process.wait(PATIENCE_S)
-    worker.command = os.open(os.devnull, os.O_RDONLY)
 
 
 def test_an_interpreter_behind_a_wrapper(tmp_path: Path, wrapper: str) -> None:

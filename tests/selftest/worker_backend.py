@@ -26,7 +26,7 @@ import ctypes, os, signal, subprocess, sys, time
 import numpy as np
 
 def reply(data):
-    os.write(int(sys.argv[sys.argv.index("--reply-fd") + 1]), data)
+    os.write(int(sys.argv[sys.argv.index("--socket-fd") + 1]), data)
 
 class Model:
     inputs = [("image", (2, 3, 4, 4), "float32")]

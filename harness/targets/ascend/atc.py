@@ -25,9 +25,9 @@ from harness.base.processes import (
     signal_of,
     signal_said,
 )
-from harness.targets.ascend.cann_errors import first_error
 from harness.targets.ascend.cann_python import folder_with
-from harness.targets.ascend.toolkit import Toolkit
+from harness.targets.ascend.faults import first_error
+from harness.targets.ascend.toolkit import NOWHERE, Toolkit
 
 STEM = "model"  # atc takes letters, digits, `_`, `.` and `-`, and looks for ".om" in whole paths
 SUCCESS = "ATC run success"
@@ -69,15 +69,13 @@ class Compiled:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What atc is told of a model besides its ONNX file, as the guides tell it.
-
-    `shape` is the input's, batch first; `flags` come last.
-    """
+    """What atc is told of a model besides its ONNX file, as the guides tell it."""
 
     input_name: str
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # of the input, batch first
     soc_version: str
-    flags: tuple[str, ...]
+    flags: tuple[str, ...]  # come last
+    files: Mapping[str, str] = field(default_factory=dict)  # by name, that the flags name
 
     @property
     def tuning(self) -> str:
@@ -121,8 +119,7 @@ class Compilation:
       compiles untuned with what it found.
 
     The caller holds a device that is tuned on; the tools inherit `pass_fds`, its lease's. The
-    tools' output is in `log`. `deadline_s` bounds everything together. `files`, by name: those that
-    the recipe's flags name.
+    tools' output is in `log`. `deadline_s` bounds everything together.
     """
 
     toolkit: Toolkit
@@ -133,7 +130,6 @@ class Compilation:
     log: Path
     deadline_s: float
     pass_fds: Sequence[int] = ()
-    files: Mapping[str, str] = field(default_factory=dict)
     _limit: float = field(init=False)  # on the monotonic clock
     _work: Path = field(init=False)
     _source: Path = field(init=False)  # the ONNX file under a name that atc takes
@@ -145,17 +141,15 @@ class Compilation:
     def into(self, output_dir: Path) -> Compiled:
         """Compile; the file appears in `output_dir`, which is there, when it is whole.
 
-        atc's litter stays in a folder that is removed.
-
-        Raises:
-            CompileError: a tool is absent, fails, hangs, or leaves no file. The first line has the
-                tool's error code and text where there is one.
+        atc's litter stays in a folder that is removed. Raises `CompileError`: a tool is absent,
+        fails, hangs, or leaves no file. The first line has the tool's error code and text where
+        there is one.
         """
         self._limit = time.monotonic() + self.deadline_s
         try:
             with scratch.folder("atc", _work_parent(output_dir)) as self._work:
                 self._source = _plain(self.onnx, self._work)
-                for name, text in self.files.items():
+                for name, text in self.recipe.files.items():
                     (self._work / name).write_text(text, encoding="ascii")
                 made, tuning, note = self._compiled()
                 file = output_dir / made.name
@@ -184,7 +178,7 @@ class Compilation:
         atc = self.toolkit.atc
         if atc is None:
             raise CompileError(
-                f"{self.what}: there is no atc on this host: {self.toolkit.why_not('atc')}",
+                f"{self.what}: there is no atc on this host: {NOWHERE}",
                 remedy="install the CANN toolkit and source its set_env.sh (the runtime packages "
                 "nnrt have no atc), or name atc by its option; or compile on another host",
             )
@@ -198,7 +192,7 @@ class Compilation:
         if aoe is None:
             raise CompileError(
                 f"{self.what}: tuning with aoe was asked for and there is no aoe on this host: "
-                + self.toolkit.why_not("aoe"),
+                + NOWHERE,
                 remedy="install the CANN toolkit of 5.1 or later, or compile untuned",
             )
         if self.device_id is None:

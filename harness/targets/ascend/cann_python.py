@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.base.processes import run
 from harness.targets.ascend.chips import version
@@ -39,34 +40,33 @@ print({_MARK!r} + json.dumps([".".join(map(str, sys.version_info[:3])), found]))
 """
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What CANN takes from version `cann` on: Python `first` to `last`; modules by name, each from
-    a version on and below another (empty: no limit).
+class Limits(NamedTuple):
+    """What CANN takes from version `cann` on: Python from a release to another; of NumPy and
+    protobuf from a version on and below another (empty: no limit).
     """
 
     cann: str
-    first: str
-    last: str
-    modules: Mapping[str, tuple[str, str]]
+    python: tuple[str, str]
+    numpy: tuple[str, str]
+    protobuf: tuple[str, str]
 
     def describe(self) -> str:
-        parts = [f"Python {self.first} to {self.last}"]
-        for name, (least, below) in self.modules.items():
+        parts = [f"Python {self.python[0]} to {self.python[1]}"]
+        for name, (least, below) in (("numpy", self.numpy), ("protobuf", self.protobuf)):
             parts.append(f"{name} from {least}" + f" and below {below}" * bool(below))
         return ", ".join(parts)
 
 
-_OF_5, _OF_8 = {"protobuf": ("3.11.3", "")}, {"protobuf": ("3.20", "3.21")}
+_OF_5, _OF_8 = ("3.11.3", ""), ("3.20", "3.21")  # protobuf
 # The last row whose CANN is not newer and whose Python is the one at hand.
 LIMITS = (
-    Limits("5", "3.7", "3.9", {"numpy": ("1.14.3", "2"), **_OF_5}),
-    Limits("6.2", "3.7", "3.10", {"numpy": ("1.19.2", "2"), **_OF_5}),
-    Limits("8.0", "3.7", "3.11", {"numpy": ("1.19.2", "1.25"), **_OF_8}),
-    Limits("8.5", "3.7", "3.12", {"numpy": ("1.19.2", "2"), **_OF_8}),
-    Limits("8.5", "3.13", "3.13", {"numpy": ("2.1", ""), **_OF_8}),
-    Limits("9.0", "3.7", "3.13", {"numpy": ("1.19.2", ""), **_OF_8}),
-    Limits("9.1", "3.7", "3.14", {"numpy": ("1.19.2", ""), **_OF_8}),
+    Limits("5", ("3.7", "3.9"), ("1.14.3", "2"), _OF_5),
+    Limits("6.2", ("3.7", "3.10"), ("1.19.2", "2"), _OF_5),
+    Limits("8.0", ("3.7", "3.11"), ("1.19.2", "1.25"), _OF_8),
+    Limits("8.5", ("3.7", "3.12"), ("1.19.2", "2"), _OF_8),
+    Limits("8.5", ("3.13", "3.13"), ("2.1", ""), _OF_8),
+    Limits("9.0", ("3.7", "3.13"), ("1.19.2", ""), _OF_8),
+    Limits("9.1", ("3.7", "3.14"), ("1.19.2", ""), _OF_8),
 )
 
 
@@ -87,17 +87,18 @@ class CannPython:
         """
         known = [row for row in LIMITS if version(row.cann) <= version(cann)]
         rows = [row for row in known if row.cann == known[-1].cann]
-        row = next((one for one in rows if _within(self.version, one.first, one.last)), None)
-        if not rows:
+        release = version(self.version)[:2]
+        fitting = [r for r in rows if version(r.python[0]) <= release <= version(r.python[1])]
+        wrong = [] if fitting else [f"Python {self.version}"]
+        for name in ("numpy", "protobuf") if fitting else ():
+            has, (least, below) = self.modules.get(name), getattr(fitting[0], name)
+            within = has is None or version(least) <= version(has)
+            if not within or (has and below and version(has) >= version(below)):
+                wrong.append(f"{name} {has}")
+        if not wrong or not rows:
             return ""
-        if row is None:
-            return f"Python {self.version}; {_named(rows)}"
-        wrong = [
-            f"{name} {self.modules[name]}"
-            for name, (least, below) in row.modules.items()
-            if name in self.modules and not _between(self.modules[name], least, below)
-        ]
-        return f"{', '.join(wrong)}; {_named([row])}" if wrong else ""
+        takes = " or ".join(row.describe() for row in fitting or rows)
+        return f"{', '.join(wrong)}; CANN {rows[0].cann} takes {takes}"
 
 
 def probe(toolkit: Toolkit, folder: Path) -> CannPython | str:
@@ -131,16 +132,3 @@ def folder_with(python: Path, work: Path) -> Path:
     if not link.is_symlink():
         link.symlink_to(python)
     return folder
-
-
-def _named(rows: list[Limits]) -> str:
-    return f"CANN {rows[0].cann} takes " + " or ".join(row.describe() for row in rows)
-
-
-def _within(python: str, first: str, last: str) -> bool:
-    """Return whether a Python is one of two releases or between them; a release is two numbers."""
-    return version(first) <= version(python)[:2] <= version(last)
-
-
-def _between(module: str, least: str, below: str) -> bool:
-    return version(least) <= version(module) and (not below or version(module) < version(below))

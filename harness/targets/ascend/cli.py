@@ -129,10 +129,8 @@ class AisBench:
         )
 
     def stream_into(self, fillers: Iterable[Filler]) -> Iterator[Float32]:
-        """See `protocol.Session.stream_into`.
-
-        The view that a filler writes to holds an older batch before. Results come a chunk at a
-        time. One session has one stream at a time, a new one ends the older.
+        """See `protocol.Session.stream_into`. Results come a chunk at a time; a new stream ends an
+        older one.
         """
         self._end_stream()
         stream = self._stream
@@ -168,10 +166,8 @@ class AisBench:
             self.workspace.clear()
 
     def close(self) -> None:
-        """Stop the tool and remove all files; safe to call twice and in `finally`.
-
-        Raises:
-            DeviceError: a process of the tool would not die; its device stays leased.
+        """Stop the tool and remove all files; safe to call twice and in `finally`. Raises
+        `DeviceError`: a process of the tool would not die; its device stays leased.
         """
         if self._closed:
             return
@@ -382,10 +378,7 @@ class AisBench:
 
 def check_files(what: str, folder: Path, names: Sequence[str], size: int, *, log: str) -> None:
     """Check that a folder holds exactly these files of `size` bytes: the tool ends with 0 however
-    little it wrote.
-
-    Raises:
-        InferError: files are missing, left over, or of another size, by name.
+    little it wrote. Raises `InferError`: files are missing, left over, or of another size, by name.
     """
     sizes: dict[str, int] = {}
     with contextlib.suppress(OSError), os.scandir(folder) as entries:

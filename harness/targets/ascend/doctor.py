@@ -18,20 +18,16 @@ from harness.base.store import Store
 from harness.settings import Settings
 from harness.targets.ascend import cann_python, drivers, simulation
 from harness.targets.ascend.chips import CHIPS, KINDS, PERIODS, Kind, age
-from harness.targets.ascend.host import AscendHost, Patience, Place, chips_of
+from harness.targets.ascend.host import AscendHost, Place, chips_of
 from harness.targets.ascend.npu_info import Chip
 from harness.targets.ascend.options import AscendOptions
-from harness.targets.ascend.toolkit import Toolkit
+from harness.targets.ascend.toolkit import NOWHERE, Toolkit
 from harness.targets.provider import Finding, Findings, Look
 
 DEADLINE_S = 420.0  # set_env.sh, three queries of npu-smi and the look for ais_bench
 QUERY_S = 20.0  # of one call of npu-smi, and for others who hold it
 
-_NO_NPU_SMI, _NO_ATC, _NO_DRIVER = (
-    "no npu-smi",
-    "no atc",
-    "no ais_bench",
-)
+_NO_NPU_SMI, _NO_ATC, _NO_DRIVER = "no npu-smi", "no atc", "no ais_bench"
 _OF = frozenset(CHIPS)
 _SUBJECT = frozenset({"simulate-ascend"})  # what `doctor` calls the simulated host
 _GROUP = "Ascend"
@@ -44,10 +40,6 @@ NOTHING_HERE = (
     ),
 )
 _SIMULATED = "simulation of an Ascend host"
-_DRIVERS = {
-    "api": "ais_bench's interface in {python}",
-    "cli": "ais_bench's command line",
-}
 
 
 def looks(settings: Settings) -> Sequence[Look]:
@@ -87,9 +79,9 @@ def _parts(
     settings: Settings, folder: Path, locks: Path, environment: Mapping[str, str], group: str
 ) -> Iterator[Finding]:
     say = Findings(group, _OF)
-    patience, options = Patience(query_s=QUERY_S, wait_s=QUERY_S), settings.of(AscendOptions)
+    options = settings.of(AscendOptions)
     place = Place(folder, folder, locks)
-    host = AscendHost(options, place, environment, patience)
+    host = AscendHost(options, place, environment, query_s=QUERY_S, wait_s=QUERY_S)
     try:
         tools = host.toolkit
     except HarnessError as error:
@@ -104,14 +96,12 @@ def _parts(
         yield say.note(what, f"version not known; {source}", remedy)
     what = "atc: CANN's compiler"
     remedy = "install CANN's toolkit and source its set_env.sh, or --atc=FILE"
-    yield say.check(
-        bool(tools.atc), what, str(tools.atc or tools.why_not("atc")), remedy, short=_NO_ATC
-    )
+    yield say.check(bool(tools.atc), what, str(tools.atc or NOWHERE), remedy, short=_NO_ATC)
     if tools.atc and simulation.needs_python(options):
         yield _python(tools, folder, say)
     yield from _kept(settings, tools, say)
     yield from _devices(settings, host, Findings(group, _OF, "machine"))
-    yield from _drivers(options.driver, tools, folder, say)
+    yield _drivers(options.driver, tools, folder, say)
 
 
 def _python(tools: Toolkit, folder: Path, say: Findings) -> Finding:
@@ -165,11 +155,10 @@ def _devices(settings: Settings, host: AscendHost, say: Findings) -> Iterator[Fi
             "install the driver's tools; in a container map npu-smi and /dev/davinciN, or name the "
             "device: --device=N (health and idleness are then unknown)"
         )
-        absent = host.toolkit.why_not("npu-smi")
         if settings.device is None:
-            yield say.lacks(what, absent, remedy, short=_NO_NPU_SMI)
+            yield say.lacks(what, NOWHERE, remedy, short=_NO_NPU_SMI)
         else:
-            yield say.note(what, absent, remedy)
+            yield say.note(what, NOWHERE, remedy)
         return
     try:
         info = host.npu_smi.info()
@@ -245,16 +234,13 @@ def _chip(say: Findings, chip: Chip, name: str) -> Finding:
     return say.ok(what, found)
 
 
-def _drivers(wanted: str | None, tools: Toolkit, folder: Path, say: Findings) -> Iterator[Finding]:
+def _drivers(wanted: str | None, tools: Toolkit, folder: Path, say: Findings) -> Finding:
     reasons = drivers.available_drivers(tools, log=folder / "drivers.log")
-    for name, why in reasons.items():
-        what = f"driver {name}: {_DRIVERS[name].format(python=tools.python)}"
-        yield say.note(what, why) if why else say.ok(what, "can be used")
     usable = [name for name, why in reasons.items() if not why and wanted in (None, name)]
     what = "a driver that runs models" + (f": {wanted}" if wanted else "")
-    if usable:
-        yield say.ok(what, usable[0])
-    else:
-        why = reasons[wanted] if wanted else "none of the above"
+    told = {name: why or f"can be used, by {tools.python}" for name, why in reasons.items()}
+    found = "; ".join(f"{name}: {text}" for name, text in told.items())
+    if not usable:
         short = "" if wanted else _NO_DRIVER
-        yield say.lacks(what, why, drivers.INSTALL, short=short)
+        return say.lacks(what, found, drivers.INSTALL, short=short)
+    return say.note(what, found) if any(reasons.values()) else say.ok(what, found)

@@ -127,10 +127,8 @@ def available_drivers(toolkit: Toolkit, *, log: Path) -> Mapping[str, str]:
 
 
 def choose(toolkit: Toolkit, asked: str | None, *, log: Path) -> str:
-    """Return the driver that was asked for, or the first that is there.
-
-    Raises:
-        NoSession: it cannot be used, or none can, with the reason for each.
+    """Return the driver that was asked for, or the first that is there. Raises `NoSession`: it
+    cannot be used, or none can, with the reason for each.
     """
     reasons = available_drivers(toolkit, log=log)
     if asked is not None and reasons[asked]:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from harness.base import scratch
 from harness.base.errors import ConfigError, DeviceError
 from harness.targets.ascend import simulation
 from harness.targets.ascend.chips import CHIPS
 from harness.targets.ascend.npu_info import Chip, NpuInfo
 from harness.targets.ascend.npu_smi import NpuSmi
 from harness.targets.ascend.options import AscendOptions
-from harness.targets.ascend.toolkit import SOURCE_DEADLINE_S, Toolkit, find_toolkit
+from harness.targets.ascend.toolkit import Toolkit, find_toolkit
 
 LOCK = "npu-smi.lock"  # in the folder of leases
 VISIBLE = "ASCEND_RT_VISIBLE_DEVICES"
@@ -33,25 +34,11 @@ class Place:
     locks: Path
 
 
-@dataclass(frozen=True)
-class Patience:
-    """Seconds for one call of npu-smi, for others who hold it, and for `set_env.sh`."""
-
-    query_s: float = 30.0
-    wait_s: float = 300.0
-    source_s: float = SOURCE_DEADLINE_S
-
-    def times(self, factor: float) -> Patience:
-        """Return the patience with a slow npu-smi."""
-        return Patience(factor * self.query_s, factor * self.wait_s)
-
-
-PATIENCE = Patience()
-
-
 class AscendHost:
     """The host as its environment and the options show it. Where no npu-smi is (a container, a
     build host) everything that it tells is unknown.
+
+    `query_s`: seconds for one call of npu-smi; `wait_s`: for others who hold it.
     """
 
     def __init__(
@@ -59,42 +46,39 @@ class AscendHost:
         options: AscendOptions,
         place: Place,
         environment: Mapping[str, str],
-        patience: Patience = PATIENCE,
+        *,
+        query_s: float = 30.0,
+        wait_s: float = 300.0,
     ) -> None:
         self._options = options
         self._place = place
         self._environment = environment
-        self._patience = patience
+        self._query_s, self._wait_s = query_s, wait_s
         self._last_info: NpuInfo | None = None
         self._boards: dict[int, Mapping[str, str]] = {}
 
     @cached_property
     def toolkit(self) -> Toolkit:
-        """CANN's tools and their environment.
-
-        Raises:
-            ConfigError: an option names nothing, or a simulated host would stand behind a real run.
+        """CANN's tools and their environment. Raises `ConfigError`: an option names nothing, or a
+        simulated host would stand behind a real run.
         """
         log = self._place.logs / "toolkit.log"
-        toolkit = find_toolkit(
-            self._options, self._environment, log=log, source_deadline_s=self._patience.source_s
-        )
+        toolkit = find_toolkit(self._options, self._environment, log=log)
         if self._options.simulate_ascend:
             return simulation.only_simulated(toolkit)
         return simulation.refuse(toolkit)
 
     @cached_property
     def npu_smi(self) -> NpuSmi | None:
-        program = self.toolkit.npu_smi
-        if program is None:
+        if self.toolkit.npu_smi is None:
             return None
         return NpuSmi(
-            program,
+            self.toolkit.npu_smi,
             env=self.toolkit.env,
             lock=self._place.locks / LOCK,
             log=self._place.logs / "npu-smi.log",
-            deadline_s=self._patience.query_s,
-            wait_s=self._patience.wait_s,
+            deadline_s=self._query_s,
+            wait_s=self._wait_s,
         )
 
     def info(self) -> NpuInfo | None:
@@ -122,15 +106,25 @@ class AscendHost:
         if not sliced and not self._options.simulate_ascend:
             template = self._environment.get(TEMPLATE, "")
             sliced = bool(template) or (chip is None and _only_vnpus())
-        return (
-            " ".join(("vNPU", *template.split(), "of an", soc_version)) if sliced else soc_version
-        )
+        if not sliced:
+            return soc_version
+        return " ".join(("vNPU", *template.split(), "of an", soc_version))
 
     def firmware(self, npu_id: int) -> str:
         """Return a card's firmware version; empty where nothing tells it."""
         if npu_id not in self._boards:
             self._boards[npu_id] = {} if self.npu_smi is None else self.npu_smi.board(npu_id)
         return self._boards[npu_id].get("Firmware Version", "")
+
+
+@contextlib.contextmanager
+def looked_at(
+    options: AscendOptions, locks: Path, environment: Mapping[str, str], seconds: float = 30.0
+) -> Iterator[AscendHost]:
+    """Give the host to a look, which keeps no logs; `seconds` for each wait for npu-smi."""
+    with scratch.folder("look") as folder:
+        place = Place(folder, folder, locks)
+        yield AscendHost(options, place, environment, query_s=seconds, wait_s=seconds)
 
 
 def _only_vnpus() -> bool:

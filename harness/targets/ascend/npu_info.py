@@ -119,11 +119,9 @@ _Processes = Mapping[int, Sequence[tuple[int | None, NpuProcess]]]
 
 
 def parse_info(text: str) -> NpuInfo:
-    """Read what `npu-smi info` printed, of any generation.
-
-    Raises:
-        DeviceError: there is no chip, or a row cannot be read: a chip that was passed over in
-            silence would change how many chips a card has.
+    """Read what `npu-smi info` printed, of any generation. Raises `DeviceError`: there is no chip,
+    or a row cannot be read: a chip that was passed over in silence would change how many chips a
+    card has.
     """
     rows = [cells for line in text.splitlines() if (cells := _cells(line))]
     header = next((at for at, cells in enumerate(rows) if _heads_processes(cells)), len(rows))

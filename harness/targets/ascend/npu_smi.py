@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.base.errors import DeviceError
 from harness.base.files import open_log
@@ -51,11 +52,9 @@ class NpuSmi:
     def info(self) -> NpuInfo:
         """All chips now.
 
-        A failure that may pass is tried again first.
-
-        Raises:
-            DeviceError: npu-smi cannot be started, fails, hangs, crashes, is held by others for
-                too long, or shows no chip. Its own text is in the error.
+        A failure that may pass is tried again first. Raises `DeviceError`: npu-smi cannot be
+        started, fails, hangs, crashes, is held by others for too long, or shows no chip. Its own
+        text is in the error.
         """
         info = parse_info(self._answer("info", table=True))
         return replace(info, chips=tuple(map(self._named, info.chips)))
@@ -73,10 +72,8 @@ class NpuSmi:
     def board(self, npu_id: int) -> Mapping[str, str]:
         """`info -t board`: "Firmware Version", "Software Version", "Product Name", ...
 
-        Only what the tool knows; empty where it has no such query, or not for us.
-
-        Raises:
-            DeviceError: the query fails all the same.
+        Only what the tool knows; empty where it has no such query, or not for us. Raises
+        `DeviceError`: the query fails all the same.
         """
         try:
             return self._fields("board", npu_id)
@@ -163,8 +160,7 @@ _ACCESS = (
 )
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(NamedTuple):
     """A failure that npu-smi prints: what its line has, what that means, what to do.
 
     `final`: it is as true at the next try: no such query, no right to it, nothing to be asked.
@@ -178,11 +174,9 @@ class Failure:
 
 # DCMI's codes after the vendor's list of return codes; then lines whose code is not known.
 _FAILURES = (
-    Failure("ret is -8001", "invalid parameter"),
     Failure("ret is -8002", "not permitted", _ACCESS, final=True),
     Failure("ret is -8005", "an inner error: mostly no access to the device", _ACCESS),
     Failure("ret is -8006", "the device did not answer in time"),
-    Failure("ret is -8007", "no such device"),
     Failure("ret is -8008", "the device does not exist"),
     Failure("ret is -8009", "a call into the driver failed", _ACCESS),
     Failure("ret is -8012", "the device is not ready", "wait; if it stays so, reset the device"),
@@ -223,7 +217,7 @@ def failure_of(text: str) -> Failure | None:
     for line in lines:
         known = next((one for one in _FAILURES if one.sign in line), None)
         if known is not None:
-            return replace(known, sign=line)
+            return known._replace(sign=line)
     return None
 
 

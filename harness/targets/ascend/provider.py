@@ -13,9 +13,10 @@ from harness.plan import Missing
 from harness.settings import Settings
 from harness.targets.ascend import doctor, simulation
 from harness.targets.ascend.chips import CHIPS
-from harness.targets.ascend.host import AscendHost, Patience, Place, require_chip, soc_name
+from harness.targets.ascend.host import Place, looked_at, require_chip, soc_name
 from harness.targets.ascend.options import AscendOptions
 from harness.targets.ascend.target import AscendTarget
+from harness.targets.ascend.toolkit import NOWHERE
 from harness.targets.ascend.workspace import PLAIN_PLACE, is_plain
 from harness.targets.protocol import Target
 from harness.targets.provider import Detected, Finding, Look, Provider
@@ -49,20 +50,15 @@ class AscendProvider(Provider):
         seconds = DETECT_S * settings.deadline_factor
         # Tools that only a run needs are not looked at: whoever needs them says what is wrong.
         few = dataclasses.replace(options, atc=None, ais_python=None)
-        with scratch.folder("look") as folder:
-            place = Place(folder, folder, settings.leases)
-            host = AscendHost(few, place, os.environ, Patience(seconds, seconds, seconds))
+        with looked_at(few, settings.leases, os.environ, seconds) as host:
             try:
                 info = host.info()
-                tools = host.toolkit
+                problem = host.toolkit.problem
             except HarnessError as error:
                 remedy = f"; {error.remedy}" if error.remedy else ""
                 return Detected(None, error.message + remedy)
         if info is None:
-            source = tools.environment_source
-            why = f" ({source})" if source.startswith("not usable") else ""
-            if "npu-smi" in tools.blocked:
-                why = f" ({tools.why_not('npu-smi')})"
+            why = f" (not usable: {problem})" if problem else ""
             return Detected(None, f"no npu-smi is on this host{why}")
         shown = sorted({chip.soc_version for chip in info.chips})
         targets = [name for chip in shown if (name := _target_of(chip)) is not None]
@@ -76,13 +72,12 @@ class AscendProvider(Provider):
         missing = _lacking_place(settings, building=building)
         if options.simulate_ascend:
             return missing
-        with scratch.folder("look") as folder:
-            place = Place(Path(folder), Path(folder), settings.leases)
-            tools = AscendHost(options, place, os.environ).toolkit
+        with looked_at(options, settings.leases, os.environ) as host:
+            tools = host.toolkit
         if tools.npu_smi is None and settings.device is None and not building:
             missing.append(
                 Missing(
-                    f"npu-smi: nothing says which NPU is there; {tools.why_not('npu-smi')}",
+                    f"npu-smi: nothing says which NPU is there; {NOWHERE}",
                     "the driver's tools, or --device=N; a host without an NPU can only build: "
                     "python -m harness cache build",
                 )
@@ -90,7 +85,7 @@ class AscendProvider(Provider):
         if tools.atc is None:
             missing.append(
                 Missing(
-                    f"atc: CANN's compiler; {tools.why_not('atc')}",
+                    f"atc: CANN's compiler; {NOWHERE}",
                     "CANN's toolkit and its set_env.sh, --ascend-home=DIR or --atc=FILE",
                 )
             )

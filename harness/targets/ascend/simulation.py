@@ -28,10 +28,8 @@ NOTICE_BYTES = 2000  # of a tool's beginning, in which it says so
 
 
 def check(options: AscendOptions, target: str | None) -> str:
-    """Return the chip that is played, as atc names it.
-
-    Raises:
-        ConfigError: a host that cannot be described so, or one without a compiler.
+    """Return the chip that is played, as atc names it. Raises `ConfigError`: a host that cannot be
+    described so, or one without a compiler.
     """
     config = _config(options, target)
     if "atc" in config.without:
@@ -94,9 +92,7 @@ def is_part(tool: Path) -> bool:
 
 def refuse(toolkit: Toolkit) -> Toolkit:
     """Return the toolkit of a real host; refuse a simulated one, whoever put it on a search path.
-
-    Raises:
-        ConfigError: a part of it is simulated.
+    Raises `ConfigError`: a part of it is simulated.
     """
     for tool in (toolkit.atc, toolkit.aoe, toolkit.npu_smi):
         if VARIABLE in toolkit.env or (tool is not None and is_part(tool)):

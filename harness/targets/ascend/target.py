@@ -28,7 +28,6 @@ from harness.targets.ascend.chips import CHIPS
 from harness.targets.ascend.cli import AisBench
 from harness.targets.ascend.drivers import Opening
 from harness.targets.ascend.host import (
-    PATIENCE,
     VISIBLE,
     AscendHost,
     Place,
@@ -91,7 +90,9 @@ class AscendTarget(Target):
         visible = visible_ids(env, VISIBLE)
         env.pop(VISIBLE, None)  # every process counts as npu-smi does
         self._wanted = settings.device if settings.device is not None else visible
-        self._host = AscendHost(self._options, place, env, PATIENCE.times(self._factor))
+        self._host = AscendHost(
+            self._options, place, env, query_s=30.0 * self._factor, wait_s=300.0 * self._factor
+        )
         require_chip(self._options.soc_version, name)
 
     @property
@@ -187,20 +188,13 @@ class AscendTarget(Target):
 
     def _recipe(self, model: Model, batch_size: int) -> atc.Recipe:
         """Return what atc is told of a model in this run, tuning included where it is wanted."""
-        recipe = atc.Recipe(
-            model.input.name,
-            super().input_of(model, batch_size).shape,  # of the ONNX file
-            self.soc_version,
-            model.section(AscendSpec).atc_flags(batch_size),
-        )
+        spec, files = model.section(AscendSpec), {}
+        if spec.aipp:
+            files[aipp.FILE] = aipp.config(model.preprocessing.normalize, model.input.size)
+        shape = super().input_of(model, batch_size).shape  # of the ONNX file
+        flags = spec.atc_flags(batch_size)
+        recipe = atc.Recipe(model.input.name, shape, self.soc_version, flags, files)
         return recipe.untuned() if self._options.tune == "none" else recipe
-
-    @staticmethod
-    def _files(model: Model) -> Mapping[str, str]:
-        """Return the files that atc's flags name, by name."""
-        if not model.section(AscendSpec).aipp:
-            return {}
-        return {aipp.FILE: aipp.config(model.preprocessing.normalize, model.input.size)}
 
     def input_of(self, model: Model, batch_size: int) -> TensorSpec:
         given = super().input_of(model, batch_size)
@@ -213,7 +207,6 @@ class AscendTarget(Target):
         return {
             **self.identity(),
             **asdict(self._recipe(model, batch_size)),
-            **self._files(model),
             "tune": self._options.tune,
             "simulator": self._options.simulator,
             "recipe": source_digest("harness.targets.ascend.atc"),
@@ -264,7 +257,6 @@ class AscendTarget(Target):
             log=log,
             deadline_s=self._factor * (COMPILE_DEADLINE_S if tune == "none" else TUNED_DEADLINE_S),
             pass_fds=lease_fds,
-            files=self._files(model),
         ).into(output_dir)
         if tune == "guide" and compiled.note:
             self._place.work.mkdir(parents=True, exist_ok=True)
@@ -373,13 +365,13 @@ class AscendTarget(Target):
         self, onnx: Path, file: Path, model: Model, batch_size: int, device: Device
     ) -> Mapping[str, str]:
         stem = f"{model.id}_bs{batch_size}"
-        arguments = self._recipe(model, batch_size).arguments(onnx, stem)
+        recipe = self._recipe(model, batch_size)
         run = drivers.run_command(self.toolkit, file, device.index, batch_size)
         files = [
             f"echo {shlex.quote(' '.join(text.split()))} > {name} && "
-            for name, text in self._files(model).items()
+            for name, text in recipe.files.items()
         ]
-        compile_ = "".join([*files, shlex.join(["atc", *arguments])])
+        compile_ = "".join([*files, shlex.join(["atc", *recipe.arguments(onnx, stem)])])
         return {"compile": compile_, "run": shlex.join(run)}
 
     def compare_operators(

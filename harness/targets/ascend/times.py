@@ -67,11 +67,9 @@ class Summary(BaseModel):
 def execution_times(
     what: str, printed: float | None, summary: Summary, *, batch: int, loops: int
 ) -> list[float]:
-    """Return the milliseconds of each of `loops` executions of a `batch`.
-
-    Raises:
-        InferError: nothing was printed, the number of executions is another one, or the figures
-            contradict each other.
+    """Return the milliseconds of each of `loops` executions of a `batch`. Raises `InferError`:
+    nothing was printed, the number of executions is another one, or the figures contradict each
+    other.
     """
     if printed is None:
         raise InferError(f"{what} printed no throughput", remedy="see the tool's log")

@@ -24,16 +24,16 @@ from harness.base.errors import ConfigError
 from harness.base.processes import Completed, run
 from harness.targets.ascend.options import AscendOptions
 
-SOURCE_DEADLINE_S = 60.0  # set_env.sh takes well below a second; over NFS a few
+SOURCE_DEADLINE_S = 20.0  # set_env.sh takes well below a second; over NFS a few
 ROOTS = (Path("/usr/local/Ascend"),)  # of an installation by root; a user's is ~/Ascend
 INSTALL_INFO = Path("/etc/ascend_install.info")  # where the driver was put
 COMPARERS = ("msprobe", "msit")  # compare a model operator by operator
 SYSTEM_TOOLS = (Path("/usr/local/sbin"), Path("/usr/local/bin"))  # npu-smi, also when not on PATH
+NOWHERE = "neither on PATH nor in a known place"
 
 # Below an installation's root: the toolkit up to 8.3, since 8.5, and the runtime without atc.
 _SCRIPTS = ("ascend-toolkit/set_env.sh", "cann/set_env.sh", "nnrt/set_env.sh")
 _HOMES = ("ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH")
-_OPERATORS, _CPU_OPERATORS = "ASCEND_OPP_PATH", "ASCEND_AICPU_PATH"  # all that CANN 5.0 sets
 _LISTS = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH")
 _OF_A_SHELL = ("_", "SHLVL", "PWD", "OLDPWD")  # what any bash changes, whatever it sources
 _TOOLKIT_INFO = "ascend_toolkit_install.info"
@@ -50,7 +50,8 @@ class Toolkit:
 
     env: Mapping[str, str]
     python: str  # the interpreter that has ais_bench
-    environment_source: str = "not found"  # or "sourced <set_env.sh>", "variables already set"
+    script: Path | None = None  # the set_env.sh that was sourced
+    problem: str = ""  # why the first set_env.sh that was found is of no use, where none is
     # "cann" (atc's), "runtime" (the environment's CANN where it is not atc's), "nnrt", "driver",
     # "firmware": as files say, else absent. "atc": which file it is, where no "cann" tells.
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -60,7 +61,15 @@ class Toolkit:
     comparers: Mapping[str, Path] = field(default_factory=dict)  # by name, that are there
     cann_python: Path | None = None  # the Python that was named for atc and aoe
     devlib: Path | None = None  # stand-ins for the driver's libraries, where there is no driver
-    blocked: Mapping[str, Path] = field(default_factory=dict)  # by name: may not be executed
+
+    @property
+    def environment_source(self) -> str:
+        """Say where the variables of CANN come from."""
+        if self.script is not None:
+            return f"sourced {self.script}"
+        if _homes(self.env):
+            return "variables already set"
+        return f"not usable: {self.problem}" if self.problem else "not found"
 
     @property
     def compiler_env(self) -> Mapping[str, str]:
@@ -79,89 +88,72 @@ class Toolkit:
         """The Python that atc and aoe use; None where there is none."""
         return self.cann_python or _which("python3", self.compiler_env)
 
-    def why_not(self, name: str) -> str:
-        """Say why a program was not found."""
-        if name in self.blocked:
-            return (
-                f"{self.blocked[name]} may not be executed: it lacks its x bit, or its file system "
-                "is mounted noexec"
-            )
-        return "neither on PATH nor in a known place"
 
-
-def find_toolkit(
-    options: AscendOptions,
-    environment: Mapping[str, str],
-    *,
-    log: Path,
-    source_deadline_s: float = SOURCE_DEADLINE_S,
-) -> Toolkit:
+def find_toolkit(options: AscendOptions, environment: Mapping[str, str], *, log: Path) -> Toolkit:
     """Return the tools of this host, seen from `environment`; what options name wins.
 
-    `log` gets what `set_env.sh` prints, for which it has `source_deadline_s` seconds.
-
-    Raises:
-        ConfigError: an option names nothing, or an `ascend_home` whose `set_env.sh` fails. Never
-            for a tool that is absent.
+    `log` gets what `set_env.sh` prints. Raises `ConfigError`: an option names nothing, or an
+    `ascend_home` whose `set_env.sh` fails. Never for a tool that is absent.
     """
-    python = _interpreter(options.ais_python, environment) or sys.executable
+    python = _interpreter(options.ais_python, environment) or Path(sys.executable)
     cann_python = _interpreter(options.cann_python, environment)
     atc = _program(options.atc, "atc")
     npu_smi = _program(options.npu_smi, "npu-smi")
-    env, source = _environment(environment, options.ascend_home, log, source_deadline_s)
+    env, script, problem = _environment(environment, options.ascend_home, log)
     homes = _homes(env)
     drivers = _driver_folders(env, homes)
-    env = _with_driver_libraries(env, drivers)
-    machine = platform.machine()
-    blocked: dict[str, Path] = {}
-    atc = atc or _which("atc", env, _below(homes, "bin", "compiler/bin", "atc/bin"), blocked)
+    # npu-smi and aclruntime need them, and a container's ld.so.conf does not know them.
+    libraries = _below(drivers[:1], "lib64", "lib64/common", "lib64/driver")
+    env = with_entries(env, "LD_LIBRARY_PATH", last=[path for path in libraries if path.is_dir()])
+    atc = atc or _which("atc", env, _below(homes, "bin", "compiler/bin", "atc/bin"))
+    comparers = {name: _which(name, env, [python.parent]) for name in COMPARERS}
     return Toolkit(
         env=env,
-        npu_smi=npu_smi or _which("npu-smi", env, SYSTEM_TOOLS, blocked),
+        python=str(python),
+        script=script,
+        problem=problem,
+        versions=_versions(homes, drivers, atc),
+        npu_smi=npu_smi or _which("npu-smi", env, SYSTEM_TOOLS),
         atc=atc,
-        aoe=_which("aoe", env, _below(homes, "bin", "tools/aoe/bin"), blocked),
-        comparers={
-            name: path
-            for name in COMPARERS
-            if (path := _which(name, env, [Path(python).parent])) is not None
-        },
-        python=python,
-        cann_python=Path(cann_python) if cann_python else None,
-        environment_source=source,
-        versions=_versions(homes, drivers, machine, atc),
-        devlib=_devlib(env, homes, drivers, machine),
-        blocked=blocked,
+        aoe=_which("aoe", env, _below(homes, "bin", "tools/aoe/bin")),
+        comparers={name: path for name, path in comparers.items() if path is not None},
+        cann_python=cann_python,
+        devlib=_devlib(env, homes, drivers),
     )
 
 
+# The environment ---------------------------------------------------------------------------------
+
+
 def _environment(
-    environment: Mapping[str, str], ascend_home: Path | None, log: Path, deadline_s: float
-) -> tuple[Mapping[str, str], str]:
+    environment: Mapping[str, str], ascend_home: Path | None, log: Path
+) -> tuple[Mapping[str, str], Path | None, str]:
+    """Return CANN's environment, the script that made it, and why the first one found does not."""
     if ascend_home is None and _homes(environment):
-        return dict(environment), "variables already set"
+        return dict(environment), None, ""
     scripts = [path for path in _scripts(environment, ascend_home) if path.is_file()]
     if ascend_home is not None and not scripts:
         raise _names_nothing("CANN", ascend_home, "a folder with set_env.sh")
     why = ""
     for script in scripts:
-        done, env = _sourced(script, environment, log, deadline_s)
+        done, env = _sourced(script, environment, log)
         homes = _homes(env)
         if not done.ok:
             problem = done.describe()
         elif not homes:
             problem = "exported no ASCEND_TOOLKIT_HOME that exists"
-        elif not _is_below(homes[0], ascend_home):
-            problem = f"it is for {homes[0]}"
+        elif ascend_home and not homes[0].resolve().is_relative_to(ascend_home.resolve()):
+            problem = f"it is for {homes[0]}"  # a script above the version that was named
         else:
-            return env, f"sourced {script}"
+            return env, script, ""
         why = why or f"{script}: {problem}"
     if ascend_home is not None:
         raise ConfigError(
             f"the environment of CANN cannot be had from {why}",
             remedy="source that file in a shell and look at what it prints",
-            log=log.read_text(errors="replace") if log.is_file() else "",
+            log=_read(log),
         )
-    return dict(environment), f"not usable: {why}" if why else "not found"
+    return dict(environment), None, why
 
 
 def _scripts(environment: Mapping[str, str], ascend_home: Path | None) -> Iterator[Path]:
@@ -176,13 +168,8 @@ def _scripts(environment: Mapping[str, str], ascend_home: Path | None) -> Iterat
     yield from (root / script for script in _SCRIPTS for root in roots)
 
 
-def _is_below(home: Path, folder: Path | None) -> bool:
-    """Return whether a toolkit is the one that was named: a script above it may be for another."""
-    return folder is None or home.resolve().is_relative_to(folder.resolve())
-
-
 def _sourced(
-    script: Path, environment: Mapping[str, str], log: Path, deadline_s: float
+    script: Path, environment: Mapping[str, str], log: Path
 ) -> tuple[Completed, Mapping[str, str]]:
     """Return how sourcing `script` ended, and the environment that it makes; empty where none."""
     with scratch.folder("set-env") as folder:
@@ -191,7 +178,7 @@ def _sourced(
         line = 'source "$1" >&2; env -0 > "$2"'
         done = run(
             ["bash", "--noprofile", "--norc", "-c", line, "bash", str(script), str(out)],
-            deadline_s=deadline_s,
+            deadline_s=SOURCE_DEADLINE_S,
             log=log,
             env=environment,
         )
@@ -210,67 +197,9 @@ def _sourced(
 
 
 def _homes(env: Mapping[str, str]) -> list[Path]:
-    """Folders of the toolkit or the runtime that the variables name, and that exist.
-
-    The environment of CANN 5.0 names only parts of the toolkit.
-    """
-    homes = _folders([env.get(name, "") for name in _HOMES])
-    if homes:
-        return homes
-    operators = env.get(_OPERATORS, "").rstrip("/")
-    above = os.path.dirname(operators) if os.path.isdir(operators) else ""
-    return _folders([above, env.get(_CPU_OPERATORS, "").rstrip("/")])
-
-
-def _folders(names: Iterable[str]) -> list[Path]:
-    return [Path(name) for name in dict.fromkeys(names) if name and os.path.isdir(name)]
-
-
-def _below(homes: Iterable[Path], *folders: str) -> list[Path]:
-    return [home / folder for home in homes for folder in folders]
-
-
-def _which(
-    name: str,
-    env: Mapping[str, str],
-    more: Sequence[Path] = (),
-    blocked: dict[str, Path] | None = None,
-) -> Path | None:
-    """The program on the environment's PATH, else in one of the folders in `more`.
-
-    `blocked` gets a file of that name that may not be executed, where there is no other.
-    """
-    for path in (env.get("PATH", ""), *map(str, more)):
-        # Without entries shutil.which would take this process's PATH.
-        program = shutil.which(name, path=path) if path else None
-        if program:
-            return Path(program).absolute()  # not resolved: a script may look at its own place
-    for folder in (*entries(env, "PATH"), *map(str, more)):
-        if blocked is not None and os.path.isfile(os.path.join(folder, name)):
-            blocked.setdefault(name, Path(folder, name).absolute())
-    return None
-
-
-def _program(path: Path | None, what: str) -> Path | None:
-    if path is not None and not (path.is_file() and os.access(path, os.X_OK)):
-        raise _names_nothing(what, path, "a program that can be executed")
-    return path
-
-
-def _interpreter(python: str | None, environment: Mapping[str, str]) -> str | None:
-    if python is None:
-        return None
-    if os.sep in python:
-        return str(_program(Path(python).absolute(), "the Python interpreter"))
-    program = _which(python, environment)
-    if program is None:
-        raise _names_nothing("the Python interpreter", Path(python), "on PATH")
-    return str(program)
-
-
-def _names_nothing(what: str, path: Path, needed: str) -> ConfigError:
-    state = "is not " + needed if path.exists() or needed == "on PATH" else "does not exist"
-    return ConfigError(f"{path}, given for {what}, {state}", remedy="correct the option")
+    """Return the folders of toolkit or runtime that the variables name, and that exist."""
+    names = dict.fromkeys(env.get(name, "") for name in _HOMES)
+    return [Path(name) for name in names if os.path.isdir(name)]
 
 
 def _driver_folders(env: Mapping[str, str], homes: Iterable[Path]) -> list[Path]:
@@ -286,56 +215,82 @@ def _driver_folders(env: Mapping[str, str], homes: Iterable[Path]) -> list[Path]
     return [folder for folder in dict.fromkeys(named) if folder.is_dir()]
 
 
-def _with_driver_libraries(env: Mapping[str, str], drivers: list[Path]) -> Mapping[str, str]:
-    """npu-smi and aclruntime need them, and a container's ld.so.conf does not know them."""
-    libraries = _below(drivers[:1], "lib64", "lib64/common", "lib64/driver")
-    return with_entries(env, "LD_LIBRARY_PATH", last=[path for path in libraries if path.is_dir()])
-
-
-def _devlib(
-    env: Mapping[str, str], homes: list[Path], drivers: list[Path], machine: str
-) -> Path | None:
+def _devlib(env: Mapping[str, str], homes: list[Path], drivers: list[Path]) -> Path | None:
     folders = [*map(Path, entries(env, "LD_LIBRARY_PATH"))]
     folders += _below(drivers, "lib64", "lib64/driver", "lib64/common")
     if any((folder / "libascend_hal.so").exists() for folder in folders):
         return None  # there is a driver: a stand-in must not come before it
-    places = _below(homes, f"{machine}-linux/devlib")
+    places = _below(homes, f"{platform.machine()}-linux/devlib")
     return next((path for path in places if path.is_dir()), None)
 
 
-def _versions(
-    homes: list[Path], drivers: list[Path], machine: str, atc: Path | None
-) -> Mapping[str, str]:
-    runtime = _cann_version(homes, machine)
-    compiler = "" if atc is None else _cann_version(_above(atc), machine)
+# Programs ----------------------------------------------------------------------------------------
+
+
+def _below(homes: Iterable[Path], *folders: str) -> list[Path]:
+    return [home / folder for home in homes for folder in folders]
+
+
+def _which(name: str, env: Mapping[str, str], more: Sequence[Path] = ()) -> Path | None:
+    """Return the program on the environment's PATH, else in one of the folders in `more`."""
+    for path in (env.get("PATH", ""), *map(str, more)):
+        # Without entries shutil.which would take this process's PATH.
+        program = shutil.which(name, path=path) if path else None
+        if program:
+            return Path(program).absolute()  # not resolved: a script may look at its own place
+    return None
+
+
+def _program(path: Path | None, what: str) -> Path | None:
+    if path is not None and not (path.is_file() and os.access(path, os.X_OK)):
+        raise _names_nothing(what, path, "a program that can be executed")
+    return path
+
+
+def _interpreter(python: str | None, environment: Mapping[str, str]) -> Path | None:
+    if python is None:
+        return None
+    if os.sep in python:
+        return _program(Path(python).absolute(), "the Python interpreter")
+    program = _which(python, environment)
+    if program is None:
+        raise _names_nothing("the Python interpreter", Path(python), "on PATH")
+    return program
+
+
+def _names_nothing(what: str, path: Path, needed: str) -> ConfigError:
+    state = "is not " + needed if path.exists() or needed == "on PATH" else "does not exist"
+    return ConfigError(f"{path}, given for {what}, {state}", remedy="correct the option")
+
+
+# Versions ----------------------------------------------------------------------------------------
+
+
+def _versions(homes: list[Path], drivers: list[Path], atc: Path | None) -> Mapping[str, str]:
+    runtime = _cann_version(homes)
+    # Where atc really is: `latest` may be a link to a version.
+    compiler = "" if atc is None else _cann_version(list(atc.resolve().parents)[:_ABOVE])
+    nnrt = f"{platform.machine()}-linux/ascend_nnrt_install.info", "ascend_nnrt_install.info"
     versions = {
         # A model is as good as the atc that made it, whichever toolkit the variables name.
         "cann": runtime if atc is None else compiler,
         "atc": "" if atc is None or compiler else _which_file(atc),
         "runtime": runtime if atc is not None and runtime != compiler else "",
-        "nnrt": _first(
-            _INFO,
-            _below(homes, f"{machine}-linux/ascend_nnrt_install.info", "ascend_nnrt_install.info"),
-        ),
+        "nnrt": _first(_INFO, _below(homes, *nnrt)),
         "driver": _first(_INFO, _below(drivers, "version.info")),
         "firmware": _first(_INFO, [path.parent / "firmware/version.info" for path in drivers]),
     }
     return {name: version for name, version in versions.items() if version}
 
 
-def _cann_version(homes: Iterable[Path], machine: str) -> str:
-    """The version of the first of `homes` that is a toolkit and tells it; else empty."""
+def _cann_version(homes: Iterable[Path]) -> str:
+    """Return the version of the first of `homes` that is a toolkit and tells it; else nothing."""
     for home in homes:
-        files = _below([home], f"{machine}-linux/{_TOOLKIT_INFO}", _TOOLKIT_INFO)
+        files = _below([home], f"{platform.machine()}-linux/{_TOOLKIT_INFO}", _TOOLKIT_INFO)
         version = _first(_INFO, files) or _first(_CFG, [home / "version.cfg"])
         if version:
             return version
     return ""
-
-
-def _above(atc: Path) -> list[Path]:
-    """Folders that atc lies in, where it really is: `latest` may be a link to a version."""
-    return list(atc.resolve().parents)[:_ABOVE]
 
 
 def _which_file(program: Path) -> str:
@@ -349,15 +304,11 @@ def _which_file(program: Path) -> str:
 
 
 def _first(pattern: re.Pattern[str], files: Iterable[Path]) -> str:
-    for file in files:
-        match = pattern.search(_read(file))
-        if match:
-            return match[1]
-    return ""
+    return next((found[1] for file in files if (found := pattern.search(_read(file)))), "")
 
 
 def _read(file: Path) -> str:
-    """The text of a small file; empty when there is none to read."""
+    """Return the beginning of a small file; nothing when there is none to read."""
     try:
         with file.open("rb") as opened:
             return opened.read(1 << 16).decode(errors="replace")

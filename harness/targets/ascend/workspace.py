@@ -71,10 +71,7 @@ class Workspace:
         """Return a copy of a model as `model.om`.
 
         The tools refuse links, group-writable files and names with unusual characters; a store may
-        have all of them.
-
-        Raises:
-            LoadError: it cannot be read or copied.
+        have all of them. Raises `LoadError`: it cannot be read or copied.
         """
         copy = self.path / "model.om"
         remedy = "see that the file is there and the disk has room for it"
