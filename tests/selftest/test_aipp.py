@@ -15,9 +15,10 @@ from harness.catalog.steps import Normalize
 from harness.images import preprocess
 from harness.simulator import aipp as simulated_aipp
 from harness.targets.ascend import aipp
+from harness.targets.ascend.chips import CHIPS
 from harness.targets.ascend.spec import AscendSpec
 from harness.targets.protocol import TensorSpec
-from tests.selftest.running import TINY
+from tests.selftest.running import ROOT, TINY
 from tests.selftest.simulated import (
     BATCH,
     INPUT,
@@ -77,6 +78,47 @@ def test_keys_change_with_it_alone(tmp_path, catalog):
     )
     other = target.compile_inputs(own.model_copy(update={"preprocessing": steps}), 4)
     assert other["files"] != after["files"]
+
+
+def test_a_chip_may_be_compiled_in_its_own_way(tmp_path):
+    """What holds for one chip takes the place of what holds for all, key by key."""
+    path = tmp_path / "tiny.yaml"
+    own = '{ascend310p3: {aipp: true, flags: ["--enable_small_channel=1"]}, "310": {log: info}}'
+    shared = 'log: error\n      flags: ["--deterministic=1"]\n      targets: '
+    path.write_text(f"{TINY.read_text().rstrip()}\n    ascend:\n      {shared}{own}\n")
+    model = load_catalog(path).models["tiny"]
+    for name, dtype, flags in (
+        ("ascend310p3", "uint8", ("--log=error", aipp.FLAG, "--enable_small_channel=1")),
+        ("ascend310", "float32", ("--log=info", "--deterministic=1")),
+        ("ascend310b1", "float32", ("--log=error", "--deterministic=1")),
+    ):
+        target = ascend_target(tmp_path, f"chip={name[6:].upper()}", name)
+        inputs = target.compile_inputs(model, 4)
+        assert (target.input_of(model, 4).dtype, inputs["flags"]) == (dtype, flags)
+        assert list(inputs["files"]) == [aipp.FILE] * (dtype == "uint8")
+        (device, *_) = target.devices()
+        commands = target.commands(tmp_path / "a.onnx", tmp_path / "a.om", model, 4, device)
+        assert all(flag in commands["compile"] for flag in flags)
+
+
+def test_judged_figures_are_of_models_that_are_compiled_alike():
+    """Each flag of the edition whose figure is the target, and no other but `--log`."""
+    judged = [
+        (figure, model.section(AscendSpec).of(figure.target).atc_flags(figure.batch_size))
+        for model in load_catalog(ROOT / "baselines.yaml").models.values()
+        for figure in model.figures()
+        if figure.judged and figure.target in CHIPS
+    ]
+    assert len(judged) > 30
+    for figure, flags in judged:
+        ours = {flag for flag in flags if not flag.startswith("--log=")}
+        assert ours == set(figure.compiler_flags), (figure.target, figure.batch_size)
+
+
+def test_a_chip_that_there_is_not_is_refused():
+    flags = 'flags: ["--op_select_implmode=high_precision"]'
+    error = refused(SMALL.replace(flags, f"{flags}\n      targets: {{ascend31: {{aipp: true}}}}"))
+    assert "ascend31" in str(error) and "did you mean 'ascend310'" in str(error)
 
 
 def test_a_file_of_ones_own_is_no_flag():

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from harness.catalog.fields import BatchSize, Flag, Section
+from harness.catalog.fields import BatchSize, Flag, Section, Target
+from harness.catalog.yaml_document import unknown_name
 from harness.targets.ascend import aipp
+from harness.targets.ascend.chips import CHIPS
 
 
 class AutoTune(Section):
@@ -43,10 +46,17 @@ def _free_atc_flag(value: str) -> str:
     return value
 
 
+def _chip_target(value: str) -> str:
+    if value not in CHIPS:
+        raise unknown_name("the name of an Ascend target", CHIPS)
+    return value
+
+
 AtcFlag = Annotated[Flag, AfterValidator(_free_atc_flag)]
+ChipTarget = Annotated[Target, AfterValidator(_chip_target)]
 
 
-class AscendSpec(Section):
+class AtcSpec(Section):
     """What atc is told for this model besides what it is told for every model.
 
     `aipp`: the mean and std of `preprocessing` are compiled in, and the model takes crops.
@@ -71,3 +81,14 @@ class AscendSpec(Section):
         tune = (f"--auto_tune_mode={tuning}",) if tuning != "none" else ()
         insert = (aipp.FLAG,) if self.aipp else ()
         return (*given, *tune, *insert, *self.flags)
+
+
+class AscendSpec(AtcSpec):
+    """The same for all chips, and for some of them what takes its place, key by key."""
+
+    targets: Mapping[ChipTarget, AtcSpec] = Field(default_factory=dict)
+
+    def of(self, target: str) -> AtcSpec:
+        """Return what holds for a target."""
+        own = self.targets.get(target, AtcSpec())
+        return self.model_copy(update={name: getattr(own, name) for name in own.model_fields_set})

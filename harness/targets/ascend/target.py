@@ -38,7 +38,7 @@ from harness.targets.ascend.host import (
 from harness.targets.ascend.npu_info import Chip, NpuInfo
 from harness.targets.ascend.npu_smi import NpuSmi
 from harness.targets.ascend.options import AscendOptions
-from harness.targets.ascend.spec import AscendSpec
+from harness.targets.ascend.spec import AscendSpec, AtcSpec
 from harness.targets.ascend.toolkit import Toolkit
 from harness.targets.devices import strangers, visible_ids
 from harness.targets.protocol import (
@@ -186,9 +186,12 @@ class AscendTarget(Target):
 
     # Compiling ---------------------------------------------------------------------------
 
+    def _spec(self, model: Model) -> AtcSpec:
+        return model.section(AscendSpec).of(self.name)
+
     def _recipe(self, model: Model, batch_size: int) -> atc.Recipe:
         """Return what atc is told of a model in this run, tuning included where it is wanted."""
-        spec, files = model.section(AscendSpec), {}
+        spec, files = self._spec(model), {}
         if spec.aipp:
             files[aipp.FILE] = aipp.config(model.preprocessing.normalize, model.input.size)
         shape = super().input_of(model, batch_size).shape  # of the ONNX file
@@ -198,7 +201,7 @@ class AscendTarget(Target):
 
     def input_of(self, model: Model, batch_size: int) -> TensorSpec:
         given = super().input_of(model, batch_size)
-        if not model.section(AscendSpec).aipp:
+        if not self._spec(model).aipp:
             return given
         side = model.input.size
         return replace(given, shape=(batch_size, side, side, 3), dtype="uint8")
@@ -219,7 +222,7 @@ class AscendTarget(Target):
         return (9, 13) if cann.startswith("5.") else OPSETS
 
     def compiles_on_device(self, model: Model, batch_size: int) -> bool:
-        if model.section(AscendSpec).tuning(batch_size) == "none":
+        if self._spec(model).tuning(batch_size) == "none":
             return False
         tune = self._options.tune
         # atc's own tuning takes an NPU of this host. Where there is none, it cannot disturb one:
