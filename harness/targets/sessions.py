@@ -14,7 +14,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -105,10 +105,7 @@ def _ended_by_failure(worker: Worker, name: str) -> Iterator[None]:
     try:
         yield
     except WorkerTrouble as trouble:
-        message = f"{name} could not be opened: {trouble}"
-        remedy, signal = trouble.remedy or worker.see(), trouble.signal
-        error = LoadError(message, remedy=remedy, hung=trouble.hung, signal=signal)
-        give_up(worker, error, trouble)
+        give_up(worker, trouble.as_error(LoadError, f"{name} could not be opened", worker), trouble)
     except LoadError as refused:
         give_up(worker, refused, None)
     except (OSError, MemoryError) as lack:
@@ -177,40 +174,32 @@ class WorkerSession:
 
     def _submit(self, slot: int) -> None:
         """Queue the batch in a slot; the slot is the worker's until `_collect` returns it."""
-        try:
-            request = self._alive().send({"op": "run", "slot": slot})
-        except WorkerTrouble as trouble:
-            self._fail(trouble)
+        with self._asking() as worker:
+            request = worker.send({"op": "run", "slot": slot})
         self._submitted.append((request, slot))
 
     def _collect(self) -> Float32:
         """Wait for the oldest submitted batch: a copy of its logits."""
         request, slot = self._submitted[0]
-        try:
-            self._alive().receive(request, self._deadline_s)
-        except WorkerTrouble as trouble:
-            self._fail(trouble)
+        with self._asking() as worker:
+            worker.receive(request, self._deadline_s)
         self._submitted.popleft()
         return self._results[slot].copy()
 
     def time(self, loops: int, warmup: int) -> Times:
-        """Times of `loops` executions on the batch in slot 0, after `warmup` others.
+        """See `protocol.Session.time`: on the batch in slot 0, zeros until something is written.
 
-        Slot 0 holds zeros until something is written to it. The worker reports after every few
-        executions: its silence may be as long as two deadlines of a run. Raises `InferError`: as
-        `stream`.
+        The worker reports after every few executions: its silence may be as long as two deadlines
+        of a run.
         """
         self._begin()
         pulse_s = min(1.0, self._deadline_s / 4)
         command = {"op": "time", "loops": loops, "warmup": warmup, "pulse_s": pulse_s}
-        try:
-            worker = self._alive()
+        with self._asking() as worker:
             request = worker.send(command)
             while "ms" not in (reply := worker.receive(request, 2 * self._deadline_s)):
                 pass  # progress
-            return Times(tuple(map(float, reply["ms"])), tuple(map(float, reply["cpu_ms"])))
-        except WorkerTrouble as trouble:
-            self._fail(trouble)
+        return Times(tuple(map(float, reply["ms"])), tuple(map(float, reply["cpu_ms"])))
 
     def close(self) -> None:
         """End the worker: politely, then by force. Safe to call twice and in `finally`. Raises
@@ -222,6 +211,16 @@ class WorkerSession:
             worker = self._let_go()
             if not worker.end(polite_s=worker_process.CLOSE_S):
                 raise undead(self.name, worker)
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[Worker]:
+        """Give the worker for a request; what goes wrong with it ends the session."""
+        worker = self._alive()
+        try:
+            yield worker
+        except WorkerTrouble as trouble:
+            self._let_go()
+            give_up(worker, trouble.as_error(InferError, self.name, worker), trouble)
 
     def _alive(self) -> Worker:
         if self._worker is None:
@@ -250,13 +249,6 @@ class WorkerSession:
             self._collect()
         self._stream += 1
         return self._stream
-
-    def _fail(self, trouble: WorkerTrouble) -> NoReturn:
-        worker = self._let_go()
-        remedy, signal = trouble.remedy or worker.see(), trouble.signal
-        text = f"{self.name}: {trouble}"
-        error = InferError(text, remedy=remedy, hung=trouble.hung, signal=signal)
-        give_up(worker, error, trouble)
 
 
 def copy_batch(name: str, spec: TensorSpec, batch: Images, view: Images) -> None:

@@ -56,6 +56,10 @@ class WorkerTrouble(Exception):
         self.hung = hung
         self.signal = signal
 
+    def as_error(self, kind: type[HarnessError], what: str, worker: Worker) -> HarnessError:
+        remedy = self.remedy or worker.see()
+        return kind(f"{what}: {self}", remedy=remedy, hung=self.hung, signal=self.signal)
+
 
 class Worker:
     """The worker's process and the parent's ends of what is shared with it."""

@@ -25,13 +25,12 @@ from harness.cli.examination import SUBJECTS, examine
 from harness.images.dataset import FIRST_LABELS
 from harness.settings import resolve
 from harness.targets.ascend import doctor as npu
-from harness.targets.ascend.chips import CHIPS, age
+from harness.targets.ascend.chips import CHIPS
 from harness.targets.ascend.provider import PROVIDER as ASCEND
 from harness.targets.ascend.toolkit import Toolkit
 from harness.targets.cuda import provider as cuda
 from harness.targets.provider import Finding, Findings, Look
 from tests.selftest.running import TINY, run_python
-from tests.selftest.simulated import make_host
 
 NPU = frozenset(CHIPS)
 
@@ -122,9 +121,7 @@ def test_a_simulated_host_can_run_on_its_chip_alone(simulated):
     ("text", "state", "words"),
     [
         ("chip=310,chips_per_card=3", "note", "fewer chips than the 4 of an Atlas 300I: npu-0: 3"),
-        ("chip=310", "ok", "4 of 4 healthy"),
         ("chips_per_card=2", "ok", "2 of 2 healthy"),
-        ("chip=910_9392", "ok", "2 of 2 healthy"),
     ],
 )
 def test_a_card_that_lacks_a_chip_is_said(simulated, text, state, words):
@@ -135,27 +132,14 @@ def test_a_card_that_lacks_a_chip_is_said(simulated, text, state, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("chip=310,cann=8.2.RC1", ""),
         ("chip=310,cann=9.1.0", "CANN 8.3 and later do not list Ascend310; this is 9.1.0"),
         ("chip=910_9391,cann=8.0.RC2", "Ascend910_9391 is listed from CANN 8.1 on"),
         ("chip=910B3,cann=5.1.RC2", ""),  # nobody knows since when
-        ("cann=9.2.0", ""),
     ],
 )
 def test_a_cann_that_does_not_list_the_chip_is_said(simulated, text, words):
     found = [one.found for one in simulated(text)[0] if one.what.startswith("CANN for")]
     assert (len(found), words in "".join(found)) == (bool(words), True)
-
-
-@pytest.mark.parametrize(
-    ("compiled", "running", "periods"),
-    [
-        *[("7.0.0", "8.3.RC1", 4), ("7.0.0", "8.5.0", 5), ("8.1.RC1", "9.1.0", 5)],
-        *[("9.1.0", "9.0.0", -1), ("9.1.RC1", "9.1.0", 0), ("", "9.1.0", None)],
-    ],
-)
-def test_how_old_a_compiled_model_is(compiled, running, periods):
-    assert age(compiled, running) == periods
 
 
 def test_an_atc_newer_than_what_runs_its_models_is_said(tmp_path):
@@ -208,16 +192,6 @@ def test_a_tool_that_hangs_is_ended_and_said(simulated, monkeypatch):
     assert answers["ascend310p3"].code == 7
 
 
-def test_leases_that_cannot_be_written_are_said_and_the_rest_is_looked_at(tmp_path):
-    (tmp_path / "leases").write_text("a file")
-    settings = resolve({"catalog": str(TINY), "simulate_ascend": True}, {})
-    host = make_host(tmp_path / "host")
-    parts = npu._parts(settings, tmp_path / "work", tmp_path / "leases", host.env, "Ascend")
-    findings = list(parts)
-    assert "its lock" in named(findings, "npu-smi").found
-    assert named(findings, "a driver").state == "ok"
-
-
 def test_locks_that_other_users_do_not_see_are_said(tmp_path):
     folder = tmp_path / "leases"
     folder.mkdir(mode=0o700)
@@ -241,22 +215,6 @@ def test_a_package_with_the_name_of_another_is_found(simulated, monkeypatch):
     findings, _ = simulated("", "cuda")
     found = named(findings, "ONNX Runtime with the CUDA provider")
     assert (found.state, "both are one module" in found.found) == ("lacks", True)
-
-
-@pytest.mark.parametrize(
-    ("options", "can", "code", "words"),
-    [
-        ({}, "yes", 0, "plays Ascend310P3; proves nothing of a device"),
-        ({"target": "cpu"}, "yes", 0, "plays Ascend310P3;"),  # what a run asks for matters not
-        ({"simulate_ascend": True, "simulator": "chip=310"}, "yes", 0, "plays Ascend310;"),
-        ({"simulate_ascend": True, "simulator": "without=atc"}, "no", 4, "has no atc"),
-    ],
-)
-def test_the_simulation_is_tried_and_claims_nothing(look, options, can, code, words):
-    _, answers = look("ascend simulation", **options)
-    answer = answers["simulate-ascend"]
-    assert (answer.can, answer.code, words in answer.because) == (can, code, True)
-    assert answers["rehearsal"].can == "yes"
 
 
 # Looks -------------------------------------------------------------------------------------

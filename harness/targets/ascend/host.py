@@ -21,8 +21,6 @@ from harness.targets.ascend.toolkit import Toolkit, find_toolkit
 LOCK = "npu-smi.lock"  # in the folder of leases
 VISIBLE = "ASCEND_RT_VISIBLE_DEVICES"
 TEMPLATE = "ASCEND_VNPU_SPECS"  # of a container that the vendor's runtime made with a vNPU
-DEVICE_NODES = Path("/dev")
-FIRST_VNPU = 100  # a vNPU's number: 16 times that of its chip, and 100 or more
 
 
 @dataclass(frozen=True)
@@ -97,18 +95,13 @@ class AscendHost:
         return self._last_info
 
     def name(self, soc_version: str, chip: Chip | None) -> str:
-        """Return a device's name: its chip, or that it is a slice of one.
-
-        npu-smi's name tells it; where there is none, the container's variable or device nodes do.
+        """Return a device's name: its chip, or that it is a slice of one, as npu-smi's name or the
+        container's variable tells.
         """
         template = chip.template if chip else ""
-        sliced = bool(template)
-        if not sliced and not self._options.simulate_ascend:
+        if not template and not self._options.simulate_ascend:
             template = self._environment.get(TEMPLATE, "")
-            sliced = bool(template) or (chip is None and _only_vnpus())
-        if not sliced:
-            return soc_version
-        return " ".join(("vNPU", *template.split(), "of an", soc_version))
+        return f"vNPU {template} of an {soc_version}" if template else soc_version
 
     def firmware(self, npu_id: int) -> str:
         """Return a card's firmware version; empty where nothing tells it."""
@@ -125,13 +118,6 @@ def looked_at(
     with scratch.folder("look") as folder:
         place = Place(folder, folder, locks)
         yield AscendHost(options, place, environment, query_s=seconds, wait_s=seconds)
-
-
-def _only_vnpus() -> bool:
-    """Return whether all NPUs that this process may have are vNPUs: `/dev/davinci100`."""
-    names = (path.name.removeprefix("davinci") for path in DEVICE_NODES.glob("davinci[0-9]*"))
-    numbers = [int(name) for name in names if name.isdecimal()]
-    return bool(numbers) and min(numbers) >= FIRST_VNPU
 
 
 def chips_of(info: NpuInfo | None, soc_version: str) -> list[Chip]:

@@ -108,14 +108,8 @@ def only_simulated(toolkit: Toolkit) -> Toolkit:
     """Return the toolkit of a simulated host without what belongs to a real one."""
     root = Path(toolkit.env[VARIABLE]).parent
 
-    def simulated(path: Path | None) -> Path | None:
-        return path if path is not None and path.is_relative_to(root) else None
-
-    return dataclasses.replace(
-        toolkit,
-        npu_smi=simulated(toolkit.npu_smi),
-        atc=simulated(toolkit.atc),
-        aoe=simulated(toolkit.aoe),
-        comparers={},
-        devlib=None,
-    )
+    tools: dict[str, Any] = {}
+    for name in ("npu_smi", "atc", "aoe"):
+        path = getattr(toolkit, name)
+        tools[name] = path if path is not None and path.is_relative_to(root) else None
+    return dataclasses.replace(toolkit, **tools, comparers={}, devlib=None)
