@@ -220,13 +220,6 @@ def test_the_run_need_not_lie_in_the_history(tmp_path):
     assert len(one.before) == 22
 
 
-def test_a_change_of_toolchain_is_named_with_the_decline(tmp_path):
-    nights.write_nights(tmp_path, [600.0 + n % 4 for n in range(20)])
-    runs = nights.write_nights(tmp_path, [560.0, 561.0], first=20, toolchain="CANN 9")
-    (one,) = check(runs[-1], tmp_path)
-    assert "meanwhile 2026-09-21 toolchain: CANN 8.0.RC2 → CANN 9" in one.sentence
-
-
 def test_a_figure_below_the_floor_is_bad_without_any_history(tmp_path):
     (run,) = nights.write_nights(tmp_path, [430.0])
     (one,) = check(run, tmp_path, CATALOG)
@@ -243,13 +236,6 @@ def test_another_chips_figure_is_no_floor(tmp_path):
     (named,) = nights.write_nights(tmp_path / "other", [430.0], chip="ASCEND 310P3")
     (one,) = check(named, tmp_path / "other", CATALOG)
     assert one.state == "low"
-
-
-def test_other_provenances_are_no_history(tmp_path):
-    nights.write_nights(tmp_path, [600.0] * 20, provenance="simulated")
-    cases = [nights.speed(500.0, 20), nights.speed(500.0, 20, batch=4, provenance="simulated")]
-    (one,) = check(nights.write_run(tmp_path, cases, provenance="real"), tmp_path)
-    assert (one.row.batch_size, one.before) == (1, ())
 
 
 def test_an_undecided_figure_is_no_decline(tmp_path):
