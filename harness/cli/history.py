@@ -30,7 +30,8 @@ from harness.pages import formats
 from harness.pages.looks import banners
 from harness.pages.words import spoken
 from harness.records import reader
-from harness.report import exports, write_report
+from harness.report import exports
+from harness.report.render import write_report
 from harness.run.merge import merge as join
 from harness.settings import Settings
 

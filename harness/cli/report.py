@@ -11,7 +11,8 @@ import typer
 from harness.cli.options import say
 from harness.pages.words import spoken
 from harness.records import reader
-from harness.report import exports, write_report
+from harness.report import exports
+from harness.report.render import write_report
 from harness.report.why import annotation, first_screen
 from harness.settings import Settings
 

@@ -172,7 +172,8 @@ def publish(records: RunRecords, language: str = "en") -> RunRecords:
     Its end line is then written again: the last one counts. Never raises for what a report meets.
     """
     from harness.pages.words import spoken
-    from harness.report import exports, write_report
+    from harness.report import exports
+    from harness.report.render import write_report
 
     try:
         with spoken(language):

@@ -282,7 +282,7 @@ class Run(RunProcess):
 
     def summary(self) -> list[str]:
         """Return the finished run in a few lines, and where its report is."""
-        from harness.report import summary_lines
+        from harness.report.terminal import summary_lines
 
         report = self.directory / "report.html"
         ended = [] if self.records is None else summary_lines(self.records)

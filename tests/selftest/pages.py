@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.pages.elements import Node, markup
 from harness.records.reader import RunRecords
-from harness.report import render_html
+from harness.report.render import render_html
 
 NOW = "2026-11-20T07:42:05+00:00"
 _VOID = {"meta", "link", "input", "br", "img", "hr"}

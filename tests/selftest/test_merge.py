@@ -21,7 +21,7 @@ from harness.records.lines import CaseLine, CheckName, RunCheckLine
 from harness.records.observed import ArtifactRef
 from harness.records.reader import RunRecords
 from harness.records.writer import RESULTS
-from harness.report import render_html
+from harness.report.render import render_html
 from harness.run.merge import merge
 from tests.selftest import history_samples as nights
 from tests.selftest import report_samples as samples

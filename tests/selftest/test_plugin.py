@@ -18,7 +18,7 @@ from harness import plugin
 from harness.base.stages import Stage
 from harness.pages.looks import banners
 from harness.records import reader
-from harness.report import write_report
+from harness.report.render import write_report
 from tests.selftest.running import NO_NETWORK, QUICK, ROOT, TINY, last_json, run_python
 
 HEAVY = ("torch", "torchvision", "timm", "onnx", "onnxsim", "onnxruntime")

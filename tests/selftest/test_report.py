@@ -16,9 +16,11 @@ from harness.records.lines import CaseLine
 from harness.records.observed import Attempt, Section, StageTime
 from harness.records.reader import RunRecords
 from harness.records.verdicts import BatchFlip, Edition, FigureName, Reference
-from harness.report import exports, render_html, summary_lines
+from harness.report import exports
 from harness.report.junit import junit_xml
 from harness.report.markdown import summary_markdown
+from harness.report.render import render_html
+from harness.report.terminal import summary_lines
 from harness.report.why import first_screen
 from tests.selftest import report_samples as samples
 from tests.selftest.pages import Tree, page, section

@@ -23,7 +23,7 @@ import pytest
 
 from harness.base.terms import WHOLE_SET
 from harness.history.trend import write_trend
-from harness.report import render_html
+from harness.report.render import render_html
 from tests.selftest import history_samples as nights
 from tests.selftest import report_samples as samples
 from tests.selftest.pages import NOW

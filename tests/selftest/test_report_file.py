@@ -27,7 +27,7 @@ from harness.records import reader
 from harness.records.observed import Section
 from harness.records.reader import RunRecords
 from harness.records.verdicts import FigureName
-from harness.report import render_html, write_report
+from harness.report.render import render_html, write_report
 from tests.selftest import report_samples as samples
 from tests.selftest.pages import NOW, Tree, page, unfolded
 from tests.selftest.running import ROOT
@@ -352,7 +352,8 @@ def test_records_without_a_line_have_no_report(tmp_path: Path, text: str | None)
 def test_rendering_imports_no_framework(tmp_path: Path) -> None:
     samples.write(tmp_path, samples.real_run())
     code = (
-        "import sys, json; from pathlib import Path; from harness.report import write_report;"
+        "import sys, json; from pathlib import Path;"
+        "from harness.report.render import write_report;"
         "from harness.report.exports import write_all;"
         "write_report(Path(sys.argv[1])); write_all(Path(sys.argv[1]));"
         "print(json.dumps(sorted({m.split('.')[0] for m in sys.modules})))"

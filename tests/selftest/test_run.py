@@ -309,7 +309,7 @@ def test_a_run_without_its_report_did_not_end_well(make, monkeypatch, error, kin
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("harness.report.write_report", fail)
+    monkeypatch.setattr("harness.report.render.write_report", fail)
     run = make(lambda case: judged(kind))
     records = run.execute()
     assert records.exit_status == status

@@ -17,8 +17,9 @@ from harness.base.terms import CHECKS, Check, Outcome, Provenance
 from harness.records.lines import CaseLine
 from harness.records.observed import ErrorInfo
 from harness.records.reader import RunRecords
-from harness.report import findings, summary_lines, why
+from harness.report import findings, why
 from harness.report.junit import junit_xml
+from harness.report.terminal import summary_lines
 from harness.report.view import RunView, view
 from harness.report.why import Screen, annotation, first_screen
 from tests.selftest import report_samples as samples

@@ -21,8 +21,9 @@ from harness.pages import looks, words
 from harness.records.lines import CheckName
 from harness.records.reader import RunRecords
 from harness.records.verdicts import FigureName
-from harness.report import findings, render_html
+from harness.report import findings
 from harness.report.markdown import summary_markdown
+from harness.report.render import render_html
 from harness.run.ending import publish
 from tests.selftest import report_samples as samples
 from tests.selftest.pages import Tree, unfolded

@@ -12,7 +12,7 @@ from harness.records import reader, writer
 from harness.records.lines import CaseLine, Line
 from harness.records.observed import ArtifactRef
 from harness.records.writer import RESULTS
-from harness.report import summary_lines
+from harness.report.terminal import summary_lines
 from harness.run import merge
 from tests.selftest import history_samples as nights
 from tests.selftest import report_samples as samples
