@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,13 +43,9 @@ def read_text(path: Path, what: str) -> str:
 
 def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
     """Lines that are not blank, without space around them, with their numbers from 1."""
-    begin, number = 0, 1
-    while begin <= len(text):  # a list of all lines would be three times the text
-        end = text.find("\n", begin)
-        end = len(text) if end < 0 else end
-        if stripped := text[begin:end].strip():
+    for number, line in enumerate(io.StringIO(text), 1):  # a list would be three times the text
+        if stripped := line.strip():
             yield number, stripped
-        begin, number = end + 1, number + 1
 
 
 def parsed_lines(

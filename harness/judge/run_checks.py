@@ -233,14 +233,10 @@ def judge_ratio(
 
     Guide 000 tabulates such ratios at each batch size, and of the best size of each chip. So a run
     of one batch size is held against the figure at that size, and a run of several by the best of
-    them against the best figure; the caller chooses `other`. A size that gave no figure might have
-    been the best: without it the rule may be reached, but is not missed.
-
-    Args:
-        measured: frames a second of one `other.unit` by batch size that was asked for; None where
-            no figure counts.
-        other: None where no comparable figure exists: then nothing is judged.
-        why_none: why not.
+    them against the best figure; the caller chooses `other`, None with `why_none` where no figure
+    is comparable. `measured`: frames a second of one `other.unit` by batch size, None where no
+    figure counts. Such a size might have been the best: without it the rule may be reached, but is
+    not missed.
     """
     allowed = f"at least {rule.at_least:g} times the figure of {rule.to} ({rule.source})"
     if other is None:

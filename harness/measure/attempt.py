@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from harness.base import processes
 from harness.base.errors import DeviceError, HarnessError, LoadError, NoSession
@@ -62,8 +63,7 @@ def measure(case: CasePipeline, prepared: Prepared) -> Verdict:
         return _on_one_device_or_two(case, anew)
 
 
-@dataclass(frozen=True)
-class _Failed:
+class _Failed(NamedTuple):
     """A failure that may be a device's."""
 
     device: Device
@@ -109,7 +109,7 @@ def _on_one_device_or_two(case: CasePipeline, prepared: Prepared) -> Verdict:
             )
         raise
     if not (first.fault.certain or killed):
-        _set_aside(case, first)
+        _set_aside(case, *first)
     return verdict
 
 
@@ -122,19 +122,15 @@ def _failed(case: CasePipeline, error: HarnessError) -> _Failed | None:
     fault = case.bench.target.device_fault(error, case.device)
     if fault is None and (error.signal or error.killed):
         fault = DeviceFault("its process was ended", certain=False)
-    if fault is None:
-        return None
-    failed = _Failed(case.device, fault, error)
-    if fault.certain:
-        _set_aside(case, failed)
-    return failed
+    if fault is not None and fault.certain:
+        _set_aside(case, case.device, fault, error)
+    return None if fault is None else _Failed(case.device, fault, error)
 
 
-def _set_aside(case: CasePipeline, failed: _Failed) -> None:
-    device, error, why = failed.device, failed.error, failed.fault.why
-    case.bench.pool.quarantine(device, f"{why} ({case.case.name})")
-    case.bench.progress.note(f"{device.id} is set aside: {why}")
-    case.observed.attempts.append(Attempt(device.id, error.stage, error.message, why))
+def _set_aside(case: CasePipeline, device: Device, fault: DeviceFault, error: HarnessError) -> None:
+    case.bench.pool.quarantine(device, f"{fault.why} ({case.case.name})")
+    case.bench.progress.note(f"{device.id} is set aside: {fault.why}")
+    case.observed.attempts.append(Attempt(device.id, error.stage, error.message, fault.why))
 
 
 def _another(case: CasePipeline, device: Device) -> bool:

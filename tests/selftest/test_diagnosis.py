@@ -17,10 +17,8 @@ from harness.base.errors import DeviceError, InferError
 from harness.base.stages import Stage
 from harness.catalog.steps import Normalize
 from harness.diagnosis import pairing
-from harness.diagnosis.agreement import agree
 from harness.diagnosis.diagnose import diagnose
 from harness.diagnosis.evidence import Evidence
-from harness.diagnosis.words import About, Findings, Restored, words
 from harness.images.crops import Crops
 from harness.images.feed import Feed
 from harness.measure import accuracy
@@ -212,22 +210,6 @@ def test_what_is_fed_is_named(quick, odd, part, changes, suspect):
         f"The images are not fed as the catalog says, {how}; the catalog's preprocessing "
         "restores agreement with eager PyTorch."
     )
-
-
-@pytest.mark.parametrize("about", About)
-@pytest.mark.parametrize("stage", [None, Stage.EXPORT, Stage.SIMPLIFY, Stage.COMPILE])
-def test_a_suspect_that_is_found_is_named_whichever_stage_departs(stage, about):
-    logits = np.ones((2, 3), np.float32)
-    restored = Restored("labels shifted by one (+1)", "restores the score", about)
-    # Where the input is at fault, the mistake that makes what is fed is named.
-    fed = None if about is About.INPUT else "resized to a square"
-    difference = agree(logits, 2 * logits)
-    findings = Findings(stage=stage, difference=difference, fed=fed, restored=restored)
-    blamed, suspect, summary = words(findings, 8, 3e-2)
-    assert suspect == restored.name
-    assert restored.name in summary
-    if stage is not None and fed is None:  # only an artifact departs
-        assert blamed is stage
 
 
 def test_labels_off_by_one_are_named(prepared, quick, monkeypatch):

@@ -12,11 +12,13 @@ from PIL import Image
 from harness.base.errors import DataError
 from harness.images.dataset import ImageSet, find_image_set
 from harness.images.generated import (
+    CLASSES,
     KINDS,
     VERSION,
     kind_of,
     label_slots,
     make_image,
+    training_images,
     write_set,
 )
 
@@ -93,6 +95,13 @@ def test_the_pixels_of_this_version_never_change() -> None:
     assert (VERSION, digest.hexdigest()[:16]) == (1, "fd187860996aab3b"), (
         "raise VERSION with every change"
     )
+
+
+def test_training_images_are_balanced_and_not_those_of_the_set() -> None:
+    images = list(training_images(1, seed=3))
+    assert Counter(label for _, label in images) == dict.fromkeys(CLASSES, 1)
+    in_set = {make_image(3, index, index % 40, "landscape").tobytes() for index in range(40)}
+    assert not in_set & {image.tobytes() for image, _ in images}
 
 
 def test_a_set_is_never_mixed_with_other_files(tmp_path: Path) -> None:
