@@ -191,12 +191,11 @@ def missing(
         )
     judged = any(case.check == "accuracy" for case in selected)
     if settings.imagenet is None and judged and not building:
-        items.append(
-            Missing(
-                "data set: the ImageNet validation images and val_label.txt",
-                "--imagenet=DIR or $IMAGENET_DIR",
-            )
-        )
+        thing = "data set: the ImageNet validation images and val_label.txt"
+        remedy = "--imagenet=DIR or $IMAGENET_DIR"
+        if settings.model_file is not None:
+            thing, remedy = "data set: a folder of images for each class", "--data=DIR"
+        items.append(Missing(thing, remedy))
     # All but a real run hold a given ONNX file against the weights.
     given = {name for name, _ in settings.onnx if settings.provenance == "real"}
     if settings.checkpoints is None and settings.checkpoint_cache is None:
@@ -213,7 +212,8 @@ def missing(
 
 
 def _wrong_paths(settings: Settings) -> Iterator[tuple[str, Path, str]]:
-    folders = (("imagenet", settings.imagenet), ("checkpoints", settings.checkpoints))
+    data = "imagenet" if settings.model_file is None else "data"
+    folders = ((data, settings.imagenet), ("checkpoints", settings.checkpoints))
     for name, folder in folders:
         if folder is not None and not folder.is_dir():
             yield name, folder, "is not a folder" if folder.exists() else "does not exist"

@@ -253,6 +253,12 @@ def test_what_does_not_fit_ends_before_there_is_a_run(own, started, tmp_path, ki
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.parametrize(("data", "words"), [(None, "--data=DIR"), ("absent", "absent does not")])
+def test_a_data_set_that_is_not_there_is_asked_for_as_it_is_given(own, started, data, words):
+    with pytest.raises(HarnessError, match=words):
+        started(data=data, model_file=own.root / "net.onnx").execute()
+
+
 def test_an_onnx_file_of_one_batch_size_ends_before_there_is_a_run(own, started, tmp_path):
     export(own.network, tmp_path / "fixed.onnx", {})
     run = started(data=own.data, model_file=tmp_path / "fixed.onnx")
