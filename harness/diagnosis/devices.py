@@ -42,10 +42,8 @@ def opened_where_it_ran(
 def elsewhere(
     case: CasePipeline, prepared: Prepared, images: Images, wait_s: float
 ) -> Elsewhere | None:
-    """Run `images` on another device than the case's; None where it has no other.
-
-    Raises:
-        HarnessError: the other one could not be had within `wait_s` seconds, or failed.
+    """Run `images` on another device than the case's; None where it has no other. Raises
+    `HarnessError`: the other one could not be had within `wait_s` seconds, or failed.
     """
     ours = case.device
     if ours is None:
@@ -77,10 +75,7 @@ def diagnose_outputs(case: CasePipeline, prepared: Prepared) -> Diagnosis | None
     device, or the outputs are right.
 
     No device may be leased by the caller. The record of the case does not change but for the
-    stage's time.
-
-    Raises:
-        HarnessError: the other device could not be had, or failed.
+    stage's time. Raises `HarnessError`: the other device could not be had, or failed.
     """
     measured = case.observed.measurement
     outputs = measured.outputs if isinstance(measured, ThroughputMeasurement) else None

@@ -37,10 +37,8 @@ class Pictures:
         self._crops: dict[tuple[object, object], UInt8] = {}
 
     def crops(self, steps: Preprocessing) -> UInt8:
-        """Return `uint8[N, S, S, 3]` of the geometry, decoded anew and not from the store.
-
-        Raises:
-            DataError: an image that cannot be decoded, by name.
+        """Return `uint8[N, S, S, 3]` of the geometry, decoded anew and not from the store. Raises
+        `DataError`: an image that cannot be decoded, by name.
         """
         key = (steps.resize, steps.crop)
         if key not in self._crops:

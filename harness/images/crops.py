@@ -314,10 +314,8 @@ def _decode(
     pool: Executor,
     decoded: Callable[[], None],
 ) -> None:
-    """Decode every image into `file`: the bytes of `digests`, which are in the chunk's key.
-
-    Raises:
-        DataError: names every image of the chunk that cannot be used.
+    """Decode every image into `file`: the bytes of `digests`, which are in the chunk's key. Raises
+    `DataError`: names every image of the chunk that cannot be used.
     """
     size = preprocessing.size
     with NpyWriter(file, (len(paths), size, size, 3), np.uint8) as out:

@@ -103,8 +103,7 @@ class ImageSet:
             whatever order they lie. offset: what is added to a label for its index; the classes
             before it, which `names` have and folders need not have, are no image's.
 
-        Raises:
-            DataError: a class that the network does not have.
+        Raises `DataError`: a class that the network does not have.
         """
         if not self.classes:
             pairs = zip(self.names, self.labels, strict=True)
@@ -146,13 +145,10 @@ class ImageSet:
 def find_image_set(root: Path, labels: Path | None = None) -> ImageSet:
     """Find the labelled images in the folder `root`; `labels` names their label file.
 
-    A list of labels may cover more than the images: a part of ImageNet beside the whole list is
-    a set. Without `labels` the file is looked for beside the images and above them. Images in
-    1000 WNID folders need none.
-
-    Raises:
-        DataError: `root` or a file cannot be read, no layout is recognised, or labels that are
-            absent, malformed, no class, or at odds with the WNID folders.
+    A list of labels may cover more than the images: a part of ImageNet beside the whole list is a
+    set. Without `labels` the file is looked for beside the images and above them. Images in 1000
+    WNID folders need none. Raises `DataError`: `root` or a file cannot be read, no layout is
+    recognised, or labels that are absent, malformed, no class, or at odds with the WNID folders.
     """
     try:
         layout = layouts.find(root)
@@ -181,12 +177,9 @@ def find_image_set(root: Path, labels: Path | None = None) -> ImageSet:
 def check(image_set: ImageSet) -> SetFindings:
     """Check everything about a set's labels that can be wrong in real ImageNet.
 
-    For real sets only: a generated set has the same file names and classes of its own.
-
-    Raises:
-        DataError: images of which the right class is known have another one, some images are
-            named as ImageNet's and others not, or 50,000 images have other names or not 50 of
-            each class among them.
+    For real sets only: a generated set has the same file names and classes of its own. Raises
+    `DataError`: images of which the right class is known have another one, some images are named as
+    ImageNet's and others not, or 50,000 images have other names or not 50 of each class among them.
     """
     counts, known = Counter(image_set.labels), image_set.landmarks
     if not image_set.classes:
@@ -254,10 +247,8 @@ def _composed(name: str) -> str:
 def check_files(image_set: ImageSet) -> None:
     """Refuse files that cannot be images, by their sizes alone: nothing is opened.
 
-    What only decoding can tell (truncated, no image) `preprocess.load_crop` reports by name.
-
-    Raises:
-        DataError: a file is absent, empty, or no regular file.
+    What only decoding can tell (truncated, no image) `preprocess.load_crop` reports by name. Raises
+    `DataError`: a file is absent, empty, or no regular file.
     """
     refused: list[str] = []
     for name, path in zip(image_set.names, image_set.paths, strict=True):

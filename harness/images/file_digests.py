@@ -21,9 +21,7 @@ _KIND, _FILE = Stage.VERIFY, "digests.txt"
 def digests_of(store: Store, files: Sequence[Path]) -> list[str]:
     """Return the digest of each file, in order; hashed anew where a path, a size or a time of
     change is another than when the store was told. A store that cannot be written is only slower.
-
-    Raises:
-        DataError: files that cannot be read, by name.
+    Raises `DataError`: files that cannot be read, by name.
     """
     known = hashlib.sha256(os.fsencode("\n".join(_each(_state, files)))).hexdigest()
     inputs = {"files": known}

@@ -98,10 +98,7 @@ def write_set(root: Path, count: int, seed: int, workers: int = 1) -> None:
     """Write `count` images as `root/val/ILSVRC2012_val_%08d.JPEG` and `root/val_label.txt`.
 
     The label list is written last. `workers` threads share the work; the bytes do not depend on
-    them.
-
-    Raises:
-        DataError: nothing can be written.
+    them. Raises `DataError`: nothing can be written.
     """
     folder = root / FOLDER
     slots = label_slots(count, seed)

@@ -61,11 +61,9 @@ class Labels:
 def of_layout(layout: Layout, stems: Sequence[str], named: Path | None) -> Labels:
     """Find the labels of the images of a layout. `stems`: of its files, in order.
 
-    A label file must agree with WNIDs of folders or file names.
-
-    Raises:
-        DataError: no labels, a file that cannot be used, an image without label, sources that
-            disagree, or folders whose class indices cannot be known.
+    A label file must agree with WNIDs of folders or file names. Raises `DataError`: no labels, a
+    file that cannot be used, an image without label, sources that disagree, or folders whose class
+    indices cannot be known.
     """
     if layout.classes:
         if named:
@@ -135,11 +133,9 @@ def _find(layout: Layout, stems: Sequence[str], places: Sequence[Path]) -> Label
 def read(path: Path, stems: Sequence[str], places: Iterable[Path] = ()) -> Labels:
     """Read a label file of any kind, in which every one of `stems` must have one label.
 
-    places: where a list of the classes may lie, besides near the file.
-
-    Raises:
-        DataError: the file cannot be read, is malformed, has two labels for an image, a label
-            that is no class, or none for one of `stems`.
+    places: where a list of the classes may lie, besides near the file. Raises `DataError`: the file
+    cannot be read, is malformed, has two labels for an image, a label that is no class, or none for
+    one of `stems`.
     """
     here = path.absolute().parent
     places = (here, here / "data", here.parent, *places)

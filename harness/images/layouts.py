@@ -57,11 +57,9 @@ class Layout:
 
 
 def find(root: Path) -> Layout:
-    """Return the one layout of images in `root` or in one of `FOLDERS` below it.
-
-    Raises:
-        DataError: no folder, no layout or more than one, or something wrong in the one there is.
-        OSError: a folder that cannot be read.
+    """Return the one layout of images in `root` or in one of `FOLDERS` below it. Raises
+    `DataError`: no folder, no layout or more than one, or something wrong in the one there is;
+    `OSError`: a folder that cannot be read.
     """
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"

@@ -107,10 +107,8 @@ def crop(image: Image.Image, pre: Preprocessing) -> UInt8:
 def load_crop(path: Path, pre: Preprocessing, sha256: str = "") -> UInt8:
     """Crop an image file to `uint8[S, S, 3]`, RGB. What the file calls itself is ignored.
 
-    sha256: what is known of the file, in hex: the bytes that are decoded must be these.
-
-    Raises:
-        DataError: names the file that cannot be used, or is no longer what `sha256` says.
+    sha256: what is known of the file, in hex: the bytes that are decoded must be these. Raises
+    `DataError`: names the file that cannot be used, or is no longer what `sha256` says.
     """
     try:
         data = _bytes(path)

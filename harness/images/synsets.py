@@ -44,10 +44,8 @@ def indices(wnids: Iterable[str]) -> dict[str, int]:
 
 def read_list(path: Path) -> tuple[str, ...]:
     """Return the 1000 WNIDs of a text file, by the number after each or in the order of lines.
-
-    Raises:
-        DataError: the file cannot be read, a line is no WNID, or they are not 1000 different
-            ones, numbered 1..1000 or not at all.
+    Raises `DataError`: the file cannot be read, a line is no WNID, or they are not 1000 different
+    ones, numbered 1..1000 or not at all.
     """
     remedy = "each line is a WNID, or a WNID, its number and its name: `n02119789 1 kit_fox`"
     lines = parsed_lines(path, read_text(path, "list of classes"), _LINE, remedy)
@@ -86,10 +84,8 @@ def read_meta(path: Path) -> tuple[str, ...]:
 def devkit_order(places: Iterable[Path], wanted_by: Path) -> tuple[str, ...]:
     """Return the WNIDs in the order of ILSVRC2012_ID, from the first list that is not just sorted.
 
-    wanted_by: the file whose numbers are to be read, for messages.
-
-    Raises:
-        DataError: nothing in `places` gives that order, or a list cannot be used.
+    wanted_by: the file whose numbers are to be read, for messages. Raises `DataError`: nothing in
+    `places` gives that order, or a list cannot be used.
     """
     only_sorted = ""
     for path, wnids in class_lists(places):
@@ -108,10 +104,8 @@ def devkit_order(places: Iterable[Path], wanted_by: Path) -> tuple[str, ...]:
 
 
 def class_lists(places: Iterable[Path]) -> Iterator[tuple[Path, tuple[str, ...]]]:
-    """Lists of the 1000 WNIDs in `places`, each read when it is asked for; text comes first.
-
-    Raises:
-        DataError: as `read_list`, `read_meta`.
+    """Lists of the 1000 WNIDs in `places`, each read when it is asked for; text comes first. Raises
+    `DataError`: as `read_list`, `read_meta`.
     """
     places = tuple(places)
     for names, read in ((LISTS, read_list), ((META,), read_meta)):

@@ -16,10 +16,8 @@ LARGEST = 32 << 20  # bytes: a million images; what is made of a line is ten tim
 def read_text(path: Path, what: str) -> str:
     """Read a file in UTF-8; a byte order mark is dropped, line ends become `\\n`.
 
-    what: what the file is, for messages: "label file".
-
-    Raises:
-        DataError: no file, not readable, too large, or not text.
+    what: what the file is, for messages: "label file". Raises `DataError`: no file, not readable,
+    too large, or not text.
     """
     try:
         if not path.is_file():  # a pipe would be waited for for ever

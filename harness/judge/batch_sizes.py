@@ -46,14 +46,11 @@ def judge_batch_sizes(passes: Mapping[int, BatchPass], *, note: str = "") -> Ver
     """Judge passes of one (model, target) by batch size: top-1 differs by at most 0.1 point.
 
     On the whole set the difference is one of counts and needs no interval. On a part of it one
-    image may be more than the tolerance; there each two sizes have an interval (Tango 1998,
-    99.9 %): FAIL when one lies wholly outside the tolerance, PASS when all lie inside, and
-    RECORDED otherwise, since next to no part is large enough to know so small a difference. A
-    rehearsed or simulated set is the whole set; images that are within rounding of another
-    prediction are left out of its difference.
-
-    Raises:
-        ProvenanceError: passes of several provenances.
+    image may be more than the tolerance; there each two sizes have an interval (Tango 1998, 99.9
+    %): FAIL when one lies wholly outside the tolerance, PASS when all lie inside, and RECORDED
+    otherwise, since next to no part is large enough to know so small a difference. A rehearsed or
+    simulated set is the whole set; images that are within rounding of another prediction are left
+    out of its difference. Raises `ProvenanceError`: passes of several provenances.
     """
     provenance, (first, *others) = _provenance(passes), sorted(passes)
     if not others:

@@ -98,12 +98,10 @@ def _batch_sizes(records: RunRecords) -> Iterator[RunCheckLine]:
 def compare_batch_sizes(directory: Path, cases: Sequence[CaseLine]) -> Verdict | None:
     """Judge the accuracy cases of one model on one target, by the predictions in a run's directory.
 
-    None where they left none: there is nothing to judge, and the cases themselves say why. What
-    the catalog declares to fail is left out, and named: a known failure fails no run.
-
-    Raises:
-        RecordError: predictions that the records name cannot be read.
-        ProvenanceError: the cases have several provenances.
+    None where they left none: there is nothing to judge, and the cases themselves say why. What the
+    catalog declares to fail is left out, and named: a known failure fails no run. Raises
+    `RecordError`: predictions that the records name cannot be read; `ProvenanceError`: the cases
+    have several provenances.
     """
     known = {case.batch_size for case in cases if case.outcome == "known_failure"}
     passes = {}

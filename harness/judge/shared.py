@@ -18,10 +18,8 @@ Decision = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 
 
 def require(provenance: Provenance, what: str, *wanted: Provenance) -> None:
-    """Refuse to judge a measurement against a reference of another provenance.
-
-    Raises:
-        ProvenanceError: `provenance` is none of those wanted.
+    """Refuse to judge a measurement against a reference of another provenance. Raises
+    `ProvenanceError`: `provenance` is none of those wanted.
     """
     if provenance not in wanted:
         raise ProvenanceError(

@@ -39,14 +39,12 @@ from harness.targets.protocol import Device, DeviceFault
 def measure(case: CasePipeline, prepared: Prepared) -> Verdict:
     """Measure and judge the case's check on one device, or on a second one.
 
-    A device is set aside at once only where it certainly failed itself. Where a model can cause
-    the same (it hangs, it ends its stream with an error), the device is used again, unless
-    another one then does what it did not: one bad model must not take every device from a run.
-    A compiled model that does not load is compiled anew, once in a run: its tool may have failed
-    without a word. Not where a case before has opened it: both must have run one file.
-
-    Raises:
-        HarnessError: it could not be measured; of a stage, or of the device.
+    A device is set aside at once only where it certainly failed itself. Where a model can cause the
+    same (it hangs, it ends its stream with an error), the device is used again, unless another one
+    then does what it did not: one bad model must not take every device from a run. A compiled model
+    that does not load is compiled anew, once in a run: its tool may have failed without a word. Not
+    where a case before has opened it: both must have run one file. Raises `HarnessError`: it could
+    not be measured; of a stage, or of the device.
     """
     with case.all_unusable() if prepared.feed is not None else contextlib.nullcontext():
         try:

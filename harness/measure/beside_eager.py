@@ -49,10 +49,8 @@ def measure(
     """Time a session and eager PyTorch in turns; returns the summary and all samples.
 
     Turns stop when the ratio is as precise as was asked for, whatever it is, or `budget_s` ends.
-    `progress` gets the number of turns and the half-width reached.
-
-    Raises:
-        InferError: a session failed, or gave no CPU times.
+    `progress` gets the number of turns and the half-width reached. Raises `InferError`: a session
+    failed, or gave no CPU times.
     """
     begin = clock()
     ours, other = _Side(session), _Side(eager)

@@ -19,10 +19,8 @@ from harness.targets.protocol import Device, Session, TensorSpec
 def leased(
     case: CasePipeline, without: Collection[str] = (), *, timeout_s: float = TIMEOUT_S
 ) -> Iterator[Device]:
-    """Lease a device for the case's check. Everything must have been built before.
-
-    Raises:
-        DeviceError: none is usable, or none became free within `timeout_s` seconds.
+    """Lease a device for the case's check. Everything must have been built before. Raises
+    `DeviceError`: none is usable, or none became free within `timeout_s` seconds.
     """
     bench = case.bench
     with contextlib.ExitStack() as stack:
@@ -54,10 +52,8 @@ def leased(
 
 @contextlib.contextmanager
 def loaded(case: CasePipeline, prepared: Prepared, device: Device) -> Iterator[Session]:
-    """Open the compiled model on the leased device.
-
-    Raises:
-        LoadError: the runtime does not take the file, or it is another model's.
+    """Open the compiled model on the leased device. Raises `LoadError`: the runtime does not take
+    the file, or it is another model's.
     """
     target, model, batch_size = case.bench.target, case.model, case.case.batch_size
     with contextlib.ExitStack() as stack:

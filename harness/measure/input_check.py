@@ -30,10 +30,8 @@ class InputCheck:
         self._other: list[str] = []
 
     def look(self, names: tuple[str, ...], batch: Images) -> None:
-        """Compare the rows of a batch in the input's form that are of chosen images.
-
-        Raises:
-            DataError: the image cannot be decoded any more, by name.
+        """Compare the rows of a batch in the input's form that are of chosen images. Raises
+        `DataError`: the image cannot be decoded any more, by name.
         """
         for name, row in zip(names, batch, strict=False):  # rows past the names are padding
             path = self._paths.pop(name, None)

@@ -124,10 +124,8 @@ def measure(
     Rounds stop when the mean is as precise as was asked for and has settled: halves of the rounds
     that differ by more than the precision are a sign of a device that slows down. Neither looks at
     the figure's reference. They do not stop before `ready()` says that enough was seen of the
-    device. `progress` gets the number of rounds and the half-width reached.
-
-    Raises:
-        InferError: the session failed, or gave what cannot be times of its executions.
+    device. `progress` gets the number of rounds and the half-width reached. Raises `InferError`:
+    the session failed, or gave what cannot be times of its executions.
     """
     begin = clock()
     trial = times_of(session, 1, plan.warmup).ms
