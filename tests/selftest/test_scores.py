@@ -12,34 +12,10 @@ from hypothesis import strategies as st
 
 from harness.measure import accuracy
 from harness.records.measurements import NO_CLASS, ProblemCode
-from harness.stages import inference
 from harness.stages.inference import Predictions
 from tests.selftest import fakes
-from tests.selftest.fakes import FakeSession, predictions
+from tests.selftest.fakes import predictions
 from tests.selftest.image_folders import image_set
-
-
-class FakeBatch:
-    """A batch of the numbers `start, start + 1, ...`, one image a row."""
-
-    def __init__(self, start, names):
-        self.start, self.names = start, names
-
-    def fill(self, out):
-        out[:] = 0
-        for row in range(len(self.names)):
-            out[row] = self.start + row
-
-
-def batches(count, size=4):
-    names = image_set(range(count)).names
-    return [FakeBatch(i, names[i : i + size]) for i in range(0, count, size)]
-
-
-def echo(batch):
-    logits = np.zeros((len(batch), 10), np.float32)
-    logits[np.arange(len(batch)), batch[:, 0, 0, 0].astype(int) % 10] = 1.0
-    return logits
 
 
 def tally(predicted, images, offset=0):
@@ -61,24 +37,6 @@ def compare(predicted, reference, images, bound=3e-2):
 def rows_of(path):
     with path.open(newline="") as stream:
         return list(csv.DictReader(stream))
-
-
-# A pass through a session ------------------------------------------------------------------
-
-
-def test_outputs_are_joined_to_names_and_padding_is_cut_off():
-    names: list[str] = []
-    first: list[int] = []
-    done: list[int] = []
-
-    def take(these, logits):
-        names.extend(these)
-        first.extend(inference.best(logits, 1)[:, 0].tolist())
-
-    count = inference.infer(FakeSession(echo), batches(10), take, progress=done.append)
-    assert tuple(names) == image_set(range(10)).names
-    assert first == list(range(10))
-    assert (count, done) == (10, [4, 8, 10])
 
 
 # Scores ------------------------------------------------------------------------------------

@@ -72,15 +72,6 @@ def test_rounds_stop_at_the_precision_asked_for_or_with_the_budget():
     assert not measure(FakeSession(lambda b: b, times=wild), budget_s=0.05, round_s=0.001).precise
 
 
-def test_warm_up_is_not_in_the_mean():
-    times = itertools.chain([1000.0, 1000.0], itertools.repeat(5.0))
-    session = FakeSession(lambda b: b, times=times)
-    measured = measure(session)
-    assert measured.timing.mean_ms == 5.0
-    assert session.warmups[0] == 2
-    assert set(session.warmups[1:]) == {0}
-
-
 # The output check --------------------------------------------------------------------------
 
 
@@ -151,24 +142,6 @@ def clocked(session, **changes):
 def test_what_cannot_be_times_of_executions_is_an_error(reports, words):
     with pytest.raises(InferError, match=words):
         clocked(Clocked(itertools.repeat(5.0), reports))
-
-
-@pytest.mark.parametrize(
-    ("factor", "check", "strange"),
-    [
-        (1.0, "near", False),
-        (1000.0, "at-most", True),  # microseconds
-        (1000.0, "near", True),
-        (0.001, "at-most", True),
-        (0.001, "near", True),  # seconds
-        (1000.0, "off", False),
-    ],
-)
-def test_a_timer_of_another_unit_does_not_fit_the_clock(factor, check, strange):
-    session = Clocked(itertools.repeat(5.0), lambda mean, loops: [mean * factor] * loops)
-    # Enough executions a round, whatever the session says of one.
-    measured = clocked(session, wall_check=check, round_s=0.1 * max(1.0, factor))
-    assert [one.code for one in measured.problems] == [ProblemCode.STRANGE_TIMES] * strange
 
 
 # When rounds stop --------------------------------------------------------------------------
