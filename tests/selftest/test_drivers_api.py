@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from harness.base.errors import NoSession
 from harness.targets.ascend import api_backend, drivers
 from harness.targets.ascend.api_backend import ApiError, ApiModel
 from harness.targets.ascend.options import DRIVERS, AscendOptions
@@ -227,6 +228,14 @@ def test_an_import_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     reasons = available(tools, tmp_path)
     for name in ("api", "cli"):
         assert re.search(IMPORTS[code], reasons[name]), reasons[name]
+
+
+def test_an_import_that_somebody_killed_says_nothing_of_what_is_there(tmp_path: Path) -> None:
+    tools = toolkit(tmp_path / "host")
+    (tmp_path / "host" / "site" / "aclruntime.py").write_text("import os; os.kill(os.getpid(), 9)")
+    with pytest.raises(NoSession) as killed:
+        available(tools, tmp_path)
+    assert killed.value.killed
 
 
 def test_no_interpreter(tmp_path: Path) -> None:

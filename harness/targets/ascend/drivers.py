@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.base import processes
-from harness.base.errors import NoSession
+from harness.base.errors import FROM_OUTSIDE, NoSession
 from harness.targets import sessions
 from harness.targets.ascend import simulation
 from harness.targets.ascend.api_backend import PROBE_MARK
@@ -100,7 +100,9 @@ class Probe:
 
 
 def probe(toolkit: Toolkit, *, log: Path) -> Probe:
-    """Look into the toolkit's interpreter, in a child: what it imports may crash or hang."""
+    """Look into the toolkit's interpreter, in a child: what it imports may crash or hang. Raises
+    `NoSession`: somebody killed it, which says nothing of what is there.
+    """
     done = processes.run(
         [toolkit.python, str(BACKEND)], deadline_s=PROBE_S, log=log, env=toolkit.env
     )
@@ -110,6 +112,9 @@ def probe(toolkit: Toolkit, *, log: Path) -> Probe:
         return Probe(**json.loads(answers[-1][len(PROBE_MARK) :]))
     last = done.tail(lines=1).strip()
     why = f"looking for ais_bench, {toolkit.python}: {done.describe()}" + f" ({last})" * bool(last)
+    ended_by = processes.signal_of(done.returncode)
+    if ended_by in FROM_OUTSIDE and not done.timed_out:
+        raise NoSession(why, signal=ended_by)
     return Probe(why, why)
 
 
