@@ -116,8 +116,8 @@ def merge(
     for note in joined.run.notes if joined.run is not None else ():
         say(note, err=True)
     with spoken(settings.lang):
-        write_report(output)
-        exports.write_all(output)
+        write_report(joined)
+        exports.write_all(joined)
     counts = _counts(joined.counts()) or "no case"
     say(f"{output}: {counts}; exit code {joined.exit_status}")
 

@@ -23,8 +23,9 @@ def report(settings: Settings, *, runs: RunList) -> None:
     """Render report.html again from the records of a run."""
     with spoken(settings.lang):
         for run in runs:
-            say(str(write_report(run)))
-            exports.write_all(run)
+            records = reader.read(run)
+            say(str(write_report(records)))
+            exports.write_all(records)
 
 
 def why(

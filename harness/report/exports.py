@@ -20,7 +20,6 @@ from harness.base import files
 from harness.base.errors import RecordError
 from harness.pages import formats
 from harness.pages.words import spoken
-from harness.records import reader
 from harness.records.reader import RunRecords
 from harness.report import headline
 from harness.report.cases import CaseView
@@ -134,13 +133,12 @@ def results_csv(records: RunRecords) -> str:
     return stream.getvalue()
 
 
-def write_all(run_dir: Path) -> list[Path]:
+def write_all(records: RunRecords) -> list[Path]:
     """Write the summaries, `results.csv`, `junit.xml` and `metrics.prom` of a run; their paths.
 
     Raises:
-        RecordError: there are no records, or a file cannot be written.
+        RecordError: a file cannot be written.
     """
-    records = reader.read(run_dir)
     with spoken("en"):  # what programs read
         texts = {
             "summary.json": summary_json(records),

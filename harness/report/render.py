@@ -18,7 +18,7 @@ from harness.base import files
 from harness.base.errors import RecordError
 from harness.pages import formats, html
 from harness.pages.elements import Node, packed
-from harness.records import reader, writer
+from harness.records import writer
 from harness.records.reader import RunRecords
 from harness.report import details
 from harness.report.view import RunView, view
@@ -62,14 +62,12 @@ def _nodes(page: RunView) -> dict[str, Node]:
     }
 
 
-def write_report(run_dir: Path) -> Path:
-    """Render `run_dir/report.html` from the run's records and return its path.
+def write_report(records: RunRecords) -> Path:
+    """Render `report.html` beside a run's records and return its path.
 
     Raises:
-        RecordError: there are no records, no line of them can be read, or the file cannot be
-            written.
+        RecordError: no line of the records can be read, or the file cannot be written.
     """
-    records = reader.read(run_dir)
     if not any((records.run, records.plan, records.cases, records.checks, records.end)):
         raise RecordError(
             f"{records.directory / writer.RESULTS} holds no line of a run's records",

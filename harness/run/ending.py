@@ -177,8 +177,8 @@ def publish(records: RunRecords, language: str = "en") -> RunRecords:
 
     try:
         with spoken(language):
-            write_report(records.directory)
-            exports.write_all(records.directory)
+            write_report(records)
+            exports.write_all(records)
     except Exception as error:
         sys.stderr.write(f"\nno report: {_told(error)}\n")
         trouble = isinstance(error, HarnessError) or of_machine(error)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from harness.base.errors import RecordError
 from harness.base.stages import Stage
 from harness.base.terms import OUTCOMES
+from harness.records import reader
 from harness.records.observed import ErrorInfo
 from harness.records.reader import RunRecords
 from harness.report import exports
@@ -67,12 +68,12 @@ def test_every_planned_case_is_in_all_of_them() -> None:
 
 def test_the_files_of_a_run(tmp_path: Path) -> None:
     run = samples.write(tmp_path / "run", samples.real_run())
-    paths = exports.write_all(run)
+    paths = exports.write_all(reader.read(run))
     names = ["summary.json", "results.csv", "junit.xml", "metrics.prom", "summary.md"]
     assert [path.name for path in paths] == names
     assert {path.name for path in run.glob("[!.]*")} == {"results.jsonl", *names}
     with pytest.raises(RecordError):
-        exports.write_all(tmp_path / "none")
+        exports.write_all(reader.read(tmp_path / "none"))
 
 
 LINE = re.compile(r'npu_acceptance_(\w+)\{((?:\w+="(?:[^"\\\n]|\\[\\n"])*",?)*)\} (\S+)')

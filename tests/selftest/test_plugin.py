@@ -276,7 +276,7 @@ def test_a_run_that_is_killed_is_incomplete_and_can_be_rendered(run_pytest, buil
     assert done.code == -9
     assert done.records().end is None
     assert done.records().counts()["not_run"] == 1
-    write_report(done.run_dir)
+    write_report(reader.read(done.run_dir))
     assert "tiny-bs4-cpu" in (done.run_dir / "report.html").read_text()
 
 

@@ -19,7 +19,15 @@ import pytest
 from harness.base.errors import RecordError
 from harness.base.stages import Stage
 from harness.base.terms import CHECKS, OUTCOMES, Outcome
-from harness.records.lines import CaseLine, EndLine, Line, PlanLine, RunCheckLine, RunLine
+from harness.records.lines import (
+    CaseLine,
+    EndLine,
+    Line,
+    PlanLine,
+    ResumeLine,
+    RunCheckLine,
+    RunLine,
+)
 from harness.records.measurements import (
     FLIPS_KEPT,
     AccuracyMeasurement,
@@ -324,6 +332,12 @@ def test_which_line_counts_where_several_say_the_same(tmp_path: Path) -> None:
     outcomes = [(case.batch_size, case.outcome) for case in records.cases]
     assert outcomes == [(1, "crashed"), (2, "passed")]
     assert records.exit_status == 1
+    # A run that goes on: what is run again, the checks over it and the end no longer count.
+    append(tmp_path, samples.batch_check())
+    append(tmp_path, ResumeLine(run="r", started="now", nodeids=(a_case(1).nodeid,)))
+    resumed = read(tmp_path)
+    assert [case.batch_size for case in resumed.cases] == [2]
+    assert (resumed.checks, resumed.end) == ((), None)
 
 
 # Sums -------------------------------------------------------------------------------------

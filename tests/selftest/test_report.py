@@ -368,7 +368,7 @@ SHOWN: dict[str, tuple[RunRecords, tuple[str, ...]]] = {
     ),
     "error": (
         samples.run_records([samples.case(outcome="error")]),
-        ("CompileError in stage compile",),
+        ("CompileError in stage compile", "no kernel What to do: compare the operator set"),
     ),
     "a build that was killed once": (
         samples.run_records(

@@ -324,7 +324,7 @@ def test_odd_numbers_give_a_page() -> None:
 def test_a_report_is_written_from_the_records_in_one_step(tmp_path: Path) -> None:
     samples.write(tmp_path, samples.all_outcomes())
     (tmp_path / "report.html").write_text("old", encoding="utf-8")
-    path = write_report(tmp_path)
+    path = write_report(reader.read(tmp_path))
     assert path == tmp_path / "report.html"
     assert sorted(p.name for p in tmp_path.glob("[!.]*")) == ["report.html", "results.jsonl"]
     written = path.read_text(encoding="utf-8")
@@ -333,7 +333,7 @@ def test_a_report_is_written_from_the_records_in_one_step(tmp_path: Path) -> Non
     path.unlink()
     path.mkdir()
     with pytest.raises(RecordError, match="cannot write") as caught:
-        write_report(tmp_path)
+        write_report(reader.read(tmp_path))
     assert caught.value.remedy
     assert list(tmp_path.glob(".report*")) == []  # nothing half written is left
 
@@ -344,7 +344,7 @@ def test_records_without_a_line_have_no_report(tmp_path: Path, text: str | None)
         (tmp_path / "results.jsonl").write_text(text, encoding="utf-8")
     said = "no records of a run" if text is None else "holds no line"
     with pytest.raises(RecordError, match=said) as caught:
-        write_report(tmp_path)
+        write_report(reader.read(tmp_path))
     assert caught.value.remedy
     assert not (tmp_path / "report.html").exists()
 
@@ -354,8 +354,8 @@ def test_rendering_imports_no_framework(tmp_path: Path) -> None:
     code = (
         "import sys, json; from pathlib import Path;"
         "from harness.report.render import write_report;"
-        "from harness.report.exports import write_all;"
-        "write_report(Path(sys.argv[1])); write_all(Path(sys.argv[1]));"
+        "from harness.report.exports import write_all; from harness.records.reader import read;"
+        "records = read(Path(sys.argv[1])); write_report(records); write_all(records);"
         "print(json.dumps(sorted({m.split('.')[0] for m in sys.modules})))"
     )
     done = subprocess.run(

@@ -322,7 +322,7 @@ def test_a_notice_has_code_summary_and_first_screen(night, played, notice, tmp_p
     command, told = notice
     worse = samples.run_records([samples.case("a", 1, outcome="failed")], exit_status=1)
     python = played(worse, 'echo "seen: ${NIGHTLY_NOTIFY-none}" && exit 1')
-    exports.write_all(tmp_path / "kept")
+    exports.write_all(reader.read(tmp_path / "kept"))
     done = night(
         NIGHTLY_NOTIFY=command, NIGHTLY_PYTHON=python, environment={"GITHUB_ACTIONS": "true"}
     )
