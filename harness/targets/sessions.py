@@ -8,6 +8,7 @@ the worker's process group is killed, and whatever happened to it becomes one `I
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import functools
 import sys
@@ -115,7 +116,45 @@ def _ended_by_failure(worker: Worker, name: str) -> Iterator[None]:
         raise
 
 
-class WorkerSession:
+class OneStream(abc.ABC):
+    """What a session has that serves one stream at a time: a new stream ends the older."""
+
+    name: str
+    inputs: Sequence[TensorSpec]
+    _stream = 0  # number of the stream that may go on
+    _closed = False
+
+    @abc.abstractmethod
+    def stream_into(self, fillers: Iterable[Filler]) -> Iterator[Float32]: ...
+
+    def stream(self, batches: Iterable[Images]) -> Iterator[Float32]:
+        """See `protocol.Session.stream`; each batch is copied into the session's input."""
+        return self.stream_into(functools.partial(self._copy, batch) for batch in batches)
+
+    def _copy(self, batch: Images, view: Images) -> None:
+        spec = self.inputs[0]
+        if batch.shape != spec.shape or batch.dtype != spec.dtype:
+            raise InferError(
+                f"{self.name}: a batch of {batch.dtype}{list(batch.shape)} for the input "
+                f"{spec.name!r}, which is {spec.dtype}{list(spec.shape)}",
+                remedy="fill the last batch up to the model's batch size",
+            )
+        np.copyto(view, batch)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InferError(f"the session of {self.name} is closed", remedy="open the model again")
+
+    def _check_stream(self, stream: int) -> None:
+        self._check_open()
+        if self._stream != stream:
+            raise InferError(
+                f"{self.name}: the session was used for something else before this stream's end",
+                remedy="read one stream to its end, or open a session for each",
+            )
+
+
+class WorkerSession(OneStream):
     """A `protocol.Session` in a device worker; made by `open_session`.
 
     After a failure of the worker the session is closed and every further use raises `InferError`.
@@ -143,13 +182,6 @@ class WorkerSession:
         self.after = contextlib.ExitStack()  # is closed with the session
         self._deadline_s = deadline_run_s
         self._submitted: deque[tuple[int, int]] = deque()  # (request, slot), oldest first
-        self._stream = 0  # number of the stream that may collect
-
-    def stream(self, batches: Iterable[Images]) -> Iterator[Float32]:
-        """See `protocol.Session.stream`; each batch is copied into the next free slot."""
-        return self.stream_into(
-            functools.partial(copy_batch, self.name, self.inputs[0], batch) for batch in batches
-        )
 
     def stream_into(self, fillers: Iterable[Filler]) -> Iterator[Float32]:
         """Like `stream`; each filler writes a batch into the slot, which has the input's form.
@@ -223,25 +255,17 @@ class WorkerSession:
             give_up(worker, trouble.as_error(InferError, self.name, worker), trouble)
 
     def _alive(self) -> Worker:
-        if self._worker is None:
-            raise InferError(f"the session of {self.name} is closed", remedy="open the model again")
+        self._check_open()
+        assert self._worker is not None
         return self._worker
 
     def _let_go(self) -> Worker:
         """Close for good: the views go, too, since slots can be hundreds of megabytes."""
         worker = self._alive()
-        self._worker = None
+        self._worker, self._closed = None, True
         self._submitted.clear()
         self.slots = self._results = ()
         return worker
-
-    def _check_stream(self, stream: int) -> None:
-        self._alive()
-        if self._stream != stream:
-            raise InferError(
-                f"{self.name}: the session was used for something else before this stream's end",
-                remedy="read one stream to its end, or open a session for each",
-            )
 
     def _begin(self) -> int:
         """Wait for what a stream that was given up has left in flight; the new one's number."""
@@ -249,17 +273,6 @@ class WorkerSession:
             self._collect()
         self._stream += 1
         return self._stream
-
-
-def copy_batch(name: str, spec: TensorSpec, batch: Images, view: Images) -> None:
-    """Copy a batch into a session's input. Raises `InferError` for another shape or dtype."""
-    if batch.shape != spec.shape or batch.dtype != spec.dtype:
-        raise InferError(
-            f"{name}: a batch of {batch.dtype}{list(batch.shape)} for the input {spec.name!r}, "
-            f"which is {spec.dtype}{list(spec.shape)}",
-            remedy="fill the last batch up to the model's batch size",
-        )
-    np.copyto(view, batch)
 
 
 def _runtime(info: Mapping[str, Any]) -> Runtime:

@@ -21,7 +21,7 @@ from harness.settings import resolve
 from harness.targets import registry
 from harness.targets.ascend import host, operators, provider, target, toolkit
 from harness.targets.ascend import npu_smi as queries
-from harness.targets.ascend.chips import CHIPS, KINDS
+from harness.targets.ascend.chips import CHIPS, KINDS, age
 from harness.targets.ascend.host import LOCK, VISIBLE, Place
 from harness.targets.ascend.npu_smi import NpuSmi
 from harness.targets.ascend.options import AscendOptions
@@ -91,6 +91,17 @@ def test_each_target_is_found_on_a_host_that_has_it(tmp_path, name):
     onnx = write_onnx(tmp_path / "tiny.onnx")
     assert real.compile(onnx).code == 0
     assert one.look(devices[0], "before", 0.0, None).busy == "no"
+
+
+@pytest.mark.parametrize(
+    ("compiled", "running", "periods"),
+    [
+        *[("7.0.0", "8.3.RC1", 4), ("7.0.0", "8.5.0", 5), ("8.1.RC1", "9.1.0", 5)],
+        *[("9.1.0", "9.0.0", -1), ("9.1.RC1", "9.1.0", 0), ("", "9.1.0", None)],
+    ],
+)
+def test_how_old_a_compiled_model_is(compiled, running, periods):
+    assert age(compiled, running) == periods
 
 
 def test_the_identity_names_what_an_artifact_depends_on(tmp_path):

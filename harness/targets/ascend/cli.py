@@ -13,7 +13,6 @@ the disk. Names of files have one dot: ais_bench cuts a name at its first.
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import os
 import re
@@ -41,7 +40,7 @@ from harness.targets.ascend.workspace import (
     write_file,
 )
 from harness.targets.protocol import Filler, Float32, Images, SessionInfo, TensorSpec, Times
-from harness.targets.sessions import copy_batch
+from harness.targets.sessions import OneStream
 
 CHUNK_BYTES = 1 << 30  # inputs of one call of the tool, which loads the model anew each time
 DISK_PART = 0.25  # of what is free: two chunks, their outputs, and others who write meanwhile
@@ -69,7 +68,7 @@ class Chunk:
     stems: tuple[str, ...]
 
 
-class AisBench:
+class AisBench(OneStream):
     """A `protocol.Session` on the tool.
 
     Every call of the tool loads the model anew, in a new folder: an output that lies there is this
@@ -90,8 +89,6 @@ class AisBench:
         self.deadline_s = opening.deadline_open_s + opening.deadline_run_s
         self._running: processes.Running | None = None
         self._written = 0  # files ever, for names that never come again
-        self._stream = 0
-        self._closed = False
         self._command = drivers.tool_command(toolkit.python)
         self._flags = self._read_flags()
         takes_warmup = bool(self._flag("warmup_count"))
@@ -121,12 +118,6 @@ class AisBench:
             workspace.clear()
             undo.pop_all()
         return session
-
-    def stream(self, batches: Iterable[Images]) -> Iterator[Float32]:
-        """See `protocol.Session.stream`."""
-        return self.stream_into(
-            functools.partial(copy_batch, self.name, self.inputs[0], batch) for batch in batches
-        )
 
     def stream_into(self, fillers: Iterable[Filler]) -> Iterator[Float32]:
         """See `protocol.Session.stream_into`. Results come a chunk at a time; a new stream ends an
@@ -362,18 +353,6 @@ class AisBench:
         self.workspace.clear()
         if not dead:
             raise undead(self.what)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise InferError(f"the session of {self.name} is closed", remedy="open the model again")
-
-    def _check_stream(self, stream: int) -> None:
-        self._check_open()
-        if self._stream != stream:
-            raise InferError(
-                f"{self.name}: the session was used for something else before this stream's end",
-                remedy="read one stream to its end, or open a session for each",
-            )
 
 
 def check_files(what: str, folder: Path, names: Sequence[str], size: int, *, log: str) -> None:
