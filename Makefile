@@ -2,6 +2,7 @@
 # make env        only the environment that both use, .venv
 # make env-run    the small environment of a host that only runs compiled models: no PyTorch
 # make test       the harness's own tests, two at a time
+# make fanout-test  a real Ray cluster on this machine, of which a node is killed
 # make faults     kills, crowds, full disks and damage at random, a few tries of each
 # make lint       ruff, mypy, and which room may import which
 # TORCH=cpu       with any of them: take PyTorch's CPU wheels, from PyTorch's own index
@@ -27,7 +28,7 @@ else
 $(error TORCH=$(TORCH) is not known: leave it out, or TORCH=cpu)
 endif
 
-.PHONY: accept env env-run test faults lint format clean
+.PHONY: accept env env-run test fanout-test faults lint format clean
 
 accept: $(VENV)/installed
 	$(BIN)/python -m pytest --rehearsal -n 2 $(ARGS)
@@ -38,6 +39,10 @@ env-run: $(VENV)/installed-run
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest tests/selftest -n 2 --dist=worksteal $(ARGS)
+
+fanout-test: $(VENV)/installed
+	$(PIP) -r requirements/ray.txt
+	$(BIN)/python -m pytest tests/selftest/test_fanout.py -n 0 $(ARGS)
 
 faults: $(VENV)/installed
 	$(BIN)/python -m pytest tests/faults -n 2 --dist=worksteal $(ARGS)

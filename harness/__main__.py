@@ -12,6 +12,7 @@ try:
     from harness import __version__
     from harness.cli import cache, catalog, history
     from harness.cli.doctor import doctor
+    from harness.cli.fan_out import fan_out
     from harness.cli.options import takes_settings
     from harness.cli.plan import plan
     from harness.cli.reference import options
@@ -59,6 +60,7 @@ def _common(
 
 app.command()(takes_settings(plan))
 app.command()(takes_settings(doctor))
+app.command()(takes_settings(fan_out))
 app.command()(takes_settings(report, ("lang",)))
 app.command()(takes_settings(why, ()))
 app.command()(rules)

@@ -59,12 +59,12 @@ def as_before(
                     remedy="leave it out: a resumed run takes its options; or start a new one",
                 )
         elif then != default[row.name] and row.name not in ("resume", "runs", "lang"):
-            given[row.name] = _typed(then)
+            given[row.name] = typed(then)
     return given
 
 
-def _typed(value: Any) -> Any:
-    """Return a recorded value as somebody types it."""
+def typed(value: Any) -> Any:
+    """Return an option's value, as JSON has it, as somebody types it."""
     if isinstance(value, Mapping):
         return [f"{name}={path}" for name, path in value.items()]
     return ",".join(map(str, value)) if isinstance(value, list) else value

@@ -8,13 +8,16 @@ import shlex
 import traceback
 from typing import Any
 
-from harness.base import host
+from harness.base import given, host
 from harness.base.errors import ConfigError, HarnessError, of_machine
 from harness.base.stages import Stage
 from harness.base.text import first_line
 from harness.plan import Case
 from harness.records.observed import DeviceInfo, ErrorInfo
+from harness.records.resumed import typed
 from harness.settings import OPTIONS, Settings, resolve
+
+_OWN = ("runs", "lang", "resume", "shard", "shard_by")  # of a run, of no case
 
 
 def nodeid_of(case: Case) -> str:
@@ -54,6 +57,19 @@ def error_info(error: BaseException) -> ErrorInfo:
     )
 
 
+def typed_options(settings: Settings) -> dict[str, Any]:
+    """Return what is not as a command line that names only the kind of run has it here, by option,
+    as it is typed: another host takes the rest from its own variables.
+    """
+    flags = {row.name: True for row in OPTIONS if row.kind == "flag" and settings.value(row)}
+    here = resolve({row.name: True for row in OPTIONS if row.asks_for and row.name in flags})
+    return flags | {
+        row.name: typed(given.plain(settings.value(row), row))
+        for row in OPTIONS
+        if row.name not in (*flags, *_OWN) and settings.value(row) != here.value(row)
+    }
+
+
 def repeat_command(settings: Settings, case: Case) -> str:
     """Return the command that does one case again, with every setting that can change it."""
     flags = [row for row in OPTIONS if row.kind == "flag" and settings.value(row)]
@@ -67,7 +83,7 @@ def repeat_command(settings: Settings, case: Case) -> str:
     chosen: dict[str, Any] = {"models": case.model, "batch_sizes": case.batch_size}
     for row in OPTIONS:
         value = chosen.get(row.name, settings.value(row))
-        if row.kind == "flag" or row.name in ("runs", "lang", "resume", "shard", "shard_by"):
+        if row.kind == "flag" or row.name in _OWN:
             continue
         if value in (None, "", ()) or value == plain.value(row) == here.value(row):
             continue

@@ -180,8 +180,10 @@ class Run(RunProcess):
 
     # The side that begins and ends it -----------------------------------------------------
 
-    def begin(self, cases: Sequence[tuple[str, Case]]) -> None:
+    def begin(self, cases: Sequence[tuple[str, Case]], *, here: bool = True) -> None:
         """Write what was asked for, as (node id, case), before any of it runs.
+
+        `here`: cases run on this host, which must have what they need.
 
         Raises:
             ConfigError: something that the cases need is missing, or the run has no place.
@@ -189,11 +191,12 @@ class Run(RunProcess):
             StoreError: there is no usable temporary folder.
         """
         chosen = [case for _, case in cases]
-        if lacking := missing(self.settings, chosen):
-            raise ConfigError(missing_text(lacking, len(cases)))
         scratch.temporary()  # raises where there is none
-        self._take_given(chosen)
-        tidy_dead(Store(self.settings.store))
+        if here:
+            if lacking := missing(self.settings, chosen):
+                raise ConfigError(missing_text(lacking, len(cases)))
+            self._take_given(chosen)
+            tidy_dead(Store(self.settings.store))
         processes.ending.clear()
         if self.earlier is None:
             make_folder(self.directory)

@@ -22,7 +22,7 @@ def copy_files(case: CaseLine, source: Path, target: Path) -> Iterator[str]:
     """Copy the files of a case from one run directory to another; yield what is left out and why.
     Raises `OSError`: a copy cannot be written.
     """
-    for name in dict.fromkeys(_names(case, source)):
+    for name in dict.fromkeys(names_of(case, source)):
         try:
             file = _checked(source, name)
         except OSError as error:
@@ -33,7 +33,8 @@ def copy_files(case: CaseLine, source: Path, target: Path) -> Iterator[str]:
         shutil.copyfile(file, copy)
 
 
-def _names(case: CaseLine, directory: Path) -> Iterator[str]:
+def names_of(case: CaseLine, directory: Path) -> Iterator[str]:
+    """Yield the names of a case's files, relative to the run's directory; some of them twice."""
     # Logs that bear the case's name: its record does not list them one by one.
     for log in sorted(directory.glob(f"logs/{case.check}-{case.case}-*")):
         yield log.relative_to(directory).as_posix()
@@ -43,12 +44,18 @@ def _names(case: CaseLine, directory: Path) -> Iterator[str]:
     yield from filter(None, named)
 
 
+def is_name(name: str) -> bool:
+    """Return whether a name is that of a file in one of a run's folders."""
+    folder, _, file = name.partition("/")
+    return folder in _FOLDERS and name.isprintable() and bool(file) and "/" not in file
+
+
 def _checked(directory: Path, name: str) -> Path:
     """Return the path of a regular file in one of a run's folders.
     Raises `OSError`: there is none, or the name leads elsewhere.
     """
     path = Path(os.path.realpath(directory), name)
-    if name.partition("/")[0] not in _FOLDERS or not name.isprintable():
+    if not is_name(name):
         raise OSError(errno.EINVAL, "no name of a file of a run")
     if os.path.realpath(path) != str(path):
         raise OSError(errno.ELOOP, "it leads elsewhere")

@@ -6,7 +6,7 @@ for one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -113,6 +113,10 @@ class Provider:
 
     def check(self, settings: Settings) -> None:
         """Raise `ConfigError` where the options of a simulation cannot be played."""
+
+    def cluster_needs(self, settings: Settings) -> Mapping[str, float]:
+        """Return what a case takes of a host of a Ray cluster: resources as Ray names them."""
+        return {}
 
     def remarks(self, settings: Settings, run_dir: Path) -> Sequence[str]:
         """Return what the family says of a finished run, e.g. planted faults that never struck."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.base import files, scratch
@@ -96,6 +96,13 @@ class AscendProvider(Provider):
         require_chip(options.soc_version, settings.target or "")
         if options.simulate_ascend:
             simulation.check(options, settings.target)
+
+    def cluster_needs(self, settings: Settings) -> Mapping[str, float]:
+        options = settings.of(AscendOptions)
+        if options.simulate_ascend:
+            return {}
+        chip = soc_name(options.soc_version or CHIPS[settings.target or ""])
+        return {"NPU": 1, f"accelerator_type:{chip}": 0.001}  # Ray finds both by itself
 
     def remarks(self, settings: Settings, run_dir: Path) -> Sequence[str]:
         return simulation.remarks(run_dir) if settings.of(AscendOptions).simulate_ascend else ()

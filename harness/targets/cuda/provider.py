@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -30,6 +30,9 @@ class CudaProvider(Provider):
         from harness.targets.cuda.target import CudaTarget
 
         return CudaTarget(settings)
+
+    def cluster_needs(self, settings: Settings) -> Mapping[str, float]:
+        return {"GPU": 1}
 
     def lacking(self, settings: Settings, *, building: bool) -> Sequence[Missing]:
         missing = []

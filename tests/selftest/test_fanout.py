@@ -1,0 +1,172 @@
+"""A run on many hosts: no case is lost, none runs twice to its end, figures are one host's."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import os
+from collections import Counter, deque
+from pathlib import Path
+
+import pytest
+
+from benchmarks.chips import write_catalog
+from harness.base.errors import ConfigError, DeviceError, StoreError
+from harness.fanout import node, parcels
+from harness.fanout.driver import fan_out
+from harness.records import reader
+from harness.records.writer import RESULTS
+from harness.run.engine import Run
+from harness.settings import resolve
+from tests.selftest.running import ROOT, run_python
+
+NETWORKS = ("a", "b", "c")
+
+
+class OneByOne:
+    """Hosts of which each dies after so many cases as `lives` says; the last ones live."""
+
+    def __init__(self, *lives: int) -> None:
+        self.lives = deque(lives)
+        self.tasks: deque[tuple[int, node.Task]] = deque()
+        self.ran: Counter[str] = Counter()
+        self.started: list[tuple[str, ...]] = []
+
+    def start(self, task):
+        self.started.append(tuple(case.id for case in task.cases))
+        self.tasks.append((len(self.started), task))
+        return len(self.started)
+
+    def events(self):
+        while self.tasks:
+            handle, task = self.tasks.popleft()
+            life = self.lives.popleft() if self.lives else len(task.cases)
+            why = "its node was lost" if life < len(task.cases) else ""
+            for ended in node.perform(task.of(task.cases[:life])):
+                self.ran[json.loads(ended.line)["nodeid"]] += 1
+                yield handle, ended, ""
+            yield handle, None, why
+
+    def stop(self):
+        self.tasks.clear()
+
+
+@pytest.fixture
+def make_run(shared, built, tmp_path):
+    catalog = write_catalog(tmp_path, NETWORKS)
+
+    def make_run(name: str, **given: str) -> Run:
+        options = {"rehearsal": True, "catalog": str(catalog), "store": str(shared / "store")}
+        places = {"runs": str(tmp_path / name), "leases": str(tmp_path / "leases")}
+        return Run(resolve({**options, **places, "batch_sizes": "1,4", **given}, {}))
+
+    return make_run
+
+
+def figures(records):
+    return {
+        case.nodeid: (case.outcome, case.measured, case.sentence, case.artifacts[-1].digest)
+        for case in records.cases
+    }
+
+
+def lines_of(records):
+    lines = map(json.loads, (records.directory / RESULTS).read_text().splitlines())
+    return Counter(line["nodeid"] for line in lines if line["kind"] == "case")
+
+
+def test_a_lost_host_costs_no_case_and_none_runs_twice(make_run):
+    one = make_run("one")
+    whole = one.execute(one.plan.of("accuracy"))
+    hosts, run = OneByOne(1, 0), make_run("many")
+    made = fan_out(run, run.plan.of("accuracy"), hosts)
+    assert figures(made) == figures(whole) and made.exit_status == whole.exit_status == 0
+    assert set(lines_of(made).values()) == set(hosts.ran.values()) == {1}
+    assert hosts.started == [
+        *(("a-bs1-cpu", "a-bs4-cpu"), ("b-bs1-cpu", "b-bs4-cpu"), ("c-bs1-cpu", "c-bs4-cpu")),
+        *(("a-bs4-cpu",), ("b-bs1-cpu", "b-bs4-cpu")),
+    ]
+    for case in made.cases:  # the files of a case came along
+        assert case.accuracy and (made.directory / case.accuracy.predictions_file).is_file()
+    subjects = [sorted((one.subject, one.outcome) for one in run.checks) for run in (made, whole)]
+    assert subjects[0] == subjects[1] != []
+
+
+def test_a_case_that_hosts_die_of_is_recorded_and_the_others_run(make_run):
+    hosts, run = OneByOne(0, 0), make_run("many", models="a")
+    made = fan_out(run, run.plan.of("accuracy"), hosts, count=1)
+    assert [case.outcome for case in made.cases] == ["crashed", "passed"]
+    assert made.cases[0].error and "its node was lost" in made.cases[0].error.message
+
+
+def test_a_run_without_hosts_ends_and_goes_on(make_run):
+    class Gone(OneByOne):
+        def events(self):
+            yield next(super().events())
+            raise DeviceError("no host is left", remedy="")
+
+    run = make_run("many", models="a")
+    with pytest.raises(DeviceError, match="no host is left"):
+        fan_out(run, run.plan.of("accuracy"), Gone(), count=1)
+    assert reader.read(run.directory).counts()["not_run"] == 1
+    again = Run(resolve({"resume": str(run.directory)}, {}))
+    left = [case for case in again.plan.of("accuracy") if case.batch_size == 4]
+    made = fan_out(again, left, OneByOne(), count=1)
+    assert made.exit_status == 0 and set(lines_of(made).values()) == {1}
+
+
+def test_a_host_with_another_catalog_is_refused():
+    task = node.Task("run", "1/1", {"rehearsal": True}, "cpu", "another", ())
+    with pytest.raises(ConfigError, match="catalog of this host"):
+        next(iter(node.perform(task)))
+
+
+def test_what_one_host_built_another_one_takes(make_run, shared, tmp_path):
+    run = make_run("many", models="a")
+    case = run.plan.of("throughput")[0]
+    given = {
+        "rehearsal": True,
+        "catalog": str(run.settings.catalog),
+        "store": str(shared / "store"),
+    }
+    task = node.Task(run.id, "1/1", given, "cpu", run.catalog.digest, (case,))
+    built = node.build(task)
+    other = tmp_path / "other store"
+    for parcel in built * 2:
+        parcels.unpack(other, parcel)
+    assert len(list(other.glob("v1/*/*"))) == len(built) > 3
+    there = dataclasses.replace(task, given={**given, "store": str(other)})
+    line = json.loads(next(node.perform(there)).line)
+    assert all(one["cached"] for one in line["artifacts"])
+
+
+def test_what_is_no_entry_is_not_unpacked(tmp_path):
+    (tmp_path / "v1" / "onnx").mkdir(parents=True)
+    with pytest.raises(StoreError, match="no entry"):
+        parcels.unpack(tmp_path / "store", parcels.pack(tmp_path, Path("v1/onnx")))
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="Ray is not installed")
+@pytest.mark.parametrize("killed", ["kill", "keep"])
+def test_a_node_of_a_cluster_dies_in_mid_run(tmp_path, killed):
+    catalog = write_catalog(tmp_path, NETWORKS)
+    code, output = run_python(
+        [
+            *(str(ROOT / "tests" / "selftest" / "fanout_cluster.py"), str(tmp_path), killed),
+            *("--simulate-ascend", "--simulator=time=spin:100", f"--catalog={catalog}"),
+            *("-m", "accuracy", "--batch-sizes=1,4", "--rehearsal-images=30", "--need=NPU=1"),
+            *(f"--store={tmp_path / 'store'}", f"--runs={tmp_path / 'runs'}"),
+            *(["--build-cpus=1"] if killed == "keep" else []),
+        ],
+        {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "HOME": os.environ["HOME"]},
+    )
+    assert code == 0, output
+    done = json.loads(output.strip().splitlines()[-1])
+    assert done["code"] == 0, done["log"]
+    assert ("goes on elsewhere" in done["log"]) == (killed == "kill")
+    made = reader.read(tmp_path / "runs" / "latest")
+    assert len(made.cases) == 6 and set(lines_of(made).values()) == {1}
+    assert {case.outcome for case in made.cases} == {"passed"}
+    assert len({case.measured for case in made.cases}) == 1
