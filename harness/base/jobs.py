@@ -78,10 +78,7 @@ def call(
             log=tail,
         )
     if answer is None:
-        how = f"the process {processes.describe_exit(done.returncode)} without an answer"
-        if done.returncode == os.EX_IOERR:
-            how = f"the answer could not be written: {os.strerror(errno.ENOSPC)}"
-        signal = processes.signal_of(done.returncode)
+        how, signal = _silent(done.returncode), processes.signal_of(done.returncode)
         raise error(f"{what}: {how}", remedy="look at the log", log=tail, signal=signal)
     if "value" in answer:
         return answer["value"]
@@ -98,6 +95,13 @@ def _answer(result: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return answer
+
+
+def _silent(returncode: int) -> str:
+    """Return how a child ended that left no answer."""
+    if returncode == os.EX_IOERR:
+        return f"the answer could not be written: {os.strerror(errno.ENOSPC)}"
+    return f"the process {processes.describe_exit(returncode)} without an answer"
 
 
 def main(spec_file: str) -> int:

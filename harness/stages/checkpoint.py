@@ -53,8 +53,14 @@ def obtain_checkpoint(
     no_fetch = "`--offline` was given" if offline else "" if spec.url else "it has no URL"
     if spec.url is not None and not no_fetch:
         found: list[Digests] = []
-        verify = lambda path: found.append(_verified(path, spec))  # noqa: E731
-        fetch(spec.url, kept, verify=verify, progress=progress, on_wait=on_wait, limits=limits)
+        fetch(
+            spec.url,
+            kept,
+            verify=lambda path: found.append(_verified(path, spec)),
+            progress=progress,
+            on_wait=on_wait,
+            limits=limits,
+        )
         return kept, found[-1]
     if not os.path.isfile(kept):
         places = [f"{d}{'' if d.is_dir() else ' (no such folder)'}" for d in (folder, cache) if d]

@@ -95,17 +95,14 @@ def fetch(
             try:
                 _download(url, part, progress, limits, ends)
                 verify(part)
-                os.replace(part, destination)
+                return os.replace(part, destination)
             except CheckpointError as error:
                 aside = _set_aside(part, destination)
-                raise CheckpointError(
-                    f"{name} from {source} was refused: {error.message}; it was not opened and is "
-                    f"set aside as {aside}",
-                    remedy=remedy,
-                ) from error
+                reason = f"{error.message}; it was not opened and is set aside as {aside}"
+                refused = f"{name} from {source} was refused: {reason}"
+                raise CheckpointError(refused, remedy=remedy) from error
             finally:
                 part.unlink(missing_ok=True)
-        return None
     except LockTimeout as error:
         reason = f"{error.holder} did not end within {limits.deadline_s:g} s"
     except _Fault as error:
@@ -198,8 +195,6 @@ def _attempt(url: str, part: Path, progress: OnProgress, limits: Limits, ends: f
                 os.fsync(file.fileno())
     finally:
         alarm.cancel()
-    if have != total:
-        raise _Fault(f"it ended after {have} of {total} bytes", again=True)
 
 
 def _open(client: httpx2.Client, url: str) -> httpx2.Response:

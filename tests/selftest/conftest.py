@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from typer.testing import CliRunner, Result
 
+from harness.__main__ import app
 from harness.base import processes
 from harness.base.terms import CHECKS
+from harness.cli import options
 from harness.plan import Case
 from tests.selftest import in_process
 from tests.selftest.fakes import workbench
@@ -77,6 +80,22 @@ def built(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     for size in (1, 4):
         for check in CHECKS:
             bench.for_case(Case("tiny", size, "cpu", check)).prepare()
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
+    """Run a command of ours in this process, where nobody has set an option of it."""
+    for name in os.environ:
+        if name.startswith(("HARNESS_", "IMAGENET_", "GITHUB_", "ASCEND_", "COLUMNS")):
+            monkeypatch.delenv(name)
+    for name in ("RUNS", "LEASES", "STORE"):
+        monkeypatch.setenv(f"HARNESS_{name}", str(tmp_path / name.lower()))
+    monkeypatch.setattr(options, "INI", tmp_path / "pytest.ini")
+
+    def run(*words: object, **environment: str) -> Result:
+        return CliRunner().invoke(app, [str(word) for word in words], env=environment)
+
+    return run
 
 
 @pytest.fixture

@@ -9,11 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from harness.__main__ import app
 from harness.base.errors import DeviceError
-from harness.cli import options
 from harness.judge.causes import Exit
 from harness.targets.ascend import toolkit
 from harness.targets.pool import DevicePool
@@ -31,14 +28,10 @@ echo "ATC run success, welcome to the next use."
 
 
 @pytest.fixture
-def run(monkeypatch, tmp_path, shared):
-    """Run `cache build` in this process on a host that has nothing, and must lease nothing."""
-    for name in os.environ:
-        if name.startswith(("HARNESS_", "IMAGENET_", "ASCEND_")):
-            monkeypatch.delenv(name)
+def run(monkeypatch, tmp_path, shared, command):
+    """Run `cache build` on a host that has nothing, and must lease nothing."""
     for name in ("ROOTS", "SYSTEM_TOOLS"):
         monkeypatch.setattr(toolkit, name, (tmp_path / name.lower(),))
-    monkeypatch.setattr(options, "INI", tmp_path / "pytest.ini")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     def lease(*_, **__):
@@ -46,10 +39,8 @@ def run(monkeypatch, tmp_path, shared):
 
     monkeypatch.setattr(DevicePool, "for_case", lease)
 
-    def run(*words, command="build"):
-        given = ["cache", command, f"--catalog={TINY}", f"--store={shared / 'store'}"]
-        places = [f"--runs={tmp_path / 'runs'}", f"--leases={tmp_path / 'leases'}"]
-        return CliRunner().invoke(app, [*given, *places, *map(str, words)])
+    def run(*words, name="build"):
+        return command("cache", name, f"--catalog={TINY}", f"--store={shared / 'store'}", *words)
 
     return run
 
@@ -103,7 +94,7 @@ def test_what_was_built_is_what_a_run_takes(run, tmp_path):
     assert "simulated True" in done.output
     for kind in ("standin", "export", "simplify", "compile", "crops", "eager", "probe"):
         assert done.output.count(f"tiny-bs1-ascend310p3: {kind} ") == 1
-    told = run(*words, command="explain")
+    told = run(*words, name="explain")
     assert "is in the store" in told.output
     assert "not in the store" not in told.output
     again = run(*words)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from harness.__main__ import app
 from harness.base.stages import Stage
 from harness.base.store import MANIFEST, Entry, Store
 from harness.cli import cache as cache_commands
@@ -17,17 +18,8 @@ from harness.cli import options
 
 
 @pytest.fixture
-def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    for name in os.environ:
-        if name.startswith(("HARNESS_", "COLUMNS")):
-            monkeypatch.delenv(name)
-    monkeypatch.setattr(options, "INI", tmp_path / "pytest.ini")
-
-    def cache(command: str, *words: str, **environment: str) -> Result:
-        given = ["cache", command, f"--store={tmp_path / 'store'}", *words]
-        return CliRunner().invoke(app, given, env=environment)
-
-    return cache
+def cache(command: Callable[..., Result]) -> Callable[..., Result]:
+    return functools.partial(command, "cache")
 
 
 def put(store: Store, about: str, **inputs: int) -> Entry:

@@ -185,6 +185,21 @@ def test_layout_is_undone_by_its_inverse(original: Original) -> None:
     assert all(torch.equal(back[key], state[key]) for key in state)
 
 
+def test_fixres_training_entries_are_passed_over(tmp_path: Path) -> None:
+    module = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+    module(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    loaded = {
+        "epoch": 3,
+        "accuracy": torch.tensor([79.0]),
+        "optimizer": optimizer.state_dict(),
+        "lr_scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 1).state_dict(),
+        "model": {"module.fc.weight": torch.ones(2, 2)},
+    }
+    assert list(load_state(write(tmp_path / "w.pth", loaded), "fixres")) == ["fc.weight"]
+
+
 def test_file_of_an_old_pytorch_loads(tmp_path: Path) -> None:
     """squeezenet1_1-f364aa15.pth is of the format before PyTorch 1.6."""
     stored = collections.OrderedDict(stand_in(read_keys("squeezenet1_1")))

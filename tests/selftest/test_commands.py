@@ -10,10 +10,8 @@ from typing import Any
 
 import pytest
 import typer.main
-from typer.testing import CliRunner
 
 from harness.__main__ import app
-from harness.cli import options
 from harness.images.dataset import FIRST_LABELS
 from harness.judge.causes import Exit
 from harness.settings import GROUPS, OPTIONS, with_target
@@ -22,19 +20,8 @@ from tests.selftest.running import ROOT, TINY
 
 
 @pytest.fixture
-def run(monkeypatch, tmp_path):
-    """Run a command in this process: exit code, standard output and standard error."""
-    for name in os.environ:
-        if name.startswith(("HARNESS_", "IMAGENET_", "GITHUB_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HARNESS_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("HARNESS_LEASES", str(tmp_path / "leases"))
-    monkeypatch.setattr(options, "INI", tmp_path / "pytest.ini")
-
-    def run(*words, **environment):
-        return CliRunner().invoke(app, [str(word) for word in words], env=environment)
-
-    return run
+def run(command):
+    return command
 
 
 # Options ---------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import time
 from collections.abc import Iterable
@@ -11,16 +10,13 @@ from importlib import metadata
 from types import SimpleNamespace
 
 import pytest
-from typer.testing import CliRunner
 
-from harness.__main__ import app
 from harness.base.environment import ROOT
 from harness.base.errors import DeviceError
 from harness.base.stages import Stage
 from harness.base.store import Store
 from harness.catalog.load import load_catalog
 from harness.cli import examination as doctor
-from harness.cli import options as command_options
 from harness.cli.examination import SUBJECTS, examine
 from harness.images.dataset import FIRST_LABELS
 from harness.settings import resolve
@@ -77,18 +73,12 @@ def simulated(look):
 
 
 @pytest.fixture
-def run(monkeypatch, tmp_path, machine):
-    """Run `doctor` in this process: exit code and output."""
-    for name in os.environ:
-        if name.startswith(("HARNESS_", "IMAGENET_", "GITHUB_")):
-            monkeypatch.delenv(name)
-    for name in ("RUNS", "LEASES", "STORE"):
-        monkeypatch.setenv(f"HARNESS_{name}", str(tmp_path / name.lower()))
-    monkeypatch.setattr(command_options, "INI", tmp_path / "pytest.ini")
+def run(command, machine):
+    """Run `doctor`: exit code and output."""
 
     def run(*words, looks=(), **environment):
         machine(*looks)
-        done = CliRunner().invoke(app, ["doctor", *map(str, words)], env=environment)
+        done = command("doctor", *words, **environment)
         return done.exit_code, done.output
 
     return run

@@ -206,3 +206,18 @@ def test_a_folder_for_all_that_cannot_be_made(tmp_path):
     for folder in (tmp_path / "file", tmp_path / "file" / "leases"):
         with pytest.raises(OSError, match="file"):
             FileLock(folder / "a.lock", for_all=True).acquire(what="case", timeout_s=0)
+
+
+def test_a_lock_file_that_another_process_makes_first(tmp_path, monkeypatch):
+    path = tmp_path / "a.lock"
+    real = locks._open_existing
+
+    def late(path: Path, folder: int | None) -> int:
+        monkeypatch.setattr(locks, "_open_existing", real)
+        try:
+            return real(path, folder)
+        finally:
+            path.touch()
+
+    monkeypatch.setattr(locks, "_open_existing", late)
+    assert is_free(path)

@@ -347,6 +347,13 @@ def test_missing_predictions_do_not_turn_a_comparison_green(tmp_path):
     assert made.exit_status == 1
 
 
+def test_nothing_to_compare_clears_nobody(tmp_path):
+    part = shard(tmp_path, "a", {1: RIGHT, 4: RIGHT}, raw=[batches("failed")])
+    text = (part / RESULTS).read_text()
+    (part / RESULTS).write_text(text.replace("predictions/bs4.csv", ""))
+    assert outcomes(merge([part], tmp_path / "one")) == {BATCHES: "failed"}
+
+
 def test_the_same_case_on_two_hosts_must_have_run_one_file(tmp_path):
     kinds: tuple[tuple[str, Check], ...] = (("a", "accuracy"), ("b", "throughput"))
     for run, check in kinds:
