@@ -72,7 +72,11 @@ class Chart:
             _axis("y", "top", self.y, ("span.widest", widest)),
             self._plot,
             _axis("x", "left", self.x),
-            ("figcaption", self.caption, *((f"span.key.k-{one.style}", one.key) for one in keys)),
+            (
+                "figcaption",
+                f"{self.caption} ",
+                *((f"span.key.k-{one.style}", one.key) for one in keys),
+            ),
         )
 
     @property
