@@ -338,6 +338,28 @@ def test_a_file_of_the_right_name_is_not_yet_the_checkpoint(look, digested, tmp_
     assert named(look(**cached, offline=True)[0], "checkpoint of tiny").state == "lacks"
 
 
+def test_an_absent_checkpoint_is_named_with_its_folder(digested, tmp_path):
+    folder, none = tmp_path / "weights", tmp_path / "none"
+    folder.mkdir()
+    bare, offered = (load_catalog(path).models["tiny"] for path in (TINY, digested[0]))
+    fetch = ", or --checkpoint-cache=DIR fetches it"
+
+    def absent(model, **given):
+        settings = resolve({"store": str(tmp_path), **given}, {})
+        found = doctor._checkpoint(settings, model)
+        return found.state, found.found, found.remedy
+
+    by_hand = f"get tiny.pth from its publisher into {folder}"
+    download = f"download https://example.org/tiny.pth into {folder}"
+    assert absent(bare, checkpoints=str(folder)) == ("lacks", f"not in {folder}", by_hand)
+    assert absent(offered, checkpoints=str(folder))[2] == download + fetch
+    both = {"checkpoints": str(folder), "checkpoint_cache": str(none)}
+    places = f"not in {folder} or {none} (no such folder)"
+    assert absent(offered, **both, offline=True) == ("lacks", places, download)
+    assert absent(offered, **both) == ("note", f"{places}; fetched when it is needed", "")
+    assert absent(bare, **both) == ("lacks", places, by_hand)
+
+
 def test_absent_checkpoints_are_one_line_and_an_empty_one_is_never_ok(look, tmp_path):
     found = named(look(catalog=str(ROOT / "baselines.yaml"), models="fixres,resnest50")[0], "origi")
     assert (found.state, found.found) == ("lacks", "absent: fixres, resnest50; no folder given")
