@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.busy_neighbours import neighbours
+from benchmarks.fleet import Job, play
 from benchmarks.photos import SIZE, name_of, photo, write_photos
 from tests.selftest.running import alive, eventually, run_python
 
@@ -76,3 +77,17 @@ def test_the_benchmark_of_sizes_runs_and_prints_its_table():
     assert code == 0, output
     for said in ("| collect 24 cases |", "| report and exports of 12 cases |", "bytes a case"):
         assert said in output
+
+
+def test_a_simulated_fleet_does_all_of_its_work():
+    jobs = [Job(10.0, 5.0, 20.0, device_s, 1.0) for device_s in (100.0, 100.0, 100.0, 400.0)]
+    night = play(jobs, kinds=1, devices=2, builders=1, shared=True, built=True)
+    assert night.hours * 3600 == 500 and night.devices_busy == 0.7 and not night.builders_busy
+    long_first = play(jobs[::-1], kinds=1, devices=2, builders=1, shared=True, built=True)
+    assert long_first.hours * 3600 == 400
+    # The last model is built after the others: three times its builds, or those of three kinds.
+    cold = [
+        play(jobs, kinds=3, devices=9, builders=1, shared=shared, built=False).hours * 3600
+        for shared in (True, False)
+    ]
+    assert cold == [4 * 75 + 400, 4 * 105 + 400]
