@@ -14,6 +14,7 @@ from harness.base.errors import CompileError, DeviceError, LoadError
 from harness.catalog.load import load_catalog
 from harness.settings import resolve
 from harness.targets import devices, sessions
+from harness.targets.cuda import provider
 from harness.targets.cuda import target as cuda
 from harness.targets.cuda.target import VISIBLE, CudaTarget
 from harness.targets.protocol import Device
@@ -145,3 +146,10 @@ def test_a_run_without_a_gpu_says_what_is_missing(run_pytest):
     done = run_pytest("-m", "throughput", "--target=cuda")
     assert done.code == 4
     assert "requirements/cuda.txt" in done.output
+
+
+def test_a_package_with_the_name_of_another_is_found(monkeypatch):
+    versions = {"onnxruntime": "1.2", "onnxruntime-gpu": "1.2"}
+    monkeypatch.setattr(provider, "_version", lambda name: versions.get(name, ""))
+    *_, found = provider._findings(resolve({}, environment={}))
+    assert (found.state, "both are one module" in found.found) == ("lacks", True)

@@ -6,7 +6,6 @@ import hashlib
 import shutil
 import time
 from collections.abc import Iterable
-from importlib import metadata
 from types import SimpleNamespace
 
 import pytest
@@ -191,20 +190,6 @@ def test_locks_that_other_users_do_not_see_are_said(tmp_path):
     assert "install -d" in found.remedy
     folder.chmod(0o1777)
     assert say.locks(folder).state == "ok"
-
-
-def test_a_package_with_the_name_of_another_is_found(simulated, monkeypatch):
-    versions = {"onnxruntime": "1.2", "onnxruntime-gpu": "1.2"}
-
-    def version(name):
-        if name not in versions:
-            raise metadata.PackageNotFoundError(name)
-        return versions[name]
-
-    monkeypatch.setattr(metadata, "version", version)
-    findings, _ = simulated("", "cuda")
-    found = named(findings, "ONNX Runtime with the CUDA provider")
-    assert (found.state, "both are one module" in found.found) == ("lacks", True)
 
 
 # Looks -------------------------------------------------------------------------------------
