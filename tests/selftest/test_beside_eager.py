@@ -131,3 +131,11 @@ def test_a_trimmed_mean_bears_strange_turns_and_is_the_mean_of_few():
     few = steady[:4]
     assert trimmed_mean(few) == pytest.approx((np.mean(few), half_width_percent(few)))
     assert trimmed_mean([4.0]) == (4.0, float("inf"))
+
+
+def test_the_interval_of_a_trimmed_mean_covers_as_often_as_it_says():
+    random = np.random.default_rng(3)
+    for count in (3, 7, 15):
+        draws = random.normal(1.0, 0.05, (4000, count))
+        missed = sum(abs(m - 1) > m * w / 100 for m, w in map(trimmed_mean, draws.tolist()))
+        assert missed / 4000 == pytest.approx(0.01, abs=0.006)
