@@ -1,6 +1,7 @@
-"""Download one file: bounded, and verified before it has its name.
+"""Download one file: bounded, resumed, and verified before it has its name.
 
-What arrives goes to `NAME.part`, which gets the name by one rename after the caller's check.
+What arrives goes to `NAME.part`, which gets the name by one rename after the caller's check. An
+attempt goes on where the one before it ended, if the server still has the same file.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Limits:
 
     timeout_s: no byte for so long ends an attempt.
     deadline_s: the whole call ends after so long, waiting for another process included.
-    retries: further attempts, each with a pause of `pause_s` before it.
+    retries: further attempts in a row that get no further, each after a pause of `pause_s`.
     most_bytes: a longer file is refused.
     """
 
@@ -93,7 +94,7 @@ def fetch(
                 except CheckpointError:
                     _set_aside(destination, destination)
             try:
-                _download(url, part, progress, limits, ends)
+                _download(url, _Part(part), progress, limits, ends)
                 verify(part)
                 return os.replace(part, destination)
             except CheckpointError as error:
@@ -140,22 +141,35 @@ def _set_aside(path: Path, destination: Path) -> Path:
     return aside
 
 
-def _download(url: str, part: Path, progress: OnProgress, limits: Limits, ends: float) -> None:
+@dataclass
+class _Part:
+    """What has arrived; `validator` says of which file, for `If-Range`: empty, it cannot go on."""
+
+    path: Path
+    validator: str = ""
+
+    def size(self) -> int:
+        return self.path.stat().st_size if self.validator and self.path.exists() else 0
+
+
+def _download(url: str, part: _Part, progress: OnProgress, limits: Limits, ends: float) -> None:
     """Get the whole file into the part, in as many attempts as it may take."""
     import httpx2
 
     if not url.lower().startswith(("https://", "http://")):
         raise _Fault("it must begin with https:// or http://")
-    for attempt in range(1, limits.retries + 2):
+    furthest = failures = 0
+    while failures <= limits.retries:
         try:
             return _attempt(url, part, progress, limits, ends)
         except _Fault as error:
             fault = error
         except httpx2.TransportError as error:
-            # A host that does not answer is not asked again: each case would cost a minute
+            # A host that never answered is not asked again: each case would cost a minute
             # without a network.
             unreached = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
-            fault = _Fault(_one_line(f"{type(error).__name__}: {error}"), again=not unreached)
+            again = furthest > 0 or not unreached
+            fault = _Fault(_one_line(f"{type(error).__name__}: {error}"), again=again)
         except (httpx2.InvalidURL, ValueError, ImportError, RuntimeError):
             fault = _Fault("its URL, or that of the proxy, cannot be used")
         # Whatever a connection that the deadline closed under its reader was called.
@@ -163,30 +177,38 @@ def _download(url: str, part: Path, progress: OnProgress, limits: Limits, ends: 
             raise _Fault(f"it did not end within {limits.deadline_s:g} s")
         if not fault.again:
             raise fault
-        if attempt <= limits.retries:
-            time.sleep(limits.pause_s)
-    raise _Fault(f"{fault.message}, after {attempt} attempts")
+        size = part.size()
+        failures = 0 if size > furthest else failures + 1
+        furthest = max(furthest, size)
+        time.sleep(limits.pause_s)
+    raise _Fault(f"{fault.message}, after {failures} attempts")
 
 
-def _attempt(url: str, part: Path, progress: OnProgress, limits: Limits, ends: float) -> None:
+def _attempt(url: str, part: _Part, progress: OnProgress, limits: Limits, ends: float) -> None:
     """One request. The part is the whole file afterwards, or an exception is raised."""
     import httpx2
 
+    have = part.size()
+    rest = {"Range": f"bytes={have}-", "If-Range": part.validator} if have else {}
     client = httpx2.Client(
         # OpenSSL's own certificates, so that SSL_CERT_FILE names others.
         verify=ssl.create_default_context(),
-        headers={"User-Agent": "acceptance-tests", "Accept-Encoding": "identity"},
+        headers={"User-Agent": "acceptance-tests", "Accept-Encoding": "identity", **rest},
         timeout=httpx2.Timeout(limits.timeout_s, connect=min(limits.timeout_s, _CONNECT_S)),
     )
     # At the deadline the connection is closed under the reader, also one that drips.
     alarm = threading.Timer(ends - time.monotonic(), client.close)
     alarm.daemon = True
     alarm.start()
-    have = 0
     try:
         with client, contextlib.closing(_open(client, url)) as response:
-            total = _length(response, limits.most_bytes)
-            with open(open_regular(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
+            if response.status_code == 206 and have:
+                total = _end_of_rest(response, part, have)
+            else:
+                have, total = 0, _length(response, limits.most_bytes)
+                part.validator = _validator(response.headers)
+            flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if have else os.O_TRUNC)
+            with open(open_regular(part.path, flags), "ab") as file:
                 for chunk in response.iter_raw():
                     have += len(chunk)
                     file.write(chunk)
@@ -228,6 +250,23 @@ def _length(response: httpx2.Response, most: int) -> int:
         size = int(length) / 1e6
         raise _Fault(f"a file of more than {most / 1e6:.1f} MB is refused; it has {size:.1f} MB")
     return int(length)
+
+
+def _end_of_rest(response: httpx2.Response, part: _Part, have: int) -> int:
+    """Return how many bytes the whole file has of which the rest comes."""
+    length = response.headers.get("Content-Length", "")
+    total = have + int(length) if length.isdecimal() else 0
+    # Of the same file, by `If-Range`; perhaps of another place in it.
+    if response.headers.get("Content-Range") != f"bytes {have}-{total - 1}/{total}":
+        part.validator = ""
+        raise _Fault("the server went on at another place", again=True)
+    return total
+
+
+def _validator(headers: httpx2.Headers) -> str:
+    """A strong ETag or a date, for `If-Range`, which takes no weak tag (RFC 9110, 13.1.5)."""
+    etag = str(headers.get("ETag", ""))
+    return etag if etag and not etag.startswith("W/") else str(headers.get("Last-Modified", ""))
 
 
 def _one_line(text: str) -> str:

@@ -65,18 +65,44 @@ class Site(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/models/w.pth"
 
+    @property
+    def ranges(self) -> list[str | None]:
+        return [request.get("Range") for request in self.requests]
+
     def handle_error(self, *arguments: Any) -> None:
         pass
 
 
 def file(
-    content: bytes = CONTENT, *, cut: int | None = None, kind: str = "application/octet-stream"
+    content: bytes = CONTENT,
+    *,
+    etag: str | None = '"one"',
+    modified: str | None = None,
+    ranges: bool = True,
+    cut: int | None = None,
+    kind: str = "application/octet-stream",
+    chunk_s: float = 0.0,
+    content_range: str | None = None,
 ) -> Behaviour:
     """A file of which `cut` bytes of each reply arrive."""
 
     def answer(handler: Handler) -> None:
-        handler.head(200, Content_Type=kind, Content_Length=len(content))
-        handler.wfile.write(content[:cut])
+        asked, condition = handler.headers.get("Range"), handler.headers.get("If-Range")
+        same = condition in (etag, modified)
+        begin = int(asked[len("bytes=") : -1]) if asked and ranges and same else 0
+        span = content_range or f"bytes {begin}-{len(content) - 1}/{len(content)}"
+        handler.head(
+            206 if begin else 200,
+            Content_Type=kind,
+            Content_Length=len(content) - begin,
+            ETag=etag,
+            Last_Modified=modified,
+            Content_Range=span if begin else None,
+        )
+        body = content[begin:][:cut]
+        for position in range(0, len(body), 10_000):
+            handler.wfile.write(body[position : position + 10_000])
+            time.sleep(chunk_s)
 
     return answer
 

@@ -124,19 +124,52 @@ def test_second_one_waits_and_takes_the_result(get: Getter, site: Site) -> None:
     assert results == [CONTENT] * 3 and len(site.requests) == 1
 
 
-def test_attempts_are_counted_and_each_begins_anew(get: Getter, site: Site) -> None:
-    site.behaviours = [file(OTHER, cut=CUT), file()]
-    assert get() == CONTENT and get.verified == ["w.pth.part"] and get.left == ["w.pth"]
-    get.path.unlink()
-    site.behaviours, site.requests, get.verified = [file(cut=CUT)], [], []
+# Resuming: what the server does, and the ranges that it is asked for.
+DATE = "Sun, 13 Sep 2020 12:26:40 GMT"
+REST = f"bytes={CUT}-"
+RESUMED: dict[str, tuple[list[Behaviour], list[str | None]]] = {
+    "cut replies": ([file(cut=CUT)], [None, REST, "bytes=100000-"]),
+    "a date in place of a tag": (
+        [file(etag=None, modified=DATE, cut=CUT), file(etag=None, modified=DATE)],
+        [None, REST],
+    ),
+    "no ranges": ([file(cut=CUT), file(ranges=False)], [None, REST]),
+    "no validator": ([file(etag=None, cut=CUT), file(etag=None)], [None, None]),
+    "a weak tag": ([file(etag='W/"one"', cut=CUT), file(etag='W/"one"')], [None, None]),
+    "another file": ([file(OTHER, cut=CUT), file(etag='"two"')], [None, REST]),
+    **{
+        span: ([file(cut=CUT), file(OTHER, content_range=span), file()], [None, REST, None])
+        for span in (
+            "bytes 0-99999/150000",
+            "bytes 50001-149999/150000",
+            "bytes 50000-149999/150001",
+            "bytes 50000-149999/*",
+            "bytes",
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("case", RESUMED)
+def test_part_is_continued_only_where_the_rest_is_of_the_same_file(
+    case: str, get: Getter, site: Site
+) -> None:
+    site.behaviours, ranges = RESUMED[case]
+    # Attempts that get further are no failures.
+    assert get(retries=0 if case == "cut replies" else 2) == CONTENT
+    assert site.ranges == ranges and get.verified == ["w.pth.part"] and get.left == ["w.pth"]
+
+
+def test_attempts_that_get_no_further_are_counted(get: Getter, site: Site) -> None:
+    site.behaviours = [file(cut=CUT), file(cut=1), file(cut=0)]
     assert "after 3 attempts" in get.fails(retries=2)
-    assert len(site.requests) == 3 and not get.verified
+    assert site.ranges == [None, REST, *["bytes=50001-"] * 3] and not get.verified
 
 
 def test_part_of_a_killed_process_is_not_used(get: Getter, site: Site) -> None:
     get.folder.mkdir()
     get.part.write_bytes(OTHER[:CUT])
-    assert get() == CONTENT
+    assert get() == CONTENT and site.ranges == [None]
 
 
 # Refused at the first reply, and not asked again.
