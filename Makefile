@@ -4,6 +4,7 @@
 # make test       the harness's own tests, two at a time
 # make fanout-test  a real Ray cluster on this machine, of which a node is killed
 # make faults     kills, crowds, full disks and damage at random, a few tries of each
+# make zoo        rehearses each model of catalogs/modelzoo.yaml and writes docs/zoo.md; goes on where it stopped
 # make lint       ruff, mypy, and which room may import which
 # TORCH=cpu       with any of them: take PyTorch's CPU wheels, from PyTorch's own index
 # PYTHON=...      the interpreter to use (3.11 or 3.12)
@@ -28,7 +29,7 @@ else
 $(error TORCH=$(TORCH) is not known: leave it out, or TORCH=cpu)
 endif
 
-.PHONY: accept env env-run test fanout-test faults lint format clean
+.PHONY: accept env env-run test fanout-test faults zoo lint format clean
 
 accept: $(VENV)/installed
 	$(BIN)/python -m pytest --rehearsal -n 2 $(ARGS)
@@ -46,6 +47,9 @@ fanout-test: $(VENV)/installed
 
 faults: $(VENV)/installed
 	$(BIN)/python -m pytest tests/faults -n 2 --dist=worksteal $(ARGS)
+
+zoo: $(VENV)/installed
+	$(BIN)/python benchmarks/zoo.py $(ARGS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -24,7 +24,7 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness.catalog.load import load_catalog
+from harness.catalog.load import load_catalogs
 from harness.judge.throughput import judge_throughput
 from harness.measure import beside_eager, device
 from harness.plan import Case
@@ -118,7 +118,7 @@ def main() -> None:
         folder = Path(name)
         places = {"store": given.store or str(folder / "store"), "leases": str(folder / "leases")}
         settings = resolve({**places, "rehearsal": True, "models": CASE.model})
-        bench = Workbench(settings, load_catalog(settings.catalog), folder, None)
+        bench = Workbench(settings, load_catalogs(settings.catalog), folder, None)
         case = bench.for_case(CASE)
         prepared = case.prepare()
         quiet = 0.0

@@ -18,7 +18,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness.catalog.load import load_catalog
+from harness.catalog.load import load_catalogs
 from harness.catalog.steps import Preprocessing
 from harness.images import preprocess
 from harness.plan import Case
@@ -51,7 +51,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="harness-benchmark-") as work:
         store = {"store": given.store or f"{work}/store", "leases": f"{work}/leases"}
         chosen = resolve({"rehearsal": True, **store}, environment={})
-        catalog = load_catalog(chosen.catalog)
+        catalog = load_catalogs(chosen.catalog)
         bench = Workbench(chosen, catalog, Path(work) / "run")
         for model in given.models.split(",") if given.models else catalog.models:
             case = bench.for_case(Case(model, IMAGES, "cpu", "throughput"))

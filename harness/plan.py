@@ -81,7 +81,7 @@ def make_plan(catalog: Catalog, settings: Settings) -> Plan:
     Raises `ConfigError`: an unknown model or target, of an option or of the catalog, with the
     closest name.
     """
-    names = settings.models or tuple(catalog.models)
+    names = catalog.chosen(settings.models)
     trusted = (*settings.trust_checkpoint, *settings.trust_network)
     for name in (*names, *(n for n, _ in settings.onnx), *trusted):
         _known(name, catalog.models, "model")

@@ -70,7 +70,11 @@ class Settings:
         "NAME",
     )
     models: tuple[str, ...] | None = what_option(
-        "list", "models to run, separated by commas (default: all)", "A,B", also=("model",)
+        "list",
+        "models to run, separated by commas: names, families, patterns such as 'resnet*' "
+        "(default: all)",
+        "A,B",
+        also=("model",),
     )
     batch_sizes: tuple[int, ...] | None = what_option(
         "list",
@@ -195,8 +199,11 @@ class Settings:
         default="",
         choices=("en", "zh"),
     )
-    catalog: Path = what_option(
-        "path", "the catalog (default: baselines.yaml)", "FILE", default=ROOT / "baselines.yaml"
+    catalog: tuple[Path, ...] = what_option(
+        "paths",
+        "the catalog; repeat it for several (default: baselines.yaml)",
+        "FILE",
+        default=(ROOT / "baselines.yaml",),
     )
     rehearsal_images: int = input_option(
         "int",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ class Given:
                 return text
             case "path":
                 return self._path(str(self.raw))
+            case "paths":
+                return self._paths()
             case "list":
                 return self._list()
             case "pairs":
@@ -62,6 +65,12 @@ class Given:
             return (self.base / Path(text).expanduser()).absolute()
         except (RuntimeError, ValueError, OSError):  # a home directory that nobody has
             raise self._bad("a path that can be used") from None
+
+    def _paths(self) -> tuple[Path, ...]:
+        # An option is repeated; a variable has one path beside the other, as $PATH.
+        several = isinstance(self.raw, list | tuple)
+        items = self.raw if several else str(self.raw).split(os.pathsep)
+        return tuple(dict.fromkeys(self._path(str(item)) for item in items if str(item)))
 
     def _list(self) -> tuple[str, ...] | tuple[int, ...]:
         items: Sequence[str] = self.raw if isinstance(self.raw, list | tuple) else [str(self.raw)]
@@ -97,4 +106,6 @@ def plain(value: Any, row: Option) -> Any:
         return str(value)
     if row.kind == "pairs":
         return {name: str(path) for name, path in value}
+    if row.kind == "paths":
+        return [str(path) for path in value]
     return list(value) if isinstance(value, tuple) else value

@@ -60,6 +60,40 @@ def load_catalog(path: Path) -> Catalog:
     return parse_catalog(content, path)
 
 
+def load_catalogs(paths: Sequence[Path]) -> Catalog:
+    """Read the catalogs in several files as one; each is complete in itself.
+
+    Raises:
+        CatalogError: as `load_catalog`; or two of them have a model of one id, or sources of one
+            name that differ.
+    """
+    first, *others = [load_catalog(path) for path in paths]
+    if not others:
+        return first
+    models, sources = dict(first.models), dict(first.sources)
+    for other in others:
+        twice = [f"the model {name}" for name in other.models if name in models]
+        twice += [
+            f"the source {n}" for n, one in other.sources.items() if sources.get(n, one) != one
+        ]
+        if twice:
+            raise CatalogError(
+                f"{other.path}: {twice[0]} stands in another catalog of this run, too",
+                remedy="give one of them another name, or leave out a catalog",
+            )
+        models |= other.models
+        sources |= other.sources
+    digests = "".join(one.digest for one in (first, *others))
+    return first.model_copy(
+        update={
+            "models": models,
+            "sources": sources,
+            "known_failures": sum((one.known_failures for one in others), first.known_failures),
+            "digest": hashlib.sha256(digests.encode()).hexdigest(),
+        }
+    )
+
+
 def parse_catalog(content: bytes, path: Path) -> Catalog:
     """Parse a file's bytes; `path` is for messages alone. Raises as `load_catalog`."""
     if len(content) > MAX_BYTES:

@@ -6,7 +6,7 @@ file. What each key means, and why: `docs/baselines.md`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from fnmatch import fnmatchcase
 from importlib import import_module
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, ValidationInfo, create_model, field_validator
 
-from harness.base.errors import CatalogError
+from harness.base.errors import CatalogError, ConfigError, some
 from harness.base.families import families, target_name
+from harness.base.names import did_you_mean
 from harness.base.terms import Check, Provenance
 from harness.catalog.fields import (
     MAX_TOLERANCE_PERCENT,
@@ -46,7 +47,7 @@ from harness.catalog.fields import (
     matching,
 )
 from harness.catalog.steps import Preprocessing
-from harness.catalog.yaml_document import suggest
+from harness.catalog.yaml_document import MAX_SUGGESTIONS, suggest
 from harness.networks.library import ONNX, SOURCE, SOURCE_WANTED
 
 IMAGENET_CLASSES = 1000
@@ -54,6 +55,7 @@ MAX_CLASSES = 100_000
 Method = Literal["whole-dataset", "pure-inference", "not-stated"]
 Tuning = Literal["none", "RL,GA", "aoe", "not-stated"]
 Unit = Literal["chip", "card"]
+Checked = Literal["network", "weights", "preprocessing", "figures"]
 
 
 class Source(Section):
@@ -285,6 +287,7 @@ class Model(Section):
 
     id: str = ""
     title: Line
+    family: Id | None = None  # for --models
     guide: str = ""
     network: NetworkSpec
     checkpoint: CheckpointSpec
@@ -294,6 +297,7 @@ class Model(Section):
     class_names: tuple[Line, ...] = ()  # by index, of a model of one's own
     label_offset: Annotated[Literal[0, 1], WHOLE_NUMBER] = 0
     preprocessing: Preprocessing
+    checked: Mapping[Checked, Note] = Field(default_factory=dict)  # what of the block, and how
     assumed: tuple[Note, ...] = ()  # when the block was drafted: for whoever reads a result
     accuracy: Accuracy | None = None  # None: nothing is published for it
     throughput: tuple[BaselineTable, ...] = ()
@@ -424,7 +428,9 @@ class Contents(Section):
 
 
 class Catalog(Contents):
-    """Everything that `baselines.yaml` says. `digest` is the sha256 of the file's bytes."""
+    """Everything that a catalog says. `digest` is the sha256 of the file's bytes; of several files,
+    that of their digests, and `path` is the first.
+    """
 
     path: Path
     digest: str
@@ -442,6 +448,35 @@ class Catalog(Contents):
                 f"there is no model {name!r} in {self.path}",
                 remedy=suggest(name, self.models),
             ) from None
+
+    def families(self) -> tuple[str, ...]:
+        """Return the families that models are of, in file order."""
+        return tuple(dict.fromkeys(one.family for one in self.models.values() if one.family))
+
+    def chosen(self, words: Sequence[str] | None) -> tuple[str, ...]:
+        """Return the ids of the models that are meant, all of them where no words are given: an id,
+        a family, or a shell pattern over ids. A model is meant by its own name first.
+
+        Raises:
+            ConfigError: a word that means no model, with the closest one.
+        """
+        found: dict[str, None] = {}
+        for word in words or ("*",):
+            ids = [word] if word in self.models else self._meant(word)
+            if not ids:
+                hint = did_you_mean(word, [*self.models, *self.families()])
+                listed = some(list(self.models), MAX_SUGGESTIONS)
+                remedy = " ".join([hint, f"models: {listed}"]).strip()
+                raise ConfigError(f"no model is named {word!r}", remedy=remedy)
+            found |= dict.fromkeys(ids)
+        return tuple(found)
+
+    def _meant(self, word: str) -> list[str]:
+        return [
+            one.id
+            for one in self.models.values()
+            if one.family == word or fnmatchcase(one.id, word)
+        ]
 
     def targets(self) -> tuple[str, ...]:
         """Targets for which at least one throughput figure is recorded, sorted."""

@@ -82,9 +82,8 @@ def examine(settings: Settings, catalog: Catalog | None) -> Examination:
     `catalog` is None where it cannot be read: what hangs on it is left out.
     """
     real = frozenset(available())
-    models = [] if catalog is None else list(catalog.models.values())
-    if settings.models is not None:
-        models = [model for model in models if model.id in settings.models]
+    chosen = () if catalog is None else catalog.chosen(settings.models)
+    models = [] if catalog is None else [catalog.models[name] for name in chosen]
     looks = [
         Look(_PYTHON, LOOK_DEADLINE_S, _EVERY, lambda: _python(settings, models)),
         Look(_DISK, LOOK_DEADLINE_S, _EVERY, lambda: _disk(settings, models)),
@@ -288,7 +287,7 @@ def _weights(
     say, given = _inputs(settings), dict(settings.onnx)
     if catalog is None:
         remedy = "python -m harness plan says what is wrong with it"
-        found = f"{settings.catalog} cannot be used"
+        found = f"{', '.join(map(str, settings.catalog))} cannot be used"
         yield say.lacks("the catalog", found, remedy, needed_by=_EVERY)
     absent: dict[str, str] = {}
     for model in models:

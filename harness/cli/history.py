@@ -18,7 +18,7 @@ from rich.markup import escape
 from harness.base import files
 from harness.base.errors import ConfigError, some
 from harness.base.terms import Provenance
-from harness.catalog.load import load_catalog
+from harness.catalog.load import load_catalogs
 from harness.cli.options import CheckOption, console, say, table
 from harness.cli.report import RunList
 from harness.history import proposals
@@ -76,7 +76,7 @@ def trend(
         settings.runs,
         output,
         provenance=provenance,
-        catalog=load_catalog(settings.catalog),
+        catalog=load_catalogs(settings.catalog),
         models=names,
         check=check,
     )
@@ -110,7 +110,7 @@ def merge(
     joined = join(
         runs,
         output,
-        catalog=load_catalog(settings.catalog),
+        catalog=load_catalogs(settings.catalog),
         allow_other_catalog=allow_other_catalog,
     )
     for note in joined.run.notes if joined.run is not None else ():
@@ -124,7 +124,7 @@ def merge(
 
 def propose(settings: Settings, *, runs: RunList) -> None:
     """Tables for baselines.yaml from real runs: YAML to paste, with its evidence as comments."""
-    made = proposals.propose(runs, load_catalog(settings.catalog))
+    made = proposals.propose(runs, load_catalogs(settings.catalog))
     for name, why in made.left:
         say(f"not proposed: {name}: {why}", err=True)
     for one in made.proposals:
@@ -141,7 +141,7 @@ def check(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="a run directory, e.g. runs/latest")],
 ) -> None:
     """A run against the recorded figures and the runs before it; exit code 1 for a decline."""
-    compared = compare(run, settings.runs, load_catalog(settings.catalog))
+    compared = compare(run, settings.runs, load_catalogs(settings.catalog))
     if not compared:
         raise ConfigError(
             f"{run} measured nothing, so there is nothing to check"

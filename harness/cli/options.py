@@ -107,9 +107,8 @@ def takes_settings(
 
 
 def _parameter(option: Option) -> inspect.Parameter:
-    kind: Any = {"flag": bool, "list": list[str] | None, "pairs": list[str] | None}.get(
-        option.kind, str | None
-    )
+    repeats = option.kind in ("list", "pairs", "paths")
+    kind: Any = bool if option.kind == "flag" else list[str] | None if repeats else str | None
     declared = typer.Option(
         *option.flags,
         metavar=option.metavar,

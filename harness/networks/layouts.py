@@ -28,6 +28,8 @@ _FIELDS = {
     "{block}": r"(?P<block>layer[1-4]\.\d+)",
     "{n}": r"(?P<n>[12])",
     "{part}": r"(?P<part>weight|bias)",
+    "{i}": r"(?P<i>\d+)",
+    "{j}": r"(?P<j>\d+)",
     "{rest}": r"(?P<rest>.*)",
 }
 _PREFIX = "module."  # torch.nn.DataParallel wrote these
@@ -48,6 +50,7 @@ class Layout:
         where the result would be right, since the file is then not what the layout describes.
     linear: the squeeze-and-excitation layers are Linear in the file, and convolutions in the
         network.
+    bgr: the network's convolution whose weights in the file take blue, green and red.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Layout:
     nests: tuple[str, ...] = ()
     names: tuple[tuple[str, str], ...] = (("{rest}", "{rest}"),)
     linear: bool = False
+    bgr: str = ""
 
     def to_network(self, loaded: object) -> State:
         """Return the network's state from the object that a file holds.
@@ -69,7 +73,11 @@ class Layout:
             if again != key:
                 raise CheckpointError(f"`{key}` is not a name of it; the layout calls it `{again}`")
             result[name] = self._convolution(key, value) if ".se.fc" in name else value
-        return result
+        return self._flipped(result)
+
+    def _flipped(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a state with the input channels of one convolution in the other order."""
+        return {k: v.flip(1) if k == self.bgr and v.dim() > 1 else v for k, v in state.items()}
 
     def _state(self, loaded: object) -> dict[str, Any]:
         if self.nest:
@@ -89,7 +97,7 @@ class Layout:
             _renamed(key, own_names): value.flatten(start_dim=1)
             if self.linear and ".se.fc" in key and key.endswith(".weight")
             else value
-            for key, value in state.items()
+            for key, value in self._flipped(state).items()
         }
         return {self.nest: result} if self.nest else result
 
@@ -166,24 +174,82 @@ def _nested(loaded: object, nest: str) -> dict[str, Any]:
     return _mapping(top[nest], f"`{nest}`")
 
 
-def _efficientnet_lite() -> Iterator[tuple[str, str]]:
+_LITE0 = (1, 2, 2, 3, 3, 4, 1)  # blocks of each stage
+_B7 = (4, 7, 7, 10, 10, 13, 4)
+_PYCLS = (
+    ("dwise", "conv_dw"),
+    ("dwise_bn", "bn1"),
+    ("lin_proj", "conv_pw"),
+    ("lin_proj_bn", "bn2"),
+)
+_PYCLS_OTHERS = (
+    *(("exp", "conv_pw"), ("exp_bn", "bn1"), ("dwise", "conv_dw"), ("dwise_bn", "bn2")),
+    *(("lin_proj", "conv_pwl"), ("lin_proj_bn", "bn3")),
+)
+
+
+def _efficientnet(stages: Sequence[int]) -> Iterator[tuple[str, str]]:
     """Yield the names of a file and of timm: one list of blocks there, and seven stages here."""
     yield "_conv_stem.{rest}", "conv_stem.{rest}"
     yield "_bn0.{rest}", "bn1.{rest}"
     yield "_conv_head.{rest}", "conv_head.{rest}"
     yield "_bn1.{rest}", "bn2.{rest}"
     yield "_fc.{rest}", "classifier.{rest}"
-    # The first block does not expand, so its layers have other numbers in timm.
+    # A stage that does not expand has other numbers of layers in timm.
     first = ("depthwise_conv", "conv_dw"), ("bn1", "bn1"), ("project_conv", "conv_pw"), ("bn2",) * 2
     others = (
         *(("expand_conv", "conv_pw"), ("bn0", "bn1"), ("depthwise_conv", "conv_dw")),
         *(("bn1", "bn2"), ("project_conv", "conv_pwl"), ("bn2", "bn3")),
     )
-    stages = (1, 2, 2, 3, 3, 4, 1)  # blocks of each
+    squeeze = ("se_reduce", "se.conv_reduce"), ("se_expand", "se.conv_expand")
     places = [(stage, n) for stage, blocks in enumerate(stages) for n in range(blocks)]
     for number, (stage, n) in enumerate(places):
-        for theirs, ours in others if number else first:
+        for theirs, ours in (*(others if stage else first), *squeeze):
             yield f"_blocks.{number}._{theirs}.{{rest}}", f"blocks.{stage}.{n}.{ours}.{{rest}}"
+
+
+def _pycls() -> Iterator[tuple[str, str]]:
+    """Yield the names of pycls's EfficientNets, which count from 1, and of timm's."""
+    yield "stem.conv.{rest}", "conv_stem.{rest}"
+    yield "stem.bn.{rest}", "bn1.{rest}"
+    yield "head.conv.{rest}", "conv_head.{rest}"
+    yield "head.conv_bn.{rest}", "bn2.{rest}"
+    yield "head.fc.{rest}", "classifier.{rest}"
+    squeeze = ("se.f_ex.0", "se.conv_reduce"), ("se.f_ex.2", "se.conv_expand")
+    for stage in range(7):
+        for n in range(13):
+            for theirs, ours in (*(_PYCLS_OTHERS if stage else _PYCLS), *squeeze):
+                file = f"s{stage + 1}.b{n + 1}.{theirs}.{{rest}}"
+                yield file, f"blocks.{stage}.{n}.{ours}.{{rest}}"
+
+
+def _repvgg() -> Iterator[tuple[str, str]]:
+    """Yield the names of RepVGG's authors and of timm, whose stem is no stage."""
+    branches = ("rbr_dense", "conv_kxk"), ("rbr_1x1", "conv_1x1"), ("rbr_identity", "identity")
+    for theirs, ours in branches:
+        yield f"stage0.{theirs}.{{rest}}", f"stem.{ours}.{{rest}}"
+        for stage in range(4):
+            file = f"stage{stage + 1}.{{i}}.{theirs}.{{rest}}"
+            yield file, f"stages.{stage}.{{i}}.{ours}.{{rest}}"
+    yield "linear.{rest}", "head.fc.{rest}"
+
+
+_CONVNEXT = (
+    ("downsample_layers.0.{rest}", "stem.{rest}"),
+    ("downsample_layers.{i}.{rest}", "stages.{i}.downsample.{rest}"),
+    ("stages.{i}.{j}.dwconv.{rest}", "stages.{i}.blocks.{j}.conv_dw.{rest}"),
+    ("stages.{i}.{j}.pwconv1.{rest}", "stages.{i}.blocks.{j}.mlp.fc1.{rest}"),
+    ("stages.{i}.{j}.pwconv2.{rest}", "stages.{i}.blocks.{j}.mlp.fc2.{rest}"),
+    ("stages.{i}.{j}.{rest}", "stages.{i}.blocks.{j}.{rest}"),
+    ("norm.{rest}", "head.norm.{rest}"),
+    ("head.{rest}", "head.fc.{rest}"),
+)
+_REST = ("{rest}", "{rest}")
+_CONVMIXER = (
+    *((f"{number}.{{rest}}", f"stem.{number}.{{rest}}") for number in (0, 2)),
+    *((f"{number + 3}.{{rest}}", f"blocks.{number}.{{rest}}") for number in range(20)),
+    ("25.{rest}", "head.{rest}"),
+)
 
 
 _ALL = (
@@ -227,7 +293,50 @@ _ALL = (
         "efficientnet-lite0",
         "a bare state dict under the names of lukemelas/EfficientNet-PyTorch, `_blocks.0` to "
         "`_blocks.15`; ml-illustrated/EfficientNet-Lite-PyTorch",
-        names=tuple(_efficientnet_lite()),
+        names=tuple(_efficientnet(_LITE0)),
+    ),
+    Layout(
+        "efficientnet-b7",
+        "a bare state dict under the names of lukemelas/EfficientNet-PyTorch, `_blocks.0` to "
+        "`_blocks.54`",
+        names=tuple(_efficientnet(_B7)),
+    ),
+    Layout(
+        "pycls-effnet",
+        "nested under `model_state`, `s1.b1` to `head.fc`, and taking blue, green and red; "
+        "facebookresearch/pycls",
+        nest="model_state",
+        names=tuple(_pycls()),
+        bgr="conv_stem.weight",
+    ),
+    Layout(
+        "cadene-dpn",
+        "a bare state dict with the classifier under `last_linear`; pretrainedmodels' DPN",
+        names=(("last_linear.{rest}", "classifier.{rest}"), _REST),
+    ),
+    Layout(
+        "cadene-inception-resnet",
+        "a bare state dict with the classifier under `last_linear`; pretrainedmodels'"
+        "Inception-ResNet-v2",
+        names=(("last_linear.{rest}", "classif.{rest}"), _REST),
+    ),
+    Layout(
+        "convnext",
+        "nested under `model`, with `downsample_layers` and `dwconv`; facebookresearch/ConvNeXt",
+        nest="model",
+        names=_CONVNEXT,
+    ),
+    Layout(
+        "convmixer",
+        "nested under `state_dict` or not, one list of layers, `0` to `25`; locuslab/convmixer",
+        nests=NESTS,
+        names=_CONVMIXER,
+    ),
+    Layout(
+        "repvgg",
+        "a bare state dict of the network as it was trained, `rbr_dense`, `rbr_1x1` and "
+        "`rbr_identity`; DingXiaoH/RepVGG",
+        names=tuple(_repvgg()),
     ),
 )
 LAYOUTS: Mapping[str, Layout] = MappingProxyType({layout.name: layout for layout in _ALL})

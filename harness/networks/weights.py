@@ -11,6 +11,7 @@ import pickle
 import re
 import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,8 +96,12 @@ def load_into(network: torch.nn.Module, state: Mapping[str, torch.Tensor], *, na
             "in baselines.yaml",
         )
     counters = {key: value for key, value in expected.items() if key.endswith(_COUNTER)}
+    complete = OrderedDict({**counters, **state})
+    # Versions of modules, by which some convert what older files have: these keys and shapes are
+    # the network's. MNASNet takes no state without one.
+    setattr(complete, "_metadata", getattr(expected, "_metadata", {}))  # noqa: B010 - no such field
     try:
-        network.load_state_dict({**counters, **state}, strict=True)
+        network.load_state_dict(complete, strict=True)
     except (RuntimeError, ValueError, TypeError) as error:
         raise CheckpointError(f"{name} does not take these weights: {_reason(error)}") from error
 

@@ -24,7 +24,7 @@ def add_options(parser: pytest.Parser, arguments: Sequence[str]) -> None:
         group = parser.getgroup(f"acceptance: {option.group.title}")
         how: dict[str, Any] = {"action": "store_true"}
         if option.kind != "flag":
-            repeats = option.kind in ("list", "pairs")
+            repeats = option.kind in ("list", "pairs", "paths")
             how = {"action": "append" if repeats else "store", "metavar": option.metavar}
         text = f"{option.help} [${option.environment}]"
         for flag in (*option.flags, option.own_flag):

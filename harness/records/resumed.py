@@ -67,4 +67,4 @@ def typed(value: Any) -> Any:
     """Return an option's value, as JSON has it, as somebody types it."""
     if isinstance(value, Mapping):
         return [f"{name}={path}" for name, path in value.items()]
-    return ",".join(map(str, value)) if isinstance(value, list) else value
+    return [str(one) for one in value] if isinstance(value, list) else value

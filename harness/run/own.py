@@ -18,7 +18,7 @@ from harness.base.host import required_version
 from harness.base.stages import Stage
 from harness.base.store import Store, file_digest, source_digest
 from harness.catalog.fields import FILE_NAME
-from harness.catalog.load import load_catalog, parse_catalog
+from harness.catalog.load import load_catalogs, parse_catalog
 from harness.catalog.schema import Catalog
 from harness.catalog.written import written
 from harness.images.dataset import find_image_set
@@ -41,7 +41,7 @@ def catalog_of(settings: Settings) -> Catalog:
     Raises `HarnessError`: a catalog, a model file or images that cannot be used, or do not fit.
     """
     if settings.model_file is None:
-        return load_catalog(settings.catalog)
+        return load_catalogs(settings.catalog)
     return parse_catalog(draft(settings).encode(), Path(f"catalog of {settings.model_file.name}"))
 
 

@@ -20,11 +20,13 @@ import pytest
 import torch
 
 from harness.base.errors import CheckpointError
+from harness.catalog.load import load_catalog
 from harness.networks.layouts import LAYOUTS, State
 from harness.networks.library import build_network
 from harness.networks.weights import load_into, load_state, save_checkpoint
 
 ROOT = Path(__file__).parents[2]
+ZOO = load_catalog(ROOT / "catalogs" / "modelzoo.yaml")
 KEYS = Path(__file__).parent / "data" / "checkpoints"
 Keys = dict[str, tuple[int, ...]]
 
@@ -359,3 +361,44 @@ def test_wrong_layout_is_named(layout: str, loaded: object, said: str, tmp_path:
 def test_data_parallel_prefix_is_stripped_when_uniform() -> None:
     loaded = LAYOUTS["plain"].to_network({"module.a.b": ONE, "module.module.c": ONE})
     assert list(loaded) == ["a.b", "module.c"]
+
+
+# A name in each file as its authors' code writes it, and the network's own.
+ZOO_NAMES = {
+    "efficientnet_b7": ("_blocks.4._se_reduce.weight", "blocks.1.0.se.conv_reduce.weight"),
+    "efficientnet_b0_pycls": ("s2.b1.lin_proj_bn.bias", "blocks.1.0.bn3.bias"),
+    "dpn131": ("last_linear.weight", "classifier.weight"),
+    "inception_resnet_v2": ("last_linear.bias", "classif.bias"),
+    "convnext_tiny": ("downsample_layers.2.1.weight", "stages.2.downsample.1.weight"),
+    "convmixer_1536_20": ("22.0.fn.0.weight", "blocks.19.0.fn.0.weight"),
+    "repvgg_a0": ("stage2.1.rbr_dense.bn.bias", "stages.1.1.conv_kxk.bn.bias"),
+}
+
+
+@pytest.mark.parametrize("model", ZOO_NAMES)
+def test_layouts_of_the_zoo_name_every_weight_there_and_back(model: str) -> None:
+    spec = ZOO.models[model]
+    with torch.device("meta"):
+        network = build_network(spec.network.source, spec.network.arguments)
+    state, layout = network.state_dict(), LAYOUTS[spec.checkpoint.layout]
+    written: Any = layout.from_network(state)
+    in_file = written[layout.nest] if layout.nest else written
+    theirs, ours = ZOO_NAMES[model]
+    assert in_file[theirs].shape == state[ours].shape
+    assert not in_file.keys() & {ours}
+    back = layout.to_network(written)
+    assert {name: v.shape for name, v in back.items()} == {n: v.shape for n, v in state.items()}
+
+
+def test_a_network_that_takes_red_first_gets_weights_that_take_blue_first(tmp_path: Path) -> None:
+    stem = torch.arange(6.0).reshape(2, 3, 1, 1)
+    layout = replace(LAYOUTS["plain"], bgr="stem.weight")
+    state = layout.to_network({"stem.weight": stem, "bias": torch.ones(3)})
+    assert state["stem.weight"][:, 0].flatten().tolist() == [2.0, 5.0]
+    assert layout.from_network(state)["stem.weight"].equal(stem)  # type: ignore[index]
+
+
+def test_a_network_that_asks_for_versions_takes_a_state_without_them(tmp_path: Path) -> None:
+    network = build_network("torchvision:mnasnet0_5", {})
+    save_checkpoint(network.state_dict(), "plain", tmp_path / "plain.pth")
+    load_into(network, load_state(tmp_path / "plain.pth", "plain"), name="mnasnet0_5")

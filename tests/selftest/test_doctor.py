@@ -14,7 +14,7 @@ from harness.base.environment import ROOT
 from harness.base.errors import DeviceError
 from harness.base.stages import Stage
 from harness.base.store import Store
-from harness.catalog.load import load_catalog
+from harness.catalog.load import load_catalog, load_catalogs
 from harness.cli import examination as doctor
 from harness.cli.examination import SUBJECTS, examine
 from harness.images.dataset import FIRST_LABELS
@@ -55,7 +55,7 @@ def look(tmp_path, machine):
         given = {"catalog": str(TINY), "store": str(tmp_path / "store"), **options}
         given |= {"runs": str(tmp_path / "runs"), "leases": str(tmp_path / "leases")}
         settings = resolve(given, {})
-        found = examine(settings, load_catalog(settings.catalog))
+        found = examine(settings, load_catalogs(settings.catalog))
         answers = {answer.target: answer for answer in found.answers}
         assert tuple(answers) == SUBJECTS
         return found.findings, answers
@@ -487,7 +487,7 @@ def test_nothing_heavy_is_imported():
             "-c",
             "import sys; from harness.catalog.load import load_catalog; "
             "from harness import settings; from harness.cli import examination; "
-            "s = settings.resolve({}); examination.examine(s, load_catalog(s.catalog)); "
+            "s = settings.resolve({}); examination.examine(s, load_catalogs(s.catalog)); "
             "print(sorted({'torch', 'timm', 'onnx', 'onnxruntime', 'pytest'} & set(sys.modules)))",
         ]
     )
