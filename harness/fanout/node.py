@@ -105,7 +105,7 @@ def _settings(task: Task) -> tuple[Settings, Catalog]:
     catalog = catalog_of(settings)
     if catalog.digest != task.catalog:
         raise ConfigError(
-            f"the catalog of this host is another one: {settings.catalog}",
+            f"the catalog of this host is another one: {', '.join(map(str, settings.catalog))}",
             remedy="give every host the same checkout, or name a file that all have: --catalog",
         )
     return settings, catalog

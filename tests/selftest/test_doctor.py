@@ -485,7 +485,7 @@ def test_nothing_heavy_is_imported():
     code, output = run_python(
         [
             "-c",
-            "import sys; from harness.catalog.load import load_catalog; "
+            "import sys; from harness.catalog.load import load_catalogs; "
             "from harness import settings; from harness.cli import examination; "
             "s = settings.resolve({}); examination.examine(s, load_catalogs(s.catalog)); "
             "print(sorted({'torch', 'timm', 'onnx', 'onnxruntime', 'pytest'} & set(sys.modules)))",

@@ -127,7 +127,7 @@ def test_what_one_host_built_another_one_takes(make_run, shared, tmp_path):
     case = run.plan.of("throughput")[0]
     given = {
         "rehearsal": True,
-        "catalog": str(run.settings.catalog),
+        "catalog": [str(path) for path in run.settings.catalog],
         "store": str(shared / "store"),
     }
     task = node.Task(run.id, "1/1", given, "cpu", run.catalog.digest, (case,))
