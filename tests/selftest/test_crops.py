@@ -313,3 +313,11 @@ def test_chunks_that_were_tidied_away_meanwhile_are_made_again(store, images, de
     os.utime(last.directory / "manifest.json", (1.0, 1.0))
     assert found.verify_present() == len(found.keys()) - 1
     assert store.last_used(last) > time.time() - 600
+
+
+def test_contents_are_those_of_the_files(store, images):
+    first = Crops(store, images, STEPS).contents()
+    assert Crops(store, images, STEPS).contents() == first
+    rewrite(images.paths[3], 99)
+    assert Crops(store, images, STEPS).contents() != first
+    assert images.digest == put_images(images.root).digest

@@ -24,6 +24,7 @@ from tests.selftest.judge_samples import (
     real,
     steady,
     timed,
+    timing,
 )
 
 SMALLEST = FigureName.SMALLEST_PERCENT
@@ -182,6 +183,18 @@ def test_the_speed_of_a_wrong_model_counts_for_nothing(changes, code):
         assert SMALLEST not in verdict.figures
     right = rules(4000.0, outputs=OutputsCheck(BOUND, BOUND))
     assert [one.kind for one in right] == ["PASS", "PASS", "RECORDED"]
+
+
+def test_drift_outliers_and_the_rounds_that_would_decide_are_figures():
+    slower = timing(*(4.0 + 0.2 * (i >= 10) + 0.001 * (i % 3) for i in range(20)))
+    ours = timed(dataclasses.replace(slower, outliers=3))
+    found = figures(judge_baseline(ours, floor_of()))
+    assert found[FigureName.DRIFT] == pytest.approx(5.0, abs=0.1)
+    assert found[FigureName.DRIFT_SIGNIFICANT] is True
+    assert found[FigureName.OUTLIERS] == 3
+    assert FigureName.ROUNDS_TO_DECIDE not in found
+    noisy = judge_baseline(timed(steady(4.0, 0.5), precision_percent=1.0), floor_of())
+    assert figures(noisy)[FigureName.ROUNDS_TO_DECIDE] > 1000
 
 
 # What the baseline and the run have in common ----------------------------------------------
