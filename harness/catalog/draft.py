@@ -53,8 +53,9 @@ def draft_guide(readme: Path, *, where: str = "", date: str = "", name: str = ""
 
 def _title(guide: Guide) -> Cited:
     found = guide.find(r"^#\s+\S.*")
-    text = plain(_TITLE.sub("", _TITLE.sub("", found[1][0])).strip()) if found else ""
-    return Cited(text[:200], guide.origin(found[0])) if found and text else blank("a title")
+    stated = " ".join(found[1][0][:200].split()) if found else ""
+    text = plain(_TITLE.sub("", _TITLE.sub("", stated)).strip())
+    return Cited(text, guide.origin(found[0])) if found and text else blank("a title")
 
 
 def _source(title: Any, where: str, date: str) -> dict[str, Any]:
@@ -204,14 +205,19 @@ def _target(guide: Guide, chip: str, stated: str, line: int) -> Any:
 
 
 def _tables(guide: Guide, figures: Figures, source: str, flags: Cited) -> list[dict[str, Any]]:
-    groups: dict[tuple[str, ...], list[Throughput]] = {}
+    groups: dict[tuple[str, ...], list[dict[int, Throughput]]] = {}
     for one in figures.throughput:
         named = one.chip or f"not named: {one.stated}"
         key = (named, str(one.card), one.variant, str(one.chips))
-        groups.setdefault(key, []).append(one)
+        alike = groups.setdefault(key, [])
+        # Another figure of the same batch size, e.g. of another model, gets a table of its own.
+        rows = next((r for r in alike if r.get(one.batch_size, one).fps == one.fps), None)
+        if rows is None:
+            alike.append(rows := {})
+        rows.setdefault(one.batch_size, one)
     judged: set[tuple[str, int]] = set()
     tables = []
-    for group in groups.values():
+    for group in (list(rows.values()) for alike in groups.values() for rows in alike):
         # One figure for a batch size: a second one is another way of measuring, for the reader.
         again = any((one.chip, one.batch_size) in judged for one in group)
         tables.append(_table(guide, group, source, flags, judged=not (again or group[0].variant)))

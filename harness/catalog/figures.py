@@ -203,7 +203,7 @@ def _accuracy(table: Table, chips: _Chips) -> Iterator[Accuracy]:
         size = None if batch is None or batch >= len(row.cells) else row.cells[batch]
         sizes = re.findall(r"(?:bs\s*|^)(\d{1,4})\b", f"{size or ''}\n{label}", re.I | re.M)
         chip = "" if batch is None else label
-        variant = row.cells[variants] if variants is not None else ""
+        variant = "" if variants is None else "".join(row.cells[variants : variants + 1])
         for column, cell in enumerate(row.cells):
             name = header[column] if column < len(header) else ""
             context = f"{label if column and batch is None else ''} {name}"

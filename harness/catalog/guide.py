@@ -113,7 +113,8 @@ class Guide:
             for row in _ROW.finditer(table[0]):
                 given = [(m[1], plain(m[2])) for m in _CELL.finditer(row[1])]
                 line = text.count("\n", 0, table.start() + row.start()) + 1
-                rows.append(Row(line, _spanned(given, held)))
+                if cells := _spanned(given, held):
+                    rows.append(Row(line, cells))
             if len(rows) > 1:
                 yield Table(rows[0].cells, tuple(rows[1:]), self._heading(rows[0].line))
 

@@ -102,6 +102,12 @@ def _keep(run: Run, part: Part, ended: Ended) -> None:
             f"a host sent {line.check} of {line.case}, which is not of its part",
             remedy="give every host the same version of the harness",
         )
+    if line.provenance != run.settings.provenance:
+        raise RecordError(
+            f"a host sent {line.check} of {line.case} as {line.provenance}, "
+            f"and this run is {run.settings.provenance}",
+            remedy="unset HARNESS_SIMULATE_ASCEND and HARNESS_REHEARSAL on every host",
+        )
     for name, data in ended.files.items():
         if is_name(name):
             path = run.directory / name

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.base.errors import ConfigError, DeviceError
+from harness.base.text import first_line
 from harness.fanout import node
 from harness.fanout.node import Ended, Task
 
@@ -87,7 +88,7 @@ class RayHosts:
                 except StopIteration:
                     why = "it ended before its last case"
                 except self._ray.exceptions.RayError as error:
-                    why = str(getattr(error, "cause", None) or error).strip().splitlines()[0]
+                    why = first_line(getattr(error, "cause", None) or error)
                 else:
                     yield handle, ended, ""
                     continue

@@ -247,7 +247,19 @@ def test_every_figure_of_a_table_comes_back_with_its_line(data, sizes, chip, fen
     assert all(one.fps in guide.lines[one.line - 1] for one in found)
 
 
-MARKUP = ("|", "---", "\n", "#", '"', "\\", "：", "\t", "<table><tr><td>", "</tr></table>")
+MARKUP = (
+    "|",
+    "---",
+    "\n",
+    "#",
+    '"',
+    "\\",
+    "：",
+    "\t",
+    "<table><tr><td>",
+    "</tr></table>",
+    "<tr></tr>",
+)
 WORDS = ("batch size", "310P3", "性能", "精度", "top1", "79.1%", "1", "4 = ", "Acc@1  x")
 PIECES = st.sampled_from((*MARKUP, *WORDS, "`atc --model=", "https://a/b.pth"))
 
@@ -263,6 +275,30 @@ def test_whatever_it_reads_a_draft_is_yaml_that_only_wants_blanks_filled(
         parse_catalog(block.encode(), folder / "net.yaml")
     for number, line in re.findall(r"(\d+): [\d.]+  # line (\d+)", block):
         assert number in (text + end).split("\n")[int(line) - 1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<table><tr></tr><tr><td>acc</td></tr></table>",
+        "<table><tr><td>acc</td><td rowspan=3>1</td></tr><tr></tr></table>",
+        "| acc top1 | x | config |\n|---|---|---|\n| 79.0% |",
+        "# x" + " -" * 4000 + "q",
+    ],
+)
+def test_rows_without_cells_and_strange_titles_end_in_a_draft(tmp_path, text):
+    (tmp_path / "README.md").write_text(text)
+    assert BLANK in draft_guide(tmp_path / "README.md")
+
+
+def test_figures_of_two_models_in_one_guide_are_both_there(tmp_path):
+    head = "| 芯片 | Batch Size | 性能 |\n|---|---|---|\n"
+    rows = [f"| 310P3 | 1 | {one} |\n| 310P3 | 4 | {4 * one} |\n" for one in (100, 50)]
+    text = f"# a\n{head}{rows[0]}\n# b\n{head}{rows[1]}\n# again\n{head}{rows[0]}"
+    (tmp_path / "README.md").write_text(text)
+    block = draft_guide(tmp_path / "README.md")
+    assert re.findall(r"\d: (\d+)  # line", block) == ["100", "400", "50", "200"]
+    assert block.count("judged: []") == 1
 
 
 @pytest.mark.parametrize("content", [None, b"\0\1", b"x" * (1 << 21)])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.chips import write_catalog
-from harness.base.errors import ConfigError, DeviceError, StoreError
+from harness.base.errors import ConfigError, DeviceError, RecordError, StoreError
 from harness.fanout import node, parcels
 from harness.fanout.driver import fan_out
 from harness.records import reader
@@ -114,6 +114,19 @@ def test_a_run_without_hosts_ends_and_goes_on(make_run):
     left = [case for case in again.plan.of("accuracy") if case.batch_size == 4]
     made = fan_out(again, left, OneByOne(), count=1)
     assert made.exit_status == 0 and set(lines_of(made).values()) == {1}
+
+
+def test_a_line_of_another_kind_of_run_is_refused(make_run):
+    class Simulated(OneByOne):
+        def events(self):
+            for handle, ended, why in super().events():
+                line = json.dumps({**json.loads(ended.line), "provenance": "simulated"})
+                yield handle, dataclasses.replace(ended, line=line), why
+
+    run = make_run("many", models="a", batch_sizes="1")
+    with pytest.raises(RecordError, match="a host sent accuracy of a-bs1-cpu as"):
+        fan_out(run, run.plan.of("accuracy"), Simulated(), count=1)
+    assert not reader.read(run.directory).cases
 
 
 def test_a_host_with_another_catalog_is_refused():
