@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.base import precision
 from harness.base.families import spelt
+from harness.catalog.schema import same_product
 from harness.pages import formats
 from harness.pages.formats import NO_VALUE, datum, plain
 from harness.pages.words import say
@@ -123,15 +124,16 @@ def editions(reference: Reference | None) -> Rows:
 def beside(case: CaseLine, run: RunLine | None) -> Rows:
     """Return what is published for this batch size of other targets, and how often ours is that.
 
-    Only a figure that may be used elsewhere has a ratio, and only to one of the same unit.
+    Only a figure that may be used elsewhere has a ratio, not that of a slice of a chip, and only to
+    one of the same unit.
     """
     published = run.guide_figures.get(case.model) if run is not None else None
-    speeds = (
-        [one for one in published.speeds if one.batch_size == case.batch_size] if published else []
-    )
     measured = case.throughput
-    if measured is None:
+    if published is None or measured is None:
         return ()
+    speeds = [one for one in published.speeds if one.batch_size == case.batch_size]
+    chip, known = measured.setup.chip, {s.chip for s in published.speeds if s.target == case.target}
+    whole = not (chip and known) or any(same_product(chip, one) for one in known)
     # Only where a card's figure is judged does a measurement count the card's chips.
     judged = case.reference is not None and case.reference.kind == "baseline"
     own = next((one for one in speeds if judged and one.target == case.target), None)
@@ -143,7 +145,7 @@ def beside(case: CaseLine, run: RunLine | None) -> Rows:
         text = f"{formats.rate(one.fps)} {say(f'a {one.unit}')}"
         if one.not_comparable:
             text += f" ({say('not comparable')}{say(': ')}{formats.line(one.not_comparable)})"
-        elif alike and measured.counts and case.measured and precision.is_known(width):
+        elif alike and whole and measured.counts and case.measured and precision.is_known(width):
             ratio = precision.significant(case.measured / one.fps, precision.digits(width))
             text += f" ({say('ours is {n} times that', n=ratio)})"
         if one.target != case.target:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,7 @@ def test_only_what_is_comparable_has_a_ratio() -> None:
         {"problems": (Problem(ProblemCode.STRANGE_TIMES),)},
         {"conditions": samples.conditions(busy=True)},
         {"half_width_percent": 9.0},
+        {"setup": replace(samples.SETUP, chip="vNPU vir02 of an Ascend310P3")},
     ],
 )
 def test_a_figure_that_counts_for_nothing_has_no_ratio(changes: dict[str, Any]) -> None:
