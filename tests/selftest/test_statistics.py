@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import statistics as standard
 from fractions import Fraction
 
@@ -147,3 +148,9 @@ def test_too_few_rounds_have_no_drift(values):
 )
 def test_outliers_are_far_outside_the_quartiles(values, outliers):
     assert statistics.outliers(values) == outliers
+
+
+def test_a_steady_device_drifts_in_one_of_a_hundred_series():
+    generator = random.Random(3)
+    found = [statistics.drift([10 + generator.gauss(0, 1) for _ in range(20)]) for _ in range(2000)]
+    assert 0.003 < sum(one is not None and one.significant for one in found) / 2000 < 0.02
