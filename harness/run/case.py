@@ -64,7 +64,7 @@ class CaseRun:
         """
         pipeline = self.run.workbench.for_case(self.case)
         self.observed = pipeline.observed
-        pipeline.bench.pool.held = self.observed.leases
+        self.run.workbench.pool.held = self.observed.leases
         with self._listing():
             self._prepared = pipeline, pipeline.prepare()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +14,12 @@ LATEST = "latest"
 
 
 def make_folder(path: Path) -> None:
-    """Make the directory. Raises `ConfigError`."""
+    """Make the directory. Raises `ConfigError`, or `RecordError` where the disk is full."""
     try:
         path.mkdir(parents=True)
     except OSError as error:
-        raise ConfigError(
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise (RecordError if full else ConfigError)(
             f"cannot make {path}: {error.strerror or error}",
             remedy="choose another place with --runs=DIR, with free space",
         ) from error

@@ -88,8 +88,11 @@ def make(tmp_path, monkeypatch):
         given = {"rehearsal": True, "batch_sizes": "1,4", "catalog": str(catalog), **options}
         places = {"runs": str(tmp_path / "runs"), "store": str(tmp_path / "store")}
         run = Run(resolve({**places, **given}, environment={}))
-        target = SimpleNamespace(traits=SimpleNamespace(runs_on_host=True))
-        bench = SimpleNamespace(target=target, for_case=lambda case: MadeUp(case, ends(case)))
+        bench = SimpleNamespace(
+            target=SimpleNamespace(traits=SimpleNamespace(runs_on_host=True)),
+            pool=SimpleNamespace(),
+            for_case=lambda case: MadeUp(case, ends(case)),
+        )
         run.__dict__["workbench"] = bench
         run.__dict__["diagnosed"] = diagnosed
         return run
