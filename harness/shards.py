@@ -78,12 +78,16 @@ def digest(names: Iterable[str]) -> str:
 
 
 def lacking(runs: Sequence[RunRecords]) -> list[str]:
-    """Return what is missing of the selections of which these runs are shards."""
+    """Return what is missing of the selections of which these runs are shards.
+
+    Raises:
+        ConfigError: a run's records name no part that can be.
+    """
     shards: dict[int, dict[int, RunRecords]] = {}
     for one in runs:
-        shard = str(one.run.settings.get("shard") or "") if one.run is not None else ""
-        if shard:
-            number, count = map(int, shard.split("/"))
+        shard = one.run.settings.get("shard") if one.run is not None else None
+        if part := Settings(shard=shard and str(shard)).part:
+            number, count = part
             shards.setdefault(count, {})[number] = one
     found = []
     for count, parts in shards.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import typer
@@ -58,11 +59,10 @@ def fan_out(
         raise ConfigError(what, remedy="--target=NAME, and other models or batch sizes")
     resources = dict(registry.provider_of(run.settings).cluster_needs(run.settings))
     for text in need or ():
-        name, _, amount = text.partition("=")
-        try:
-            resources[name] = float(amount)
-        except ValueError:
-            raise ConfigError(f"--need={text} is not NAME=N", remedy="--need=NPU=2") from None
+        given = re.fullmatch(r"([^=\s]+)=(\d{1,6}(?:\.\d{1,6})?)", text)
+        if given is None:
+            raise ConfigError(f"--need={text} is not NAME=N", remedy="--need=NPU=2")
+        resources[given[1]] = float(given[2])
     needs = Needs(resources, cpus, int(memory_gb * 1e9), build_cpus)
     records = drive(run, cases, RayHosts(ray, needs), parts)
     for line in run.summary():

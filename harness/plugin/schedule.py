@@ -54,8 +54,8 @@ class CaseScheduling(LoadScheduling):  # type: ignore[misc]  # xdist's types are
             self.check_schedule(node)
 
     def check_schedule(self, node: Any, duration: float = 0) -> None:
-        """Send a worker its next item, or end it."""
-        if len(self.node2pending[node]) < 2 and not node.shutting_down:
+        """Send a worker its next item, two to one that has none, or end it."""
+        while len(self.node2pending[node]) < 2 and not node.shutting_down:
             self._began[node] = time.monotonic()
             if not self._send_next(node):
                 node.shutdown()

@@ -10,8 +10,10 @@ from collections import Counter, deque
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from benchmarks.chips import write_catalog
+from harness.__main__ import app
 from harness.base.errors import ConfigError, DeviceError, RecordError, StoreError
 from harness.fanout import node, parcels
 from harness.fanout.driver import fan_out
@@ -152,6 +154,13 @@ def test_what_one_host_built_another_one_takes(make_run, shared, tmp_path):
     there = dataclasses.replace(task, given={**given, "store": str(other)})
     line = json.loads(next(node.perform(there)).line)
     assert all(one["cached"] for one in line["artifacts"])
+
+
+@pytest.mark.parametrize("need", ["NPU", "=1", "NPU=nan", "NPU=-1", "NPU=1=2"])
+def test_a_need_that_cannot_be_is_an_error_of_usage(need):
+    arguments = ["fan-out", "--ray=127.0.0.1:1", "--rehearsal", f"--need={need}"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 4 and "is not NAME=N" in done.stderr
 
 
 def test_what_is_no_entry_is_not_unpacked(tmp_path):

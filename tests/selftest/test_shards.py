@@ -124,6 +124,14 @@ def test_a_lost_shard_and_one_of_another_selection_are_found(joined, tmp_path):
     assert "not of one selection" in shards.lacking([*parts[:3], other])[0]
 
 
+@pytest.mark.parametrize("shard", ["x", "1/999999999", 7])
+def test_records_of_no_such_part_are_refused(joined, shard):
+    run = joined[1][0].run
+    changed = run.model_copy(update={"settings": {**run.settings, "shard": shard}})
+    with pytest.raises(ConfigError, match="is no part"):
+        shards.lacking([dataclasses.replace(joined[1][0], run=changed)])
+
+
 def test_pytest_splits_what_was_selected(run_pytest, built):
     words = ("--rehearsal", "-m", "throughput", "--batch-sizes=1,4", *QUICK)
     done = run_pytest(*words, "--shard=1/2", "-n", "1")

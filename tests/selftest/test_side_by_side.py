@@ -38,8 +38,10 @@ class Node:
         self.shutting_down = True
 
 
-def play(cases, seconds, workers, monkeypatch, known=None):
-    """Return the workers after they have run the cases, each case as long as it takes."""
+def play(cases, seconds, workers, monkeypatch, known=None, dies=False):
+    """Return the workers after they have run the cases, each case as long as it takes. `dies`: a
+    worker at its second case, in whose place another one starts.
+    """
     now = [0.0]
     monkeypatch.setattr(schedule, "time", SimpleNamespace(monotonic=lambda: now[0]))
     config: Any = SimpleNamespace(
@@ -49,9 +51,14 @@ def play(cases, seconds, workers, monkeypatch, known=None):
     expected = {case: (known or {}).get(case) for case in cases}
     scheduling = schedule.CaseScheduling(config, None, names, expected)
     nodes = [Node(f"gw{index}") for index in range(workers)]
-    for node in nodes:
+    lost: list[Case] = []
+
+    def join(node):
         scheduling.add_node(node)
         scheduling.add_node_collection(node, [nodeid_of(case) for case in cases])
+
+    for node in nodes:
+        join(node)
     scheduling.schedule()
 
     def ready():
@@ -62,13 +69,22 @@ def play(cases, seconds, workers, monkeypatch, known=None):
     while running := ready():
         node = min(running, key=lambda one: one.until)
         now[0] = node.until
+        if dies and node.ran and not lost:
+            lost.append(names[scheduling.remove_node(node).rpartition("::")[2]])
+            node.queue.clear()
+            node.shutting_down = False
+            nodes.append(node := Node("another"))
+            join(node)
+            scheduling.schedule()
+            node.until = now[0] + 1.0
+            continue
         index = node.queue.pop(0)
         node.ran.append(cases[index])
         scheduling.mark_test_complete(node, index)
         if node.queue:
             node.until = now[0] + seconds[cases[node.queue[0]]]
     ran = Counter(chain.from_iterable(node.ran for node in nodes))
-    assert ran == Counter(cases) and scheduling.tests_finished
+    assert ran + Counter(lost) == Counter(cases) and scheduling.tests_finished
     return nodes
 
 
@@ -90,6 +106,13 @@ def test_cases_that_share_builds_go_to_one_worker(monkeypatch):
     cases = matrix()
     nodes = play(cases, dict.fromkeys(cases, 1.0), len(MODELS), monkeypatch)
     assert [len({case.model for case in node.ran}) for node in nodes] == [1] * len(MODELS)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_worker_in_the_place_of_a_dead_one_runs_what_is_left(monkeypatch, workers):
+    cases = matrix()
+    nodes = play(cases, dict.fromkeys(cases, 1.0), workers, monkeypatch, dies=True)
+    assert len(nodes[-1].ran) > 5
 
 
 def test_no_chip_waits_for_its_card_while_accuracy_is_left(monkeypatch):
