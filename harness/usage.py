@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import iniconfig
@@ -13,8 +12,6 @@ from harness.base.names import did_you_mean
 from harness.plan import Case, Plan
 from harness.run.case_record import nodeid_of
 from harness.settings import OPTIONS
-
-_OPERATORS = ("and", "or", "not", "True", "False", "None")
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
@@ -40,24 +37,6 @@ def ini_values(path: Path) -> dict[str, str]:
         raise ConfigError(f"{path} cannot be read: {error}", remedy="correct the file") from error
     keys = sections.get("pytest", {})
     return {key: value for key, value in keys.items() if key.startswith("harness_")}
-
-
-def check_marks(text: str, markers: Iterable[str]) -> None:
-    """Refuse `-m` with a mark that does not exist: `accuracy or througput` would leave one of both
-    out, and be green.
-
-    markers: every mark that there is, as pytest has it: `name: what it means`. Raises
-    `ConfigError`.
-    """
-    known = {re.split(r"\W", line)[0] for line in markers}
-    # Values of marks (`name(key="text")`) are none.
-    for word in re.findall(r"[A-Za-z_]\w*", "" if "=" in text else text):
-        if word not in {*known, *_OPERATORS}:
-            hint = did_you_mean(word, ("accuracy", "throughput"))
-            raise ConfigError(
-                f"-m {text!r}: no test is marked {word}",
-                remedy=f"{hint} -m accuracy or -m throughput".strip(),
-            )
 
 
 def planned(nodeids: Sequence[str], plan: Plan) -> list[tuple[str, Case]]:

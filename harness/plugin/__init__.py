@@ -155,7 +155,6 @@ class RunHooks:
         marks: Any = session.config.pluginmanager.get_plugin("mark")
         marks.pytest_collection_modifyitems(items=[], config=session.config)
         with refusing():
-            usage.check_marks(session.config.option.markexpr, session.config.getini("markers"))
             _ = self.run.plan
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:

@@ -26,16 +26,3 @@ def test_what_runs_is_in_the_plan() -> None:
     ):
         with pytest.raises(ConfigError):
             usage.planned(strange, PLAN)
-
-
-MARKS = ("accuracy: top-1", "throughput: frames a second", "skipif(condition, reason): skip it")
-
-
-def test_a_mark_that_does_not_exist_is_refused() -> None:
-    """pytest would leave its cases out without a word."""
-    for good in ("", "not (accuracy or throughput)", "not accuracy and skipif", 'skipif(a="b c")'):
-        usage.check_marks(good, MARKS)
-    for text, word in (("acuracy", "acuracy"), ("accuracy or throughputt", "throughputt")):
-        with pytest.raises(ConfigError, match=f"no test is marked {word}") as caught:
-            usage.check_marks(text, MARKS)
-        assert "did you mean" in caught.value.remedy
