@@ -1,4 +1,4 @@
-"""The parts of a diagnosis: suspects, agreement, orders."""
+"""The parts of a diagnosis: agreement, orders, who is named."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.base.stages import Stage
 from harness.diagnosis import pairing
 from harness.diagnosis.agreement import agree
+from harness.diagnosis.words import About, Findings, Restored, words
 
 
 def test_agreement_of_equal_and_of_other_logits():
@@ -53,3 +55,19 @@ def test_chance_is_not_a_suspect():
     assert pairing.gained(np.zeros(12, bool), np.ones(12, bool)) == pytest.approx(2.0**-12)
     assert pairing.gained(np.ones(12, bool), np.zeros(12, bool)) == pytest.approx(1.0)
     assert pairing.gained(np.zeros(4000, bool), np.ones(4000, bool)) < 1e-9
+
+
+@pytest.mark.parametrize("about", About)
+@pytest.mark.parametrize("stage", [None, Stage.EXPORT, Stage.SIMPLIFY, Stage.COMPILE])
+def test_a_suspect_that_is_found_is_named_whichever_stage_departs(stage, about):
+    logits = np.ones((2, 3), np.float32)
+    restored = Restored("labels shifted by one (+1)", "restores the score", about)
+    # Where the input is at fault, the mistake that makes what is fed is named.
+    fed = None if about is About.INPUT else "resized to a square"
+    difference = agree(logits, 2 * logits)
+    findings = Findings(stage=stage, difference=difference, fed=fed, restored=restored)
+    blamed, suspect, summary = words(findings, 8, 3e-2)
+    assert suspect == restored.name
+    assert restored.name in summary
+    if stage is not None and fed is None:  # only an artifact departs
+        assert blamed is stage
