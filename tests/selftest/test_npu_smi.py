@@ -256,6 +256,9 @@ def test_a_table_counts_more_than_an_exit_code_and_less_than_a_failure(tmp_path:
     failure = "Failed to execute npu-smi info. ret is -8006.\n"
     with pytest.raises(DeviceError, match="did not answer in time"):
         npu_smi(tmp_path, prints(sample("310_20.2.2") + failure)).info()
+    # A chip that is gone may be told by any part of the driver.
+    with pytest.raises(DeviceError, match="no such device"):
+        npu_smi(tmp_path, prints(sample("310_20.2.2") + "get health failed. ret is -8007\n")).info()
     # The name of a process is none.
     assert failure_of("| 5       1   | 904545 | There is no NPU card | 101 |\n") is None
     assert failure_of(sample("310p3_26.1.0")) is None  # with its preamble

@@ -174,9 +174,11 @@ class Failure(NamedTuple):
 
 # DCMI's codes after the vendor's list of return codes; then lines whose code is not known.
 _FAILURES = (
+    Failure("ret is -8001", "invalid parameter"),
     Failure("ret is -8002", "not permitted", _ACCESS, final=True),
     Failure("ret is -8005", "an inner error: mostly no access to the device", _ACCESS),
     Failure("ret is -8006", "the device did not answer in time"),
+    Failure("ret is -8007", "no such device"),
     Failure("ret is -8008", "the device does not exist"),
     Failure("ret is -8009", "a call into the driver failed", _ACCESS),
     Failure("ret is -8012", "the device is not ready", "wait; if it stays so, reset the device"),
