@@ -86,10 +86,12 @@ def fan_out(run: Run, cases: Sequence[Case], hosts: Hosts, count: int | None = N
         run.interrupted = True
     finally:
         with signals.uninterrupted():
-            hosts.stop()
-            records = run.finish(
-                decide=lambda code: int(Exit.INTERRUPTED if run.interrupted else code)
-            )
+            try:
+                hosts.stop()
+            finally:  # a cluster that is gone must not cost the report
+                records = run.finish(
+                    decide=lambda code: int(Exit.INTERRUPTED if run.interrupted else code)
+                )
     return records
 
 

@@ -108,10 +108,14 @@ def test_a_run_without_hosts_ends_and_goes_on(make_run):
             yield next(super().events())
             raise DeviceError("no host is left", remedy="")
 
+        def stop(self):
+            raise DeviceError("no host is left to stop", remedy="")
+
     run = make_run("many", models="a")
     with pytest.raises(DeviceError, match="no host is left"):
         fan_out(run, run.plan.of("accuracy"), Gone(), count=1)
-    assert reader.read(run.directory).counts()["not_run"] == 1
+    ended = reader.read(run.directory)
+    assert ended.counts()["not_run"] == 1 and ended.end and not ended.end.complete
     again = Run(resolve({"resume": str(run.directory)}, {}))
     left = [case for case in again.plan.of("accuracy") if case.batch_size == 4]
     made = fan_out(again, left, OneByOne(), count=1)

@@ -3,8 +3,9 @@ this as it starts.
 
 `FAILING_CALL` in the environment has a JSON object. `roles`: a word of the command line of each
 kind of process. Either `log`: a file that gets a line for each call that the harness itself makes,
-as role, call and place. Or `fails`: one such line, or "" for any; its call of `number` fails with
-`errno`, and where `lasts`, every later call of that name.
+as role, call, place and process. Or `fails`: one such line without the process, or "" for any; its
+call of `number` fails with `errno`, and where `lasts`, every later call of that name; the file
+`failed`, if any, gets a byte for each that failed.
 """
 
 from __future__ import annotations
@@ -46,7 +47,10 @@ def place() -> str:
 
 def install(role: str, asked: dict[str, Any]) -> None:
     """Watch the calls of this process from now on."""
-    log = os.open(asked["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT) if "log" in asked else -1
+    log, failed = (
+        os.open(asked[name], os.O_WRONLY | os.O_APPEND | os.O_CREAT) if name in asked else -1
+        for name in ("log", "failed")
+    )
     left = asked.get("number", 0)
     write = os.write
 
@@ -56,7 +60,7 @@ def install(role: str, asked: dict[str, Any]) -> None:
             return
         text = f"{role}\t{call}\t{where}"
         if log >= 0:
-            write(log, f"{text}\n".encode())
+            write(log, f"{text}\t{os.getpid()}\n".encode())
             return
         if left > 0:
             left -= asked["fails"] in (text, "")
@@ -64,6 +68,8 @@ def install(role: str, asked: dict[str, Any]) -> None:
         else:
             struck = asked["lasts"] and call == asked["fails"].split("\t")[1]
         if struck:
+            if failed >= 0:
+                write(failed, b".")
             raise OSError(asked["errno"], os.strerror(asked["errno"]))
 
     def watched(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
