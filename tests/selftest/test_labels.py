@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import importlib
 import os
 from collections.abc import Sequence
@@ -202,3 +203,10 @@ def test_a_label_file_of_hundreds_of_megabytes_is_not_read(tmp_path: Path) -> No
     os.truncate(tmp_path / "mine", 200 << 20)  # a hole: it takes no disk
     with pytest.raises(DataError, match="is larger than 32 MiB"):
         find_image_set(tmp_path, tmp_path / "mine")
+
+
+def test_json_is_known_by_its_content(tmp_path: Path) -> None:
+    put_images(tmp_path / "val")
+    labels = {name(number).split(".")[0]: label for number, label in enumerate(LABELS, 1)}
+    put_text(tmp_path / "mine", json.dumps(labels))
+    assert find_image_set(tmp_path, tmp_path / "mine").labels == LABELS
