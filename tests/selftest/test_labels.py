@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import importlib
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
