@@ -244,7 +244,7 @@ class RunHooks:
                 sys.stderr.write(f"\na plugin of pytest failed as the run ended: {fault}\n")
             nothing = session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED
             looked = self.run.worker or session.config.option.collectonly
-            empty_shard = nothing and self.run.selection and not looked
+            empty_shard = nothing and self.run.empty_shard and not looked
             if empty_shard:
                 session.exitstatus = pytest.ExitCode.OK
             if self.run.begun or empty_shard:

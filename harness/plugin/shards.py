@@ -33,9 +33,11 @@ class ShardHooks:
         if worker:
             output: dict[str, Any] = getattr(config, "workeroutput", {})
             output["acceptance_selection"] = self.run.selection
+            output["acceptance_empty_shard"] = self.run.empty_shard
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         """Take over what a worker of xdist had to choose from."""
-        known = getattr(node, "workeroutput", {}).get("acceptance_selection", "")
-        self.run.selection = self.run.selection or known
+        known: dict[str, Any] = getattr(node, "workeroutput", {})
+        self.run.selection = self.run.selection or known.get("acceptance_selection", "")
+        self.run.empty_shard |= known.get("acceptance_empty_shard", False)

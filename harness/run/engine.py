@@ -92,6 +92,7 @@ class Run(RunProcess):
         self.records: RunRecords | None = None  # once the run has ended
         ended = self.earlier.end if self.earlier is not None else None
         self.selection = ended.selection if ended else ""  # digest; this run has a shard of it
+        self.empty_shard = False  # no case of the selection is its part
         self.interrupted = False  # by Ctrl-C or SIGTERM
         self._held: contextlib.ExitStack | None = None  # its lock, while it goes on
         self._begin = time.monotonic()
@@ -176,7 +177,9 @@ class Run(RunProcess):
         """
         if cases and self.settings.part:
             self.selection = shards.digest(case.name for case in cases)
-        return shards.of_settings(cases, self.settings)
+        mine = shards.of_settings(cases, self.settings)
+        self.empty_shard = bool(cases) and not mine
+        return mine
 
     # The side that begins and ends it -----------------------------------------------------
 

@@ -143,3 +143,6 @@ def test_pytest_splits_what_was_selected(run_pytest, built):
     assert "2/2 is empty" in other.output
     assert shards.lacking([first, other.records()]) == []
     assert run_pytest(*words, "--shard=2/2", "-k", "nothing_has_this_name").code == 5
+    # What leaves the shard's cases out after the shard was made makes no empty one of it.
+    left_out = ("-p", "cacheprovider", "--lf", "--lfnf=none")
+    assert run_pytest(*words, "--shard=1/2", *left_out).code == 5
