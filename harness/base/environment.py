@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import sys
@@ -10,6 +11,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 """The checkout: on `PYTHONPATH` of what imports the harness."""
+
+
+def code_digest() -> str:
+    """Return a sha256 over all code of the harness: hosts that share a run have the same."""
+    sha = hashlib.sha256()
+    for path in sorted((ROOT / "harness").rglob("*.py")):
+        sha.update(path.read_bytes())
+    return sha.hexdigest()
 
 
 # A Python other than the harness's would look for its modules where this one has them; without

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from harness import shards
 from harness.base import files, signals
+from harness.base.environment import code_digest
 from harness.base.errors import RecordError
 from harness.fanout.node import Ended, Task
 from harness.judge.causes import Exit
@@ -60,8 +61,13 @@ def fan_out(run: Run, cases: Sequence[Case], hosts: Hosts, count: int | None = N
     times = {case.name: known for case, known in run.expected_s.items() if known}
     parts = shards.split(cases, count or len(shards.groups_of(cases)), times)
     whole = Task(
-        *(run.id, "", typed_options(run.settings)),
-        *(run.settings.target, run.catalog.digest, tuple(cases)),
+        run.id,
+        "",
+        typed_options(run.settings),
+        run.settings.target,
+        run.catalog.digest,
+        code_digest(),
+        tuple(cases),
     )
     run.begin([(nodeid_of(case), case) for case in cases], here=False)
     running: dict[Any, Part] = {}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.base import scratch
-from harness.base.environment import ROOT
+from harness.base.environment import ROOT, code_digest
 from harness.base.errors import ConfigError, HarnessError
 from harness.base.progress import Progress
 from harness.catalog.schema import Catalog
@@ -30,13 +30,14 @@ from harness.usage import ini_values
 
 @dataclass(frozen=True)
 class Task:
-    """Some cases of a run. `given`: options as they are typed; `catalog`: its digest."""
+    """Some cases of a run. `given`: options as they are typed; `catalog`, `code`: digests."""
 
     run: str
     shard: str
     given: Mapping[str, Any]
     target: str | None
     catalog: str
+    code: str
     cases: tuple[Case, ...]
 
     def of(self, cases: Iterable[Case]) -> Task:
@@ -100,6 +101,11 @@ def build(task: Task) -> list[bytes]:
 
 
 def _settings(task: Task) -> tuple[Settings, Catalog]:
+    if code_digest() != task.code:
+        raise ConfigError(
+            f"the harness of this host is another one: {ROOT}",
+            remedy="give every host the same checkout: it judges by its own rules",
+        )
     settings = resolve(dict(task.given), ini=ini_values(ROOT / "pytest.ini"))
     settings = with_target(settings, task.target)
     catalog = catalog_of(settings)

@@ -8,18 +8,21 @@ import json
 import os
 from collections import Counter, deque
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from benchmarks.chips import write_catalog
 from harness.__main__ import app
+from harness.base.environment import code_digest
 from harness.base.errors import ConfigError, DeviceError, RecordError, StoreError
 from harness.fanout import node, parcels
 from harness.fanout.driver import fan_out
 from harness.records import reader
 from harness.records.writer import RESULTS
 from harness.run.engine import Run
+from harness.run.own import catalog_of
 from harness.settings import resolve
 from tests.selftest.running import ROOT, run_python
 
@@ -135,10 +138,14 @@ def test_a_line_of_another_kind_of_run_is_refused(make_run):
     assert not reader.read(run.directory).cases
 
 
-def test_a_host_with_another_catalog_is_refused():
-    task = node.Task("run", "1/1", {"rehearsal": True}, "cpu", "another", ())
-    with pytest.raises(ConfigError, match="catalog of this host"):
-        next(iter(node.perform(task)))
+@pytest.mark.parametrize("part", ["catalog", "code"])
+def test_a_host_with_another_catalog_or_harness_is_refused(part):
+    catalog = catalog_of(resolve({"rehearsal": True}, environment={})).digest
+    same = node.Task("run", "1/1", {"rehearsal": True}, "cpu", catalog, code_digest(), ())
+    assert list(node.perform(same)) == []
+    change: dict[str, Any] = {part: "another"}
+    with pytest.raises(ConfigError, match="of this host is another one"):
+        next(iter(node.perform(dataclasses.replace(same, **change))))
 
 
 def test_what_one_host_built_another_one_takes(make_run, shared, tmp_path):
@@ -149,7 +156,7 @@ def test_what_one_host_built_another_one_takes(make_run, shared, tmp_path):
         "catalog": [str(path) for path in run.settings.catalog],
         "store": str(shared / "store"),
     }
-    task = node.Task(run.id, "1/1", given, "cpu", run.catalog.digest, (case,))
+    task = node.Task(run.id, "1/1", given, "cpu", run.catalog.digest, code_digest(), (case,))
     built = node.build(task)
     other = tmp_path / "other store"
     for parcel in built * 2:

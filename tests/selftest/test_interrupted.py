@@ -117,8 +117,11 @@ def test_nothing_that_was_built_ahead_lives_on(shared, tmp_path, monkeypatch):
 
 def test_a_session_of_pytest_ends_what_is_built_ahead_before_its_workers():
     steps: list[str] = []
-    run: Any = SimpleNamespace(worker="", begun=False, stop_building=lambda: steps.append("builds"))
-    session: Any = None
+    run: Any = SimpleNamespace(
+        worker="", begun=False, empty_shard=False, stop_building=lambda: steps.append("builds")
+    )
+    option = SimpleNamespace(collectonly=False)
+    session: Any = SimpleNamespace(exitstatus=0, config=SimpleNamespace(option=option))
     for _ in RunHooks(run).pytest_sessionfinish(session):
         steps.append("workers")
     assert steps == ["builds", "workers"]

@@ -12,6 +12,7 @@ from harness.base.families import PACKAGES, families
 
 HOUSE = ROOT / "harness"
 OWN = ("targets/ascend/", "targets/cuda/", "simulator/")
+GUIDES = ("catalog/draft.py", "catalog/figures.py")  # read guides, which are full of such names
 TARGETS = [name for family in families() for name in family.targets if not family.rehearses]
 TOOLS = ("npu-smi", "atc", "ais_bench", "aclruntime", "msprobe", "msit", "nvidia-smi")
 NAMES = re.compile(rf"(?<![a-z0-9])({'|'.join((*TARGETS, *TOOLS))})(?![a-z0-9])", re.IGNORECASE)
@@ -39,5 +40,5 @@ def test_names_of_targets_and_tools_stay_in_their_folders() -> None:
     assert {
         name: found
         for name, path in modules.items()
-        if not name.startswith(OWN) and (found := foreign(Path(path).read_text()))
+        if not name.startswith((*OWN, *GUIDES)) and (found := foreign(Path(path).read_text()))
     } == {}

@@ -24,7 +24,7 @@ from harness.base.errors import ConfigError
 from harness.base.processes import Completed, run
 from harness.targets.ascend.options import AscendOptions
 
-SOURCE_DEADLINE_S = 20.0  # set_env.sh takes well below a second; over NFS a few
+SOURCE_DEADLINE_S = 60.0  # set_env.sh takes well below a second; over NFS a few
 ROOTS = (Path("/usr/local/Ascend"),)  # of an installation by root; a user's is ~/Ascend
 INSTALL_INFO = Path("/etc/ascend_install.info")  # where the driver was put
 COMPARERS = ("msprobe", "msit")  # compare a model operator by operator
