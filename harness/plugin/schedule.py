@@ -11,6 +11,7 @@ from xdist.scheduler import LoadScheduling
 from harness.plan import Case, share_builds
 
 NEARLY = 0.5  # of the longest that is left: as good a choice, where it shares builds
+LOOKED_AT = 100  # cases, and turns of workers: thousands are dealt out in no time
 
 
 class CaseScheduling(LoadScheduling):  # type: ignore[misc]  # xdist's types are not exported
@@ -40,6 +41,7 @@ class CaseScheduling(LoadScheduling):  # type: ignore[misc]  # xdist's types are
             case: longest if known is None else known for case, known in expected_s.items()
         }
         self._began: dict[Any, float] = {}  # when a worker began what it runs
+        self._case_at: list[Case | None] = []  # by place in the collection
 
     def schedule(self) -> None:
         """Send each worker its first item, then its next one."""
@@ -47,7 +49,10 @@ class CaseScheduling(LoadScheduling):  # type: ignore[misc]  # xdist's types are
             if not self._check_nodes_have_same_collection():
                 return
             self.collection = items = list(next(iter(self.node2collection.values())))
-            self.pending[:] = range(len(items))
+            self._case_at = [self._cases.get(item.rpartition("::")[2]) for item in items]
+            self.pending[:] = sorted(
+                range(len(items)), key=lambda index: (self._is_alone(index), -self._seconds(index))
+            )
             for node in self.nodes:
                 self._send_next(node)
         for node in self.nodes:
@@ -76,31 +81,31 @@ class CaseScheduling(LoadScheduling):  # type: ignore[misc]  # xdist's types are
             if one is node or not one.shutting_down:
                 ran = now - self._began.get(one, now)
                 free[one] = max(0.0, sum(map(self._seconds, items)) - ran)
-                last[one] = [self._case(index) for index in items[-1:]]
-        left = sorted(
-            self.pending, key=lambda index: (self._is_alone(index), -self._seconds(index))
-        )
-        while left:
+                last[one] = [self._case_at[index] for index in items[-1:]]
+        left: list[int] = list(self.pending)
+        for turns in range(len(left)):
             turn = min(free, key=lambda one: free[one])
-            others = [case for one, cases in last.items() if one is not turn for case in cases]
-            chosen = self._choose(left, last[turn], others)
+            chosen = left[0]
+            if turns < LOOKED_AT:
+                others = [case for one, cases in last.items() if one is not turn for case in cases]
+                chosen = self._choose(left[:LOOKED_AT], last[turn], others)
             if turn is node:
                 return chosen
             left.remove(chosen)
             free[turn] += self._seconds(chosen)
-            last[turn] = [self._case(chosen)]
+            last[turn] = [self._case_at[chosen]]
         return None
 
     def _choose(self, left: Sequence[int], mine: Sequence[Any], others: Sequence[Any]) -> int:
         """Choose the longest; of some that are nearly as long, one whose builds the worker has
         made, else one whose builds nobody makes now.
         """
-        if self._case(left[0]) is None:
+        if self._case_at[left[0]] is None:
             return left[0]
         enough = NEARLY * self._seconds(left[0])
 
         def costs(index: int) -> int:
-            case = self._case(index)
+            case = self._case_at[index]
             if any(share_builds(case, one) for one in mine):
                 return 0
             return 1 + sum(share_builds(case, one) for one in others)
@@ -111,15 +116,11 @@ class CaseScheduling(LoadScheduling):  # type: ignore[misc]  # xdist's types are
         ]
         return min(near, key=costs)
 
-    def _case(self, index: int) -> Case | None:
-        assert self.collection is not None
-        return self._cases.get(self.collection[index].rpartition("::")[2])
-
     def _seconds(self, index: int) -> float:
-        case = self._case(index)
+        case = self._case_at[index]
         return 1.0 if case is None else self._expected_s[case]
 
     def _is_alone(self, index: int) -> bool:
         """Throughput takes a card: whoever waits for all of its chips keeps none from accuracy."""
-        case = self._case(index)
+        case = self._case_at[index]
         return case is not None and case.check == "throughput"

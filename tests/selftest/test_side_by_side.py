@@ -38,9 +38,9 @@ class Node:
         self.shutting_down = True
 
 
-def play(cases, seconds, workers, monkeypatch, known=None, dies=False):
+def play(cases, seconds, workers, monkeypatch, known=None, dies=False, ours=True):
     """Return the workers after they have run the cases, each case as long as it takes. `dies`: a
-    worker at its second case, in whose place another one starts.
+    worker at its second case, in whose place another one starts. Not `ours`: tests of others.
     """
     now = [0.0]
     monkeypatch.setattr(schedule, "time", SimpleNamespace(monotonic=lambda: now[0]))
@@ -49,7 +49,7 @@ def play(cases, seconds, workers, monkeypatch, known=None, dies=False):
     )
     names = {nodeid_of(case).rpartition("::")[2]: case for case in cases}
     expected = {case: (known or {}).get(case) for case in cases}
-    scheduling = schedule.CaseScheduling(config, None, names, expected)
+    scheduling = schedule.CaseScheduling(config, None, names if ours else {}, expected)
     nodes = [Node(f"gw{index}") for index in range(workers)]
     lost: list[Case] = []
 
@@ -125,8 +125,22 @@ def test_no_chip_waits_for_its_card_while_accuracy_is_left(monkeypatch):
 
 def test_other_tests_are_dealt_out_too(monkeypatch):
     cases = matrix()
-    monkeypatch.setattr(schedule.CaseScheduling, "_case", lambda self, index: None)
-    play(cases, dict.fromkeys(cases, 1.0), 3, monkeypatch)
+    play(cases, dict.fromkeys(cases, 1.0), 3, monkeypatch, ours=False)
+
+
+def test_thousands_of_cases_beside_a_long_one_are_dealt_out(monkeypatch):
+    """Each looked at with each other one would take minutes."""
+    cases = [Case(f"m{at}", size, "cpu", "accuracy") for at in range(300) for size in SIZES]
+    seconds = {case: 1000.0 if case is cases[0] else 1.0 for case in cases}
+    looked = [0]
+
+    def share(one: Case, other: Case) -> bool:
+        looked[0] += 1
+        return False
+
+    monkeypatch.setattr(schedule, "share_builds", share)
+    play(cases, seconds, 8, monkeypatch, known=seconds)
+    assert looked[0] < 1000 * len(cases)
 
 
 def test_auto_is_a_worker_for_each_device_and_none_is_held_twice(run_pytest, built):
