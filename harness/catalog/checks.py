@@ -17,6 +17,7 @@ from harness.catalog.schema import (
     AccuracyRule,
     BaselineTable,
     Contents,
+    FidelityRule,
     GuideAccuracy,
     Model,
     Published,
@@ -26,7 +27,7 @@ from harness.catalog.yaml_document import KeyPath, Problem, shown, suggest
 from harness.networks.layouts import LAYOUTS
 from harness.networks.library import RESERVED_ARGUMENTS, unknown_network
 
-Sourced = Published | AccuracyRule | GuideAccuracy | BaselineTable | RatioRule
+Sourced = Published | AccuracyRule | GuideAccuracy | BaselineTable | RatioRule | FidelityRule
 
 
 def problems_between(contents: Contents) -> Iterator[Problem]:
@@ -51,6 +52,8 @@ def _entries(model: Model) -> Iterator[tuple[KeyPath, Sourced]]:
         yield ("accuracy", "rule"), accuracy.rule
         lists[("accuracy", "also_published")] = accuracy.also_published
         lists[("accuracy", "guide_measured")] = accuracy.guide_measured
+    if model.fidelity is not None:
+        yield ("fidelity",), model.fidelity
     for place, entries in lists.items():
         for index, entry in enumerate(entries):
             yield (*place, index), entry

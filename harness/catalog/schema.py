@@ -277,6 +277,16 @@ class RatioRule(Section):
     note: Note = ""
 
 
+class FidelityRule(Section):
+    """How far a model's logits may be from eager's, in place of what its target's arithmetic costs:
+    relative L2, e.g. of an int8 model.
+    """
+
+    bound: Annotated[float, Field(gt=0, le=0.5, allow_inf_nan=False)]
+    source: str
+    note: Note = ""
+
+
 Part = TypeVar("Part", bound=Section)
 
 
@@ -302,6 +312,7 @@ class Model(Section):
     accuracy: Accuracy | None = None  # None: nothing is published for it
     throughput: tuple[BaselineTable, ...] = ()
     ratios: tuple[RatioRule, ...] = ()
+    fidelity: FidelityRule | None = None  # None: the target's own bound
     simplify: Literal["each-batch-size", "dynamic-batch"] = "each-batch-size"
 
     @property

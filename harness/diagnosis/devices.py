@@ -88,8 +88,7 @@ def diagnose_outputs(case: CasePipeline, prepared: Prepared) -> Diagnosis | None
         other = elsewhere(case, prepared, images, case.deadline(WAIT_S))
     if other is None:
         return None
-    bound = target.traits.fidelity_bound
-    check, _ = throughput.compare_outputs(other.outputs, expected, bound)
+    check, _ = throughput.compare_outputs(other.outputs, expected, case.bound)
     row = (other.device, number(check.relative_l2), number(check.bound))
     table = Section("The same on another device", ("device", "relative L2", "allowed"), (row,))
     if check.within:

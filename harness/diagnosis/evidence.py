@@ -67,8 +67,8 @@ class Evidence:
 
     @property
     def bound(self) -> float:
-        """Relative L2 of the logits that the target may cost."""
-        return self.case.bench.target.traits.fidelity_bound
+        """Relative L2 of the logits that is allowed."""
+        return self.case.bound
 
     @property
     def reference(self) -> str:

@@ -17,6 +17,7 @@ from harness.base.errors import DeviceError, HarnessError, LoadError, NoSession
 from harness.base.stages import Stage
 from harness.judge.accuracy import judge_accuracy
 from harness.judge.throughput import judge_throughput
+from harness.judge.wording import joined
 from harness.measure import throughput
 from harness.measure.device import leased, loaded
 from harness.measure.passes import take_accuracy, take_throughput
@@ -179,8 +180,7 @@ def _other_network(case: CasePipeline, prepared: Prepared) -> tuple[Problem, ...
         eager.open_eager(case, weights, case.case.batch_size, log, lease_fds=lease.fds) as session,
     ):
         expected = outputs_of(session, case.images_for(session.inputs[0], crops))
-    bound = case.bench.target.traits.fidelity_bound
-    check, problems = throughput.compare_outputs(outputs, expected, bound)
+    check, problems = throughput.compare_outputs(outputs, expected, case.bound)
     if check.within:
         return ()
     data: dict[str, Datum] = {"model": case.model.id, **vars(check)}
@@ -192,12 +192,16 @@ def _other_network(case: CasePipeline, prepared: Prepared) -> tuple[Problem, ...
 
 def judge(case: CasePipeline, measurement: AccuracyMeasurement | ThroughputMeasurement) -> Verdict:
     """Judge by the rule that provenance, number of images and the catalog's figures call for."""
-    note = unverified(case) if measurement.provenance == "real" else ""
+    real, own = measurement.provenance == "real", case.model.fidelity
+    allowed = f"logits may differ by {own.bound:g} ({own.source})" if own else ""
+    note = joined(unverified(case), allowed) if real else ""
     if isinstance(measurement, ThroughputMeasurement):
         figure = case.model.baseline(case.case.target, case.case.batch_size)
         return judge_throughput(measurement, figure, case=case.case.id, note=note)
-    model, bound = case.model, case.bench.target.traits.fidelity_bound
-    return judge_accuracy(measurement, model.published, model.accuracy_rule, bound=bound, note=note)
+    model = case.model
+    return judge_accuracy(
+        measurement, model.published, model.accuracy_rule, bound=case.bound, note=note
+    )
 
 
 def unverified(case: CasePipeline) -> str:

@@ -38,7 +38,7 @@ def take_accuracy(case: CasePipeline, session: Session, prepared: Prepared) -> A
         images,
         case.model.label_offset,
         reference=prepared.reference,
-        fidelity_bound=case.bench.target.traits.fidelity_bound,
+        fidelity_bound=case.bound,
     )
     with case.stage(Stage.INFER), case.feeding(prepared.feed, case.decoding):
         begin = time.monotonic()
@@ -74,8 +74,9 @@ def take_throughput(
     assert prepared.probe is not None
     target, (crops, expected) = case.bench.target, prepared.probe
     images = case.images_for(session.inputs[0], crops)
-    bound = target.traits.fidelity_bound
-    outputs, problems = throughput.compare_outputs(outputs_of(session, images), expected, bound)
+    outputs, problems = throughput.compare_outputs(
+        outputs_of(session, images), expected, case.bound
+    )
     if prepared.rival is not None:
         measurement, samples = _beside_eager(case, session, prepared.rival)
     else:

@@ -128,6 +128,12 @@ class CaseContext:
         return dict(self.bench.settings.onnx).get(self.model.id)
 
     @property
+    def bound(self) -> float:
+        """Return the relative L2 that the logits may differ: the model's own, or the target's."""
+        own = self.model.fidelity
+        return self.bench.target.traits.fidelity_bound if own is None else own.bound
+
+    @property
     def tensors(self) -> Tensors:
         """Names and sizes of the model's input and output."""
         return {

@@ -10,16 +10,18 @@ import numpy as np
 import pytest
 
 from harness.base.errors import HarnessError
+from harness.catalog.schema import FidelityRule
 from harness.measure import attempt, beside_eager, passes, throughput
 from harness.measure.device import leased, opened
 from harness.plan import Case
-from harness.records.measurements import ProblemCode
+from harness.records.measurements import Fidelity, ProblemCode
 from harness.stages import eager
 from harness.stages.pipeline import CasePipeline, Prepared
 from harness.targets import host, sessions
 from harness.targets.leases import NotFree
 from harness.targets.protocol import Device, SessionInfo, Traits
 from tests.selftest.fakes import FakeSession, workbench
+from tests.selftest.judge_samples import scores, whole
 from tests.selftest.running import TINY
 
 SIMULATED = {"simulate_ascend": True, "rehearsal": False}
@@ -134,3 +136,28 @@ def test_a_rehearsals_throughput_computes_on_one_thread(tmp_path, monkeypatch, r
             passes._beside_eager(one, session, rival)
     assert [options["threads"] for options in given] == ([1, 1] if rehearsed else [7])
     assert [options["faster_format"] for options in given[1:]] == [True] * rehearsed
+
+
+def test_a_model_may_have_a_bound_of_its_own(tmp_path):
+    one = case(tmp_path, "accuracy", checkpoints=str(tmp_path))
+    fidelity = Fidelity(0.05, 0.1, 1.0, ())
+    measured = whole(25_000, fidelity=fidelity, reference_scores=scores(50_000, 25_000))
+    assert [one.code for one in attempt.judge(one, measured).problems] == [
+        ProblemCode.LOGITS_DIFFER
+    ]
+    own = FidelityRule(bound=0.1, source="paper")
+    one.model = one.model.model_copy(update={"fidelity": own})
+    verdict = attempt.judge(one, measured)
+    assert (verdict.kind, verdict.problems) == ("PASS", ())
+    assert "logits may differ by 0.1 (paper)" in verdict.sentence
+
+
+def test_a_bound_of_its_own_holds_in_both_checks(run_pytest, built, tmp_path):
+    catalog = tmp_path / "narrow.yaml"
+    narrow = "    fidelity: {bound: 1.0e-12, source: none}\n    accuracy:\n"
+    catalog.write_text(TINY.read_text().replace("    accuracy:\n", narrow))
+    words = ("--rehearsal", "--batch-sizes=4", "--no-diagnosis", "--budget=0.2")
+    done = run_pytest(*words, catalog=catalog)
+    assert done.code == 1, done.output
+    codes = [[one.code for one in case.verdict.problems] for case in done.records().cases]
+    assert codes == [[ProblemCode.LOGITS_DIFFER], [ProblemCode.OUTPUTS_DIFFER]]
