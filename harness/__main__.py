@@ -70,6 +70,7 @@ _store.command()(takes_settings(cache.ls, ("store", "catalog")))
 _store.command()(takes_settings(cache.explain))
 _store.command()(takes_settings(cache.build))
 _store.command()(takes_settings(cache.gc, ("store",)))
+_store.command()(takes_settings(cache.pins, ("store",)))
 app.add_typer(_store, name="cache")
 _catalog = _commands("Write catalogs.")
 _catalog.command()(

@@ -182,6 +182,15 @@ class Settings:
     store: Path = place_option(
         "path", "folder of the artifact store (default: .store)", "DIR", default=ROOT / ".store"
     )
+    shared_store: str | None = place_option(
+        "url",
+        "a second store, which hosts share, for models compiled for a device: whatever fsspec "
+        "reaches (docs/fleet.md)",
+        "URL",
+    )
+    shared_store_pins: Path | None = place_option(
+        "path", "take only what this file has of the lines of `cache pins`; write nothing", "FILE"
+    )
     runs: Path = place_option(
         "path", "folder of the run directories (default: runs)", "DIR", default=ROOT / "runs"
     )

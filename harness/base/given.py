@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 from harness.base.errors import ConfigError
 from harness.base.options import Option
+
+_SECRETS = re.compile(r"://[^@]*:[^@]*@|^https?://[^@]*@|\?")
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Given:
                 if self.row.choices and text not in self.row.choices:
                     raise self._bad(f"one of {', '.join(self.row.choices)}")
                 return text
+            case "url":
+                return self._url(str(self.raw).strip())
             case "path":
                 return self._path(str(self.raw))
             case "paths":
@@ -65,6 +70,15 @@ class Given:
             return (self.base / Path(text).expanduser()).absolute()
         except (RuntimeError, ValueError, OSError):  # a home directory that nobody has
             raise self._bad("a path that can be used") from None
+
+    def _url(self, text: str) -> str:
+        # Records and lists of processes show command lines.
+        if _SECRETS.search(text):
+            raise ConfigError(
+                f"{self.source}: a URL with a password or a query, which may be a secret",
+                remedy="credentials belong where its medium looks for them (docs/fleet.md)",
+            )
+        return text
 
     def _paths(self) -> tuple[Path, ...]:
         # An option is repeated; a variable has one path beside the other, as $PATH.

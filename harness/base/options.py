@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from harness.base.terms import Provenance
 
-Kind = Literal["flag", "text", "path", "paths", "list", "int", "float", "pairs"]
+Kind = Literal["flag", "text", "url", "path", "paths", "list", "int", "float", "pairs"]
 _KEY = "option"
 REAL, STAND_INS = ("real",), ("rehearsal", "simulated")  # kinds of run
 GIVEN = ("real", "simulated")  # a simulation makes its own images and weights where it has none

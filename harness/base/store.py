@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -98,6 +98,7 @@ class Entry:
     cached: bool
     log: str = ""
     about: str = ""  # what it is, for people; a case of another name may use it as well
+    shared: bool = False  # it was built by another host and taken from the second level
 
     def file(self, name: str | None = None) -> Path:
         """Return the path of a file; without a name, of the only or first one."""
@@ -117,6 +118,18 @@ class Entry:
         return sum(file.bytes for file in self.files.values())
 
 
+class Second(Protocol):
+    """A second level of the store, which several hosts share. It raises no error of its own."""
+
+    def take(self, kind: str, key: str, staging: Path) -> Entry | None:
+        """Put the files of an entry into `staging` and return it; None where it is not taken."""
+        ...
+
+    def give(self, entry: Entry) -> None:
+        """Offer an entry that was built here."""
+        ...
+
+
 @dataclass
 class Store:
     """A store below `root`. `failures` is a folder of the run that remembers failed builds."""
@@ -125,6 +138,7 @@ class Store:
     failures: Path | None = None
     on_wait: Callable[[str], None] | None = None
     on_damage: Callable[[str], None] | None = None
+    second: Second | None = None
     _verified: dict[Path, tuple[_Signature, ...]] = field(default_factory=dict)
 
     @cached_property
@@ -216,6 +230,11 @@ class Store:
             HarnessError: what `build` raised; now or (`remembered`) earlier in this run.
             StoreError: the store cannot be written.
         """
+        return self._get_or_build(kind, inputs, build, about, take=True)
+
+    def _get_or_build(
+        self, kind: Stage, inputs: Inputs, build: Builder, about: str, *, take: bool
+    ) -> Entry:
         key = key_of(kind, inputs)
         entry = self._read(kind, key)
         if isinstance(entry, Entry):
@@ -228,7 +247,10 @@ class Store:
             if entry is not None:
                 self._set_aside(self._directory(kind, key), entry)
             self._raise_remembered(kind, key)
-            return self._build(kind, key, inputs, build, about)
+            made = self._build(kind, key, inputs, build, about, take)
+        if self.second is not None and not made.shared:
+            self.second.give(made)
+        return made
 
     def build_again(
         self,
@@ -264,7 +286,7 @@ class Store:
                 except locks.LockTimeout:
                     self.uses.drop(f"{kind}-{key}")  # the other process may then build it again
                     return None
-        fresh = self.get_or_build(kind, inputs, build, about=about)
+        fresh = self._get_or_build(kind, inputs, build, about, take=False)
         return None if fresh.digest == refused else fresh
 
     @contextlib.contextmanager
@@ -289,13 +311,16 @@ class Store:
                 remedy=f"check space and rights of {self.root}, or choose --store=DIR",
             ) from error
 
-    def _build(self, kind: Stage, key: str, inputs: Inputs, build: Builder, about: str) -> Entry:
+    def _build(
+        self, kind: Stage, key: str, inputs: Inputs, build: Builder, about: str, take: bool
+    ) -> Entry:
         staging = self.root / "staging" / f"{kind}-{key}-{os.getpid()}-{secrets.token_hex(4)}"
         try:
             staging.mkdir(parents=True)
             began = time.monotonic()
+            taken = self.second.take(kind, key, staging) if self.second and take else None
             try:
-                log = build(staging)
+                log = taken.log if taken else build(staging)
             except HarnessError as error:
                 # A build that we end did not fail; one that others end may succeed the next time;
                 # and names of files are in no key: another chunk may hold the same bad bytes.
@@ -308,11 +333,12 @@ class Store:
                 directory=self._directory(kind, key),
                 inputs=json.loads(canonical(inputs)),
                 files={},
-                seconds=round(time.monotonic() - began, 3),
+                seconds=taken.seconds if taken else round(time.monotonic() - began, 3),
                 created=now(),
                 log=log[-LOG_CHARACTERS:],
-                cached=False,
+                cached=taken is not None,
                 about=about,
+                shared=taken is not None,
             )
             return self._publish(entry, staging)
         finally:
@@ -425,6 +451,17 @@ def _load(directory: Path) -> Entry:
             raise ValueError(f"it names a file outside the entry: {str(name)!r}")
     if not entry.files:
         raise ValueError("it names no file")
+    return entry
+
+
+def read_entry(root: Path, kind: str, key: str) -> Entry:
+    """Return a verified entry of a store that only the caller knows.
+    Raises one of `_UNUSABLE`: it is damaged, or not there.
+    """
+    store = Store(root)
+    entry = _load(store._directory(kind, key))
+    if problem := store._verify(entry):
+        raise ValueError(problem)
     return entry
 
 

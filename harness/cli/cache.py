@@ -1,4 +1,4 @@
-"""`cache ls | explain | build | gc`: look at, fill and tidy the artifact store."""
+"""`cache ls | explain | build | gc | pins`: look at, fill and tidy the artifact store."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.markup import escape
 from harness import shards
 from harness.base import scratch, signals
 from harness.base.errors import ConfigError, StoreError
+from harness.base.stages import Stage
 from harness.base.store import Store
 from harness.base.store_care import tidy, tidy_dead
 from harness.cli.building import build_all
@@ -53,6 +54,13 @@ def ls(settings: Settings) -> None:
     parents = (settings.store, *settings.store.absolute().parents)
     free = shutil.disk_usage(next(path for path in parents if path.exists())).free
     say(f"{summary}; {decimal(free)} free on its disk")
+
+
+def pins(settings: Settings) -> None:
+    """Print key and digest of each compiled model, for --shared-store-pins=FILE of others."""
+    for entry in _store(settings).entries():
+        if entry.kind == Stage.COMPILE:
+            say(f"{entry.key} {entry.digest} {entry.about}")
 
 
 def _store(settings: Settings) -> Store:

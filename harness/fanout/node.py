@@ -18,13 +18,13 @@ from harness.base.environment import ROOT, code_digest
 from harness.base.errors import ConfigError, HarnessError
 from harness.base.progress import Progress
 from harness.catalog.schema import Catalog
-from harness.fanout import parcels
 from harness.plan import Case
 from harness.run.case import CaseRun
 from harness.run.merged_files import names_of
 from harness.run.own import catalog_of
 from harness.run.process import RunProcess
 from harness.settings import Settings, resolve, with_target
+from harness.stages import parcels
 from harness.usage import ini_values
 
 

@@ -52,6 +52,7 @@ class ArtifactRef:
     log: str = ""  # tail of the build's log
     log_file: str = ""  # relative to the run directory, where there is one
     instead_of: str = ""  # digest of the one that did not load, for which it was compiled anew
+    shared: bool = False  # another host built it: it came from the shared store
 
 
 @dataclass(frozen=True)

@@ -235,6 +235,12 @@ def _circumstances(case: CaseView) -> Iterator[Node]:
     yield ("p.small.nodeid", line.nodeid)
 
 
+def _origin(one: ArtifactRef) -> str:
+    if one.shared:
+        return "from the shared store"
+    return "from the store" if one.cached else "built"
+
+
 def _artifacts(artifacts: Sequence[ArtifactRef]) -> Node:
     heads = (say("Artifact"), say("Key"), "sha256", say("Size"), say("Origin"))
     cells = (
@@ -243,7 +249,7 @@ def _artifacts(artifacts: Sequence[ArtifactRef]) -> Node:
             ("code", formats.line(one.key)),
             ("code", formats.line(one.digest)),
             formats.size(one.bytes) if one.bytes else NO_VALUE,
-            say("from the store" if one.cached else "built"),
+            say(_origin(one)),
         )
         for one in artifacts
     )

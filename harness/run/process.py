@@ -63,7 +63,7 @@ class RunProcess:
         from harness.stages.ahead import Ahead
 
         given = (self.settings, self.catalog, self.directory, self.upcoming)
-        self._ahead = Ahead(*given, self.workbench.store.uses)
+        self._ahead = Ahead(*given, self.workbench.store)
 
     def stop_building(self) -> None:
         """End what is built ahead, and whatever this process has started otherwise."""

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.base.errors import HarnessError
-from harness.base.uses import Uses
+from harness.base.store import Store
 from harness.catalog.schema import Catalog
 from harness.plan import Case
 from harness.settings import Settings
@@ -33,12 +33,12 @@ class Ahead:
         catalog: Catalog,
         run_dir: Path,
         cases: Sequence[Case],
-        uses: Uses | None = None,
+        store: Store | None = None,
     ) -> None:
         # A workbench of its own: nothing but the store is shared with the thread that measures.
         self._bench = Workbench(settings, catalog, run_dir)
-        if uses is not None:  # what is built ahead stands in the way of no case of this process
-            self._bench.store.uses = uses
+        if store is not None:  # what is built ahead stands in the way of no case of this process
+            self._bench.store.uses, self._bench.store.second = store.uses, store.second
         self._cases = tuple(cases)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._build, name="building ahead", daemon=True)

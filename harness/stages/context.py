@@ -22,6 +22,7 @@ from harness.images import preprocess
 from harness.plan import Case, require_trust
 from harness.settings import Settings
 from harness.stages.onnx_file import Tensors
+from harness.stages.shared import ANSWER_S, SharedStore, read_pins
 from harness.targets import host, leases
 from harness.targets.pool import TIMEOUT_S, DevicePool
 from harness.targets.protocol import Images, TensorSpec
@@ -69,6 +70,11 @@ class Bench:
         self.threads = 1 if settings.stand_ins else cores()
         target = make_target(settings.target, settings, run_dir)
         self.target = target.on_one_thread() if settings.stand_ins else target
+        if settings.shared_store is not None and target.traits.portable:
+            pins, off = read_pins(settings.shared_store_pins), run_dir / "failures"
+            limit = ANSWER_S * settings.deadline_factor
+            note = self.progress.note
+            self.store.second = SharedStore(settings.shared_store, pins, off, note, limit)
         leases_dir = settings.leases_of(run_dir)
         self.pool = DevicePool(
             self.target, leases_dir, run_dir, self.waiting, shares_host=settings.rehearsal

@@ -358,6 +358,7 @@ class CasePipeline(CaseContext):
                 digest=entry.digest,
                 bytes=entry.bytes,
                 cached=entry.cached,
+                shared=entry.shared,
                 log=entry.log[-LOG_KEPT:],
                 log_file=log.relative_to(self.bench.run_dir).as_posix() if log.is_file() else "",
                 instead_of=instead_of,

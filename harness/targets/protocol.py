@@ -131,6 +131,7 @@ class Traits:
     # The host's CPU is what is measured: builds and decoding use it, too, and accuracy cases may
     # share it. A device of its own is never shared.
     runs_on_host: bool = False
+    portable: bool = False  # what is compiled on one host runs on another with the same key
     round_s: float = 0.25  # that a round of timing should aim at
 
 

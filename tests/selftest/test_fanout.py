@@ -17,13 +17,14 @@ from benchmarks.chips import write_catalog
 from harness.__main__ import app
 from harness.base.environment import code_digest
 from harness.base.errors import ConfigError, DeviceError, RecordError, StoreError
-from harness.fanout import node, parcels
+from harness.fanout import node
 from harness.fanout.driver import fan_out
 from harness.records import reader
 from harness.records.writer import RESULTS
 from harness.run.engine import Run
 from harness.run.own import catalog_of
 from harness.settings import resolve
+from harness.stages import parcels
 from tests.selftest.running import ROOT, run_python
 
 NETWORKS = ("a", "b", "c")

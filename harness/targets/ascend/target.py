@@ -71,7 +71,7 @@ _OPENERS: Mapping[str, Callable[[Opening], Session]] = {
 class AscendTarget(Target):
     """A kind of Ascend chip; see `protocol.Target`."""
 
-    traits = Traits(fidelity_bound=3e-2)  # atc computes in float16 by default
+    traits = Traits(fidelity_bound=3e-2, portable=True)  # atc computes in float16 by default
 
     def __init__(
         self,

@@ -37,10 +37,14 @@ def unpack(store: Path, parcel: bytes) -> None:
     Raises:
         StoreError: it is no entry, or cannot be written.
     """
-    with tarfile.open(fileobj=io.BytesIO(parcel)) as archive:
-        place = archive.getnames()[0]
+    with tarfile.open(fileobj=io.BytesIO(parcel), mode="r:") as archive:
+        members = archive.getmembers()
+        place = members[0].name if members else ""
         if not _PLACE.fullmatch(place):
             raise StoreError(f"no entry of a store: {place!r:.80}", remedy="build it here")
+        for one in members:  # a link leads elsewhere, a sparse file is larger than its parcel
+            if one.issparse() or not (one.isreg() or one.isdir()):
+                raise StoreError(f"{one.name!r:.80} is no plain file", remedy="build it here")
         target = store / place
         if target.exists():
             return
