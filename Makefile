@@ -2,7 +2,7 @@
 # make env        only the environment that both use, .venv
 # make env-run    the small environment of a host that only runs compiled models: no PyTorch
 # make test       the harness's own tests, two at a time
-# make fanout-test  a real Ray cluster on this machine, of which a node is killed
+# make hosts-test  a real Ray cluster on this machine, of which a node is killed; a store over S3
 # make faults     kills, crowds, full disks and damage at random, a few tries of each
 # make zoo        rehearses each model of catalogs/modelzoo.yaml and writes docs/zoo.md; goes on where it stopped
 # make lint       ruff, mypy, and which room may import which
@@ -29,7 +29,7 @@ else
 $(error TORCH=$(TORCH) is not known: leave it out, or TORCH=cpu)
 endif
 
-.PHONY: accept env env-run test fanout-test faults zoo lint format clean
+.PHONY: accept env env-run test hosts-test faults zoo lint format clean
 
 accept: $(VENV)/installed
 	$(BIN)/python -m pytest --rehearsal -n 2 $(ARGS)
@@ -41,9 +41,9 @@ env-run: $(VENV)/installed-run
 test: $(VENV)/installed
 	$(BIN)/python -m pytest tests/selftest -n 2 --dist=worksteal $(ARGS)
 
-fanout-test: $(VENV)/installed
-	$(PIP) -r requirements/ray.txt
-	$(BIN)/python -m pytest tests/selftest/test_fanout.py -n 0 $(ARGS)
+hosts-test: $(VENV)/installed
+	$(PIP) -r requirements/ray.txt -r requirements/s3-test.txt
+	$(BIN)/python -m pytest tests/selftest/test_fanout.py tests/selftest/test_shared_store.py -n 0 $(ARGS)
 
 faults: $(VENV)/installed
 	$(BIN)/python -m pytest tests/faults -n 2 --dist=worksteal $(ARGS)

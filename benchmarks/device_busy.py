@@ -146,7 +146,9 @@ def busy_share(
         seen = accuracy.Observation(part, model.label_offset, reference=None, fidelity_bound=0.03)
         session = target.open(om, model, batch_size, device, log=log, lease_fds=())
         try:
-            for _ in session.stream(np.zeros((2, *session.inputs[0].shape), np.float32)):
+            for _ in session.stream(
+                np.zeros((2, *session.inputs[0].shape), session.inputs[0].dtype)
+            ):
                 pass
             with feed.running():
                 began = time.perf_counter()

@@ -169,6 +169,8 @@ class Worker:
         self._backend = backend
         self._memory_fd = memory_fd
         self._channel = channel
+        # Made once: the kernel gives and takes so much memory slowly, for each message.
+        self._received = memoryview(bytearray(_MESSAGE_BYTES))
         self._model: Any = None
         self._inputs: list[Spec] = []
         self._outputs: list[Spec] = []
@@ -178,10 +180,10 @@ class Worker:
     def serve(self) -> None:
         """Answer commands until `close` or until the parent's end of the socket is closed."""
         while True:
-            message = self._channel.recv(_MESSAGE_BYTES)
-            if not message:
+            size = self._channel.recv_into(self._received)
+            if not size:
                 return
-            command = json.loads(message)
+            command = json.loads(bytes(self._received[:size]))
             op = command["op"]
             try:
                 reply = getattr(self, "_op_" + op)(command)

@@ -77,6 +77,8 @@ class Worker:
         self.explain = explain
         self.memory_fd = memory_fd
         self._channel = channel
+        # Made once: the kernel gives and takes so much memory slowly, for each message.
+        self._received = memoryview(bytearray(REPLY_BYTES))
         self._log = log
         self._log_start = log_start
         self._requests = 0
@@ -137,12 +139,12 @@ class Worker:
             ended = has_ended(self.process)
             if ended or self._ready(select.POLLIN, max(0.0, min(left, LOOK_S))):
                 try:
-                    message = self._channel.recv(REPLY_BYTES)
+                    size = self._channel.recv_into(self._received)
                 except (BlockingIOError, ConnectionResetError):
-                    message = b""
-                if not message:
+                    size = 0
+                if not size:
                     raise self._death()
-                return message
+                return bytes(self._received[:size])
             if left <= 0:
                 raise WorkerTrouble(
                     f"did not answer in {deadline_s:g} s and was stopped",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import secrets
 import shutil
 import tarfile
 import threading
@@ -34,9 +35,31 @@ def empty() -> Iterator[None]:
     MemoryFileSystem.store.clear()
 
 
-@pytest.fixture(params=["file", "memory"])
+@pytest.fixture(scope="session")
+def s3() -> Iterator[None]:
+    """A server on this machine that speaks S3."""
+    pytest.importorskip("s3fs", reason="s3fs is not installed: make hosts-test")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    address, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{address}:{port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "of-the-test")
+        yield
+    server.stop()
+
+
+@pytest.fixture(params=["file", "memory", "s3"])
 def url(request, tmp_path) -> str:
-    return f"file://{tmp_path}/shared" if request.param == "file" else "memory://shared"
+    if request.param == "file":
+        return f"file://{tmp_path}/shared"
+    if request.param == "memory":
+        return "memory://shared"
+    request.getfixturevalue("s3")
+    bucket = f"s3://b{secrets.token_hex(8)}"
+    fsspec.url_to_fs(bucket)[0].mkdir(bucket)
+    return f"{bucket}/shared"
 
 
 @pytest.fixture
