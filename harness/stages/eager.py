@@ -137,7 +137,7 @@ def open_eager(
 ) -> Iterator[Session]:
     """Open eager PyTorch in a device worker, in channels-last memory or in the `faster_format`;
     on the CPU, or on a leased device.
-    Raises `EagerError`: it could not be opened.
+    Raises `EagerError`: it could not be opened; `CheckpointError`: the weights could not be read.
     """
     env = os.environ if on is None else on[0].env_of(on[1])
     try:

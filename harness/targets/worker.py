@@ -18,7 +18,8 @@ one runs:
     {"op": "close"}                                 -> {}, and the process ends
 
 Every reply repeats the command's "id". What a command could not do is replied as
-{"error": {"type", "message"}}, with the traceback in the log; the worker goes on.
+{"error": {"type", "message"}}, with the traceback in the log; the worker goes on. An error of the
+harness's own, which some backends import, is replied as its `to_json` has it.
 
 A backend is `onnxruntime` or a Python file with one function:
 
@@ -189,7 +190,9 @@ class Worker:
                 reply = getattr(self, "_op_" + op)(command)
             except Exception as error:
                 traceback.print_exc()
-                reply = {"error": {"type": type(error).__name__, "message": _one_line(error)}}
+                whole = getattr(error, "to_json", None)  # an error of the harness's own
+                said = {"type": type(error).__name__, "message": _one_line(error)}
+                reply = {"error": whole() if whole else said}
             self._reply(command, reply)
             if op == "close":
                 return

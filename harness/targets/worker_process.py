@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from harness.base.environment import ROOT, with_entries
-from harness.base.errors import DeviceError, HarnessError, NoSession
+from harness.base.errors import DeviceError, HarnessError, NoSession, from_json
 from harness.base.files import open_log
 from harness.base.processes import (
     abandon,
@@ -45,18 +45,28 @@ class WorkerTrouble(Exception):
     """What went wrong with a worker, before it is known what it was doing for whom.
 
     Without a `remedy` the worker's log is what there is to look at. `hung`: it was silent for as
-    long as it had. `signal`: what it died of, 0 for none.
+    long as it had. `signal`: what it died of, 0 for none. `error`: what it said itself, as an error
+    of the harness's own, e.g. of its checkpoint.
     """
 
     def __init__(
-        self, message: str, remedy: str = "", *, hung: bool = False, signal: int = 0
+        self,
+        message: str,
+        remedy: str = "",
+        *,
+        hung: bool = False,
+        signal: int = 0,
+        error: HarnessError | None = None,
     ) -> None:
         super().__init__(message)
+        self.error = error
         self.remedy = remedy
         self.hung = hung
         self.signal = signal
 
     def as_error(self, kind: type[HarnessError], what: str, worker: Worker) -> HarnessError:
+        if self.error is not None:
+            return self.error
         remedy = self.remedy or worker.see()
         return kind(f"{what}: {self}", remedy=remedy, hung=self.hung, signal=self.signal)
 
@@ -128,7 +138,8 @@ class Worker:
         if of != request:
             raise WorkerTrouble(f"the worker replied to request {of} in place of {request}")
         if failure:
-            raise WorkerTrouble(f"{failure['type']}: {failure['message']}")
+            said = f"{failure['type']}: {failure['message']}"
+            raise WorkerTrouble(said, error=from_json(failure) if "stage" in failure else None)
         return reply
 
     def _read_message(self, deadline_s: float) -> bytes:

@@ -48,11 +48,13 @@ def _row(request: pytest.FixtureRequest, record_property: Callable[[str, object]
 
 @pytest.fixture
 def tries(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]):
-    """`tries(short, whole)` yields a generator of random numbers for each try."""
+    """`tries(short, whole)` yields a generator of random numbers for each try, as long as its share
+    of the minutes lasts.
+    """
 
-    def each(short: int, whole: int) -> Iterator[random.Random]:
+    def each(short: int, whole: int, share: float = 1.0) -> Iterator[random.Random]:
         number, done = whole if request.config.getoption("faults") == "whole" else short, 0
-        limit = time.monotonic() + 60 * request.config.getoption("faults_minutes")
+        limit = time.monotonic() + 60 * share * request.config.getoption("faults_minutes")
         while done < number and time.monotonic() < limit:
             seed = f"{request.config.getoption('faults_seed')}/{request.node.name}/{done}"
             print(f"try {done + 1} of {number}, seed {seed}")  # shown where one fails

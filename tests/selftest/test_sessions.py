@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.base.errors import DeviceError, InferError, LoadError
+from harness.base.errors import CheckpointError, DeviceError, InferError, LoadError
 from harness.base.processes import kill_group
 from harness.targets import shared_memory, worker_process
 from harness.targets.leases import lease
@@ -296,6 +296,18 @@ def test_a_bad_model_is_a_load_error(opened: Opener, model: str) -> None:
     assert caught.value.message.startswith("model.fake")
     assert caught.value.remedy
     assert descriptors() <= before
+
+
+def test_an_error_of_the_harness_comes_through_the_worker_as_it_is(opened: Opener) -> None:
+    code = f"""
+    sys.path.insert(0, {str(ROOT)!r})
+    from harness.base.errors import CheckpointError
+    raise CheckpointError("no such weights", remedy="fetch them")
+    """
+    with pytest.raises(CheckpointError, match="no such weights") as caught:
+        opened(open=code)
+    assert caught.value.remedy == "fetch them"
+    assert "Traceback" in caught.value.log
 
 
 def test_an_interpreter_or_backend_that_is_none(opened: Opener, tmp_path: Path) -> None:
