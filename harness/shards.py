@@ -83,20 +83,21 @@ def lacking(runs: Sequence[RunRecords]) -> list[str]:
     Raises:
         ConfigError: a run's records name no part that can be.
     """
-    shards: dict[int, dict[int, RunRecords]] = {}
+    shards: dict[int, list[tuple[int, RunRecords]]] = {}
     for one in runs:
         shard = one.run.settings.get("shard") if one.run is not None else None
         if part := Settings(shard=shard and str(shard)).part:
             number, count = part
-            shards.setdefault(count, {})[number] = one
+            shards.setdefault(count, []).append((number, one))
     found = []
     for count, parts in shards.items():
-        if absent := [f"{n}/{count}" for n in range(1, count + 1) if n not in parts]:
+        numbers = {number for number, _ in parts}
+        if absent := [f"{n}/{count}" for n in range(1, count + 1) if n not in numbers]:
             found.append(f"shards are missing: {', '.join(absent)}")
             continue
-        whole = {one.end.selection for one in parts.values() if one.end is not None}
-        names = {f"{one.check} of {one.case}" for run in parts.values() for one in run.plan}
-        if whole - {digest(names), ""}:  # nothing where a shard was killed, and went on
+        selections = {one.run.selection for _, one in parts if one.run is not None}
+        names = {f"{case.check} of {case.case}" for _, one in parts for case in one.plan}
+        if selections != {digest(names)}:
             found.append(
                 f"the {count} shards are not of one selection: they were started with other "
                 "options, another catalog or another --shard-by"

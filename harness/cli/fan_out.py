@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from harness import shards
 from harness.base.errors import ConfigError
 from harness.base.progress import Progress
 from harness.cli.options import CheckOption, say
@@ -51,9 +50,10 @@ def fan_out(
     """
     run = Run(settings, progress=Progress.on_stderr())
     cases = [case for case in run.plan.cases if check in (None, case.check)]
-    if run.left is not None:
+    if run.left is None:
+        cases = list(run.shard_of(cases))
+    else:
         cases = [case for case in cases if nodeid_of(case) in run.left]
-    cases = list(shards.of_settings(cases, settings))
     if run.settings.target is None or not cases:
         what = "no case was selected" if run.settings.target else "no target is named"
         raise ConfigError(what, remedy="--target=NAME, and other models or batch sizes")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from harness.plugin.selection import case_of, refusing
+from harness.plugin.workers import has_workers
 from harness.run.engine import Run
 
 
@@ -20,9 +19,8 @@ class ShardHooks:
     def pytest_collection_modifyitems(
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
-        """Keep this shard's cases; a run that goes on has those that are left of it."""
-        worker: dict[str, Any] = getattr(config, "workerinput", {})
-        if self.run.settings.part is None or self.run.settings.resume is not None:
+        """Keep this shard's cases."""
+        if not self._chooses:
             return
         cases = [case for item in items if (case := case_of(item))]
         with refusing():
@@ -30,14 +28,14 @@ class ShardHooks:
         kept = [item for item in items if (case := case_of(item)) is None or case in mine]
         config.hook.pytest_deselected(items=list(set(items) - set(kept)))
         items[:] = kept
-        if worker:
-            output: dict[str, Any] = getattr(config, "workeroutput", {})
-            output["acceptance_selection"] = self.run.selection
-            output["acceptance_empty_shard"] = self.run.empty_shard
 
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any) -> None:
-        """Take over what a worker of xdist had to choose from."""
-        known: dict[str, Any] = getattr(node, "workeroutput", {})
-        self.run.selection = self.run.selection or known.get("acceptance_selection", "")
-        self.run.empty_shard |= known.get("acceptance_empty_shard", False)
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        """With xdist its workers alone collect, and the run's first line names the selection."""
+        if self._chooses and has_workers(session.config):
+            session.perform_collect()
+
+    @property
+    def _chooses(self) -> bool:
+        """A run that goes on has those that are left of it."""
+        return self.run.settings.part is not None and self.run.settings.resume is None

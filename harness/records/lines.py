@@ -86,6 +86,7 @@ class RunLine(_Line):
     allow_inconclusive: bool = False
     # What the guides' tables need of other targets; empty in a run that is not real.
     guide_figures: Mapping[str, GuideFigures] = Field(default_factory=dict)
+    selection: str = ""  # digest of the names of all cases of which this run has a shard
     merged: tuple[str, ...] = ()  # the runs that this one was merged from
     notes: tuple[str, ...] = ()  # what a reader of a merged run must know
 
@@ -234,7 +235,6 @@ class EndLine(_Line):
     stopped: str = ""
     exit_status: int = 0
     seconds: float = 0.0
-    selection: str = ""  # digest of the names of all cases of which this run had a shard
 
 
 Line = RunLine | PlanLine | ResumeLine | CaseLine | RunCheckLine | EndLine

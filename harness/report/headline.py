@@ -113,7 +113,7 @@ def headline(shown: Shown, whys: Sequence[Why]) -> Headline:
     elif shown.records.cases:
         count = plural(len(shown.records.cases), "planned case")
         tone, text = "bad", say("ran nothing: none of {cases} ran", cases=count)
-    elif end is not None and end.selection:
+    elif run is not None and run.selection:
         tone, text = "neutral", say("this shard of the selection has no case")
     else:
         tone, text = "bad", say("ran nothing: no case was planned")

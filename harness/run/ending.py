@@ -123,14 +123,12 @@ def end_records(
     stopped: str = "",
     seconds: float = 0.0,
     finished: str = "",
-    selection: str = "",
     decide: Callable[[Exit], int] = int,
 ) -> RunRecords:
     """Write the checks over the cases and the end line; return the whole records.
 
     Args:
         stopped: why the run was told to end before its last case; empty where it was not.
-        selection: of which the run had a shard, which may be empty.
         decide: makes the exit status of what the records alone say; a caller may know more.
 
     Raises `RecordError`: the records cannot be written or read.
@@ -141,7 +139,8 @@ def end_records(
     counts = records.counts()
     # Each planned case has its line, and no line is of another case.
     complete = counts["not_run"] == 0 and sum(counts.values()) == len(records.plan)
-    complete = complete and (bool(records.plan) or bool(selection))
+    # A shard of a selection may be empty.
+    complete = complete and bool(records.plan or (records.run and records.run.selection))
     code = causes.exit_code(
         records.cases,
         records.checks,
@@ -160,7 +159,6 @@ def end_records(
             stopped=stopped,
             exit_status=decide(code),
             seconds=round(seconds, 3),
-            selection=selection,
         ),
     )
     return reader.read(directory)

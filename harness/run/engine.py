@@ -90,8 +90,7 @@ class Run(RunProcess):
         self.command = tuple(command) or tuple(sys.orig_argv)
         self.planned: Mapping[str, Case] = {}  # by node id, once the run has begun
         self.records: RunRecords | None = None  # once the run has ended
-        ended = self.earlier.end if self.earlier is not None else None
-        self.selection = ended.selection if ended else ""  # digest; this run has a shard of it
+        self.selection = ""  # digest of what this run has a shard of
         self.empty_shard = False  # no case of the selection is its part
         self.interrupted = False  # by Ctrl-C or SIGTERM
         self._held: contextlib.ExitStack | None = None  # its lock, while it goes on
@@ -146,7 +145,7 @@ class Run(RunProcess):
             chosen = tuple(case for case in chosen if nodeid_of(case) in left)
         else:
             chosen = self.shard_of(chosen)
-        if self.begun or not (chosen or self.selection):
+        if self.begun or not (chosen or self.empty_shard):
             raise ConfigError(
                 "this run was executed before" if self.begun else "no case was selected",
                 remedy="make a new Run" if self.begun else "choose other models or batch sizes",
@@ -226,6 +225,7 @@ class Run(RunProcess):
             versions=host.versions(),
             settings=self.settings.to_json(),
             allow_inconclusive=self.settings.allow_inconclusive,
+            selection=self.selection,
             guide_figures=guide_figures(
                 self.catalog, (case.model for _, case in cases), self.settings.provenance
             ),
@@ -280,7 +280,6 @@ class Run(RunProcess):
                 allow_inconclusive=self.settings.allow_inconclusive,
                 stopped=stopped,
                 seconds=time.monotonic() - self._begin,
-                selection=self.selection,
                 decide=decide,
             )
             self.records = publish(records, self.settings.lang)

@@ -1,14 +1,13 @@
 """The shared store: compiled models by a URL that fsspec reaches, behind the store of each host.
 
-An entry is one object, `URL/v1/compile/MACHINE/KEY.parcel`: a compiler may write for the machine
-that it runs on. What is taken is verified by its manifest before the host's store publishes it.
-Nothing that happens here ends a run: it builds what it cannot take.
+An entry is one object, `URL/v1/compile/KEY.parcel`. What is taken is verified by its manifest
+before the host's store publishes it. Nothing that happens here ends a run: it builds what it cannot
+take.
 """
 
 from __future__ import annotations
 
 import contextlib
-import platform
 import queue
 import re
 import secrets
@@ -165,7 +164,7 @@ def _wait(
 
 
 def _name(kind: str, key: str) -> str:
-    return f"v1/{kind}/{platform.machine()}/{key}.parcel"
+    return f"v1/{kind}/{key}.parcel"
 
 
 def _open(url: str, name: str) -> tuple[Any, str]:

@@ -166,7 +166,7 @@ class Target(ABC):
 
     @abstractmethod
     def identity(self) -> Mapping[str, Scalar]:
-        """Return versions and hardware that change compiled bytes: part of a key and a report."""
+        """Return versions and hardware that a figure may hang on, for its record."""
 
     @abstractmethod
     def devices(self) -> Sequence[Device]:

@@ -363,6 +363,33 @@ def test_another_atc_makes_another_artifact(bare, tmp_path):
     assert inputs(one) != inputs(two)
 
 
+def test_who_compiles_for_whom(bare, tmp_path, monkeypatch):
+    """A host without an NPU for those that have one, never one processor's for another's."""
+    model = load_catalog(TINY).models["tiny"]
+    place = Place(tmp_path / "logs", tmp_path / "work", tmp_path)
+
+    def host(home, version):
+        monkeypatch.setenv("ASCEND_TOOLKIT_HOME", str(tmp_path / home))
+        kind = home.partition("-")[0]
+        (tmp_path / home).mkdir(exist_ok=True)
+        (tmp_path / home / f"ascend_{kind}_install.info").write_text(f"version={version}\n")
+        if kind == "toolkit":
+            script(tmp_path / home / "bin" / "atc", "")
+        return AscendTarget("ascend310p3", bare, place)
+
+    def inputs(home="toolkit-a", version="8.0"):
+        return host(home, version).compile_inputs(model, 4)
+
+    builder = inputs()
+    assert builder["cann"] == "8.0"
+    npu_smi(tmp_path / "bin/npu-smi")
+    assert host("toolkit-b", "8.0").identity()["driver"] == "23.0.0"
+    assert inputs("toolkit-b") == inputs("nnrt-a") == builder
+    assert inputs("toolkit-c", "8.1") != builder != inputs("nnrt-b", "8.1")
+    monkeypatch.setattr(target, "platform", SimpleNamespace(machine=lambda: "another"))
+    assert inputs() != builder
+
+
 def test_tuning_is_for_the_cases_that_their_guide_tunes(tmp_path):
     one, model = ascend_target(tmp_path, tune="aoe"), load_catalog(TINY).models["tiny"]
     assert not one.compiles_on_device(model, 4)

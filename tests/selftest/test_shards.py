@@ -120,8 +120,11 @@ def test_a_lost_shard_and_one_of_another_selection_are_found(joined, tmp_path):
     assert any("shards are missing: 3/4, 4/4" in note for note in notes(made))
     assert shards.lacking(parts) == []
     (empty,) = (one for one in parts if not one.plan)
-    other = dataclasses.replace(empty, end=empty.end.model_copy(update={"selection": "another"}))
+    other = dataclasses.replace(empty, run=empty.run.model_copy(update={"selection": "another"}))
     assert "not of one selection" in shards.lacking([*parts[:3], other])[0]
+    assert "not of one selection" in shards.lacking([*parts, other])[0]  # the same part twice
+    killed = [dataclasses.replace(one, end=None) for one in (*parts[:3], other)]
+    assert "not of one selection" in shards.lacking(killed)[0]
 
 
 @pytest.mark.parametrize("shard", ["x", "1/999999999", 7])

@@ -8,6 +8,7 @@ were named are used as they are, and everything that npu-smi tells of them is un
 from __future__ import annotations
 
 import os
+import platform
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -207,8 +208,16 @@ class AscendTarget(Target):
         return replace(given, shape=(batch_size, side, side, 3), dtype="uint8")
 
     def compile_inputs(self, model: Model, batch_size: int) -> Mapping[str, Any]:
+        # Not what runs it (driver, firmware): a host without an NPU builds for those that have one.
+        known = self.toolkit.versions
+        compiler = {name: known[name] for name in ("atc", "cann", "runtime") if name in known}
+        if "nnrt" in known and not compiler:  # it has no atc, and takes what CANN's of its number made
+            compiler = {"cann": known["nnrt"]}
         return {
-            **self.identity(),
+            "target": self.name,
+            "simulated": self._options.simulate_ascend,
+            "machine": platform.machine(),  # atc may put code for its own host into a model
+            **compiler,
             **asdict(self._recipe(model, batch_size)),
             "tune": self._options.tune,
             "simulator": self._options.simulator,
