@@ -116,11 +116,12 @@ def tidy(
 
 
 def tidy_dead(store: Store) -> Failed:
-    """Remove what dead processes left in the temporary folder and in the store's staging; return
-    what cannot be removed from the store.
+    """Remove what dead processes left in the temporary folder, in the store and its staging; return
+    what cannot be removed from the staging.
 
-    Who builds holds the entry's lock.
+    Who builds holds the entry's lock; who unpacks a parcel, that of its folder.
     """
+    scratch.sweep(store.root)
     with contextlib.suppress(StoreError):  # there is no temporary folder
         scratch.sweep(scratch.temporary())
     staged = store.root.glob("staging/*")

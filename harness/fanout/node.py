@@ -17,6 +17,8 @@ from harness.base import scratch
 from harness.base.environment import ROOT, code_digest
 from harness.base.errors import ConfigError, HarnessError
 from harness.base.progress import Progress
+from harness.base.store import Store
+from harness.base.store_care import tidy_dead
 from harness.catalog.schema import Catalog
 from harness.plan import Case
 from harness.run.case import CaseRun
@@ -59,7 +61,7 @@ def perform(task: Task, built: Iterable[bytes] = ()) -> Iterator[Ended]:
     Raises:
         HarnessError: this host cannot run them, e.g. since its catalog is another one.
     """
-    settings, catalog = _settings(task)
+    settings, catalog = _begin(task)
     for parcel in built:
         parcels.unpack(settings.store, parcel)
     with scratch.folder("fan-out") as folder:
@@ -82,7 +84,7 @@ def build(task: Task) -> list[bytes]:
 
     What fails here fails there again, where its case says so.
     """
-    settings, catalog = _settings(task)
+    settings, catalog = _begin(task)
     made: dict[Path, bytes] = {}
     with scratch.folder("fan-out") as folder:
         process = RunProcess(settings, catalog, task.run, folder, Progress.silent(), worker="build")
@@ -100,7 +102,10 @@ def build(task: Task) -> list[bytes]:
     return list(made.values())
 
 
-def _settings(task: Task) -> tuple[Settings, Catalog]:
+def _begin(task: Task) -> tuple[Settings, Catalog]:
+    """Return what holds on this host; tidy its store as the begin of a run does.
+    Raises `ConfigError`: this host is another one than the task is for.
+    """
     if code_digest() != task.code:
         raise ConfigError(
             f"the harness of this host is another one: {ROOT}",
@@ -114,4 +119,5 @@ def _settings(task: Task) -> tuple[Settings, Catalog]:
             f"the catalog of this host is another one: {', '.join(map(str, settings.catalog))}",
             remedy="give every host the same checkout, or name a file that all have: --catalog",
         )
+    tidy_dead(Store(settings.store))
     return settings, catalog

@@ -43,6 +43,7 @@ from harness.run.ending import checks_over, end_records, publish
 from harness.run.guide_figures import guide_figures
 from harness.run.process import RunProcess
 from harness.settings import OPTIONS, Settings, resolve
+from harness.stages.shared import read_pins
 from harness.targets import registry
 
 EMPTY = "is empty: the selected cases have fewer groups that share builds than there are shards"
@@ -194,6 +195,9 @@ class Run(RunProcess):
         """
         chosen = [case for _, case in cases]
         scratch.temporary()  # raises where there is none
+        pins = self.settings.shared_store_pins
+        if pins is not None and (here or pins.exists()):  # else it lies on the hosts alone
+            read_pins(pins)
         if here:
             if lacking := missing(self.settings, chosen):
                 raise ConfigError(missing_text(lacking, len(cases)))

@@ -19,11 +19,13 @@ from harness.base.errors import ConfigError
 from harness.base.stages import Stage
 from harness.base.store import Store
 from harness.plan import Case
+from harness.run.engine import Run
 from harness.settings import resolve
 from harness.stages.compile import Compile
 from harness.stages.shared import SharedStore, read_pins
 from tests.selftest.builders import INPUTS, KIND, files_below, forbidden, writes
 from tests.selftest.fakes import workbench
+from tests.selftest.running import TINY
 
 OM = Stage.COMPILE
 Host = Callable[..., tuple[Store, list[str]]]
@@ -193,6 +195,16 @@ def test_a_file_without_pins_is_refused(tmp_path, text):
         (tmp_path / "pins").write_text(text)
     with pytest.raises(ConfigError, match="pin"):
         read_pins(tmp_path / "pins")
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_a_run_with_a_file_without_pins_does_not_begin(tmp_path, here):
+    (tmp_path / "pins").write_text("abc")
+    places = {"runs": str(tmp_path / "runs"), "shared_store_pins": str(tmp_path / "pins")}
+    run = Run(resolve({"rehearsal": True, "catalog": str(TINY), **places}, {}))
+    with pytest.raises(ConfigError, match="pins, line 1: no pin"):
+        run.begin([("", case) for case in run.plan.cases], here=here)
+    assert not run.directory.exists()
 
 
 def test_two_hosts_publish_at_once(url, host):

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from harness.base import locks
+from harness.base import locks, scratch
 from harness.base.stages import Stage
 from harness.base.store import MANIFEST, Entry, Store, key_of
 from harness.base.store_care import Tidied, explain, tidy
@@ -172,6 +172,15 @@ def test_gc_removes_leftovers_of_dead_builds_and_old_damage(tmp_path):
     assert list(tmp_path.glob("*/*")) == [young, *tmp_path.glob("locks/*")]
     assert files_below(tmp_path) == [f"damaged/{young.name}/half"]
     assert tidy(Store(tmp_path / "absent"), max_bytes=0) == Tidied((), (), ())
+
+
+def test_what_a_dead_process_was_unpacking_goes(tmp_path):
+    dead, fd = scratch.make(tmp_path, f"{scratch.PREFIX}parcel-")
+    (dead / "half").write_text("x")
+    os.close(fd)
+    with scratch.folder("parcel", tmp_path) as alive:
+        assert tidy(Store(tmp_path)) == Tidied((), (), ())
+        assert alive.is_dir() and not dead.exists()
 
 
 def test_gc_spares_a_build_that_takes_hours(tmp_path):

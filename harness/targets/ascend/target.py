@@ -211,7 +211,7 @@ class AscendTarget(Target):
         # Not what runs it (driver, firmware): a host without an NPU builds for those that have one.
         known = self.toolkit.versions
         compiler = {name: known[name] for name in ("atc", "cann", "runtime") if name in known}
-        if "nnrt" in known and not compiler:  # it has no atc, and takes what CANN's of its number made
+        if "nnrt" in known and not compiler:  # without atc: it takes what CANN of its number made
             compiler = {"cann": known["nnrt"]}
         return {
             "target": self.name,
