@@ -1,9 +1,9 @@
 """A session on a model that is open in a device worker, seen from the harness.
 
-Batches cross through three slots of shared memory: two are submitted while the third is filled,
-so that the device does not wait for the host. Every wait for the worker has a deadline; past it
-the worker's process group is killed, and whatever happened to it becomes one `InferError` or
-`LoadError` with the worker's log.
+Batches cross through slots of shared memory: two are submitted while the third is filled, or as
+many requests of several short ones, so that the device does not wait for the host. Every wait for
+the worker has a deadline; past it the worker's process group is killed, and whatever happened to it
+becomes one `InferError` or `LoadError` with the worker's log.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from harness.targets.protocol import (
     TensorSpec,
     Times,
 )
-from harness.targets.shared_memory import Memory, allocate, no_memory
+from harness.targets.shared_memory import SLOTS, Memory, allocate, no_memory
 from harness.targets.worker_process import (
     Explain,
     Worker,
@@ -44,6 +44,7 @@ from harness.targets.worker_process import (
 # was killed. Alive, the parent kills it earlier.
 LIMIT_FACTOR = 2.0
 LIMIT_MARGIN_S = 5.0
+TOGETHER_MS = 10.0  # executions of one request last about so long, or are one execution
 
 
 def open_session(
@@ -181,7 +182,9 @@ class WorkerSession(OneStream):
         self._worker: Worker | None = worker
         self.after = contextlib.ExitStack()  # is closed with the session
         self._deadline_s = deadline_run_s
-        self._submitted: deque[tuple[int, int]] = deque()  # (request, slot), oldest first
+        self._submitted: deque[tuple[int, list[int]]] = deque()  # (request, slots), oldest first
+        self._free: list[int] = []  # slots: those that were used last are taken first
+        self._together = 1  # batches of the next request
 
     def stream_into(self, fillers: Iterable[Filler]) -> Iterator[Float32]:
         """Like `stream`; each filler writes a batch into the slot, which has the input's form.
@@ -190,33 +193,49 @@ class WorkerSession(OneStream):
         behind; one session has one stream at a time, a new one ends the older.
         """
         stream = self._begin()
-        for count, fill in enumerate(fillers):
+        most = min(SLOTS, len(self.slots)) - 1  # requests in flight
+        filled: list[int] = []
+        for fill in fillers:
             self._check_stream(stream)
-            slot = count % len(self.slots)
-            fill(self.slots[slot])
-            full = len(self._submitted) == len(self.slots) - 1
-            result = self._collect() if full else None
-            self._submit(slot)  # before the result is handed out: the consumer may take its time
-            if result is not None:
+            filled.append(self._free.pop())
+            fill(self.slots[filled[-1]])
+            if len(filled) < self._together:
+                continue
+            results = self._collect() if len(self._submitted) == most else []
+            self._submit(filled)  # before results are handed out: the consumer may take its time
+            filled = []
+            for result in results:
                 yield result
                 self._check_stream(stream)
+        if filled:
+            self._submit(filled)
         while self._submitted:
-            yield self._collect()
-            self._check_stream(stream)
+            for result in self._collect():
+                yield result
+                self._check_stream(stream)
 
-    def _submit(self, slot: int) -> None:
-        """Queue the batch in a slot; the slot is the worker's until `_collect` returns it."""
+    def _submit(self, slots: list[int]) -> None:
+        """Queue the batches in some slots, which are the worker's until `_collect` returns them."""
         with self._asking() as worker:
-            request = worker.send({"op": "run", "slot": slot})
-        self._submitted.append((request, slot))
+            request = worker.send({"op": "run", "slots": slots})
+        self._submitted.append((request, slots))
 
-    def _collect(self) -> Float32:
-        """Wait for the oldest submitted batch: a copy of its logits."""
-        request, slot = self._submitted[0]
+    def _collect(self) -> list[Float32]:
+        """Wait for the oldest request: copies of its logits.
+
+        Short executions go into one request, since a message takes as long as one of them. It stays
+        short itself: a deadline is for a batch.
+        """
+        request, slots = self._submitted[0]
         with self._asking() as worker:
-            worker.receive(request, self._deadline_s)
+            ms = float(worker.receive(request, self._deadline_s)["ms"])
         self._submitted.popleft()
-        return self._results[slot].copy()
+        self._free += slots
+        if ms > TOGETHER_MS:
+            self._together = max(1, len(slots) // 2)
+        elif ms < TOGETHER_MS / 2:
+            self._together = max(1, min(2 * len(slots), len(self.slots) // SLOTS))
+        return [self._results[slot].copy() for slot in slots]
 
     def time(self, loops: int, warmup: int) -> Times:
         """See `protocol.Session.time`: on the batch in slot 0, zeros until something is written.
@@ -271,6 +290,7 @@ class WorkerSession(OneStream):
         """Wait for what a stream that was given up has left in flight; the new one's number."""
         while self._submitted:
             self._collect()
+        self._free = list(range(len(self.slots)))
         self._stream += 1
         return self._stream
 

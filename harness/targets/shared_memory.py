@@ -21,6 +21,9 @@ from harness.base.errors import NoSession
 from harness.targets.protocol import Float32, Images, TensorSpec
 
 SLOTS = 3
+# Small batches that one message is for: it costs as much as a short execution.
+TOGETHER = 8
+TOGETHER_BYTES = 16 * 1024 * 1024
 # Where three slots take more, two do: a batch that large runs for so long that the device hardly
 # notices the moment between two, and memory is bounded by fewer of them.
 SLOTS_BYTES = 512 * 1024 * 1024
@@ -90,7 +93,8 @@ def allocate(fd: int, given: TensorSpec, returned: TensorSpec) -> Memory:
         for spec in (given, returned)
     )
     slot = given_bytes + returned_bytes
-    count = SLOTS if SLOTS * slot <= SLOTS_BYTES else SLOTS - 1
+    together = max(1, min(TOGETHER, TOGETHER_BYTES // slot))
+    count = SLOTS * together if SLOTS * slot <= SLOTS_BYTES else SLOTS - 1
     size = count * slot
     if size > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
         raise MemoryError(f"{size / 2**30:.0f} GiB are more than this machine has")

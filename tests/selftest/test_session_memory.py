@@ -105,6 +105,8 @@ def test_a_host_without_memory_files_and_room(
 def test_large_batches_take_two_slots(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     one = 4 * B * (3 * 4 * 4 + C)
     monkeypatch.setattr(shared_memory, "SLOTS_BYTES", 4 * one)
+    assert len(opened().slots) == SLOTS * shared_memory.TOGETHER
+    monkeypatch.setattr(shared_memory, "TOGETHER_BYTES", one)
     assert len(opened().slots) == SLOTS
     monkeypatch.setattr(shared_memory, "SLOTS_BYTES", 2 * one)
     session = opened()

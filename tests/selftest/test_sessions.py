@@ -16,11 +16,10 @@ import pytest
 
 from harness.base.errors import CheckpointError, DeviceError, InferError, LoadError
 from harness.base.processes import kill_group
-from harness.targets import shared_memory, worker_process
+from harness.targets import sessions, shared_memory, worker_process
 from harness.targets.leases import lease
 from harness.targets.protocol import Device, Filler, Float32, Images, Session, TensorSpec
 from harness.targets.sessions import WorkerSession, open_session
-from harness.targets.shared_memory import SLOTS
 from harness.targets.worker_process import WORKER
 from tests.selftest.running import ROOT, alive, descriptors, eventually
 from tests.selftest.worker_backend import (
@@ -69,22 +68,49 @@ def test_fillers_write_into_the_slots(plain: WorkerSession) -> None:
 
     results = list(plain.stream_into(filler(k) for k in range(7)))
     np.testing.assert_array_equal(results, [expected(batch(k)) for k in range(7)])
-    assert [id(view) for view in views] == [id(plain.slots[k % SLOTS]) for k in range(7)]
+    slots = [id(slot) for slot in plain.slots]
+    assert {id(view) for view in views} <= set(slots)
     assert all(view.ctypes.data % shared_memory.ALIGNMENT == 0 for view in views)
 
 
-def test_two_batches_are_in_flight_while_the_third_is_filled(plain: WorkerSession) -> None:
-    in_flight: list[int] = []
+def in_flight(session: WorkerSession) -> list[int]:
+    """The batches of each request that is in flight."""
+    return [len(slots) for _, slots in session._submitted]
+
+
+def test_two_requests_are_in_flight_while_the_third_is_filled(
+    plain: WorkerSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "TOGETHER_MS", 0.0)  # each execution takes longer
+    seen: list[int] = []
 
     def fill(view: Images) -> None:
-        in_flight.append(len(plain._submitted))
+        seen.append(len(in_flight(plain)))
         view[...] = 1
 
+    list(plain.stream([batch(1)] * 3))  # whatever an earlier test has left
     list(plain.stream_into([fill] * 6))
-    assert in_flight == [0, 1, 2, 2, 2, 2]
+    assert seen == [0, 1, 2, 2, 2, 2]
     # The next is submitted before a result is handed out: the consumer may take its time.
-    in_flight = [len(plain._submitted) for _ in plain.stream([batch(1)] * 5)]
-    assert in_flight == [2, 2, 2, 1, 0]
+    assert [in_flight(plain) for _ in plain.stream([batch(1)] * 4)] == [[1, 1], [1, 1], [1], []]
+
+
+def test_short_executions_go_into_one_request(
+    plain: WorkerSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "TOGETHER_MS", 1e9)  # each takes less
+    seen: list[list[int]] = []
+    for _ in range(2):
+        values = range(60)
+        for k, result in zip(values, plain.stream(map(batch, values)), strict=True):
+            np.testing.assert_array_equal(result, expected(batch(k)))
+            seen.append(in_flight(plain))
+    assert max(map(len, seen)) == 2
+    assert {size for sizes in seen[60:] for size in sizes} == {shared_memory.TOGETHER, 60 % 8}
+    monkeypatch.setattr(sessions, "TOGETHER_MS", 0.0)  # it became slow
+    for _ in plain.stream([batch(1)] * 60):
+        seen.append(in_flight(plain))
+    assert seen[-3:] == [[1, 1], [1], []]
 
 
 def test_time_counts_the_loops_and_not_the_warm_up(opened: Opener) -> None:

@@ -117,9 +117,9 @@ def raw(tmp_path: Path) -> Iterator[Callable[..., Raw]]:
 def test_the_worker_survives_a_failed_run(raw: Callable[..., Raw]) -> None:
     worker = raw()
     worker.open("raise RuntimeError('once')")
-    assert worker.ask(op="run", slot=0)["error"] == {"type": "RuntimeError", "message": "once"}
+    assert worker.ask(op="run", slots=[0])["error"] == {"type": "RuntimeError", "message": "once"}
     os.pwrite(worker.memory, batch(1).tobytes(), 0)
-    reply = worker.ask(op="run", slot=0)
+    reply = worker.ask(op="run", slots=[0])
     assert reply["id"] == 1 and reply["ms"] >= 0
     result = np.frombuffer(os.pread(worker.memory, 4 * B * C, 4096), np.float32).reshape(B, C)
     np.testing.assert_array_equal(result, expected(batch(1)))
@@ -167,7 +167,7 @@ BAD_OUTPUTS = {
 @pytest.mark.parametrize("fault", BAD_OUTPUTS)
 @pytest.mark.parametrize(
     "command",
-    [{"op": "run", "slot": 0}, {"op": "time", "loops": 2, "warmup": 0, "pulse_s": 1.0}],
+    [{"op": "run", "slots": [0]}, {"op": "time", "loops": 2, "warmup": 0, "pulse_s": 1.0}],
     ids=["run", "time"],
 )
 def test_outputs_are_held_against_the_models_own_words(
@@ -181,7 +181,7 @@ def test_outputs_are_held_against_the_models_own_words(
 
 
 def test_what_is_out_of_order_is_an_error_and_no_crash(tmp_path: Path) -> None:
-    *replies, closed = in_process(tmp_path, [{"op": "nonsense"}, {"op": "run", "slot": 9}])
+    *replies, closed = in_process(tmp_path, [{"op": "nonsense"}, {"op": "run", "slots": [9]}])
     assert ["error" in reply for reply in replies] == [False, False, True, True]
     assert closed == {"id": 4}
 
@@ -230,7 +230,7 @@ def test_the_worker_ends_with_the_socket(raw: Callable[..., Raw], wrapper: str, 
     worker = raw(python=wrapper)
     worker.open("time.sleep(600)")
     if hang:
-        worker.send(op="run", slot=0)
+        worker.send(op="run", slots=[0])
     worker.channel.close()
     worker.process.wait(PATIENCE_S)
 
@@ -256,7 +256,7 @@ def test_a_hang_with_the_interpreter_locked_ends_without_a_parent(
 ) -> None:
     worker = raw(limit=1.0)
     worker.open("ctypes.PyDLL(None).sleep(600)")
-    worker.send(op="run", slot=0)
+    worker.send(op="run", slots=[0])
     assert worker.process.wait(PATIENCE_S) == 1
     assert "Timeout" in (tmp_path / "raw.log").read_text()
 
