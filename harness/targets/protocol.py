@@ -98,7 +98,7 @@ class Session(Protocol):
         ...
 
     def stream(self, batches: Iterable[Images]) -> Iterator[Float32]:
-        """Logits `float32[B, C]` for each batch of its input's form, in order, two in flight.
+        """Logits `float32[B, C]` for each batch of its input's form, in order, several in flight.
 
         Raises `InferError` when the runtime fails, returns another shape, dtype or number of
         outputs, dies, or exceeds its deadline.

@@ -290,7 +290,7 @@ class WorkerSession(OneStream):
         """Wait for what a stream that was given up has left in flight; the new one's number."""
         while self._submitted:
             self._collect()
-        self._free = list(range(len(self.slots)))
+        self._free = [*reversed(range(len(self.slots)))]  # `time` executes on what is in slot 0
         self._stream += 1
         return self._stream
 
