@@ -24,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faults", "tests/faults")
     group.addoption("--faults", choices=("short", "whole"), default="short", help="how many tries")
     group.addoption("--faults-seed", type=int, default=1, help="of what is chosen at random")
-    group.addoption("--faults-minutes", type=float, default=6, help="of a test: no try later")
+    group.addoption("--faults-minutes", type=float, default=5, help="of a test: no try later")
     group.addoption("--faults-table", metavar="FILE", help="write what passed into this table")
 
 

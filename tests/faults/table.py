@@ -18,10 +18,10 @@ that breaks a promise loses its row. The rows were made, and can be made again b
 
     make faults ARGS="--faults={tries} --faults-seed={seed} --faults-table=docs/faults.md"
 
-`--faults=whole` makes hundreds of tries; `short`, which CI runs, makes a few of each. After six
-minutes, nine where it kills, a test begins no further try (`--faults-minutes`), so that the whole
-takes an hour: a busy host makes fewer. Disks are mounted by root alone: others skip those. `commit`
-is what was tried, `minutes` the time that it took one of two workers.
+`--faults=whole` makes hundreds of tries; `short`, which CI runs, makes a few of each. After five
+minutes, half as long again where it kills, a test begins no further try (`--faults-minutes`), so
+that the whole takes an hour: a busy host makes fewer. Disks are mounted by root alone: others skip
+those. `commit` is what was tried, `minutes` the time that it took one of two workers.
 
 | kind | fault | tries | what the user sees | what is kept | commit | minutes |
 |---|---|---:|---|---|---|---:|
