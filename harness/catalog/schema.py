@@ -250,6 +250,13 @@ class Baseline(_Facts):
         aipp = any(flag.startswith("--insert_op_conf=") for flag in self.compiler_flags)
         return "uint8" if aipp else "float32"
 
+    @property
+    def dynamic_batch(self) -> str:
+        """Return the batch sizes that one compiled file served: `1,4,8`, or "none"."""
+        flag = "--dynamic_batch_size="
+        given = [one for one in self.compiler_flags if one.startswith(flag)]
+        return given[-1].removeprefix(flag) if given else "none"
+
     def describe(self) -> str:
         """One line for sentences, records and reports."""
         how = {

@@ -54,6 +54,9 @@ def plan(settings: Settings, *, check: CheckOption = None) -> None:
     for item in missing(settings, cases):
         say(f"\nmissing: {item.thing}\n  give {item.remedy}")
     models = [catalog.models[name] for name in dict.fromkeys(case.model for case in cases)]
+    for model in models:
+        for note in registry.provider_of(settings).notes(model, settings.target or ""):
+            say(f"\n{note}")
     for line in own_lines(models):
         say(line)
     for line in preprocessing_lines(models):

@@ -84,6 +84,7 @@ def _operator_by_operator(evidence: Evidence) -> None:
     comparison = case.bench.target.compare_operators(
         case.simplified(),
         evidence.prepared.compiled,
+        case.model,
         batch,
         case.device,
         case.bench.run_dir / "diagnosis" / case.case.id,

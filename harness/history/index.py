@@ -267,6 +267,7 @@ def _made_with(case: CaseLine) -> Mapping[str, str]:
         "method": setup.method,
         "tuning": setup.tuning,
         "input": setup.input if setup.input != "float32" else "",
+        "dynamic batch": setup.dynamic_batch if setup.dynamic_batch != "none" else "",
         "card": setup.card,
         "device": f"{device.name} ({device.id})" if device.id else device.name,
         "host": case.machine.hostname,

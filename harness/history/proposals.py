@@ -52,6 +52,7 @@ class Sample:
             "method": setup.method,
             "tuning": setup.tuning,
             "input": setup.input,
+            "dynamic_batch": setup.dynamic_batch,
         }
 
 
@@ -240,9 +241,11 @@ def _table(group: Sequence[Proposal], source: str) -> Mapping[str, Any]:
     one, setup = group[0], group[0].samples[0].measurement.setup
     note = "; ".join(proposal.evidence for proposal in group)
     made_with = one.samples[0].made_with
-    del made_with["input"]  # which the flags say
+    del made_with["input"], made_with["dynamic_batch"]  # which the flags say
     flags = ["--auto_tune_mode=RL,GA"] if setup.tuning == "RL,GA" else []
     flags += ["--insert_op_conf=aipp.config"] if setup.input == "uint8" else []
+    sizes = setup.dynamic_batch
+    flags += [f"--dynamic_batch_size={sizes}"] if re.fullmatch("[0-9,]+", sizes) else []
     optional = {
         "chips_per_card": setup.chips if (setup.chips or 1) > 1 else None,
         "compiler_flags": flags or None,

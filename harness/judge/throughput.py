@@ -332,6 +332,7 @@ def setup_differences(baseline: Baseline, setup: Setup) -> list[str]:
         ("method", setup.method, baseline.method),
         ("tuning", setup.tuning, baseline.tuning),
         ("input", setup.input, baseline.input),
+        ("dynamic batch", setup.dynamic_batch, baseline.dynamic_batch),
         ("card", setup.card, baseline.card),
         ("toolchain", setup.toolchain, baseline.toolchain),
     ):

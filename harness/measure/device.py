@@ -73,6 +73,8 @@ def loaded(case: CasePipeline, prepared: Prepared, device: Device) -> Iterator[S
         runtime, taken = dict(session.about.runtime), session.inputs[0].dtype
         if taken != "float32":  # crops, which the compiled model normalises
             runtime["input"] = taken
+        if (sizes := prepared.facts.get("dynamic_batch", "none")) != "none":
+            runtime["dynamic_batch"] = sizes
         case.observed.device = replace(
             case.observed.device,
             driver=session.about.driver,

@@ -52,3 +52,4 @@ class Setup:
     toolchain: str = ""  # "CANN 8.0.RC2"
     note: str = ""  # e.g. why it is untuned
     input: str = "float32"  # or "uint8": the compiled model normalises
+    dynamic_batch: str = "none"  # or the batch sizes that the compiled file serves: "1,4,8"

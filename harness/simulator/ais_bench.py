@@ -1,9 +1,9 @@
 """A stand-in for `python -m ais_bench`, in two generations (v2, v5).
 
-Static models on one device, a folder of files of raw bytes, and pure inference. What it prints goes
-where the real one prints it: its lines and the causes of refusals to stdout, usage and tracebacks
-to stderr. Wrong arguments end with 2, everything else that fails with 1, a partial or wrong result
-with 0.
+Models of one batch size or several on one device, a folder of files of raw bytes, and pure
+inference. What it prints goes where the real one prints it: its lines and the causes of refusals to
+stdout, usage and tracebacks to stderr. Wrong arguments end with 2, everything else that fails with
+1, a partial or wrong result with 0.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ def _parser(secure: bool) -> argparse.ArgumentParser:
     add("--output_dirname")
     add("--outfmt", default="BIN", choices=["BIN"])
     add("--loop", default=1, type=_whole(1))
+    add("--dymBatch", default=0, type=_whole(0))
     add("--batchsize", default=None if secure else 1, type=_whole(1))
     add("--device", default=0, type=_whole(0))
     add("--warmup_count", default=1, type=_whole(0))
@@ -97,6 +98,8 @@ class _Run:
         """Open the model, execute it over the inputs, write outputs and summary."""
         args = self.args
         session = (InferSession if self.secure else OldInferSession)(args.device, args.model)
+        if args.dymBatch:
+            session.set_dynamic_batchsize(args.dymBatch)
         prefix = self._output_folder()
         batches = self._batches(session)
         feeds = [self._feed(batch, session) for batch in batches[:1]]
@@ -159,7 +162,7 @@ class _Run:
             (prefix / "earlier_run_0.bin").write_bytes(b"\0" * 4)
 
     def _report(self, session: Session, prefix: Path | None) -> None:
-        batchsize = self.args.batchsize or session.get_inputs()[0].shape[0]
+        batchsize = self.args.batchsize or self.args.dymBatch or session.get_inputs()[0].shape[0]
         times = np.asarray(session.times_ms(), np.float64)
         figures = {name: float(getattr(times, name)()) for name in ("min", "max", "mean")}
         mean = figures["mean"]

@@ -22,7 +22,7 @@ from harness.simulator.host import Host, ToolError, hang, parse_flags
 
 FAILED = 255  # -1, as a shell sees it
 _REQUIRED = ("framework", "model", "output", "soc_version")
-_NOT_SIMULATED = ("dynamic_batch_size", "dynamic_image_size", "dynamic_dims")
+_NOT_SIMULATED = ("dynamic_image_size", "dynamic_dims")
 _KEEPS_FLOAT32 = {"force_fp32", "must_keep_origin_dtype", "origin"}
 _MODULES = "numpy, decorator, attr, psutil, cffi, sympy, scipy, google.protobuf"
 _CHOICES: Mapping[str, str] = {
@@ -49,7 +49,7 @@ _FLAGS = (
     "out_nodes output output_type precision_mode precision_mode_v2 save_original_model "
     "singleop soc_version sparsity status_check tiling_mode weight"
 )
-_AOE_FLAGS = "framework input_format input_shape job_type model output"
+_AOE_FLAGS = "dynamic_batch_size framework input_format input_shape job_type model output"
 _PATH = re.compile(r"[A-Za-z0-9_./\-一-龥]+")
 
 
@@ -159,7 +159,8 @@ def _import_modules(config: SimulatorConfig) -> None:
 def _compile(flags: Mapping[str, str], host: Host) -> None:
     config = host.config
     source = Path(flags["model"])
-    model, input, outputs = load_model(source, flags.get("input_shape", ""))
+    wanted, sizes = _input_shape(flags)
+    model, input, outputs = load_model(source, wanted)
     if conf := flags.get("insert_op_conf"):
         try:
             shape = aipp.insert(model, aipp.parse(Path(conf).read_text(encoding="ascii")))
@@ -171,6 +172,9 @@ def _compile(flags: Mapping[str, str], host: Host) -> None:
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
         model = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True)
+    if sizes:
+        input = om.Tensor(input.name, (-1, *input.shape[1:]), input.dtype)
+        _open_batch_axis(model.graph)
     output = Path(flags["output"] + ".om")
     if host.strikes("stale-files"):
         return
@@ -180,9 +184,35 @@ def _compile(flags: Mapping[str, str], host: Host) -> None:
         inputs=(input,),
         outputs=outputs,
         soc_version=flags["soc_version"],
+        batch_sizes=sizes,
     )
     if host.strikes("truncated-om"):
         os.truncate(output, output.stat().st_size * 3 // 5)
+
+
+def _input_shape(flags: Mapping[str, str]) -> tuple[str, tuple[int, ...]]:
+    """Return `--input_shape`, at the largest of the batch sizes of `--dynamic_batch_size`, and
+    these; none where the flag is not given.
+    """
+    shape, text = flags.get("input_shape", ""), flags.get("dynamic_batch_size")
+    if text is None:
+        return shape, ()
+    sizes = tuple(int(one) if one.isdigit() else 0 for one in text.split(","))
+    for wrong, reason in (
+        (not 2 <= len(set(sizes)) <= 100, "it must have 2 to 100 different batch sizes"),
+        (min(sizes) < 1, "a batch size is a whole number of at least 1"),
+        (":-1," not in shape, "the first side in [--input_shape] must be -1"),
+    ):
+        if wrong:
+            raise _invalid("--dynamic_batch_size", text, reason)
+    return shape.replace(":-1,", f":{max(sizes)},"), sizes
+
+
+def _open_batch_axis(graph: Any) -> None:
+    """Let the model run at any batch size; the runtime takes no other than it was compiled for."""
+    del graph.value_info[:]  # of one batch size
+    for value in (*graph.input, *graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
 
 
 def load_model(source: Path, shape: str) -> tuple[Any, om.Tensor, tuple[om.Tensor, ...]]:
@@ -243,7 +273,7 @@ def tune(argv: Sequence[str], host: Host) -> int:
     flags = parse_flags(argv, _AOE_FLAGS, FAILED)
     if not host.chips() or not flags.get("output") or flags.get("job_type") not in ("1", "2"):
         raise ToolError("Aoe process failed: no device, --output or --job_type", FAILED)
-    load_model(Path(flags.get("model", "")), flags.get("input_shape", ""))
+    load_model(Path(flags.get("model", "")), _input_shape(flags)[0])
     # $TUNE_BANK_PATH is where the real one keeps its knowledge bank.
     Path(os.environ["TUNE_BANK_PATH"], f"job{flags['job_type']}.json").write_text("{}")
     print("Aoe process finished")

@@ -42,6 +42,8 @@ class LoadedModel:
         if header.soc_version != config.soc_version:
             raise LoadFailed(f"compiled for {header.soc_version}, this is {config.soc_version}")
         self._header = header
+        self.batch_sizes = header.batch_sizes
+        self.batch = 0  # which of them is chosen
         self.inputs = header.inputs
         self._wrong_dtype = host.strikes("wrong-dtype", device)
         self.outputs = tuple(
@@ -80,7 +82,8 @@ class LoadedModel:
 
     def _compute(self, buffers: Sequence[Array]) -> list[Array]:
         if self._session is None:
-            return [np.zeros(t.shape, t.dtype) for t in self._header.outputs]
+            whole = [np.zeros(t.shape, t.dtype) for t in self._header.outputs]
+            return [output[: self.batch or None] for output in whole]
         feeds = {
             t.name: np.frombuffer(buffer, t.dtype).reshape(t.shape)
             for t, buffer in zip(self.inputs, buffers, strict=True)

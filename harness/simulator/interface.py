@@ -1,8 +1,8 @@
 """What `ais_bench.infer.interface` offers, in two generations, on simulated chips.
 
 Like the real one it checks the size of what it is fed, in bytes, and neither shape nor type. The
-latest generation looks at a model's path before it opens it, as its command line does. Dynamic
-shapes and pipelines are not simulated.
+latest generation looks at a model's path before it opens it, as its command line does. Of dynamic
+shapes the batch size is simulated, pipelines are not.
 """
 
 from __future__ import annotations
@@ -58,13 +58,16 @@ def fails(said: str, error: type[Exception] = RuntimeError, code: str = "") -> E
 
 
 class TensorDesc:
-    """One input or output; `size` and `realsize` in bytes."""
+    """One input or output; `size` and `realsize` in bytes: at the `largest` batch size where the
+    shape leaves it open, and at that which is chosen.
+    """
 
-    def __init__(self, tensor: om.Tensor) -> None:
+    def __init__(self, tensor: om.Tensor, largest: int) -> None:
         self.name = tensor.name
         self.datatype = DATATYPES[tensor.dtype]
         self.shape = list(tensor.shape)
-        self.size = self.realsize = int(np.prod(tensor.shape)) * np.dtype(tensor.dtype).itemsize
+        sides = [largest if side < 0 else side for side in tensor.shape]
+        self.size = self.realsize = int(np.prod(sides)) * np.dtype(tensor.dtype).itemsize
 
 
 class Session:
@@ -90,8 +93,9 @@ class Session:
             raise fails(said, code="[1][ACL: invalid parameter] ") from None
         print(f"[INFO] load model {model_path} success", flush=True)
         self.loses_outputs = self._model.loses_outputs
-        self._inputs = [TensorDesc(tensor) for tensor in self._model.inputs]
-        self._outputs = [TensorDesc(tensor) for tensor in self._model.outputs]
+        self._largest = max(self._model.batch_sizes, default=0)
+        self._inputs = [TensorDesc(tensor, self._largest) for tensor in self._model.inputs]
+        self._outputs = [TensorDesc(tensor, self._largest) for tensor in self._model.outputs]
         self._loops = 1
         self._zero_ms: float | None = None
         self._times: list[Any] = []
@@ -102,11 +106,25 @@ class Session:
     def get_outputs(self) -> list[TensorDesc]:
         return self._outputs
 
+    def set_dynamic_batchsize(self, batch: int) -> None:
+        """Choose one of the batch sizes that the model was compiled for."""
+        sizes = self._model.batch_sizes
+        if batch not in sizes:
+            said = "the dymBatch parameter is not correct"
+            if not sizes:
+                said = "the dynamic_batch_size parameter is not specified for model conversion"
+            raise fails(said, code="[1][ACL: invalid parameter] ")
+        self._model.batch = batch
+        for one in self._inputs:
+            one.realsize = one.size * batch // self._largest
+
     def set_loop_count(self, loop: int) -> None:
         self._loops = loop  # executions for each `run` from now on
 
     def run(self, feeds: Sequence[Array]) -> list[Array]:
         """Execute on arrays in input order; return the outputs."""
+        if self._model.batch_sizes and not self._model.batch:
+            raise fails("no batch size is set", code="[-1][ACL: general failure] ")
         buffers = [np.ascontiguousarray(feed).reshape(-1).view(np.uint8) for feed in feeds]
         sizes, needed = [one.nbytes for one in buffers], [one.realsize for one in self._inputs]
         if sizes != needed:
@@ -137,8 +155,12 @@ class Session:
 
     def infer(self, feeds: list[Array], mode: str = "static") -> list[Array]:
         """Execute on a list of arrays in input order."""
-        if mode != "static":
-            raise ValueError(f"mode {mode}: only static models are simulated")
+        if mode not in ("static", "dymbatch"):
+            raise ValueError(f"mode {mode} is not simulated")
+        if mode == "dymbatch":
+            if self._inputs[0].shape[0] > 0:
+                raise RuntimeError("not a dymbatch model!")
+            self.set_dynamic_batchsize(feeds[0].shape[0])
         outputs = self.run(feeds)
         return outputs[:-1] if self.loses_outputs else outputs
 

@@ -1,7 +1,8 @@
 """The simulator's own `.om`: a magic line, a JSON header, and the ONNX model's bytes.
 
 It is no real offline model and does not pretend to be one. Like a real one it is made for one
-chip and, here always, one batch size, and a file that lacks its end cannot be loaded.
+chip and one batch size, or the several of `--dynamic_batch_size`, and a file that lacks its end
+cannot be loaded.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ class OmError(Exception):
 
 @dataclass(frozen=True)
 class Tensor:
-    """One input or output; `dtype` is a NumPy name."""
+    """One input or output; `dtype` is a NumPy name. Where the model serves several batch sizes the
+    shape of an input begins with -1, that of an output with the largest.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -37,6 +40,7 @@ class Header:
     soc_version: str
     size: int
     digest: str
+    batch_sizes: tuple[int, ...] = ()  # that one file serves; none: the inputs' own
 
 
 def write(path: Path, payload: bytes, **described: Any) -> None:
@@ -60,6 +64,7 @@ def read(path: Path) -> tuple[Header, bytes]:
         data = json.loads(line)
         for role in ("inputs", "outputs"):
             data[role] = tuple(Tensor(t["name"], tuple(t["shape"]), t["dtype"]) for t in data[role])
+        data["batch_sizes"] = tuple(data["batch_sizes"])
         header = Header(**data)
     except (ValueError, KeyError, TypeError):
         raise OmError("the header is damaged") from None

@@ -51,7 +51,7 @@ class Compile:
         case = self.case
         return {
             "simplified": self.simplified.digest,
-            "batch_size": case.case.batch_size,
+            "batch_size": case.file_batch,
             **case.bench.target.compile_inputs(case.model, case.case.batch_size),
         }
 

@@ -134,6 +134,16 @@ class CaseContext:
         return dict(self.bench.settings.onnx).get(self.model.id)
 
     @property
+    def dynamic_batch(self) -> tuple[int, ...]:
+        """The batch sizes that one compiled file serves; none where the case has its own."""
+        return self.bench.target.dynamic_batch(self.model)
+
+    @property
+    def file_batch(self) -> int | None:
+        """The batch size of the simplified and the compiled file; None where they serve several."""
+        return None if self.dynamic_batch else self.case.batch_size
+
+    @property
     def bound(self) -> float:
         """Return the relative L2 that the logits may differ: the model's own, or the target's."""
         own = self.model.fidelity
@@ -177,7 +187,8 @@ class CaseContext:
         """Say what the artifact of a stage is, for people who look at the store."""
         words = [self.model.id]
         if stage in (Stage.SIMPLIFY, Stage.COMPILE, Stage.PROBE):
-            words.append(f"batch size {self.case.batch_size}")
+            several = () if stage is Stage.PROBE else self.dynamic_batch
+            words.append(f"batch size {', '.join(map(str, several or (self.case.batch_size,)))}")
         if stage is Stage.COMPILE:
             toolchain = self.bench.target.identity()
             words.append(str(toolchain.get("chip", self.case.target)))

@@ -72,6 +72,7 @@ class Probe:
                 lease_fds=lease.fds,
                 factor=case.bench.settings.deadline_factor,
                 threads=case.bench.threads,
+                batch_size=case.case.batch_size,
             )
             with contextlib.closing(session):
                 outputs = outputs_of(session, case.images_for(session.inputs[0], crops))

@@ -1,4 +1,4 @@
-"""Stage SIMPLIFY: the ONNX file at one fixed batch size, by onnxsim."""
+"""Stage SIMPLIFY: the ONNX file at one fixed batch size, or open at all of them, by onnxsim."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ if TYPE_CHECKING:  # the job below runs in a child process that needs none of th
 
 @dataclass(frozen=True)
 class Simplify:
-    """The exported file, simplified at the case's batch size: `model.onnx`."""
+    """The exported file, simplified at the case's batch size, or for the several that one compiled
+    file serves: `model.onnx`.
+    """
 
     case: CaseContext
     exported: Entry
@@ -35,7 +37,7 @@ class Simplify:
     def inputs(self) -> Mapping[str, Any]:
         return {
             "onnx": self.exported.digest,
-            "batch_size": self.case.case.batch_size,
+            "batch_size": self.case.file_batch,
             "simplify": self.case.model.simplify,
             "onnxsim": required_version("onnxsim"),
             "onnxruntime": required_version("onnxruntime"),  # onnxsim folds constants with it
@@ -51,7 +53,7 @@ class Simplify:
             {
                 "source": str(self.exported.file(FILE)),
                 "tensors": self.case.tensors,
-                "batch_size": self.case.case.batch_size,
+                "batch_size": self.case.file_batch,
                 "dynamic": self.case.model.simplify == "dynamic-batch",
                 "output": str(staging / FILE),
             },
@@ -61,9 +63,10 @@ class Simplify:
 
 
 def simplify_onnx(
-    *, source: str, tensors: Tensors, batch_size: int, output: str, dynamic: bool = False
+    *, source: str, tensors: Tensors, batch_size: int | None, output: str, dynamic: bool = False
 ) -> dict[str, Any]:
-    """Simplify at one fixed batch size (a model simplified at one cannot be used at another).
+    """Simplify at one fixed batch size (a model simplified at one cannot be used at another), or,
+    with None, with the batch axis left open, as `N`.
 
     `dynamic`: with the batch axis left open, and fixed after that: only the tensors' shapes say
     which batch size the file is for.
@@ -74,26 +77,32 @@ def simplify_onnx(
     import onnx
     import onnxsim
 
-    input_name, shape = tensors["input_name"], [batch_size, 3, tensors["size"], tensors["size"]]
+    input_name, side = tensors["input_name"], tensors["size"]
+    opened, what = dynamic or batch_size is None, f"at batch size {batch_size or 'N'}"
     try:
         model, same = onnxsim.simplify(
             onnx.load(source),
-            overwrite_input_shapes={input_name: [-1 if dynamic else batch_size, *shape[1:]]},
+            overwrite_input_shapes={input_name: [-1 if opened else batch_size, 3, side, side]},
         )
-        if dynamic:
+        if opened:
             for value in (*model.graph.input, *model.graph.output):
-                value.type.tensor_type.shape.dim[0].dim_value = batch_size
+                axis = value.type.tensor_type.shape.dim[0]
+                if batch_size is None:
+                    axis.dim_param = "N"
+                else:
+                    axis.dim_value = batch_size
             del model.graph.value_info[:]  # shapes between them, of an open batch axis
     except Exception as error:
         raise SimplifyError(
-            f"onnxsim failed at batch size {batch_size}: {first_line(error)}",
+            f"onnxsim failed {what}: {first_line(error)}",
             remedy="check that the ONNX file's input has a dynamic or equal batch axis",
         ) from error
     if not same:
-        raise SimplifyError(f"onnxsim's own check failed at batch size {batch_size}")
+        raise SimplifyError(f"onnxsim's own check failed {what}")
     onnx.save(model, output)
     description = check_onnx(output, tensors, batch_size, SimplifyError)
-    probe = np.random.default_rng(21).standard_normal(shape, np.float32)
+    # Of an open axis with two images: a size that was fixed on the way is that of the one traced.
+    probe = np.random.default_rng(21).standard_normal((batch_size or 2, 3, side, side), np.float32)
     difference = require_same(
         run_onnx(output, input_name, probe),
         run_onnx(source, input_name, probe),

@@ -27,14 +27,16 @@ def open_onnx(
     lease_fds: Sequence[int] = (),
     factor: float = 1.0,
     threads: int | None = None,
+    batch_size: int | None = None,
 ) -> sessions.WorkerSession:
     """Open an ONNX file in a device worker, on all of the host's cores unless told `threads`; it is
-    not optimised again. Raises `LoadError`: ONNX Runtime does not take it.
+    not optimised again. `batch_size`: of a file whose batch axis is open. Raises `LoadError`: ONNX
+    Runtime does not take it.
     """
     return sessions.open_session(
         file,
         backend="onnxruntime",
-        options={"threads": threads or cores()},
+        options={"threads": threads or cores(), "batch_size": batch_size or 0},
         log=log,
         deadline_open_s=120.0 * factor,
         deadline_run_s=300.0 * factor,

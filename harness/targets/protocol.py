@@ -235,6 +235,12 @@ class Target(ABC):
         """Return its own tools' commands that do a case again by hand: `compile` and `run`."""
         return {}
 
+    def dynamic_batch(self, model: Model) -> tuple[int, ...]:
+        """Return the batch sizes that one compiled file of a model serves; none where each batch
+        size has a file of its own.
+        """
+        return ()
+
     def opsets(self) -> tuple[int, int]:
         """Return the first and the last ONNX opset of which its compiler takes a file."""
         return OPSETS
@@ -267,7 +273,13 @@ class Target(ABC):
         return None
 
     def compare_operators(
-        self, onnx: Path, file: Path, batch: Images, device: Device | None, folder: Path
+        self,
+        onnx: Path,
+        file: Path,
+        model: Model,
+        batch: Images,
+        device: Device | None,
+        folder: Path,
     ) -> OperatorComparison | None:
         """Return how to compare `file` with `onnx` operator by operator on a `batch` of the
         compiled model's input, which is written to `folder`; None where there is no such tool.

@@ -86,9 +86,10 @@ _ORT_DTYPES = {"float": "float32", "double": "float64"}  # others are NumPy's na
 class OnnxRuntimeModel:
     """A model in ONNX Runtime, with graph optimisation off: it was optimised when compiled.
 
-    Options: `threads`, for one operator (0, the default: ONNX Runtime's own choice); `providers`,
-    names or [name, options] (default: the CPU's), all of which must really be used, since ONNX
-    Runtime falls back to the CPU with no more than a warning.
+    Options: `threads`, for one operator (0, the default: ONNX Runtime's own choice); `batch_size`,
+    of a file whose batch axis is open, as `N`; `providers`, names or [name, options] (default: the
+    CPU's), all of which must really be used, since ONNX Runtime falls back to the CPU with no more
+    than a warning.
     """
 
     def __init__(self, path: str, options: dict[str, Any]) -> None:
@@ -97,6 +98,8 @@ class OnnxRuntimeModel:
         settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         settings.intra_op_num_threads = int(options.get("threads", 0))
         settings.inter_op_num_threads = 1
+        if options.get("batch_size"):
+            settings.add_free_dimension_override_by_name("N", int(options["batch_size"]))
         wanted = [
             entry if isinstance(entry, str) else (str(entry[0]), dict(entry[1]))
             for entry in options.get("providers", ["CPUExecutionProvider"])

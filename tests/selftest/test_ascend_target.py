@@ -395,7 +395,7 @@ def test_tuning_is_for_the_cases_that_their_guide_tunes(tmp_path):
     assert not one.compiles_on_device(model, 4)
     onnx = small_network(tmp_path / "small.onnx")
     facts = one.compile(onnx, model, 4, tmp_path, device=None, log=tmp_path / "log")
-    assert facts == {"tuning": "none", "note": ""}
+    assert facts == {"tuning": "none", "note": "", "dynamic_batch": "none"}
 
 
 def test_a_simulated_host_never_stands_behind_a_real_run(tmp_path):
@@ -459,3 +459,9 @@ def test_the_command_that_compares_operators_is_msprobe_s_where_it_is_there(tmp_
     device = "--rank 3" if "msprobe" in there else "-d 3"
     assert command.endswith(f" -o {tmp_path}/compare/{there[0]} {device}")
     assert (tmp_path / "compare" / "input.bin").stat().st_size == batch.nbytes
+    dynamic = {
+        "given": TensorSpec("image", (1, 3, 2, 2), "float32"),
+        "folder": tmp_path / "compare",
+    }
+    (command,) = operators.comparison(tools, **given, **dynamic).commands
+    assert command.endswith(("--input_shape image:1,3,2,2", "--input-shape image:1,3,2,2"))

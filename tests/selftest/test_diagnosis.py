@@ -368,7 +368,7 @@ def test_the_targets_own_comparison_is_offered_where_it_has_one(
 ):
     case, _ = prepared
 
-    def compare(self, onnx, file, batch, device, folder):
+    def compare(self, onnx, file, model, batch, device, folder):
         assert (batch.shape, batch.dtype) == ((BATCH, 3, 64, 64), np.float32)
         return OperatorComparison("a tool", commands, "" if commands else "it is not here")
 

@@ -150,12 +150,20 @@ def test_a_figure_to_build_nothing_on_is_left_out(tmp_path, changes, why):
         ("toolchain", {"toolchain": "CANN 9"}),
         ("card", {"card": "A"}),
         ("tuning", {"tuning": "aoe"}),
+        ("dynamic_batch", {"dynamic_batch": "1,2"}),
     ],
 )
 def test_runs_that_were_not_made_alike_are_not_thrown_together(tmp_path, what, setup):
     runs = runs_of(tmp_path, [300.0]) + runs_of(tmp_path, [301.0], first=1, setup=setup)
     with pytest.raises(ConfigError, match=f"differ in their {what}"):
         propose(runs, CATALOG)
+
+
+@pytest.mark.parametrize(("sizes", "flags"), [("1,2", 1), ("none", 0), ("1 $(x)", 0)])
+def test_a_file_for_several_batch_sizes_is_told_by_its_flag(tmp_path, sizes, flags):
+    made = propose(runs_of(tmp_path, [300.0], setup={"dynamic_batch": sizes}), CATALOG)
+    given = pasted(made).models["resnest50"].throughput[-1].compiler_flags
+    assert given == ("--dynamic_batch_size=1,2",) * flags
 
 
 def test_the_same_run_counts_once(tmp_path):

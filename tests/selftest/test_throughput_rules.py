@@ -213,6 +213,8 @@ ALIKE = {"method": "pure-inference", "tuning": "none", "card": "Atlas 300I Pro"}
         ),
         ({}, {"input": "uint8"}, ["input uint8, the baseline's float32"]),
         ({"compiler_flags": ("--insert_op_conf=a.config",)}, {"input": "uint8"}, []),
+        ({}, {"dynamic_batch": "1,4"}, ["dynamic batch 1,4, the baseline's none"]),
+        ({"compiler_flags": ("--dynamic_batch_size=1,4",)}, {"dynamic_batch": "1,4"}, []),
         ({}, {"card": "Duo"}, ["card Duo, the baseline's Atlas 300I Pro"]),
         ({}, {"card": "ATLAS 300I  Pro"}, []),
         ({"toolchain": "5"}, {"toolchain": "8"}, ["toolchain 8, the baseline's 5"]),

@@ -54,15 +54,22 @@ class ApiError(Exception):
 
 
 class ApiModel:
-    """A compiled model in one `InferSession`. Options: `device_id`, the logical id."""
+    """A compiled model in one `InferSession`. Options: `device_id`, the logical id;
+    `dynamic_batch`, the batch size to run where the file serves several, else 0.
+    """
 
     def __init__(self, path: str, options: dict[str, Any]) -> None:
         interface = import_interface()
         self._memory = getattr(interface, "MemorySummary", None)
         device = int(options["device_id"])
         self._session = interface.InferSession(device, path)
-        self.inputs = [_spec(one, "input") for one in self._session.get_inputs()]
-        self.outputs = [_spec(one, "output") for one in self._session.get_outputs()]
+        batch = int(options.get("dynamic_batch", 0))
+        # The mode is named since the oldest of these interfaces had no default for it.
+        self._mode = "dymbatch" if batch else "static"
+        if batch:
+            self._choose(batch)
+        self.inputs = [_spec(one, "input", batch) for one in self._session.get_inputs()]
+        self.outputs = [_spec(one, "output", batch) for one in self._session.get_outputs()]
         old = not hasattr(self._session, "summary")
         self._summary = getattr(self._session, "sumary" if old else "summary")
         self._reset = getattr(self._session, "reset_sumaryinfo" if old else "reset_summaryinfo")
@@ -95,6 +102,15 @@ class ApiModel:
             if end is not None:
                 end()
 
+    def _choose(self, batch: int) -> None:
+        try:
+            self._session.set_dynamic_batchsize(batch)
+        except RuntimeError as error:
+            raise ApiError(
+                f"the model takes no batch size {batch} ({error}): it must be one of "
+                "its --dynamic_batch_size"
+            ) from error
+
     def _execute(self, arrays: list[Any], loops: int) -> None:
         """Execute back to back, as the tool's `--loop` does, where the tool can."""
         set_loops = getattr(self._session, "set_loop_count", None)
@@ -109,8 +125,7 @@ class ApiModel:
             set_loops(1)
 
     def _infer(self, arrays: list[Any]) -> Any:
-        # The mode is named since the oldest of these interfaces had no default for it.
-        return self._session.infer(list(arrays), "static")
+        return self._session.infer(list(arrays), self._mode)
 
     def _forget(self) -> None:
         """Empty the tool's lists: they would grow for as long as the session lives."""
@@ -153,9 +168,12 @@ def _version(name: str) -> str:
     return ""
 
 
-def _spec(described: Any, kind: str) -> tuple[str, tuple[int, ...], str]:
+def _spec(described: Any, kind: str, batch: int) -> tuple[str, tuple[int, ...], str]:
+    """A tensor at the batch size that was chosen of several: inputs say -1, outputs the largest."""
     name = str(described.name)
     shape = tuple(int(side) for side in described.shape)
+    if batch:
+        shape = (batch, *shape[1:])
     if not shape or any(side <= 0 for side in shape):
         raise ApiError(
             f"the {kind} {name!r} has the shape {list(shape)}: the model is dynamic, compile it "

@@ -41,7 +41,7 @@ _AUTO_TUNE = re.compile(r"auto[ _]?tune", re.IGNORECASE)
 _REFUSED = re.compile(
     r"deprecat|discard|unknown|unrecogni[sz]ed|unsupported|not support", re.IGNORECASE
 )
-_TUNING_FLAG = "--auto_tune_mode="
+_TUNING_FLAG, _DYNAMIC_FLAG = "--auto_tune_mode=", "--dynamic_batch_size="
 
 
 class CompileRefused(CompileError):
@@ -72,7 +72,7 @@ class Recipe:
     """What atc is told of a model besides its ONNX file, as the guides tell it."""
 
     input_name: str
-    shape: tuple[int, ...]  # of the input, batch first
+    shape: tuple[int, ...]  # of the input, batch first: -1 where the flags name several
     soc_version: str
     flags: tuple[str, ...]  # come last
     files: Mapping[str, str] = field(default_factory=dict)  # by name, that the flags name
@@ -87,6 +87,11 @@ class Recipe:
         """Return the same without atc's own tuning."""
         flags = tuple(flag for flag in self.flags if not flag.startswith(_TUNING_FLAG))
         return replace(self, flags=flags)
+
+    @property
+    def dynamic(self) -> list[str]:
+        """Return the flag that names the batch sizes of a file which serves several."""
+        return [flag for flag in self.flags if flag.startswith(_DYNAMIC_FLAG)]
 
     def model(self, onnx: Path | str, output_stem: Path | str) -> list[str]:
         """Return what names the model to atc and aoe alike; atc writes `<output_stem>.om`."""
@@ -203,7 +208,7 @@ class Compilation:
         bank = self._work / "bank"
         bank.mkdir(mode=0o750)
         model = self.recipe.model(self._source, "tuned")
-        tune = [str(aoe), *model, f"--job_type={AOE_OPERATORS}"]
+        tune = [str(aoe), *model, *self.recipe.dynamic, f"--job_type={AOE_OPERATORS}"]
         done, text = self._run(tune, {"TUNE_BANK_PATH": str(bank)})
         if not done.ok or AOE_SUCCESS not in text.lower():
             raise self._failure(done, text, said=AOE_SUCCESS in text.lower())

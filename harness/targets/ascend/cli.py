@@ -203,6 +203,7 @@ class AisBench(OneStream):
         arguments = ["--model", str(self.model), "--output", str(results)]
         arguments += [self._flag("output_dirname"), _DIRNAME, "--outfmt", "BIN"]
         arguments += ["--device", str(self.opening.device_id)]
+        arguments += drivers.dynamic_flags(self.batch) if self.opening.dynamic else []
         return [*arguments, "--batchsize", str(self.batch), "--loop", str(loops)]
 
     def _read_flags(self) -> Mapping[str, str]:

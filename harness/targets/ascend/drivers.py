@@ -39,9 +39,9 @@ class Opening:
     """What a driver is given to open a model.
 
     `file` is an `.om` file, `device_id` a logical id; `input` and `output` are what the model must
-    have, of one batch size. `work` is a folder for files, of which a private part is used
-    and removed. The deadlines are for loading and for the wait for one batch; a tool that does both
-    in each call, over a chunk of batches, gets their sum.
+    have, of one batch size: one of several that a `dynamic` file serves. `work` is a folder for
+    files, of which a private part is used and removed. The deadlines are for loading and for the
+    wait for one batch; a tool that does both in each call, over a chunk of batches, gets their sum.
     """
 
     file: Path
@@ -53,6 +53,7 @@ class Opening:
     log: Path
     deadline_open_s: float
     deadline_run_s: float
+    dynamic: bool = False
     lease_fds: tuple[int, ...] = ()
 
 
@@ -74,7 +75,10 @@ def open_api(opening: Opening) -> sessions.WorkerSession:
         session = sessions.open_session(
             workspace.own_copy(opening.file),
             backend=BACKEND,
-            options={"device_id": opening.device_id},
+            options={
+                "device_id": opening.device_id,
+                "dynamic_batch": opening.input.shape[0] if opening.dynamic else 0,
+            },
             log=opening.log,
             deadline_open_s=opening.deadline_open_s,
             deadline_run_s=opening.deadline_run_s,
@@ -160,3 +164,8 @@ def run_command(toolkit: Toolkit, file: Path, device_id: int, batch_size: int) -
     """Return the command that times a compiled model by hand."""
     run = [*tool_command(toolkit.python), f"--model={file}", f"--device={device_id}"]
     return [*run, f"--batchsize={batch_size}", "--loop=100", f"--warmup_count={LEAST_WARMUP}"]
+
+
+def dynamic_flags(batch_size: int) -> list[str]:
+    """Return what tells ais_bench the batch size of a file that serves several."""
+    return ["--dymBatch", str(batch_size)]

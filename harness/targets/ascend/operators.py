@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.targets.ascend.toolkit import COMPARERS, Toolkit
-from harness.targets.protocol import Images, OperatorComparison
+from harness.targets.protocol import Images, OperatorComparison, TensorSpec
 
 # By msit's notice of 2026 msprobe takes its place.
 _COMMANDS = {
@@ -21,15 +21,24 @@ _COMMANDS = {
     "--rank {device}",
     "msit": "debug compare -gm {onnx} -om {om} -i {batch} -o {output} -d {device}",
 }
+_SHAPE = {"msprobe": "--input_shape", "msit": "--input-shape"}
 
 
 def comparison(
-    toolkit: Toolkit, *, onnx: Path, compiled: Path, batch: Images, device: int, folder: Path
+    toolkit: Toolkit,
+    *,
+    onnx: Path,
+    compiled: Path,
+    batch: Images,
+    device: int,
+    folder: Path,
+    given: TensorSpec | None = None,
 ) -> OperatorComparison:
     """Return commands to paste into a shell, for the first tool that is there; `batch` is written
     to `folder` for them.
 
-    `onnx` is the simplified file, whose batch size is fixed as the compiled one's.
+    `onnx` is the simplified file, whose batch size is fixed as the compiled one's; where both serve
+    several, `given` is its input at that of the batch.
     """
     tool = next((name for name in COMPARERS if name in toolkit.comparers), None)
     if tool is None:
@@ -51,6 +60,8 @@ def comparison(
     command = ["env", f"ASCEND_TOOLKIT_HOME={cann}"] if cann else []
     command.append(str(toolkit.comparers[tool]))
     command += [word.format_map(values) for word in _COMMANDS[tool].split()]
+    if given is not None:
+        command += [_SHAPE[tool], f"{given.name}:{','.join(map(str, given.shape))}"]
     commands = [shlex.join(command)]
     if toolkit.script is not None:
         commands.insert(0, shlex.join(["source", str(toolkit.script)]))

@@ -24,6 +24,7 @@ class AutoTune(Section):
 # The harness sets these itself, or has a key of its own for them.
 _RESERVED_ATC_FLAGS = (
     "auto_tune_mode",
+    "dynamic_batch_size",
     "framework",
     "input_format",
     "input_shape",
@@ -52,6 +53,12 @@ def _chip_target(value: str) -> str:
     return value
 
 
+def _in_one_file(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    if sizes and not (list(sizes) == sorted(set(sizes)) and 2 <= len(sizes) <= 100):
+        raise PydanticCustomError("expected", "expected 2 to 100 batch sizes in rising order")
+    return sizes
+
+
 AtcFlag = Annotated[Flag, AfterValidator(_free_atc_flag)]
 ChipTarget = Annotated[Target, AfterValidator(_chip_target)]
 
@@ -60,17 +67,19 @@ class AtcSpec(Section):
     """What atc is told for this model besides what it is told for every model.
 
     `aipp`: the mean and std of `preprocessing` are compiled in, and the model takes crops.
+    `dynamic_batch_size`: one file serves these batch sizes; none: each has a file of its own.
     """
 
     log: Literal["debug", "info", "warning", "error", "null"] | None = None
     flags: tuple[AtcFlag, ...] = ()
     auto_tune: AutoTune | None = None
     aipp: bool = False
+    dynamic_batch_size: Annotated[tuple[BatchSize, ...], AfterValidator(_in_one_file)] = ()
 
     def tuning(self, batch_size: int) -> Literal["none", "RL,GA"]:
-        """The tuning that the guide asks for at this batch size."""
-        tune = self.auto_tune
-        if tune is None or (tune.batch_sizes and batch_size not in tune.batch_sizes):
+        """The tuning that the guide asks for at this batch size, or at another of its file."""
+        tune, sizes = self.auto_tune, self.dynamic_batch_size or (batch_size,)
+        if tune is None or (tune.batch_sizes and not set(sizes) & set(tune.batch_sizes)):
             return "none"
         return tune.mode
 
@@ -80,7 +89,9 @@ class AtcSpec(Section):
         tuning = self.tuning(batch_size)
         tune = (f"--auto_tune_mode={tuning}",) if tuning != "none" else ()
         insert = (aipp.FLAG,) if self.aipp else ()
-        return (*given, *tune, *insert, *self.flags)
+        sizes = self.dynamic_batch_size
+        dynamic = (f"--dynamic_batch_size={','.join(map(str, sizes))}",) if sizes else ()
+        return (*given, *tune, *insert, *dynamic, *self.flags)
 
 
 class AscendSpec(AtcSpec):

@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness.base.errors import DeviceError, HarnessError, InferError, LoadError
+from harness.base.errors import CompileError, DeviceError, HarnessError, InferError, LoadError
 from harness.base.store import source_digest
 from harness.catalog.schema import Model
 from harness.records.conditions import Answer, Condition, Moment, Setup
@@ -193,9 +193,17 @@ class AscendTarget(Target):
     def _recipe(self, model: Model, batch_size: int) -> atc.Recipe:
         """Return what atc is told of a model in this run, tuning included where it is wanted."""
         spec, files = self._spec(model), {}
+        sizes = spec.dynamic_batch_size
+        if sizes and batch_size not in sizes:
+            raise CompileError(
+                f"{model.id}: batch size {batch_size} is none of those that its one compiled file "
+                f"serves: {', '.join(map(str, sizes))}",
+                remedy="add it to the model's dynamic_batch_size in the catalog, under ascend, or "
+                "choose others: --batch-sizes=",
+            )
         if spec.aipp:
             files[aipp.FILE] = aipp.config(model.preprocessing.normalize, model.input.size)
-        shape = super().input_of(model, batch_size).shape  # of the ONNX file
+        shape = super().input_of(model, -1 if sizes else batch_size).shape  # of the ONNX file
         flags = spec.atc_flags(batch_size)
         recipe = atc.Recipe(model.input.name, shape, self.soc_version, flags, files)
         return recipe.untuned() if self._options.tune == "none" else recipe
@@ -223,6 +231,9 @@ class AscendTarget(Target):
             "simulator": self._options.simulator,
             "recipe": source_digest("harness.targets.ascend.atc"),
         }
+
+    def dynamic_batch(self, model: Model) -> tuple[int, ...]:
+        return self._spec(model).dynamic_batch_size
 
     def opsets(self) -> tuple[int, int]:
         # By Huawei's pages of atc: 9 to 13 for CANN 5, ONNX 1.12 (opset 17) for CANN 8. Of those
@@ -273,7 +284,8 @@ class AscendTarget(Target):
         if tune == "guide" and compiled.note:
             self._place.work.mkdir(parents=True, exist_ok=True)
             (self._place.work / NO_TUNING).touch()
-        return {"tuning": compiled.tuning, "note": compiled.note}
+        sizes = ",".join(map(str, self.dynamic_batch(model)))
+        return {"tuning": compiled.tuning, "note": compiled.note, "dynamic_batch": sizes or "none"}
 
     # Running -----------------------------------------------------------------------------
 
@@ -301,6 +313,7 @@ class AscendTarget(Target):
                 input=self.input_of(model, batch_size),
                 output=TensorSpec(model.output.name, (batch_size, model.classes), "float32"),
                 work=self._place.work,
+                dynamic=bool(self.dynamic_batch(model)),
                 log=log,
                 lease_fds=tuple(lease_fds),
                 deadline_open_s=OPEN_DEADLINE_S * self._factor,
@@ -371,14 +384,16 @@ class AscendTarget(Target):
             toolchain=f"CANN {cann}" if cann else "",
             note=facts.get("note", ""),
             input=session.inputs[0].dtype,
+            dynamic_batch=facts.get("dynamic_batch", "none"),
         )
 
     def commands(
         self, onnx: Path, file: Path, model: Model, batch_size: int, device: Device
     ) -> Mapping[str, str]:
-        stem = f"{model.id}_bs{batch_size}"
-        recipe = self._recipe(model, batch_size)
+        recipe, dynamic = self._recipe(model, batch_size), bool(self.dynamic_batch(model))
+        stem = f"{model.id}_dynamic" if dynamic else f"{model.id}_bs{batch_size}"
         run = drivers.run_command(self.toolkit, file, device.index, batch_size)
+        run += drivers.dynamic_flags(batch_size) if dynamic else []
         files = [
             f"echo {shlex.quote(' '.join(text.split()))} > {name} && "
             for name, text in recipe.files.items()
@@ -387,13 +402,26 @@ class AscendTarget(Target):
         return {"compile": compile_, "run": shlex.join(run)}
 
     def compare_operators(
-        self, onnx: Path, file: Path, batch: Images, device: Device | None, folder: Path
+        self,
+        onnx: Path,
+        file: Path,
+        model: Model,
+        batch: Images,
+        device: Device | None,
+        folder: Path,
     ) -> OperatorComparison:
         if self._options.simulate_ascend:
             return OperatorComparison("msprobe", why_not="a simulated NPU has no operators")
         index = 0 if device is None else device.index
+        given = super().input_of(model, len(batch)) if self.dynamic_batch(model) else None
         return operators.comparison(
-            self.toolkit, onnx=onnx, compiled=file, batch=batch, device=index, folder=folder
+            self.toolkit,
+            onnx=onnx,
+            compiled=file,
+            batch=batch,
+            device=index,
+            folder=folder,
+            given=given,
         )
 
     def eager(self) -> EagerOnDevice | None:
