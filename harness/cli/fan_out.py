@@ -64,7 +64,7 @@ def fan_out(
             raise ConfigError(f"--need={text} is not NAME=N", remedy="--need=NPU=2")
         resources[given[1]] = float(given[2])
     needs = Needs(resources, cpus, int(memory_gb * 1e9), build_cpus)
-    records = drive(run, cases, RayHosts(ray, needs), parts)
+    records = drive(run, cases, RayHosts(ray, needs, run.directory / "logs" / "ray.log"), parts)
     for line in run.summary():
         say(line)
     raise typer.Exit(records.exit_status)

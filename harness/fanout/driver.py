@@ -10,11 +10,11 @@ from typing import Any, Protocol
 from harness import shards
 from harness.base import files, signals
 from harness.base.environment import code_digest
-from harness.base.errors import RecordError
+from harness.base.errors import DeviceError, RecordError
 from harness.fanout.node import Ended, Task
 from harness.judge.causes import Exit
 from harness.plan import Case
-from harness.records import writer
+from harness.records import reader, writer
 from harness.records.lines import CaseLine
 from harness.records.reader import RunRecords
 from harness.run.case_record import nodeid_of, typed_options
@@ -90,6 +90,13 @@ def fan_out(run: Run, cases: Sequence[Case], hosts: Hosts, count: int | None = N
                     start(part.task.of(again))
     except KeyboardInterrupt:
         run.interrupted = True
+    except DeviceError as error:
+        kept = reader.read(run.directory)
+        if len(kept.cases) < len(kept.plan):
+            raise DeviceError(
+                f"{error.message}; {len(kept.cases)} of {len(kept.plan)} cases are recorded",
+                remedy=f"{error.remedy}; then fan-out --ray=ADDRESS --resume={run.directory}",
+            ) from None
     finally:
         with signals.uninterrupted():
             try:

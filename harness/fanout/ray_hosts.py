@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
-import time
+import contextlib
+import os
+import shutil
+import socket
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
-from harness.base.errors import ConfigError, DeviceError
-from harness.base.text import first_line
-from harness.fanout import node
+from harness.base import processes, scratch
+from harness.base.environment import ROOT, with_entries
+from harness.base.errors import DeviceError, HarnessError
 from harness.fanout.node import Ended, Task
 
-PATIENCE_S = 120.0  # for a host to come (back) that has what is needed
-TURN_S = 1.0
+PATIENCE_S = 120.0  # for a host to come (back) that has what is needed, and for the cluster
+LEAVE_S = 20.0  # for Ray to end what runs and leave the cluster
+
+Event = tuple[int, Ended | None, str]
 
 
 @dataclass(frozen=True)
@@ -37,82 +44,89 @@ class Needs:
 
 
 class RayHosts:
-    """The cluster at an address; see `driver.Hosts`."""
+    """The cluster at an address; see `driver.Hosts`.
 
-    def __init__(self, address: str, needs: Needs) -> None:
-        """Join the cluster.
+    Ray runs in a process of its own (`ray_cluster`): it ends the one that it runs in when the head
+    of the cluster is lost, with its own words, and answers nothing until then.
+    """
+
+    def __init__(self, address: str, needs: Needs, log: Path) -> None:
+        """Join the cluster. `log` gets what Ray printed, if it is lost.
 
         Raises:
             ConfigError: Ray is not installed, or no cluster answers there.
             DeviceError: none of its hosts has what is needed.
+            StoreError: there is no usable temporary folder.
         """
+        self._address, self._log = address, log
+        self._started = self._running = 0
+        self._kept = contextlib.ExitStack()
+        self._printed = self._kept.enter_context(scratch.folder("ray")) / "ray.log"
+        ours, theirs = socket.socketpair()
+        self._pipe = self._kept.enter_context(Connection(ours.detach()))
+        with theirs, self._printed.open("wb") as out:
+            given = map(str, (theirs.fileno(), os.getpid()))
+            self._process = processes.start(
+                [sys.executable, "-P", "-m", "harness.fanout.ray_cluster", *given],
+                stdout=out,
+                env=with_entries(os.environ, "PYTHONPATH", first=[ROOT]),
+                pass_fds=[theirs.fileno()],
+            )
         try:
-            self._ray: Any = importlib.import_module("ray")
-        except ImportError:
-            remedy = "pip install -r requirements/ray.txt; or --shard=I/N on each host, and merge"
-            raise ConfigError("Ray is not installed here", remedy=remedy) from None
+            self._pipe.send((address, needs))
+            self._hear()
+        except HarnessError:
+            self.stop()
+            raise
+
+    def start(self, task: Task) -> int:
+        """Start a task; Ray runs it as soon as a host has what it needs.
+        Raises `DeviceError`: the cluster is lost.
+        """
+        self._started += 1
+        self._running += 1
         try:
-            self._ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            remedy = "start one: ray start --head, and ray start --address=HOST:6379 on the others"
-            raise ConfigError(f"no Ray cluster at {address}: {error}", remedy=remedy) from None
-        self._needs = needs
-        self._running: list[Any] = []
-        if not self._has_host():
-            raise self._no_host()
+            self._pipe.send((self._started, task))
+        except OSError:
+            raise self._lost() from None
+        return self._started
 
-    def start(self, task: Task) -> Any:
-        """Start a task; Ray runs it as soon as a host has what it needs."""
-        built: Any = ()
-        if self._needs.build_cpus:
-            builder = self._ray.remote(node.build).options(num_cpus=self._needs.build_cpus)
-            built = builder.remote(task)  # Ray waits for it before it gives the task a device
-        runner = self._ray.remote(node.perform).options(
-            num_returns="streaming", max_retries=0, **self._needs.options()
-        )
-        self._running.append(runner.remote(task, built))
-        return self._running[-1]
-
-    def events(self) -> Iterator[tuple[Any, Ended | None, str]]:
+    def events(self) -> Iterator[Event]:
         """Yield what happens; see `driver.Hosts`."""
-        seen = time.monotonic()
         while self._running:
-            ready, _ = self._ray.wait(self._running, num_returns=1, timeout=TURN_S)
-            if ready or self._has_host():
-                seen = time.monotonic()
-            elif time.monotonic() - seen > PATIENCE_S:
-                raise self._no_host()
-            for handle in ready:
-                try:
-                    ended = self._ray.get(next(handle))
-                except StopIteration:
-                    why = "it ended before its last case"
-                except self._ray.exceptions.RayError as error:
-                    why = first_line(getattr(error, "cause", None) or error)
-                else:
-                    yield handle, ended, ""
-                    continue
-                self._running.remove(handle)
-                yield handle, None, why
+            if event := self._hear():
+                self._running -= event[1] is None
+                yield event
 
     def stop(self) -> None:
         """End what still runs, and leave the cluster."""
-        for handle in self._running:
-            self._ray.cancel(handle, force=True)
-        self._ray.shutdown()
+        self._pipe.close()
+        processes.wait_ended(self._process, LEAVE_S)
+        processes.kill_group(self._process)
+        self._kept.close()
 
-    def _has_host(self) -> bool:
-        wanted = {"CPU": self._needs.cpus, **self._needs.resources}
-        return any(
-            one["Alive"] and all(one["Resources"].get(k, 0) >= v for k, v in wanted.items())
-            for one in self._ray.nodes()
-        )
+    def _hear(self) -> Event | None:
+        """Return what happened, None for nothing so far. Raises `HarnessError` of that process, or
+        `DeviceError`: the cluster is lost.
+        """
+        try:
+            said: Any = self._pipe.recv() if self._pipe.poll(PATIENCE_S) else self._lost()
+        except (EOFError, OSError):
+            said = self._lost()
+        if isinstance(said, HarnessError):
+            raise said
+        event: Event | None = said
+        return event
 
-    def _no_host(self) -> DeviceError:
-        wanted = ", ".join(f"{name}: {n:g}" for name, n in self._needs.resources.items())
-        has = [one["Resources"] for one in self._ray.nodes() if one["Alive"]]
-        found = sorted({name for one in has for name in one if not name.startswith("node:")})
+    def _lost(self) -> DeviceError:
+        ended = processes.wait_ended(self._process, 1.0)
+        processes.kill_group(self._process, 0.0)
+        code = processes.describe_exit(self._process.returncode)
+        why = f"Ray {code}" if ended else f"Ray said nothing for {PATIENCE_S:g} s"
+        with contextlib.suppress(OSError):  # there is no run yet, or no room
+            self._log.parent.mkdir(exist_ok=True)
+            shutil.copyfile(self._printed, self._log)
         return DeviceError(
-            f"no host of the cluster has what a case needs ({wanted or 'a CPU'})",
-            remedy=f"the hosts have {', '.join(found)}; ray start --resources, or --need=NAME=N",
+            f"the Ray cluster at {self._address} is lost, its head does not answer ({why})",
+            remedy="start it again (ray start --head, and the other hosts)",
         )

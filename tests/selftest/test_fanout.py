@@ -17,8 +17,10 @@ from benchmarks.chips import write_catalog
 from harness.__main__ import app
 from harness.base.environment import code_digest
 from harness.base.errors import ConfigError, DeviceError, RecordError, StoreError
-from harness.fanout import node
+from harness.fanout import node, ray_hosts
 from harness.fanout.driver import fan_out
+from harness.fanout.ray_hosts import Needs, RayHosts
+from harness.judge.causes import Exit
 from harness.records import reader
 from harness.records.writer import RESULTS
 from harness.run.engine import Run
@@ -182,8 +184,67 @@ def test_what_is_no_entry_is_not_unpacked(tmp_path):
     assert not (tmp_path / "store").exists()
 
 
+# Over Ray, which the tests play without it --------------------------------------------------
+
+
+@pytest.fixture
+def fate(monkeypatch):
+    """Say what becomes of a cluster, by a module that is as much of Ray as is called."""
+
+    def fate(text: str) -> None:
+        monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests" / "selftest" / "fake_ray"))
+        monkeypatch.setenv("FAKE_RAY", text)
+
+    return fate
+
+
+def test_a_task_whose_host_died_runs_on(make_run, fate, tmp_path):
+    fate("dies:1")
+    run = make_run("many", models="a")
+    hosts = RayHosts("head:6379", Needs({}, build_cpus=1), tmp_path / "log")
+    made = fan_out(run, run.plan.of("accuracy"), hosts)
+    assert made.exit_status == 0 and set(lines_of(made).values()) == {1}
+
+
+def test_a_cluster_whose_head_dies_is_told_in_a_line_and_what_ran_is_kept(
+    make_run, fate, command, tmp_path
+):
+    settings = make_run("many").settings
+    options = [f"--catalog={settings.catalog[0]}", f"--store={settings.store}", "--rehearsal"]
+    options += ["--batch-sizes=1,4", "--models=a"]
+    fate("lost:1")
+    done = command("fan-out", "--ray=head:6379", "-m", "accuracy", *options)
+    assert done.exit_code == Exit.MACHINE_TROUBLE
+    run = (tmp_path / "runs" / "latest").resolve()
+    said, remedy = done.stderr.splitlines()[-2:]
+    assert "cluster at head:6379 is lost" in said and "1 of 2 cases are recorded" in said
+    assert f"--resume={run}" in remedy
+    assert "GCS" not in done.output and "GCS" in (run / "logs" / "ray.log").read_text()
+    kept = reader.read(run)
+    assert kept.exit_status == Exit.MACHINE_TROUBLE and len(kept.cases) == 1
+    # Lost again, but with nothing left to run.
+    again = command("fan-out", "--ray=head:6379", f"--resume={run}", "-m", "accuracy")
+    made = reader.read(run)
+    assert again.exit_code == made.exit_status == 0
+    assert len(made.cases) == 2 and set(lines_of(made).values()) == {1}
+
+
+def test_a_cluster_that_says_nothing_is_lost(make_run, fate, monkeypatch, tmp_path):
+    fate("silent:0")
+    run, hosts = make_run("many", models="a"), RayHosts("head:6379", Needs({}), tmp_path / "log")
+    monkeypatch.setattr(ray_hosts, "PATIENCE_S", 0.5)
+    with pytest.raises(DeviceError, match="said nothing"):
+        fan_out(run, run.plan.of("accuracy"), hosts)
+
+
+def test_no_cluster_is_an_error_of_usage(fate, tmp_path):
+    fate("absent:0")
+    with pytest.raises(ConfigError, match="no Ray cluster at head:6379"):
+        RayHosts("head:6379", Needs({}), tmp_path / "log")
+
+
 @pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="Ray is not installed")
-@pytest.mark.parametrize("killed", ["kill", "keep"])
+@pytest.mark.parametrize("killed", ["node", "head", "none"])
 def test_a_node_of_a_cluster_dies_in_mid_run(tmp_path, killed):
     options = [
         *("--simulate-ascend", "--simulator=time=spin:100", "--rehearsal-images=30"),
@@ -194,14 +255,26 @@ def test_a_node_of_a_cluster_dies_in_mid_run(tmp_path, killed):
         [
             *(str(ROOT / "tests" / "selftest" / "fanout_cluster.py"), str(tmp_path), killed),
             *(*options, "--need=NPU=1", f"--runs={tmp_path / 'runs'}"),
-            *(["--build-cpus=1"] if killed == "keep" else []),
+            *(["--build-cpus=1"] if killed == "none" else []),
         ],
-        {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "HOME": os.environ["HOME"]},
+        {
+            "PYTHONPATH": str(ROOT),
+            "HOME": os.environ["HOME"],
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
+        },
     )
     assert code == 0, output
     done = json.loads(output.strip().splitlines()[-1])
+    if killed == "head":
+        assert done["code"] == Exit.MACHINE_TROUBLE, done["log"]
+        assert "is lost, its head does not answer (Ray ended with exit code" in done["log"]
+        kept = reader.read(tmp_path / "runs" / "latest")
+        assert kept.cases and set(lines_of(kept).values()) == {1}
+        assert {case.outcome for case in kept.cases} == {"passed"}
+        return
     assert done["code"] == 0, done["log"]
-    assert ("goes on elsewhere" in done["log"]) == (killed == "kill")
+    assert ("goes on elsewhere" in done["log"]) == (killed == "node")
     made = reader.read(tmp_path / "runs" / "latest")
     assert len(made.cases) == 6 and set(lines_of(made).values()) == {1}
     assert {case.outcome for case in made.cases} == {"passed"}
