@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from harness.base import files
-from harness.base.errors import HarnessError, RecordError, of_machine
+from harness.base.errors import HarnessError, RecordError, of_machine, some
+from harness.base.stages import Stage
 from harness.catalog.schema import Catalog
 from harness.judge import causes
 from harness.judge.causes import Exit
@@ -80,21 +81,48 @@ def _resumed(run: RunLine, resume: ResumeLine, records: RunRecords) -> str:
     ]
     after = [case for case in records.cases if case.started >= resume.started]
     before = [case for case in records.cases if case.started < resume.started]
-    for name in sorted({name for case in records.cases for name in _host_of(case)}):
-        then, now = ({_host_of(case).get(name, "") for case in part} for part in (before, after))
-        if then and now and then != now:
-            changed.append(f"{name} was {', '.join(sorted(then))}, is {', '.join(sorted(now))}")
+    for name, then, now in _changes(before, after, _host_of):
+        changed.append(f"{name} was {', '.join(sorted(then))}, is {', '.join(sorted(now))}")
+    if others := [name for name, *_ in _changes(before, after, _made_of)]:
+        changed.append(f"other artifacts: {some(others)}")
     said = f"{len(after)} of {len(records.plan)} cases ran after the run was resumed"
     return f"{said}; changed meanwhile: {'; '.join(changed)}" if changed else said
 
 
-def _host_of(case: CaseLine) -> dict[str, str]:
-    """What a figure of a case may hang on, besides the model."""
-    device = case.device
-    facts = (
-        {} if device is None else {"device": device.name, "driver": device.driver, **device.tools}
-    )
-    return {"host": case.machine.hostname, **facts}
+def _changes(
+    before: Iterable[CaseLine],
+    after: Iterable[CaseLine],
+    facts: Callable[[CaseLine], Iterable[tuple[str, str]]],
+) -> Iterator[tuple[str, set[str], set[str]]]:
+    """Yield each fact that cases on both sides have, and that differs, with what it was and is."""
+    then: dict[str, set[str]] = {}
+    now: dict[str, set[str]] = {}
+    for cases, values in ((before, then), (after, now)):
+        for name, value in (fact for case in cases for fact in facts(case)):
+            values.setdefault(name, set()).add(value)
+    for name in sorted(then.keys() & now.keys()):
+        if then[name] != now[name]:
+            yield name, then[name], now[name]
+
+
+def _host_of(case: CaseLine) -> Iterator[tuple[str, str]]:
+    """Yield what a figure of a case may hang on, besides the model."""
+    yield "host", case.machine.hostname
+    if case.device is not None:
+        yield "device", case.device.name
+        yield "driver", case.device.driver
+        yield from case.device.tools.items()
+
+
+def _made_of(case: CaseLine) -> Iterator[tuple[str, str]]:
+    """Yield the digests of what a case stands on and others may, too."""
+    if case.checkpoint is not None:
+        yield f"checkpoint of {case.model}", case.checkpoint.sha256
+    for one in case.artifacts:
+        if one.stage is Stage.EXPORT:
+            yield f"{one.stage.makes} of {case.model}", one.digest
+        elif one.stage in (Stage.SIMPLIFY, Stage.COMPILE):
+            yield f"{one.stage.makes} of {case.case}", one.digest
 
 
 def _told(error: Exception) -> str:

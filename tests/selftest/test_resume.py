@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.base.errors import ConfigError
+from harness.base.stages import Stage
 from harness.catalog.load import load_catalog
 from harness.records import reader, writer
 from harness.records.lines import CheckName, PlanLine, ResumeLine, RunLine
@@ -87,7 +88,13 @@ def test_what_changed_since_is_named(tmp_path):
     device = cases[1].device
     assert device is not None
     tools = {**device.toolchain, "driver": "24.1"}
-    cases[1] = cases[1].model_copy(update={"device": replace(device, toolchain=tools)})
+    # An export is of all batch sizes, a compiled model of one.
+    made = tuple(
+        replace(one, digest="c" * 64) if one.stage in (Stage.EXPORT, Stage.COMPILE) else one
+        for one in cases[1].artifacts
+    )
+    changes = {"device": replace(device, toolchain=tools), "artifacts": made}
+    cases[1] = cases[1].model_copy(update=changes)
     plan = [samples.case("tiny", batch) for batch in (1, 4)]
     writer.append(
         tmp_path,
@@ -103,7 +110,7 @@ def test_what_changed_since_is_named(tmp_path):
     said = " ".join(one.sentence for one in checks_over(found, load_catalog(TINY), settings))
     assert "1 of 2 cases ran after the run was resumed" in said
     assert "the catalog aaaaaaaaaaaa is now bbbbbbbbbbbb" in said
-    assert "24.1" in said
+    assert "24.1" in said and said.endswith("other artifacts: ONNX file of tiny")
 
 
 def test_what_is_left_of_a_run(tmp_path):
