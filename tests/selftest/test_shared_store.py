@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import secrets
 import shutil
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +144,25 @@ def test_a_damaged_object_is_not_used(url, host, damage):
     three, notes = host(url, "three")  # who built it wrote it again
     assert three.get_or_build(OM, INPUTS, forbidden).shared and notes == []
     assert all(name.startswith(("v1/", "run ")) for name in files_below(two.root))
+
+
+def test_a_server_that_only_serves_is_read_from(host, tmp_path):
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed: make hosts-test")
+    host(f"file://{tmp_path}/shared", "one")[0].get_or_build(OM, INPUTS, writes())
+    folder = functools.partial(Served, directory=str(tmp_path / "shared"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), folder) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        two, notes = host(f"http://127.0.0.1:{server.server_port}", "two")
+        for size in range(5, 7):  # the second is not even tried
+            assert not two.get_or_build(OM, {**INPUTS, "batch_size": size}, writes()).shared
+        assert len(notes) == 1 and "cannot be written" in notes[0]
+        assert two.get_or_build(OM, INPUTS, forbidden).shared
+        server.shutdown()
+
+
+class Served(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: Any) -> None:
+        pass
 
 
 @pytest.mark.parametrize("away", ["nothing://there", "file:///proc/nowhere/at/all"])
