@@ -108,6 +108,16 @@ def given_onnx(catalog: Catalog, settings: Settings) -> set[str]:
     return alone | {name for name, _ in settings.onnx}
 
 
+def held_against_weights(model: Model, settings: Settings) -> bool:
+    """Return whether a real run has weights for an eager pass. A given ONNX file may be of others,
+    but where nothing is published of the model, or its block bounds what the file may differ.
+    """
+    if model.id not in dict(settings.onnx):
+        return True
+    bounded = model.published is None or model.fidelity is not None
+    return bounded and settings.checkpoints is not None
+
+
 def require_trust(model: str, source: str, settings: Settings) -> None:
     """Refuse to run the code of a user's that builds a model's network, where nobody allowed it.
     Raises `ConfigError`: nobody did.

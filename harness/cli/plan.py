@@ -16,7 +16,7 @@ from harness.estimates import Estimate, estimates
 from harness.judge.accuracy import REFERENCES, describe_part
 from harness.judge.wording import counted
 from harness.pages.formats import duration, plural
-from harness.plan import Case, make_plan, missing
+from harness.plan import Case, held_against_weights, make_plan, missing
 from harness.run.own import catalog_of
 from harness.settings import Settings
 from harness.targets import registry
@@ -151,7 +151,7 @@ def part_lines(
             lines.append(f"  {name}: nothing is published for it")
             continue
         text = describe_part(images, model.published, model.accuracy_rule)
-        if name in dict(settings.onnx):
+        if not held_against_weights(model, settings):
             text += "; but with --onnx there are no weights for an eager pass, so none is possible"
         lines.append(f"  {name}: {text}")
     return lines

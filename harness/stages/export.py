@@ -108,7 +108,8 @@ class GivenOnnx:
         if file_digest(copy) != self.sha256:
             raise ConfigError(f"{self.file} changed while it was read", remedy="run again")
         tensors, opsets = self.case.tensors, self.case.bench.target.opsets()
-        given = f"--onnx={self.case.model.id}={self.file}" if self.case.given_onnx else self.file
+        own = self.file == self.case.given_onnx
+        given = f"--onnx={self.case.model.id}={self.file}" if own else self.file
         return self.case.job(
             Stage.EXPORT,
             "harness.stages.onnx_file:check_given",

@@ -5,6 +5,7 @@ Used in child processes: onnx and ONNX Runtime are imported where they are calle
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -15,6 +16,7 @@ from harness.base.text import first_line
 
 OPSET = 11  # of the guides' scripts, for what is exported here
 FILE = "model.onnx"
+FOREIGN = "foreign.json"  # beside a given file: its operators that ONNX does not have
 # Export changes no arithmetic: float32 of two runtimes differs by rounding alone. Guide models
 # measured 7e-8 to 3e-5 in the largest element; a wrong operator is orders above.
 MAX_RELATIVE_L2 = 1e-4
@@ -34,13 +36,18 @@ class Tensors(TypedDict):
 def check_given(
     *, given: str, path: str, tensors: Tensors, opsets: tuple[int, int]
 ) -> dict[str, Any]:
-    """Check the copy in `path` of the ONNX file that a user brought by the option `given`.
+    """Check the copy in `path` of the ONNX file that a user brought by the option `given`; write
+    `FOREIGN` beside it where the host cannot run it.
     Raises `ConfigError`: naming what is wrong with it.
     """
     try:
-        return check_onnx(path, tensors, None, ConfigError, opsets)
+        description = check_onnx(path, tensors, None, ConfigError, opsets)
     except ConfigError as error:
         raise ConfigError(f"{given}: {error.message}", remedy=error.remedy) from error
+    if description["foreign"]:
+        file = Path(path).with_name(FOREIGN)
+        file.write_text(json.dumps(description["foreign"]), encoding="utf-8")
+    return description
 
 
 def check_onnx(
@@ -50,7 +57,8 @@ def check_onnx(
     error: type[Wrong] = ExportError,
     opsets: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
-    """Check an ONNX file's validity and tensors.
+    """Check an ONNX file's validity and tensors; return what it is. `foreign`: operators that only
+    a target's compiler knows, as AscendQuant in what AMCT deploys.
 
     `opsets`: the first and the last that a compiler takes; None where the file is of our making.
 
@@ -69,7 +77,15 @@ def check_onnx(
                 "the ONNX file keeps its weights in other files",
                 remedy="embed them: onnx.save(onnx.load('model.onnx'), 'embedded.onnx')",
             )
-        onnx.checker.check_model(model)
+        foreign = sorted(
+            {
+                node.op_type
+                for node in model.graph.node
+                if node.domain in ("", "ai.onnx") and not onnx.defs.has(node.op_type)
+            }
+        )
+        if not foreign:  # whose inputs and outputs nobody here knows
+            onnx.checker.check_model(model)
     except HarnessError:
         raise
     except Exception as problem:
@@ -87,7 +103,7 @@ def check_onnx(
         ("output", model.graph.output, tensors["output_name"], (tensors["classes"],)),
     ):
         _check_tensor(role, values, name, shape, batch_size, error)
-    return {"opset": opset, "nodes": len(model.graph.node)}
+    return {"opset": opset, "nodes": len(model.graph.node), "foreign": foreign}
 
 
 def _check_tensor(

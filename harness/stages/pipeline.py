@@ -9,13 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.base import processes
-from harness.base.errors import DataError, EagerError, HarnessError, InferError
+from harness.base.errors import (
+    ConfigError,
+    DataError,
+    EagerError,
+    HarnessError,
+    InferError,
+    some,
+)
 from harness.base.stages import Stage
 from harness.base.store import Entry, remove_tree
 from harness.base.terms import WHOLE_SET
@@ -24,7 +32,7 @@ from harness.images.dataset import ImageSet
 from harness.images.feed import Feed
 from harness.images.preprocess import UInt8
 from harness.networks.library import ONNX
-from harness.plan import Case, given_onnx
+from harness.plan import Case, given_onnx, held_against_weights
 from harness.records.observed import ArtifactRef, Attempt, CheckpointInfo, Observed, StageTime
 from harness.stages import images as run_images
 from harness.stages import weights
@@ -33,7 +41,7 @@ from harness.stages.context import Bench, Build, CaseContext
 from harness.stages.eager import Eager, check_rehearsal
 from harness.stages.export import Export, GivenOnnx
 from harness.stages.inference import Predictions
-from harness.stages.onnx_file import FILE
+from harness.stages.onnx_file import FILE, FOREIGN
 from harness.stages.probe import Probe
 from harness.stages.simplify import Simplify
 from harness.stages.standin import Standin
@@ -198,18 +206,34 @@ class CasePipeline(CaseContext):
             return None
 
     def probe(self) -> tuple[UInt8, Float32]:
-        """Return seeded crops `uint8[N, S, S, 3]` and the simplified file's outputs for them."""
-        return Probe.read(self._made(Probe(self, self._simplified())))
+        """Return seeded crops `uint8[N, S, S, 3]` and the outputs for them of the simplified file,
+        or of the weights where a given file has operators that only the target's compiler knows.
+        Raises `ConfigError`: there are no weights.
+        """
+        simplified, exported = self._simplified(), self._exported()
+        if FOREIGN in exported.files:
+            settings = self.bench.settings
+            folders = (settings.checkpoints, settings.checkpoint_cache)
+            if not settings.stand_ins and folders == (None, None):
+                raise _needs_weights(exported, self.given_onnx)
+            simplified = self._made(Simplify(self, self._of_weights()))
+        return Probe.read(self._made(Probe(self, simplified)))
 
     def _exported(self) -> Entry:
         if self.given_onnx is None:
-            checkpoint = self.checkpoint()
-            if self.model.network.source == ONNX:
-                return self._made(GivenOnnx.of(self, checkpoint.path))
-            return self._made(Export(self, checkpoint))
+            return self._of_weights()
         given = GivenOnnx.of(self, self.given_onnx)
         self.observed.checkpoint = CheckpointInfo("onnx", str(given.file), given.sha256)
         return self._made(given)
+
+    def _of_weights(self) -> Entry:
+        checkpoint = self.checkpoint()
+        if self.model.network.source != ONNX:
+            return self._made(Export(self, checkpoint))
+        entry = self._made(GivenOnnx.of(self, checkpoint.path))
+        if FOREIGN in entry.files:
+            raise _needs_weights(entry, checkpoint.path)
+        return entry
 
     def _simplified(self) -> Entry:
         return self._made(Simplify(self, self._exported()))
@@ -254,15 +278,13 @@ class CasePipeline(CaseContext):
 
         The whole data set is held against the published figure: an eager pass over it would take
         a CPU hours. A device that does it in minutes adds fidelity. Where the ONNX file was given
-        there are no weights for an eager pass, but of a model of one's own, for which nothing is
-        published.
+        there may be no weights for it.
         """
         if self.bench.settings.provenance != "real":
             return self.eager()
         images, own = self.images(), self.model.published is None
         part = own or images.own_set or len(images) != WHOLE_SET
-        weights = self.given_onnx is None or (own and self.bench.settings.checkpoints is not None)
-        if not weights:
+        if not held_against_weights(self.model, self.bench.settings):
             return None
         return self.eager() if part else self._eager_on_device()
 
@@ -384,6 +406,16 @@ class CasePipeline(CaseContext):
                 times[index] = replace(one, seconds=total, cached=one.cached and cached)
                 return
         times.append(StageTime(stage, round(seconds, 3), cached))
+
+
+def _needs_weights(onnx: Entry, file: Path | None) -> ConfigError:
+    operators = json.loads(onnx.file(FOREIGN).read_text(encoding="utf-8"))
+    return ConfigError(
+        f"{file}: ONNX Runtime has no {some(operators)}: nothing here says what it computes",
+        remedy="give it by --onnx=MODEL=FILE, and beside it what its outputs are held against: the "
+        "weights (--checkpoints=DIR or --model-file=FILE), or as --model-file AMCT's fake_quant "
+        "file",
+    )
 
 
 @dataclass

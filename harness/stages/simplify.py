@@ -14,6 +14,7 @@ from harness.base.store import Entry, source_digest
 from harness.base.text import first_line
 from harness.stages.onnx_file import (
     FILE,
+    FOREIGN,
     Tensors,
     check_onnx,
     require_same,
@@ -47,19 +48,41 @@ class Simplify:
         }
 
     def build(self, staging: Path) -> str:
-        return self.case.job(
-            Stage.SIMPLIFY,
-            "harness.stages.simplify:simplify_onnx",
-            {
-                "source": str(self.exported.file(FILE)),
-                "tensors": self.case.tensors,
-                "batch_size": self.case.file_batch,
-                "dynamic": self.case.model.simplify == "dynamic-batch",
-                "output": str(staging / FILE),
-            },
-            SimplifyError,
-            600.0,
-        )
+        given = {
+            "source": str(self.exported.file(FILE)),
+            "tensors": self.case.tensors,
+            "batch_size": self.case.file_batch,
+            "output": str(staging / FILE),
+        }
+        function = "harness.stages.simplify:fix_batch_size"
+        if FOREIGN not in self.exported.files:
+            function = "harness.stages.simplify:simplify_onnx"
+            given["dynamic"] = self.case.model.simplify == "dynamic-batch"
+        return self.case.job(Stage.SIMPLIFY, function, given, SimplifyError, 600.0)
+
+
+def fix_batch_size(
+    *, source: str, tensors: Tensors, batch_size: int | None, output: str
+) -> dict[str, Any]:
+    """Write the file for a batch size, or open, and otherwise as it is: onnxsim and ONNX Runtime do
+    not know its operators.
+    """
+    import onnx
+
+    model = onnx.load(source)
+    _set_batch_size(model.graph, batch_size)
+    onnx.save(model, output)
+    return check_onnx(output, tensors, batch_size, SimplifyError)
+
+
+def _set_batch_size(graph: Any, batch_size: int | None) -> None:
+    for value in (*graph.input, *graph.output):
+        axis = value.type.tensor_type.shape.dim[0]
+        if batch_size is None:
+            axis.dim_param = "N"
+        else:
+            axis.dim_value = batch_size
+    del graph.value_info[:]  # shapes between them, of another batch axis
 
 
 def simplify_onnx(
@@ -85,13 +108,7 @@ def simplify_onnx(
             overwrite_input_shapes={input_name: [-1 if opened else batch_size, 3, side, side]},
         )
         if opened:
-            for value in (*model.graph.input, *model.graph.output):
-                axis = value.type.tensor_type.shape.dim[0]
-                if batch_size is None:
-                    axis.dim_param = "N"
-                else:
-                    axis.dim_value = batch_size
-            del model.graph.value_info[:]  # shapes between them, of an open batch axis
+            _set_batch_size(model.graph, batch_size)
     except Exception as error:
         raise SimplifyError(
             f"onnxsim failed {what}: {first_line(error)}",
