@@ -3,9 +3,10 @@
     python benchmarks/zoo.py [--catalog FILE] [--first N] [--minutes M] [--runs DIR] [MODEL ...]
 
 One run of pytest a model, at batch 1, with a store of its own that is deleted afterwards: the disk
-holds one model at a time. What has a finished run in DIR is not run again, so that the loop goes on
-where it was stopped; `--first N` takes the N that took the least time in docs/zoo.md. Each time the
-table is written anew from the runs in DIR: `--table FILE`.
+holds one model at a time. What passed in a run in DIR is not run again, so that the loop goes on
+where it was stopped; `--first N` takes the N that took the least time in the table. The table,
+`--table FILE`, is written after each model: rows of what has no run in DIR stay as they are. Ends
+with 1 when a model did not pass.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -32,6 +33,7 @@ from harness.records.lines import CaseLine
 
 ROOT = Path(__file__).resolve().parents[1]
 DEADLINE_S = 3600.0  # of one model
+NOT_RUN = "| | | | | not run |\n"
 HEAD = """\
 # The zoo in the rehearsal
 
@@ -46,7 +48,7 @@ models. `make zoo ARGS=--first=10` runs the ten that took the least.
 """
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -56,26 +58,27 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "zoo")
     parser.add_argument("--table", type=Path, default=ROOT / "docs" / "zoo.md")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     catalog = load_catalog(given.catalog)
     names = list(catalog.chosen(given.models or None))
+    rows = before(given.table)
     if given.first is not None:
-        times = before(given.table)
-        names = sorted(names, key=lambda name: times.get(name, float("inf")))[: given.first]
+        names = sorted(names, key=lambda name: seconds(rows.get(name, "")))[: given.first]
     end, failed = time.monotonic() + 60 * given.minutes, 0
-    for name in names:
+    for number, name in enumerate(names):
         if time.monotonic() > end:
+            print(f"not reached: {', '.join(names[number:])}")
             break
         case = finished(given.runs / name)
-        if case is None:
+        if case is None or case.outcome != "passed":
+            rows.pop(name, None)
             rehearse(name, given.catalog, given.runs / name)
             case = finished(given.runs / name)
         outcome = "no record" if case is None else case.outcome
         failed += outcome != "passed"
         print(f"{name}: {outcome}", flush=True)
-    rows = list(table(catalog, given.runs))
-    if rows:
-        given.table.write_text(HEAD + "".join(rows), encoding="utf-8")
+        text = HEAD + "".join(table(catalog, given.runs, rows))
+        given.table.write_text(text, encoding="utf-8")
     return 1 if failed else 0
 
 
@@ -102,32 +105,50 @@ def finished(runs: Path) -> CaseLine | None:
     return records.cases[0] if records.end is not None and records.cases else None
 
 
-def before(path: Path) -> dict[str, float]:
-    """Return the seconds of each model that passed in a table that was written before."""
+def before(path: Path) -> dict[str, str]:
+    """Return the rows of a table that was written before, by model."""
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    rows = re.findall(r"^\| (\w+) \|.* (\d+) \| passed[^|]*\|$", text, re.MULTILINE)
-    return {name: float(seconds) for name, seconds in rows}
+    lines = re.findall(r"^\| \w+ \| `.*\|\n", text, re.MULTILINE)
+    return {line.split()[1]: line for line in lines}
 
 
-def table(catalog: Catalog, runs: Path) -> Iterator[str]:
-    """Yield a row for each model of the catalog, those without a run last."""
-    cases = {name: finished(runs / name) for name in catalog.models}
-    for name, case in sorted(cases.items(), key=lambda item: (item[1] is None, item[0])):
-        network = catalog.models[name].network.source
-        if case is None:
-            yield f"| {name} | `{network}` | | | | | | not run |\n"
-            continue
-        seconds = {one.stage: one.seconds for one in case.stages}
-        made = next((one.log for one in case.artifacts if one.stage == Stage.SIMPLIFY), "")
-        about = json.loads(made) if made.startswith("{") else {}
-        converted = seconds.get(Stage.SIMPLIFY, 0.0) + seconds.get(Stage.COMPILE, 0.0)
-        verdict = case.sentence if case.outcome != "passed" else f"passed: {case.sentence}"
-        cells = (
-            *(name, f"`{network}`", about.get("opset", ""), about.get("nodes", "")),
-            *(f"{seconds.get(Stage.EXPORT, 0.0):.0f}", f"{converted:.0f}", f"{case.seconds:.0f}"),
-            verdict.replace("|", "/"),
-        )
-        yield f"| {' | '.join(map(str, cells))} |\n"
+def seconds(line: str) -> float:
+    """Return the seconds of a row's model; infinite where it did not pass."""
+    found = re.search(r" (\d+) \| passed[^|]*\|$", line)
+    return float(found[1]) if found else float("inf")
+
+
+def table(catalog: Catalog, runs: Path, rows: Mapping[str, str]) -> Iterator[str]:
+    """Yield a row for each model: of its run in `runs`, else the one of `rows`; the others last.
+
+    A row of another network than the catalog's is not the model's.
+    """
+    lines = []
+    for name, model in catalog.models.items():
+        begin = f"| {name} | `{model.network.source}` |"
+        case = finished(runs / name)
+        if case is not None:
+            lines.append(f"{begin} {row(case)} |\n")
+        elif rows.get(name, "").startswith(begin):
+            lines.append(rows[name])
+        else:
+            lines.append(f"{begin} {NOT_RUN}")
+    yield from sorted(lines, key=lambda line: (line.endswith(NOT_RUN), line))
+
+
+def row(case: CaseLine) -> str:
+    """Return the cells of a case after the network's."""
+    took = {one.stage: one.seconds for one in case.stages}
+    made = next((one.log for one in case.artifacts if one.stage == Stage.SIMPLIFY), "")
+    about = json.loads(made) if made.startswith("{") else {}
+    converted = took.get(Stage.SIMPLIFY, 0.0) + took.get(Stage.COMPILE, 0.0)
+    verdict = case.sentence if case.outcome != "passed" else f"passed: {case.sentence}"
+    cells = (
+        *(about.get("opset", ""), about.get("nodes", "")),
+        *(f"{took.get(Stage.EXPORT, 0.0):.0f}", f"{converted:.0f}", f"{case.seconds:.0f}"),
+        verdict.replace("|", "/"),
+    )
+    return " | ".join(map(str, cells))
 
 
 if __name__ == "__main__":

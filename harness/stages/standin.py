@@ -33,6 +33,7 @@ _RIDGE = 0.1
 # Scores of a fit to one-hot targets lie between 0 and 1; logits of classifiers are wider.
 _LOGIT_SCALE = 10.0
 _RESIDUAL_GAIN = 0.25
+_DEPTHWISE_NOISE = 0.25  # beside the 1 at the middle of a depthwise filter
 # With a bias fewer units sit at the edge of their ReLU: a deep network without residual branches
 # (InceptionV4) amplifies rounding less.
 _NORM_BIAS = 0.5
@@ -145,6 +146,13 @@ def _initialise(torch: Any, module: Any) -> None:
             torch.nn.init.kaiming_normal_(part.weight, mode="fan_in", nonlinearity="relu")
             if part.bias is not None:
                 torch.nn.init.zeros_(part.bias)
+            if isinstance(part, torch.nn.Conv2d) and part.groups == part.in_channels > 1:
+                # Depthwise: a random filter sums to about nothing in many a channel, and what an
+                # image shows as a whole is lost there, layer after layer (MNASNet).
+                row, column = (side // 2 for side in part.kernel_size)
+                filters = part.weight.detach()
+                filters *= _DEPTHWISE_NOISE
+                filters[..., row, column] += 1.0
         elif isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
             # timm starts residual branches at zero: they would not matter then. At one, a deep
             # network amplifies rounding until float32 and float64 disagree (SE-ResNeXt101).

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 
 import pytest
 from PIL import Image
 
+from benchmarks import zoo
 from benchmarks.busy_neighbours import neighbours
 from benchmarks.fleet import Job, play
 from benchmarks.photos import SIZE, name_of, photo, write_photos
-from tests.selftest.running import alive, eventually, run_python
+from harness.catalog.load import load_catalog
+from tests.selftest import report_samples as samples
+from tests.selftest.running import ROOT, TINY, alive, eventually, run_python
 
 
 def test_the_benchmark_of_the_feed_runs_and_prints_its_table(tmp_path):
@@ -91,3 +95,64 @@ def test_a_simulated_fleet_does_all_of_its_work():
         for shared in (True, False)
     ]
     assert cold == [4 * 75 + 400, 4 * 105 + 400]
+
+
+@pytest.fixture
+def rehearsed(monkeypatch, tmp_path):
+    """Run the loop over the zoo; rehearsals end at once as `outcomes` says, `None`: killed."""
+    asked: list[str] = []
+
+    def rehearsed(*arguments, outcomes):
+        def rehearse(name, _catalog, runs):
+            asked.append(name)
+            shutil.rmtree(runs, ignore_errors=True)
+            outcome = outcomes.get(name, "passed")
+            if outcome is not None:
+                records = samples.run_records([samples.case(name, 1, outcome=outcome)])
+                samples.write(runs / "latest", records)
+
+        monkeypatch.setattr(zoo, "rehearse", rehearse)
+        asked.clear()
+        table = tmp_path / "zoo.md"
+        code = zoo.main([f"--runs={tmp_path / 'runs'}", f"--table={table}", *arguments])
+        return code, asked, zoo.before(table)
+
+    return rehearsed
+
+
+@pytest.mark.parametrize("outcome", ["failed", "error", "crashed", None])
+def test_the_loop_over_the_zoo_fails_with_a_model_and_gives_it_another_go(rehearsed, outcome):
+    code, _, rows = rehearsed("alexnet", "resnet18", outcomes={"alexnet": outcome})
+    assert code == 1
+    assert "| passed: " in rows["resnet18"] and "| passed: " not in rows["alexnet"]
+    code, asked, rows = rehearsed("alexnet", "resnet18", outcomes={})
+    assert (code, asked) == (0, ["alexnet"])
+    assert "| passed: " in rows["alexnet"]
+
+
+def test_the_table_of_the_zoo_keeps_the_rows_of_runs_that_are_gone(rehearsed, tmp_path):
+    row = "| {} | `torchvision:{}` | 11 | 49 | 16 | 21 | {} | passed: as before |\n"
+    kept = [row.format(name, name, 90 - n) for n, name in enumerate(["resnet18", "resnet34"])]
+    other = row.format("alexnet", "another", 1)
+    (tmp_path / "zoo.md").write_text("".join([*kept, other, row.format("gone", "gone", 2)]))
+    code, asked, rows = rehearsed("--first=2", "resnet18", "resnet34", "googlenet", outcomes={})
+    assert (code, asked) == (0, ["resnet34", "resnet18"])
+    assert rows["resnet18"] != kept[0]
+    (tmp_path / "zoo.md").write_text("".join([*kept, other, row.format("gone", "gone", 2)]))
+    shutil.rmtree(tmp_path / "runs")
+    rehearsed("resnet18", outcomes={"resnet18": None})
+    _, _, rows = rehearsed("googlenet", outcomes={})
+    assert rows["resnet34"] == kept[1]
+    assert rows.keys() == load_catalog(ROOT / "catalogs" / "modelzoo.yaml").models.keys()
+    assert all("| not run |" in rows[name] for name in ("alexnet", "resnet18", "xception"))
+
+
+def test_a_model_of_the_zoo_that_really_fails_fails_the_loop(tmp_path):
+    catalog, table = tmp_path / "catalog.yaml", tmp_path / "zoo.md"
+    given = "source: timm:test_resnet"
+    changed = f"{given}\n      arguments: {{num_classes: 999}}"
+    catalog.write_text(TINY.read_text().replace(given, changed))
+    arguments = [f"--catalog={catalog}", f"--runs={tmp_path / 'runs'}", f"--table={table}"]
+    code, output = run_python(["benchmarks/zoo.py", *arguments])
+    assert (code, output.splitlines()[-1]) == (1, "tiny: error")
+    assert "no Linear or Conv2d layer with 1000 outputs" in zoo.before(table)["tiny"]
