@@ -41,7 +41,8 @@ HEAD = """\
 rehearsal at batch 1, on the CPU, with stand-in weights and generated images, and writes this
 table. A rehearsal shows that the chain keeps what a network computes; it says nothing about a
 published figure. Seconds are of one core of a machine that did other work, too: they order the
-models. `make zoo ARGS=--first=10` runs the ten that took the least.
+models. `make zoo ARGS=--first=10` runs the ten that took the least; so does
+[zoo.yml](../.github/workflows/zoo.yml) each week ([nightly.md](nightly.md#github-actions)).
 
 | model | network | opset | operators | export s | simplify, compile s | all s | verdict |
 | --- | --- | ---: | ---: | ---: | ---: | ---: | --- |

@@ -3,8 +3,9 @@
 A network with random weights predicts one class for every image and would hide most mistakes.
 A stand-in gets He initialisation (fan-in), batch-norm statistics from generated images, and a
 last layer fitted in closed form (ridge regression on standardised penultimate features), so that
-it tells the generated classes apart. It says nothing about any published figure. The middle of an
-image is enough to fit it: the classes are textures.
+it tells the generated classes apart; residual branches get a small gain where `_damp` says so. It
+says nothing about any published figure. The middle of an image is enough to fit it: the classes
+are textures.
 """
 
 from __future__ import annotations
@@ -33,7 +34,6 @@ _RIDGE = 0.1
 # Scores of a fit to one-hot targets lie between 0 and 1; logits of classifiers are wider.
 _LOGIT_SCALE = 10.0
 _RESIDUAL_GAIN = 0.25
-_DEPTHWISE_NOISE = 0.25  # beside the 1 at the middle of a depthwise filter
 # With a bias fewer units sit at the edge of their ReLU: a deep network without residual branches
 # (InceptionV4) amplifies rounding less.
 _NORM_BIAS = 0.5
@@ -133,6 +133,8 @@ def make_standin(
 
     with torch.inference_mode():
         pixels = _middle(pixels) if _takes(module, next(batches(_middle(pixels[:1])))) else pixels
+    _damp(torch, module, next(batches(pixels[:1])))
+    with torch.inference_mode():
         _calibrate(torch, module, batches(pixels[:CALIBRATION_IMAGES]))
         features, floor = _fit_head(torch, module, head, batches(pixels), targets, label_offset)
     state = {name: value.contiguous() for name, value in module.state_dict().items()}
@@ -146,19 +148,39 @@ def _initialise(torch: Any, module: Any) -> None:
             torch.nn.init.kaiming_normal_(part.weight, mode="fan_in", nonlinearity="relu")
             if part.bias is not None:
                 torch.nn.init.zeros_(part.bias)
-            if isinstance(part, torch.nn.Conv2d) and part.groups == part.in_channels > 1:
-                # Depthwise: a random filter sums to about nothing in many a channel, and what an
-                # image shows as a whole is lost there, layer after layer (MNASNet).
-                row, column = (side // 2 for side in part.kernel_size)
-                filters = part.weight.detach()
-                filters *= _DEPTHWISE_NOISE
-                filters[..., row, column] += 1.0
         elif isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
             # timm starts residual branches at zero: they would not matter then. At one, a deep
             # network amplifies rounding until float32 and float64 disagree (SE-ResNeXt101).
             starts_at_zero = bool((part.weight == 0).all())
             torch.nn.init.constant_(part.weight, _RESIDUAL_GAIN if starts_at_zero else 1.0)
             torch.nn.init.constant_(part.bias, _NORM_BIAS)
+
+
+def _damp(torch: Any, module: Any, images: Any) -> None:
+    """Give a residual branch its gain where the sum goes on without an activation.
+
+    Such trunks (linear bottlenecks: MNASNet, EfficientNet) lose what an image shows to a random
+    branch of equal weight, or amplify rounding. The graph of gradients says what feeds what.
+    """
+    for node in _graph(module(images).grad_fn):
+        added = node.next_functions[0][0] if node.name().startswith("Convolution") else None
+        if added is None or added.name() != "AddBackward0":
+            continue
+        one, other = (end for end, _ in added.next_functions)
+        for branch, trunk in ((one, other), (other, one)):
+            if branch and branch.name().startswith("NativeBatchNorm") and trunk in _graph(branch):
+                torch.nn.init.constant_(branch.next_functions[1][0].variable, _RESIDUAL_GAIN)
+
+
+def _graph(node: Any) -> set[Any]:
+    """Return a node of the graph of gradients with all that it depends on."""
+    found, todo = set(), [node]
+    while todo:
+        one = todo.pop()
+        if one is not None and one not in found:
+            found.add(one)
+            todo += [source for source, _ in one.next_functions]
+    return found
 
 
 def _head(torch: Any, module: Any, classes: int) -> tuple[str, Any]:

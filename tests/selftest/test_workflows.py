@@ -96,7 +96,11 @@ def test_nights_do_not_overlap_and_leave_their_things_on_the_runner():
         assert job["env"][name].startswith("${{ vars.NIGHTLY_HOME || ")
     # The script ends the night before the runner would cut it off.
     assert float(job["env"]["NIGHTLY_HOURS"]) * 60 < job["timeout-minutes"]
-    triggers = load(ROOT / ".github" / "workflows" / "nightly.yml")[True]  # YAML 1.1: on
+
+
+@pytest.mark.parametrize("name", ["nightly.yml", "zoo.yml"])
+def test_what_takes_long_starts_by_schedule_and_by_hand_alone(name):
+    triggers = load(ROOT / ".github" / "workflows" / name)[True]  # YAML 1.1: on
     assert set(triggers) == {"schedule", "workflow_dispatch"}
 
 
