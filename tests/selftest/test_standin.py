@@ -23,7 +23,8 @@ class Block(torch.nn.Module):
     def forward(self, value: torch.Tensor) -> torch.Tensor:
         branch = self.branch(value)
         total = branch.add_(value) if self.inplace else value + branch
-        return self.after(total)
+        activated: torch.Tensor = self.after(total)
+        return activated
 
 
 def network(after: type[torch.nn.Module], blocks: int, *, inplace: bool = False) -> torch.nn.Module:
