@@ -158,7 +158,8 @@ def _targets(model: Model, settings: Settings) -> tuple[str, ...]:
 def _batch_sizes(model: Model, target: str, settings: Settings) -> tuple[int, ...]:
     if settings.batch_sizes is not None:
         return settings.batch_sizes
-    return tuple(sorted(model.baselines(target))) or DEFAULT_BATCH_SIZES
+    sizes = model.dynamic_batch(target) or tuple(sorted(model.baselines(target)))
+    return sizes or DEFAULT_BATCH_SIZES
 
 
 def missing(

@@ -54,7 +54,7 @@ class Family:
     `spelt`: names of what its devices are driven by, as people write them.
     `rehearses`: its target is that of a rehearsal.
     `section`: the part of a model in the catalog that is the family's, as `module:Class` of a
-    pydantic model.
+    `FamilySection`.
     """
 
     package: str

@@ -150,3 +150,13 @@ class Section(Value):
             if key not in known:
                 raise unknown_key(key, known)
         return data
+
+
+class FamilySection(Section):
+    """What a family of targets has in a model."""
+
+    def dynamic_batch(self, target: str) -> tuple[int, ...]:
+        """Return the batch sizes that one compiled file serves on a target; none where each has a
+        file of its own.
+        """
+        return ()

@@ -26,6 +26,7 @@ from harness.catalog.fields import (
     BatchSize,
     Day,
     FailureStage,
+    FamilySection,
     FileName,
     Flag,
     Fps,
@@ -351,6 +352,11 @@ class Model(Section):
     def section(self, kind: type[Part]) -> Part:
         """Return what a family of targets has in this model; its defaults where it has nothing."""
         return next(part for _, part in self if isinstance(part, kind))
+
+    def dynamic_batch(self, target: str) -> tuple[int, ...]:
+        """See `FamilySection.dynamic_batch`."""
+        parts = [part for _, part in self if isinstance(part, FamilySection)]
+        return next(filter(None, (part.dynamic_batch(target) for part in parts)), ())
 
     def figures(self, target: str | None = None) -> tuple[Baseline, ...]:
         """Every throughput figure, in file order, those that are only recorded included."""

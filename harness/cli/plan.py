@@ -54,9 +54,10 @@ def plan(settings: Settings, *, check: CheckOption = None) -> None:
     for item in missing(settings, cases):
         say(f"\nmissing: {item.thing}\n  give {item.remedy}")
     models = [catalog.models[name] for name in dict.fromkeys(case.model for case in cases)]
-    for model in models:
-        for note in registry.provider_of(settings).notes(model, settings.target or ""):
-            say(f"\n{note}")
+    for name, target in dict.fromkeys((case.model, case.target) for case in cases):
+        if sizes := catalog.models[name].dynamic_batch(target):
+            listed = ", ".join(map(str, sizes))
+            say(f"\n{name} on {target}: one compiled file for batch sizes {listed}")
     for line in own_lines(models):
         say(line)
     for line in preprocessing_lines(models):

@@ -136,7 +136,7 @@ class CaseContext:
     @property
     def dynamic_batch(self) -> tuple[int, ...]:
         """The batch sizes that one compiled file serves; none where the case has its own."""
-        return self.bench.target.dynamic_batch(self.model)
+        return self.model.dynamic_batch(self.case.target)
 
     @property
     def file_batch(self) -> int | None:

@@ -235,12 +235,6 @@ class Target(ABC):
         """Return its own tools' commands that do a case again by hand: `compile` and `run`."""
         return {}
 
-    def dynamic_batch(self, model: Model) -> tuple[int, ...]:
-        """Return the batch sizes that one compiled file of a model serves; none where each batch
-        size has a file of its own.
-        """
-        return ()
-
     def opsets(self) -> tuple[int, int]:
         """Return the first and the last ONNX opset of which its compiler takes a file."""
         return OPSETS

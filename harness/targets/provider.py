@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.base.locks import SHARED, shared
-from harness.catalog.schema import Model
 from harness.plan import Missing
 from harness.settings import Settings
 from harness.targets.protocol import Target
@@ -110,10 +109,6 @@ class Provider:
 
     def lacking(self, settings: Settings, *, building: bool) -> Sequence[Missing]:
         """Return what a run lacks here. `building`: models are compiled here and run nowhere."""
-        return ()
-
-    def notes(self, model: Model, target: str) -> Sequence[str]:
-        """Return what `plan` says of how a model is compiled for a target of the family."""
         return ()
 
     def check(self, settings: Settings) -> None:

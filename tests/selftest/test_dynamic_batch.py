@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -82,9 +83,11 @@ def test_the_key_holds_all_its_batch_sizes_and_not_that_of_the_case(tmp_path, ca
 def test_a_plan_tells_it(capsys, catalog):
     for target, told in (("ascend310p3", True), ("cpu", False)):
         plan(resolve({"target": target, "catalog": str(catalog)}, environment={}))
-        assert (
-            "one compiled file of tiny for batch sizes 1, 2, 4" in capsys.readouterr().out
-        ) is told
+        text = capsys.readouterr().out
+        assert ("tiny on ascend310p3: one compiled file for batch sizes 1, 2, 4" in text) is told
+        # Without --batch-sizes the cases are those that the file serves.
+        sizes = {int(size) for size in re.findall(rf"tiny-bs(\d+)-{target}", text)}
+        assert (sizes == {1, 2, 4}) is told
 
 
 # The simulated tools ------------------------------------------------------------------------------

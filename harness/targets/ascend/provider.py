@@ -9,14 +9,12 @@ from pathlib import Path
 
 from harness.base import files, scratch
 from harness.base.errors import HarnessError
-from harness.catalog.schema import Model
 from harness.plan import Missing
 from harness.settings import Settings
 from harness.targets.ascend import doctor, simulation
 from harness.targets.ascend.chips import CHIPS
 from harness.targets.ascend.host import Place, looked_at, require_chip, soc_name
 from harness.targets.ascend.options import AscendOptions
-from harness.targets.ascend.spec import AscendSpec
 from harness.targets.ascend.target import AscendTarget
 from harness.targets.ascend.toolkit import NOWHERE
 from harness.targets.ascend.workspace import PLAIN_PLACE, is_plain
@@ -92,11 +90,6 @@ class AscendProvider(Provider):
                 )
             )
         return missing
-
-    def notes(self, model: Model, target: str) -> Sequence[str]:
-        sizes = model.section(AscendSpec).of(target).dynamic_batch_size
-        listed = ", ".join(map(str, sizes))
-        return (f"one compiled file of {model.id} for batch sizes {listed}",) * bool(sizes)
 
     def check(self, settings: Settings) -> None:
         options = settings.of(AscendOptions)

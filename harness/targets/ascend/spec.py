@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from harness.catalog.fields import BatchSize, Flag, Section, Target
+from harness.catalog.fields import BatchSize, FamilySection, Flag, Section, Target
 from harness.catalog.yaml_document import unknown_name
 from harness.targets.ascend import aipp
 from harness.targets.ascend.chips import CHIPS
@@ -94,10 +94,13 @@ class AtcSpec(Section):
         return (*given, *tune, *insert, *dynamic, *self.flags)
 
 
-class AscendSpec(AtcSpec):
+class AscendSpec(AtcSpec, FamilySection):
     """The same for all chips, and for some of them what takes its place, key by key."""
 
     targets: Mapping[ChipTarget, AtcSpec] = Field(default_factory=dict)
+
+    def dynamic_batch(self, target: str) -> tuple[int, ...]:
+        return self.of(target).dynamic_batch_size if target in CHIPS else ()
 
     def of(self, target: str) -> AtcSpec:
         """Return what holds for a target."""

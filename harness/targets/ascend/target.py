@@ -232,9 +232,6 @@ class AscendTarget(Target):
             "recipe": source_digest("harness.targets.ascend.atc"),
         }
 
-    def dynamic_batch(self, model: Model) -> tuple[int, ...]:
-        return self._spec(model).dynamic_batch_size
-
     def opsets(self) -> tuple[int, int]:
         # By Huawei's pages of atc: 9 to 13 for CANN 5, ONNX 1.12 (opset 17) for CANN 8. Of those
         # between them none is at hand: atc says what it cannot read.
@@ -284,7 +281,7 @@ class AscendTarget(Target):
         if tune == "guide" and compiled.note:
             self._place.work.mkdir(parents=True, exist_ok=True)
             (self._place.work / NO_TUNING).touch()
-        sizes = ",".join(map(str, self.dynamic_batch(model)))
+        sizes = ",".join(map(str, model.dynamic_batch(self.name)))
         return {"tuning": compiled.tuning, "note": compiled.note, "dynamic_batch": sizes or "none"}
 
     # Running -----------------------------------------------------------------------------
@@ -313,7 +310,7 @@ class AscendTarget(Target):
                 input=self.input_of(model, batch_size),
                 output=TensorSpec(model.output.name, (batch_size, model.classes), "float32"),
                 work=self._place.work,
-                dynamic=bool(self.dynamic_batch(model)),
+                dynamic=bool(model.dynamic_batch(self.name)),
                 log=log,
                 lease_fds=tuple(lease_fds),
                 deadline_open_s=OPEN_DEADLINE_S * self._factor,
@@ -390,7 +387,7 @@ class AscendTarget(Target):
     def commands(
         self, onnx: Path, file: Path, model: Model, batch_size: int, device: Device
     ) -> Mapping[str, str]:
-        recipe, dynamic = self._recipe(model, batch_size), bool(self.dynamic_batch(model))
+        recipe, dynamic = self._recipe(model, batch_size), bool(model.dynamic_batch(self.name))
         stem = f"{model.id}_dynamic" if dynamic else f"{model.id}_bs{batch_size}"
         run = drivers.run_command(self.toolkit, file, device.index, batch_size)
         run += drivers.dynamic_flags(batch_size) if dynamic else []
@@ -413,7 +410,7 @@ class AscendTarget(Target):
         if self._options.simulate_ascend:
             return OperatorComparison("msprobe", why_not="a simulated NPU has no operators")
         index = 0 if device is None else device.index
-        given = super().input_of(model, len(batch)) if self.dynamic_batch(model) else None
+        given = super().input_of(model, len(batch)) if model.dynamic_batch(self.name) else None
         return operators.comparison(
             self.toolkit,
             onnx=onnx,
