@@ -82,7 +82,9 @@ def agreement(evidence: Evidence) -> None:
 
     first = before = next(iter(evidence.logits), "")
     for name, logits in list(evidence.logits.items())[1:]:
-        bound = evidence.bound if name == COMPILED else FLOAT32_BOUND
+        # A given file may be of int8: its model's own bound says what it costs.
+        own = name == GIVEN and evidence.case.model.fidelity is not None
+        bound = evidence.bound if own or name == COMPILED else FLOAT32_BOUND
         result = row(name, logits, before, bound)
         if not result.within(bound) and findings.stage is None:
             findings.stage, findings.difference = STAGES[name], result

@@ -14,6 +14,7 @@ import yaml
 from onnx import helper, version_converter
 
 from harness.base.errors import ConfigError
+from harness.base.stages import Stage
 from harness.catalog.load import load_catalog
 from harness.catalog.schema import FidelityRule
 from harness.networks import library
@@ -81,6 +82,29 @@ def block(own, folder, **more):
     return path
 
 
+@pytest.fixture
+def compiler(monkeypatch):
+    """A compiler that takes an operator for another: AMCT's for `Identity` where it is right."""
+
+    def knows(operator: str, of: str = "AscendQuant") -> None:
+        right = CpuTarget.compile
+
+        def compile(self, file, model, batch_size, output_dir, **given):
+            known = output_dir.with_name(f"{output_dir.name}.onnx")
+            changed = onnx.load(file)
+            for node in changed.graph.node:
+                node.op_type = operator if node.op_type == of else node.op_type
+            onnx.save(changed, str(known))
+            try:
+                return right(self, known, model, batch_size, output_dir, **given)
+            finally:
+                known.unlink()
+
+        monkeypatch.setattr(CpuTarget, "compile", compile)
+
+    return knows
+
+
 @pytest.mark.parametrize("bound", [0.3, None])
 def test_an_int8_file_is_held_to_its_block_s_bound(own, started, tmp_path, bound):
     """Both the logits against eager's and the outputs behind a throughput."""
@@ -100,6 +124,22 @@ def test_an_int8_file_is_held_to_its_block_s_bound(own, started, tmp_path, bound
     else:
         assert accuracy.outcome == "failed"
         assert ProblemCode.LOGITS_DIFFER in {one.code for one in accuracy.verdict.problems}
+
+
+def test_what_int8_costs_is_not_what_a_diagnosis_blames(own, started, compiler, tmp_path):
+    compiler("Sub", of="Add")
+    run = started(
+        data=own.data,
+        catalog=block(own, tmp_path, fidelity={"bound": 0.3, "source": "amct"}),
+        checkpoints=own.root,
+        onnx=f"net={own.root / 'int8.onnx'}",
+        store=tmp_path / "store",
+        image_size=None,
+        no_diagnosis=False,
+    )
+    (case,) = run.execute(run.plan.of("accuracy")).cases
+    assert case.outcome == "failed"
+    assert case.diagnosis.stage is Stage.COMPILE, case.diagnosis.summary
 
 
 @pytest.mark.parametrize("batch_size", [3, None])
@@ -139,29 +179,6 @@ def test_a_published_model_with_a_bound_is_held_against_its_weights(
 
 
 # Operators that ONNX Runtime does not have ------------------------------------------------------
-
-
-@pytest.fixture
-def compiler(monkeypatch):
-    """A compiler that knows the operator: as one of ONNX's, `Identity` where it is right."""
-
-    def knows(operator: str) -> None:
-        right = CpuTarget.compile
-
-        def compile(self, file, model, batch_size, output_dir, **given):
-            known = output_dir.with_name(f"{output_dir.name}.onnx")
-            changed = onnx.load(file)
-            for node in changed.graph.node:
-                node.op_type = operator if node.op_type == "AscendQuant" else node.op_type
-            onnx.save(changed, str(known))
-            try:
-                return right(self, known, model, batch_size, output_dir, **given)
-            finally:
-                known.unlink()
-
-        monkeypatch.setattr(CpuTarget, "compile", compile)
-
-    return knows
 
 
 @pytest.mark.parametrize(("file", "kind"), [("net.pth", "eager"), ("net.onnx", "onnx")])
