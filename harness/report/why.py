@@ -6,6 +6,7 @@ it left none, from its exit code alone.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +119,7 @@ def _screen(
     """What fits into a screen: the last lines stay, whatever is before them."""
     directory = run.records.directory.resolve()
     report = directory / "report.html"
-    there = report.is_file()
+    there = os.path.isfile(report)  # False, too, where it cannot be looked at
     last.append(
         f"report: {report}" if there else f"no report yet: python -m harness report {directory}"
     )
@@ -161,7 +162,10 @@ def _log_of(case: CaseLine, records: RunRecords) -> Path | None:
     logs = _logs(records, case)
     stages = _LOGS.get(case.error.stage, (case.error.stage,))
     paths = [logs[stage] for stage in stages if stage in logs]
-    return next((path for path in paths if path.stat().st_size), None)
+    try:
+        return next((path for path in paths if path.stat().st_size), None)
+    except OSError:
+        return None
 
 
 def _logs(records: RunRecords, case: CaseLine) -> dict[str, Path]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import os
 import shutil
 import sys
 import time
@@ -295,7 +296,8 @@ class Run(RunProcess):
 
         report = self.directory / "report.html"
         ended = [] if self.records is None else summary_lines(self.records)
-        return [*ended, f"report: {report if report.is_file() else 'not written'}"]
+        there = os.path.isfile(report)  # False, too, where it cannot be looked at
+        return [*ended, f"report: {report if there else 'not written'}"]
 
     def crashed(self, nodeid: str, why: str, log: str = "") -> CaseLine | None:
         """Write the line of a case that a dead worker process had; None of a case not planned.

@@ -318,6 +318,8 @@ def test_a_run_without_its_report_did_not_end_well(make, monkeypatch, error, kin
     assert records.exit_status == status
     assert reader.read(run.directory).exit_status == status
     assert run.summary()[-1] == "report: not written"
+    run.directory /= 300 * "x"  # cannot even be looked for
+    assert run.summary()[-1] == "report: not written"
 
 
 def test_checks_that_cannot_be_judged_fail_the_run(make, monkeypatch):
