@@ -80,11 +80,11 @@ def agreement(evidence: Evidence) -> None:
         rows.append([name, other, *result.cells(), says])
         return result
 
+    # A given file may be of int8: its model's own bound says what it costs.
+    lossy = (COMPILED,) if evidence.case.model.fidelity is None else (COMPILED, GIVEN)
     first = before = next(iter(evidence.logits), "")
     for name, logits in list(evidence.logits.items())[1:]:
-        # A given file may be of int8: its model's own bound says what it costs.
-        own = name == GIVEN and evidence.case.model.fidelity is not None
-        bound = evidence.bound if own or name == COMPILED else FLOAT32_BOUND
+        bound = evidence.bound if name in lossy else FLOAT32_BOUND
         result = row(name, logits, before, bound)
         if not result.within(bound) and findings.stage is None:
             findings.stage, findings.difference = STAGES[name], result
@@ -97,9 +97,10 @@ def agreement(evidence: Evidence) -> None:
     if evidence.elsewhere is not None and first != COMPILED:
         device, logits = evidence.elsewhere
         row(f"{COMPILED}, as fed, on {device}", logits, first, evidence.bound)
+    columns = ("stage", "compared with", *CELLS)
     evidence.section(
         f"Agreement of the stages on {len(evidence.index)} images",
-        ["stage", "compared with", *CELLS, f"bound {FLOAT32_BOUND:g}, compiled {evidence.bound:g}"],
+        [*columns, f"bound {FLOAT32_BOUND:g}, {' and '.join(lossy)} {evidence.bound:g}"],
         rows,
         first=True,
     )
