@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.base.terms import Provenance
 from harness.records.conditions import Setup
-from harness.records.lines import CaseLine, EndLine, PlanLine, RunLine, count
+from harness.records.lines import CaseLine
 from harness.records.measurements import OutputsCheck
 from harness.records.observed import DeviceInfo
 from harness.records.verdicts import Reference
@@ -92,51 +92,16 @@ def write_run(
     folder: Path,
     cases: Sequence[CaseLine],
     *,
-    name: str | None = None,
-    provenance: Provenance | None = None,
+    name: str = "",
     lost: Sequence[CaseLine] = (),
-    end: bool = True,
-    exit_status: int = 0,
-    stopped: str = "",
     raw: Sequence[str] = (),
     **changes: Any,
 ) -> Path:
     """A run directory with these cases; `lost` were planned too, `raw` lines follow the cases."""
-    first = cases[0] if cases else None
-    run = name or (first.run if first else "empty")
-    directory = folder / run
-    directory.mkdir(parents=True)
-    plan = tuple(samples.planned(case) for case in (*cases, *lost))
-    about: dict[str, Any] = {
-        "run": run,
-        "provenance": provenance or (first.provenance if first else "real"),
-        "started": first.started if first else night(0),
-        "command": ("pytest",),
-        "git": "4f2c9e1",
-        "catalog_digest": CATALOG_DIGEST,
-        "machine": samples.MACHINE,
-        "versions": samples.VERSIONS,
-        **changes,
-    }
-    ending = EndLine(
-        run=run,
-        finished=about["started"],
-        planned=len(plan),
-        counts=count(plan, cases),
-        complete=not lost,
-        stopped=stopped,
-        exit_status=exit_status,
-        seconds=60.0,
-    )
-    lines = [
-        RunLine(**about).model_dump_json(),
-        PlanLine(run=run, cases=plan).model_dump_json(),
-        *(case.model_dump_json() for case in cases),
-        *raw,
-        *([ending.model_dump_json()] if end else []),
-    ]
-    (directory / RESULTS).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return directory
+    run = name or cases[0].run
+    about = {"run": run, "provenance": cases[0].provenance, "started": cases[0].started, **changes}
+    records = samples.run_records(cases, lost=[*map(samples.planned, lost)], **about)
+    return samples.write(folder / run, records, raw)
 
 
 def write_nights(

@@ -302,25 +302,27 @@ def run_records(
     stopped: str = "",
     checks: Sequence[RunCheckLine] = (),
     published: Mapping[str, GuideFigures] | None = None,
+    **about: Any,
 ) -> RunRecords:
-    """A whole run around `cases`; `lost` were planned and left no line."""
+    """A whole run around `cases`; `lost` were planned and left no line; `about` is of its first."""
     lines = tuple(cases)
     plan = (*map(planned, lines), *lost)
-    run = RunLine(
-        run=RUN,
-        provenance=provenance,
-        started="2026-11-20T07:30:00+00:00",
-        command=("pytest", "--rehearsal", "--batch-sizes", "1,4"),
-        directory="/srv/harness",
-        git="4f2c9e1",
-        catalog_digest="c4" * 32,
-        machine=MACHINE,
-        versions=VERSIONS,
-        settings={"rehearsal": True, "batch_sizes": [1, 4], "store": ".store"},
-        guide_figures=published or {},
-    )
+    usual: dict[str, Any] = {
+        "run": RUN,
+        "provenance": provenance,
+        "started": "2026-11-20T07:30:00+00:00",
+        "command": ("pytest", "--rehearsal", "--batch-sizes", "1,4"),
+        "directory": "/srv/harness",
+        "git": "4f2c9e1",
+        "catalog_digest": "c4" * 32,
+        "machine": MACHINE,
+        "versions": VERSIONS,
+        "settings": {"rehearsal": True, "batch_sizes": [1, 4], "store": ".store"},
+        "guide_figures": published or {},
+    }
+    run = RunLine(**usual | about)
     ending = EndLine(
-        run=RUN,
+        run=run.run,
         finished="2026-11-20T07:42:03+00:00",
         planned=len(plan),
         counts=count(plan, lines),
@@ -332,13 +334,16 @@ def run_records(
     return RunRecords(directory, run, plan, lines, ending if end else None, damaged, tuple(checks))
 
 
-def write(directory: Path, records: RunRecords) -> Path:
-    """Write a run into its directory as a run does; returns the directory."""
+def write(directory: Path, records: RunRecords, raw: Iterable[str] = ()) -> Path:
+    """Write a run, with `raw` lines before its end, into its directory; returns the directory."""
     directory.mkdir(parents=True, exist_ok=True)
-    plan = PlanLine(run=RUN, cases=records.plan)
-    for line in (records.run, plan, *records.cases, *records.checks, records.end):
-        if line is not None:
-            writer.append(directory, line)
+    plan = PlanLine(run=records.run.run if records.run else RUN, cases=records.plan)
+    first = [records.run] if records.run else []
+    writer.append(directory, *first, plan, *records.cases, *records.checks)
+    with (directory / writer.RESULTS).open("a", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in raw)
+    if records.end:
+        writer.append(directory, records.end)
     return directory
 
 

@@ -70,6 +70,30 @@ def run_python(command: list[str], env: dict[str, str] | None = None) -> tuple[i
     return done.returncode, done.stdout
 
 
+def imported_by(code: str) -> set[str]:
+    """The modules that a new Python has after some code."""
+    status, output = run_python(
+        ["-c", f"{code}\nimport json, sys\nprint(json.dumps([*sys.modules]))"]
+    )
+    assert status == 0, output
+    return set(last_json(output))
+
+
+def dry_make(*arguments: str) -> tuple[int, str]:
+    """Exit code and output of `make -n`: what make would do."""
+    done = subprocess.run(
+        ["make", "-n", *arguments],
+        cwd=ROOT,
+        env={k: v for k, v in os.environ.items() if not k.startswith("MAKE") and k != "MFLAGS"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    return done.returncode, done.stdout
+
+
 def on_one_core() -> None:
     """Keep this process, and what it starts, to one core: another for each worker of xdist."""
     cores = sorted(os.sched_getaffinity(0))

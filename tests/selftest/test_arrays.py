@@ -24,9 +24,7 @@ def test_what_is_written_is_what_numpy_reads(tmp_path: Path, rows: np.ndarray) -
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy", allow_pickle=False), rows)
 
 
-def test_rows_that_do_not_lie_together_are_written_as_they_read(
-    tmp_path: Path, rows: np.ndarray
-) -> None:
+def test_rows_that_do_not_lie_together_are_written_as_they_read(tmp_path, rows):
     turned = np.asfortranarray(rows.astype(np.float32))[::2]
     with NpyWriter(tmp_path / "a.npy", turned.shape, np.float32) as out:
         out.put(0, turned)
@@ -41,9 +39,7 @@ def test_rows_that_do_not_lie_together_are_written_as_they_read(
         (49, np.zeros((2, 7, 5), np.uint8)),
     ],
 )
-def test_rows_that_do_not_fit_are_refused(
-    tmp_path: Path, rows: np.ndarray, start: int, put: np.ndarray
-) -> None:
+def test_rows_that_do_not_fit_are_refused(tmp_path, rows, start, put):
     with NpyWriter(tmp_path / "a.npy", rows.shape, np.uint8) as out, pytest.raises(ValueError):
         out.put(start, put)
 

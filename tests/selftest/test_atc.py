@@ -344,9 +344,7 @@ NO_MEMORY = "Cannot allocate memory"
         (f"say('E19999: Inner Error!\\n{NO_MEMORY}\\n', 255)", True),
     ],
 )
-def test_only_what_a_compiler_says_last_is_a_lack_of_memory(
-    host: Host, body: str, killed: bool
-) -> None:
+def test_only_what_a_compiler_says_last_is_a_lack_of_memory(host, body, killed):
     host.atc(body)
     assert host.fails().killed == killed
 
@@ -367,9 +365,7 @@ def test_a_hang_ends_with_all_its_processes(host: Host, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("tune", ["guide", "aoe"])
-def test_the_deadline_is_for_all_calls_together(
-    host: Host, monkeypatch: pytest.MonkeyPatch, tune: str
-) -> None:
+def test_the_deadline_is_for_all_calls_together(host, monkeypatch, tune):
     deadlines = []
 
     def watched(*arguments: Any, deadline_s: float, **options: Any) -> Completed:

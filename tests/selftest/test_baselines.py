@@ -181,8 +181,7 @@ def test_the_five_models_in_the_order_of_their_guides(catalog: Catalog) -> None:
 def test_what_each_guide_says_of_its_model(model: Model) -> None:
     assert said_by(model) == GUIDES[model.id]
     assert model.preprocessing.resize.interpolation == "bilinear"
-    assert model.checkpoint.url is not None
-    assert model.checkpoint.url.endswith(f"/{model.checkpoint.file}")
+    assert model.checkpoint.url and model.checkpoint.url.endswith(f"/{model.checkpoint.file}")
     assert model.checkpoint.sha256 is None  # nobody publishes one; a figure here would be made up
     assert {figure.tolerance_percent for figure in model.figures()} == {0}
     assert {figure.provenance for figure in model.figures()} == {"real"}
@@ -227,9 +226,7 @@ def test_every_figure_of_a_later_edition(catalog: Catalog) -> None:
     }
 
 
-def test_the_guides_come_first_and_a_later_edition_where_they_have_nothing(
-    catalog: Catalog,
-) -> None:
+def test_the_guides_come_first_and_a_later_edition_where_they_have_nothing(catalog):
     def judged(model: str, target: str) -> dict[str, list[int]]:
         by: dict[str, list[int]] = {}
         for at, entry in catalog.model(model).baselines(target).items():

@@ -48,9 +48,7 @@ def test_the_list_says_what_each_artifact_is(cache, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("columns", "width"), [("80", 80), ("132", 132), ("", 100), ("x", 100)])
-def test_a_pipe_is_as_wide_as_columns_says(
-    columns: str, width: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pipe_is_as_wide_as_columns_says(columns, width, monkeypatch):
     monkeypatch.setenv("COLUMNS", columns)
     assert options.console().width == width
 
@@ -70,9 +68,7 @@ def test_what_was_used_within_the_hour_stays_and_is_told(cache, tmp_path: Path) 
     assert list(store.entries()) == []
 
 
-def test_what_cannot_be_removed_is_the_machine(
-    cache, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_what_cannot_be_removed_is_the_machine(cache, monkeypatch, tmp_path):
     entry = put(Store(tmp_path / "store"), "a", number=1)
     os.utime(entry.directory / MANIFEST, (0, 0))
 

@@ -331,9 +331,7 @@ def test_many_faults_stay_readable() -> None:
     ids=lambda value: str(value)[:24],
 )
 @pytest.mark.parametrize("loader", ["libyaml", "python"])
-def test_what_is_no_catalog_at_all(
-    content: bytes, says: str, loader: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_no_catalog_at_all(content, says, loader, monkeypatch):
     monkeypatch.setattr(yaml_document, "MAX_VALUES", FEW)
     if loader == "python":
         monkeypatch.delattr(yaml, "CSafeLoader", raising=False)

@@ -96,9 +96,7 @@ def test_wrong_file_in_the_cache_is_fetched_again_once(site: Site, obtain: Obtai
 
 @pytest.mark.parametrize("name", ["w.pth", "w.pth.part"])
 @pytest.mark.parametrize("digests", [KNOWN, {}], ids=["digest", "none"])
-def test_a_pipe_in_the_cache_is_not_waited_for(
-    site: Site, obtain: Obtainer, name: str, digests: dict[str, str]
-) -> None:
+def test_a_pipe_in_the_cache_is_not_waited_for(site, obtain, name, digests):
     obtain.cache.mkdir()
     os.mkfifo(obtain.cache / name)
     assert str(obtain.cache / name) in obtain.fails(spec(site.url, **digests))
@@ -120,9 +118,7 @@ def test_nothing_is_fetched_where_it_may_not_be(site: Site, obtain: Obtainer) ->
 
 
 @pytest.mark.parametrize("digests", [{}, KNOWN], ids=["none", "sha256"])
-def test_login_page_is_refused_with_and_without_a_digest(
-    digests: dict[str, str], site: Site, obtain: Obtainer
-) -> None:
+def test_login_page_is_refused_with_and_without_a_digest(digests, site, obtain):
     site.behaviours = [file(PAGE)]
     message = obtain.fails(spec(site.url, **digests))
     assert "is a web page, not weights: '<!DOCTYPE html>" in message
@@ -130,9 +126,7 @@ def test_login_page_is_refused_with_and_without_a_digest(
     assert not (obtain.cache / "w.pth").exists()
 
 
-def test_file_without_a_digest_is_taken_when_it_begins_like_one(
-    site: Site, obtain: Obtainer
-) -> None:
+def test_file_without_a_digest_is_taken_when_it_begins_like_one(site, obtain):
     assert obtain(spec(site.url)) == obtain(spec(site.url)) and len(site.requests) == 1
     (obtain.cache / "w.pth").write_bytes(b"")
     assert "is empty" in obtain.fails(spec(None))

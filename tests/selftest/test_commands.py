@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -16,7 +14,7 @@ from harness.images.dataset import FIRST_LABELS
 from harness.judge.causes import Exit
 from harness.settings import GROUPS, OPTIONS, with_target
 from tests.selftest import report_samples as samples
-from tests.selftest.running import ROOT, TINY
+from tests.selftest.running import TINY, run_python
 
 
 @pytest.fixture
@@ -194,17 +192,11 @@ def test_a_rehearsals_plan_speaks_of_no_published_figure(run):
 
 
 def test_without_its_requirements_the_program_says_how_to_get_them():
-    done = subprocess.run(
-        [sys.executable, "-S", "-m", "harness", "plan"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 4
-    assert "typer is not installed in" in done.stderr
-    assert ". .venv/bin/activate, or python -m pip install -r requirements.txt" in done.stderr
-    assert "Traceback" not in done.stderr
+    code, output = run_python(["-S", "-m", "harness", "plan"])
+    assert code == 4
+    assert "typer is not installed in" in output
+    assert ". .venv/bin/activate, or python -m pip install -r requirements.txt" in output
+    assert "Traceback" not in output
 
 
 def test_why_reads_a_run_and_annotates_in_a_workflow(run, tmp_path):

@@ -281,9 +281,7 @@ def second(line: str) -> str:
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_a_label_file_that_is_refused(
-    tmp_path: Path, file: str, content: str | bytes, said: str
-) -> None:
+def test_a_label_file_that_is_refused(tmp_path, file, content, said):
     put_images(tmp_path)
     (tmp_path / file).write_bytes(content if isinstance(content, bytes) else content.encode())
     message = message_of(tmp_path)

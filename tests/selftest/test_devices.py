@@ -37,11 +37,6 @@ def test_a_variable_is_a_list_of_ids_or_refused() -> None:
         ([(os.getppid(), None)], True, [0]),
     ],
 )
-def test_processes_that_are_not_ours(
-    monkeypatch: pytest.MonkeyPatch,
-    processes: list[tuple[int | None, ...]],
-    measuring: bool,
-    others: list[int],
-) -> None:
+def test_processes_that_are_not_ours(monkeypatch, processes, measuring, others):
     monkeypatch.setattr(devices, "is_ours", lambda pid: pid == os.getpid())
     assert strangers(processes, measuring=measuring) == others

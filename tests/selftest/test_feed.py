@@ -74,9 +74,7 @@ def test_a_feed_gives_the_memory_of_its_batches_back(store: Store, tmp_path: Pat
     assert most < 8 * a_row
 
 
-def test_an_error_in_a_thread_is_raised_when_all_are_done(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_in_a_thread_is_raised_when_all_are_done(store, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
     images = put_images(tmp_path / "many", 16)
     feed = Feed(crops(store, images, STEPS), IMAGENET, 16)

@@ -151,9 +151,7 @@ RESUMED: dict[str, tuple[list[Behaviour], list[str | None]]] = {
 
 
 @pytest.mark.parametrize("case", RESUMED)
-def test_part_is_continued_only_where_the_rest_is_of_the_same_file(
-    case: str, get: Getter, site: Site
-) -> None:
+def test_part_is_continued_only_where_the_rest_is_of_the_same_file(case, get, site):
     site.behaviours, ranges = RESUMED[case]
     # Attempts that get further are no failures.
     assert get(retries=0 if case == "cut replies" else 2) == CONTENT
@@ -239,9 +237,7 @@ def test_url_that_cannot_be_used(url: str, said: str, get: Getter) -> None:
     assert said in get.fails(url)
 
 
-def test_host_that_does_not_answer_is_asked_once(
-    get: Getter, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_host_that_does_not_answer_is_asked_once(get, monkeypatch):
     asked = []
 
     def no_name(*arguments: Any, **options: Any) -> None:
@@ -303,9 +299,7 @@ def test_password_is_sent_to_its_host_alone_and_not_shown(get: Getter, site: Sit
     assert shown("http://h/\x1b[31m").isprintable()
 
 
-def test_tls_certificate_is_checked_and_https_is_not_left(
-    get: Getter, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tls_certificate_is_checked_and_https_is_not_left(get, site, tmp_path, monkeypatch):
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("no openssl to make a certificate with")

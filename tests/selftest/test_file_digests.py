@@ -47,9 +47,7 @@ def test_unchanged_files_are_hashed_once(store: Store, images: ImageSet, hashed:
     assert digests_of(store, []) == []
 
 
-def test_a_file_that_took_anothers_place_is_hashed_again(
-    tmp_path: Path, store: Store, images: ImageSet
-) -> None:
+def test_a_file_that_took_anothers_place_is_hashed_again(tmp_path, store, images):
     """By a rename, with the size and the time of the old one."""
     before = digests_of(store, images.paths)
     stat = images.paths[3].stat()
@@ -62,9 +60,7 @@ def test_a_file_that_took_anothers_place_is_hashed_again(
     assert [a == b for a, b in zip(before, after, strict=True)] == [i != 3 for i in range(COUNT)]
 
 
-def test_a_store_that_is_damaged_or_cannot_be_written_is_only_slower(
-    tmp_path: Path, store: Store, images: ImageSet
-) -> None:
+def test_a_store_that_is_damaged_or_cannot_be_written_is_only_slower(tmp_path, store, images):
     """A digest that is wrong would make each later run say that an image changed."""
     right = digests_of(store, images.paths)
     (entry,) = store.entries()

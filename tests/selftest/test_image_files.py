@@ -97,9 +97,7 @@ def test_zeros_behind_the_end_of_an_image_are_no_damage(tmp_path: Path) -> None:
     assert np.array_equal(load_crop(path, SMALL), right)
 
 
-def test_a_file_too_large_for_an_image_is_not_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_too_large_for_an_image_is_not_read(tmp_path, monkeypatch):
     path = tmp_path / "a.JPEG"
     path.write_bytes(WHOLE)
     monkeypatch.setattr(preprocess, "MAX_BYTES", len(WHOLE))
@@ -111,9 +109,7 @@ def test_a_file_too_large_for_an_image_is_not_read(
 
 @settings(max_examples=60)
 @given(st.data())
-def test_damaged_bytes_never_end_in_another_error(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
+def test_damaged_bytes_never_end_in_another_error(tmp_path_factory, data):
     damaged = bytearray(encoded(noise_image(24, 24)))
     for _ in range(data.draw(st.integers(1, 6))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
@@ -130,9 +126,7 @@ def test_damaged_bytes_never_end_in_another_error(
 
 @pytest.mark.parametrize("action", ["error", "ignore"])
 @pytest.mark.parametrize("size", [(9500, 9500), (20000, 20000)], ids=["band", "bomb"])
-def test_a_decompression_bomb_is_an_error_whatever_the_filters(
-    tmp_path: Path, size: tuple[int, int], action: Any
-) -> None:
+def test_a_decompression_bomb_is_an_error_whatever_the_filters(tmp_path, size, action):
     path = tmp_path / "a.JPEG"
     path.write_bytes(header_only(*size))
     assert Image.MAX_IMAGE_PIXELS == MAX_PIXELS
@@ -143,9 +137,7 @@ def test_a_decompression_bomb_is_an_error_whatever_the_filters(
 
 
 @pytest.mark.parametrize("case", ["damaged EXIF", "transparent palette"])
-def test_a_warning_of_pillow_changes_nothing_whatever_the_filters(
-    tmp_path: Path, case: str
-) -> None:
+def test_a_warning_of_pillow_changes_nothing_whatever_the_filters(tmp_path, case):
     path = tmp_path / "a.JPEG"
     if case == "damaged EXIF":
         exif = b"Exif\0\0II*\0\x08\0\0\0\x02\0\x12\x01"
@@ -175,9 +167,7 @@ def test_what_is_no_file_is_named_and_never_waited_for(tmp_path: Path, kind: str
         load_crop(path, SMALL)
 
 
-def test_a_decoder_that_stumbles_is_a_data_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_decoder_that_stumbles_is_a_data_error(tmp_path, monkeypatch):
     def stumble(self: ImageFile.ImageFile) -> None:
         raise IndexError("tuple index out of range")
 

@@ -16,23 +16,10 @@ import yaml
 import harness
 from harness.base import host
 from harness.settings import OPTIONS
-from tests.selftest.running import ROOT
+from tests.selftest.running import ROOT, dry_make
 
+NEW = "VENV=none"  # as in a checkout without an environment
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-
-
-def dry_make(*arguments: str) -> tuple[int, str]:
-    """What make would do in a checkout without an environment."""
-    done = subprocess.run(
-        ["make", "-n", *arguments, "VENV=none"],
-        cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if not name.startswith("MAKE")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=60,
-    )
-    return done.returncode, done.stdout
 
 
 def pinned(name: str) -> str:
@@ -43,21 +30,21 @@ def pinned(name: str) -> str:
 
 def test_make_says_what_it_fetches_before_it_does() -> None:
     for target, size in (("env", "2.9 GB"), ("accept", "2.9 GB"), ("env-run", "0.11 GB")):
-        code, output = dry_make(target)
+        code, output = dry_make(target, NEW)
         assert code == 0, output
         assert output.index(size) < output.index("pip install")
         assert "--extra-index-url" not in output
         assert output.index("pip install") < output.index("--no-deps -e .")
-    assert "requirements/run.txt" in dry_make("env-run")[1]
+    assert "requirements/run.txt" in dry_make("env-run", NEW)[1]
 
 
 def test_one_variable_takes_the_cpu_wheels_of_the_same_versions() -> None:
-    code, output = dry_make("accept", "TORCH=cpu")
+    code, output = dry_make("accept", "TORCH=cpu", NEW)
     assert code == 0, output
     for name in ("torch", "torchvision"):
         assert f" {pinned(name)}+cpu" in output
     assert "2.9 GB" not in output
-    code, output = dry_make("accept", "TORCH=gpu")
+    code, output = dry_make("accept", "TORCH=gpu", NEW)
     assert code != 0
     assert "TORCH=cpu" in output
 

@@ -66,8 +66,7 @@ def test_an_interrupted_run_leaves_its_report_and_code_2(tmp_path, shared, built
         process.wait(PATIENCE_S)
     assert process.returncode == 2, output
     found = reader.read((runs / "latest").resolve())
-    assert found.end is not None
-    assert found.end.exit_status == 2
+    assert found.end and found.end.exit_status == 2
     assert not found.end.complete
     assert found.end.counts == found.counts()
     assert "Traceback" not in output

@@ -100,8 +100,7 @@ def test_held_while_the_holder_is_stopped_and_free_after_kill_9(tmp_path):
     with subprocess.Popen(
         [sys.executable, "-c", code, str(path)], cwd=ROOT, stdout=subprocess.PIPE
     ) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == b"held\n"
+        assert child.stdout and child.stdout.readline() == b"held\n"
         child.send_signal(signal.SIGSTOP)
         assert not is_free(path)
         assert "victim" in holder_of(path) and "left of" not in holder_of(path)

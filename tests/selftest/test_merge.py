@@ -60,12 +60,10 @@ def test_shards_become_one_run_whose_counts_add_up(tmp_path):
     made = merge(parts, tmp_path / "both")
     assert made == reader.read(tmp_path / "both")
     assert made.cases == tuple(case for part in parts for case in reader.read(part).cases)
-    assert made.end is not None
-    assert made.end.counts == made.counts()
+    assert made.end and made.end.counts == made.counts()
     assert (made.end.planned, made.end.complete, made.exit_status) == (3, True, 1)
-    assert made.end.seconds == 120.0
-    assert made.run is not None
-    assert made.run.provenance == "real"
+    assert made.end.seconds == 2 * 723
+    assert made.run and made.run.provenance == "real"
     assert [text.partition(",")[0] for text in made.run.merged] == [
         "a: 2 of 2 cases",
         "b: 1 of 1 cases",
@@ -127,8 +125,7 @@ def test_provenances_are_not_mixed_and_other_catalogs_need_a_word(tmp_path):
         merge([real, other], tmp_path / "both")
     assert "--allow-other-catalog" in caught.value.remedy
     run = merge([real, other], tmp_path / "both", allow_other_catalog=True).run
-    assert run is not None
-    assert run.catalog_digest == f"{'c4' * 32}, {'d5' * 32}"
+    assert run and run.catalog_digest == f"{'c4' * 32}, {'d5' * 32}"
 
 
 def test_places_that_cannot_be_are_refused(tmp_path):

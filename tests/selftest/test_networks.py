@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -17,22 +16,15 @@ import torch
 from harness.base.errors import NetworkError, from_json
 from harness.networks import library as networks
 from harness.networks.library import build_network, library_version
-
-ROOT = Path(__file__).parents[2]
+from tests.selftest.running import ROOT, run_python
 
 
 def in_child(code: str, *paths: Path, arguments: Sequence[str] = ()) -> str:
-    """Standard output of `code` in a fresh interpreter with `paths` first on its path."""
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*paths, ROOT]))},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    """The output of `code` in a fresh interpreter with `paths` first on its path."""
+    path = os.pathsep.join(map(str, [*paths, ROOT]))
+    status, output = run_python(["-c", code, *arguments], {"PYTHONPATH": path})
+    assert status == 0, output
+    return output
 
 
 # ---------------------------------------------------------------------------------- building
@@ -127,9 +119,7 @@ def test_names_are_read_without_importing() -> None:
     assert in_child(code).strip() == "[None, None, None] False set()"
 
 
-def test_where_nothing_can_tell_no_name_is_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_where_nothing_can_tell_no_name_is_refused(monkeypatch, tmp_path):
     """A host without the libraries, and one whose version registers its networks otherwise."""
     check = networks.unknown_network.__wrapped__
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -242,9 +232,7 @@ def test_other_failures_of_the_import_are_told(tmp_path: Path) -> None:
     assert in_child(code, tmp_path).splitlines() == [line, line]
 
 
-def test_an_edit_beside_a_module_of_ones_own_is_another_network(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_edit_beside_a_module_of_ones_own_is_another_network(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "own_net.py").write_text("from own_layers import build")
     digests = set()
@@ -258,9 +246,7 @@ def test_an_edit_beside_a_module_of_ones_own_is_another_network(
 
 
 @pytest.mark.parametrize("module", ["own_folder", "own_absent", "sys"])
-def test_a_module_without_a_file_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
-) -> None:
+def test_a_module_without_a_file_is_refused(tmp_path, monkeypatch, module):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "own_folder").mkdir()  # Python takes it for a namespace package
     with pytest.raises(NetworkError, match=module) as caught:

@@ -67,9 +67,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ("310b4_rc_23.0.rc3", "23.0.rc3", "Ascend310B4", [(0, 0, 0)], "yes"),
     ],
 )
-def test_every_layout(
-    name: str, driver: str, soc: str, ids: list[tuple[int, int, int]], idle: str
-) -> None:
+def test_every_layout(name, driver, soc, ids, idle):
     info = read(name)
     assert info.driver_version == driver
     assert [(chip.npu_id, chip.chip_id, chip.logical_id) for chip in info.chips] == ids
@@ -240,9 +238,7 @@ def test_info_and_its_log(tmp_path: Path) -> None:
         ("what is this\n", 1, "ended with exit code 1: what is this", "check the driver"),
     ],
 )
-def test_failures_say_what_the_tool_said(
-    tmp_path: Path, text: str, code: int, message: str, remedy: str
-) -> None:
+def test_failures_say_what_the_tool_said(tmp_path, text, code, message, remedy):
     preamble = "DrvMngGetConsoleLogLevel failed. (g_conLogLevel=3)\n" if "ret is" in text else ""
     tool = npu_smi(tmp_path, prints(preamble + text, code))
     with pytest.raises(DeviceError) as caught:

@@ -142,16 +142,14 @@ def test_a_rehearsal_with_two_workers_then_alone_from_the_store(
     assert records.run is not None
     assert records.run.command[:2] == ("pytest", "-p")
     case = next(one for one in records.cases if one.accuracy is not None)
-    assert case.accuracy is not None
-    assert case.accuracy.scores.images == 46
+    assert case.accuracy and case.accuracy.scores.images == 46
     assert (done.run_dir / case.accuracy.predictions_file).is_file()
     assert {ref.stage for ref in case.artifacts} == {
         *(Stage.STANDIN, Stage.EXPORT, Stage.SIMPLIFY, Stage.COMPILE, Stage.CROPS, Stage.EAGER)
     }
     throughput = next(one.throughput for one in records.cases if one.throughput is not None)
     assert (done.run_dir / throughput.samples_file).is_file()
-    assert throughput.outputs is not None
-    assert throughput.outputs.relative_l2 < 1e-4
+    assert throughput.outputs and throughput.outputs.relative_l2 < 1e-4
     assert str(done.run_dir / "report.html") in done.output
     text = html.read_text()
     assert "<th>Verdict</th>" in unescape(text)
@@ -179,8 +177,7 @@ def test_other_plugins_cost_neither_a_case_nor_the_report(run_pytest, built):
     records = done.records()
     assert [case.outcome for case in records.cases] == ["passed", "error"]
     assert "planted: it took too long" in records.cases[1].sentence
-    assert records.end is not None
-    assert records.end.complete
+    assert records.end and records.end.complete
     assert (done.run_dir / "report.html").is_file()
     assert "noisy.py, line" in done.output
     assert "INTERNALERROR" not in done.output
@@ -190,8 +187,7 @@ def test_other_plugins_cost_neither_a_case_nor_the_report(run_pytest, built):
     )
     assert done.code == 3, done.output
     records = done.records()
-    assert records.end is not None
-    assert records.end.exit_status == 3
+    assert records.end and records.end.exit_status == 3
 
 
 @pytest.mark.parametrize(
@@ -223,8 +219,7 @@ def test_a_lost_worker_costs_one_case_and_is_in_every_report(run_pytest, built, 
         "accuracy tiny-bs4-cpu": "passed",
     }
     end = done.records().end
-    assert end is not None
-    assert end.complete
+    assert end and end.complete
     assert "crashed" in (done.run_dir / "report.html").read_text()
     # pytest-html keeps its rows as JSON, whose texts are HTML.
     (blob,) = re.findall(r'data-jsonblob="([^"]*)"', html.read_text())
@@ -299,14 +294,12 @@ def test_failures_in_pytests_words(run_pytest, tmp_path):
     assert "1 xfailed" in done.output
     assert "declared to fail at export" in done.output
     first, second = done.records().cases[:2]
-    assert first.error is not None
-    assert first.error.stage is Stage.NETWORK
+    assert first.error and first.error.stage is Stage.NETWORK
     assert "squeezenet1_1" in first.error.message
     assert "baselines.yaml" in first.error.remedy
     assert first.error.remedy in done.output
     assert "Traceback" not in done.output
     # The other case does not build it again, and the terminal has it once.
-    assert second.error is not None
-    assert second.error.remembered
+    assert second.error and second.error.remembered
     assert "failed earlier in this run" in second.sentence
     assert f"the same failure as in accuracy of {first.case}, see there" in done.output

@@ -69,9 +69,7 @@ def test_how_well_something_is_known(half_width: float, said: str) -> None:
         (0.0, "fps", 41.0, "0.000 fps"),
     ],
 )
-def test_a_figure_has_no_false_digit(
-    value: float | None, unit: str, half_width: float | None, said: str
-) -> None:
+def test_a_figure_has_no_false_digit(value, unit, half_width, said):
     if unit == "fps":
         assert words(formats.figure(value, unit, half_width)) == said
     else:
@@ -86,9 +84,7 @@ def test_a_figure_has_no_false_digit(
         (math.inf, "not known", "182.2 fps a chip"),
     ],
 )
-def test_a_case_beside_another_chip_has_no_false_digit(
-    half_width: float, figure: str, ratio: str
-) -> None:
+def test_a_case_beside_another_chip_has_no_false_digit(half_width, figure, ratio):
     line = samples.real_throughput("seresnext101", 1, 1.001)
     assert line.throughput is not None
     timing = replace(line.throughput.timing, half_width_percent=half_width)

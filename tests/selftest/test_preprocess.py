@@ -117,9 +117,7 @@ def by_hand(image: Image.Image, pre: Preprocessing) -> np.ndarray[Any, Any]:
     st.sampled_from(["round", "floor"]),
     st.sampled_from(["bilinear", "bicubic"]),
 )
-def test_crop_is_resize_pad_and_slice(
-    w: int, h: int, kind: Any, size: int, side: int, offset: str, interpolation: str
-) -> None:
+def test_crop_is_resize_pad_and_slice(w, h, kind, size, side, offset, interpolation):
     assume(max(w, h) <= 8 * min(w, h))
     pre = steps(kind, size, side, offset, interpolation)
     image = noise_image(w, h, seed=w * 1000 + h)

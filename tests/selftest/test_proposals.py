@@ -211,8 +211,7 @@ def test_a_slow_decline_is_found_while_the_floor_stands_below(tmp_path):
     (one,) = check(runs[-1], tmp_path, CATALOG)
     assert (one.state, one.bad) == ("falls", True)
     assert not one.series.below_floor  # 435 is far below: alone it would say nothing
-    assert one.series.floor is not None
-    assert one.series.floor.value == 435
+    assert one.series.floor and one.series.floor.value == 435
     assert "lower than" in one.sentence or "falls slowly" in one.sentence
     # The nights before the decline are clean, also with what came after them in the history.
     for run in runs[15:25]:

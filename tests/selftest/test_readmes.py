@@ -8,10 +8,8 @@ does not know fails: a new command in a README needs a way to run it here.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import subprocess
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,7 +20,7 @@ from typer.testing import CliRunner
 from harness.__main__ import app
 from harness.networks import library
 from tests.selftest import own_model
-from tests.selftest.running import ROOT, TINY, Finished, last_json, run_python
+from tests.selftest.running import ROOT, TINY, Finished, dry_make, last_json, run_python
 
 ENGLISH = ROOT / "README.md"
 CHINESE = ROOT / "README.zh.md"
@@ -172,7 +170,7 @@ def pytest_arguments(words: list[str]) -> list[str] | None:
     """
     match words:
         case ["make", *arguments] if arguments[0] not in ENVIRONMENTS:
-            code, output = _dry_make(*arguments)
+            code, output = dry_make(*arguments)
             runs = re.findall(r"^\S+/python -m pytest\b(.*)$", output, re.M)
             if code or len(runs) != 1:
                 raise ValueError(f"exit code {code}, {len(runs)} test runs: {output.strip()}")
@@ -188,7 +186,7 @@ def attempt(words: list[str], env: Mapping[str, str]) -> str:
     """Do a command that starts no pytest; return what went wrong, or nothing."""
     match words:
         case ["make", *arguments]:
-            code, output = _dry_make(*arguments)
+            code, output = dry_make(*arguments)
             return f"exit code {code}: {output.strip()}" if code else ""
         case [".", ".venv/bin/activate"]:
             return ""
@@ -201,22 +199,6 @@ def attempt(words: list[str], env: Mapping[str, str]) -> str:
         case ["python", "-m", "tests.selftest.planted_table"]:
             return ""  # test_planted runs it
     return "the test does not know how to run this: teach it"
-
-
-def _dry_make(*arguments: str) -> tuple[int, str]:
-    env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    env.pop("MFLAGS", None)
-    done = subprocess.run(
-        ["make", "-n", *arguments],
-        cwd=ROOT,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=60,
-    )
-    return done.returncode, done.stdout
 
 
 # The documents as they are ---------------------------------------------------------------

@@ -160,8 +160,7 @@ def test_figures_that_are_no_numbers_come_back(tmp_path: Path) -> None:
     assert read(tmp_path).damaged == ()
     assert case.measured is not None
     assert math.isnan(case.measured)
-    assert case.accuracy is not None
-    assert case.accuracy.fidelity is not None
+    assert case.accuracy and case.accuracy.fidelity is not None
     assert math.isnan(case.accuracy.fidelity.relative_l2)
     assert case.verdict is not None
     (back,) = case.verdict.problems
@@ -177,8 +176,7 @@ def test_a_record_keeps_the_first_flips_and_counts_all(tmp_path: Path) -> None:
     append(tmp_path, a_case(measurement=measured))
     (case,) = read(tmp_path).cases
     assert isinstance(case.measurement, AccuracyMeasurement)
-    assert case.measurement.fidelity is not None
-    assert case.measurement.fidelity.flips == flips[:FLIPS_KEPT]
+    assert case.measurement.fidelity and case.measurement.fidelity.flips == flips[:FLIPS_KEPT]
     assert case.measurement.fidelity.flips_total == len(flips)
 
 

@@ -139,9 +139,7 @@ def _edited(**changes: Any) -> RunRecords:
         (replace(GREEN, plan=GREEN.plan[:-1]), "1 case ran outside of the plan", False),
     ],
 )
-def test_records_that_are_not_whole_say_so_first_and_are_never_green(
-    records: RunRecords, said: str, whole: bool
-) -> None:
+def test_records_that_are_not_whole_say_so_first_and_are_never_green(records, said, whole):
     tree = page(records)
     assert whole or "ncomplete run, " in tree.text("h1")
     assert said in tree.text("h1")
@@ -206,9 +204,7 @@ PUBLISHED = Reference("published", 58.191, "%", "guide 003", "whole set")
         ("simulated", "SIMULATED NPU", "Simulation report"),
     ],
 )
-def test_a_run_that_is_not_real_is_shouted_at_both_ends_and_in_the_title(
-    kind: Provenance, word: str, name: str
-) -> None:
+def test_a_run_that_is_not_real_is_shouted_at_both_ends_and_in_the_title(kind, word, name):
     records = samples.run_records(green(kind), provenance=kind)
     tree = page(records)
     (banner,) = looks.banners({kind})
@@ -244,9 +240,7 @@ def _held_against(reference: Reference, provenance: Provenance) -> CaseLine:
 @pytest.mark.parametrize("kind", ["published", "baseline", "ratio"])
 @pytest.mark.parametrize("run", ["rehearsal", "simulated"])
 @pytest.mark.parametrize("claimed", ["as the run", "real"])
-def test_a_figure_of_others_is_nowhere_in_a_run_that_is_not_real(
-    run: Provenance, kind: Any, claimed: str
-) -> None:
+def test_a_figure_of_others_is_nowhere_in_a_run_that_is_not_real(run, kind, claimed):
     reference = replace(PUBLISHED, kind=kind, provenance=run if claimed != "real" else "real")
     line = _held_against(reference, run if claimed != "real" else "real")
     records = samples.run_records([line], provenance=run)
@@ -282,9 +276,7 @@ def test_a_comparison_across_provenances_is_withheld_and_never_green() -> None:
 
 
 @pytest.mark.parametrize("run", ["rehearsal", "simulated"])
-def test_a_published_figure_beside_an_own_reference_or_in_a_check_is_left_out(
-    run: Provenance,
-) -> None:
+def test_a_published_figure_beside_an_own_reference_or_in_a_check_is_left_out(run):
     figures = {FigureName.PUBLISHED_TOP1: 58.191, FigureName.LOGITS_L2_ALLOWED: 0.03}
     tree = page(
         samples.run_records([samples.case(provenance=run, figures=figures)], provenance=run)
@@ -324,8 +316,7 @@ def test_tables_and_charts_that_are_not_real_hold_no_published_figure(kind: Prov
     whole = samples.real_run()
     cases = [case.model_copy(update={"provenance": kind}) for case in whole.cases]
     # Planted: a run line that is not real and carries published figures all the same.
-    assert whole.run is not None
-    assert whole.run.guide_figures
+    assert whole.run and whole.run.guide_figures
     tree = page(samples.run_records(cases, provenance=kind, published=whole.run.guide_figures))
     for figure in ("182.224", "346.484", "529.115", "78.26", "815.805", "733.052", "893.562"):
         assert figure not in tree.text()

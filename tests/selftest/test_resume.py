@@ -35,8 +35,7 @@ def test_a_killed_run_goes_on_with_what_is_left(run_pytest, built):
     more = run_pytest(f"--resume={run}", "-n", "2")
     assert more.code == 0, more.output
     found = reader.read(run)
-    assert found.end is not None
-    assert found.end.complete
+    assert found.end and found.end.complete
     assert found.cases[:1] == kept
     assert len(found.cases) == len(found.plan) == 2
     (check,) = (one for one in found.checks if one.name is CheckName.RESUMED)

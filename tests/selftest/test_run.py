@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +36,7 @@ from harness.run.engine import Run
 from harness.run.known_failures import case_end
 from harness.settings import resolve
 from harness.targets.provider import Provider
-from tests.selftest.running import ROOT, TINY
+from tests.selftest.running import TINY, imported_by
 
 Ending = Verdict | BaseException
 
@@ -119,8 +116,7 @@ def test_a_plan_ends_with_records_a_sum_and_a_report(make):
     )
     assert records.end is not None
     assert (records.exit_status, records.end.planned, records.end.complete) == (0, 4, True)
-    assert records.run is not None
-    assert records.run.provenance == "rehearsal"
+    assert records.run and records.run.provenance == "rehearsal"
     assert records.run.guide_figures == {}
     assert [one.nodeid for one in records.plan] == [case.nodeid for case in records.cases]
     assert records.plan[0].nodeid == (
@@ -185,8 +181,7 @@ def test_how_a_case_ends_decides_the_exit_code(make, end, outcome, status):
 def test_inconclusive_is_allowed_where_somebody_says_so(make):
     records = make(lambda case: judged("INCONCLUSIVE"), allow_inconclusive=True).execute()
     assert records.exit_status == Exit.PASSED
-    assert records.run is not None
-    assert records.run.allow_inconclusive
+    assert records.run and records.run.allow_inconclusive
 
 
 def test_one_case_is_a_run_of_its_own(make, monkeypatch):
@@ -218,8 +213,7 @@ def test_an_error_keeps_its_words_and_an_unexpected_one_its_traceback(make):
     assert known.error == ErrorInfo("CompileError", Stage.COMPILE, "it would not", "another chip",
                                     "EZ3002")  # fmt: skip
     assert known.sentence == "[compile] it would not"
-    assert unknown.error is not None
-    assert unknown.error.stage is Stage.HARNESS
+    assert unknown.error and unknown.error.stage is Stage.HARNESS
     assert unknown.error.message == "ValueError: first line"
     assert "Traceback" in unknown.error.log
 
@@ -398,12 +392,8 @@ def test_the_package_offers_the_engine_and_imports_it_when_used():
     assert harness.__version__
     with pytest.raises(AttributeError, match="no attribute 'Runn'"):
         _ = harness.Runn
-    code = "import harness, sys, json; print(json.dumps(sorted(sys.modules)))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    loaded = json.loads(done.stdout)
-    assert not {"pydantic", "numpy", "pytest", "harness.run"} & set(loaded)
+    loaded = imported_by("import harness")
+    assert not {"pydantic", "numpy", "pytest", "harness.run"} & loaded
 
 
 def test_a_case_knows_whether_it_fails_a_test(make):

@@ -58,9 +58,7 @@ def test_nothing_else_is_swept(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_folder_that_is_swept_before_it_is_locked_is_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_is_swept_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
     made: list[Path] = []
 
     def mkdtemp(*, prefix: str, dir: Path) -> str:
@@ -98,9 +96,7 @@ def run_of(tmp_path: Path) -> Run:
     return Run(resolve({"rehearsal": True, "catalog": str(TINY), **given}, {}))
 
 
-def test_without_a_temporary_folder_a_run_says_so_and_gc_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_temporary_folder_a_run_says_so_and_gc_works(tmp_path, monkeypatch):
     def gettempdir() -> str:
         raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
 

@@ -40,9 +40,7 @@ def test_what_is_chosen(selection: Selection, chosen: list[int], described: str)
 
 
 @given(st.integers(1, 40), st.integers(0, 999_999), st.data())
-def test_a_sample_is_without_replacement_and_grows(
-    count: int, seed: int, data: st.DataObject
-) -> None:
+def test_a_sample_is_without_replacement_and_grows(count, seed, data):
     size = data.draw(st.integers(1, count))
     whole = image_set([0] * count)
     chosen = choose(whole, Selection(sample=size, seed=seed))

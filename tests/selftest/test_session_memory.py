@@ -66,9 +66,7 @@ def test_a_python_without_memfd_create(opened: Opener, monkeypatch: pytest.Monke
     [AttributeError("undefined symbol: memfd_create"), OSError(errno.ENOSYS, "not implemented")],
     ids=["old C library", "old kernel"],
 )
-def test_a_host_without_memory_files(
-    opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: Exception
-) -> None:
+def test_a_host_without_memory_files(opened, tmp_path, monkeypatch, missing):
     def fails(name: str, flags: int) -> int:
         raise type(missing)(*missing.args)
 
@@ -87,9 +85,7 @@ def test_a_host_without_memory_files(
 
 
 @pytest.mark.parametrize("what", ["TemporaryFile", "posix_fallocate"])
-def test_a_host_without_memory_files_and_room(
-    opened: Opener, monkeypatch: pytest.MonkeyPatch, what: str
-) -> None:
+def test_a_host_without_memory_files_and_room(opened, monkeypatch, what):
     def fails(*args: Any, **given: Any) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -78,9 +78,7 @@ def in_flight(session: WorkerSession) -> list[int]:
     return [len(slots) for _, slots in session._submitted]
 
 
-def test_two_requests_are_in_flight_while_the_third_is_filled(
-    plain: WorkerSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_requests_are_in_flight_while_the_third_is_filled(plain, monkeypatch):
     monkeypatch.setattr(sessions, "TOGETHER_MS", 0.0)  # each execution takes longer
     seen: list[int] = []
 
@@ -95,9 +93,7 @@ def test_two_requests_are_in_flight_while_the_third_is_filled(
     assert [in_flight(plain) for _ in plain.stream([batch(1)] * 4)] == [[1, 1], [1, 1], [1], []]
 
 
-def test_short_executions_go_into_one_request(
-    plain: WorkerSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_short_executions_go_into_one_request(plain, monkeypatch):
     monkeypatch.setattr(sessions, "TOGETHER_MS", 1e9)  # each takes less
     seen: list[list[int]] = []
     for _ in range(2):
@@ -205,9 +201,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_one_error_with_the_log(
-    opened: Opener, fault: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fault_is_one_error_with_the_log(opened, fault, monkeypatch):
     if fault == "closes everything":  # it lives on: nobody need wait for its end
         monkeypatch.setattr(worker_process, "CLOSE_S", 0.5)
     before = descriptors()
@@ -236,9 +230,7 @@ def test_a_death_is_seen_although_a_child_keeps_the_socket(opened: Opener) -> No
     ],
     ids=["holds the lock", "ignores SIGTERM"],
 )
-def test_a_hang_ends_at_the_deadline_with_all_its_processes(
-    opened: Opener, hang: str, tmp_path: Path
-) -> None:
+def test_a_hang_ends_at_the_deadline_with_all_its_processes(opened, hang, tmp_path):
     pids = tmp_path / "pids"
     start = f"p = subprocess.Popen(['sleep', '600']); open({str(pids)!r}, 'w').write(str(p.pid))"
     session = opened(hang, open=start, deadline_run_s=0.3)
@@ -251,9 +243,7 @@ def test_a_hang_ends_at_the_deadline_with_all_its_processes(
     assert not alive(int(pids.read_text()))
 
 
-def test_a_hang_while_opening_timing_or_closing(
-    opened: Opener, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hang_while_opening_timing_or_closing(opened, monkeypatch):
     words = r"could not be opened: did not answer in 0\.3 s"
     with pytest.raises(LoadError, match=words) as caught:
         opened(open="time.sleep(600)", deadline_open_s=0.3)
@@ -268,9 +258,7 @@ def test_a_hang_while_opening_timing_or_closing(
     assert session.about.pid is not None and not alive(session.about.pid)
 
 
-def test_a_worker_that_will_not_die_is_a_device_error(
-    opened: Opener, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_will_not_die_is_a_device_error(opened, monkeypatch):
     def stubborn(process: subprocess.Popen[bytes], grace_s: float) -> bool:
         kill_group(process, grace_s)
         return False
@@ -409,9 +397,7 @@ def test_close_is_polite_first_and_can_be_repeated(opened: Opener, tmp_path: Pat
     assert descriptors() <= before
 
 
-def test_helpers_of_a_runtime_inherit_the_lease_and_nothing_else(
-    opened: Opener, tmp_path: Path
-) -> None:
+def test_helpers_of_a_runtime_inherit_the_lease_and_nothing_else(opened, tmp_path):
     # A lease guards the device from them too; a pipe or the memory would outlive the worker.
     pid = tmp_path / "pid"
     start = f"""

@@ -54,9 +54,7 @@ def test_nothing_given_is_the_defaults() -> None:
     ("flag", "variable", "key", "wanted"),
     [("3", "2", "1", 3), (None, "2", "1", 2), (None, "", "1", 1), (None, None, "", None)],
 )
-def test_the_command_line_then_the_environment_then_the_file(
-    flag: str | None, variable: str | None, key: str, wanted: int | None
-) -> None:
+def test_the_command_line_then_the_environment_then_the_file(flag, variable, key, wanted):
     environment = {} if variable is None else {"HARNESS_LIMIT": variable}
     assert settings({"limit": flag}, environment, {"harness_limit": key}).limit == wanted
 
@@ -158,9 +156,7 @@ def test_the_selection(given: dict[str, Any], wanted: Selection) -> None:
         ({"target": "cpu", "rehearsal_images": "30"}, {}, "--rehearsal-images does not go with a"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_at_once(
-    given: dict[str, Any], environment: dict[str, str], said: str
-) -> None:
+def test_what_cannot_be_meant_is_refused_at_once(given, environment, said):
     assert said in refused(given, environment).message
 
 

@@ -147,8 +147,7 @@ def test_what_a_process_used_is_free_when_it_is_dead(tmp_path):
     )
     argv = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline().strip() == entry.key
+        assert child.stdout and child.stdout.readline().strip() == entry.key
         assert len(tidy(Store(tmp_path), key=entry.key).kept) == 1
         child.kill()
     assert len(tidy(Store(tmp_path), key=entry.key).removed) == 1

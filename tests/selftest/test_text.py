@@ -67,9 +67,7 @@ def test_progress(terminal: bool) -> None:
         assert harmless(shown.read())
 
 
-def test_tables_and_lines_of_commands(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tables_and_lines_of_commands(tmp_path, capsys, monkeypatch):
     def build(staging: Path) -> str:
         (staging / "file").write_text("x")
         return ""

@@ -145,9 +145,7 @@ def test_a_script_that_replaces_lists_loses_nothing_of_the_users(host: Path) -> 
     ],
     ids=["leaves the shell", "hangs", "sets nothing", "sets nonsense"],
 )
-def test_a_script_that_does_not_work(
-    host: Path, monkeypatch: pytest.MonkeyPatch, script: str, why: str
-) -> None:
+def test_a_script_that_does_not_work(host, monkeypatch, script, why):
     monkeypatch.setattr(toolkit, "SOURCE_DEADLINE_S", 0.5 if "sleep" in script else 60.0)
     path = put(host / "Ascend/ascend-toolkit/set_env.sh", script)
     found = find(host)

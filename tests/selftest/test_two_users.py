@@ -146,9 +146,7 @@ def test_a_folder_without_the_sticky_bit_is_refused(host: Path) -> None:
 
 
 @pytest.mark.parametrize("trap", ["link", "pipe", "folder"])
-def test_what_another_put_in_place_of_a_lock_is_neither_followed_nor_waited_for(
-    host: Path, trap: str
-) -> None:
+def test_what_another_put_in_place_of_a_lock_is_neither_followed_nor_waited_for(host, trap):
     folder, precious = host / "tmp", host / "home" / "precious"
     precious.write_text("ours")
     with user(MALLORY):

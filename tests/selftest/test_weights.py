@@ -138,9 +138,7 @@ def test_damaged_file_is_one_line(content: Callable[[], bytes], said: str, tmp_p
 
 
 @pytest.mark.parametrize("options", [{}, OLD], ids=["zip", "old"])
-def test_flipped_bytes_never_end_in_another_exception(
-    options: dict[str, Any], tmp_path: Path
-) -> None:
+def test_flipped_bytes_never_end_in_another_exception(options, tmp_path):
     rng = random.Random(5)
     whole, path = saved(**options), tmp_path / "w.pth"
     for _ in range(80):

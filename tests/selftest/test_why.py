@@ -57,9 +57,7 @@ def real(*lines: CaseLine, **changes: Any) -> RunView:
         ),
     ],
 )
-def test_a_red_run_says_what_failed_and_why_everywhere(
-    line: CaseLine, status: int, word: str, said: str
-) -> None:
+def test_a_red_run_says_what_failed_and_why_everywhere(line, status, word, said):
     records = run_records([line], exit_status=status)
     screen = first_screen(records)
     assert (screen.word, screen.good) == (word, False)
@@ -365,9 +363,7 @@ def test_an_annotation_keeps_the_banner_and_says_the_title_once(kind: Provenance
 
 
 @given(st.lists(st.text(), min_size=1), st.text(), st.booleans())
-def test_an_annotation_is_one_command_whatever_it_says(
-    lines: list[str], word: str, good: bool
-) -> None:
+def test_an_annotation_is_one_command_whatever_it_says(lines, word, good):
     text = annotation(Screen(word, good, lines[0], tuple(lines)))
     assert "\n" not in text
     assert "\r" not in text

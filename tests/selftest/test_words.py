@@ -96,9 +96,7 @@ RECORDS = {
 
 
 @pytest.mark.parametrize("name", RECORDS)
-def test_whatever_a_report_says_of_its_own_is_in_the_table(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_whatever_a_report_says_of_its_own_is_in_the_table(name, tmp_path, monkeypatch):
     table, missed = words.chinese(), set()
 
     class Table(dict[str, str]):

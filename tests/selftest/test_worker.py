@@ -170,9 +170,7 @@ BAD_OUTPUTS = {
     [{"op": "run", "slots": [0]}, {"op": "time", "loops": 2, "warmup": 0, "pulse_s": 1.0}],
     ids=["run", "time"],
 )
-def test_outputs_are_held_against_the_models_own_words(
-    tmp_path: Path, fault: str, command: dict[str, Any]
-) -> None:
+def test_outputs_are_held_against_the_models_own_words(tmp_path, fault, command):
     code, message = BAD_OUTPUTS[fault]
     *_, reply, closed = in_process(tmp_path, [command], fault=code)
     assert reply["error"]["type"] == "ModelError"
@@ -206,9 +204,7 @@ def test_models_that_are_none(tmp_path: Path, code: str, message: str) -> None:
     ("loops", "warmup", "pulse_s", "progress"),
     [(20, 3, 1000.0, [1, 3, 7, 15, 23]), (5, 0, 0.0, [1, 2, 3, 4, 5])],  # quick ones, slow ones
 )
-def test_times_are_reported_in_chunks(
-    tmp_path: Path, loops: int, warmup: int, pulse_s: float, progress: list[int]
-) -> None:
+def test_times_are_reported_in_chunks(tmp_path, loops, warmup, pulse_s, progress):
     command = {"op": "time", "loops": loops, "warmup": warmup, "pulse_s": pulse_s}
     _, _, *replies, timed, _ = in_process(tmp_path, [command])
     assert [reply["progress"] for reply in replies] == progress
@@ -251,9 +247,7 @@ def test_an_interpreter_behind_a_wrapper(tmp_path: Path, wrapper: str) -> None:
         list(session.stream([batch(1), batch(-1)]))
 
 
-def test_a_hang_with_the_interpreter_locked_ends_without_a_parent(
-    raw: Callable[..., Raw], tmp_path: Path
-) -> None:
+def test_a_hang_with_the_interpreter_locked_ends_without_a_parent(raw, tmp_path):
     worker = raw(limit=1.0)
     worker.open("ctypes.PyDLL(None).sleep(600)")
     worker.send(op="run", slots=[0])

@@ -225,8 +225,7 @@ def test_a_night_that_fails_keeps_its_code_and_says_why_at_its_end(night, built,
     assert done.returncode == 1, done.stdout
     (run,) = [path for path in (tmp_path / "runs").glob("2*") if path.is_dir()]
     ended = reader.read(run).end
-    assert ended is not None
-    assert ended.exit_status == 1
+    assert ended and ended.exit_status == 1
     end = done.stdout[done.stdout.index("RUN FAILED: model") :]
     assert "tiny-bs4-ascend310p3" in end
     assert "::error title=Acceptance%3A model::" in end
