@@ -13,7 +13,9 @@ from harness.__main__ import app
 from harness.images.dataset import FIRST_LABELS
 from harness.judge.causes import Exit
 from harness.settings import GROUPS, OPTIONS, with_target
+from tests.selftest import image_folders
 from tests.selftest import report_samples as samples
+from tests.selftest.image_folders import lines, put_images, put_text
 from tests.selftest.running import TINY, run_python
 
 
@@ -117,26 +119,18 @@ def test_plan_and_doctor_know_a_data_set_of_ones_own(run, tmp_path):
 
 
 def test_plan_counts_the_images_that_are_there_and_checks_them(run, tmp_path):
-    names = [f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, 4)]
-    for name in names:
-        (tmp_path / name).write_bytes(b"JPEG")
-
-    def with_labels(labels):
-        lines = [f"{name} {label}\n" for name, label in zip(names, labels, strict=True)]
-        (tmp_path / "val_label.txt").write_text("".join(lines))
-
-    right = FIRST_LABELS[:3]
-    with_labels(right)
+    put_images(tmp_path, range(1, 4))
+    put_text(tmp_path / "val_label.txt", lines(FIRST_LABELS[:3]))
     words = ("plan", "--target=cpu", "--models=fixres", "-m", "accuracy", f"--imagenet={tmp_path}")
     assert "fixres: 3 images" in run(*words).output
     assert "fixres: 2 images" in run(*words, "--limit=2").output
-    (tmp_path / names[2]).write_bytes(b"")
+    (tmp_path / image_folders.name(3)).write_bytes(b"")
     output = run(*words).output
-    assert f"{names[2]} (empty, 0 bytes)" in output
+    assert f"{image_folders.name(3)} (empty, 0 bytes)" in output
     assert "what to do: copy them again" in output
     assert "fixres: 2 images" in run(*words, "--limit=2").output
-    (tmp_path / names[2]).write_bytes(b"JPEG")
-    with_labels(label + 1 for label in right)
+    put_images(tmp_path, range(1, 4))
+    put_text(tmp_path / "val_label.txt", lines([label + 1 for label in FIRST_LABELS[:3]]))
     output = run(*words).output
     assert "the images cannot be used: " in output
     assert "what to do: the list counts from 1: subtract one" in output

@@ -25,6 +25,8 @@ from harness.targets.ascend.provider import PROVIDER as ASCEND
 from harness.targets.ascend.toolkit import Toolkit
 from harness.targets.cuda import provider as cuda
 from harness.targets.provider import Finding, Findings, Look
+from tests.selftest import image_folders
+from tests.selftest.image_folders import lines, put_images, put_text
 from tests.selftest.running import TINY, imported_by
 
 NPU = frozenset(CHIPS)
@@ -241,47 +243,33 @@ def test_inputs_decide_what_real_targets_can(look, tmp_path):
     assert named(look(onnx=[f"tiny={onnx}"])[0], "ONNX file of tiny").state == "ok"
 
 
-@pytest.fixture
-def image_folder(tmp_path):
-    """Write a set of the first images of ImageNet, with any labels: its folder."""
-
-    def image_folder(labels=FIRST_LABELS):
-        folder = tmp_path / "imagenet"
-        folder.mkdir(exist_ok=True)
-        names = [f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, len(labels) + 1)]
-        for name in names:
-            (folder / name).write_bytes(b"JPEG")
-        lines = (f"{name} {label}\n" for name, label in zip(names, labels, strict=True))
-        (folder / "val_label.txt").write_text("".join(lines))
-        return folder
-
-    return image_folder
+def first_images(folder, labels=FIRST_LABELS):
+    """Write the first images of ImageNet, with any labels, into a folder: its name."""
+    put_images(folder, range(1, len(labels) + 1))
+    put_text(folder / "val_label.txt", lines(labels))
+    return str(folder)
 
 
-@pytest.fixture
-def wrong_labels(image_folder):
-    return image_folder([label + 1 for label in FIRST_LABELS])
-
-
-def test_labels_that_count_from_1_are_never_ok(look, image_folder, wrong_labels):
-    findings, answers = look(imagenet=str(wrong_labels))
+def test_labels_that_count_from_1_are_never_ok(look, tmp_path):
+    folder = tmp_path / "imagenet"
+    findings, answers = look(imagenet=first_images(folder, [one + 1 for one in FIRST_LABELS]))
     found = named(findings, "ImageNet")
     assert (found.state, found.for_accuracy) == ("lacks", True)
     assert "not in ImageNet's class order" in found.found
     assert "subtract one" in found.remedy
     assert "ImageNet" not in answers["rehearsal"].because
-    found = named(look(imagenet=str(image_folder()))[0], "ImageNet")
+    found = named(look(imagenet=first_images(folder))[0], "ImageNet")
     assert found.state == "note"  # a part
     assert "right for the 15 whose class is known" in found.found
 
 
-def test_files_that_cannot_be_images_are_never_ok(look, image_folder):
-    folder = image_folder()
-    (folder / "ILSVRC2012_val_00000007.JPEG").write_bytes(b"")
-    found = named(look(imagenet=str(folder))[0], "ImageNet")
+def test_files_that_cannot_be_images_are_never_ok(look, tmp_path):
+    folder = first_images(tmp_path)
+    (tmp_path / image_folders.name(7)).write_bytes(b"")
+    found = named(look(imagenet=folder)[0], "ImageNet")
     assert (found.state, "00000007.JPEG (empty, 0 bytes)" in found.found) == ("lacks", True)
     # What a run would not use does not stop it.
-    found = named(look(imagenet=str(folder), limit="5")[0], "ImageNet")
+    found = named(look(imagenet=folder, limit="5")[0], "ImageNet")
     assert found.state == "note"
     assert "used: the first 5 by name, 5 of them" in found.found
 
