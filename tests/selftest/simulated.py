@@ -27,6 +27,7 @@ from harness.targets.ascend.options import AscendOptions
 from harness.targets.ascend.target import AscendTarget
 from harness.targets.ascend.toolkit import find_toolkit
 from harness.targets.protocol import TensorSpec
+from tests.selftest import onnx_files
 
 BATCH = 4
 SHAPE = (BATCH, 3, 8, 8)
@@ -38,28 +39,17 @@ OPENERS: dict[str, Callable[[Opening], Any]] = {"api": open_api, "cli": AisBench
 
 def write_onnx(path: Path, batch: int | str = "N") -> Path:
     """A convolution, a mean and a matrix: `float32[N, 3, 8, 8]` -> `float32[N, 5]`."""
-    from onnx import TensorProto, helper, numpy_helper, save
-
     rng = np.random.default_rng(7)
-    kernel = rng.standard_normal((4, 3, 3, 3)).astype(np.float32)
-    matrix = rng.standard_normal((4, CLASSES)).astype(np.float32)
-    kind = TensorProto.FLOAT
-    graph = helper.make_graph(
-        [
-            helper.make_node("Conv", [INPUT, "kernel"], ["a"]),
-            helper.make_node("Relu", ["a"], ["b"]),
-            helper.make_node("GlobalAveragePool", ["b"], ["c"]),
-            helper.make_node("Flatten", ["c"], ["d"]),
-            helper.make_node("MatMul", ["d", "matrix"], [OUTPUT]),
-        ],
-        "tiny",
-        [helper.make_tensor_value_info(INPUT, kind, [batch, *SHAPE[1:]])],
-        [helper.make_tensor_value_info(OUTPUT, kind, [batch, CLASSES])],
-        [numpy_helper.from_array(kernel, "kernel"), numpy_helper.from_array(matrix, "matrix")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=7)
-    save(model, str(path))
-    return path
+    kernel, matrix = (rng.standard_normal(shape) for shape in ((4, 3, 3, 3), (4, CLASSES)))
+    text = f"""
+        tiny (float[{batch}, 3, 8, 8] {INPUT}) => (float[{batch}, {CLASSES}] {OUTPUT}) {{
+            a = Conv({INPUT}, kernel)
+            b = Relu(a)
+            c = GlobalAveragePool(b)
+            d = Flatten(c)
+            {OUTPUT} = MatMul(d, matrix)
+        }}"""
+    return onnx_files.write(path, text, kernel=kernel, matrix=matrix)
 
 
 def compute(onnx: Path, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

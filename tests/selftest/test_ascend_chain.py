@@ -14,6 +14,7 @@ from harness.settings import resolve
 from harness.targets import registry
 from harness.targets.ascend import target
 from harness.targets.protocol import Session
+from tests.selftest import onnx_files
 from tests.selftest.running import TINY
 
 COMPILE = Stage.COMPILE
@@ -277,23 +278,14 @@ def test_a_simulated_device_is_judged_by_simulated_figures(
 
 def small_network(path):
     """Another network than the catalog's, with the same tensors: a mean and a matrix."""
-    onnx = pytest.importorskip("onnx")
-    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
-    weights = np.random.default_rng(5).standard_normal((3, 1000)).astype(np.float32)
-    graph = helper.make_graph(
-        [
-            helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
-            helper.make_node("Flatten", ["pooled"], ["flat"]),
-            helper.make_node("MatMul", ["flat", "weights"], ["class"]),
-        ],
-        "small",
-        [helper.make_tensor_value_info("image", kind, ["N", 3, 64, 64])],
-        [helper.make_tensor_value_info("class", kind, ["N", 1000])],
-        [onnx.numpy_helper.from_array(weights, "weights")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
-    onnx.save(model, str(path))
-    return path
+    text = """
+        small (float[N, 3, 64, 64] image) => (float[N, 1000] class) {
+            pooled = GlobalAveragePool(image)
+            flat = Flatten(pooled)
+            class = MatMul(flat, weights)
+        }"""
+    weights = np.random.default_rng(5).standard_normal((3, 1000))
+    return onnx_files.write(path, text, weights=weights)
 
 
 def test_a_fast_small_network_does_not_pass_in_the_models_name(execute, tmp_path):

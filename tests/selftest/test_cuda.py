@@ -6,9 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-import onnx
 import pytest
-from onnx import TensorProto, helper
 
 from harness.base.errors import CompileError, DeviceError, LoadError
 from harness.catalog.load import load_catalog
@@ -18,6 +16,7 @@ from harness.targets.cuda import provider
 from harness.targets.cuda import target as cuda
 from harness.targets.cuda.target import VISIBLE, CudaTarget
 from harness.targets.protocol import Device
+from tests.selftest import onnx_files
 from tests.selftest.running import TINY
 
 T4 = "0, Tesla T4, 535.161.08, 41, 27.3, GPU-aaaa"
@@ -117,17 +116,8 @@ def test_a_process_of_somebody_else_makes_a_gpu_busy(tmp_path, monkeypatch):
 
 @pytest.fixture
 def tiny_onnx(tmp_path):
-    graph = helper.make_graph(
-        [helper.make_node("Relu", ["image"], ["class"])],
-        "relu",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, (1, 3))],
-        [helper.make_tensor_value_info("class", TensorProto.FLOAT, (1, 3))],
-    )
-    path = tmp_path / "model.onnx"
-    onnx.save(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=8), path
-    )
-    return path
+    text = "relu (float[1, 3] image) => (float[1, 3] class) { class = Relu(image) }"
+    return onnx_files.write(tmp_path / "model.onnx", text)
 
 
 def test_a_runtime_without_the_provider_is_refused_and_never_falls_back(tmp_path, tiny_onnx):

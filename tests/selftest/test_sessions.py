@@ -21,6 +21,7 @@ from harness.targets.leases import lease
 from harness.targets.protocol import Device, Filler, Float32, Images, Session, TensorSpec
 from harness.targets.sessions import WorkerSession, open_session
 from harness.targets.worker_process import WORKER
+from tests.selftest import onnx_files
 from tests.selftest.running import ROOT, alive, descriptors, eventually
 from tests.selftest.worker_backend import (
     SHAPE,
@@ -424,24 +425,14 @@ def test_helpers_of_a_runtime_inherit_the_lease_and_nothing_else(opened, tmp_pat
 @pytest.fixture(scope="module")
 def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Mean over each channel, then a matrix: `float32[2, 3, 4, 4]` to `float32[2, 5]`."""
-    onnx = pytest.importorskip("onnx")
-    helper, kinds = onnx.helper, onnx.TensorProto
-    weights = np.arange(15, dtype=np.float32).reshape(3, 5)
-    graph = helper.make_graph(
-        [
-            helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
-            helper.make_node("Flatten", ["pooled"], ["flat"]),
-            helper.make_node("MatMul", ["flat", "w"], ["class"]),
-        ],
-        "tiny",
-        [helper.make_tensor_value_info("image", kinds.FLOAT, SHAPE)],
-        [helper.make_tensor_value_info("class", kinds.FLOAT, (B, C))],
-        [onnx.numpy_helper.from_array(weights, "w")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=8)
+    text = """
+        tiny (float[2, 3, 4, 4] image) => (float[2, 5] class) {
+            pooled = GlobalAveragePool(image)
+            flat = Flatten(pooled)
+            class = MatMul(flat, w)
+        }"""
     path = tmp_path_factory.mktemp("onnx") / "tiny.onnx"
-    onnx.save(model, path)
-    return path
+    return onnx_files.write(path, text, w=np.arange(15).reshape(3, 5))
 
 
 def on_onnxruntime(file: Path, folder: Path, options: dict[str, Any]) -> WorkerSession:

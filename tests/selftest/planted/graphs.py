@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.selftest import onnx_files
+
 
 def small_onnx(
     path: Path,
@@ -24,38 +26,21 @@ def small_onnx(
     `gain`: what the means are multiplied with on the way, and divided by again; `half`: kept as
     float16 in between.
     """
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    def constant(name: str, value: Any) -> Any:
-        return numpy_helper.from_array(np.asarray(value, np.float32), name)
-
-    kept = TensorProto.FLOAT16 if half else TensorProto.DOUBLE
+    size, kept = batch or "N", 10 if half else 11  # the types FLOAT16 and DOUBLE
+    text = f"""
+        small (float[{size}, 3, {side}, {side}] image) => (float[{size}, {classes}] class) {{
+            pooled = GlobalAveragePool(image)
+            flat = Flatten(pooled)
+            large = Mul(flat, up)
+            larger = Mul(large, up)
+            kept = Cast <to = {kept}> (larger)
+            again = Cast <to = 1> (kept)
+            less = Mul(again, down)
+            back = Mul(less, down)
+            class = MatMul(back, matrix)
+        }}"""
     matrix = np.random.default_rng(seed).standard_normal((3, classes))
-    graph = helper.make_graph(
-        [
-            helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
-            helper.make_node("Flatten", ["pooled"], ["flat"]),
-            helper.make_node("Mul", ["flat", "up"], ["large"]),
-            helper.make_node("Mul", ["large", "up"], ["larger"]),
-            helper.make_node("Cast", ["larger"], ["kept"], to=kept),
-            helper.make_node("Cast", ["kept"], ["again"], to=TensorProto.FLOAT),
-            helper.make_node("Mul", ["again", "down"], ["less"]),
-            helper.make_node("Mul", ["less", "down"], ["back"]),
-            helper.make_node("MatMul", ["back", "matrix"], ["class"]),
-        ],
-        "small",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [batch, 3, side, side])],
-        [helper.make_tensor_value_info("class", TensorProto.FLOAT, [batch, classes])],
-        [
-            constant("matrix", matrix),
-            constant("up", [gain**0.5]),
-            constant("down", [gain**-0.5]),
-        ],
-    )
-    opset = helper.make_opsetid("", 11)
-    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=6), str(path))
-    return path
+    return onnx_files.write(path, text, matrix=matrix, up=[gain**0.5], down=[gain**-0.5])
 
 
 def convolution_onnx(path: Path, *, channels: int, dead: int = 0) -> Path:
@@ -63,40 +48,26 @@ def convolution_onnx(path: Path, *, channels: int, dead: int = 0) -> Path:
 
     `dead`: channels of another convolution, which is computed, multiplied by zero and added.
     """
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
+    constants: dict[str, Any] = {}
 
-    def means(name: str, count: int) -> list[Any]:
-        kernel = np.random.default_rng(count).standard_normal((count, 3, 5, 5), np.float32)
-        constants.append(numpy_helper.from_array(kernel, f"{name} kernel"))
-        return [
-            helper.make_node("Conv", ["image", f"{name} kernel"], [f"{name} sums"]),
-            helper.make_node("Relu", [f"{name} sums"], [f"{name} maps"]),
-            helper.make_node("ReduceMean", [f"{name} maps"], [name], axes=[2, 3], keepdims=0),
-        ]
+    def means(name: str, count: int) -> str:
+        random = np.random.default_rng(count)
+        constants[f"{name}_kernel"] = random.standard_normal((count, 3, 5, 5), np.float32)
+        return f"""
+            {name}_sums = Conv(image, {name}_kernel)
+            {name}_maps = Relu({name}_sums)
+            {name} = ReduceMean <axes = [2, 3], keepdims = 0> ({name}_maps)"""
 
-    constants: list[Any] = []
     if not dead:
         nodes = means("class", channels)
     else:
-        constants.append(numpy_helper.from_array(np.zeros(1, np.float32), "zero"))
-        nodes = [
-            *means("live", channels),
-            *means("dead", dead),
-            helper.make_node("ReduceMean", ["dead"], ["mean"], axes=[1], keepdims=1),
-            helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
-            helper.make_node("Add", ["live", "nothing"], ["class"]),
-        ]
-    graph = helper.make_graph(
-        nodes,
-        "convolution",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [4, 3, 64, 64])],
-        [helper.make_tensor_value_info("class", TensorProto.FLOAT, [4, channels])],
-        constants,
-    )
-    opset = helper.make_opsetid("", 11)
-    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=6), str(path))
-    return path
+        constants["zero"] = [0.0]
+        nodes = f"""{means("live", channels)}{means("dead", dead)}
+            mean = ReduceMean <axes = [1], keepdims = 1> (dead)
+            nothing = Mul(mean, zero)
+            class = Add(live, nothing)"""
+    text = f"convolution (float[4, 3, 64, 64] image) => (float[4, {channels}] class) {{{nodes}}}"
+    return onnx_files.write(path, text, **constants)
 
 
 def perturb(model: Any) -> None:
