@@ -17,7 +17,16 @@ from harness.plan import Case
 from harness.records.measurements import AccuracyMeasurement
 from harness.stages.inference import Predictions
 from harness.stages.pipeline import CasePipeline, Prepared, Workbench
-from harness.targets.protocol import Filler, Float32, Images, SessionInfo, TensorSpec, Times
+from harness.targets.protocol import (
+    Device,
+    Filler,
+    Float32,
+    Images,
+    SessionInfo,
+    TensorSpec,
+    Times,
+    Traits,
+)
 from tests.selftest.image_folders import image_set
 from tests.selftest.running import TINY
 
@@ -59,6 +68,23 @@ class FakeSession:
 
     def close(self) -> None:
         self.closed = True
+
+
+class Devices:
+    """A target that is nothing but its devices: cards of so many chips."""
+
+    name = "npu"
+
+    def __init__(self, *cards: int, runs_on_host: bool = False) -> None:
+        self.traits = Traits(fidelity_bound=3e-2, runs_on_host=runs_on_host)
+        chips = (card for card, count in enumerate(cards) for _ in range(count))
+        self.all = [Device("npu", n, "chip", f"card-{card}") for n, card in enumerate(chips)]
+
+    def devices(self) -> tuple[Device, ...]:
+        return tuple(self.all)
+
+    def card(self, device: Device) -> tuple[Device, ...]:
+        return tuple(one for one in self.all if one.group == device.group)
 
 
 def predictions(

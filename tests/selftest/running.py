@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import os
@@ -77,6 +78,17 @@ def imported_by(code: str) -> set[str]:
     )
     assert status == 0, output
     return set(last_json(output))
+
+
+def needs_only_numpy(path: Path) -> bool:
+    """Whether a file is Python 3.7 that imports the standard library and NumPy alone."""
+    imported = {"numpy"}
+    for node in ast.walk(ast.parse(path.read_text(), feature_version=(3, 7))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add((node.module or "").split(".")[0])
+    return imported <= {*sys.stdlib_module_names, "numpy", "__future__"}
 
 
 def dry_make(*arguments: str) -> tuple[int, str]:

@@ -22,8 +22,8 @@ from harness.targets.ascend import atc, faults
 from harness.targets.ascend.npu_smi import NpuSmi
 from harness.targets.cuda.target import CudaTarget
 from harness.targets.pool import DevicePool
-from harness.targets.protocol import Device, DeviceFault, SessionInfo, TensorSpec, Traits
-from tests.selftest.fakes import workbench
+from harness.targets.protocol import Device, DeviceFault, SessionInfo, TensorSpec
+from tests.selftest.fakes import Devices, workbench
 from tests.selftest.planted.graphs import small_onnx
 from tests.selftest.running import TINY
 from tests.selftest.simulated import ascend_target as target
@@ -120,17 +120,8 @@ class Failing(HarnessError):
         self.certain = certain
 
 
-class Devices:
-    """A target that is nothing but its devices."""
-
-    name = "npu"
-    traits = Traits(fidelity_bound=3e-2)
-
-    def __init__(self, number):
-        self.all = tuple(Device("npu", index, "chip", f"card-{index}") for index in range(number))
-
-    def devices(self):
-        return self.all
+class Faulty(Devices):
+    """Single chips that fail as an error says."""
 
     def device_fault(self, error, device):
         certain = getattr(error, "certain", None)
@@ -143,7 +134,7 @@ def measured(tmp_path, monkeypatch):
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
 
     def measure(*does):
-        devices: Any = Devices(len(does))
+        devices: Any = Faulty(*[1] * len(does))
         pool = DevicePool(devices, tmp_path / "leases", tmp_path / "run", print)
         case: Any = SimpleNamespace(
             bench=SimpleNamespace(target=devices, pool=pool, progress=SimpleNamespace(note=print)),
@@ -218,7 +209,7 @@ def test_what_becomes_of_devices_that_fail(measured, devices, answer, aside):
 def test_a_device_worker_that_dies_is_tried_once_more(
     tmp_path, monkeypatch, number, answers, tried, aside, alone
 ):
-    devices: Any = Devices(2 if ("npu-0",) in tried else 1)
+    devices: Any = Devices(*[1] * (2 if ("npu-0",) in tried else 1))
     devices.device_fault = lambda error, device: None
     notes: list[str] = []
     case = workbench(tmp_path, rehearsal=True).for_case(Case("tiny", 4, "cpu", "accuracy"))

@@ -6,7 +6,6 @@ device worker, with what a device does wrong.
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import os
 import re
@@ -23,6 +22,7 @@ from harness.targets.ascend import api_backend, drivers
 from harness.targets.ascend.api_backend import ApiError, ApiModel
 from harness.targets.ascend.options import DRIVERS, AscendOptions
 from harness.targets.ascend.toolkit import Toolkit, find_toolkit
+from tests.selftest.running import needs_only_numpy
 from tests.selftest.simulated import make_host
 from tests.selftest.worker_backend import SHAPE, B, C, batch, expected
 
@@ -150,13 +150,7 @@ def test_a_model_that_cannot_be_fed(opened: Any, changes: dict[str, Any], messag
 
 
 def test_the_backend_is_python_3_7_with_the_standard_library_and_numpy() -> None:
-    imported = set()
-    for node in ast.walk(ast.parse(drivers.BACKEND.read_text(), feature_version=(3, 7))):
-        if isinstance(node, ast.Import):
-            imported |= {alias.name.split(".")[0] for alias in node.names}
-        if isinstance(node, ast.ImportFrom):
-            imported.add((node.module or "").split(".")[0])
-    assert imported <= set(sys.stdlib_module_names) | {"numpy", "__future__"}
+    assert needs_only_numpy(drivers.BACKEND)
 
 
 # Which drivers there are -----------------------------------------------------------------------

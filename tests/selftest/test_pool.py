@@ -12,27 +12,8 @@ import pytest
 from harness.base.errors import DeviceError
 from harness.targets import leases
 from harness.targets.pool import TURN_S, DevicePool
-from harness.targets.protocol import Device, Traits
+from tests.selftest.fakes import Devices
 from tests.selftest.running import PATIENCE_S
-
-
-class Devices:
-    """A target that is nothing but its devices."""
-
-    name = "npu"
-
-    def __init__(self, *cards, runs_on_host=False):
-        self.traits = Traits(fidelity_bound=1.0, runs_on_host=runs_on_host)
-        self.all = [
-            Device("npu", index, "chip", f"card-{card}")
-            for index, card in enumerate(n for n, chips in enumerate(cards) for _ in range(chips))
-        ]
-
-    def devices(self):
-        return tuple(self.all)
-
-    def card(self, device):
-        return tuple(one for one in self.all if one.group == device.group)
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from tests.selftest.judge_samples import (
     baseline,
     figures,
     flip,
+    put_predictions,
     steady,
     timed,
     whole,
@@ -70,10 +71,7 @@ RIGHT = [n % 3 for n in range(300)]
 
 def predictions(folder, batch, best, flips=(), **given):
     """An accuracy case as a run leaves it, with its predictions."""
-    file = f"predictions/bs{batch}.csv"
-    (folder / file).parent.mkdir(exist_ok=True)
-    rows = [f"i{n},{n % 3},,{b},1.0" for n, b in enumerate(best)]
-    (folder / file).write_text("\n".join(["image,label,eager,top1,logit1", *rows]) + "\n")
+    file = put_predictions(folder, batch, best)
     fidelity = Fidelity(5e-3, 0.1, 1.0, tuple(flips))
     measured = whole(200, 300, predictions_file=file, fidelity=fidelity)
     return line(batch=batch, measurement=measured, **given)

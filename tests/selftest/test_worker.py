@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
@@ -24,7 +23,7 @@ from harness.targets.protocol import Device
 from harness.targets.sessions import open_session
 from harness.targets.shared_memory import memory_file
 from harness.targets.worker_process import WORKER
-from tests.selftest.running import PATIENCE_S, ROOT, alive
+from tests.selftest.running import PATIENCE_S, ROOT, alive, needs_only_numpy
 from tests.selftest.worker_backend import FAKE, B, C, batch, expected
 
 PARENT = """
@@ -256,10 +255,4 @@ def test_a_hang_with_the_interpreter_locked_ends_without_a_parent(raw, tmp_path)
 
 
 def test_the_worker_is_python_3_7_with_the_standard_library_and_numpy() -> None:
-    imported = set()
-    for node in ast.walk(ast.parse(WORKER.read_text(), feature_version=(3, 7))):
-        if isinstance(node, ast.Import):
-            imported |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            imported.add((node.module or "").split(".")[0])
-    assert imported <= set(sys.stdlib_module_names) | {"numpy", "__future__"}
+    assert needs_only_numpy(WORKER)
