@@ -7,8 +7,9 @@ that a known failure can be declared for one stage and no other.
 
 from __future__ import annotations
 
+import contextlib
 import signal as signals
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from harness.base.stages import Stage
@@ -187,6 +188,15 @@ class StoreError(HarnessError):
 
 class RecordError(HarnessError):
     stage = Stage.RECORDS
+
+
+@contextlib.contextmanager
+def on_disk(kind: type[HarnessError], what: str, remedy: str) -> Iterator[None]:
+    """Make an error of a stage of what the file system refuses: `<what>: <its reason>`."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{what}: {error.strerror or error}", remedy=remedy) from error
 
 
 def of_machine(error: BaseException) -> bool:

@@ -12,7 +12,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
-from harness.base.errors import RecordError
+from harness.base.errors import RecordError, on_disk
 
 
 def now() -> str:
@@ -91,7 +91,7 @@ def replace_file(path: Path, content: str | bytes, *, remedy: str = "") -> Path:
     """
     data = content.encode(errors="replace") if isinstance(content, str) else content
     staged = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
-    try:
+    with on_disk(RecordError, f"cannot write {path}", remedy):
         if path.exists() and not path.is_file():
             raise OSError(errno.EINVAL, "not a regular file")
         try:
@@ -103,7 +103,4 @@ def replace_file(path: Path, content: str | bytes, *, remedy: str = "") -> Path:
         finally:
             with contextlib.suppress(OSError):
                 staged.unlink(missing_ok=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise RecordError(f"cannot write {path}: {reason}", remedy=remedy) from error
     return path

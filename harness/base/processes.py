@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from harness.base import signals
-from harness.base.errors import LOG_TAIL_LINES, HarnessError
+from harness.base.errors import LOG_TAIL_LINES, HarnessError, on_disk
 from harness.base.files import open_log
 
 GRACE_S = 2.0  # between SIGTERM and SIGKILL
@@ -217,13 +217,9 @@ class Running:
         self._argv, self._log, self._grace_s = tuple(argv), log, grace_s
         self._process: subprocess.Popen[bytes] | None = None
         self._done: Completed | None = None
-        try:
+        what = f"cannot write the log of {argv[0]} to {log}"
+        with on_disk(HarnessError, what, "free disk space or choose another directory for the run"):
             opened = open_log(log)
-        except OSError as error:
-            raise HarnessError(
-                f"cannot write the log of {argv[0]} to {log}: {error.strerror or error}",
-                remedy="free disk space or choose another directory for the run",
-            ) from error
         with opened as out:
             self._log_start = out.tell()
             self._began = time.monotonic()

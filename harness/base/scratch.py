@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.base.errors import StoreError
+from harness.base.errors import StoreError, on_disk
 
 PREFIX = "npu-accept-"
 
@@ -36,13 +36,9 @@ def folder(name: str, parent: str | Path | None = None) -> Iterator[Path]:
 
 def temporary() -> Path:
     """Return the temporary folder. Raises `StoreError` where none can be written."""
-    try:
+    remedy = "free disk space there, or name another folder with TMPDIR=DIR"
+    with on_disk(StoreError, "no temporary folder can be used", remedy):
         return Path(tempfile.gettempdir())
-    except OSError as error:
-        raise StoreError(
-            f"no temporary folder can be used: {error.strerror or error}",
-            remedy="free disk space there, or name another folder with TMPDIR=DIR",
-        ) from error
 
 
 def make(parent: Path, prefix: str) -> tuple[Path, int]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.base.errors import CatalogError
+from harness.base.errors import CatalogError, on_disk
 
 MAX_BYTES = 1 << 20  # a guide has 10 kB
 _DASHES = re.compile(r"\s*\|?(\s*:?-+:?\s*\|)*\s*:?-+:?\s*\|?\s*")
@@ -132,15 +132,11 @@ def read_guide(path: Path) -> Guide:
     Raises:
         CatalogError: the file cannot be read, or is no text of a guide's size.
     """
-    try:
+    with on_disk(CatalogError, f"{path}: cannot be read", "see to its permissions"):
         if not path.is_file():
             raise CatalogError(f"{path}: there is no such file", remedy="name a guide's README.md")
         with path.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise CatalogError(
-            f"{path}: cannot be read: {error.strerror or error}", remedy="see to its permissions"
-        ) from error
     if len(content) > MAX_BYTES or b"\0" in content:
         raise CatalogError(f"{path}: this is no guide", remedy="name a README.md")
     text = content.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n")

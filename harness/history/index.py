@@ -21,7 +21,7 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 
 from harness.base import files
-from harness.base.errors import RecordError
+from harness.base.errors import RecordError, on_disk
 from harness.base.stages import Stage
 from harness.base.terms import Check, Outcome, Provenance
 from harness.pages.formats import plural
@@ -176,13 +176,9 @@ def _results(folder: Path) -> Iterator[tuple[str, int, int]]:
 
     Links are not followed: `latest` would count its run twice.
     """
-    try:
+    what = f"{folder} is no folder of run directories"
+    with on_disk(RecordError, what, "name one with --runs DIR"):
         entries = list(os.scandir(folder))
-    except OSError as error:
-        raise RecordError(
-            f"{folder} is no folder of run directories: {error.strerror or error}",
-            remedy="name one with --runs DIR",
-        ) from error
     for name in sorted(one.name for one in entries if one.is_dir(follow_symlinks=False)):
         with contextlib.suppress(OSError):
             status = os.lstat(folder / name / RESULTS)

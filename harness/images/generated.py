@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from harness.base.errors import DataError
+from harness.base.errors import DataError, on_disk
 
 Kind = Literal["landscape", "portrait", "tiny", "grey", "cmyk", "blend", "noise"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -111,18 +111,14 @@ def write_set(root: Path, count: int, seed: int, workers: int = 1) -> None:
             exif[_EXIF_ORIENTATION] = _EXIF_ROTATE_90
         image.save(folder / names[index], "JPEG", quality=_QUALITY, exif=exif)
 
-    try:
+    remedy = "free disk space, or name a folder that can be written"
+    with on_disk(DataError, f"cannot write a generated set to {root}", remedy):
         folder.mkdir(parents=True)
         with ThreadPoolExecutor(max(1, workers)) as pool:
             for _ in pool.map(write, range(count)):
                 pass
         lines = (f"{name} {CLASSES[slot]}\n" for name, slot in zip(names, slots, strict=True))
         (root / LABELS).write_text("".join(lines), encoding="ascii")
-    except OSError as error:
-        raise DataError(
-            f"cannot write a generated set to {root}: {error.strerror or error}",
-            remedy="free disk space, or name a folder that can be written",
-        ) from error
 
 
 def _stream(seed: int, purpose: int, index: int) -> np.random.Generator:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from harness.base.errors import RecordError
+from harness.base.errors import RecordError, on_disk
 from harness.base.files import regular_text
 from harness.base.terms import OUTCOMES
 from harness.records.lines import (
@@ -84,13 +84,9 @@ def read(directory: Path) -> RunRecords:
     """
     # No other file is taken for records: a report would be written beside it.
     path = directory if directory.name == RESULTS else directory / RESULTS
-    try:
+    what, remedy = f"no records of a run at {path}", "name a run directory, e.g. runs/latest"
+    with on_disk(RecordError, what, remedy):
         text = regular_text(path, errors="replace")
-    except OSError as error:
-        raise RecordError(
-            f"no records of a run at {path}: {error.strerror or error}",
-            remedy="name a run directory, e.g. runs/latest",
-        ) from error
     damaged: list[str] = []
     run: RunLine | None = None
     end: EndLine | None = None

@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic_core import PydanticSerializationError
 
 from harness.base import locks
-from harness.base.errors import RecordError
+from harness.base.errors import RecordError, on_disk
 from harness.base.files import open_regular
 from harness.records.lines import CaseLine, Line
 from harness.records.measurements import FLIPS_KEPT, AccuracyMeasurement, Rounds, Samples
@@ -24,6 +24,7 @@ from harness.records.measurements import FLIPS_KEPT, AccuracyMeasurement, Rounds
 RESULTS = "results.jsonl"
 SAMPLES = "samples"
 LOCK_TIMEOUT_S = 30.0
+MORE_SPACE = "free disk space or choose another place with --runs=DIR"
 
 
 def new_run_id() -> str:
@@ -61,10 +62,7 @@ def append(directory: Path, *lines: Line) -> None:
             f"cannot append to {path}: {error}", remedy="end the process that holds the lock"
         ) from error
     except OSError as error:
-        raise RecordError(
-            f"cannot append to {path}: {error}",
-            remedy="free disk space or choose another place with --runs=DIR",
-        ) from error
+        raise RecordError(f"cannot append to {path}: {error}", remedy=MORE_SPACE) from error
 
 
 def write_samples(directory: Path, name: str, samples: Samples) -> str:
@@ -81,14 +79,9 @@ def write_samples(directory: Path, name: str, samples: Samples) -> str:
         return [[round(sample, 5) for sample in one] for one in rounds]
 
     data = {one.name: rounded(getattr(samples, one.name)) for one in fields(samples)}
-    try:
+    with on_disk(RecordError, f"cannot write {path}", MORE_SPACE):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(data))
-    except OSError as error:
-        raise RecordError(
-            f"cannot write {path}: {error}",
-            remedy="free disk space or choose another place with --runs=DIR",
-        ) from error
     return path.relative_to(directory).as_posix()
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from harness import __version__
 from harness.base import files
-from harness.base.errors import RecordError
+from harness.base.errors import RecordError, on_disk
 from harness.pages import formats
 from harness.pages.words import spoken
 from harness.records.reader import RunRecords
@@ -167,15 +167,11 @@ def append_step_summary(records: RunRecords, environment: Mapping[str, str]) -> 
         return None
     path = Path(name)
     text = f"{summary_markdown(records)}\n".encode(errors="replace")
-    try:
+    remedy = f"check ${STEP_SUMMARY}, or unset it"
+    with on_disk(RecordError, f"cannot append to {path}", remedy):
         size = path.stat().st_size if path.exists() else 0
         if size + len(text) > STEP_SUMMARY_BYTES:
             return None
         with path.open("ab") as file:
             file.write(text)
-    except OSError as error:
-        raise RecordError(
-            f"cannot append to {path}: {error.strerror or error}",
-            remedy=f"check ${STEP_SUMMARY}, or unset it",
-        ) from error
     return path

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from harness.base import jobs, scratch
-from harness.base.errors import CheckpointError, ConfigError
+from harness.base.errors import CheckpointError, ConfigError, on_disk
 from harness.base.host import required_version
 from harness.base.stages import Stage
 from harness.base.store import Store, file_digest, source_digest
@@ -59,12 +59,8 @@ def draft(settings: Settings) -> str:
         )
     name = re.sub(r"[^a-z0-9]+", "_", file.stem.lower()).strip("_")[:64] or "own"
     require_trust(name, settings.network or "", settings)
-    try:
+    with on_disk(CheckpointError, f"--model-file={file}", "name a file that is there"):
         digest = file_digest(file)
-    except OSError as error:
-        raise CheckpointError(
-            f"--model-file={file}: {error.strerror or error}", remedy="name a file that is there"
-        ) from error
     own = _described(settings, file, digest, trust=name in settings.trust_checkpoint)
     assumed, class_names = list(own.assumed), own.class_names
     if settings.imagenet is not None:

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.base.environment import ROOT
-from harness.base.errors import ConfigError
+from harness.base.errors import ConfigError, on_disk
 from harness.base.files import replace_file
 from harness.simulator.config import SimulatorConfig
 from harness.simulator.host import VARIABLE
@@ -39,13 +39,10 @@ def install(folder: Path, config: SimulatorConfig) -> None:
         RecordError: its last file cannot be written.
     """
     folder = folder.absolute()
-    try:
+    what = f"cannot install the simulated Ascend host in {folder}"
+    remedy = "free disk space, or choose a folder that can be written with --runs=DIR"
+    with on_disk(ConfigError, what, remedy):
         _install(folder, config)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot install the simulated Ascend host in {folder}: {error}",
-            remedy="free disk space, or choose a folder that can be written with --runs=DIR",
-        ) from error
 
 
 def environment(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:

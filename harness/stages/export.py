@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.base.errors import ConfigError, ExportError
+from harness.base.errors import ConfigError, ExportError, on_disk
 from harness.base.host import required_version
 from harness.base.stages import Stage
 from harness.base.store import file_digest, source_digest
@@ -86,13 +86,9 @@ class GivenOnnx:
     @classmethod
     def of(cls, case: CaseContext, file: Path) -> GivenOnnx:
         """Read the file's digest. Raises `ConfigError`: it cannot be read."""
-        try:
+        what = f"--onnx {case.model.id}={file}"
+        with on_disk(ConfigError, what, "name an ONNX file that can be read"):
             return cls(case, file, file_digest(file))
-        except OSError as error:
-            raise ConfigError(
-                f"--onnx {case.model.id}={file}: {error.strerror or error}",
-                remedy="name an ONNX file that can be read",
-            ) from error
 
     def inputs(self) -> Mapping[str, Any]:
         return {

@@ -25,7 +25,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from harness.base import processes
-from harness.base.errors import HarnessError, InferError, LoadError, NoSession, some
+from harness.base.errors import HarnessError, InferError, LoadError, NoSession, on_disk, some
 from harness.records.measurements import Scalar
 from harness.targets.ascend import drivers
 from harness.targets.ascend.drivers import LEAST_WARMUP, Opening
@@ -35,7 +35,6 @@ from harness.targets.ascend.workspace import (
     MORE_SPACE,
     Workspace,
     make_folder,
-    on_disk,
     remove,
     write_file,
 )

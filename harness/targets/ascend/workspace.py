@@ -5,15 +5,13 @@ The folder is made for the strictest of the tools: real path, ASCII, mode 0750, 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 from harness.base import scratch
-from harness.base.errors import ConfigError, HarnessError, InferError, LoadError
+from harness.base.errors import ConfigError, InferError, LoadError, on_disk
 
 FOLDER_MODE = 0o750
 FILE_MODE = 0o640
@@ -22,15 +20,6 @@ PLAIN_PLACE = "--runs=DIR: a folder whose real path has only A-Z a-z 0-9 _ - / .
 MORE_SPACE = "free disk space there, or choose another folder for the run"
 _PREFIX = "exchange-"
 _SAFE_PATH = re.compile(r"[A-Za-z0-9_./-]+")
-
-
-@contextlib.contextmanager
-def on_disk(kind: type[HarnessError], what: str, remedy: str) -> Iterator[None]:
-    """Make an error of a stage of what the file system refuses: `<what>: <its reason>`."""
-    try:
-        yield
-    except OSError as error:
-        raise kind(f"{what}: {error.strerror or error}", remedy=remedy) from error
 
 
 def is_plain(real: Path) -> bool:
