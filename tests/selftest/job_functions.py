@@ -65,10 +65,6 @@ def print_garbage() -> str:
     return "the value"
 
 
-def no_json() -> Any:
-    return {Path("a"), Path("b")}
-
-
 def take_no_more_room(fails: bool) -> None:
     """Let this process write no more files, as on a full disk."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from harness.base.store import Store
@@ -52,6 +53,16 @@ def image_set(root: Path, paths: list[Path]) -> ImageSet:
         layout="flat folder",
         label_source="val_label.txt",
     )
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> ImageSet:
+    return put_images(tmp_path / "images")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
 
 
 def crops(store: Store, images: ImageSet, pre: Preprocessing) -> Crops:

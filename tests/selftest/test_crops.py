@@ -20,7 +20,6 @@ from harness.catalog.steps import CenterCrop, Normalize, Preprocessing
 from harness.images import crops as module
 from harness.images import preprocess
 from harness.images.crops import AHEAD, Crops
-from harness.images.dataset import ImageSet
 from tests.selftest.running import PATIENCE_S, eventually
 from tests.selftest.small_images import (
     COUNT,
@@ -32,16 +31,8 @@ from tests.selftest.small_images import (
     rewrite,
     wanted,
 )
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> ImageSet:
-    return put_images(tmp_path / "images")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
+from tests.selftest.small_images import images as images
+from tests.selftest.small_images import store as store
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,6 @@ from harness.base.store import Store
 from harness.catalog.steps import CenterCrop, Resize
 from harness.images import crops as module
 from harness.images import preprocess
-from harness.images.dataset import ImageSet
 from harness.images.feed import Feed
 from tests.selftest.small_images import (
     COUNT,
@@ -26,16 +25,7 @@ from tests.selftest.small_images import (
     put_images,
     wanted,
 )
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> ImageSet:
-    return put_images(tmp_path / "images")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
+from tests.selftest.small_images import store as store
 
 
 def resident(name: str) -> int:

@@ -12,17 +12,9 @@ from harness.base.store import Store, file_digest
 from harness.images import file_digests
 from harness.images.dataset import ImageSet
 from harness.images.file_digests import digests_of
-from tests.selftest.small_images import COUNT, noise, put_images
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> ImageSet:
-    return put_images(tmp_path / "images")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
+from tests.selftest.small_images import COUNT, noise
+from tests.selftest.small_images import images as images
+from tests.selftest.small_images import store as store
 
 
 @pytest.fixture
