@@ -10,7 +10,6 @@ import pytest
 from harness.base import processes
 from harness.base.errors import ConfigError, DeviceError, InferError
 from harness.targets.ascend import faults, workspace
-from harness.targets.ascend.cli import check_files
 
 
 @pytest.mark.parametrize(
@@ -52,16 +51,3 @@ def test_what_a_killed_harness_left_is_removed(tmp_path):
     assert sorted(work.iterdir()) == sorted([used.path, other, mine.path])
     used.close()
     mine.close()
-
-
-def test_outputs_are_counted_and_measured(tmp_path):
-    for name, size in (("a_0.bin", 8), ("b_0.bin", 8), ("sumary.json", 1)):
-        (tmp_path / name).write_bytes(bytes(size))
-    check_files("x", tmp_path, ["a_0.bin", "b_0.bin"], 8, log="")
-    for names, size, message in (
-        (["a_0.bin", "b_0.bin", "c_0.bin"], 8, r"x wrote 2 of 3 outputs, missing: c_0\.bin"),
-        (["a_0.bin"], 8, r"x left 1 files that no input accounts for: b_0\.bin"),
-        (["a_0.bin", "b_0.bin"], 9, r"2 outputs have another size .*bin has 8 bytes, expected 9"),
-    ):
-        with pytest.raises(InferError, match=message):
-            check_files("x", tmp_path, names, size, log="")

@@ -89,21 +89,6 @@ def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
     assert "--leases=DIR" in caught.value.remedy
 
 
-def test_another_user_can_take_what_root_made(tmp_path: Path) -> None:
-    leases = tmp_path / "leases"
-    before = os.umask(0o077)
-    try:
-        with take(CARD[0], leases, group=CARD):
-            pass
-    finally:
-        os.umask(before)
-    root = os.geteuid() == 0  # what another makes is for itself
-    assert leases.stat().st_mode & 0o7777 == (0o1777 if root else 0o700)
-    files = sorted(leases.iterdir())
-    assert len(files) == 8
-    assert [file.stat().st_mode & 0o777 for file in files] == [0o666 if root else 0o600] * 8
-
-
 def test_freed_after_an_exception_and_no_descriptor_is_left(tmp_path: Path) -> None:
     before = descriptors()
     with pytest.raises(RuntimeError), take(CARD[0], tmp_path, group=CARD):
