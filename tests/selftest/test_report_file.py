@@ -109,7 +109,8 @@ def _planted(value: Any, place: str) -> Any:
 
 
 NOT_SHOWN = {
-    *("run.target", "case.run", "case.artifacts.instead_of", "case.verdict.reference.unit"),
+    *("run.target", "run.selection", "case.run", "case.artifacts.instead_of"),
+    "case.verdict.reference.unit",
     *(f"case.measurement.{name}" for name in ("samples_file", "setup.driver", "reference_by")),
     *("check.run", "check.model", "check.target", "check.verdict.sentence"),
     *(f"{kind}.verdict.{name}" for kind in ("case", "check") for name in ("rule", "unit")),
