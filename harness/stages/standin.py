@@ -131,7 +131,7 @@ def make_standin(
             normal = preprocess.normalize(images[start : start + _BATCH], table)
             yield torch.from_numpy(normal).contiguous(memory_format=torch.channels_last)
 
-    with torch.inference_mode():
+    with torch.no_grad():  # what a network keeps of it must do for `_damp`, which needs gradients
         pixels = _middle(pixels) if _takes(module, next(batches(_middle(pixels[:1])))) else pixels
     _damp(torch, module, next(batches(pixels[:1])))
     with torch.inference_mode():

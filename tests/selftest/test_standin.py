@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from harness.catalog.load import load_catalog
 from harness.stages import standin
+from tests.selftest.running import TINY
 
 
 class Block(torch.nn.Module):
@@ -38,6 +40,28 @@ def network(after: type[torch.nn.Module], blocks: int, *, inplace: bool = False)
     return module
 
 
+class Kept(torch.nn.Module):
+    """A classifier that keeps a tensor of its first pass, as LeViT keeps its attention biases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(12, 1, 1))
+        self.body, self.head = network(torch.nn.Identity, 2), torch.nn.Linear(12, 1000)
+        self.kept: torch.Tensor | None = None
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        if self.kept is None:
+            self.kept = 1.0 * self.scale
+        logits: torch.Tensor = self.head((self.body(value) * self.kept).mean((2, 3)))
+        return logits
+
+
+@pytest.fixture
+def torch_as_it_was():
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
 def gains(module: torch.nn.Module) -> list[float]:
     standin._damp(torch, module, torch.ones(1, 3, 10, 10))
     norms = [one for one in module.modules() if isinstance(one, torch.nn.BatchNorm2d)]
@@ -62,3 +86,22 @@ def test_colours_stay_apart_on_a_trunk_without_activations():
         first, second = (module(shot).mean((2, 3)) for shot in shots)
     nearest = torch.cdist(second, first).argmin(1)
     assert (nearest == torch.arange(16)).sum() >= 12
+
+
+def test_a_stand_in_of_a_network_that_keeps_tensors_is_made_and_damped(
+    tmp_path, monkeypatch, torch_as_it_was
+):
+    monkeypatch.setattr(standin, "IMAGES_PER_CLASS", 1)
+    tiny = load_catalog(TINY).models["tiny"]
+    standin.make_standin(
+        network=f"python:{__name__}:Kept",
+        arguments={},
+        layout="plain",
+        preprocessing=tiny.preprocessing.model_dump(),
+        classes=1000,
+        label_offset=0,
+        output=str(tmp_path / "kept.pth"),
+    )
+    state = torch.load(tmp_path / "kept.pth", weights_only=True)
+    last = state["body.3.branch.7.weight"]
+    assert torch.equal(last, torch.full((12,), standin._RESIDUAL_GAIN))
