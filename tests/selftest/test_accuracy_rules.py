@@ -1,7 +1,5 @@
 """Rules of accuracy, each at its edge: the whole set, a part of it, a rehearsal."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 

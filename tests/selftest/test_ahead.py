@@ -1,7 +1,5 @@
 """Builds of later cases: done while another case is measured, and never in its way."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

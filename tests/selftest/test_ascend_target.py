@@ -1,7 +1,5 @@
 """The Ascend target on a simulated host, from Python: devices, cards, looks, device faults."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import shlex

@@ -1,7 +1,5 @@
 """The rule over batch sizes, and the predictions that it reads."""
 
-from __future__ import annotations
-
 import pytest
 
 from harness.base.errors import ProvenanceError, RecordError

@@ -4,8 +4,6 @@ The chain is real and built once (export, onnxsim, ONNX Runtime, the device work
 planted in one place of it, and the diagnosis sees it as it would see it in a run.
 """
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The parts of a diagnosis: agreement, orders, who is named."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

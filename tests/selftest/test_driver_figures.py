@@ -1,7 +1,5 @@
 """What ais_bench says of its times: read, and held against itself."""
 
-from __future__ import annotations
-
 import math
 import re
 

@@ -1,7 +1,5 @@
 """What the driver over files does with folders, outputs and the end of the tool."""
 
-from __future__ import annotations
-
 import re
 import signal
 

@@ -1,7 +1,5 @@
 """A case feeds its session while images are decoded: leases, errors, what is noted."""
 
-from __future__ import annotations
-
 import dataclasses
 import threading
 

@@ -1,7 +1,5 @@
 """ONNX files that a user brings: what is refused, and in which words."""
 
-from __future__ import annotations
-
 import numpy as np
 import onnx
 import pytest

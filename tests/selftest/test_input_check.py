@@ -1,7 +1,5 @@
 """What a session is fed is compared with the catalog's preprocessing on a few images."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The simulation of the rules: it runs, repeats itself, and its tables are those of the docs."""
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

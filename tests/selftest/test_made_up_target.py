@@ -1,7 +1,5 @@
 """A target is one folder and one line: a made-up one, outside the tree, takes a case through."""
 
-from __future__ import annotations
-
 from harness.base.environment import ROOT
 from harness.records import reader
 from tests.selftest.running import TINY, run_python

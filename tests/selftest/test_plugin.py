@@ -1,7 +1,5 @@
 """The pytest side, run as a user runs it: exit codes, selection, xdist, crashes, pytest's words."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

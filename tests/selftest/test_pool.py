@@ -1,7 +1,5 @@
 """Which device a case gets: free ones side by side, whole cards, devices that were set aside."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """A run that goes on: what is left of it runs, into the same records."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 from types import SimpleNamespace

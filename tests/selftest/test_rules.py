@@ -1,7 +1,5 @@
 """The list of rules: what prints it, the page that explains it, and the verdicts that name it."""
 
-from __future__ import annotations
-
 import re
 
 from typer.testing import CliRunner

@@ -1,7 +1,5 @@
 """What is judged over a run's cases: batch sizes, the same artifact, ratios between chips."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

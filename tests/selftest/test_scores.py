@@ -1,7 +1,5 @@
 """Accuracy: scores, joins by name, padding, fidelity."""
 
-from __future__ import annotations
-
 import csv
 import tracemalloc
 

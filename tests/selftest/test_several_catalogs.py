@@ -1,7 +1,5 @@
 """Several catalogs in one run, and `--models` by family and pattern."""
 
-from __future__ import annotations
-
 import pytest
 
 from harness.base.errors import CatalogError, ConfigError

@@ -1,7 +1,5 @@
 """Statistics: published examples, independent computation, properties, edges."""
 
-from __future__ import annotations
-
 import math
 import random
 import statistics as standard

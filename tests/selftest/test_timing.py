@@ -1,7 +1,5 @@
 """Throughput by the clock: summaries, stopping on precision, strange times, the output check."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import statistics
