@@ -281,9 +281,7 @@ class Settings:
     @property
     def part(self) -> tuple[int, int] | None:
         """Which part of the selected cases to run, the first is 1, and of how many; None: all.
-
-        Raises:
-            ConfigError: no such part; `resolve` has seen to that.
+        Raises `ConfigError`: no such part; `resolve` has seen to that.
         """
         if self.shard is None:
             return None

@@ -19,10 +19,8 @@ from harness.settings import Settings
 
 
 def of_settings(cases: Sequence[Case], settings: Settings) -> tuple[Case, ...]:
-    """Return which of the selected cases are this host's: all where there is no `--shard`.
-
-    Raises:
-        RecordError: the run of `--shard-by` has no records.
+    """Return which of the selected cases are this host's: all where there is no `--shard`. Raises
+    `RecordError`: the run of `--shard-by` has no records.
     """
     if settings.part is None:
         return tuple(cases)
@@ -64,10 +62,8 @@ def split(
 
 
 def times_of(run: Path) -> dict[str, float]:
-    """Return the seconds that each case of a run worked, by its name.
-
-    Raises:
-        RecordError: there are no records of it.
+    """Return the seconds that each case of a run worked, by its name. Raises `RecordError`: there
+    are no records of it.
     """
     return {f"{one.check} of {one.case}": work_s(one, None) for one in reader.read(run).cases}
 
@@ -78,10 +74,8 @@ def digest(names: Iterable[str]) -> str:
 
 
 def lacking(runs: Sequence[RunRecords]) -> list[str]:
-    """Return what is missing of the selections of which these runs are shards.
-
-    Raises:
-        ConfigError: a run's records name no part that can be.
+    """Return what is missing of the selections of which these runs are shards. Raises
+    `ConfigError`: a run's records name no part that can be.
     """
     shards: dict[int, list[tuple[int, RunRecords]]] = {}
     for one in runs:

@@ -33,10 +33,7 @@ def draft_guide(readme: Path, *, where: str = "", date: str = "", name: str = ""
     """Return the catalog, as YAML, of the guide in a file.
 
     where: repository, path and commit of the guide. name: the id of the model, by default the
-    folder's.
-
-    Raises:
-        CatalogError: the file cannot be read.
+    folder's. Raises `CatalogError`: the file cannot be read.
     """
     guide = read_guide(readme)
     folder = readme.resolve().parent

@@ -127,10 +127,8 @@ class Guide:
 
 
 def read_guide(path: Path) -> Guide:
-    """Read a guide.
-
-    Raises:
-        CatalogError: the file cannot be read, or is no text of a guide's size.
+    """Read a guide. Raises `CatalogError`: the file cannot be read, or is no text of a guide's
+    size.
     """
     with on_disk(CatalogError, f"{path}: cannot be read", "see to its permissions"):
         if not path.is_file():

@@ -38,12 +38,9 @@ _MOST_LISTED = 20
 
 
 def load_catalog(path: Path) -> Catalog:
-    """Read the catalog in a file.
-
-    Raises:
-        CatalogError: the file cannot be read, or is not what it must be. The message names the
-            file, the line, the path of keys, what was found and what is expected; `log` lists
-            what else is wrong.
+    """Read the catalog in a file. Raises `CatalogError`: the file cannot be read, or is not what it
+    must be. The message names the file, the line, the path of keys, what was found and what is
+    expected; `log` lists what else is wrong.
     """
     try:
         # A pipe or a device might never end.
@@ -61,11 +58,8 @@ def load_catalog(path: Path) -> Catalog:
 
 
 def load_catalogs(paths: Sequence[Path]) -> Catalog:
-    """Read the catalogs in several files as one; each is complete in itself.
-
-    Raises:
-        CatalogError: as `load_catalog`; or two of them have a model of one id, or sources of one
-            name that differ.
+    """Read the catalogs in several files as one; each is complete in itself. Raises `CatalogError`:
+    as `load_catalog`; or two of them have a model of one id, or sources of one name that differ.
     """
     first, *others = [load_catalog(path) for path in paths]
     if not others:

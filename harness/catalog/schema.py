@@ -330,11 +330,7 @@ class Model(Section):
 
     @property
     def stated(self) -> Accuracy:
-        """Return what is published of its accuracy.
-
-        Raises:
-            CatalogError: nothing is.
-        """
+        """Return what is published of its accuracy. Raises `CatalogError`: nothing is."""
         if self.accuracy is None:
             raise CatalogError(f"nothing is published of the accuracy of {self.id}")
         return self.accuracy
@@ -460,10 +456,8 @@ class Catalog(Contents):
     digest: str
 
     def model(self, name: str) -> Model:
-        """Return the model called `name`.
-
-        Raises:
-            CatalogError: there is none; the closest names are given.
+        """Return the model called `name`. Raises `CatalogError`: there is none; the closest names
+        are given.
         """
         try:
             return self.models[name]
@@ -479,10 +473,8 @@ class Catalog(Contents):
 
     def chosen(self, words: Sequence[str] | None) -> tuple[str, ...]:
         """Return the ids of the models that are meant, all of them where no words are given: an id,
-        a family, or a shell pattern over ids. A model is meant by its own name first.
-
-        Raises:
-            ConfigError: a word that means no model, with the closest one.
+        a family, or a shell pattern over ids. A model is meant by its own name first. Raises
+        `ConfigError`: a word that means no model, with the closest one.
         """
         found: dict[str, None] = {}
         for word in words or ("*",):

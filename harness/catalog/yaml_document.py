@@ -75,10 +75,8 @@ class SyntaxFault(Exception):
 
 
 def read_document(content: bytes, *, expected: str) -> Document:
-    """Read the data and its lines. `expected` says which keys the top has, for messages.
-
-    Raises:
-        SyntaxFault: anything but a mapping in the subset of YAML, encoded as UTF-8.
+    """Read the data and its lines. `expected` says which keys the top has, for messages. Raises
+    `SyntaxFault`: anything but a mapping in the subset of YAML, encoded as UTF-8.
     """
     text = _decoded(content)
     # libyaml is a few times faster than the parser in Python; both give the same nodes.

@@ -53,10 +53,8 @@ def fan_out(run: Run, cases: Sequence[Case], hosts: Hosts, count: int | None = N
     """Run cases on hosts, in `count` parts (default: one for each group that shares builds).
 
     The run's directory is here. A line is kept as its case ends; what a dead host had left goes to
-    another one. A case with which hosts died twice is recorded as crashed.
-
-    Raises:
-        HarnessError: the run cannot begin, or no host is left; then `--resume` goes on with it.
+    another one. A case with which hosts died twice is recorded as crashed. Raises `HarnessError`:
+    the run cannot begin, or no host is left; then `--resume` goes on with it.
     """
     times = {case.name: known for case, known in run.expected_s.items() if known}
     parts = shards.split(cases, count or len(shards.groups_of(cases)), times)

@@ -56,10 +56,8 @@ class Ended:
 
 
 def perform(task: Task, built: Iterable[bytes] = ()) -> Iterator[Ended]:
-    """Run the cases one after another. `built`: what another host built for them.
-
-    Raises:
-        HarnessError: this host cannot run them, e.g. since its catalog is another one.
+    """Run the cases one after another. `built`: what another host built for them. Raises
+    `HarnessError`: this host cannot run them, e.g. since its catalog is another one.
     """
     settings, catalog = _begin(task)
     for parcel in built:

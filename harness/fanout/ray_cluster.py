@@ -52,9 +52,7 @@ class Cluster:
 
     def events(self, tasks: queue.SimpleQueue[tuple[int, Task] | None]) -> Iterator[Event | None]:
         """Run the tasks that come until None comes; yield what happens, and None in each turn.
-
-        Raises:
-            DeviceError: no host is left that has what the tasks need.
+        Raises `DeviceError`: no host is left that has what the tasks need.
         """
         seen = time.monotonic()
         while True:

@@ -93,11 +93,8 @@ class Compared:
 def check(run: Path, runs: Path, catalog: Catalog | None = None) -> list[Compared]:
     """Compare every measured case of a run with the catalog and the runs before it.
 
-    Args:
-        runs: the folder whose history to use; the run itself need not lie in it.
-
-    Raises:
-        RecordError: the run or the history cannot be read, or the run lost its first line.
+    Args: runs: the folder whose history to use; the run itself need not lie in it. Raises
+    `RecordError`: the run or the history cannot be read, or the run lost its first line.
     """
     records = reader.read(run)
     kind = run_line(records).provenance

@@ -109,10 +109,8 @@ class History:
 
 
 def read_history(folder: Path) -> History:
-    """Read all runs below a folder, those that did not change from its `history.jsonl`.
-
-    Raises:
-        RecordError: there is no such folder, or it cannot be read.
+    """Read all runs below a folder, those that did not change from its `history.jsonl`. Raises
+    `RecordError`: there is no such folder, or it cannot be read.
     """
     index = folder / INDEX
     known = dict(_known(index))
@@ -187,11 +185,7 @@ def _results(folder: Path) -> Iterator[tuple[str, int, int]]:
 
 
 def run_line(records: RunRecords) -> RunLine:
-    """Return the line that says what made a run.
-
-    Raises:
-        RecordError: the records lost it.
-    """
+    """Return the line that says what made a run. Raises `RecordError`: the records lost it."""
     if records.run is None:
         raise RecordError(
             f"{records.directory}: the records have no run line, so nothing says what made them",

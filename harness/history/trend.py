@@ -44,15 +44,12 @@ def write_trend(
 ) -> Trend:
     """Write the trend page of a folder of runs; without figures, a page that is there stays.
 
-    Args:
-        output: the file; beside the runs when left out, `trend.html` for real figures and
-            `trend-rehearsal.html` or `trend-simulated.html` for others; it links to their reports.
-        provenance: whose figures; when left out, real ones where there are any, otherwise
-            simulated ones, otherwise rehearsals. A page never holds two kinds.
-        catalog: floors; a page without one has no floors.
-
-    Raises:
-        RecordError: the runs cannot be read, a model has no figure, or the page cannot be written.
+    Args: output: the file; beside the runs when left out, `trend.html` for real figures and
+    `trend-rehearsal.html` or `trend-simulated.html` for others; it links to their reports.
+    provenance: whose figures; when left out, real ones where there are any, otherwise simulated
+    ones, otherwise rehearsals. A page never holds two kinds. catalog: floors; a page without one
+    has no floors. Raises `RecordError`: the runs cannot be read, a model has no figure, or the page
+    cannot be written.
     """
     history = read_history(runs)
     runs_of: dict[Provenance, set[str]] = {one: set() for one in _PREFERENCE}

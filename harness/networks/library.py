@@ -264,10 +264,8 @@ def _registered(text: str) -> set[str]:
 
 
 def _sources(library: str) -> Iterator[str]:
-    """Return the text of each module in which a library keeps its classifiers.
-
-    Raises:
-        OSError: one of them cannot be read.
+    """Return the text of each module in which a library keeps its classifiers. Raises `OSError`:
+    one of them cannot be read.
     """
     try:
         spec = importlib.util.find_spec(library)

@@ -30,10 +30,8 @@ class Prediction:
 
 
 def read_predictions(directory: Path, file: str) -> dict[str, Prediction]:
-    """Read the predictions of a case, by the image's name.
-
-    Raises:
-        RecordError: the file is absent, empty, outside of the run, or no such file.
+    """Read the predictions of a case, by the image's name. Raises `RecordError`: the file is
+    absent, empty, outside of the run, or no such file.
     """
     path = directory / file
     # A NUL is in the name of no file; `resolve` would raise ValueError.

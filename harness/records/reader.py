@@ -76,11 +76,9 @@ class RunRecords:
 def read(directory: Path) -> RunRecords:
     """Read a run's records: of its directory, or of the `results.jsonl` in it.
 
-    A case that was written twice (a crash noticed by both sides) keeps its first line; a line
-    that cannot be read is reported in `damaged`.
-
-    Raises:
-        RecordError: the run has no records at all, no regular file of them, or an older form.
+    A case that was written twice (a crash noticed by both sides) keeps its first line; a line that
+    cannot be read is reported in `damaged`. Raises `RecordError`: the run has no records at all, no
+    regular file of them, or an older form.
     """
     # No other file is taken for records: a report would be written beside it.
     path = directory if directory.name == RESULTS else directory / RESULTS
@@ -140,10 +138,8 @@ def _lines(text: str, path: Path, damaged: list[str]) -> Iterator[Line]:
 
 
 def read_samples(directory: Path, file: str) -> Samples:
-    """Return the execution times that `writer.write_samples` kept.
-
-    Raises:
-        RecordError: the file is absent, outside of the run, or no such file.
+    """Return the execution times that `writer.write_samples` kept. Raises `RecordError`: the file
+    is absent, outside of the run, or no such file.
     """
     path = directory / file
     try:

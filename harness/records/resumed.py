@@ -26,12 +26,8 @@ def as_before(
 ) -> dict[str, Any]:
     """Return a command line with what it leaves out as the run had it.
 
-    Args:
-        base: what relative paths are relative to.
-        default: each option's, as JSON.
-
-    Raises:
-        ConfigError: it asks for something else than the run, or there is no such run of ours.
+    Args: base: what relative paths are relative to. default: each option's, as JSON. Raises
+    `ConfigError`: it asks for something else than the run, or there is no such run of ours.
     """
     given = {name: raw for name, raw in command_line.items() if raw not in (None, [], False)}
     given["resume"] = str(run)

@@ -33,10 +33,8 @@ def new_run_id() -> str:
 
 
 def append(directory: Path, *lines: Line) -> None:
-    """Append lines to the run's records and flush them to disk.
-
-    Raises:
-        RecordError: the file cannot be written.
+    """Append lines to the run's records and flush them to disk. Raises `RecordError`: the file
+    cannot be written.
     """
     payload = b"".join(_encoded(line) for line in lines)
     path = directory / RESULTS
@@ -68,10 +66,8 @@ def append(directory: Path, *lines: Line) -> None:
 def write_samples(directory: Path, name: str, samples: Samples) -> str:
     """Keep the execution times (ms) of a case; returns the file's path relative to `directory`.
 
-    JSON: `{"ours": [[ms, ...] of each round], ...}`, a key for each field of `Samples`.
-
-    Raises:
-        RecordError: the file cannot be written.
+    JSON: `{"ours": [[ms, ...] of each round], ...}`, a key for each field of `Samples`. Raises
+    `RecordError`: the file cannot be written.
     """
     path = directory / SAMPLES / f"{name}.json"
 

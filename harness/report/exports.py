@@ -135,9 +135,7 @@ def results_csv(records: RunRecords) -> str:
 
 def write_all(records: RunRecords) -> list[Path]:
     """Write the summaries, `results.csv`, `junit.xml` and `metrics.prom` of a run; their paths.
-
-    Raises:
-        RecordError: a file cannot be written.
+    Raises `RecordError`: a file cannot be written.
     """
     with spoken("en"):  # what programs read
         texts = {
@@ -158,9 +156,7 @@ def append_step_summary(records: RunRecords, environment: Mapping[str, str]) -> 
     """Append the Markdown summary to the file that `$GITHUB_STEP_SUMMARY` names.
 
     Returns None where the variable is not set, or the file would grow past what GitHub shows.
-
-    Raises:
-        RecordError: the file cannot be written.
+    Raises `RecordError`: the file cannot be written.
     """
     name = environment.get(STEP_SUMMARY)
     if not name:

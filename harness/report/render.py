@@ -63,10 +63,8 @@ def _nodes(page: RunView) -> dict[str, Node]:
 
 
 def write_report(records: RunRecords) -> Path:
-    """Render `report.html` beside a run's records and return its path.
-
-    Raises:
-        RecordError: no line of the records can be read, or the file cannot be written.
+    """Render `report.html` beside a run's records and return its path. Raises `RecordError`: no
+    line of the records can be read, or the file cannot be written.
     """
     if not any((records.run, records.plan, records.cases, records.checks, records.end)):
         raise RecordError(

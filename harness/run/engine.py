@@ -171,10 +171,8 @@ class Run(RunProcess):
         return records
 
     def shard_of(self, cases: Sequence[Case]) -> tuple[Case, ...]:
-        """Return which of the selected cases this run has; keep of what they are a shard.
-
-        Raises:
-            RecordError: the run of `--shard-by` has no records.
+        """Return which of the selected cases this run has; keep of what they are a shard. Raises
+        `RecordError`: the run of `--shard-by` has no records.
         """
         if cases and self.settings.part:
             self.selection = shards.digest(case.name for case in cases)

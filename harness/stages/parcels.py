@@ -32,10 +32,8 @@ def pack(store: Path, place: Path) -> bytes:
 
 
 def unpack(store: Path, parcel: bytes) -> None:
-    """Put an entry into a store that lacks it; it appears whole or not at all.
-
-    Raises:
-        StoreError: it is no entry, or cannot be written.
+    """Put an entry into a store that lacks it; it appears whole or not at all. Raises `StoreError`:
+    it is no entry, or cannot be written.
     """
     with tarfile.open(fileobj=io.BytesIO(parcel), mode="r:") as archive:
         members = archive.getmembers()

@@ -85,10 +85,8 @@ class DevicePool:
     ) -> Iterator[tuple[Device, leases.Lease]]:
         """Lease the first device that is free, for a case: throughput takes the whole card,
         accuracy a device alone, or a share of it where the device is the host's CPU. So does a
-        rehearsal's throughput, which is judged by CPU time. `alone`: neither is shared.
-
-        Raises:
-            DeviceError: none is usable, or none became free within `timeout_s` seconds.
+        rehearsal's throughput, which is judged by CPU time. `alone`: neither is shared. Raises
+        `DeviceError`: none is usable, or none became free within `timeout_s` seconds.
         """
         limit = time.monotonic() + timeout_s
         shares = not alone and (check == "accuracy" or self._shares_host)

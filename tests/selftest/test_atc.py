@@ -128,18 +128,6 @@ def test_arguments_are_the_guides() -> None:
     ]
 
 
-def test_a_compile(host: Host) -> None:
-    host.atc(f"write(); say({SUCCESS!r})")
-    assert host.compile() == Compiled(host.output / "model.om", "none", "")
-    assert (host.output / "model.om").read_text() == "offline model"
-    [(name, arguments, cwd, env)] = host.calls()
-    assert name == "atc"
-    assert f"--model={host.onnx}" in arguments
-    assert "--input_shape=actual_input_1:4,3,224,224" in arguments
-    assert (Path(cwd).parent, env) == (host.output, {})
-    assert "ATC run success" in host.log.read_text()
-
-
 def test_a_file_named_after_the_host_and_warnings_after_success(host: Host) -> None:
     warning = "W11001: Op [x] does not hit the high-priority operator information library.\n"
     host.atc(f"write('_linux_aarch64.om'); say({SUCCESS + warning!r})")

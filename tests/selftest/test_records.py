@@ -22,7 +22,6 @@ from harness.base.terms import CHECKS, OUTCOMES, Outcome
 from harness.records.lines import (
     CaseLine,
     EndLine,
-    Line,
     PlanLine,
     ResumeLine,
     RunCheckLine,
@@ -93,21 +92,6 @@ def plan(*cases: CaseLine) -> PlanLine:
 
 
 # What was written -------------------------------------------------------------------------
-
-
-def test_what_was_appended_is_read_in_order(tmp_path: Path) -> None:
-    planned = plan(a_case(4), a_case(1))
-    lines: list[Line] = [RUN, planned, FULL, END]
-    for line in lines:
-        append(tmp_path, line)
-    records = read(tmp_path)
-    assert records.directory == tmp_path
-    assert (records.run, records.end) == (RUN, END)
-    assert records.plan == planned.cases
-    assert records.cases == (FULL,)
-    assert records.damaged == ()
-    assert (tmp_path / RESULTS).read_bytes().count(b"\n") == len(lines)
-    assert read(tmp_path / RESULTS) == records
 
 
 @pytest.mark.parametrize("check", CHECKS)
