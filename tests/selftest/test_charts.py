@@ -130,7 +130,7 @@ def test_a_real_run_has_the_distribution_of_its_times(tmp_path: Path) -> None:
 
 def beside(line: CaseLine) -> list[str]:
     """What is published of other chips for the batch size of a case, one text for each."""
-    records = real(line, published=samples.published(line.model))
+    records = real(line, guide_figures=samples.published(line.model))
     return [f"{chip} {text}".replace("\N{NO-BREAK SPACE}", " ")
             for chip, text in rows.beside(line, records.run)]  # fmt: skip
 
@@ -144,7 +144,7 @@ def test_a_case_stands_beside_what_is_published_of_other_chips() -> None:
     ]
     assert (
         "ours is 2.907 times that"
-        in page(real(line, published=samples.published(line.model))).text()
+        in page(real(line, guide_figures=samples.published(line.model))).text()
     )
 
 

@@ -90,7 +90,7 @@ def test_a_case_beside_another_chip_has_no_false_digit(half_width, figure, ratio
     timing = replace(line.throughput.timing, half_width_percent=half_width)
     line = samples.measured(line, timing=timing)
     published = samples.published("seresnext101")
-    records = samples.run_records([line], provenance="real", published=published)
+    records = samples.run_records([line], provenance="real", guide_figures=published)
     (case,) = view(records).cases
     assert words(case.measured) == figure
     (_, text), _ = rows.beside(line, records.run)

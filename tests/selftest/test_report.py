@@ -317,7 +317,7 @@ def test_tables_and_charts_that_are_not_real_hold_no_published_figure(kind: Prov
     cases = [case.model_copy(update={"provenance": kind}) for case in whole.cases]
     # Planted: a run line that is not real and carries published figures all the same.
     assert whole.run and whole.run.guide_figures
-    tree = page(samples.run_records(cases, provenance=kind, published=whole.run.guide_figures))
+    tree = page(samples.run_records(cases, provenance=kind, guide_figures=whole.run.guide_figures))
     for figure in ("182.224", "346.484", "529.115", "78.26", "815.805", "733.052", "893.562"):
         assert figure not in tree.text()
     assert "529.6" in tree.text()  # what was measured is shown
