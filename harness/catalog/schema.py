@@ -80,8 +80,7 @@ class NetworkSpec(Section):
 
     source: Annotated[str, matching(SOURCE, SOURCE_WANTED)]
     arguments: Mapping[
-        Annotated[str, matching(r"[a-z_][a-z0-9_]*", "the name of an argument")],
-        Argument,
+        Annotated[str, matching(r"[a-z_][a-z0-9_]*", "the name of an argument")], Argument
     ] = Field(default_factory=dict)
 
 
