@@ -337,7 +337,8 @@ def setup_differences(baseline: Baseline, setup: Setup) -> list[str]:
         ("toolchain", setup.toolchain, baseline.toolchain),
     ):
         known = ours and theirs not in ("", "not-stated", "not stated")
-        if known and not same_product(ours, theirs):
+        product = what in ("card", "toolchain")
+        if known and not (same_product(ours, theirs) if product else ours == theirs):
             note = f" ({setup.note})" if what == "tuning" and setup.note else ""
             differences.append(f"{what} {ours}{note}, the baseline's {theirs}")
     return differences

@@ -169,7 +169,9 @@ def _damp(torch: Any, module: Any, images: Any) -> None:
         one, other = (end for end, _ in added.next_functions)
         for branch, trunk in ((one, other), (other, one)):
             if branch and branch.name().startswith("NativeBatchNorm") and trunk in _graph(branch):
-                torch.nn.init.constant_(branch.next_functions[1][0].variable, _RESIDUAL_GAIN)
+                gain = branch.next_functions[1][0]
+                if gain is not None:  # else the network has frozen it
+                    torch.nn.init.constant_(gain.variable, _RESIDUAL_GAIN)
 
 
 def _graph(node: Any) -> set[Any]:

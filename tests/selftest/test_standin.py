@@ -76,6 +76,14 @@ def test_only_branches_of_a_trunk_without_activations_are_damped(inplace):
     assert gains(network(torch.nn.ReLU, 2, inplace=inplace)) == [1.0] * 7
 
 
+def test_norms_that_the_network_has_frozen_are_left_as_they_are():
+    module = network(torch.nn.Identity, 2)
+    for norm in module.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            norm.requires_grad_(False)
+    assert gains(module) == [1.0] * 7
+
+
 def test_colours_stay_apart_on_a_trunk_without_activations():
     module = network(torch.nn.Identity, 14)
     colours = torch.rand(16, 3, 1, 1)

@@ -215,6 +215,11 @@ ALIKE = {"method": "pure-inference", "tuning": "none", "card": "Atlas 300I Pro"}
         ({"compiler_flags": ("--insert_op_conf=a.config",)}, {"input": "uint8"}, []),
         ({}, {"dynamic_batch": "1,4"}, ["dynamic batch 1,4, the baseline's none"]),
         ({"compiler_flags": ("--dynamic_batch_size=1,4",)}, {"dynamic_batch": "1,4"}, []),
+        (
+            {"compiler_flags": ("--dynamic_batch_size=1,48",)},
+            {"dynamic_batch": "1,4,8"},
+            ["dynamic batch 1,4,8, the baseline's 1,48"],
+        ),
         ({}, {"card": "Duo"}, ["card Duo, the baseline's Atlas 300I Pro"]),
         ({}, {"card": "ATLAS 300I  Pro"}, []),
         ({"toolchain": "5"}, {"toolchain": "8"}, ["toolchain 8, the baseline's 5"]),

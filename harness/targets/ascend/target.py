@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness.base.errors import CompileError, DeviceError, HarnessError, InferError, LoadError
+from harness.base.errors import ConfigError, DeviceError, HarnessError, InferError, LoadError
 from harness.base.store import source_digest
 from harness.catalog.schema import Model
 from harness.records.conditions import Answer, Condition, Moment, Setup
@@ -195,7 +195,8 @@ class AscendTarget(Target):
         spec, files = self._spec(model), {}
         sizes = spec.dynamic_batch_size
         if sizes and batch_size not in sizes:
-            raise CompileError(
+            # An option's fault: no known failure of the compiler may excuse it.
+            raise ConfigError(
                 f"{model.id}: batch size {batch_size} is none of those that its one compiled file "
                 f"serves: {', '.join(map(str, sizes))}",
                 remedy="add it to the model's dynamic_batch_size in the catalog, under ascend, or "
