@@ -51,7 +51,7 @@ class RayHosts:
     """
 
     def __init__(self, address: str, needs: Needs, log: Path) -> None:
-        """Join the cluster. `log` gets what Ray printed, if it is lost.
+        """Join the cluster. `log` gets what Ray printed, if it is lost; where it cannot, the error.
 
         Raises:
             ConfigError: Ray is not installed, or no cluster answers there.
@@ -121,12 +121,16 @@ class RayHosts:
     def _lost(self) -> DeviceError:
         ended = processes.wait_ended(self._process, 1.0)
         processes.kill_group(self._process, 0.0)
-        code = processes.describe_exit(self._process.returncode)
-        why = f"Ray {code}" if ended else f"Ray said nothing for {PATIENCE_S:g} s"
-        with contextlib.suppress(OSError):  # there is no run yet, or no room
+        why, log = f"Ray said nothing for {PATIENCE_S:g} s", ""
+        if ended:
+            why = f"Ray {processes.describe_exit(self._process.returncode)}"
+        try:
             self._log.parent.mkdir(exist_ok=True)
             shutil.copyfile(self._printed, self._log)
+        except OSError:  # there is no run yet, or no room
+            log = processes.tail(self._printed)
         return DeviceError(
             f"the Ray cluster at {self._address} is lost, its head does not answer ({why})",
             remedy="start it again (ray start --head, and the other hosts)",
+            log=log,
         )

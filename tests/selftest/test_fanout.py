@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from benchmarks.chips import write_catalog
 from harness.__main__ import app
+from harness.base import processes
 from harness.base.environment import code_digest
 from harness.base.errors import ConfigError, DeviceError, RecordError, StoreError
 from harness.fanout import node, ray_hosts
@@ -235,6 +236,22 @@ def test_a_cluster_that_says_nothing_is_lost(make_run, fate, monkeypatch, tmp_pa
     monkeypatch.setattr(ray_hosts, "PATIENCE_S", 0.5)
     with pytest.raises(DeviceError, match="said nothing"):
         fan_out(run, run.plan.of("accuracy"), hosts)
+
+
+def test_a_cluster_that_says_nothing_and_would_not_die_is_lost(fate, monkeypatch, tmp_path):
+    fate("silent:0")
+    hosts = RayHosts("head:6379", Needs({}), tmp_path / "log")
+    with monkeypatch.context() as patch:
+        patch.setattr(processes, "kill_group", lambda *_: False)
+        assert "said nothing" in hosts._lost().message
+    hosts.stop()
+
+
+def test_what_a_ray_says_that_does_not_start_is_in_the_error(fate, tmp_path):
+    fate("broken:0")
+    with pytest.raises(DeviceError, match="exit code 1") as caught:
+        RayHosts("head:6379", Needs({}), tmp_path / "no run" / "logs" / "ray.log")
+    assert "session directory of another version" in caught.value.log
 
 
 def test_no_cluster_is_an_error_of_usage(fate, tmp_path):

@@ -1,7 +1,8 @@
 """As much of Ray as a fan-out calls, in one process; `$FAKE_RAY` says what becomes of its cluster.
 
 `lost:N`: after N cases the head is gone, and this process with it, as Ray ends it. `silent:N`: it
-does not answer any more. `dies:N`: the host of the first task dies.
+does not answer any more. `dies:N`: the host of the first task dies. `absent:0`: nothing answers at
+the address. `broken:0`: Ray itself stumbles there.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ exceptions = SimpleNamespace(RayError=RayError)
 def init(address: str, **_: Any) -> None:
     if fate == "absent":
         raise ConnectionError(address)
+    if fate == "broken":
+        raise AssertionError("session directory of another version")
 
 
 def remote(function: Callable[..., Any]) -> Any:
