@@ -71,6 +71,8 @@ def fix_batch_size(
 
     model = onnx.load(source)
     _set_batch_size(model.graph, batch_size)
+    # A given file may leave its class axis unnamed, and nobody here infers the shapes.
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = tensors["classes"]
     onnx.save(model, output)
     return check_onnx(output, tensors, batch_size, SimplifyError)
 
