@@ -383,6 +383,11 @@ def test_who_compiles_for_whom(bare, tmp_path, monkeypatch):
     npu_smi(tmp_path / "bin/npu-smi")
     assert host("toolkit-b", "8.0").identity()["driver"] == "23.0.0"
     assert inputs("toolkit-b") == inputs("nnrt-a") == builder
+    session = SimpleNamespace(
+        about=SessionInfo("api"), inputs=[TensorSpec("x", (1, 3, 8, 8), "float32")]
+    )
+    device = host("nnrt-a", "8.0").devices()[0]
+    assert host("nnrt-a", "8.0").setup(device, {}, session).toolchain == "CANN 8.0"
     assert inputs("toolkit-c", "8.1") != builder != inputs("nnrt-b", "8.1")
     monkeypatch.setattr(target, "platform", SimpleNamespace(machine=lambda: "another"))
     assert inputs() != builder

@@ -216,17 +216,23 @@ class AscendTarget(Target):
         side = model.input.size
         return replace(given, shape=(batch_size, side, side, 3), dtype="uint8")
 
-    def compile_inputs(self, model: Model, batch_size: int) -> Mapping[str, Any]:
-        # Not what runs it (driver, firmware): a host without an NPU builds for those that have one.
+    def _compiler(self) -> Mapping[str, str]:
+        """Return what of the host's tools a compiled file depends on.
+
+        Not what runs it (driver, firmware): a host without an NPU builds for those that have one.
+        """
         known = self.toolkit.versions
         compiler = {name: known[name] for name in ("atc", "cann", "runtime") if name in known}
         if "nnrt" in known and not compiler:  # without atc: it takes what CANN of its number made
             compiler = {"cann": known["nnrt"]}
+        return compiler
+
+    def compile_inputs(self, model: Model, batch_size: int) -> Mapping[str, Any]:
         return {
             "target": self.name,
             "simulated": self._options.simulate_ascend,
             "machine": platform.machine(),  # atc may put code for its own host into a model
-            **compiler,
+            **self._compiler(),
             **asdict(self._recipe(model, batch_size)),
             "tune": self._options.tune,
             "simulator": self._options.simulator,
@@ -372,7 +378,7 @@ class AscendTarget(Target):
         if info is not None and chip is not None:
             chips = len(info.on_npu(chip.npu_id))
             card = npu_smi.product(chip.npu_id) if npu_smi is not None else ""
-        cann = self.toolkit.versions.get("cann", "")
+        cann = self._compiler().get("cann", "")
         return Setup(
             driver=session.about.driver,
             tuning=facts.get("tuning", "none"),
