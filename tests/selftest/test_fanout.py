@@ -230,6 +230,26 @@ def test_a_cluster_whose_head_dies_is_told_in_a_line_and_what_ran_is_kept(
     assert len(made.cases) == 2 and set(lines_of(made).values()) == {1}
 
 
+def test_what_a_lost_cluster_said_before_is_kept_when_another_task_starts(make_run, fate, tmp_path):
+    fate("lost:1")
+    run, hosts = make_run("many", models="a"), RayHosts("head:6379", Needs({}), tmp_path / "log")
+    given = {"rehearsal": True, "catalog": [str(path) for path in run.settings.catalog]}
+    given["store"] = str(run.settings.store)
+    cases = run.plan.of("accuracy")
+    task = node.Task(run.id, "1/1", given, "cpu", run.catalog.digest, code_digest(), cases)
+    heard = []
+    try:
+        hosts.start(task)
+        assert processes.wait_ended(hosts._process, 60.0)
+        hosts.start(task)
+        with pytest.raises(DeviceError, match="is lost"):
+            for event in hosts.events():
+                heard.append(event)
+    finally:
+        hosts.stop()
+    assert [event[1] is not None for event in heard] == [True]
+
+
 def test_a_cluster_that_says_nothing_is_lost(make_run, fate, monkeypatch, tmp_path):
     fate("silent:0")
     run, hosts = make_run("many", models="a"), RayHosts("head:6379", Needs({}), tmp_path / "log")
