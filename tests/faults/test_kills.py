@@ -50,8 +50,8 @@ def of_role(run: Started, role: str) -> list[int]:
     return [pid for pid, line in run.members().items() if word in line]
 
 
-def lose_artifacts(store: Path, rng: random.Random, kinds: int) -> None:
-    for kind in rng.sample(BUILT, kinds):
+def lose_artifacts(store: Path, rng: random.Random, kinds: int, *always: Stage) -> None:
+    for kind in (*rng.sample(BUILT, kinds), *always):
         shutil.rmtree(store / "v1" / kind, ignore_errors=True)
 
 
@@ -83,7 +83,8 @@ def test_a_process_that_is_killed(role, short, whole, ready, tmp_path, tries, re
         folder = tmp_path / str(rng.random())
         shutil.copytree(ready.store, folder / "store", symlinks=True)
         place = Place(folder)
-        lose_artifacts(place.store, rng, {"job": 3, "atc": 6}.get(role, rng.randrange(3)))
+        kinds = {"job": 3, "atc": 6}.get(role, rng.randrange(3))
+        lose_artifacts(place.store, rng, kinds, *([Stage.EAGER] * (role == "eager worker")))
         run = place.start()
         try:
             struck = strikes(run, role, rng)
