@@ -43,6 +43,7 @@ class Table:
     def __init__(self, file: str | None, tries: str, seed: int) -> None:
         self.file = Path(file) if file else None
         self.head = HEAD.format(tries=tries, seed=seed)
+        self.revision = git_revision(ROOT)  # before the table changes it
         self.tries: Counter[Row] = Counter()
         self.seconds: dict[Row, float] = {}
         self.failed: set[Row] = set()
@@ -75,7 +76,7 @@ class Table:
             key = (f"| {row.kind}", row.name)
             lines.pop(key, None)
             if row not in self.failed and self.tries[row]:
-                took = f"{git_revision(ROOT)} | {self.seconds[row] / 60:.1f} |"
+                took = f"{self.revision} | {self.seconds[row] / 60:.1f} |"
                 parts = (*key, str(self.tries[row]), row.sees, row.keeps, took)
                 lines[key] = " | ".join(parts)
         rows = "".join(f"{lines[key]}\n" for key in sorted(lines))
