@@ -1,9 +1,9 @@
 """A session on a model that is open in a device worker, seen from the harness.
 
-Batches cross through slots of shared memory: two are submitted while the third is filled, or as
-many requests of several short ones, so that the device does not wait for the host. Every wait for
-the worker has a deadline; past it the worker's process group is killed, and whatever happened to it
-becomes one `InferError` or `LoadError` with the worker's log.
+Batches cross through slots of shared memory. A request is for one batch, or for several that are
+small and short; two requests are in flight while the third is filled, so that the device does not
+wait for the host. Every wait for the worker has a deadline; past it the worker's process group is
+killed, and whatever happened to it becomes one `InferError` or `LoadError` with the worker's log.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from harness.targets.worker_process import (
 # was killed. Alive, the parent kills it earlier.
 LIMIT_FACTOR = 2.0
 LIMIT_MARGIN_S = 5.0
-TOGETHER_MS = 10.0  # executions of one request last about so long, or are one execution
+TOGETHER_MS = 10.0  # a request holds about so many ms of executions, but at least one execution
 
 
 def open_session(

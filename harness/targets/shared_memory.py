@@ -21,8 +21,7 @@ from harness.base.errors import NoSession
 from harness.targets.protocol import Float32, Images, TensorSpec
 
 SLOTS = 3
-# Small batches that one message is for: it costs as much as a short execution. Larger ones would
-# only touch more memory for the first time, and leave the processor's cache.
+# Batches of one message, at most, and their bytes: a message costs as much as a short execution.
 TOGETHER = 8
 TOGETHER_BYTES = 4 * 1024 * 1024
 # Where three slots take more, two do: a batch that large runs for so long that the device hardly
